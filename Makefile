@@ -1,0 +1,37 @@
+# make run: train on the embedded sample and predict. make test: everything the tests need, then all of them.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: run test check lint lock clean
+
+run: .venv/.run
+	$(BIN)/python train.py fold=0
+	$(BIN)/python predict.py
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+check: .venv/.test
+	$(BIN)/ruff format --check src tests train.py predict.py
+	$(BIN)/ruff check src tests train.py predict.py
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv || python3 -m venv .venv
+
+.venv/.run: requirements.lock pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/.test: requirements-test.lock .venv/.run
+	$(BIN)/python -m pip install --quiet -r requirements-test.lock
+	touch $@
+
+# Writes both locks from pyproject.toml into a throw-away environment.
+lock:
+	sh .ci/lock
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,82 @@
+"""The ledger keeps one line per submission, whoever writes at the same time and whatever people typed into it."""
+
+import hashlib
+import subprocess
+import sys
+from datetime import datetime
+
+import pytest
+
+from nexttoken.errors import UserError
+from nexttoken.ledger import COLUMNS, read_ledger, record
+
+
+@pytest.fixture
+def submission(tmp_path):
+    path = tmp_path / "submissions" / "scratch.csv"
+    path.parent.mkdir()
+    path.write_text("id,winner_model_a\n1,0.5\n")
+    return path
+
+
+def test_a_submission_is_recorded_once_with_its_hash_and_open_scores(submission):
+    assert record(submission, "output/lmsys/scratch", (0, 1), 0.9012)
+    assert not record(submission, "output/lmsys/scratch", (0, 1), 0.9012)
+    [line] = read_ledger(submission.with_name("ledger.csv"))
+    assert (line.file, line.run, line.folds) == ("scratch.csv", "output/lmsys/scratch", "0 1")
+    assert (line.oof_log_loss, line.public_lb, line.private_lb) == (0.9012, None, None)
+    assert line.sha256 == hashlib.sha256(submission.read_bytes()).hexdigest()
+    assert datetime.fromisoformat(line.time).utcoffset().total_seconds() == 0
+
+
+def test_the_same_name_with_other_bytes_is_another_line(submission):
+    record(submission)
+    submission.write_text("id,winner_model_a\n1,0.6\n")
+    assert record(submission)
+    lines = read_ledger(submission.with_name("ledger.csv"))
+    assert [line.file for line in lines] == ["scratch.csv", "scratch.csv"]
+    assert lines[0].sha256 != lines[1].sha256
+
+
+def test_what_people_typed_survives_byte_for_byte(submission):
+    ledger = submission.with_name("ledger.csv")
+    reordered = ["public_lb", "note", *(column for column in COLUMNS if column != "public_lb")]
+    typed = ",".join(reordered) + '\r\n 0.981 ,"said ""good"", twice\n(really)",2025-01-01,old.csv,,0,,abc,\r\n'
+    ledger.write_bytes(typed.rstrip().encode("utf-8-sig"))
+    record(submission, 'output/lmsys/a,"b"')
+    assert ledger.read_bytes().decode().startswith(typed.rstrip())
+    old, new = read_ledger(ledger)
+    assert (old.public_lb, old.file, new.public_lb, new.run) == (0.981, "old.csv", None, 'output/lmsys/a,"b"')
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "has no column time"),
+        (b"time,file\n", "has no column run"),
+        (",".join(COLUMNS).encode() + b"\nt,f,r,0,,s,good,\n", "line 2: could not convert string to float: 'good'"),
+        ("時刻\n".encode("cp932"), "is not UTF-8"),
+    ],
+)
+def test_a_broken_ledger_is_refused_and_kept(submission, content, reason):
+    ledger = submission.with_name("ledger.csv")
+    ledger.write_bytes(content)
+    with pytest.raises(UserError, match=reason):
+        record(submission)
+    assert ledger.read_bytes() == content
+
+
+def test_no_ledger_has_no_lines(tmp_path):
+    assert read_ledger(tmp_path / "ledger.csv") == []
+
+
+def test_processes_that_write_at_once_each_get_their_line(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from nexttoken.ledger import record\n"
+        "for i in range(20):\n"
+        "    path = Path(sys.argv[1]) / f'{sys.argv[2]}-{i}.csv'; path.write_text(path.name); record(path)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(number)]) for number in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    files = [line.file for line in read_ledger(tmp_path / "ledger.csv")]
+    assert sorted(files) == sorted(f"{number}-{i}.csv" for number in range(4) for i in range(20))

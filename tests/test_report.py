@@ -1,0 +1,280 @@
+"""The report reads finished folds from disk, averages only what may be averaged, and says what may be compared."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from sklearn.metrics import log_loss
+
+from nexttoken.errors import UserError
+from nexttoken.ledger import Submission
+from nexttoken.report.__main__ import main
+from nexttoken.report.plots import learning_curves, reliability_diagram
+from nexttoken.report.published import KINDS, PUBLISHED, predicted_leaderboard
+from nexttoken.report.read import read_fold, read_runs
+from nexttoken.report.tables import fold_table, runs_table
+
+CLASSES = ["winner_model_a", "winner_model_b", "winner_tie"]
+NUM_ROWS = 120
+
+
+def write_fold(run: Path, fold: int, noise: float = 0.5, *, curve: bool = True, **changed) -> Path:
+    """A finished fold: labels drawn from known probabilities (the same for every run), predictions a noisy copy."""
+    true_rng, rng = np.random.default_rng(fold), np.random.default_rng([fold, int(noise * 1000)])
+    logits = true_rng.normal(size=(NUM_ROWS, 3))
+    true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([true_rng.choice(3, p=p) for p in true])
+    guess = np.exp(logits + noise * rng.normal(size=logits.shape))
+    probs = guess / guess.sum(axis=1, keepdims=True)
+    folder = run / f"fold{fold}"
+    folder.mkdir(parents=True)
+    ids = [f"{fold:02d}{row:05d}" for row in range(NUM_ROWS)]
+    oof = pd.DataFrame({"id": ids, "fold": fold, "label": labels, **dict(zip(CLASSES, probs.T, strict=True))})
+    oof.to_csv(folder / "oof.csv", index=False)
+    best = float(-np.log(true[np.arange(NUM_ROWS), labels]).mean())
+    metrics = {
+        "fold": fold,
+        "log_loss": log_loss(labels, probs, labels=[0, 1, 2]),
+        "accuracy": float((probs.argmax(axis=1) == labels).mean()),
+        "num_examples": NUM_ROWS,
+        "uniform_log_loss": math.log(3),
+        "prior_log_loss": 1.09,
+        "baseline_log_loss": 1.05,
+        "best_possible_log_loss": best,
+        "trained": True,
+        "task": "lmsys",
+        "dataset": "sample-preferences",
+        "is_published_data": False,
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics | changed))
+    if curve:
+        steps = np.arange(0, 400, 10)
+        dev = np.where(steps % 50 == 0, 0.9 + 0.01 * fold + 0.2 * np.exp(-steps / 90), np.nan)
+        train = 0.85 + 0.3 * np.exp(-steps / 80) + 0.03 * rng.normal(size=len(steps))
+        table = {"step": steps, "epoch": steps // 100, "train_loss": train, "learning_rate": 1e-3, "dev_log_loss": dev}
+        pd.DataFrame(table).to_csv(folder / "curve.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def task_dir(tmp_path) -> Path:
+    """Two runs of three folds on the sample, one of them worse."""
+    for fold in range(3):
+        write_fold(tmp_path / "lmsys" / "good", fold, noise=0.3)
+        write_fold(tmp_path / "lmsys" / "worse", fold, noise=1.5)
+    return tmp_path / "lmsys"
+
+
+def cells(table: str, first: str) -> dict[str, str]:
+    """The row whose first cell holds `first`, by column name; a table's header is the line above its rule."""
+    header: list[str] = []
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines() if line[:1] == "|"]
+    for line, following in zip(lines, [*lines[1:], []], strict=True):
+        if following and set(following[0]) <= {":", "-"}:
+            header = line
+        elif first in line[0]:
+            return dict(zip(header, line, strict=True))
+    raise AssertionError(f"no row {first!r} in\n{table}")
+
+
+def test_fold_table_puts_the_fold_beside_every_reference(tmp_path):
+    metrics = read_fold(write_fold(tmp_path, 0)).metrics
+    table = fold_table(metrics)
+    names = {
+        "uniform guess": "uniform",
+        "class prior": "prior",
+        "length/overlap": "baseline",
+        "best poss": "best_possible",
+    }
+    for name, key in names.items():
+        row, score = cells(table, name), metrics[f"{key}_log_loss"]
+        assert row["this data"] == f"{score:.4f}"
+        assert float(row["this fold − it"]) == pytest.approx(metrics["log_loss"] - score, abs=5e-5)
+    assert cells(table, "this fold (trained)")["this data"] == f"**{metrics['log_loss']:.4f}**"
+
+
+def test_fold_table_leaves_out_an_unknown_best_possible_and_names_zero_shot(tmp_path):
+    table = fold_table(read_fold(write_fold(tmp_path, 0, best_possible_log_loss=None, trained=False)).metrics)
+    assert "best possible" not in table
+    assert "this fold (zero-shot)" in table
+
+
+def test_published_scores_are_never_comparable_with_other_data(tmp_path):
+    table = fold_table(read_fold(write_fold(tmp_path, 0)).metrics)
+    assert "none is comparable with sample-preferences" in table
+    for published in PUBLISHED:
+        row = cells(table, f"{published.who}: {published.what}")
+        assert row["comparable"] == "no"
+        assert row["this fold − it"] == ""
+    assert "James Day's CV-to-LB" not in table
+
+
+def test_on_the_real_data_cv_is_comparable_and_leaderboards_are_not(tmp_path):
+    metrics = read_fold(write_fold(tmp_path, 0, is_published_data=True, dataset="lmsys-chatbot-arena")).metrics
+    table = fold_table(metrics)
+    row = cells(table, "James Day: Llama-3-8B")
+    assert (row["CV"], row["comparable"]) == ("0.9020", "yes")
+    assert float(row["this fold − it"]) == pytest.approx(metrics["log_loss"] - 0.902, abs=5e-5)
+    assert cells(table, "ShelterW")["comparable"] == cells(table, "median")["comparable"] == "no"
+    assert cells(table, "on James Day's")["public LB"] == f"{0.890 * metrics['log_loss'] + 0.125:.4f}"
+
+
+def test_every_published_score_stands_in_the_column_of_its_own_test_set(tmp_path):
+    table = fold_table(read_fold(write_fold(tmp_path, 0)).metrics)
+    lines = [line for line in table.splitlines() if line.startswith("| ") and ": " in line]
+    for line, published in zip(lines, PUBLISHED, strict=True):
+        row = cells(f"{table.splitlines()[2]}\n|:-|\n{line}", ": ")
+        assert {kind: row[kind] for kind in KINDS if row[kind]} == {published.kind: f"{published.score:.4f}"}
+    # The old public leaderboard and the final private one do not even overlap.
+    public = [published.score for published in PUBLISHED if published.kind == "public LB"]
+    private = [published.score for published in PUBLISHED if published.kind == "private LB"]
+    assert max(public) <= 0.94 < 0.96 < min(private)
+
+
+def test_predicted_leaderboard_is_james_days_line():
+    assert predicted_leaderboard(0.9) == pytest.approx(0.926)
+
+
+def test_runs_table_has_mean_and_sample_deviation_over_folds_and_the_pooled_score(task_dir):
+    runs = read_runs(task_dir)
+    table = runs_table(runs)
+    for run in runs:
+        losses, row = [fold.metrics["log_loss"] for fold in run.folds], cells(table, run.name)
+        assert [row[f"fold {number}"] for number in range(3)] == [f"{loss:.4f}" for loss in losses]
+        assert row["mean ± std"] == f"{np.mean(losses):.4f} ± {np.std(losses, ddof=1):.4f}"
+        pooled = pd.concat(pd.read_csv(fold.folder / "oof.csv") for fold in run.folds)
+        assert row["OOF log loss"] == f"{log_loss(pooled['label'], pooled[CLASSES]):.4f}"
+        assert row["OOF accuracy"] == f"{(pooled[CLASSES].to_numpy().argmax(axis=1) == pooled['label']).mean():.3f}"
+    assert table.index("| good") < table.index("| worse")
+    assert "predicted public LB" not in table
+
+
+def test_runs_are_paired_row_by_row(task_dir):
+    good, worse = (run.oof["loss"] for run in read_runs(task_dir))
+    difference = worse - good
+    expected = f"{difference.mean():+.4f} ± {difference.std() / math.sqrt(len(difference)):.4f}"
+    assert cells(runs_table(read_runs(task_dir)), "worse")["− first run"] == expected
+
+
+def test_folds_scored_on_different_data_never_share_a_mean(task_dir):
+    other = write_fold(task_dir / "good", 3, dataset="arena-mini")
+    runs = read_runs(task_dir)
+    assert [(run.name, run.data.dataset, len(run.folds)) for run in runs] == [
+        ("good", "sample-preferences", 3),
+        ("good", "arena-mini", 1),
+        ("worse", "sample-preferences", 3),
+    ]
+    table = runs_table(runs)
+    mini, sample = table.split("## sample-preferences")
+    assert cells(mini, "good")["mean ± std"] == f"{read_fold(other).metrics['log_loss']:.4f} ± –"
+    assert "fold 3" not in sample
+
+
+def test_one_run_may_not_mix_two_splits(task_dir):
+    oof = task_dir / "good" / "fold1" / "oof.csv"
+    oof.write_text(oof.read_text().replace("\n0100007,", "\n0000007,"))
+    with pytest.raises(UserError, match="0000007 scored in more than one fold"):
+        read_runs(task_dir)
+
+
+def test_missing_folds_leave_their_cell_open_and_are_pointed_out(task_dir):
+    (task_dir / "worse" / "fold1" / "metrics.json").unlink()
+    table = runs_table(read_runs(task_dir))
+    assert cells(table, "worse")["fold 1"] == "–"
+    assert "The runs do not have the same folds" in table
+
+
+def test_the_predicted_leaderboard_is_for_the_real_data_and_scores_come_from_the_ledger(tmp_path):
+    run = tmp_path / "output" / "lmsys" / "big"
+    for fold in range(2):
+        write_fold(run, fold, is_published_data=True, dataset="lmsys-chatbot-arena")
+    line = Submission(
+        "2025-01-01T00:00:00+00:00", "big.csv", "output/lmsys/big", "0 1", 0.9, "0" * 64, private_lb=0.991
+    )
+    [read] = read_runs(run)
+    row = cells(runs_table([read], [line]), "big")
+    assert row["predicted public LB"] == f"{predicted_leaderboard(read.oof['loss'].mean()):.4f}"
+    assert row["private LB"] == "0.9910"
+    assert "public LB" not in row
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("metrics.json", "{", "broken"),
+        ("metrics.json", "[]", "broken"),
+        ("metrics.json", '{"fold": 0}', "has no 'log_loss'"),
+        ("oof.csv", "", "is empty"),
+        ("oof.csv", "id,fold,label,a,b\n1,0,0,0.5,nan\n", "not finite"),
+        ("oof.csv", "id,fold,label,a,b\n1,0,2,0.5,0.5\n", "labels"),
+        ("oof.csv", "id,fold,label,a,b\n1,0,x,0.5,0.5\n", "'x'"),
+        ("oof.csv", "id,fold,label,a,b\n1,0,0,0.5,0.5\n", "1 rows of log loss 0.69315"),
+        ("curve.csv", "step,loss\n1,2\n", "curve.csv is broken"),
+        ("curve.csv", "", "curve.csv is broken"),
+    ],
+)
+def test_a_broken_fold_is_refused_in_one_line(task_dir, name, content, reason, capsys):
+    (task_dir / "good" / "fold0" / name).write_text(content)
+    assert main([str(task_dir), "--out", str(task_dir / "new")]) == 2
+    message = capsys.readouterr().err
+    assert reason in message
+    assert name in message
+    assert message.count("\n") == 1
+    assert not (task_dir / "new").exists()
+
+
+def test_a_fold_without_oof_is_refused(task_dir):
+    (task_dir / "good" / "fold0" / "oof.csv").unlink()
+    with pytest.raises(UserError, match=r"oof\.csv cannot be read"):
+        read_runs(task_dir)
+
+
+def test_curves_are_optional(task_dir, tmp_path):
+    for curve in task_dir.rglob("curve.csv"):
+        curve.unlink()
+    assert main([str(task_dir), "--out", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "learning_curves.png").exists()
+    assert (tmp_path / "out" / "report.md").exists()
+
+
+def test_the_command_writes_the_page_and_its_pictures_without_torch(task_dir, tmp_path):
+    code = (
+        "import sys; from nexttoken.report.__main__ import main; status = main(sys.argv[1:]); "
+        "assert not {'torch', 'transformers', 'hydra'} & set(sys.modules); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, str(task_dir / "good"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "report.md").read_text()
+    for picture in ("learning_curves.png", "reliability_good_sample-preferences.png"):
+        assert f"(<{picture}>)" in page
+        assert imread(tmp_path / "out" / picture).shape[0] > 300
+        assert f"wrote {tmp_path / 'out' / picture}" in done.stdout
+    assert "| good" in done.stdout
+
+
+def test_a_path_without_finished_runs_is_one_line_and_status_2(tmp_path):
+    command = [sys.executable, "-m", "nexttoken.report", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"{tmp_path} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first\n"
+    )
+
+
+def test_plots_stand_extreme_shapes(tmp_path):
+    write_fold(tmp_path / "one", 0, curve=False)
+    (tmp_path / "one" / "fold0" / "curve.csv").write_text(
+        "step,epoch,train_loss,learning_rate,dev_log_loss\n0,0,,,1.2\n"
+    )
+    runs = read_runs(tmp_path)
+    learning_curves(runs * 3, tmp_path / "curves.png")
+    certain = pd.DataFrame({"id": ["1"], "fold": [0], "label": [1], "a": [0.0], "b": [1.0]})
+    reliability_diagram(certain, tmp_path / "reliability.png")
+    assert imread(tmp_path / "curves.png").ndim == imread(tmp_path / "reliability.png").ndim == 3
