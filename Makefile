@@ -1,5 +1,5 @@
 # make run: train on the embedded sample and predict. make test: everything the tests need, then all of them.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .PHONY: run test check lint lock clean
@@ -11,14 +11,15 @@ run: .venv/.run
 test: .venv/.test
 	$(BIN)/python -m pytest
 
-check: .venv/.test
+check: lint test
+
+lint: .venv/.test
 	$(BIN)/ruff format --check src tests train.py predict.py
 	$(BIN)/ruff check src tests train.py predict.py
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(PYTHON) -m venv .venv
 
 .venv/.run: requirements.lock pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -r requirements.lock

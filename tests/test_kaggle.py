@@ -1,4 +1,4 @@
-"""Archives are unpacked safely or not at all; Kaggle's own client runs against a local server that stands for Kaggle."""
+"""Archives are unpacked safely or not at all; Kaggle's own client runs against a local server in Kaggle's place."""
 
 import io
 import json

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ SCORES = ("oof_log_loss", "public_lb", "private_lb")
 def record(
     submission: Path,
     run: str = "",
-    folds: tuple[int, ...] = (),
+    folds: Sequence[int] = (),
     oof_log_loss: float | None = None,
     ledger: Path | None = None,
 ) -> bool:

@@ -125,10 +125,10 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
 
     An experiment's file name stands for itself; a group choice or a path shows its last part, other keys `key=value`.
     """
-    words = [Path(input_dir).resolve().name]
+    words = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")] or [Path(input_dir).resolve().name]
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if key in (*INCIDENTAL, "input_dir", "debug") or key.split(".")[0] in ("hydra", "logger"):
+        if key in (*INCIDENTAL, "input_dir", "experiment", "debug") or key.split(".")[0] in ("hydra", "logger"):
             continue
         is_choice = "." not in key and not value.replace(".", "").isdigit()
         last = value.rstrip("/").rpartition("/")[2]

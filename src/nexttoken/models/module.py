@@ -35,8 +35,8 @@ class LabelModule(LightningModule):
             loss = self.loss(batch) * (len(batch.ids) / num_rows)
             if not torch.isfinite(loss):
                 raise UserError(
-                    f"the loss is {loss.item()} at step {self.global_step}, ids {first_five(batch.ids)}; the last checkpoint"
-                    " is kept; try a lower fit.learning_rate or model.dtype=float32"
+                    f"the loss is {loss.item()} at step {self.global_step}, ids {first_five(batch.ids)};"
+                    " the last checkpoint is kept; try a lower fit.learning_rate or model.dtype=float32"
                 )
             self.manual_backward(loss)
             total += loss.item()

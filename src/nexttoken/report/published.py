@@ -39,7 +39,7 @@ PUBLISHED = (
     _score("median", "final standing", 1.052, "private LB"),
     _score("bronze", "final standing", 1.003, "private LB"),
     _score("silver", "final standing", 0.993, "private LB"),
-    _score("James Day", "Gemma-2-9B, QLoRA", 0.990, "private LB"),
+    _score("James Day", "Gemma-2-9B, QLoRA", 0.990, "CV"),
     _score("gold", "final standing", 0.984, "private LB"),
     _score("BlackPearl (1st)", "Gemma-2-9B, distilled", 0.96898, "private LB"),
 )

@@ -22,6 +22,7 @@ NUM_TURNS_PROBS = (0.85, 0.12, 0.03)
 IDENTICAL_RATE = 0.04
 NULL_RATE = 0.08  # of the turns after the first
 AWKWARD_RATE = 0.01
+CONSISTENCY = 0.6  # how often a turn repeats the remark of the turn before
 MODEL_SPREAD = 0.3  # how much more often the strongest model's remark is one point better
 
 
@@ -106,13 +107,14 @@ def draw_answer(prompt: Prompt, model: int, rng: np.random.Generator) -> Answer:
     """One model's reply; stronger models make better remarks more often, all models are equally long-winded."""
     turns: list[str | None] = []
     points = []
+    word = ""
     for index, statement in enumerate(prompt.statements):
         if index > 0 and rng.random() < NULL_RATE:
             turns.append(None)
         elif rng.random() < AWKWARD_RATE:
             turns.append(pick(phrases.AWKWARD_ANSWERS, rng))
         else:
-            word = draw_remark(model, rng)
+            word = word if word and rng.random() < CONSISTENCY else draw_remark(model, rng)
             turns.append(write_turn(statement, word, rng))
             points.append(phrases.REMARK_POINTS[word])
     return Answer(tuple(turns), sum(points) / len(points) if points else 0.0)
@@ -127,11 +129,9 @@ def draw_remark(model: int, rng: np.random.Generator) -> str:
 
 
 def write_turn(statement: str, word: str, rng: np.random.Generator) -> str:
-    """The statement, then the remark and up to two asides in any order."""
-    sentences = [pick(phrases.REMARK_FORMS, rng).format(word=word)]
-    for _ in range(int(rng.integers(3))):
-        sentences.insert(int(rng.integers(len(sentences) + 1)), pick(phrases.ASIDES, rng))
-    return " ".join([statement, *sentences])
+    """The remark, the statement, then up to two asides."""
+    asides = [pick(phrases.ASIDES, rng) for _ in range(int(rng.integers(3)))]
+    return " ".join([pick(phrases.REMARK_FORMS, rng).format(word=word), statement, *asides])
 
 
 def pick(items: Sequence[T], rng: np.random.Generator) -> T:

@@ -10,7 +10,7 @@ REMARK_POINTS = {
     "hasty": -2,
     "wrong": -2,
 }
-REMARK_FORMS = ("This is a {word} answer.", "It is a {word} answer.")
+REMARK_FORMS = ("A {word} answer:", "My {word} answer:")
 
 # Sentences worth nothing: they make lengths vary independently of quality.
 ASIDES = (

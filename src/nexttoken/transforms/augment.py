@@ -1,9 +1,10 @@
-"""Transforms that add what a model can learn from: the other order of a pair, and the lengths it cannot count."""
+"""Transforms that add what a model can learn from: the other order of a pair, and the counts it cannot make."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from nexttoken.baselines import pair_features
 from nexttoken.types import Example
 
 SWAPPED_CLASSES = (1, 0, 2)  # A wins, B wins, tie: after a swap class k is class SWAPPED_CLASSES[k]
@@ -26,25 +27,37 @@ class BothOrders:
 
 
 @dataclass(frozen=True)
-class AddLengths:
-    """Tell the prompt how long each answer is: `words_a`, `words_b` and their `longer` side on a coarse log scale.
+class AddCounts:
+    """Tell the prompt how two answers compare in what a model cannot count itself, above all where texts are cut.
 
-    Human judges favour longer answers; a model that reads cut texts, or has seen few, cannot count them itself.
+    For each of `compared`, a name of `PairFeatures.signed`, the fields `<name>_a` and `<name>_b` hold a coarse step of
+    the difference: "++" is two steps more than the other side, "-" one less, "=" about equal. `overlap` holds a digit,
+    the share of words common to both in tenths, or "same" for identical answers. Fixed functions of one row's whole
+    texts: a swap of the answers swaps the fields.
     """
 
+    compared: Sequence[str] = ("new_words", "paragraphs", "distinct_share", "characters")
     steps_per_doubling: int = 2
-    largest: int = 6
+    steps_per_share: int = 10
+    largest: int = 4
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
-        return [replace(example, fields={**example.fields, **self._lengths(example)}) for example in examples]
+        return [replace(example, fields={**example.fields, **self._counts(example)}) for example in examples]
 
-    def _lengths(self, example: Example) -> Mapping[str, tuple[str, ...]]:
-        words = {side: sum(len(turn.split()) for turn in example.fields[f"response{side}"]) for side in ("_a", "_b")}
-        ratio = (
-            math.log2((words["_a"] + 4) / (words["_b"] + 4)) * self.steps_per_doubling
-        )  # + 4: short answers are noisy
-        steps = max(-self.largest, min(self.largest, round(ratio)))
-        signs = {"_a": "+" * max(steps, 0) or "=", "_b": "+" * max(-steps, 0) or "="}
-        return {f"words{side}": (str(count),) for side, count in words.items()} | {
-            f"longer{side}": (sign,) for side, sign in signs.items()
-        }
+    def _counts(self, example: Example) -> dict[str, tuple[str, ...]]:
+        first, second, context = ("\n".join(example.fields[name]) for name in ("response_a", "response_b", "prompt"))
+        features = pair_features(first, second, context)
+        counts = {"overlap": ("same" if first == second else str(round(features.shared["overlap"] * 9)),)}
+        for name in self.compared:
+            steps = self._steps(name, features.signed[name])
+            counts |= {f"{name}_a": (_signs(steps),), f"{name}_b": (_signs(-steps),)}
+        return counts
+
+    def _steps(self, name: str, difference: float) -> int:
+        """Differences of logarithms in parts of a doubling, of shares in parts of the whole, at most `largest`."""
+        scale = self.steps_per_share if name.endswith("share") else self.steps_per_doubling / math.log(2)
+        return max(-self.largest, min(self.largest, round(difference * scale)))
+
+
+def _signs(steps: int) -> str:
+    return "=" if steps == 0 else ("+" if steps > 0 else "-") * abs(steps)

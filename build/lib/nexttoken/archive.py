@@ -1,0 +1,107 @@
+"""Unpacking a downloaded zip without trusting it: everything lands inside the folder, whole, or nothing does."""
+
+import os
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nexttoken.errors import UserError, first_five
+
+MAX_BYTES = 8 * 2**30  # unpacked, all members together; the LMSYS files are 0.2 GB
+MAX_MEMBERS = 10_000
+MAX_RATIO = 100  # unpacked over packed; text stays below 20, a zip bomb is near deflate's limit of 1032
+SMALL = 2**20  # bytes; a small member may be as repetitive as it likes
+
+
+def unpack(archive: Path, folder: Path, required: Sequence[str] = ()) -> None:
+    """Unpack `archive` as the new folder `folder`, which must be absent or empty.
+
+    Raises UserError, with `folder` as it was, for a member that points outside (`..`, absolute, drive letter), a link
+    or device, an encrypted or repeated name, a zip bomb, a damaged archive, or a missing or empty `required` file.
+    """
+    refuse_filled(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as temporary:
+        part = Path(temporary) / "unpacked"  # a temporary folder itself is closed to everybody else
+        part.mkdir()
+        try:
+            _extract(archive, part)
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+            raise UserError(f"{archive.name} is damaged ({error}); nothing was unpacked, download it again") from error
+        except OSError as error:  # a full disk, a name too long for it, one name both file and folder
+            raise UserError(f"{archive.name} cannot be unpacked: {error.strerror}; nothing was left behind") from error
+        _check_required(part, required, archive)
+        os.replace(part, folder)  # an empty folder may be replaced, a filled one raises
+
+
+def refuse_filled(folder: Path) -> None:
+    """Raise UserError if `folder` holds anything: what is there is never overwritten."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"{folder} is already there; move it away or name another folder with input_dir=")
+
+
+def _extract(archive: Path, part: Path) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        members = opened.infolist()
+        refuse_dangerous(members, archive)
+        for member in members:
+            target = part.joinpath(*_parts(member))
+            if member.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Reads no more than the size declared, which refuse_dangerous has added up, and checks the CRC.
+            with opened.open(member) as packed, target.open("xb") as unpacked:
+                shutil.copyfileobj(packed, unpacked, 2**20)
+
+
+def refuse_dangerous(members: Sequence[zipfile.ZipInfo], archive: Path) -> None:
+    """Raise UserError with the first five offending members, before anything is written."""
+    if bad := [f"{member.filename!r} {reason}" for member in members if (reason := _danger(member))]:
+        raise UserError(f"{archive.name} is refused, nothing was unpacked: {first_five(bad)}")
+    names = Counter("/".join(_parts(member)).casefold() for member in members)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise UserError(f"{archive.name} is refused, nothing was unpacked: it repeats {first_five(repeated)}")
+    total = sum(member.file_size for member in members)
+    if total > MAX_BYTES or len(members) > MAX_MEMBERS:
+        raise UserError(
+            f"{archive.name} is refused, nothing was unpacked: {len(members):,} files of {total:,} bytes, "
+            f"at most {MAX_MEMBERS:,} files of {MAX_BYTES:,} bytes are expected"
+        )
+
+
+def _danger(member: zipfile.ZipInfo) -> str:
+    """Why this member may not be unpacked; empty if it may."""
+    name = member.orig_filename  # `filename` is already cut at a NUL
+    mode = member.external_attr >> 16
+    if ".." in _parts(member) or name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or "\0" in name:
+        return "points outside the folder"
+    if not _parts(member):
+        return "has no name"
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device"
+    if member.flag_bits & 0x1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is encrypted or packed in an unusual way"
+    if member.file_size > SMALL and member.file_size > MAX_RATIO * max(member.compress_size, 1):
+        return f"unpacks to {member.file_size:,} bytes from {member.compress_size:,}"
+    return ""
+
+
+def _parts(member: zipfile.ZipInfo) -> list[str]:
+    return [part for part in member.orig_filename.replace("\\", "/").split("/") if part not in ("", ".")]
+
+
+def _check_required(part: Path, required: Sequence[str], archive: Path) -> None:
+    if missing := [name for name in required if not (part / name).is_file() or not (part / name).stat().st_size]:
+        raise UserError(
+            f"{archive.name} holds no {', '.join(missing)} (or an empty one); expected {', '.join(required)}: "
+            "is it the right competition?"
+        )

@@ -1,0 +1,35 @@
+"""The small commands' side of the terminal: `key=value` arguments in, one-line errors with exit status 2 out."""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from nexttoken.errors import UserError
+from nexttoken.nearest import nearest
+
+
+def key_values(arguments: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """Return `defaults` with the values that `arguments` give; raise UserError for a key that is not among them."""
+    values = dict(defaults)
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key not in defaults:
+            raise UserError(f"unknown argument {argument!r}, expected key=value; {nearest(key, defaults)}")
+        if not value:
+            raise UserError(f"argument {argument!r} has no value; write {key}={defaults[key] or '...'}")
+        values[key] = value
+    return values
+
+
+def run(command: Callable[[Sequence[str]], None], usage: str) -> None:
+    """Call `command` with the command line's arguments; print `usage` for --help, and a UserError as its one line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & {*arguments}:
+        print(usage.strip())
+        return
+    try:
+        command(arguments)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

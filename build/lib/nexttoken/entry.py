@@ -1,0 +1,65 @@
+"""What both entries share: Hydra's errors and ours as one line with the nearest key, and exit status 2."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from nexttoken.errors import UserError
+from nexttoken.nearest import nearest
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call a `hydra.main` function; people see one line instead of a traceback, except for bugs."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing, so that the line can be ours
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        main()
+    except UserError as error:
+        stop(str(error), 2)
+    except (HydraException, OmegaConfBaseException) as error:
+        stop(one_line(error), 2)
+    except KeyboardInterrupt:
+        stop("interrupted; the same command continues from the last checkpoint", 130)
+
+
+def one_line(error: Exception) -> str:
+    """Hydra's message on one line; an unknown key is answered with the nearest known one."""
+    text = " ".join(str(error).split())
+    wrong = re.search(
+        r"Key '([^']+)' is not in struct.*?full_key: (\S+)", f"{text} {' '.join(str(error.__cause__).split())}"
+    )
+    if not wrong:
+        return text
+    key = wrong[2]
+    return f"unknown key {key!r}; {nearest(key, known_keys())}"
+
+
+def known_keys() -> list[str]:
+    """All keys of the configuration without the failed overrides."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    entry = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    with initialize_config_dir(os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "conf"), version_base="1.3"):
+        config = OmegaConf.to_container(compose(entry, return_hydra_config=False))
+
+    def walk(node: Any, path: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [path]
+        return [path] * bool(path) + [
+            key for name, child in node.items() for key in walk(child, f"{path}.{name}".lstrip("."))
+        ]
+
+    return walk(config, "")
+
+
+def stop(line: str, status: int) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(status)

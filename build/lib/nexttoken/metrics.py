@@ -1,0 +1,104 @@
+"""Scores of class probabilities, each one function from (N, K) probabilities and (N,) labels to a number."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nexttoken.errors import UserError, first_five
+
+Score = Callable[[np.ndarray, np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score with its direction."""
+
+    name: str
+    score: Score
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Examples of similar confidence: how sure the predictions were, and how often they were right."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+def log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log-probability of the true class in nats, clipped at float64's epsilon like scikit-learn's."""
+    probs, labels = _checked(probs, labels)
+    eps = np.finfo(np.float64).eps
+    return float(-np.log(np.clip(probs[np.arange(len(labels)), labels], eps, 1 - eps)).mean())
+
+
+def accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Share of examples whose most probable class (the first of equals) is the label."""
+    probs, labels = _checked(probs, labels)
+    return float((probs.argmax(axis=1) == labels).mean())
+
+
+def uniform_log_loss(num_classes: int) -> float:
+    """The log loss of knowing nothing: ln K."""
+    return float(np.log(num_classes))
+
+
+def prior_log_loss(train_labels: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
+    """The log loss on `labels` of the class shares in `train_labels`, add-one smoothed so that it stays finite."""
+    counts = np.bincount(np.asarray(train_labels, dtype=np.int64), minlength=num_classes) + 1.0
+    return log_loss(np.tile(counts / counts.sum(), (len(labels), 1)), labels)
+
+
+def reliability(probs: np.ndarray, labels: np.ndarray, num_bins: int = 10) -> list[ReliabilityBin]:
+    """Bins of equal width over the probability of the most probable class; empty bins are left out."""
+    probs, labels = _checked(probs, labels)
+    confidence = probs.max(axis=1)
+    right = probs.argmax(axis=1) == labels
+    places = np.minimum((confidence * num_bins).astype(np.int64), num_bins - 1)  # confidence 1 is in the last bin
+    masks = [places == place for place in np.unique(places)]
+    return [ReliabilityBin(float(confidence[m].mean()), float(right[m].mean()), int(m.sum())) for m in masks]
+
+
+def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, num_bins: int = 10) -> float:
+    """Mean |accuracy - confidence| over the bins of `reliability`, weighted by count (Naeini et al. 2015)."""
+    bins = reliability(probs, labels, num_bins)
+    return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / len(labels)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; the deviation of a single value is NaN, there being none to measure."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+METRICS = (
+    Metric("log_loss", log_loss, higher_is_better=False),
+    Metric("accuracy", accuracy, higher_is_better=True),
+    Metric("expected_calibration_error", expected_calibration_error, higher_is_better=False),
+)
+
+
+def _checked(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 probabilities and int64 labels. Raises UserError: unnormalised rows would score silently."""
+    probs, labels = np.asarray(probs, dtype=np.float64), np.asarray(labels)
+    if probs.ndim != 2 or labels.shape != probs.shape[:1] or len(labels) == 0:
+        raise UserError(
+            f"probabilities of shape {probs.shape} do not fit labels of shape {labels.shape}, expected (N, K) and (N,) "
+            "with N > 0; score the predictions against the examples they were made for"
+        )
+    with np.errstate(invalid="ignore"):
+        sound = ((probs >= 0) & (probs <= 1)).all(axis=1) & (np.abs(probs.sum(axis=1) - 1) <= 1e-6)
+    if not sound.all():
+        raise UserError(
+            f"probabilities of {(~sound).sum()} rows are not finite in [0, 1] with sum 1: rows "
+            f"{first_five(np.flatnonzero(~sound))}; look for NaN logits, and normalise before scoring"
+        )
+    known = np.isin(labels, np.arange(probs.shape[1]))
+    if not known.all():
+        raise UserError(
+            f"labels of {(~known).sum()} rows are not one of 0 to {probs.shape[1] - 1}: rows "
+            f"{first_five(np.flatnonzero(~known))}; check the task's classes"
+        )
+    return probs, labels.astype(np.int64)

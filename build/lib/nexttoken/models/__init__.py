@@ -1,0 +1,1 @@
+"""Everything that needs torch: loading, encoding, reading labels, training and answering."""

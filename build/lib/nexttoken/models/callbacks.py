@@ -1,0 +1,105 @@
+"""What happens around a training step: checkpoints that survive a kill, a curve that continues, progress."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from nexttoken.errors import UserError
+from nexttoken.files import whole_file
+from nexttoken.models.batches import TrainSteps
+from nexttoken.progress import Progress
+
+LOG_STEPS = 10  # between two points of the curve
+
+
+class LastCheckpoint(Callback):
+    """Everything that is needed to continue, every `num_steps` optimizer steps."""
+
+    def __init__(self, path: Path, num_steps: int) -> None:
+        self.path, self.num_steps = path, num_steps
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.num_steps == 0:
+            trainer.save_checkpoint(self.path)
+
+
+class WholeFileCheckpoints(TorchCheckpointIO):
+    """Checkpoints appear whole or not at all, and are read without running any code they might carry."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with whole_file(Path(path)) as part:
+            torch.save(checkpoint, part)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        try:
+            return super().load_checkpoint(path, map_location=map_location, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} cannot be loaded ({reason}); overwrite=true trains this fold again") from None
+
+
+class Curve(Callback):
+    """Keeps the training curve in the checkpoint, so that a resumed run's curve.csv has no gap and no repetition."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % LOG_STEPS == 0:
+            self._add(trainer, "train_loss", "learning_rate")
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._add(trainer, "dev_log_loss")
+        self.write()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.write()
+
+    def write(self) -> None:
+        columns = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss"]
+        with whole_file(self.path) as part:
+            pd.DataFrame(self.rows, columns=columns).to_csv(part, index=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = list(state["rows"])
+
+    def _add(self, trainer: Trainer, *names: str) -> None:
+        measured = {name: trainer.callback_metrics[name].item() for name in names}
+        self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **measured})
+
+
+class ShowProgress(Callback):
+    """Rows per second, time left, the training loss, and the dev loss after each epoch."""
+
+    def __init__(self, steps: TrainSteps, num_epochs: int) -> None:
+        self.rows_per_step = len(steps.rows) / len(steps)
+        self.progress = Progress(len(steps.rows) * num_epochs, "train")
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.progress.start_at(round(trainer.global_step * self.rows_per_step))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        measured = (
+            f"{name} {trainer.callback_metrics[name]:.4f}"
+            for name in ("train_loss", "dev_log_loss")
+            if name in trainer.callback_metrics
+        )
+        self.progress.advance(sum(len(micro.ids) for micro in batch), ", ".join(measured))
+
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self.progress.close()

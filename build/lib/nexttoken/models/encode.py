@@ -1,0 +1,162 @@
+"""Examples to token ids within a budget: fields are cut, never the answer cue; data is never a special token."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nexttoken.errors import UserError
+from nexttoken.models.labels import LabelTokens, find_label_tokens
+from nexttoken.progress import Progress
+from nexttoken.prompts import Fields, Prompt, fit_fields
+from nexttoken.types import Example, Message
+
+ZERO_WIDTH_SPACE = "\u200b"
+TAIL = 3  # tokens before the answer that decide how a label is written after them
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """What the model reads for one example: `token_ids` (T,) int32 ends where the answer begins."""
+
+    id: str
+    label: int | None
+    text: str
+    token_ids: np.ndarray
+    was_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """All prompts of a split with the label tokens they share and what was changed to make them."""
+
+    prompts: list[EncodedPrompt]
+    labels: LabelTokens
+    num_disarmed: int  # special-token look-alikes in the data that were kept as text
+
+    def counts(self) -> dict[str, int]:
+        return {"num_truncated": sum(p.was_cut for p in self.prompts), "num_disarmed": self.num_disarmed}
+
+
+class Encoder:
+    """Renders and tokenises examples; the same object (rebuilt from the run folder) serves training and prediction."""
+
+    def __init__(self, tokenizer: Any, prompt: Prompt, max_tokens: int) -> None:
+        if prompt.chat and not tokenizer.chat_template:
+            raise UserError("prompt.chat=true, but this tokenizer has no chat template; use prompt.chat=false")
+        self.tokenizer, self.prompt, self.max_tokens = tokenizer, prompt, max_tokens
+        probe = tokenizer("a")["input_ids"]
+        self._bos = [tokenizer.bos_token_id] if probe[:1] == [tokenizer.bos_token_id] else []
+        specials = {str(t) for t in tokenizer.all_special_tokens} | {
+            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+        }
+        longest_first = sorted(filter(None, specials), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def encode(self, examples: Sequence[Example], expected: LabelTokens | None = None, chunk: int = 512) -> Encoded:
+        """Tokenise every example once (over-long ones again after cutting); finds the label tokens on the way.
+
+        Raises UserError when the budget does not even hold the prompt without its fields, or when the label tokens
+        are not the `expected` ones, those that the model was trained with.
+        """
+        prompts: list[EncodedPrompt] = []
+        num_disarmed = 0
+        with Progress(len(examples), "tokenise") as progress:
+            for start in range(0, len(examples), chunk):
+                part = examples[start : start + chunk]
+                clean = [self._disarm(example.fields) for example in part]
+                num_disarmed += sum(count for _, count in clean)
+                fields = [fields for fields, _ in clean]
+                prompts += self._encode_chunk(part, fields)
+                progress.advance(len(part))
+        labels = self._labels(prompts)
+        if expected is not None and labels != expected:
+            raise UserError(
+                f"the label tokens differ from the run's:\n{labels.table()}\nwhere the run has\n{expected.table()}"
+            )
+        if labels.num_rejoined:
+            prompts = [replace(p, token_ids=p.token_ids[: -labels.num_rejoined]) for p in prompts]
+        return Encoded(prompts, labels, num_disarmed)
+
+    def text(self, fields: Fields) -> str:
+        """The exact text that the model continues."""
+        *messages, cue = self.prompt.render(fields)
+        if not self.prompt.chat:
+            return "\n\n".join(m.content for m in messages) + cue.content
+        return self._chat(messages) + cue.content
+
+    def _chat(self, messages: list[Message]) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # templates raise their own errors, such as 'System role not supported'
+            raise UserError(
+                f"the chat template refuses this prompt: {error}; try prompt.system='' or prompt.chat=false"
+            ) from None
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a whole text, with at most one beginning-of-sequence token."""
+        return self._batch_ids([text])[0]
+
+    def _batch_ids(self, texts: list[str]) -> list[list[int]]:
+        encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [ids if ids[: len(self._bos)] == self._bos else self._bos + ids for ids in encoded]
+
+    def _encode_chunk(self, examples: Sequence[Example], fields: list[Fields]) -> Iterator[EncodedPrompt]:
+        texts = [self.text(f) for f in fields]
+        for example, own, text, ids in zip(examples, fields, texts, self._batch_ids(texts), strict=True):
+            was_cut = len(ids) + self._reserve > self.max_tokens
+            if was_cut:
+                text, ids = self._fit(example.id, own, len(ids))
+            yield EncodedPrompt(example.id, example.label, text, np.asarray(ids, dtype=np.int32), was_cut)
+
+    @property
+    def _reserve(self) -> int:
+        """Tokens kept free for the longest label, counted generously without its context."""
+        return max(len(self.tokenizer(label, add_special_tokens=False)["input_ids"]) for label in self.prompt.labels)
+
+    def _fit(self, example_id: str, fields: Fields, size: int) -> tuple[str, list[int]]:
+        """Cut fields until the whole prompt fits; tokens merge at joins, so the result is measured, not guessed."""
+        limit = self.max_tokens - self._reserve
+        empty = {name: ("",) * len(turns) for name, turns in fields.items()}
+        scaffold = len(self.ids(self.text(dict.fromkeys(empty, ("",)))))
+        if scaffold >= limit:
+            raise UserError(
+                f"max_tokens={self.max_tokens} does not hold the prompt without its fields ({scaffold} tokens and the"
+                f" answer); raise max_tokens above {scaffold + self._reserve}"
+            )
+        budget = limit - scaffold
+        while budget > 0:
+            text = self.text(fit_fields(fields, budget, self._spans, self.prompt.cut_at))
+            ids = self.ids(text)
+            if len(ids) <= limit:
+                return text, ids
+            budget -= max(len(ids) - limit, 1)
+        raise UserError(f"row {example_id} does not fit into max_tokens={self.max_tokens}; raise max_tokens")
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+
+    def _disarm(self, fields: Fields) -> tuple[Fields, int]:
+        """Break look-alikes of special tokens with a zero-width space, so that text such as '</s>' stays text."""
+        count = 0
+
+        def broken(match: re.Match) -> str:
+            nonlocal count
+            count += 1
+            return match[0][0] + ZERO_WIDTH_SPACE + match[0][1:]
+
+        return {name: tuple(self._special.sub(broken, turn) for turn in turns) for name, turns in fields.items()}, count
+
+    def _labels(self, prompts: list[EncodedPrompt]) -> LabelTokens:
+        """Audit the labels once for every different end of a prompt: the tokens before the answer decide theirs."""
+        by_tail = {tuple(p.token_ids[-TAIL:].tolist()): p.text for p in prompts}
+        return find_label_tokens(
+            by_tail.values(),
+            self.prompt.labels,
+            self.ids,
+            self.tokenizer.convert_ids_to_tokens,
+            self.tokenizer.unk_token_id,
+        )

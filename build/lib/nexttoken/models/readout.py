@@ -1,0 +1,85 @@
+"""Scores of labels from a causal LM: the head is computed only where an answer is read."""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nexttoken.models.labels import LabelTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Right-padded prompts, each repeated once per label context (C rows an example; C is 1 for one-token labels).
+
+    `token_ids` (N*C, T); `positions` (N*C, J): where logits are read; `labels` (N,), -1 where unknown; `ids` N strings.
+    """
+
+    ids: tuple[str, ...]
+    token_ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    lengths: Tensor  # (N*C,) tokens without padding
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = (t.to(device, non_blocking=True) for t in (self.token_ids, self.positions, self.labels, self.lengths))
+        return Batch(self.ids, *moved)
+
+
+def collate(prompts: Sequence, tokens: LabelTokens) -> Batch:
+    """Pad prompts on the right. Causal attention never looks right, so padding needs no mask and changes nothing."""
+    contexts = tokens.contexts
+    rows = [torch.tensor([*p.token_ids.tolist(), *context]) for p in prompts for context in contexts]
+    starts = torch.tensor([len(p.token_ids) - 1 for p in prompts for _ in contexts])
+    lengths = torch.tensor([len(row) for row in rows])
+    token_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+    offsets = torch.arange(max(map(len, contexts)) + 1)
+    positions = (starts[:, None] + offsets).clamp(
+        max=lengths[:, None] - 1
+    )  # a shorter context repeats its last position
+    labels = torch.tensor([-1 if p.label is None else p.label for p in prompts])
+    return Batch(tuple(p.id for p in prompts), token_ids, positions, labels, lengths)
+
+
+@contextmanager
+def reading_at(model: nn.Module, positions: Tensor):
+    """Within this context `model(...)` returns logits at `positions` (R, J) only: (R, J, V) instead of (R, T, V).
+
+    The hidden states are gathered in front of the output head, inside the model's own forward, so whatever the
+    architecture does around its head (soft-capping, scaling, bias, tied or quantised weights) applies as it should.
+    """
+
+    def gather(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        hidden = inputs[0]  # (R, T, H)
+        return (hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])),)
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(gather)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def answer_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Float32 logits (N*C, J, V) at the answer positions of a batch."""
+    with reading_at(model, batch.positions):
+        return model(input_ids=batch.token_ids, use_cache=False).logits.float()
+
+
+def label_scores(logits: Tensor, tokens: LabelTokens, whole_vocabulary: bool = False) -> Tensor:
+    """Scores (N, K) whose softmax over K are the class probabilities.
+
+    One-token labels are scored by their logits, others by the log-probability of their whole token sequence.
+    `whole_vocabulary` forces log-probabilities for one-token labels too (the loss over the vocabulary needs them).
+    """
+    contexts = tokens.contexts
+    logits = logits.unflatten(0, (-1, len(contexts)))  # (N, C, J, V)
+    if whole_vocabulary or not tokens.one_token_each:
+        logits = logits.log_softmax(dim=-1)
+    scores = []
+    for ids in tokens.continuations:
+        row = next(i for i, context in enumerate(contexts) if context[: len(ids) - 1] == ids[:-1])
+        scores.append(sum(logits[:, row, step, token] for step, token in enumerate(ids)))
+    return torch.stack(scores, dim=1)  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""How an example becomes the conversation that stops where the answer begins."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from nexttoken.errors import UserError
+from nexttoken.types import Message
+
+Fields = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Jinja templates over an example's fields, the cue after which the answer stands, and the labels that may follow.
+
+    In a template every field is a tuple of turns; `zip` is at hand to walk several of them together. The text of the
+    fields is never parsed as a template. With `chat`, messages go through the tokenizer's chat template and the cue
+    opens the assistant's turn; without, their contents are joined as they are.
+    """
+
+    user: str
+    answer_cue: str
+    labels: Sequence[str]  # aligned with the task's classes
+    system: str = ""
+    chat: bool = False
+    cut_at: float = 0.0  # where an over-long text loses its tokens: 0 its beginning, 1 its end, 0.7 around 70 %
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cut_at <= 1:
+            raise UserError(f"prompt.cut_at={self.cut_at} is not accepted: expected a number between 0 and 1")
+        if len(set(self.labels)) < len(self.labels) or not all(self.labels):
+            raise UserError(f"prompt.labels={list(self.labels)} must be different and not empty")
+
+    def render(self, fields: Fields, passages: Sequence[str] = ()) -> list[Message]:
+        """Return the messages, the last one being the assistant's opening (the answer cue).
+
+        Raises UserError when a template names a field that the example does not have.
+        """
+        context = {**fields, "passages": passages}
+        messages = [Message("system", self._fill(self.system, context))] if self.system else []
+        return [*messages, Message("user", self._fill(self.user, context)), Message("assistant", self.answer_cue)]
+
+    @cached_property
+    def _templates(self) -> Callable:
+        from functools import lru_cache
+
+        from jinja2 import StrictUndefined
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(
+            undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
+        )
+        environment.globals["zip"] = zip
+        return lru_cache(environment.from_string)
+
+    def _fill(self, template: str, context: Mapping) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self._templates(template).render(context)
+        except TemplateError as error:
+            known = ", ".join(sorted(context))
+            raise UserError(f"the prompt cannot be rendered: {error}; the example's fields are {known}") from None
+
+
+def fit_fields(fields: Fields, budget: int, spans: Callable[[str], list[tuple[int, int]]], cut_at: float) -> Fields:
+    """Shrink `fields` to about `budget` tokens: drop the earliest turns, then cut what is left, longest texts first.
+
+    `spans(text)` gives each token's (start, end) in characters. Turns of the fields that have several are aligned
+    (turn i of the prompt belongs to turn i of each response) and are dropped together; the last turn always stays.
+    """
+    sizes = {name: [len(spans(turn)) for turn in turns] for name, turns in fields.items()}
+    last = max(map(len, fields.values()), default=1) - 1
+    first = next((start for start in range(last) if _total(sizes, start) <= budget), last)
+    kept = {name: turns[first:] if len(turns) > 1 else turns for name, turns in fields.items()}
+    if _total(sizes, first) <= budget:
+        return kept
+    share = fair_share([len(spans(turn)) for turns in kept.values() for turn in turns], budget)
+    return {name: tuple(cut(turn, spans(turn), share, cut_at) for turn in turns) for name, turns in kept.items()}
+
+
+def _total(sizes: Mapping[str, list[int]], first: int) -> int:
+    return sum(sum(counts[first:]) if len(counts) > 1 else sum(counts) for counts in sizes.values())
+
+
+def fair_share(sizes: Sequence[int], budget: int) -> int:
+    """Return the largest cap c with sum(min(size, c)) <= budget: short texts stay whole, long ones share the rest."""
+    remaining, waiting = max(budget, 0), sorted(sizes)
+    for position, size in enumerate(waiting):
+        cap = remaining // (len(waiting) - position)
+        if size > cap:
+            return cap
+        remaining -= size
+    return max(waiting, default=0)
+
+
+def cut(text: str, spans: Sequence[tuple[int, int]], limit: int, cut_at: float) -> str:
+    """Return `text` without enough of its tokens around the fraction `cut_at` to leave `limit` of them."""
+    if len(spans) <= limit:
+        return text
+    head = round(limit * cut_at)
+    tail = limit - head
+    before = text[: spans[head - 1][1]] if head else ""
+    return before + (text[spans[len(spans) - tail][0] :] if tail else "")

@@ -1,0 +1,99 @@
+"""The two pictures of a run: how it learned, and whether its probabilities can be taken at their word."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nexttoken.files import whole_file
+from nexttoken.metrics import expected_calibration_error, reliability
+from nexttoken.report.read import REFERENCES, Run, probabilities
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LINES = {"uniform guess": ":", "class prior": "-.", "length/overlap baseline": "--", "best possible": "-"}
+NUM_COLUMNS = 2
+
+
+def learning_curves(runs: Sequence[Run], path: Path) -> None:
+    """Write a PNG with a panel per run: train loss (thin) and dev log loss (thick) against steps, a colour per fold."""
+    num_columns = min(NUM_COLUMNS, len(runs))
+    num_rows = -(-len(runs) // num_columns)
+    figure = _figure(7.2 * num_columns, 4.4 * num_rows)
+    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    for axes, run in zip(panels, runs, strict=False):
+        _learning_panel(axes, run)
+    for axes in panels[len(runs) :]:
+        axes.set_axis_off()
+    _save(figure, path)
+
+
+def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
+    """Write a PNG of accuracy against confidence in the most probable class, with each bin's count and the ECE.
+
+    `oof` has label and one probability column per class, as oof.csv does.
+    """
+    probs, labels = probabilities(oof), oof["label"].to_numpy()
+    bins = reliability(probs, labels)
+    confidence, accuracy, counts = (
+        np.array([getattr(b, key) for b in bins]) for key in ("confidence", "accuracy", "count")
+    )
+    figure = _figure(6.4, 6.4)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
+    # A bin's accuracy is a share of `count` rows: its standard error shows which gaps are only noise.
+    error = np.sqrt(accuracy * (1 - accuracy) / counts)
+    axes.errorbar(confidence, accuracy, error, marker="o", capsize=3, label="accuracy ± standard error")
+    for x, y, count in zip(confidence, accuracy, counts, strict=True):
+        axes.annotate(f"{count:,}", (x, y), xytext=(7, -12), textcoords="offset points", fontsize=8)
+    ece = expected_calibration_error(probs, labels)
+    axes.set(
+        title=f"{title}\nECE {ece:.4f}, {len(labels):,} rows".strip(), ylabel="accuracy (share right)", ylim=(0, 1.02)
+    )
+    axes.legend(loc="upper left")
+    below.bar(confidence, counts, width=0.06, color="0.6")
+    floor = 1 / probs.shape[1]  # the most probable class has at least this
+    below.set(xlabel="confidence (probability of the most probable class)", ylabel="rows", xlim=(floor - 0.05, 1.02))
+    _save(figure, path)
+
+
+def _learning_panel(axes: "Axes", run: Run) -> None:
+    drawn = []
+    for fold in run.folds:
+        if fold.curve is None:
+            continue
+        colour = f"C{fold.number % 10}"
+        train, dev = (fold.curve[["step", key]].dropna() for key in ("train_loss", "dev_log_loss"))
+        axes.plot(train["step"], train["train_loss"], color=colour, alpha=0.4, linewidth=0.9)
+        axes.plot(
+            dev["step"], dev["dev_log_loss"], color=colour, linewidth=2, marker=".", label=f"fold {fold.number}, dev"
+        )
+        # The first steps and single batches may be far off: they are not allowed to flatten everything else.
+        drawn += [*dev["dev_log_loss"], *train["train_loss"].quantile([0.05, 0.95])]
+    axes.plot([], [], color="0.5", alpha=0.6, linewidth=0.9, label="train (thin)")
+    for key, name in REFERENCES.items():
+        levels = [fold.metrics[key] for fold in run.folds if fold.metrics.get(key) is not None]
+        if levels:
+            drawn.append(float(np.mean(levels)))
+            axes.axhline(drawn[-1], color="0.25", linewidth=1, linestyle=LINES[name], label=f"{name} {drawn[-1]:.4f}")
+    low, high = np.nanmin(drawn), np.nanmax(drawn)
+    margin = 0.06 * (high - low)
+    axes.set(title=f"{run.name} on {run.data.dataset}", xlabel="optimizer steps", ylabel="loss (nats per row)")
+    axes.set_ylim(low - margin, high + margin)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """A figure without pyplot: no global state, no display, nothing to close."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> None:
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=130)

@@ -1,0 +1,161 @@
+"""Finished folds read back from disk: what the tables and plots are made of, checked before anything is drawn."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nexttoken.errors import UserError, first_five
+from nexttoken.metrics import log_loss
+from nexttoken.tasks.table import read_table
+
+NUMBERS = ("log_loss", "accuracy", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
+REFERENCES = {  # the horizontal lines and rows that every score stands beside
+    "uniform_log_loss": "uniform guess",
+    "prior_log_loss": "class prior",
+    "baseline_log_loss": "length/overlap baseline",
+    "best_possible_log_loss": "best possible",
+}
+AGAIN = "run the fold again"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Data:
+    """The rows that a fold was scored on; scores on different data never share a mean."""
+
+    task: str
+    dataset: str
+    is_published: bool  # the competition's own rows, which the published scores were made on
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One finished fold. `oof` has id, fold, label and one probability column per class; `curve` may be absent."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    oof: pd.DataFrame
+    curve: pd.DataFrame | None
+
+    @property
+    def number(self) -> int:
+        return self.metrics["fold"]
+
+    @property
+    def data(self) -> Data:
+        return Data(self.metrics["task"], self.metrics["dataset"], self.metrics["is_published_data"])
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The finished folds of one run folder that share their data, in order."""
+
+    name: str
+    folder: Path
+    data: Data
+    folds: tuple[Fold, ...]
+
+    @property
+    def oof(self) -> pd.DataFrame:
+        """All folds' out-of-fold rows, plus `loss`, each row's own log loss."""
+        oof = pd.concat([fold.oof for fold in self.folds], ignore_index=True)
+        return oof.assign(loss=row_losses(oof))
+
+
+def read_runs(path: Path) -> list[Run]:
+    """Every run below `path`, which is a run folder or holds some; a run scored on two data sets counts as two.
+
+    Raises UserError where there is no finished fold, or a finished one is broken.
+    """
+    folders = sorted(file.parent for file in path.glob("**/fold*/metrics.json"))
+    if not folders:
+        raise UserError(f"{path} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first")
+    grouped: dict[tuple[Path, Data], list[Fold]] = {}
+    for fold in map(read_fold, folders):
+        grouped.setdefault((fold.folder.parent, fold.data), []).append(fold)
+    return [_run(path, folder, data, folds) for (folder, data), folds in grouped.items()]
+
+
+def read_fold(folder: Path) -> Fold:
+    """Read one finished fold folder. Raises UserError for a file that is missing, broken, or contradicts another."""
+    metrics = _read_metrics(folder / "metrics.json")
+    if folder.name != f"fold{metrics['fold']}":
+        raise UserError(f"{folder / 'metrics.json'} is of fold {metrics['fold']}; {AGAIN}")
+    oof = _read_oof(folder / "oof.csv", metrics)
+    curve_path = folder / "curve.csv"
+    return Fold(folder, metrics, oof, _read_curve(curve_path) if curve_path.exists() else None)
+
+
+def probabilities(oof: pd.DataFrame) -> np.ndarray:
+    """The class columns of an oof table as (N, K) float64."""
+    return oof.drop(columns=["id", "fold", "label", "loss"], errors="ignore").to_numpy(np.float64)
+
+
+def row_losses(oof: pd.DataFrame) -> np.ndarray:
+    """-log p of each row's label, (N,); their mean is the log loss. Clipped like scikit-learn's."""
+    of_label = probabilities(oof)[np.arange(len(oof)), oof["label"]]
+    return -np.log(np.clip(of_label, np.finfo(np.float64).eps, 1))
+
+
+def _run(path: Path, folder: Path, data: Data, folds: list[Fold]) -> Run:
+    name = folder.relative_to(path).as_posix() if folder != path else folder.resolve().name
+    run = Run(name, folder, data, tuple(sorted(folds, key=lambda fold: fold.number)))
+    ids = run.oof["id"]
+    if ids.duplicated().any():
+        raise UserError(
+            f"{folder}: {first_five(ids[ids.duplicated()].unique())} scored in more than one fold; "
+            "its folds come from different splits, run them under different names"
+        )
+    return run
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        bad = [key for key in NUMBERS if not math.isfinite(metrics[key])]
+        best = metrics.get("best_possible_log_loss")
+        bad += ["best_possible_log_loss"] if best is not None and not math.isfinite(best) else []
+        typed = {"fold": int, "trained": bool, "task": str, "dataset": str, "is_published_data": bool}
+        bad += [key for key, kind in typed.items() if type(metrics[key]) is not kind]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is broken ({error}); {AGAIN}") from error
+    except KeyError as error:
+        raise UserError(f"{path} has no {error.args[0]!r}; {AGAIN}") from error
+    if bad:
+        raise UserError(f"{path}: {', '.join(bad)} cannot be used; {AGAIN}")
+    return metrics
+
+
+def _read_oof(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:
+    text = read_table(path, ["id", "fold", "label"], AGAIN)
+    classes = [column for column in text.columns if column not in ("id", "fold", "label")]
+    try:
+        numbers = {column: text[column].map(int) for column in ("fold", "label")}
+        # float() and not pandas' parser, which may be off in the last digit
+        oof = pd.DataFrame({"id": text["id"], **numbers, **{name: text[name].map(float) for name in classes}})
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {AGAIN}") from error
+    try:
+        loss = log_loss(probabilities(oof), oof["label"].to_numpy())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if len(oof) != metrics["num_examples"] or abs(loss - metrics["log_loss"]) > 1e-5:
+        raise UserError(
+            f"{path} has {len(oof)} rows of log loss {loss:.5f}, metrics.json says "
+            f"{metrics['num_examples']} rows of {metrics['log_loss']:.5f}; {AGAIN}"
+        )
+    return oof
+
+
+def _read_curve(path: Path) -> pd.DataFrame | None:
+    try:
+        curve = pd.read_csv(path)
+        columns = curve[["step", "train_loss", "dev_log_loss"]].astype(float)
+    except (KeyError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        message = str(error).splitlines()[0]
+        raise UserError(f"{path} is broken ({message}); delete it to do without the learning curve") from error
+    return columns.sort_values("step", kind="stable") if len(columns) else None

@@ -1,0 +1,1 @@
+"""The embedded sample competition: generated, tracked under input/sample-preferences, its true probabilities known."""

@@ -1,0 +1,59 @@
+"""The sample competition's files, in the exact format of Kaggle's LMSYS competition, and the truth beside them."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nexttoken.files import whole_file
+from nexttoken.sample.generate import Pair, draw_pairs
+
+WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
+TRAIN_PER_TEST = 8
+
+
+def write_sample(folder: Path, seed: int, num_train: int) -> str:
+    """Write train, test, sample_submission and truth CSVs into `folder`; return one line that says what they hold.
+
+    Labels are drawn row by row from the true probabilities, so the best possible log loss on these labels is known.
+    """
+    rng = np.random.default_rng(seed)
+    pairs = draw_pairs(num_train + num_train // TRAIN_PER_TEST, rng)
+    labels = [int(rng.choice(3, p=pair.probs)) for pair in pairs]
+    in_test = set(rng.permutation(len(pairs))[num_train:].tolist())
+    train = [
+        (pair, label) for index, (pair, label) in enumerate(zip(pairs, labels, strict=True)) if index not in in_test
+    ]
+    test = [pair for index, pair in enumerate(pairs) if index in in_test]
+
+    texts = ("prompt", "response_a", "response_b")
+    write_csv(
+        folder / "train.csv", ("id", "model_a", "model_b", *texts, *WINNERS), map(train_row, *zip(*train, strict=True))
+    )
+    write_csv(folder / "test.csv", ("id", *texts), ((pair.id, *text_cells(pair)) for pair in test))
+    write_csv(folder / "sample_submission.csv", ("id", *WINNERS), ((pair.id, *[1 / 3] * 3) for pair in test))
+    write_csv(folder / "truth.csv", ("id", *WINNERS), ((pair.id, *pair.probs) for pair in pairs))
+    best = -float(np.mean([np.log(pair.probs[label]) for pair, label in train]))
+    return f"{folder}: {len(train)} train and {len(test)} test rows, best possible log loss on train {best:.4f}"
+
+
+def train_row(pair: Pair, label: int) -> tuple[object, ...]:
+    return (pair.id, *pair.models, *text_cells(pair), *(int(label == index) for index in range(len(WINNERS))))
+
+
+def text_cells(pair: Pair) -> tuple[str, str, str]:
+    """Each text as a JSON list of turns in ASCII, emoji as escaped surrogate pairs, an absent turn as null."""
+    prompt, response_a, response_b = (
+        json.dumps(turns, separators=(",", ":"))
+        for turns in (pair.prompt.turns, pair.answers[0].turns, pair.answers[1].turns)
+    )
+    return prompt, response_a, response_b
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

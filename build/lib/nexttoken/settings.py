@@ -1,0 +1,127 @@
+"""What a configuration may say, checked in one place before anything heavy is imported."""
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ValidationError as PydanticError
+
+from nexttoken.errors import UserError
+from nexttoken.nearest import nearest
+
+S = TypeVar("S", bound="Checked")
+
+ALLOWED_TARGETS = ("nexttoken.", "lightning.pytorch.loggers.", "lightning.pytorch.callbacks.")
+
+
+class Checked(BaseModel):
+    """Frozen, and refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ScratchSettings(Checked):
+    """A small Llama-architecture model and a byte-level BPE, both built from the training text."""
+
+    vocab_size: PositiveInt = 1024
+    hidden_size: PositiveInt = 128
+    num_layers: PositiveInt = 4
+    num_heads: PositiveInt = 4
+    dropout: float = Field(default=0.0, ge=0, lt=1)  # on embeddings and both residual branches
+
+
+class ModelSettings(Checked):
+    """Where the weights come from: a hub name or folder, or (None) a model built from `scratch`."""
+
+    name_or_path: str | None = None
+    revision: str | None = None
+    scratch: ScratchSettings = ScratchSettings()
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: str | None = None  # None leaves the choice to transformers (Gemma-2 needs that)
+    trust_remote_code: bool = False  # a model that ships its own code runs it on your machine
+
+
+class FitSettings(Checked):
+    """How the weights are moved."""
+
+    batch_size: PositiveInt = 16  # ids per optimizer step; every order of an id is in the same step
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.01
+    warmup_fraction: float = Field(default=0.1, ge=0, le=1)  # of all optimizer steps, then decay to zero
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    max_grad_norm: PositiveFloat = 1.0
+    loss: Literal["label", "vocabulary"] = "label"  # softmax over the labels only, or over the whole vocabulary
+    text_epochs: NonNegativeInt = 0  # epochs of that loss alone before the labels are shown
+    checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
+
+
+class Settings(Checked):
+    """The whole configuration; nodes with a `_target_` stay mappings until the pipeline instantiates them."""
+
+    input_dir: str
+    output_dir: str
+    name: str | None
+    fold: NonNegativeInt
+    seed: NonNegativeInt
+    overwrite: bool
+    save_prompts: bool
+    max_tokens: PositiveInt
+    batch_tokens: PositiveInt
+    limit_rows: PositiveInt | None
+    task: dict[str, Any]
+    prompt: dict[str, Any]
+    split: dict[str, Any]
+    transforms: dict[str, dict[str, Any]]
+    train_transforms: dict[str, dict[str, Any]]
+    inference: dict[str, Any]
+    model: ModelSettings
+    fit: FitSettings
+    trainer: dict[str, Any]
+    logger: dict[str, dict[str, Any]]
+
+
+class PredictSettings(Checked):
+    """What predict.py may say: which run, which files, where to; everything else the run remembers."""
+
+    run: str | None
+    input_dir: str | None
+    output_dir: str
+    submissions_dir: str
+    name: str | None
+    batch_tokens: PositiveInt | None
+
+
+def check_settings(kind: type[S], config: dict[str, Any]) -> S:
+    """Return `config` as checked settings; raise UserError naming the first wrong key, its nearest name and the fix."""
+    try:
+        settings = kind.model_validate(config)
+    except PydanticError as error:
+        raise UserError(_explain(kind, error)) from None
+    _check_targets(config, path="")
+    if isinstance(settings, Settings) and settings.fold >= (folds := int(settings.split.get("num_folds", 5))):
+        raise UserError(f"fold={settings.fold} does not exist: split.num_folds={folds}, so folds are 0 to {folds - 1}")
+    return settings
+
+
+def _explain(kind: type[BaseModel], error: PydanticError) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        for part in path[:-1]:
+            kind = kind.model_fields[part].annotation  # type: ignore[assignment]
+        return f"unknown key {key!r}; {nearest(path[-1], kind.model_fields)}"
+    return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _check_targets(node: Any, path: str) -> None:
+    """Refuse a `_target_` outside this project: instantiating a config must never run arbitrary code."""
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return
+    target = node.get("_target_")
+    if target is not None and not str(target).startswith(ALLOWED_TARGETS):
+        allowed = ", ".join(prefix + "*" for prefix in ALLOWED_TARGETS)
+        raise UserError(f"{path}._target_={target!r} is refused: a config may only build {allowed}")
+    for key, value in node.items():
+        _check_targets(value, f"{path}.{key}".lstrip("."))

@@ -1,0 +1,1 @@
+"""One file per competition: its examples, its classes and its submission format."""

@@ -1,0 +1,70 @@
+"""The nouns every part shares, as frozen values: example, message, predictions, and the task that owns them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import pandas as pd
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question to the model.
+
+    `fields` maps a field's name to its turns; a field of a single text has one turn, an absent turn is "".
+    `label` indexes the task's classes; it is None where the answer is unknown (test rows).
+    """
+
+    id: str
+    fields: Mapping[str, tuple[str, ...]]
+    label: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation that the model continues."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPredictions:
+    """Class probabilities: `probs` is (N, K) float64, row i belongs to `ids[i]`, column k to the task's class k."""
+
+    ids: tuple[str, ...]
+    probs: np.ndarray
+
+
+class Baseline(Protocol):
+    """A cheap model that a language model has to beat."""
+
+    def fit(self, examples: Sequence[Example]) -> "Baseline": ...
+
+    def predict(self, examples: Sequence[Example]) -> np.ndarray: ...  # (N, K), rows sum to 1
+
+
+class Task(Protocol):
+    """A competition: its files, its classes, and what may not cross a fold."""
+
+    @property
+    def name(self) -> str: ...  # output/<name>/
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # the submission's columns; label k is classes[k]
+
+    def read(self, split: Split) -> list[Example]: ...
+
+    def parse(self, frame: pd.DataFrame) -> list[Example]: ...  # test rows that are already in memory
+
+    def truth(self) -> Mapping[str, tuple[float, ...]]: ...  # known true probabilities by id; usually empty
+
+    def group_text(self, example: Example) -> str: ...  # rows with (nearly) the same text share a fold
+
+    def baseline(self) -> Baseline: ...
+
+    def write(self, predictions: LabelPredictions, path: Path) -> None: ...

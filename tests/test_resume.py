@@ -1,0 +1,68 @@
+"""A run that was killed at any moment and started again ends with the weights, scores and curve of one never killed."""
+
+import multiprocessing
+import signal
+from pathlib import Path
+
+import pytest
+from interrupted import train
+
+FILES = ("model/model.safetensors", "oof.csv", "curve.csv", "labels.json", "config.yaml")
+MOMENTS = [
+    *(("step", number) for number in range(1, 9)),
+    *(("checkpoint", number) for number in (1, 2, 4)),
+    *(("rename", number) for number in range(1, 12, 2)),
+    ("model", 1),
+    ("scores", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server process with everything imported: each training starts in a fraction of a second, in a clean process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nexttoken.pipeline", "nexttoken.models.learn", "transformers.models.llama.modeling_llama"])
+    return context
+
+
+def run(server, output_dir: Path, moment: str = "none", number: int = 0) -> int:
+    process = server.Process(target=train, args=(str(output_dir), moment, number))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def contents(output_dir: Path) -> dict[str, bytes]:
+    fold = output_dir / "lmsys" / "x" / "fold0"
+    return {name: (fold / name).read_bytes().replace(bytes(output_dir), b"") for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(server, tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(server, folder) == 0
+    return contents(folder)
+
+
+@pytest.mark.parametrize(("moment", "number"), MOMENTS)
+def test_killed_run_continues_exactly(server, uninterrupted, tmp_path, moment, number):
+    assert run(server, tmp_path, moment, number) == -signal.SIGKILL
+    fold = tmp_path / "lmsys" / "x" / "fold0"
+    assert not (fold / "metrics.json").exists()
+    assert run(server, tmp_path) == 0
+    assert contents(tmp_path) == uninterrupted
+
+
+def test_run_killed_twice(server, uninterrupted, tmp_path):
+    for moment, number in (("step", 5), ("step", 2)):
+        assert run(server, tmp_path, moment, number) == -signal.SIGKILL
+    assert run(server, tmp_path) == 0
+    assert contents(tmp_path) == uninterrupted
+
+
+def test_finished_fold_is_not_trained_again(server, tmp_path):
+    assert run(server, tmp_path) == 0
+    weights = tmp_path / "lmsys" / "x" / "fold0" / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert run(server, tmp_path, "step", 1) == 0, "a step was taken although the fold is finished"
+    assert weights.stat().st_mtime_ns == before
