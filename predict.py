@@ -13,9 +13,10 @@ from nexttoken import entry
 
 @hydra.main(config_path="conf", config_name="predict", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    from nexttoken.pipeline import predict
+    with entry.errors_on_one_line():
+        from nexttoken.pipeline import predict
 
-    predict(cfg)
+        predict(cfg)
 
 
 if __name__ == "__main__":

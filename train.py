@@ -15,11 +15,12 @@ from nexttoken import entry
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float:
-    from hydra.core.hydra_config import HydraConfig
+    with entry.errors_on_one_line():
+        from hydra.core.hydra_config import HydraConfig
 
-    from nexttoken.pipeline import train
+        from nexttoken.pipeline import train
 
-    return train(cfg, HydraConfig.get().overrides.task)
+        return train(cfg, HydraConfig.get().overrides.task)
 
 
 if __name__ == "__main__":

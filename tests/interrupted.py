@@ -32,7 +32,9 @@ def train(output_dir: str, moment: str, number: int) -> None:
     die_at(moment, number)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        cfg = compose("train", [*SMALL, f"input_dir={REPOSITORY / 'input/sample-preferences'}", f"output_dir={output_dir}"])
+        cfg = compose(
+            "train", [*SMALL, f"input_dir={REPOSITORY / 'input/sample-preferences'}", f"output_dir={output_dir}"]
+        )
     pipeline.train(cfg)
 
 

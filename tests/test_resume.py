@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from interrupted import train
 
 FILES = ("model/model.safetensors", "oof.csv", "curve.csv", "labels.json", "config.yaml")
@@ -21,7 +22,9 @@ MOMENTS = [
 def server():
     """A server process with everything imported: each training starts in a fraction of a second, in a clean process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nexttoken.pipeline", "nexttoken.models.learn", "transformers.models.llama.modeling_llama"])
+    context.set_forkserver_preload(
+        ["nexttoken.pipeline", "nexttoken.models.learn", "transformers.models.llama.modeling_llama"]
+    )
     return context
 
 

@@ -3,7 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nexttoken.errors import UserError
@@ -11,7 +12,7 @@ from nexttoken.nearest import nearest
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call a `hydra.main` function; people see one line instead of a traceback, except for bugs."""
+    """Call a `hydra.main` function; a configuration that cannot be composed is one line instead of a traceback."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -19,10 +20,17 @@ def run(main: Callable[[], Any]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         main()
-    except UserError as error:
-        stop(str(error), 2)
     except (HydraException, OmegaConfBaseException) as error:
         stop(one_line(error), 2)
+
+
+@contextmanager
+def errors_on_one_line() -> Iterator[None]:
+    """Around the job itself: an exit is the only way out of a job on which Hydra prints nothing of its own."""
+    try:
+        yield
+    except UserError as error:
+        stop(str(error), 2)
     except KeyboardInterrupt:
         stop("interrupted; the same command continues from the last checkpoint", 130)
 

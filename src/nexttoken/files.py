@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import yaml
 
 from nexttoken.errors import UserError
 
@@ -41,3 +43,19 @@ def read_json(path: Path) -> dict:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}, expected a JSON object written by train.py")
     return value
+
+
+class _Blocks(yaml.SafeDumper):
+    """YAML in which a text of several lines is written as those lines."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Blocks.add_representer(str, _text)
+
+
+def to_yaml(value: Mapping) -> str:
+    """YAML as a person would write it: keys in their order, prompts line by line."""
+    return yaml.dump(dict(value), Dumper=_Blocks, sort_keys=False, allow_unicode=True)

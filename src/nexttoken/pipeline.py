@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from nexttoken import metrics
+from nexttoken.console import show_config
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.ledger import record
@@ -60,6 +61,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     fold = run.fold(parts.settings.fold)
     if fold.is_finished and not parts.settings.overwrite:
         return report_finished(fold, config)
+    show_config(config)
     examples = read(parts, "train")
     folds = split(parts, examples)
     fold.claim(config, parts.settings.overwrite)

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from nexttoken.errors import UserError
-from nexttoken.files import read_json, whole_file, write_json
+from nexttoken.files import read_json, to_yaml, whole_file, write_json
 from nexttoken.types import LabelPredictions
 
 # Keys that say where or how fast, not what: two runs that differ only here are the same run.
@@ -56,7 +56,7 @@ class FoldFolder:
                 )
             return
         with whole_file(self.config_path) as part:
-            part.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+            part.write_text(to_yaml(config), encoding="utf-8")
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration that made this fold."""

@@ -1,1 +1,0 @@
-"""Everything that needs torch: loading, encoding, reading labels, training and answering."""

@@ -1,1 +1,0 @@
-"""One file per competition: its examples, its classes and its submission format."""
