@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
-from nexttoken.tasks.table import read_table
+from nexttoken.table import read_table
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 ROW_ID = TEXT.filter(lambda text: text.strip() and "\n" not in text and "\r" not in text)

@@ -4,44 +4,27 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from nexttoken import metrics
 from nexttoken.console import show_config
 from nexttoken.errors import UserError
-from nexttoken.inference import Inference
 from nexttoken.ledger import record
-from nexttoken.prompts import Prompt
+from nexttoken.loaded import LoadedRun
+from nexttoken.parts import Parts, make, plain, prepare
 from nexttoken.report.tables import fold_table
-from nexttoken.runs import FoldFolder, RunFolder, default_name, describe_differences, latest_run
-from nexttoken.settings import PredictSettings, Settings, check_settings
-from nexttoken.splits import Folds, GroupedStratified, save_folds
-from nexttoken.transforms import Transform, apply_transforms
-from nexttoken.types import Example, LabelPredictions, Split, Task
-
-if TYPE_CHECKING:
-    import pandas as pd
+from nexttoken.runs import FoldFolder, RunFolder, describe_differences, latest_run
+from nexttoken.settings import PredictSettings, check_settings
+from nexttoken.splits import Folds, save_folds
+from nexttoken.transforms import apply_transforms
+from nexttoken.types import Example, LabelPredictions, Split
 
 PUBLISHED_ROWS = (
     50_000  # the competition's own training file has about 57 thousand rows; nothing else of its format is near
 )
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a configuration names, built: none of it has imported torch yet."""
-
-    settings: Settings
-    task: Task
-    prompt: Prompt
-    split: GroupedStratified
-    transforms: dict[str, Transform]
-    train_transforms: dict[str, Transform]
-    inference: Inference
 
 
 @dataclass(frozen=True)
@@ -80,9 +63,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
 def predict(cfg: DictConfig) -> Path:
     """Average a run's folds over the test rows and write a validated submission; return its path."""
     settings = check_settings(PredictSettings, plain(cfg))
-    run = LoadedRun.load(
-        RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir)), settings
-    )
+    folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
+    run = LoadedRun.load(folder, settings.input_dir, settings.batch_tokens)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     predictions = run.ask(read(run.parts, "test"))
     path = Path(settings.submissions_dir) / f"{settings.name or run.folder.path.resolve().name}.csv"
@@ -90,43 +72,6 @@ def predict(cfg: DictConfig) -> Path:
     record(path, str(run.folder.path), run.numbers, run.oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path
-
-
-def prepare(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Parts, dict[str, Any]]:
-    """Check the configuration, name the run, build its parts; return them with the configuration to save."""
-    config = plain(cfg)
-    config["name"] = config["name"] or default_name(config["input_dir"], overrides)
-    return build(config), config
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-
-
-def build(config: Mapping[str, Any]) -> Parts:
-    """Instantiate the parts of a checked configuration. Raises UserError for anything that does not fit together."""
-    settings = check_settings(Settings, dict(config))
-    names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")
-    parts = Parts(settings, **{name: make(getattr(settings, name), name) for name in names})
-    if len(parts.prompt.labels) != len(parts.task.classes):
-        raise UserError(
-            f"prompt.labels={list(parts.prompt.labels)} do not match the task's classes {list(parts.task.classes)}"
-        )
-    return parts
-
-
-def make(node: dict[str, Any], name: str) -> Any:
-    """Build a `_target_` node, or each node of a mapping of them; a key that its class does not know is one line."""
-    from hydra.errors import InstantiationException
-
-    try:
-        return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        raise (
-            error.__cause__
-            if isinstance(error.__cause__, UserError)
-            else UserError(f"{name}: {error.__cause__ or error}")
-        ) from None
 
 
 def read(parts: Parts, split: Split) -> list[Example]:
@@ -157,7 +102,7 @@ def fit_and_ask(parts: Parts, rows: Rows, fold: FoldFolder) -> tuple[LabelPredic
     """Train, then ask the held-out questions once; return their probabilities and what was measured on the way."""
     from nexttoken.models.learn import learn, peak_memory_mb
 
-    loggers = [instantiate(node, save_dir=str(fold.path), _convert_="all") for node in parts.settings.logger.values()]
+    loggers = [make({**node, "save_dir": str(fold.path)}, "logger") for node in parts.settings.logger.values()]
     train_rows = apply_transforms(rows.train, parts.train_transforms)
     answerer, measured = learn(parts.settings, parts.prompt, train_rows, rows.dev, fold.path, loggers)
     start = time.monotonic()
@@ -197,7 +142,7 @@ def describe(parts: Parts, examples: Sequence[Example], rows: Rows) -> dict[str,
         "dataset": Path(settings.input_dir).resolve().name,
         "is_published_data": len(examples) > PUBLISHED_ROWS,
         "fold": settings.fold,
-        "trained": settings.trainer["max_epochs"] > 0,
+        "trained": settings.trainer.max_epochs > 0,
         "num_examples": len(rows.held_out),
     }
 
@@ -212,63 +157,3 @@ def report_finished(fold: FoldFolder, config: Mapping[str, Any]) -> float:
     print(fold_table(saved))
     print(f"run: {fold.path}")
     return saved["log_loss"]
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A trained run that answers questions: each finished fold is asked, and their probabilities are averaged."""
-
-    folder: RunFolder
-    folds: list[FoldFolder]
-    parts: Parts
-    batch_tokens: int
-
-    @classmethod
-    def load(cls, folder: RunFolder, settings: PredictSettings) -> "LoadedRun":
-        folds = folder.finished_folds()
-        config = folds[0].config()
-        if settings.input_dir:
-            config = {
-                **config,
-                "input_dir": settings.input_dir,
-                "task": {**config["task"], "input_dir": settings.input_dir},
-            }
-        parts = build(config)
-        return cls(folder, folds, parts, settings.batch_tokens or parts.settings.batch_tokens)
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        return tuple(int(fold.path.name.removeprefix("fold")) for fold in self.folds)
-
-    @property
-    def oof_log_loss(self) -> float:
-        """Over all out-of-fold rows of the finished folds."""
-        saved = [fold.metrics() for fold in self.folds]
-        return float(np.average([m["log_loss"] for m in saved], weights=[m["num_examples"] for m in saved]))
-
-    def ask(self, examples: list[Example]) -> LabelPredictions:
-        """Average the folds' class probabilities for examples that have been through the run's transforms."""
-        from nexttoken.models.folder import load_answerer
-
-        settings, asked = self.parts.settings, []
-        for fold in self.folds:
-            answerer = load_answerer(
-                fold.path, settings.model, self.parts.prompt, settings.max_tokens, self.batch_tokens
-            )
-            asked.append(self.parts.inference(examples, answerer))
-        return LabelPredictions(asked[0].ids, np.mean([one.probs for one in asked], axis=0))
-
-    def predict(self, frame: "pd.DataFrame") -> "pd.DataFrame":
-        """Probabilities for rows in the competition's own format: `id` and one column per class, in order."""
-        import pandas as pd
-
-        predictions = self.ask(apply_transforms(self.parts.task.parse(frame), self.parts.transforms))
-        return pd.DataFrame(
-            {"id": predictions.ids} | dict(zip(self.parts.task.classes, predictions.probs.T, strict=True))
-        )
-
-
-def load_run(path: str | Path) -> LoadedRun:
-    """Load a run folder for use in a notebook: `load_run("output/lmsys/<name>").predict(test_df)`."""
-    nothing = PredictSettings(run=None, input_dir=None, output_dir="", submissions_dir="", name=None, batch_tokens=None)
-    return LoadedRun.load(RunFolder(Path(path)), nothing)

@@ -134,7 +134,7 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
         last = value.rstrip("/").rpartition("/")[2]
         words.append(last if is_choice or "/" in value else f"{key.rpartition('.')[2]}={last}")
     words += [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
-    return re.sub(r"[^\w=.,+-]+", "-", "_".join(words))
+    return re.sub(r"[^\w=.+-]+", "-", "_".join(words))
 
 
 def describe_differences(saved: Mapping[str, Any], asked: Mapping[str, Any], limit: int = 5) -> str:

@@ -54,6 +54,14 @@ class FitSettings(Checked):
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
 
 
+class TrainerSettings(BaseModel):
+    """Lightning's Trainer options: the one that we read is checked, the others are passed on."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    max_epochs: NonNegativeInt  # 0 asks the model as it came
+
+
 class Settings(Checked):
     """The whole configuration; nodes with a `_target_` stay mappings until the pipeline instantiates them."""
 
@@ -75,7 +83,7 @@ class Settings(Checked):
     inference: dict[str, Any]
     model: ModelSettings
     fit: FitSettings
-    trainer: dict[str, Any]
+    trainer: TrainerSettings
     logger: dict[str, dict[str, Any]]
 
 

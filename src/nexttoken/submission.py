@@ -13,7 +13,7 @@ import pandas as pd
 from nexttoken.arguments import key_values, run
 from nexttoken.errors import UserError, first_five
 from nexttoken.files import whole_file
-from nexttoken.tasks.table import read_table
+from nexttoken.table import read_table
 
 TOLERANCE = 1e-6  # float32 softmaxes sum to 1 within about 1e-7
 

@@ -12,7 +12,7 @@ from nexttoken.files import read_json, write_json
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.encode import Encoder
 from nexttoken.models.labels import LabelTokens
-from nexttoken.models.load import load_model, load_tokenizer
+from nexttoken.models.load import load_model, load_tokenizer, within_context
 from nexttoken.prompts import Prompt
 from nexttoken.settings import ModelSettings
 
@@ -47,9 +47,8 @@ def load_answerer(
     saved = settings.model_copy(update={"name_or_path": str(fold_dir / "model"), "revision": None})
     tokenizer = load_tokenizer(saved, ())
     model = load_model(saved, tokenizer, max_tokens).to(choose_device())
-    return LabelAnswerer(
-        model, Encoder(tokenizer, prompt, max_tokens), load_labels(fold_dir / "labels.json"), batch_tokens
-    )
+    encoder = Encoder(tokenizer, prompt, within_context(model, max_tokens))
+    return LabelAnswerer(model, encoder, load_labels(fold_dir / "labels.json"), batch_tokens)
 
 
 def choose_device() -> torch.device:

@@ -12,7 +12,7 @@ from nexttoken.models.batches import TrainSteps, token_batches
 from nexttoken.models.encode import Encoded, Encoder
 from nexttoken.models.fit import fit
 from nexttoken.models.folder import choose_device, save_labels, save_model
-from nexttoken.models.load import context_length, load_model, load_tokenizer
+from nexttoken.models.load import load_model, load_tokenizer, within_context
 from nexttoken.models.module import LabelModule
 from nexttoken.models.readout import collate
 from nexttoken.prompts import Prompt
@@ -30,13 +30,13 @@ def learn(
     seed_everything(settings.seed, verbose=False)
     tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
     model = load_model(settings.model, tokenizer, settings.max_tokens)
-    max_tokens = within_context(settings.max_tokens, context_length(model))
+    max_tokens = within_context(model, settings.max_tokens)
     encoder = Encoder(tokenizer, prompt, max_tokens)
     encoded = encoder.encode(train)
     print(encoded.labels.table())
     save_labels(folder / "labels.json", encoded.labels)
     seconds = 0.0
-    if num_epochs := settings.trainer["max_epochs"]:
+    if num_epochs := settings.trainer.max_epochs:
         start = time.monotonic()
         fit_model(settings, model, encoded, encoder.encode(dev, encoded.labels) if dev else None, folder, loggers)
         seconds = time.monotonic() - start
@@ -61,28 +61,20 @@ def fit_model(settings: Settings, model: Any, train: Encoded, dev: Encoded | Non
         return collate(rows, labels)
 
     steps = TrainSteps(train.prompts, settings.fit.batch_size, settings.batch_tokens, settings.seed, to_batch)
-    num_steps = len(steps) * settings.trainer["max_epochs"]
+    num_steps = len(steps) * settings.trainer.max_epochs
     module = LabelModule(model, labels, settings.fit, num_steps, settings.seed)
     rows = dev.prompts if dev else []
     dev_batches = [
         to_batch([rows[index] for index in batch])
         for batch in token_batches([len(row.token_ids) for row in rows], settings.batch_tokens)
     ]
-    fit(module, steps, dev_batches, folder, settings.trainer, loggers)
+    fit(module, steps, dev_batches, folder, settings.trainer.model_dump(), loggers)
 
 
 def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:
     """What a tokenizer built from nothing learns from: prompts of the training part with their labels, nothing else."""
     bodies = ("".join(message.content for message in prompt.render(example.fields)) for example in examples)
     return [body + label for body in bodies for label in prompt.labels]
-
-
-def within_context(max_tokens: int, context: int | None) -> int:
-    """The token budget, lowered (and said so) to the positions the model was built for."""
-    if context is None or max_tokens <= context:
-        return max_tokens
-    print(f"max_tokens: {max_tokens} -> {context}, the model's context")
-    return context
 
 
 def peak_memory_mb() -> float:

@@ -62,10 +62,14 @@ def load_model(settings: ModelSettings, tokenizer: Any, max_tokens: int) -> nn.M
     return model.train()  # from_pretrained returns it in evaluation mode, and Lightning would leave it there
 
 
-def context_length(model: nn.Module) -> int | None:
-    """Positions the model was built for, where its config says so."""
+def within_context(model: nn.Module, max_tokens: int) -> int:
+    """The token budget, lowered (and said so) to the positions the model was built for."""
     config: Any = model.config
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context is None or max_tokens <= context:
+        return max_tokens
+    print(f"max_tokens: {max_tokens} -> {context}, the model's context")
+    return context
 
 
 def _source(name_or_path: str) -> str:

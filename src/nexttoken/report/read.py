@@ -11,7 +11,7 @@ import pandas as pd
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics import log_loss
-from nexttoken.tasks.table import read_table
+from nexttoken.table import read_table
 
 NUMBERS = ("log_loss", "accuracy", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
 REFERENCES = {  # the horizontal lines and rows that every score stands beside

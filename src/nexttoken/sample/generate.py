@@ -129,9 +129,8 @@ def draw_remark(model: int, rng: np.random.Generator) -> str:
 
 
 def write_turn(statement: str, word: str, rng: np.random.Generator) -> str:
-    """The remark, the statement, then up to two asides."""
-    asides = [pick(phrases.ASIDES, rng) for _ in range(int(rng.integers(3)))]
-    return " ".join([pick(phrases.REMARK_FORMS, rng).format(word=word), statement, *asides])
+    """The remark, the statement, and an aside or nothing."""
+    return f"{phrases.REMARK.format(word=word)} {statement} {pick(phrases.ASIDES, rng)}".rstrip()
 
 
 def pick(items: Sequence[T], rng: np.random.Generator) -> T:

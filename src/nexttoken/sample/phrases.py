@@ -10,18 +10,15 @@ REMARK_POINTS = {
     "hasty": -2,
     "wrong": -2,
 }
-REMARK_FORMS = ("A {word} answer:", "My {word} answer:")
+REMARK = "A {word} answer:"
 
-# Sentences worth nothing: they make lengths vary independently of quality.
+# What may follow a statement; worth nothing, so that lengths vary independently of quality.
 ASIDES = (
+    "",
     "Ask me again.",
-    "Thank you.",
     "Have a good day \U0001f600",
-    "Many people ask this.",
     'They say "it depends".',
-    "Steps:\n- read\n- try",
-    "More on request \U0001f680",
-    "That is all.",
+    "Steps:\n- read it twice\n- then try it",
 )
 
 SITUATIONS = (

@@ -14,7 +14,7 @@ import pandas as pd
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.submission import check_probs, check_same_ids, write_submission
-from nexttoken.tasks.table import read_table
+from nexttoken.table import read_table
 from nexttoken.transforms.augment import SWAPPED_CLASSES
 from nexttoken.types import Baseline, Example, LabelPredictions, Split
 

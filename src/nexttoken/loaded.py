@@ -1,0 +1,75 @@
+"""A finished run that answers questions again: for predict.py and for a notebook."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nexttoken.errors import UserError
+from nexttoken.parts import Parts, build
+from nexttoken.runs import FoldFolder, RunFolder, describe_differences
+from nexttoken.transforms import apply_transforms
+from nexttoken.types import Example, LabelPredictions
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained run that answers questions: each finished fold is asked, and their probabilities are averaged."""
+
+    folder: RunFolder
+    folds: list[FoldFolder]
+    parts: Parts
+    batch_tokens: int
+
+    @classmethod
+    def load(cls, folder: RunFolder, input_dir: str | None = None, batch_tokens: int | None = None) -> "LoadedRun":
+        """Read the run's configuration; `input_dir` names other files of the same task, and nothing else changes.
+
+        Raises UserError where no fold is finished, or the folds were trained with different settings.
+        """
+        folds = folder.finished_folds()
+        config = folds[0].config()
+        for other in folds[1:]:
+            if differences := describe_differences(config, other.config()):
+                raise UserError(
+                    f"{other.path} differs from {folds[0].path} ({differences}); train it with the same settings"
+                )
+        if input_dir:
+            config = {**config, "input_dir": input_dir, "task": {**config["task"], "input_dir": input_dir}}
+        parts = build(config)
+        return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(int(fold.path.name.removeprefix("fold")) for fold in self.folds)
+
+    @property
+    def oof_log_loss(self) -> float:
+        """Over all out-of-fold rows of the finished folds."""
+        saved = [fold.metrics() for fold in self.folds]
+        return float(np.average([m["log_loss"] for m in saved], weights=[m["num_examples"] for m in saved]))
+
+    def ask(self, examples: list[Example]) -> LabelPredictions:
+        """Average the folds' class probabilities for examples that have been through the run's transforms."""
+        from nexttoken.models.folder import load_answerer
+
+        settings, asked = self.parts.settings, []
+        for fold in self.folds:
+            answerer = load_answerer(
+                fold.path, settings.model, self.parts.prompt, settings.max_tokens, self.batch_tokens
+            )
+            asked.append(self.parts.inference(examples, answerer))
+        return LabelPredictions(asked[0].ids, np.mean([one.probs for one in asked], axis=0))
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Probabilities for rows in the competition's own format: `id` and one column per class, in order."""
+        predictions = self.ask(apply_transforms(self.parts.task.parse(frame), self.parts.transforms))
+        return pd.DataFrame(
+            {"id": predictions.ids} | dict(zip(self.parts.task.classes, predictions.probs.T, strict=True))
+        )
+
+
+def load_run(path: str | Path) -> LoadedRun:
+    """Load a run folder for use in a notebook: `load_run("output/lmsys/<name>").predict(test_df)`."""
+    return LoadedRun.load(RunFolder(Path(path)))

@@ -1,0 +1,86 @@
+"""Every YAML that is shipped composes, builds its parts, and belongs to a configuration that the settings accept."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from nexttoken.errors import UserError
+from nexttoken.parts import build, plain, prepare
+from nexttoken.runs import default_name
+from nexttoken.settings import PredictSettings, check_settings
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+CHOICES = sorted(path for path in CONF.glob("*/*.yaml"))
+NEEDS = {"instruction_counts": ["transforms=counts"]}
+
+
+def composed(*overrides: str, name: str = "train") -> dict:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(compose(name, list(overrides)))
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_choice_composes_and_builds(path):
+    config = composed(f"{path.parent.name}={path.stem}", *NEEDS.get(path.stem, []))
+    parts = build({**config, "name": "x"})
+    assert len(parts.prompt.labels) == len(parts.task.classes)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
+def test_an_experiment_starts_with_the_command_that_runs_it(path):
+    first, second = path.read_text(encoding="utf-8").splitlines()[:2]
+    assert first == "# @package _global_"
+    assert second.startswith("# python train.py ")
+    assert f"experiment={path.stem}" in second
+
+
+def test_prediction_settings():
+    settings = check_settings(PredictSettings, composed(name="predict"))
+    assert settings.run is None
+    assert settings.submissions_dir == "submissions"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["fold=5"], "fold=5 does not exist: split.num_folds=5, so folds are 0 to 4"),
+        (["split.num_folds=10", "fold=10"], "fold=10 does not exist: split.num_folds=10"),
+        (["+fit.learning_rte=1"], "unknown key 'fit.learning_rte'; did you mean 'learning_rate'?"),
+        (["fit.learning_rate=0"], "fit.learning_rate=0 is not accepted: input should be greater than 0"),
+        (["fit.loss=hinge"], "fit.loss='hinge' is not accepted"),
+        (["task._target_=os.system"], "task._target_='os.system' is refused"),
+        (["+trainer.plugins={_target_: torch.load}"], "trainer.plugins._target_='torch.load' is refused"),
+        (["prompt.labels=[A,B]"], "do not match the task's classes"),
+        (["+prompt.lables=[A]"], "unexpected keyword argument 'lables'"),
+        (["prompt.cut_at=2"], "prompt.cut_at=2 is not accepted"),
+        (["split.dev_fraction=0.9"], "split.dev_fraction is 0.9"),
+        (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 is not accepted"),
+    ],
+)
+def test_a_wrong_value_is_one_line(overrides, line):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides)
+    with pytest.raises(UserError) as error:
+        prepare(cfg, overrides)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "arena-mini"),
+        (["fold=3", "input_dir=../shared/data/arena-mini", "overwrite=true", "logger=none"], "arena-mini"),
+        (["model.name_or_path=../shared/models/stories260k"], "arena-mini_stories260k"),
+        (["trainer.max_epochs=0"], "arena-mini_max_epochs=0"),
+        (["model=llama3_8b", "prompt=conversation"], "arena-mini_llama3_8b_conversation"),
+        (["debug=fast"], "arena-mini_debug-fast"),
+        (["experiment=arena_mini", "fold=1"], "arena_mini"),
+        (["experiment=arena_mini", "seed=2"], "arena_mini_seed=2"),
+        (["+trainer.limit_train_batches=0.5"], "arena-mini_limit_train_batches=0.5"),
+        (["prompt.labels=[A, B, C]"], "arena-mini_labels=-A-B-C-"),
+    ],
+)
+def test_default_name_tells_runs_apart(overrides, name):
+    assert default_name("../shared/data/arena-mini", overrides) == name
