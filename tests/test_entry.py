@@ -19,7 +19,7 @@ def command(repository, *arguments: str, cwd=None) -> subprocess.CompletedProces
         (["train.py", "fold=99"], "fold=99 does not exist"),
         (["train.py", "model=scrach"], "Could not find 'model/scrach' Available options in 'model':"),
         (["train.py", "input_dir=/nowhere"], "/nowhere/train.csv cannot be read"),
-        (["train.py", "fold=="], "fold='=' is not accepted"),
+        (["train.py", "fold=="], "Error parsing override 'fold=='"),
         (["predict.py", "run=/nowhere"], "/nowhere has no finished fold; train one first: python train.py fold=0"),
         (["predict.py", "rum=x"], "unknown key 'rum'; did you mean 'run'?"),
     ],

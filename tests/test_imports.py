@@ -13,7 +13,7 @@ HYDRA = {"hydra", "omegaconf"}
 KNOW_HYDRA = {"entry.py", "parts.py", "pipeline.py"}
 LAYERS = [  # a module may import from its own row and from the rows above it
     {"errors", "nearest", "types", "files", "progress", "console", "arguments"},
-    {"metrics", "transforms", "prompts", "splits", "settings", "baselines", "submission", "archive", "ledger"},
+    {"table", "metrics", "transforms", "prompts", "splits", "settings", "baselines", "submission", "archive", "ledger"},
     {"tasks", "models", "sample", "runs", "inference"},
     {"data", "report", "parts", "kaggle"},
     {"loaded"},
