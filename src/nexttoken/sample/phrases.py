@@ -2,15 +2,15 @@
 
 # What an answer says of itself, and the points it is worth. All remarks are about as long as each other.
 REMARK_POINTS = {
-    "precise": 2,
-    "careful": 2,
-    "useful": 1,
-    "plain": 0,
-    "vague": -1,
-    "hasty": -2,
-    "wrong": -2,
+    "Precise": 2,
+    "Careful": 2,
+    "Useful": 1,
+    "Plain": 0,
+    "Vague": -1,
+    "Hasty": -2,
+    "Wrong": -2,
 }
-REMARK = "A {word} answer:"
+REMARK = "{word} answer:"
 
 # What may follow a statement; worth nothing, so that lengths vary independently of quality.
 ASIDES = (
