@@ -1,11 +1,22 @@
 """Fixtures that several test files share: where the real data is, and small models built on the spot."""
 
+import copy
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nexttoken.settings import ModelSettings, ScratchSettings
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+TEXTS = ("### Answer\nA", "### Answer\nB", "### Answer\ntie", "Which answer is better? Which answer is the better one?")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +31,43 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no shared data at {path}")
     return path
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tokenizer with its fp32 model, in evaluation mode."""
+
+    tokenizer: Any
+    model: Any
+
+
+def load_pair(settings: ModelSettings, texts: Sequence[str] = ()) -> Pair:
+    import torch
+
+    from nexttoken.models.load import load_model, load_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(settings, texts)
+    return Pair(tokenizer, load_model(settings, tokenizer, max_tokens=512).eval())
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Pair:
+    """A seeded model of the shipped architecture, in small, with a byte-level BPE learnt from a few lines."""
+    scratch = ScratchSettings(vocab_size=400, hidden_size=32, num_layers=2, num_heads=4)
+    return load_pair(ModelSettings(scratch=scratch), TEXTS)
+
+
+@pytest.fixture(scope="session")
+def stories(shared_dir: Path) -> Pair:
+    """stories260k: really pretrained; sentencepiece-like, with "A" written as two tokens and "B" as one."""
+    return load_pair(ModelSettings(name_or_path=str(shared_dir / "models" / "stories260k")))
+
+
+@pytest.fixture
+def chat_tokenizer(scratch: Pair) -> Any:
+    """The scratch tokenizer with ChatML, whose marks are special tokens."""
+    tokenizer = copy.deepcopy(scratch.tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
+from typing import Any
 
 from nexttoken.errors import UserError
 from nexttoken.types import Message
@@ -31,6 +32,8 @@ class Prompt:
             raise UserError(f"prompt.cut_at={self.cut_at} is not accepted: expected a number between 0 and 1")
         if len(set(self.labels)) < len(self.labels) or not all(self.labels):
             raise UserError(f"prompt.labels={list(self.labels)} must be different and not empty")
+        for template in (self.system, self.user):
+            _compile(template)
 
     def render(self, fields: Fields, passages: Sequence[str] = ()) -> list[Message]:
         """Return the messages, the last one being the assistant's opening (the answer cue).
@@ -41,38 +44,48 @@ class Prompt:
         messages = [Message("system", self._fill(self.system, context))] if self.system else []
         return [*messages, Message("user", self._fill(self.user, context)), Message("assistant", self.answer_cue)]
 
-    @cached_property
-    def _templates(self) -> Callable:
-        from functools import lru_cache
-
-        from jinja2 import StrictUndefined
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
-        )
-        environment.globals["zip"] = zip
-        return lru_cache(environment.from_string)
-
     def _fill(self, template: str, context: Mapping) -> str:
-        from jinja2 import TemplateError
-
         try:
-            return self._templates(template).render(context)
-        except TemplateError as error:
+            return _compile(template).render(context)
+        except Exception as error:  # a template can raise anything
             known = ", ".join(sorted(context))
             raise UserError(f"the prompt cannot be rendered: {error}; the example's fields are {known}") from None
 
 
-def fit_fields(fields: Fields, budget: int, spans: Callable[[str], list[tuple[int, int]]], cut_at: float) -> Fields:
+@lru_cache
+def _compile(template: str) -> Any:
+    """Return the jinja2 template; it sees nothing but its context, and a name that is not there is an error."""
+    from jinja2 import StrictUndefined, TemplateSyntaxError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["zip"] = zip
+    try:
+        return environment.from_string(template)
+    except TemplateSyntaxError as error:
+        raise UserError(f"the prompt's template is broken in its line {error.lineno}: {error.message}") from None
+
+
+def fit_fields(
+    fields: Fields,
+    budget: int,
+    spans: Callable[[str], list[tuple[int, int]]],
+    cut_at: float,
+    turn_tokens: int = 0,
+) -> Fields:
     """Shrink `fields` to about `budget` tokens: drop the earliest turns, then cut what is left, longest texts first.
 
-    `spans(text)` gives each token's (start, end) in characters. Turns of the fields that have several are aligned
+    `spans(text)` gives each token's (start, end) in characters; `turn_tokens` is what the template itself adds for
+    each turn but the last. Turns of the fields that have several are aligned
     (turn i of the prompt belongs to turn i of each response) and are dropped together; the last turn always stays.
     """
     sizes = {name: [len(spans(turn)) for turn in turns] for name, turns in fields.items()}
     last = max(map(len, fields.values()), default=1) - 1
-    first = next((start for start in range(last) if _total(sizes, start) <= budget), last)
+    first = next(
+        (start for start in range(last) if _total(sizes, start) + (last - start) * turn_tokens <= budget), last
+    )
     kept = {name: turns[first:] if len(turns) > 1 else turns for name, turns in fields.items()}
     if _total(sizes, first) <= budget:
         return kept

@@ -23,9 +23,10 @@ class ScratchSettings(Checked):
     """A small Llama-architecture model and a byte-level BPE, both built from the training text."""
 
     vocab_size: PositiveInt = 1024
-    hidden_size: PositiveInt = 128
-    num_layers: PositiveInt = 4
+    hidden_size: PositiveInt = 64
+    num_layers: PositiveInt = 3
     num_heads: PositiveInt = 4
+    initializer_range: PositiveFloat = 0.08  # of so narrow a model; 0.02 leaves the labels at chance for some epochs
     dropout: float = Field(default=0.0, ge=0, lt=1)  # on embeddings and both residual branches
 
 

@@ -44,7 +44,7 @@ def predict_labels(
     model.eval()
     probs = np.empty((len(prompts), len(tokens.labels)))
     with Progress(len(prompts), "predict") as progress:
-        for rows in token_batches([len(p.token_ids) for p in prompts], batch_tokens):
+        for rows in token_batches([tokens.num_read(len(p.token_ids)) for p in prompts], batch_tokens):
             batch = collate([prompts[row] for row in rows], tokens).to(device)
             scores = label_scores(answer_logits(model, batch), tokens)
             probs[rows] = scores.softmax(dim=-1).double().cpu().numpy()

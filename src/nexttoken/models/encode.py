@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,8 @@ class Encoder:
         if prompt.chat and not tokenizer.chat_template:
             raise UserError("prompt.chat=true, but this tokenizer has no chat template; use prompt.chat=false")
         self.tokenizer, self.prompt, self.max_tokens = tokenizer, prompt, max_tokens
-        probe = tokenizer("a")["input_ids"]
-        self._bos = [tokenizer.bos_token_id] if probe[:1] == [tokenizer.bos_token_id] else []
+        opened, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+        self._opening = opened[: opened.index(plain[0])]  # beginning-of-sequence, where the tokenizer writes one
         specials = {str(t) for t in tokenizer.all_special_tokens} | {
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         }
@@ -102,39 +103,47 @@ class Encoder:
 
     def _batch_ids(self, texts: list[str]) -> list[list[int]]:
         encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [ids if ids[: len(self._bos)] == self._bos else self._bos + ids for ids in encoded]
+        num_opening = len(self._opening)
+        return [ids if ids[:num_opening] == self._opening else self._opening + ids for ids in encoded]
 
     def _encode_chunk(self, examples: Sequence[Example], fields: list[Fields]) -> Iterator[EncodedPrompt]:
         texts = [self.text(f) for f in fields]
         for example, own, text, ids in zip(examples, fields, texts, self._batch_ids(texts), strict=True):
             was_cut = len(ids) + self._reserve > self.max_tokens
             if was_cut:
-                text, ids = self._fit(example.id, own, len(ids))
+                text, ids = self._fit(example.id, own)
             yield EncodedPrompt(example.id, example.label, text, np.asarray(ids, dtype=np.int32), was_cut)
 
-    @property
+    @cached_property
     def _reserve(self) -> int:
-        """Tokens kept free for the longest label, counted generously without its context."""
-        return max(len(self.tokenizer(label, add_special_tokens=False)["input_ids"]) for label in self.prompt.labels)
+        """Tokens kept free for the longest label, counted after the answer cue."""
+        cue = self.prompt.answer_cue
+        return max(len(self.ids(cue + label)) for label in self.prompt.labels) - len(self.ids(cue))
 
-    def _fit(self, example_id: str, fields: Fields, size: int) -> tuple[str, list[int]]:
+    def _fit(self, example_id: str, fields: Fields) -> tuple[str, list[int]]:
         """Cut fields until the whole prompt fits; tokens merge at joins, so the result is measured, not guessed."""
         limit = self.max_tokens - self._reserve
-        empty = {name: ("",) * len(turns) for name, turns in fields.items()}
-        scaffold = len(self.ids(self.text(dict.fromkeys(empty, ("",)))))
-        if scaffold >= limit:
+        scaffold = self._scaffold(fields, 1)
+        if scaffold > limit:
             raise UserError(
                 f"max_tokens={self.max_tokens} does not hold the prompt without its fields ({scaffold} tokens and the"
-                f" answer); raise max_tokens above {scaffold + self._reserve}"
+                f" answer); raise max_tokens to {scaffold + self._reserve} or more"
             )
-        budget = limit - scaffold
-        while budget > 0:
-            text = self.text(fit_fields(fields, budget, self._spans, self.prompt.cut_at))
+        budget, turn_tokens = limit - scaffold, self._scaffold(fields, 2) - scaffold
+        spans = cache(self._spans)  # tokenising is slow where texts are very long: once is enough
+        while True:
+            fitted, _ = self._disarm(fit_fields(fields, budget, spans, self.prompt.cut_at, turn_tokens))
+            text = self.text(fitted)
             ids = self.ids(text)
             if len(ids) <= limit:
                 return text, ids
-            budget -= max(len(ids) - limit, 1)
-        raise UserError(f"row {example_id} does not fit into max_tokens={self.max_tokens}; raise max_tokens")
+            if budget == 0:
+                raise UserError(f"row {example_id} does not fit into max_tokens={self.max_tokens}; raise max_tokens")
+            budget = max(budget - (len(ids) - limit), 0)
+
+    def _scaffold(self, fields: Fields, num_turns: int) -> int:
+        """Tokens of the prompt around at most `num_turns` empty turns."""
+        return len(self.ids(self.text({name: ("",) * min(len(turns), num_turns) for name, turns in fields.items()})))
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

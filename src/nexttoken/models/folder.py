@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nexttoken.errors import UserError
 from nexttoken.files import read_json, write_json
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.encode import Encoder
@@ -35,9 +36,13 @@ def save_labels(path: Path, labels: LabelTokens) -> None:
 
 
 def load_labels(path: Path) -> LabelTokens:
+    """Read what `save_labels` wrote. Raises UserError for any other file."""
     saved = read_json(path)
-    nested = {name: tuple(map(tuple, saved[name])) for name in ("continuations", "pieces")}
-    return LabelTokens(labels=tuple(saved["labels"]), num_rejoined=saved["num_rejoined"], **nested)
+    try:
+        nested = {name: tuple(map(tuple, saved[name])) for name in ("continuations", "pieces")}
+        return LabelTokens(labels=tuple(saved["labels"]), num_rejoined=saved["num_rejoined"], **nested)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not hold label tokens ({error!r}); expected a file written by train.py") from None
 
 
 def load_answerer(

@@ -40,6 +40,10 @@ class LabelTokens:
         heads = {ids[:-1] for ids in self.continuations}
         return tuple(sorted(h for h in heads if not any(len(o) > len(h) and o[: len(h)] == h for o in heads)))
 
+    def num_read(self, prompt_tokens: int) -> int:
+        """Tokens that go through the model to read every label after a prompt of that many."""
+        return len(self.contexts) * (prompt_tokens + max(map(len, self.contexts)))
+
     def as_dict(self) -> dict:
         return asdict(self)
 

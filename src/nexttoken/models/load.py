@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, first_five
 from nexttoken.settings import ModelSettings, ScratchSettings
 
 BOS = "<|bos|>"
+HUB_SECONDS = 5.0  # how long the hub may take to answer at all
 
 
 def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
@@ -36,7 +37,8 @@ def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
 def load_model(settings: ModelSettings, tokenizer: Any, max_tokens: int) -> nn.Module:
     """Return the causal LM, in training mode, on the CPU.
 
-    Raises UserError when it is not there, needs code of its own, or does not know all of the tokenizer's tokens.
+    Raises UserError when it is not there, needs code of its own, lacks weights, or does not know all of the tokenizer's
+    tokens.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -45,16 +47,22 @@ def load_model(settings: ModelSettings, tokenizer: Any, max_tokens: int) -> nn.M
         return _build(settings.scratch, tokenizer, max_tokens).train()
     logging.disable_progress_bar()
     source = _source(settings.name_or_path)
-    model = _from_hub(
+    model, loading = _from_hub(
         lambda: AutoModelForCausalLM.from_pretrained(
             source,
             revision=settings.revision,
             dtype=getattr(torch, settings.dtype),
             attn_implementation=settings.attn_implementation,
             trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
         ),
         settings,
     )
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(
+            f"{source}: {len(missing)} weights are missing ({first_five(missing)}) and would be random; give a complete"
+            " checkpoint of a causal language model"
+        )
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
         raise UserError(
             f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not belong together"
@@ -81,7 +89,19 @@ def _source(name_or_path: str) -> str:
         raise UserError(
             f"model.name_or_path={name_or_path!r} is not a folder; give a folder with config.json or a hub name"
         )
+    _go_offline_without_network()
     return name_or_path
+
+
+def _go_offline_without_network() -> None:
+    """Ask the hub once: without an answer huggingface_hub would retry for minutes, even for what is in its cache."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # offline already, no network, no name service, no answer: all the same to us
+        constants.HF_HUB_OFFLINE = True
 
 
 def _from_hub(load: Any, settings: ModelSettings) -> Any:
@@ -89,11 +109,11 @@ def _from_hub(load: Any, settings: ModelSettings) -> Any:
     name = settings.name_or_path
     try:
         return load()
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split())
         if "trust_remote_code" in reason or "custom code" in reason:
             fix = "it ships its own code, which is not executed; if you trust it, set model.trust_remote_code=true"
-        elif "gated" in reason or "401" in reason or "403" in reason:
+        elif "gated repo" in reason or "401 Client" in reason or "403 Client" in reason:
             fix = f"accept its licence at https://huggingface.co/{name} and set HF_TOKEN"
         elif "weights_only" in reason or "Weights only" in reason:
             fix = "its weights are a pickle that wants to run code, which is refused; use safetensors weights"
@@ -130,6 +150,7 @@ def _build(settings: ScratchSettings, tokenizer: Any, max_tokens: int) -> nn.Mod
         intermediate_size=settings.hidden_size * 8 // 3,
         num_hidden_layers=settings.num_layers,
         num_attention_heads=settings.num_heads,
+        initializer_range=settings.initializer_range,
         max_position_embeddings=max_tokens,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nexttoken.errors import UserError
 from nexttoken.models.labels import LabelTokens
 
 
@@ -63,9 +64,18 @@ def reading_at(model: nn.Module, positions: Tensor):
 
 
 def answer_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Float32 logits (N*C, J, V) at the answer positions of a batch."""
+    """Float32 logits (N*C, J, V) at the answer positions of a batch.
+
+    Raises UserError for a model that passes its output head by: its logits would be those of other positions.
+    """
     with reading_at(model, batch.positions):
-        return model(input_ids=batch.token_ids, use_cache=False).logits.float()
+        logits = model(input_ids=batch.token_ids, use_cache=False).logits
+    if logits.shape[1] != batch.positions.shape[1]:
+        raise UserError(
+            f"{type(model).__name__} does not call its output head, so labels cannot be read from it; choose a model"
+            " that runs transformers' own code"
+        )
+    return logits.float()
 
 
 def label_scores(logits: Tensor, tokens: LabelTokens, whole_vocabulary: bool = False) -> Tensor:

@@ -1,30 +1,32 @@
-"""Writes the sample competition: `python -m nexttoken.sample [output_dir=input/sample-preferences] [seed=0] [rows=2000]`."""
+"""Writes the sample competition: `python -m nexttoken.sample [output_dir=...] [seed=0] [rows=2000]`."""
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from nexttoken import arguments
 from nexttoken.errors import UserError
 from nexttoken.sample.write import write_sample
 
 DEFAULTS = {"output_dir": "input/sample-preferences", "seed": "0", "rows": "2000"}
+USAGE = """
+python -m nexttoken.sample [output_dir=input/sample-preferences] [seed=0] [rows=2000]
+Write train.csv (`rows` rows), test.csv, sample_submission.csv and truth.csv; the same seed gives the same bytes.
+"""
 
 
-def main(arguments: list[str]) -> None:
-    """Raises UserError for an unknown key or a value that is no whole number."""
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    if unknown := sorted(given.keys() - DEFAULTS.keys()):
-        raise UserError(f"unknown setting {', '.join(unknown)}; expected {', '.join(f'{key}=' for key in DEFAULTS)}")
-    settings = DEFAULTS | given
-    for key in ("seed", "rows"):
-        if not settings[key].isdecimal():
-            raise UserError(f"{key}={settings[key]} is no whole number; give for example {key}={DEFAULTS[key]}")
-    folder = Path(settings["output_dir"])
-    print(write_sample(folder, seed=int(settings["seed"]), num_train=int(settings["rows"])))
+def main(given: Sequence[str]) -> None:
+    """Raises UserError for an unknown key or a number out of range."""
+    values = arguments.key_values(given, DEFAULTS)
+    seed = whole_number("seed", values["seed"], 0, 2**32 - 1)
+    rows = whole_number("rows", values["rows"], 8, 100_000)
+    print(write_sample(Path(values["output_dir"]), seed, rows))
+
+
+def whole_number(key: str, text: str, low: int, high: int) -> int:
+    if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
+        raise UserError(f"{key}={text} is no whole number from {low} to {high}; write {key}={DEFAULTS[key]}")
+    return int(text)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    arguments.run(main, USAGE)

@@ -1,8 +1,9 @@
-"""A generated competition with known true probabilities: answers say how good they are, a preference model draws labels.
+"""A generated competition with known true probabilities: answers say how good they are, labels are drawn from that.
 
-Quality can be read in the text: each turn of an answer remarks on itself once ("This is a vague answer."), a remark is
-worth the points of `phrases.REMARK_POINTS`, and an answer's quality is the sum over its turns. A turn without a remark
-(null, or an awkward text such as "NA") is worth 0. Lengths vary through sentences worth nothing.
+Quality can be read in the text: each turn of an answer begins with a remark on itself ("Vague answer: ..."), a remark
+is worth the points of `phrases.REMARK_POINTS`, and an answer's quality is the mean over its remarks. A turn without a
+remark (null, or an awkward text such as "NA") adds nothing; an answer without any has quality 0. What an answer states,
+how long it is and which side it stands on say nothing about its quality.
 """
 
 import math
@@ -16,14 +17,14 @@ from nexttoken.sample import phrases
 
 T = TypeVar("T")
 
-TIE_WEIGHT = 1.5  # Davidson's ν: equal answers tie with probability ν / (2 + ν)
+TIE_WEIGHT = 1.0  # Davidson's ν: equal answers tie with probability ν / (2 + ν)
 NEAR_DUPLICATE_RATE = 0.1
-NUM_TURNS_PROBS = (0.85, 0.12, 0.03)
+NUM_TURNS_PROBS = (0.85, 0.12, 0.03)  # one, two, three turns
 IDENTICAL_RATE = 0.04
 NULL_RATE = 0.08  # of the turns after the first
 AWKWARD_RATE = 0.01
-CONSISTENCY = 0.6  # how often a turn repeats the remark of the turn before
-MODEL_SPREAD = 0.3  # how much more often the strongest model's remark is one point better
+CONSISTENCY = 0.8  # how often a turn repeats the remark of the turn before
+MODEL_SPREAD = 0.3  # the strongest model makes a remark of p points 1 + 0.3 p times as often, the weakest 1 - 0.3 p
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A model's reply: one text per turn of the prompt (None where it gave none), and its quality in points."""
+    """A model's reply: one text per turn of the prompt (None where it gave none), and its quality in [-2, 2]."""
 
     turns: tuple[str | None, ...]
     quality: float
@@ -57,10 +58,7 @@ class Pair:
 
 
 def true_probs(quality_a: float, quality_b: float) -> tuple[float, float, float]:
-    """Probabilities that A wins, B wins, or people see a tie: Davidson (1970, JASA 65:317), strength 4 ** quality.
-
-    Powers of two and a square root are exact in IEEE arithmetic, so the files are the same bytes on every platform.
-    """
+    """Probabilities that A wins, B wins, or people see a tie: Davidson (1970, JASA 65:317), strength 4 ** quality."""
     strength_a, strength_b = 4.0**quality_a, 4.0**quality_b
     tie = TIE_WEIGHT * math.sqrt(strength_a * strength_b)
     total = strength_a + strength_b + tie
@@ -69,7 +67,7 @@ def true_probs(quality_a: float, quality_b: float) -> tuple[float, float, float]
 
 def draw_pairs(num_pairs: int, rng: np.random.Generator) -> list[Pair]:
     """Rows with increasing ids below 2 ** 32, as Kaggle's; prompts come from a pool, so that many of them repeat."""
-    pool = [draw_prompt(rng) for _ in range(max(1, num_pairs * 3 // 5))]
+    pool = [draw_prompt(rng) for _ in range(max(1, num_pairs // 3))]
     ids = np.sort(rng.choice(2**32 // 1000, size=num_pairs, replace=False)) * 1000 + rng.integers(1000, size=num_pairs)
     return [draw_pair(int(row_id), pick(pool, rng), rng) for row_id in ids]
 

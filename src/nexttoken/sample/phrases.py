@@ -1,6 +1,6 @@
-"""The words of the sample competition: what its prompts ask, what answers state, and what answers remark on themselves."""
+"""The words of the sample competition: what prompts ask, what answers state, and what answers say of themselves."""
 
-# What an answer says of itself, and the points it is worth. All remarks are about as long as each other.
+# What an answer says of itself, and the points it is worth; all words are about as long as each other.
 REMARK_POINTS = {
     "Precise": 2,
     "Careful": 2,
@@ -105,5 +105,5 @@ MODELS = (
     "granite-owl-70b",
 )
 
-# Cells that careless readers lose: they read like missing values; as answers they carry no remark.
+# Answers without a remark that a careless reader takes for missing values.
 AWKWARD_ANSWERS = ("NA", "null", "None", "")

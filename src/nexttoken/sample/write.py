@@ -10,32 +10,25 @@ import numpy as np
 from nexttoken.files import whole_file
 from nexttoken.sample.generate import Pair, draw_pairs
 
+TEXTS = ("prompt", "response_a", "response_b")
 WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
 TRAIN_PER_TEST = 8
 
 
 def write_sample(folder: Path, seed: int, num_train: int) -> str:
-    """Write train, test, sample_submission and truth CSVs into `folder`; return one line that says what they hold.
-
-    Labels are drawn row by row from the true probabilities, so the best possible log loss on these labels is known.
-    """
+    """Write train, test, sample_submission and truth CSVs into `folder`; return one line that says what they hold."""
     rng = np.random.default_rng(seed)
     pairs = draw_pairs(num_train + num_train // TRAIN_PER_TEST, rng)
     labels = [int(rng.choice(3, p=pair.probs)) for pair in pairs]
-    in_test = set(rng.permutation(len(pairs))[num_train:].tolist())
-    train = [
-        (pair, label) for index, (pair, label) in enumerate(zip(pairs, labels, strict=True)) if index not in in_test
-    ]
-    test = [pair for index, pair in enumerate(pairs) if index in in_test]
+    order = rng.permutation(len(pairs))
+    train, test = np.sort(order[:num_train]), np.sort(order[num_train:])
 
-    texts = ("prompt", "response_a", "response_b")
-    write_csv(
-        folder / "train.csv", ("id", "model_a", "model_b", *texts, *WINNERS), map(train_row, *zip(*train, strict=True))
-    )
-    write_csv(folder / "test.csv", ("id", *texts), ((pair.id, *text_cells(pair)) for pair in test))
-    write_csv(folder / "sample_submission.csv", ("id", *WINNERS), ((pair.id, *[1 / 3] * 3) for pair in test))
-    write_csv(folder / "truth.csv", ("id", *WINNERS), ((pair.id, *pair.probs) for pair in pairs))
-    best = -float(np.mean([np.log(pair.probs[label]) for pair, label in train]))
+    train_rows = [train_row(pairs[index], labels[index]) for index in train]
+    write_csv(folder / "train.csv", ("id", "model_a", "model_b", *TEXTS, *WINNERS), train_rows)
+    write_csv(folder / "test.csv", ("id", *TEXTS), [(pairs[index].id, *text_cells(pairs[index])) for index in test])
+    write_csv(folder / "sample_submission.csv", ("id", *WINNERS), [(pairs[index].id, *[1 / 3] * 3) for index in test])
+    write_csv(folder / "truth.csv", ("id", *WINNERS), [(pair.id, *pair.probs) for pair in pairs])
+    best = -np.mean([np.log(pairs[index].probs[labels[index]]) for index in train])
     return f"{folder}: {len(train)} train and {len(test)} test rows, best possible log loss on train {best:.4f}"
 
 

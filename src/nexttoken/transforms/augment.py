@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nexttoken.baselines import pair_features
+from nexttoken.errors import UserError, first_five
 from nexttoken.types import Example
 
 SWAPPED_CLASSES = (1, 0, 2)  # A wins, B wins, tie: after a swap class k is class SWAPPED_CLASSES[k]
@@ -31,9 +32,9 @@ class AddCounts:
     """Tell the prompt how two answers compare in what a model cannot count itself, above all where texts are cut.
 
     For each of `compared`, a name of `PairFeatures.signed`, the fields `<name>_a` and `<name>_b` hold a coarse step of
-    the difference: "++" is two steps more than the other side, "-" one less, "=" about equal. `overlap` holds a digit,
-    the share of words common to both in tenths, or "same" for identical answers. Fixed functions of one row's whole
-    texts: a swap of the answers swaps the fields.
+    the difference: "++" is two steps more than the other side, "-" one less, "=" about equal. `overlap` holds a digit
+    from 0 (no word in common) to 9 (the same words). They are fixed functions of one row's whole texts, and swapping
+    the answers swaps them.
     """
 
     compared: Sequence[str] = ("new_words", "paragraphs", "distinct_share", "characters")
@@ -41,13 +42,18 @@ class AddCounts:
     steps_per_share: int = 10
     largest: int = 4
 
+    def __post_init__(self) -> None:
+        known = pair_features("", "").signed
+        if unknown := [name for name in self.compared if name not in known]:
+            raise UserError(f"transforms: {first_five(unknown)} cannot be compared; choose from {', '.join(known)}")
+
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
         return [replace(example, fields={**example.fields, **self._counts(example)}) for example in examples]
 
     def _counts(self, example: Example) -> dict[str, tuple[str, ...]]:
         first, second, context = ("\n".join(example.fields[name]) for name in ("response_a", "response_b", "prompt"))
         features = pair_features(first, second, context)
-        counts = {"overlap": ("same" if first == second else str(round(features.shared["overlap"] * 9)),)}
+        counts: dict[str, tuple[str, ...]] = {"overlap": (str(round(features.shared["overlap"] * 9)),)}
         for name in self.compared:
             steps = self._steps(name, features.signed[name])
             counts |= {f"{name}_a": (_signs(steps),), f"{name}_b": (_signs(-steps),)}

@@ -1,0 +1,219 @@
+"""Reading only where the answer stands equals reading everything, for every architecture and in any company."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch.nn.functional import cross_entropy
+
+from nexttoken.errors import UserError
+from nexttoken.models.answer import predict_labels
+from nexttoken.models.encode import EncodedPrompt
+from nexttoken.models.labels import LabelTokens
+from nexttoken.models.readout import answer_logits, collate, label_scores, reading_at
+
+VOCABULARY = 97
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.25,  # logits far from flat: a forgotten scale or cap would show
+    "pad_token_id": 0,
+}
+GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.25}
+ARCHITECTURES = {
+    "Llama": {},
+    "Mistral": {"sliding_window": 8},
+    "Qwen2": {"tie_word_embeddings": True},
+    "Gemma2": {"final_logit_softcapping": 3.0},
+    "Cohere": {"logit_scale": 0.3},
+    "Granite": {"logits_scaling": 7.0},
+    "Phi": {},
+    "GPTNeoX": {},
+    "GPT2": {},
+}
+CONTINUATIONS = {
+    "one token": ((5,), (7,), (11,)),
+    "different lengths": ((5, 6), (7,), (9, 8, 4)),
+    "one starts another": ((5,), (5, 6), (5, 6, 4)),
+    "shared beginnings": ((5, 6), (5, 8), (9, 8, 4), (9, 8, 3), (1,)),
+}
+
+
+def build(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    options = GPT2 if name == "GPT2" else SMALL
+    config = getattr(transformers, f"{name}Config")(**options | ARCHITECTURES[name])
+    return getattr(transformers, f"{name}ForCausalLM" if name != "GPT2" else "GPT2LMHeadModel")(config).eval()
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def model(request) -> torch.nn.Module:
+    return build(request.param)
+
+
+@pytest.fixture(scope="module")
+def llama() -> torch.nn.Module:
+    return build("Llama")
+
+
+@pytest.fixture(params=CONTINUATIONS)
+def tokens(request) -> LabelTokens:
+    return label_tokens(CONTINUATIONS[request.param])
+
+
+def label_tokens(continuations) -> LabelTokens:
+    names = tuple(map(str, continuations))
+    return LabelTokens(names, continuations, tuple((name,) for name in names), 0)
+
+
+def random_prompts(num_rows: int = 12) -> list[EncodedPrompt]:
+    draw = np.random.default_rng(0)
+    sizes = draw.permutation(np.linspace(1, 40, num_rows).astype(int))
+    return [
+        EncodedPrompt(f"row{n}", n % 3, "", draw.integers(1, VOCABULARY, size).astype(np.int32), False)
+        for n, size in enumerate(sizes)
+    ]
+
+
+def plain_score(model: torch.nn.Module, prompt: EncodedPrompt, label: tuple[int, ...]) -> torch.Tensor:
+    """The label's log-probability after one prompt, from all logits of prompt + label alone."""
+    ids = torch.tensor([[*prompt.token_ids.tolist(), *label]])
+    log_probs = model(input_ids=ids).logits.float().log_softmax(dim=-1)
+    start = len(prompt.token_ids) - 1
+    return torch.stack([log_probs[0, start + step, token] for step, token in enumerate(label)]).sum()
+
+
+def plain_scores(model: torch.nn.Module, prompts: list[EncodedPrompt], tokens: LabelTokens) -> torch.Tensor:
+    return torch.stack([torch.stack([plain_score(model, p, ids) for ids in tokens.continuations]) for p in prompts])
+
+
+@torch.inference_mode()
+def test_logits_are_those_of_the_full_forward(model):
+    ids = torch.randint(1, VOCABULARY, (3, 21))
+    positions = torch.tensor([[20, 3], [0, 1], [7, 7]])
+    whole = model(input_ids=ids).logits
+    with reading_at(model, positions):
+        read = model(input_ids=ids).logits
+    expected = whole.gather(1, positions[..., None].expand(-1, -1, VOCABULARY))
+    torch.testing.assert_close(read, expected, atol=1e-6, rtol=1e-6)
+    assert expected.std() > 0.05
+    assert model(input_ids=ids).logits.shape == whole.shape, "afterwards the model is as it was"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["Gemma2", "Cohere", "Granite"])
+def test_what_stands_behind_the_head_applies(name):
+    """The cap or scale moves these logits, so the comparison above would show its absence."""
+    model, from_head = build(name), []
+    model.get_output_embeddings().register_forward_hook(lambda _, __, output: from_head.append(output))
+    logits = answer_logits(model, collate(random_prompts(), label_tokens(CONTINUATIONS["one token"])))
+    assert (logits - from_head[0]).abs().max() > 0.1
+    assert (logits.argmax(-1) == from_head[0].argmax(-1)).all()
+
+
+@torch.inference_mode()
+def test_the_head_runs_at_the_answer_only(model, tokens):
+    batch = collate(random_prompts(), tokens)
+    shapes = []
+    handle = model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
+    logits = answer_logits(model, batch)
+    handle.remove()
+    num_rows, num_steps = 12 * len(tokens.contexts), max(map(len, tokens.continuations))
+    assert [tuple(shape) for shape in shapes] == [(num_rows, num_steps, 32)]
+    assert logits.shape == (num_rows, num_steps, VOCABULARY)
+    assert batch.token_ids.shape[1] > 40 + num_steps - 2
+
+
+@torch.inference_mode()
+def test_scores_are_sums_of_log_probabilities_row_by_row(model, tokens):
+    prompts = random_prompts()
+    scores = label_scores(answer_logits(model, collate(prompts, tokens)), tokens, whole_vocabulary=True)
+    torch.testing.assert_close(scores, plain_scores(model, prompts, tokens), atol=2e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_one_token_labels_need_no_vocabulary(llama):
+    """The softmax over labels is the same from logits and from log-probabilities."""
+    tokens = label_tokens(CONTINUATIONS["one token"])
+    logits = answer_logits(llama, collate(random_prompts(), tokens))
+    from_logits, from_log_probs = (label_scores(logits, tokens, whole).softmax(-1) for whole in (False, True))
+    torch.testing.assert_close(from_logits, from_log_probs, atol=1e-6, rtol=1e-5)
+
+
+def test_padding_batch_size_and_order_change_nothing(model, tokens):
+    prompts = random_prompts()
+    together = predict_labels(model, prompts, tokens, batch_tokens=100_000)
+    assert together.ids == tuple(p.id for p in prompts)
+    assert together.probs.dtype == np.float64
+    np.testing.assert_allclose(together.probs.sum(axis=1), 1, atol=1e-12)
+    order = np.random.default_rng(1).permutation(len(prompts))
+    for batch_tokens in (1, 97, 300):
+        shuffled = predict_labels(model, [prompts[i] for i in order], tokens, batch_tokens)
+        assert shuffled.ids == tuple(prompts[i].id for i in order)
+        np.testing.assert_allclose(shuffled.probs, together.probs[order], atol=1e-6)
+
+
+def test_no_more_than_batch_tokens_go_through_the_model(llama, tokens):
+    sizes = []
+    handle = llama.register_forward_pre_hook(
+        lambda _, __, inputs: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    predict_labels(llama, random_prompts(), tokens, batch_tokens=200)
+    handle.remove()
+    assert max(sizes) <= 200
+    assert len(sizes) < 12, "rows share batches"
+
+
+def test_predicting_leaves_the_mode_as_it_was(llama):
+    tokens = label_tokens(CONTINUATIONS["one token"])
+    for training in (True, False):
+        llama.train(training)
+        predict_labels(llama, random_prompts(2), tokens, 100)
+        assert llama.training is training
+
+
+def test_gradients_are_those_of_the_full_logits(model, tokens):
+    prompts = random_prompts(5)
+    labels = torch.tensor([p.label for p in prompts])
+    losses = (
+        cross_entropy(label_scores(answer_logits(model, collate(prompts, tokens)), tokens), labels),
+        cross_entropy(plain_scores(model, prompts, tokens), labels),
+    )
+    read, plain = (torch.autograd.grad(loss, list(model.parameters()), allow_unused=True) for loss in losses)
+    largest = max(gradient.abs().max() for gradient in plain)
+    assert largest > 1e-3
+    for (name, _), ours, theirs in zip(model.named_parameters(), read, plain, strict=True):
+        torch.testing.assert_close(
+            ours, theirs, atol=1e-5 * float(largest), rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_logits_that_are_not_finite_name_the_rows():
+    model, tokens, prompts = build("Llama"), label_tokens(CONTINUATIONS["one token"]), random_prompts(8)
+    poisoned = {p.id for p in prompts if 13 in p.token_ids}
+    assert 0 < len(poisoned) < 8
+    with torch.no_grad():
+        model.get_input_embeddings().weight[13] = float("nan")
+    with pytest.raises(UserError, match=f"not finite for {len(poisoned)} rows") as error:
+        predict_labels(model, prompts, tokens, 1000)
+    assert set(str(error.value).split("(")[1].split(")")[0].split(", ")) == poisoned
+    assert "model.dtype=float32" in str(error.value)
+
+
+class OwnProjection(transformers.LlamaForCausalLM):
+    """A model that multiplies by its head's weights without calling the head, as some models with own code do."""
+
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = False):
+        hidden = self.model(input_ids=input_ids, use_cache=use_cache).last_hidden_state
+        return transformers.modeling_outputs.CausalLMOutput(logits=hidden @ self.lm_head.weight.T)
+
+
+def test_a_head_that_cannot_be_read_at_a_position_is_refused(llama):
+    with pytest.raises(UserError, match="OwnProjection does not call its output head"):
+        predict_labels(OwnProjection(llama.config), random_prompts(), label_tokens(((5,), (7,))), 1000)

@@ -1,0 +1,185 @@
+"""Prompts are exact strings; what does not fit is cut from the fields, fairly and from the earliest turn on."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexttoken.errors import UserError
+from nexttoken.prompts import Prompt, cut, fair_share, fit_fields
+from nexttoken.types import Message
+
+CONF = Path(__file__).resolve().parents[1] / "conf" / "prompt"
+FIELDS = {"prompt": ("Hi", "Why?"), "response_a": ("Hello", "Because"), "response_b": ("Hey", "")}
+
+INSTRUCTION = """\
+### Instruction
+Which model's answer is appropriate for the prompt? If both are appropriate, answer `tie`.
+### Prompt
+Hi
+Why?
+### A
+Hello
+Because
+### B
+Hey
+
+"""
+
+CONVERSATION = """\
+Which of these chatbots did a better job of answering the user's requests, or were they equally good?
+
+~~~~~~~~~~ CONVERSATION WITH BOT A ~~~~~~~~~~
+
+### User: "Hi"
+
+### Bot A: "Hello"
+
+### User: "Why?"
+
+### Bot A: "Because"
+
+~~~~~~~~~~ CONVERSATION WITH BOT B ~~~~~~~~~~
+
+### User: "Hi"
+
+### Bot B: "Hey"
+
+### User: "Why?"
+
+### Bot B: ""
+
+"""
+
+
+def shipped(name: str) -> Prompt:
+    options = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert options.pop("_target_") == "nexttoken.prompts.Prompt"
+    return Prompt(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "user", "cue"),
+    [("instruction", INSTRUCTION, "### Answer\n"), ("conversation", CONVERSATION, "### Best response:")],
+)
+def test_shipped_prompts(name, user, cue):
+    assert shipped(name).render(FIELDS) == [Message("user", user), Message("assistant", cue)]
+
+
+def test_system_and_passages():
+    prompt = Prompt(
+        user="{{ q[0] }}{% for p in passages %} [{{ p }}]{% endfor %}", answer_cue="A:", labels="ab", system="S"
+    )
+    assert prompt.render({"q": ("x",)}, ["one", "two"]) == [
+        Message("system", "S"),
+        Message("user", "x [one] [two]"),
+        Message("assistant", "A:"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["{{ 7*7 }}", "{% raw %}", "{# note #}", "{{ prompt.__class__ }}", "<b>&amp;</b>"])
+def test_fields_are_text_not_templates(text):
+    assert Prompt("{{ q[0] }}", "", "ab").render({"q": (text,)})[0].content == text
+
+
+@pytest.mark.parametrize(
+    ("user", "line"),
+    [
+        (
+            "{{ answer }}",
+            "the prompt cannot be rendered: 'answer' is undefined; the example's fields are a, passages, q",
+        ),
+        ("{{ answer | join }}", "'answer' is undefined"),
+        ("{% for x in zip(q, answer) %}{{ x }}{% endfor %}", "'answer' is undefined"),
+        ("{{ q[3] }}", "has no element 3"),
+        ("{{ q + 1 }}", "can only concatenate tuple"),
+        ("{{ q.__class__.__mro__ }}", "unsafe"),
+    ],
+)
+def test_what_cannot_be_rendered_is_one_line(user, line):
+    with pytest.raises(UserError, match=re.escape(line)) as error:
+        Prompt(user, "", "ab").render({"q": ("x",), "a": ("y",)})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cut_at": 1.5},
+        {"labels": ["A", "A"]},
+        {"labels": ["A", ""]},
+        {"user": "one line\n{{ q[0] "},
+        {"system": "{% for %}"},
+    ],
+)
+def test_a_wrong_prompt_is_refused_when_it_is_built(options):
+    with pytest.raises(UserError, match="prompt") as error:
+        Prompt(**{"user": "", "answer_cue": "", "labels": ["A", "B"], **options})
+    assert "\n" not in str(error.value)
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """A tokenizer for these tests: every word with the spaces behind it."""
+    return [match.span() for match in re.finditer(r"\S+\s*|\s+", text)]
+
+
+texts = st.lists(st.sampled_from(["a", "bb", "ccc"]), max_size=12).map(" ".join)
+dialogues = st.integers(1, 6).flatmap(
+    lambda n: st.fixed_dictionaries(
+        {name: st.lists(texts, min_size=n, max_size=n).map(tuple) for name in ("prompt", "response_a", "response_b")}
+    )
+)
+
+
+def size(fields) -> int:
+    return sum(len(words(turn)) for turns in fields.values() for turn in turns)
+
+
+@given(dialogues, st.integers(0, 60), st.sampled_from([0.0, 0.7, 1.0]))
+def test_fitted_fields(fields, budget, cut_at):
+    fitted = fit_fields(fields, budget, words, cut_at)
+    kept = {len(turns) for turns in fitted.values()}
+    num_turns = len(fields["prompt"])
+    assert len(kept) == 1, "the dialogues lose the same turns"
+    first = num_turns - kept.pop()
+    assert first < num_turns, "the last turn stays"
+    assert size(fitted) <= budget
+    if size(fields) <= budget:
+        assert fitted == fields
+    if first + 1 < num_turns:  # more than the last turn is left: only whole turns went, the earliest, and none in vain
+        assert fitted == {name: turns[first:] for name, turns in fields.items()}
+        assert first == 0 or size({name: turns[first - 1 :] for name, turns in fields.items()}) > budget
+
+
+@given(dialogues, st.integers(0, 60), st.integers(0, 9))
+def test_turns_cost_what_the_template_puts_around_them(fields, budget, turn_tokens):
+    fitted = fit_fields(fields, budget, words, 0.0, turn_tokens)
+    assert size(fitted) + turn_tokens * (len(fitted["prompt"]) - 1) <= budget
+
+
+def test_a_field_of_one_text_stays_when_turns_go():
+    fields = {"genre": ("law",), "prompt": ("a a a", "b"), "answer": ("c c c", "d")}
+    assert fit_fields(fields, 4, words, 0.0) == {"genre": ("law",), "prompt": ("b",), "answer": ("d",)}
+
+
+def test_short_texts_stay_whole_and_long_ones_share_the_rest():
+    fields = {"prompt": ("q",), "a": ("1 2 3 4 5 6 7 8",), "b": ("1 2 3 4 5 6",)}
+    assert fit_fields(fields, 9, words, 0.0) == {"prompt": ("q",), "a": ("5 6 7 8",), "b": ("3 4 5 6",)}
+
+
+@given(st.lists(st.integers(0, 30), min_size=1), st.integers(-5, 200))
+def test_fair_share_is_the_largest_cap_that_fits(sizes, budget):
+    cap = fair_share(sizes, budget)
+    assert sum(min(size, cap) for size in sizes) <= max(budget, 0)
+    assert cap == max(sizes) or sum(min(size, cap + 1) for size in sizes) > budget
+
+
+@pytest.mark.parametrize(("cut_at", "left"), [(0, "7 8 9 10"), (1, "1 2 3 4 "), (0.7, "1 2 3 10"), (0.5, "1 2 9 10")])
+def test_where_a_text_is_cut(cut_at, left):
+    text = "1 2 3 4 5 6 7 8 9 10"
+    assert cut(text, words(text), 4, cut_at) == left
+    assert cut(text, words(text), 10, cut_at) == text
+    assert cut(text, words(text), 0, cut_at) == ""
