@@ -49,7 +49,7 @@ def test_help_shows_the_choices(repository):
     for words in (
         "python train.py fold=0",
         "model: base, ",
-        "prompt: conversation, instruction",
+        "prompt: conversation, counts, instruction",
         "debug: fast, overfit",
     ):
         assert words in done.stdout

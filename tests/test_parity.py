@@ -72,7 +72,7 @@ def case(request, pair, rows) -> Case:
     probs = answerer(rows).probs
     encoded = Encoded(answerer.prompts, answerer.labels, 0)
     assert len(rows) == 100
-    assert 50 < encoded.counts()["num_truncated"]
+    assert encoded.counts()["num_truncated"] > 50
     assert probs.std(axis=0).max() > 0.01, "the rows differ"
     return Case(pair.model, encoder, encoded, probs)
 

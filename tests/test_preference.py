@@ -161,11 +161,6 @@ def test_group_text_is_the_whole_prompt(tmp_path: Path) -> None:
     assert task.group_text(task.read("train")[0]) == "one\ntwo"
 
 
-def test_swapping_twice_is_the_identity() -> None:
-    assert [Preference.swap_classes[k] for k in Preference.swap_classes] == [0, 1, 2]
-    assert all(Preference.swap_fields[other] == field for field, other in Preference.swap_fields.items())
-
-
 def test_real_judgements(shared_dir: Path) -> None:
     task = Preference(shared_dir / "data" / "arena-mini")
     examples = task.read("train")

@@ -26,7 +26,7 @@ class TrainSteps:
     """An endless-epoch loader whose order is a pure function of (seed, step), so that a resumed run continues exactly.
 
     One item is one optimizer step: a list of micro-batches. Rows with the same id (both orders of a pair) always share
-    a step. `state_dict`/`load_state_dict` are what Lightning stores in its checkpoints.
+    a step. `next_step` counts over all epochs; whoever resumes a run sets it.
     """
 
     def __init__(
@@ -53,14 +53,8 @@ class TrainSteps:
         epoch, first = divmod(self.next_step, len(self))
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.members))
         for step in range(first, len(self)):
-            self.next_step += 1  # before the step runs: a checkpoint taken after it points past it
+            self.next_step += 1
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             rows = [self.rows[index] for member in chosen for index in self.members[member]]
             batches = token_batches([len(row.token_ids) for row in rows], self.batch_tokens)
             yield [self.collate([rows[index] for index in batch]) for batch in batches]
-
-    def state_dict(self) -> dict[str, int]:
-        return {"next_step": self.next_step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.next_step = state["next_step"]

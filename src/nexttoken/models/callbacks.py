@@ -17,6 +17,16 @@ from nexttoken.progress import Progress
 LOG_STEPS = 10  # between two points of the curve
 
 
+class Continue(Callback):
+    """Sets the loader to the step that follows the loaded checkpoint (Lightning forgets its state between epochs)."""
+
+    def __init__(self, steps: TrainSteps) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.steps.next_step = trainer.global_step
+
+
 class LastCheckpoint(Callback):
     """Everything that is needed to continue, every `num_steps` optimizer steps and after each epoch's validation.
 

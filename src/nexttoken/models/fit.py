@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from nexttoken.errors import UserError
 from nexttoken.models.batches import TrainSteps
-from nexttoken.models.callbacks import LOG_STEPS, Curve, LastCheckpoint, ShowProgress, WholeFileCheckpoints
+from nexttoken.models.callbacks import LOG_STEPS, Continue, Curve, LastCheckpoint, ShowProgress, WholeFileCheckpoints
 from nexttoken.models.module import LabelModule
 
 
@@ -33,6 +33,7 @@ def fit(
     checkpoints = folder / "checkpoints"
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
     callbacks: list[Callback] = [
+        Continue(steps),
         Curve(folder / "curve.csv"),
         ShowProgress(steps, trainer_options["max_epochs"]),
         LastCheckpoint(last, module.settings.checkpoint_steps),  # after the curve, which it holds
