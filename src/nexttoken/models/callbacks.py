@@ -1,5 +1,6 @@
 """What happens around a training step: checkpoints that survive a kill, a curve that continues, progress."""
 
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -27,23 +28,36 @@ class Continue(Callback):
         self.steps.next_step = trainer.global_step
 
 
-class LastCheckpoint(Callback):
-    """Everything that is needed to continue, every `num_steps` optimizer steps and after each epoch's validation.
+class Checkpoints(Callback):
+    """`last.ckpt`, all that is needed to continue, and `best.ckpt`, the weights with the lowest dev log loss so far.
 
-    Never between an epoch's last step and its validation: Lightning would resume behind the validation.
+    The last one is written every `num_steps` optimizer steps and at the end of each epoch, behind the best one, whose
+    score it holds; never between an epoch's last step and its validation: Lightning would resume behind the validation.
     """
 
-    def __init__(self, path: Path, num_steps: int) -> None:
-        self.path, self.num_steps = path, num_steps
+    def __init__(self, folder: Path, num_steps: int) -> None:
+        self.last, self.best, self.num_steps = folder / "last.ckpt", folder / "best.ckpt", num_steps
+        self.lowest = math.inf
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step % self.num_steps == 0 and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.last)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
+        score = trainer.callback_metrics.get("dev_log_loss")
+        if score is not None and score.item() < self.lowest:
+            self.lowest = score.item()
+            with whole_file(self.best) as part:
+                torch.save(module.state_dict(), part)
+        trainer.save_checkpoint(self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lowest": self.lowest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.lowest = state["lowest"]
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):

@@ -53,8 +53,7 @@ class Encoder:
         specials = {str(t) for t in tokenizer.all_special_tokens} | {
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         }
-        longest_first = sorted(filter(None, specials), key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._special = re.compile("|".join(map(re.escape, sorted(filter(None, specials)))) or r"(?!)")
 
     def encode(self, examples: Sequence[Example], expected: LabelTokens | None = None, chunk: int = 512) -> Encoded:
         """Tokenise every example once (over-long ones again after cutting); finds the label tokens on the way.

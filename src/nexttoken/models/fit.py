@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from nexttoken.errors import UserError
 from nexttoken.models.batches import TrainSteps
-from nexttoken.models.callbacks import LOG_STEPS, Continue, Curve, LastCheckpoint, ShowProgress, WholeFileCheckpoints
+from nexttoken.models.callbacks import LOG_STEPS, Checkpoints, Continue, Curve, ShowProgress, WholeFileCheckpoints
 from nexttoken.models.module import LabelModule
 
 
@@ -30,31 +29,19 @@ def fit(
     Continues from `folder/checkpoints/last.ckpt` when that exists.
     """
     silence_lightning()
-    checkpoints = folder / "checkpoints"
-    last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
-    callbacks: list[Callback] = [
-        Continue(steps),
-        Curve(folder / "curve.csv"),
-        ShowProgress(steps, trainer_options["max_epochs"]),
-        LastCheckpoint(last, module.settings.checkpoint_steps),  # after the curve, which it holds
-    ]
-    if dev_batches:
-        monitor: dict[str, Any] = {
-            "monitor": "dev_log_loss",
-            "save_weights_only": True,
-            "enable_version_counter": False,
-        }
-        callbacks.append(ModelCheckpoint(best.parent, best.stem, **monitor))
-    trainer = make_trainer(trainer_options, loggers, callbacks)
-    resume = last if last.exists() else None
+    checkpoints = Checkpoints(folder / "checkpoints", module.settings.checkpoint_steps)
+    curve, progress = Curve(folder / "curve.csv"), ShowProgress(steps, trainer_options["max_epochs"])
+    # The checkpoints hold the curve, so they come behind it.
+    trainer = make_trainer(trainer_options, loggers, [Continue(steps), curve, progress, checkpoints])
+    resume = checkpoints.last if checkpoints.last.exists() else None
     if resume:
         print(f"resume: {resume}")
     dev_loader = DataLoader(dev_batches, batch_size=None) if dev_batches else None  # type: ignore[arg-type,var-annotated]
     trainer.fit(module, steps, dev_loader, ckpt_path=resume)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if dev_batches and best.exists():
-        module.load_state_dict(torch.load(best, weights_only=True, map_location="cpu")["state_dict"])
+    if dev_batches:
+        module.load_state_dict(torch.load(checkpoints.best, weights_only=True, map_location="cpu"))
 
 
 def silence_lightning() -> None:
@@ -68,6 +55,7 @@ def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Call
     """A Lightning trainer that is quiet, keeps its files in the run folder and shows our own progress."""
     defaults = {
         "devices": 1,
+        "enable_checkpointing": False,  # our own survive a kill
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,

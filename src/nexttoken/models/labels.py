@@ -82,7 +82,7 @@ def find_label_tokens(
         if found is None:
             found = tokens
             _refuse_unreadable(found, unk_id)
-        elif tokens.continuations != found.continuations or tokens.num_rejoined != found.num_rejoined:
+        elif tokens != found:
             raise UserError(
                 f"the labels' tokens depend on the row: {found.continuations} after one prompt, {tokens.continuations} "
                 f"after ...{text[-40:]!r}; end prompt.answer_cue with a fixed line, such as '### Answer\\n'"
