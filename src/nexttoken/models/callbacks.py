@@ -76,20 +76,27 @@ class WholeFileCheckpoints(TorchCheckpointIO):
 
 
 class Curve(Callback):
-    """Keeps the training curve in the checkpoint, so that a resumed run's curve.csv has no gap and no repetition."""
+    """Keeps the training curve in the checkpoint, so that a resumed run's curve.csv has no gap and no repetition.
+
+    A point's training loss is the mean over the steps since the point before.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
+        self.losses: list[float] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.losses.append(trainer.callback_metrics["train_loss"].item())
         if trainer.global_step % LOG_STEPS == 0:
-            self._add(trainer, "train_loss", "learning_rate")
+            rate = trainer.callback_metrics["learning_rate"].item()
+            self._add(trainer, train_loss=sum(self.losses) / len(self.losses), learning_rate=rate)
+            self.losses = []
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._add(trainer, "dev_log_loss")
+        self._add(trainer, dev_log_loss=trainer.callback_metrics["dev_log_loss"].item())
         self.write()
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -101,13 +108,12 @@ class Curve(Callback):
             pd.DataFrame(self.rows, columns=columns).to_csv(part, index=False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "losses": self.losses}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows = list(state["rows"])
+        self.rows, self.losses = list(state["rows"]), list(state["losses"])
 
-    def _add(self, trainer: Trainer, *names: str) -> None:
-        measured = {name: trainer.callback_metrics[name].item() for name in names}
+    def _add(self, trainer: Trainer, **measured: float) -> None:
         self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **measured})
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LINES = {"uniform guess": ":", "class prior": "-.", "length/overlap baseline": "--", "best possible": "-"}
 NUM_COLUMNS = 2
+NUM_POINTS = 24  # of a fold's training loss: each the mean of its share of the steps, or noise hides the course
 
 
 def learning_curves(runs: Sequence[Run], path: Path) -> None:
@@ -68,13 +69,14 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
             continue
         colour = f"C{fold.number % 10}"
         train, dev = (fold.curve[["step", key]].dropna() for key in ("train_loss", "dev_log_loss"))
+        train = train.groupby(np.arange(len(train)) * NUM_POINTS // max(len(train), NUM_POINTS)).mean()
         axes.plot(train["step"], train["train_loss"], color=colour, alpha=0.4, linewidth=0.9)
         axes.plot(
             dev["step"], dev["dev_log_loss"], color=colour, linewidth=2, marker=".", label=f"fold {fold.number}, dev"
         )
         # The first steps and single batches may be far off: they are not allowed to flatten everything else.
         drawn += [*dev["dev_log_loss"], *train["train_loss"].quantile([0.05, 0.95])]
-    axes.plot([], [], color="0.5", alpha=0.6, linewidth=0.9, label="train (thin)")
+    axes.plot([], [], color="0.5", alpha=0.6, linewidth=0.9, label="train (thin, averaged)")
     for key, name in REFERENCES.items():
         levels = [fold.metrics[key] for fold in run.folds if fold.metrics.get(key) is not None]
         if levels:
