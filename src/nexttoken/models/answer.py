@@ -17,7 +17,7 @@ from nexttoken.types import Example, LabelPredictions
 
 
 class LabelAnswerer:
-    """A model with its encoder: examples in, class probabilities out. `counts` adds up what encoding changed."""
+    """A model with its encoder: examples in, class probabilities out. `counts` adds up what encoding changed, call by call."""
 
     def __init__(self, model: nn.Module, encoder: Encoder, labels: LabelTokens | None, batch_tokens: int) -> None:
         self.model, self.encoder, self.labels, self.batch_tokens = model, encoder, labels, batch_tokens

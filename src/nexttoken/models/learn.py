@@ -60,13 +60,14 @@ def fit_model(settings: Settings, model: Any, train: Encoded, dev: Encoded | Non
     def to_batch(rows: Sequence) -> Any:
         return collate(rows, labels)
 
-    steps = TrainSteps(train.prompts, settings.fit.batch_size, settings.batch_tokens, settings.seed, to_batch)
+    batch_tokens = settings.batch_tokens // len(labels.contexts)  # a prompt is read once per context
+    steps = TrainSteps(train.prompts, settings.fit.batch_size, batch_tokens, settings.seed, to_batch)
     num_steps = len(steps) * settings.trainer.max_epochs
     module = LabelModule(model, labels, settings.fit, num_steps, settings.seed)
     rows = dev.prompts if dev else []
     dev_batches = [
         to_batch([rows[index] for index in batch])
-        for batch in token_batches([len(row.token_ids) for row in rows], settings.batch_tokens)
+        for batch in token_batches([len(row.token_ids) for row in rows], batch_tokens)
     ]
     fit(module, steps, dev_batches, folder, settings.trainer.model_dump(), loggers)
 
