@@ -56,6 +56,15 @@ def test_prediction_settings():
         (["prompt.cut_at=2"], "prompt.cut_at=2 is not accepted"),
         (["split.dev_fraction=0.9"], "split.dev_fraction is 0.9"),
         (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 is not accepted"),
+        (["+trainer.precision=bf16-true"], "trainer.precision='bf16-true' is not accepted"),
+        (["split.num_folds=abc"], "split.num_folds='abc' is not accepted"),
+        (["seed=99999999999999"], "seed=99999999999999 is not accepted"),
+        (["model.scratch.hidden_size=33"], "hidden_size must be a multiple of twice num_heads=4"),
+        (["name=a/b"], "name='a/b' is not accepted"),
+        (["name=.."], "name='..' is not accepted"),
+        (["prompt.labels=[1,2,3]"], "prompt.labels=[1, 2, 3] is not accepted"),
+        (["prompt.answer_cue=5"], "prompt.answer_cue=5 is not accepted"),
+        (["prompt.user='{% if %}'"], "the prompt's template is broken"),
     ],
 )
 def test_a_wrong_value_is_one_line(overrides, line):
@@ -65,6 +74,20 @@ def test_a_wrong_value_is_one_line(overrides, line):
         prepare(cfg, overrides)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_number_may_be_a_name():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert prepare(compose("train", ["name=2024"]), [])[0].settings.name == "2024"
+
+
+def test_a_pretrained_model_brings_its_own_way_of_training():
+    config = composed("model=llama3_8b")
+    assert config["fit"]["learning_rate"] < 1e-4 < composed()["fit"]["learning_rate"]
+
+
+def test_default_name_is_short_enough_for_a_folder():
+    assert len(default_name("input/x", [f"prompt.user={'long ' * 100}"]).encode()) < 255
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The two entries as a user meets them: help, mistakes and missing files, each answered at once and on one line."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -53,3 +54,24 @@ def test_help_shows_the_choices(repository):
         "debug: fast, overfit",
     ):
         assert words in done.stdout
+
+
+def test_control_c_says_how_to_continue(repository, tmp_path):
+    arguments = ["fold=0", "name=x", "fit.checkpoint_steps=1", "model.scratch.num_layers=1", f"output_dir={tmp_path}"]
+    call = [sys.executable, str(repository / "train.py"), *arguments]
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=repository)
+    checkpoint = tmp_path / "lmsys" / "x" / "fold0" / "checkpoints" / "last.ckpt"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == "interrupted; the same command continues from the last checkpoint"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(repository):
+    arguments = ["fold=0", "output_dir=/proc/nowhere", "limit_rows=20", "trainer.max_epochs=0"]
+    done = command(repository, "train.py", *arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "/proc/nowhere" in done.stderr

@@ -2,11 +2,14 @@
 
 import json
 import math
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from nexttoken import load_run, metrics, pipeline
@@ -159,6 +162,72 @@ def test_swap_averaging_makes_the_order_irrelevant(tmp_path):
 
 
 def test_a_diverging_loss_stops_and_names_ids(tmp_path):
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+, ids \d+"):
-        train(tmp_path, "fold=0", "fit.learning_rate=1e30", "trainer.max_epochs=20")
-    assert not (tmp_path / "lmsys" / "tiny" / "fold0" / "metrics.json").exists()
+    with pytest.raises(UserError, match=r"the (loss|dev loss|gradient's norm) is (nan|inf) at step \d+, ids \d+"):
+        train(tmp_path, "fold=0", "fit.learning_rate=1e30", "trainer.max_epochs=20", "fit.checkpoint_steps=1")
+    fold = tmp_path / "lmsys" / "tiny" / "fold0"
+    assert not (fold / "metrics.json").exists()
+    kept = torch.load(fold / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.isfinite(weight).all() for weight in kept.values())
+
+
+@pytest.mark.parametrize("mistake", ["model.name_or_path=/nowhere", "prompt.user='{{ nope }}'", "max_tokens=20"])
+def test_a_refused_command_leaves_what_was_there(trained, tmp_path, mistake):
+    """Not even overwrite=true deletes a fold before its successor is ready to train."""
+    before = (trained / "lmsys" / "tiny" / "fold1" / "metrics.json").read_bytes()
+    with pytest.raises(UserError):
+        train(trained, "fold=1", "overwrite=true", mistake)
+    assert (trained / "lmsys" / "tiny" / "fold1" / "metrics.json").read_bytes() == before
+    with pytest.raises(UserError):
+        train(tmp_path, "fold=0", mistake)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_fold_is_not_continued_on_other_rows(tmp_path):
+    train(tmp_path, "fold=0")
+    fold = tmp_path / "lmsys" / "tiny" / "fold0"
+    (fold / "metrics.json").unlink()
+    (fold / "data.sha256").write_text("0" * 64)
+    with pytest.raises(UserError, match="was started on other rows than"):
+        train(tmp_path, "fold=0")
+    train(tmp_path, "fold=0", "overwrite=true")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"broken", pickle.dumps({"a": print}), None], ids=["empty", "broken", "code", "cut"]
+)
+def test_a_broken_checkpoint_is_one_line(tmp_path, content):
+    train(tmp_path, "fold=0")
+    fold = tmp_path / "lmsys" / "tiny" / "fold0"
+    (fold / "metrics.json").unlink()
+    last = fold / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000] if content is None else content)
+    with pytest.raises(UserError, match=r"last.ckpt cannot be loaded \(.*\); overwrite=true trains this fold again"):
+        train(tmp_path, "fold=0")
+
+
+def test_a_copy_beside_the_folds_is_ignored(trained, tmp_path):
+    shutil.copytree(trained / "lmsys", tmp_path / "lmsys")
+    shutil.copytree(tmp_path / "lmsys" / "tiny" / "fold0", tmp_path / "lmsys" / "tiny" / "fold0 (copy)")
+    assert load_run(tmp_path / "lmsys" / "tiny").numbers == (0, 1)
+
+
+def test_an_incomplete_run_folder_is_one_line(trained, tmp_path):
+    shutil.copytree(trained / "lmsys", tmp_path / "lmsys")
+    (tmp_path / "lmsys" / "tiny" / "fold1" / "model" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"fold1/model has no model.safetensors; train this fold again"):
+        predict(tmp_path)
+    assert not (tmp_path / "submissions" / "tiny.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"response_a": None}, "response_a is absent in rows 0"),
+        ({"id": 1.5}, "the ids are floats"),
+        ({"prompt": "no list"}, "is not a JSON list"),
+    ],
+)
+def test_a_table_in_memory_is_checked_like_a_file(trained, change, line):
+    test = pd.read_csv(SAMPLE / "test.csv", dtype=str).head(3)
+    with pytest.raises(UserError, match=line):
+        load_run(trained / "lmsys" / "tiny").predict(test.assign(**change))

@@ -71,7 +71,7 @@ def test_shipped_prompts(name, user, cue):
 
 def test_system_and_passages():
     prompt = Prompt(
-        user="{{ q[0] }}{% for p in passages %} [{{ p }}]{% endfor %}", answer_cue="A:", labels="ab", system="S"
+        user="{{ q[0] }}{% for p in passages %} [{{ p }}]{% endfor %}", answer_cue="A:", labels=("a", "b"), system="S"
     )
     assert prompt.render({"q": ("x",)}, ["one", "two"]) == [
         Message("system", "S"),
@@ -82,7 +82,7 @@ def test_system_and_passages():
 
 @pytest.mark.parametrize("text", ["{{ 7*7 }}", "{% raw %}", "{# note #}", "{{ prompt.__class__ }}", "<b>&amp;</b>"])
 def test_fields_are_text_not_templates(text):
-    assert Prompt("{{ q[0] }}", "", "ab").render({"q": (text,)})[0].content == text
+    assert Prompt("{{ q[0] }}", "", ("a", "b")).render({"q": (text,)})[0].content == text
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_fields_are_text_not_templates(text):
 )
 def test_what_cannot_be_rendered_is_one_line(user, line):
     with pytest.raises(UserError, match=re.escape(line)) as error:
-        Prompt(user, "", "ab").render({"q": ("x",), "a": ("y",)})
+        Prompt(user, "", ("a", "b")).render({"q": ("x",), "a": ("y",)})
     assert "\n" not in str(error.value)
 
 

@@ -30,6 +30,6 @@ def run(command: Callable[[Sequence[str]], None], usage: str) -> None:
         return
     try:
         command(arguments)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -31,6 +31,8 @@ def errors_on_one_line() -> Iterator[None]:
         yield
     except UserError as error:
         stop(str(error), 2)
+    except OSError as error:
+        stop(f"{error.filename or 'output'}: {error.strerror or error}; nothing half-written was left behind", 2)
     except KeyboardInterrupt:
         stop("interrupted; the same command continues from the last checkpoint", 130)
 
@@ -42,7 +44,8 @@ def one_line(error: Exception) -> str:
         r"Key '([^']+)' is not in struct.*?full_key: (\S+)", f"{text} {' '.join(str(error.__cause__).split())}"
     )
     if not wrong:
-        return text
+        hint = "; quote a value with such characters: 'key=\"value\"'" if "Lexer" in text else ""
+        return text + hint
     key = wrong[2]
     return f"unknown key {key!r}; {nearest(key, known_keys())}"
 

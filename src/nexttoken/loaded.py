@@ -60,6 +60,7 @@ class LoadedRun:
                 fold.path, settings.model, self.parts.prompt, settings.max_tokens, self.batch_tokens
             )
             asked.append(self.parts.inference(examples, answerer))
+            del answerer  # before the next fold's model is loaded
         return LabelPredictions(asked[0].ids, np.mean([one.probs for one in asked], axis=0))
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:

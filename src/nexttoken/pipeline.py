@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -16,15 +16,16 @@ from nexttoken.ledger import record
 from nexttoken.loaded import LoadedRun
 from nexttoken.parts import Parts, make, plain, prepare
 from nexttoken.report.tables import fold_table
-from nexttoken.runs import FoldFolder, RunFolder, describe_differences, latest_run
+from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
 from nexttoken.settings import PredictSettings, check_settings
-from nexttoken.splits import Folds, save_folds
+from nexttoken.splits import Folds
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, Split
 
-PUBLISHED_ROWS = (
-    50_000  # the competition's own training file has about 57 thousand rows; nothing else of its format is near
-)
+if TYPE_CHECKING:
+    from nexttoken.models.learn import Learner
+
+PUBLISHED_ROWS = 50_000  # the competition's own training file has about 57 thousand rows and no known truth
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     show_config(config)
     examples = read(parts, "train")
     folds = split(parts, examples)
-    fold.claim(config, parts.settings.overwrite)
-    save_folds(folds, run.path / "folds.csv")
     rows = choose_rows(parts, examples, folds)
     references = score_references(parts, rows)
-    predictions, measured = fit_and_ask(parts, rows, fold)
+    learner = load_learner(parts, rows)
+    run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
+    predictions, measured = learn_and_ask(parts, learner, rows, fold)
     scores = score(predictions, rows.held_out)
     fold.save_oof(predictions, labels_of(rows.held_out), parts.settings.fold, parts.task.classes)
     fold.save_metrics(
@@ -66,10 +67,12 @@ def predict(cfg: DictConfig) -> Path:
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     run = LoadedRun.load(folder, settings.input_dir, settings.batch_tokens)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
-    predictions = run.ask(read(run.parts, "test"))
     path = Path(settings.submissions_dir) / f"{settings.name or run.folder.path.resolve().name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    oof_log_loss = run.oof_log_loss
+    predictions = run.ask(read(run.parts, "test"))
     run.parts.task.write(predictions, path)
-    record(path, str(run.folder.path), run.numbers, run.oof_log_loss)
+    record(path, str(run.folder.path), run.numbers, oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path
 
@@ -98,13 +101,24 @@ def labels_of(examples: Sequence[Example]) -> np.ndarray:
     return np.array([example.label for example in examples], dtype=np.int64)
 
 
-def fit_and_ask(parts: Parts, rows: Rows, fold: FoldFolder) -> tuple[LabelPredictions, dict[str, Any]]:
+def load_learner(parts: Parts, rows: Rows) -> "Learner":
+    """Encode the training rows and load the model; from here on nothing is refused any more."""
+    from nexttoken.models.learn import Learner
+
+    train_rows = apply_transforms(rows.train, parts.train_transforms)
+    return Learner.load(parts.settings, parts.prompt, train_rows, rows.dev)
+
+
+def learn_and_ask(
+    parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder
+) -> tuple[LabelPredictions, dict[str, Any]]:
     """Train, then ask the held-out questions once; return their probabilities and what was measured on the way."""
-    from nexttoken.models.learn import learn, peak_memory_mb
+    from nexttoken.models.memory import peak_memory_mb
 
     loggers = [make({**node, "save_dir": str(fold.path)}, "logger") for node in parts.settings.logger.values()]
-    train_rows = apply_transforms(rows.train, parts.train_transforms)
-    answerer, measured = learn(parts.settings, parts.prompt, train_rows, rows.dev, fold.path, loggers)
+    answerer, measured = learner.learn(fold.path, loggers)
+    for logger in loggers:
+        getattr(logger.experiment, "finish", lambda: None)()  # wandb would write the next fold into this run
     start = time.monotonic()
     predictions = parts.inference(rows.held_out, answerer)
     seconds = time.monotonic() - start
@@ -140,7 +154,7 @@ def describe(parts: Parts, examples: Sequence[Example], rows: Rows) -> dict[str,
     return {
         "task": parts.task.name,
         "dataset": Path(settings.input_dir).resolve().name,
-        "is_published_data": len(examples) > PUBLISHED_ROWS,
+        "is_published_data": len(examples) > PUBLISHED_ROWS and not parts.task.truth(),
         "fold": settings.fold,
         "trained": settings.trainer.max_epochs > 0,
         "num_examples": len(rows.held_out),

@@ -19,7 +19,7 @@ class Progress:
 
     def start_at(self, done: int) -> None:
         """Start the clock with `done` rows behind us (a resumed run has no rate for those)."""
-        self.done = self._first = done
+        self.done = self.first = done
         self._start = self._shown = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -49,7 +49,7 @@ class Progress:
 
     def line(self, seconds: float, note: str = "") -> str:
         """`train: 640/3200 rows, 212 rows/s, 0:12 left, loss 0.98`."""
-        rate = (self.done - self._first) / max(seconds, 1e-9)
+        rate = (self.done - self.first) / max(seconds, 1e-9)
         left = int((self.total - self.done) / max(rate, 1e-9))
         text = f"{self.what}: {self.done}/{self.total} rows, {rate:.0f} rows/s, {left // 60}:{left % 60:02d} left"
         return f"{text}, {note}" if note else text
@@ -70,5 +70,5 @@ class Progress:
             self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(self.what, total=self.total, note=note)
-        rate = (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
+        rate = (self.done - self.first) / max(time.monotonic() - self._start, 1e-9)
         self._bar.update(self._task, completed=self.done, note=f"{rate:.0f} rows/s {note}")

@@ -28,6 +28,11 @@ class Prompt:
     cut_at: float = 0.0  # where an over-long text loses its tokens: 0 its beginning, 1 its end, 0.7 around 70 %
 
     def __post_init__(self) -> None:
+        texts = {"user": self.user, "system": self.system, "answer_cue": self.answer_cue}
+        if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
+            raise UserError(f"prompt.{wrong[0]}={texts[wrong[0]]!r} is not accepted: expected a text, in quotes")
+        if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels):
+            raise UserError(f"prompt.labels={self.labels!r} is not accepted: expected texts, such as ['1','2','3']")
         if not 0 <= self.cut_at <= 1:
             raise UserError(f"prompt.cut_at={self.cut_at} is not accepted: expected a number between 0 and 1")
         if len(set(self.labels)) < len(self.labels) or not all(self.labels):

@@ -4,8 +4,10 @@ output/<task>/<name>/folds.csv        id, group, fold: the same for every model 
 output/<task>/<name>/fold<k>/         config.yaml labels.json model/ oof.csv curve.csv metrics.json (written last)
 """
 
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,11 @@ import yaml
 
 from nexttoken.errors import UserError
 from nexttoken.files import read_json, to_yaml, whole_file, write_json
-from nexttoken.types import LabelPredictions
+from nexttoken.splits import Folds, save_folds
+from nexttoken.types import Example, LabelPredictions
+
+FOLD_NAME = re.compile(r"fold(\d+)")
+LONGEST_NAME = 120  # file systems take 255 bytes
 
 # Keys that say where or how fast, not what: two runs that differ only here are the same run.
 INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "batch_tokens", "logger", "fold", "name")
@@ -34,29 +40,33 @@ class FoldFolder:
         return self.path / "config.yaml"
 
     @property
-    def model_dir(self) -> Path:
-        return self.path / "model"
-
-    @property
     def is_finished(self) -> bool:
         return (self.path / "metrics.json").exists()
 
-    def claim(self, config: Mapping[str, Any], overwrite: bool) -> None:
-        """Make the folder ours: new, or left by the same configuration (which is then resumed).
-
-        Raises UserError, showing the differences, when another configuration already lives here.
-        """
-        if overwrite and self.path.exists():
-            _remove(self.path)
-        if self.config_path.exists():
-            if differences := describe_differences(self.config(), config):
-                raise UserError(
-                    f"{self.path} holds a run with other settings ({differences});"
-                    " choose another name=... or overwrite=true"
-                )
+    def check(self, config: Mapping[str, Any], data_hash: str) -> None:
+        """Raise UserError when another configuration, or the same one on other rows, already lives here."""
+        if not self.config_path.exists():
             return
-        with whole_file(self.config_path) as part:
-            part.write_text(to_yaml(config), encoding="utf-8")
+        advice = "choose another name=... or overwrite=true"
+        if differences := describe_differences(self.config(), config):
+            raise UserError(f"{self.path} holds a run with other settings ({differences}); {advice}")
+        if not self._hash_path.exists() or self._hash_path.read_text(encoding="utf-8") != data_hash:
+            raise UserError(f"{self.path} was started on other rows than {config['input_dir']} holds now; {advice}")
+
+    def claim(self, config: Mapping[str, Any], data_hash: str) -> None:
+        """Write down what is trained here and on what; the same run is left as it is, to be continued."""
+        for path, text in ((self._hash_path, data_hash), (self.config_path, to_yaml(config))):
+            with whole_file(path) as part:
+                part.write_text(text, encoding="utf-8")
+
+    def remove(self) -> None:
+        """Delete the fold, its finishing mark first: a kill in between leaves nothing that looks finished."""
+        (self.path / "metrics.json").unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def _hash_path(self) -> Path:
+        return self.path / "data.sha256"
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration that made this fold."""
@@ -73,7 +83,11 @@ class FoldFolder:
         return config
 
     def metrics(self) -> dict[str, Any]:
-        return read_json(self.path / "metrics.json")
+        """What metrics.json says. Raises UserError when it lacks the scores."""
+        metrics = read_json(self.path / "metrics.json")
+        if not {"log_loss", "num_examples"} <= metrics.keys():
+            raise UserError(f"{self.path / 'metrics.json'} has no log_loss; train this fold again with overwrite=true")
+        return metrics
 
     def save_oof(self, predictions: LabelPredictions, labels: np.ndarray, fold: int, classes: Sequence[str]) -> None:
         """Write oof.csv: id, fold, label, then one column per class in full precision."""
@@ -106,15 +120,39 @@ class RunFolder:
 
     def finished_folds(self) -> list[FoldFolder]:
         """Finished folds in order. Raises UserError when there are none."""
-        found = [FoldFolder(path) for path in sorted(self.path.glob("fold[0-9]*"), key=lambda p: int(p.name[4:]))]
+        found = self._folds()
         if finished := [fold for fold in found if fold.is_finished]:
             return finished
         raise UserError(f"{self.path} has no finished fold; train one first: python train.py fold=0")
 
+    def claim(
+        self, number: int, config: Mapping[str, Any], data_hash: str, folds: Folds, overwrite: bool
+    ) -> FoldFolder:
+        """Make a fold ours: new, left by the same run (which is then continued), or overwritten.
+
+        Raises UserError, with everything still in place, for other settings, other rows, or folds that differ.
+        """
+        fold, table = self.fold(number), self.path / "folds.csv"
+        if not overwrite:
+            fold.check(config, data_hash)
+        elif not [other for other in self._folds() if other != fold]:
+            fold.remove()
+            table.unlink(missing_ok=True)
+        save_folds(folds, table)
+        if overwrite:
+            fold.remove()
+        fold.claim(config, data_hash)
+        return fold
+
+    def _folds(self) -> list[FoldFolder]:
+        numbers = (FOLD_NAME.fullmatch(path.name) for path in self.path.glob("fold*"))
+        return [self.fold(number) for number in sorted(int(match[1]) for match in numbers if match)]
+
 
 def latest_run(output_dir: Path) -> RunFolder:
     """The run whose fold finished last. Raises UserError when nothing was trained yet."""
-    finished = sorted(output_dir.glob("*/*/fold*/metrics.json"), key=lambda path: path.stat().st_mtime)
+    marks = [path for path in output_dir.glob("*/*/fold*/metrics.json") if FOLD_NAME.fullmatch(path.parent.name)]
+    finished = sorted(marks, key=lambda path: path.stat().st_mtime)
     if not finished:
         raise UserError(f"{output_dir} has no finished run; train one first: python train.py fold=0")
     return RunFolder(finished[-1].parent.parent)
@@ -134,7 +172,17 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
         last = value.rstrip("/").rpartition("/")[2]
         words.append(last if is_choice or "/" in value else f"{key.rpartition('.')[2]}={last}")
     words += [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
-    return re.sub(r"[^\w=.+-]+", "-", "_".join(words))
+    name = re.sub(r"[^\w=.+-]+", "-", "_".join(words))
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{hash_text(name)[:8]}"
+
+
+def hash_examples(examples: Sequence[Example]) -> str:
+    """SHA-256 over every row's id, fields and label: a run is continued on the rows it was started on."""
+    return hash_text(json.dumps([(e.id, list(e.fields.items()), e.label) for e in examples]))
+
+
+def hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def describe_differences(saved: Mapping[str, Any], asked: Mapping[str, Any], limit: int = 5) -> str:
@@ -156,8 +204,7 @@ def _flatten(node: Any, path: str = "") -> dict[str, Any]:
     }
 
 
-def _remove(folder: Path) -> None:
-    import shutil
-
-    (folder / "metrics.json").unlink(missing_ok=True)  # first: a kill in between must not leave a finished-looking fold
-    shutil.rmtree(folder)
+def _short(value: Any) -> str:
+    """A value on one line, however long it is."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

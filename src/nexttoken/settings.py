@@ -1,8 +1,18 @@
 """What a configuration may say, checked in one place before anything heavy is imported."""
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from pydantic import ValidationError as PydanticError
 
 from nexttoken.errors import UserError
@@ -10,7 +20,9 @@ from nexttoken.nearest import nearest
 
 S = TypeVar("S", bound="Checked")
 
-ALLOWED_TARGETS = ("nexttoken.", "lightning.pytorch.loggers.", "lightning.pytorch.callbacks.")
+ALLOWED_TARGETS = ("nexttoken.", "lightning.pytorch.loggers.")
+# The name of a folder or file: no separators, nothing hidden, short enough for every file system.
+Name = Annotated[str, BeforeValidator(str), Field(pattern=r"^[^/\\\x00.][^/\\\x00]*$", max_length=200)]
 
 
 class Checked(BaseModel):
@@ -29,6 +41,12 @@ class ScratchSettings(Checked):
     initializer_range: PositiveFloat = 0.08  # of so narrow a model; 0.02 leaves the labels at chance for some epochs
     dropout: float = Field(default=0.0, ge=0, lt=1)  # on embeddings and both residual branches
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "ScratchSettings":
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(f"hidden_size must be a multiple of twice num_heads={self.num_heads} (rotary positions)")
+        return self
+
 
 class ModelSettings(Checked):
     """Where the weights come from: a hub name or folder, or (None) a model built from `scratch`."""
@@ -36,7 +54,7 @@ class ModelSettings(Checked):
     name_or_path: str | None = None
     revision: str | None = None
     scratch: ScratchSettings = ScratchSettings()
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: str | None = None  # None leaves the choice to transformers (Gemma-2 needs that)
     trust_remote_code: bool = False  # a model that ships its own code runs it on your machine
 
@@ -60,6 +78,8 @@ class TrainerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
+    # Weights stay in float32 and are cast for the computation; None: what the device does best.
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None
     max_epochs: NonNegativeInt  # 0 asks the model as it came
 
 
@@ -68,9 +88,9 @@ class Settings(Checked):
 
     input_dir: str
     output_dir: str
-    name: str | None
+    name: Name | None
     fold: NonNegativeInt
-    seed: NonNegativeInt
+    seed: int = Field(ge=0, lt=2**32)
     overwrite: bool
     save_prompts: bool
     max_tokens: PositiveInt
@@ -95,7 +115,7 @@ class PredictSettings(Checked):
     input_dir: str | None
     output_dir: str
     submissions_dir: str
-    name: str | None
+    name: Name | None
     batch_tokens: PositiveInt | None
 
 
@@ -106,7 +126,10 @@ def check_settings(kind: type[S], config: dict[str, Any]) -> S:
     except PydanticError as error:
         raise UserError(_explain(kind, error)) from None
     _check_targets(config, path="")
-    if isinstance(settings, Settings) and settings.fold >= (folds := int(settings.split.get("num_folds", 5))):
+    folds = settings.split.get("num_folds") if isinstance(settings, Settings) else None
+    if folds is not None and not isinstance(folds, int):
+        raise UserError(f"split.num_folds={folds!r} is not accepted: expected a whole number")
+    if isinstance(settings, Settings) and folds is not None and settings.fold >= folds:
         raise UserError(f"fold={settings.fold} does not exist: split.num_folds={folds}, so folds are 0 to {folds - 1}")
     return settings
 
@@ -119,6 +142,8 @@ def _explain(kind: type[BaseModel], error: PydanticError) -> str:
         for part in path[:-1]:
             kind = kind.model_fields[part].annotation  # type: ignore[assignment]
         return f"unknown key {key!r}; {nearest(path[-1], kind.model_fields)}"
+    if first["type"] == "missing":
+        return f"key {key!r} is missing; was this configuration written by another version, or edited?"
     return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 

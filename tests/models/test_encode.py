@@ -41,7 +41,7 @@ def test_text_without_a_chat_template(scratch):
 
 
 def test_a_system_message_without_a_chat_template_stands_on_top(scratch):
-    prompt = Prompt("{{ q[0] }}\n", CUE, "ab", system="You judge.")
+    prompt = Prompt("{{ q[0] }}\n", CUE, ("a", "b"), system="You judge.")
     assert Encoder(scratch.tokenizer, prompt, 256).text({"q": ("x",)}) == "You judge.\n\nx\n### Answer\n"
 
 

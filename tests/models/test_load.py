@@ -186,9 +186,9 @@ def test_a_scratch_model_is_a_function_of_seed_and_text():
 
 
 def test_the_budget_stays_within_the_models_context(stories, capsys):
-    assert within_context(stories.model, 4096) == 512
+    assert within_context(ModelSettings(name_or_path=stories.model.name_or_path), 4096) == 512
     assert "max_tokens: 4096 -> 512" in capsys.readouterr().out
-    assert within_context(stories.model, 100) == 100
+    assert within_context(ModelSettings(name_or_path=stories.model.name_or_path), 100) == 100
 
 
 @pytest.mark.parametrize("name", ["scratch", "stories"])

@@ -11,13 +11,14 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.models.batches import token_batches
 from nexttoken.models.encode import EncodedPrompt, Encoder
 from nexttoken.models.labels import LabelTokens
+from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.readout import answer_logits, collate, label_scores
 from nexttoken.progress import Progress
 from nexttoken.types import Example, LabelPredictions
 
 
 class LabelAnswerer:
-    """A model with its encoder: examples in, class probabilities out. `counts` adds up what encoding changed, call by call."""
+    """A model with its encoder: examples in, class probabilities out. `counts` adds up what each call cut."""
 
     def __init__(self, model: nn.Module, encoder: Encoder, labels: LabelTokens | None, batch_tokens: int) -> None:
         self.model, self.encoder, self.labels, self.batch_tokens = model, encoder, labels, batch_tokens
@@ -29,7 +30,8 @@ class LabelAnswerer:
         self.labels = encoded.labels
         self.counts.update(encoded.counts())
         self.prompts += encoded.prompts
-        return predict_labels(self.model, encoded.prompts, encoded.labels, self.batch_tokens)
+        with advice_on_memory(self.batch_tokens):
+            return predict_labels(self.model, encoded.prompts, encoded.labels, self.batch_tokens)
 
 
 @torch.inference_mode()

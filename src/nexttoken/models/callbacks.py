@@ -14,6 +14,7 @@ from nexttoken.errors import UserError
 from nexttoken.files import whole_file
 from nexttoken.models.batches import TrainSteps
 from nexttoken.progress import Progress
+from nexttoken.settings import FitSettings
 
 LOG_STEPS = 10  # between two points of the curve
 
@@ -31,12 +32,13 @@ class Continue(Callback):
 class Checkpoints(Callback):
     """`last.ckpt`, all that is needed to continue, and `best.ckpt`, the weights with the lowest dev log loss so far.
 
-    The last one is written every `num_steps` optimizer steps and at the end of each epoch, behind the best one, whose
-    score it holds; never between an epoch's last step and its validation: Lightning would resume behind the validation.
+    The last one is written every `checkpoint_steps` optimizer steps and at the end of each epoch, behind the best one,
+    whose score it holds; never between an epoch's last step and its validation: Lightning would resume behind that.
     """
 
-    def __init__(self, folder: Path, num_steps: int) -> None:
-        self.last, self.best, self.num_steps = folder / "last.ckpt", folder / "best.ckpt", num_steps
+    def __init__(self, folder: Path, settings: FitSettings) -> None:
+        self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
+        self.num_steps, self.text_epochs = settings.checkpoint_steps, settings.text_epochs
         self.lowest = math.inf
 
     def on_train_batch_end(
@@ -47,10 +49,9 @@ class Checkpoints(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         score = trainer.callback_metrics.get("dev_log_loss")
-        if score is not None and score.item() < self.lowest:
+        if score is not None and trainer.current_epoch >= self.text_epochs and score.item() < self.lowest:
             self.lowest = score.item()
-            with whole_file(self.best) as part:
-                torch.save(module.state_dict(), part)
+            write_checkpoint(module.state_dict(), self.best)
         trainer.save_checkpoint(self.last)
 
     def state_dict(self) -> dict[str, Any]:
@@ -61,18 +62,35 @@ class Checkpoints(Callback):
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
-    """Checkpoints appear whole or not at all, and are read without running any code they might carry."""
+    """Lightning's checkpoints appear whole or not at all, and are read without running any code they might carry."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with whole_file(Path(path)) as part:
-            torch.save(checkpoint, part)
+        write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        checkpoint = read_checkpoint(Path(path))
+        if not {"state_dict", "loops", "optimizer_states", "callbacks"} <= checkpoint.keys():
+            raise UserError(f"{path} is not a checkpoint of this project; overwrite=true trains this fold again")
+        return checkpoint
+
+
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+    with whole_file(path) as part:
         try:
-            return super().load_checkpoint(path, map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} cannot be loaded ({reason}); overwrite=true trains this fold again") from None
+            torch.save(state, part)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise UserError(f"{path} could not be written ({str(error).splitlines()[0]}); is the disk full?") from None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load onto the CPU, tensors and plain values only. Raises UserError for a file that is broken or holds code."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        reason = "it holds code, which is refused"
+    except Exception as error:  # a broken archive can fail in any way
+        reason = " ".join(str(error).split())[:100]
+    raise UserError(f"{path} cannot be loaded ({reason}); overwrite=true trains this fold again")
 
 
 class Curve(Callback):
@@ -123,6 +141,11 @@ class ShowProgress(Callback):
     def __init__(self, steps: TrainSteps, num_epochs: int) -> None:
         self.rows_per_step = len(steps.rows) / len(steps)
         self.progress = Progress(len(steps.rows) * num_epochs, "train")
+
+    @property
+    def num_rows(self) -> int:
+        """Rows since the start of this process."""
+        return self.progress.done - self.progress.first
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.progress.start_at(round(trainer.global_step * self.rows_per_step))

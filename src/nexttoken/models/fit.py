@@ -8,11 +8,20 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from nexttoken.errors import UserError
 from nexttoken.models.batches import TrainSteps
-from nexttoken.models.callbacks import LOG_STEPS, Checkpoints, Continue, Curve, ShowProgress, WholeFileCheckpoints
+from nexttoken.models.callbacks import (
+    LOG_STEPS,
+    Checkpoints,
+    Continue,
+    Curve,
+    ShowProgress,
+    WholeFileCheckpoints,
+    read_checkpoint,
+)
 from nexttoken.models.module import LabelModule
 
 
@@ -23,13 +32,13 @@ def fit(
     folder: Path,
     trainer_options: Mapping[str, Any],
     loggers: list,
-) -> None:
+) -> int:
     """Train `module` in place and leave it with the best weights on the dev rows (the last ones without dev rows).
 
-    Continues from `folder/checkpoints/last.ckpt` when that exists.
+    Returns the number of rows trained on now. Continues from `folder/checkpoints/last.ckpt` when that exists.
     """
     silence_lightning()
-    checkpoints = Checkpoints(folder / "checkpoints", module.settings.checkpoint_steps)
+    checkpoints = Checkpoints(folder / "checkpoints", module.settings)
     curve, progress = Curve(folder / "curve.csv"), ShowProgress(steps, trainer_options["max_epochs"])
     # The checkpoints hold the curve, so they come behind it.
     trainer = make_trainer(trainer_options, loggers, [Continue(steps), curve, progress, checkpoints])
@@ -37,11 +46,16 @@ def fit(
     if resume:
         print(f"resume: {resume}")
     dev_loader = DataLoader(dev_batches, batch_size=None) if dev_batches else None  # type: ignore[arg-type,var-annotated]
-    trainer.fit(module, steps, dev_loader, ckpt_path=resume)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if dev_batches:
-        module.load_state_dict(torch.load(checkpoints.best, weights_only=True, map_location="cpu"))
+    try:
+        trainer.fit(module, steps, dev_loader, ckpt_path=resume)
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {one_line(error)}") from None
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
+    if checkpoints.best.exists():
+        module.load_state_dict(read_checkpoint(checkpoints.best))
+    module.zero_grad(set_to_none=True)  # gradients would travel with the model
+    return progress.num_rows
 
 
 def silence_lightning() -> None:
@@ -55,16 +69,28 @@ def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Call
     """A Lightning trainer that is quiet, keeps its files in the run folder and shows our own progress."""
     defaults = {
         "devices": 1,
+        "precision": best_precision(),
         "enable_checkpointing": False,  # our own survive a kill
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,  # steps are sharded by the loader itself
         "log_every_n_steps": LOG_STEPS,
     }
     if options.get("devices", 1) not in (1, "1", [0]):
         raise UserError(f"trainer.devices={options['devices']}: a fold trains on one device; run one fold per device")
+    given = {key: value for key, value in options.items() if value is not None}
     try:
-        return Trainer(**{**defaults, **options}, logger=loggers, callbacks=callbacks, plugins=[WholeFileCheckpoints()])
-    except TypeError as error:
-        raise UserError(f"trainer: {error}; see Lightning's Trainer for the options it knows") from None
+        return Trainer(**{**defaults, **given}, logger=loggers, callbacks=callbacks, plugins=[WholeFileCheckpoints()])
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {one_line(error)}; see Lightning's Trainer for its options") from None
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def best_precision() -> str:
+    """Mixed precision in what the GPU computes natively (a T4 has no bfloat16); plain float32 on the CPU."""
+    if not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"

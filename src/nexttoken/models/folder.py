@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from nexttoken.errors import UserError
@@ -13,9 +13,11 @@ from nexttoken.files import read_json, write_json
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.encode import Encoder
 from nexttoken.models.labels import LabelTokens
-from nexttoken.models.load import load_model, load_tokenizer, within_context
+from nexttoken.models.load import choose_device, load_model, load_tokenizer, within_context
 from nexttoken.prompts import Prompt
 from nexttoken.settings import ModelSettings
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def save_model(folder: Path, model: nn.Module, tokenizer: Any) -> None:
@@ -24,11 +26,15 @@ def save_model(folder: Path, model: nn.Module, tokenizer: Any) -> None:
 
     logging.disable_progress_bar()
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    model.save_pretrained(part)  # type: ignore[operator]
-    tokenizer.save_pretrained(part)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(part, folder)
+    try:
+        model.save_pretrained(part)  # type: ignore[operator]
+        tokenizer.save_pretrained(part)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+    except SafetensorError as error:
+        raise UserError(f"{folder} could not be written ({error}); is the disk full?") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def save_labels(path: Path, labels: LabelTokens) -> None:
@@ -50,12 +56,9 @@ def load_answerer(
 ) -> LabelAnswerer:
     """Rebuild what a finished fold asked with. Raises UserError when its files are missing or broken."""
     saved = settings.model_copy(update={"name_or_path": str(fold_dir / "model"), "revision": None})
+    if missing := [name for name in FILES if not (fold_dir / "model" / name).exists()]:
+        raise UserError(f"{fold_dir / 'model'} has no {', '.join(missing)}; train this fold again with overwrite=true")
     tokenizer = load_tokenizer(saved, ())
     model = load_model(saved, tokenizer, max_tokens).to(choose_device())
-    encoder = Encoder(tokenizer, prompt, within_context(model, max_tokens))
+    encoder = Encoder(tokenizer, prompt, within_context(saved, max_tokens))
     return LabelAnswerer(model, encoder, load_labels(fold_dir / "labels.json"), batch_tokens)
-
-
-def choose_device() -> torch.device:
-    """The first GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

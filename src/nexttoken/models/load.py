@@ -34,8 +34,32 @@ def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
     return tokenizer
 
 
-def load_model(settings: ModelSettings, tokenizer: Any, max_tokens: int) -> nn.Module:
-    """Return the causal LM, in training mode, on the CPU.
+def choose_device() -> torch.device:
+    """The first GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(settings: ModelSettings, device: torch.device, training: bool) -> torch.dtype:
+    """The weights' dtype: float32 to be trained and on the CPU, else the 16 bit that the GPU computes in natively.
+
+    Raises UserError for 16 bit weights that are to be trained: AdamW's small updates are lost in them.
+    """
+    if settings.dtype == "auto":
+        if training or device.type == "cpu" or settings.name_or_path is None:
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if settings.dtype != "float32" and (training or settings.name_or_path is None):
+        raise UserError(
+            f"model.dtype={settings.dtype}: weights that are trained need float32, most small updates would be lost;"
+            " use model.dtype=auto (a GPU still computes in 16 bit)"
+        )
+    return getattr(torch, settings.dtype)
+
+
+def load_model(
+    settings: ModelSettings, tokenizer: Any, max_tokens: int, dtype: torch.dtype | str = "auto"
+) -> nn.Module:
+    """Return the causal LM, in training mode, on the CPU; dtype "auto" is the one that it was saved in.
 
     Raises UserError when it is not there, needs code of its own, lacks weights, or does not know all of the tokenizer's
     tokens.
@@ -51,7 +75,7 @@ def load_model(settings: ModelSettings, tokenizer: Any, max_tokens: int) -> nn.M
         lambda: AutoModelForCausalLM.from_pretrained(
             source,
             revision=settings.revision,
-            dtype=getattr(torch, settings.dtype),
+            dtype=dtype,
             attn_implementation=settings.attn_implementation,
             trust_remote_code=settings.trust_remote_code,
             output_loading_info=True,
@@ -70,9 +94,19 @@ def load_model(settings: ModelSettings, tokenizer: Any, max_tokens: int) -> nn.M
     return model.train()  # from_pretrained returns it in evaluation mode, and Lightning would leave it there
 
 
-def within_context(model: nn.Module, max_tokens: int) -> int:
-    """The token budget, lowered (and said so) to the positions the model was built for."""
-    config: Any = model.config
+def within_context(settings: ModelSettings, max_tokens: int) -> int:
+    """The token budget, lowered (and said so) to the positions the model was built for; reads its config only."""
+    from transformers import AutoConfig
+
+    if settings.name_or_path is None:
+        return max_tokens
+    source = _source(settings.name_or_path)
+    config = _from_hub(
+        lambda: AutoConfig.from_pretrained(
+            source, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        ),
+        settings,
+    )
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is None or max_tokens <= context:
         return max_tokens

@@ -34,13 +34,10 @@ class LabelModule(LightningModule):
         for batch in step:
             loss = self.loss(batch) * (len(batch.ids) / num_rows)
             if not torch.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss.item()} at step {self.global_step}, ids {first_five(batch.ids)};"
-                    " the last checkpoint is kept; try a lower fit.learning_rate or model.dtype=float32"
-                )
+                raise self._not_finite(f"the loss is {loss.item()}", [batch])
             self.manual_backward(loss)
             total += loss.item()
-        self._clip()
+        self._clip(step)
         optimizer.step()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[union-attr,call-arg]
         self.log("train_loss", total, batch_size=num_rows)
@@ -59,6 +56,8 @@ class LabelModule(LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         scores = label_scores(answer_logits(self.model, batch), self.labels)
         loss = nn.functional.cross_entropy(scores, batch.labels)
+        if not torch.isfinite(loss):
+            raise self._not_finite(f"the dev loss is {loss.item()}", [batch])
         self.log("dev_log_loss", loss, batch_size=len(batch.ids), on_epoch=True)
 
     def configure_optimizers(self) -> Any:
@@ -71,15 +70,25 @@ class LabelModule(LightningModule):
         factor = learning_rate_factor(self.settings, self.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
-    def _clip(self) -> None:
-        """Clip the gradient's norm; under fp16 the gradients are scaled, so the limit is scaled with them."""
+    def _clip(self, step: list[Batch]) -> None:
+        """Clip the gradient's norm; a norm that is not finite stops the run before it reaches the weights.
+
+        Under fp16 the gradients are scaled, so the limit is scaled with them, and the scaler deals with overflow.
+        """
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = scaler.get_scale() if scaler is not None else 1.0
-        nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_grad_norm * scale)
+        norm = nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_grad_norm * scale)
+        if scaler is None and not torch.isfinite(norm):
+            raise self._not_finite(f"the gradient's norm is {norm.item()}", step)
+
+    def _not_finite(self, what: str, step: list[Batch]) -> UserError:
+        ids = first_five(dict.fromkeys(row_id for batch in step for row_id in batch.ids))
+        advice = "the last checkpoint is kept; try a lower fit.learning_rate with another name=... or overwrite=true"
+        return UserError(f"{what} at step {self.global_step}, ids {ids}; {advice}")
 
 
 def text_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean next-token cross-entropy over the prompts' own tokens: the model learns the language before the labels."""
+    """Mean next-token cross-entropy over all tokens of the rows: the model learns the language before the labels."""
     logits = model(input_ids=batch.token_ids, use_cache=False).logits[:, :-1].float()  # (R, T-1, V)
     targets = batch.token_ids[:, 1:].clone()
     targets[torch.arange(1, batch.token_ids.shape[1], device=targets.device) >= batch.lengths[:, None]] = -100

@@ -43,6 +43,7 @@ def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
     confidence, accuracy, counts = (
         np.array([getattr(b, key) for b in bins]) for key in ("confidence", "accuracy", "count")
     )
+    title = title.replace("$", r"\$")  # or matplotlib reads mathematics
     figure = _figure(6.4, 6.4)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
@@ -53,7 +54,9 @@ def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
         axes.annotate(f"{count:,}", (x, y), xytext=(7, -12), textcoords="offset points", fontsize=8)
     ece = expected_calibration_error(probs, labels)
     axes.set(
-        title=f"{title}\nECE {ece:.4f}, {len(labels):,} rows".strip(), ylabel="accuracy (share right)", ylim=(0, 1.02)
+        title=f"{title}\nECE {ece:.4f}, {len(labels):,} rows".strip(),
+        ylabel="accuracy (share right)",
+        ylim=(0, 1.02),
     )
     axes.legend(loc="upper left")
     below.bar(confidence, counts, width=0.06, color="0.6")
@@ -84,7 +87,11 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
             axes.axhline(drawn[-1], color="0.25", linewidth=1, linestyle=LINES[name], label=f"{name} {drawn[-1]:.4f}")
     low, high = np.nanmin(drawn), np.nanmax(drawn)
     margin = 0.06 * (high - low)
-    axes.set(title=f"{run.name} on {run.data.dataset}", xlabel="optimizer steps", ylabel="loss (nats per row)")
+    axes.set(
+        title=f"{run.name} on {run.data.dataset}".replace("$", r"\$"),
+        xlabel="optimizer steps",
+        ylabel="loss (nats per row)",
+    )
     axes.set_ylim(low - margin, high + margin)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
 

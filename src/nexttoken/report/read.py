@@ -11,6 +11,7 @@ import pandas as pd
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics import log_loss
+from nexttoken.runs import FOLD_NAME
 from nexttoken.table import read_table
 
 NUMBERS = ("log_loss", "accuracy", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
@@ -71,7 +72,8 @@ def read_runs(path: Path) -> list[Run]:
 
     Raises UserError where there is no finished fold, or a finished one is broken.
     """
-    folders = sorted(file.parent for file in path.glob("**/fold*/metrics.json"))
+    marks = path.glob("**/fold*/metrics.json")
+    folders = sorted(mark.parent for mark in marks if FOLD_NAME.fullmatch(mark.parent.name))
     if not folders:
         raise UserError(f"{path} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first")
     grouped: dict[tuple[Path, Data], list[Fold]] = {}

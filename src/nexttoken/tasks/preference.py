@@ -57,6 +57,13 @@ class Preference:
             raise UserError(
                 f"the table has no column {', '.join(missing)}; expected id, {', '.join(FIELDS)} as in test.csv"
             )
+        for column in ("id", *FIELDS):
+            if (absent := frame[column].isna()).any():
+                raise UserError(
+                    f"{column} is absent in rows {first_five(frame.index[absent])}; expected text as in test.csv"
+                )
+        if pd.api.types.is_float_dtype(frame["id"]):
+            raise UserError("the ids are floats, so their digits may be lost; read test.csv with dtype={'id': str}")
         return self.examples(frame[["id", *FIELDS]].astype(str), "test")
 
     def examples(self, table: pd.DataFrame, split: Split) -> list[Example]:
