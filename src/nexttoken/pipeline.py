@@ -45,9 +45,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     fold = run.fold(parts.settings.fold)
     if fold.is_finished and not parts.settings.overwrite:
         return report_finished(fold, config)
-    show_config(config)
     examples = read(parts, "train")
     folds = split(parts, examples)
+    show_config(config)
     rows = choose_rows(parts, examples, folds)
     references = score_references(parts, rows)
     learner = load_learner(parts, rows)

@@ -1,7 +1,7 @@
 """The run folder: everything a trained fold leaves behind, written whole and read back without re-describing anything.
 
 output/<task>/<name>/folds.csv        id, group, fold: the same for every model on the same data
-output/<task>/<name>/fold<k>/         config.yaml labels.json model/ oof.csv curve.csv metrics.json (written last)
+output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/ oof.csv curve.csv metrics.json (last)
 """
 
 import hashlib
