@@ -131,6 +131,9 @@ def test_the_same_command_again_shows_the_finished_fold(trained, capsys):
 def test_other_settings_under_the_same_name_are_refused(trained):
     with pytest.raises(UserError, match=r"fit.learning_rate: 0.002 -> 0.5\); choose another name="):
         train(trained, "fold=0", "fit.learning_rate=0.5")
+    with pytest.raises(UserError, match=r"prompt.user: '### Instruction") as error:
+        train(trained, "fold=0", "prompt=conversation")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class FoldFolder:
             raise UserError(f"{self.path} was started on other rows than {config['input_dir']} holds now; {advice}")
 
     def claim(self, config: Mapping[str, Any], data_hash: str) -> None:
-        """Write down what is trained here and on what; the same run is left as it is, to be continued."""
+        """Write down what is trained here and on what; checkpoints of the same run stay, to be continued from."""
         for path, text in ((self._hash_path, data_hash), (self.config_path, to_yaml(config))):
             with whole_file(path) as part:
                 part.write_text(text, encoding="utf-8")
@@ -188,9 +188,8 @@ def hash_text(text: str) -> str:
 def describe_differences(saved: Mapping[str, Any], asked: Mapping[str, Any], limit: int = 5) -> str:
     """`fit.learning_rate: 0.001 -> 0.002, ...`: how a saved configuration differs from the one asked for."""
     old, new = (_flatten({k: v for k, v in config.items() if k not in INCIDENTAL}) for config in (saved, asked))
-    changed = [
-        f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)
-    ]
+    differ = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    changed = [f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}" for key in differ]
     return ", ".join(changed[:limit]) + (f" and {len(changed) - limit} more" if len(changed) > limit else "")
 
 
