@@ -14,8 +14,8 @@ test: .venv/.test
 check: lint test
 
 lint: .venv/.test
-	$(BIN)/ruff format --check src tests train.py predict.py
-	$(BIN)/ruff check src tests train.py predict.py
+	$(BIN)/ruff format --check src tests benchmarks train.py predict.py
+	$(BIN)/ruff check src tests benchmarks train.py predict.py
 	$(BIN)/mypy
 
 .venv/bin/python:

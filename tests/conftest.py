@@ -64,6 +64,30 @@ def stories(shared_dir: Path) -> Pair:
     return load_pair(ModelSettings(name_or_path=str(shared_dir / "models" / "stories260k")))
 
 
+@pytest.fixture(scope="session")
+def base_dir(scratch, tmp_path_factory) -> Path:
+    """A small pretrained model as a folder. Its widths are multiples of 64, the block that NF4 quantises together."""
+    import torch
+    import transformers
+
+    from nexttoken.models.folder import save_whole
+
+    folder = tmp_path_factory.mktemp("base")
+    config = transformers.LlamaConfig(
+        vocab_size=len(scratch.tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(1)
+    save_whole(folder, transformers.LlamaForCausalLM(config), scratch.tokenizer)
+    return folder
+
+
 @pytest.fixture
 def chat_tokenizer(scratch: Pair) -> Any:
     """The scratch tokenizer with ChatML, whose marks are special tokens."""

@@ -48,7 +48,7 @@ def die_at(moment: str, number: int) -> None:
         "step": (LabelModule, "_clip"),  # gradients computed, weights not yet moved
         "checkpoint": (callbacks.torch, "save"),  # the part file is open, nothing is in it
         "rename": (files.os, "replace"),  # the part file is whole, its name is not yet
-        "model": (learn, "save_model"),
+        "model": (learn, "save_trained"),
         "scores": (runs.FoldFolder, "save_oof"),
     }
     if moment in places:

@@ -1,23 +1,21 @@
 """Every YAML that is shipped composes, builds its parts, and belongs to a configuration that the settings accept."""
 
-from pathlib import Path
-
 import pytest
 from hydra import compose, initialize_config_dir
 
+from composed import CONF, composed
 from nexttoken.errors import UserError
-from nexttoken.parts import build, plain, prepare
+from nexttoken.parts import build, prepare
 from nexttoken.runs import default_name
 from nexttoken.settings import PredictSettings, check_settings
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 CHOICES = sorted(path for path in CONF.glob("*/*.yaml"))
-NEEDS = {"instruction_counts": ["transforms=counts"]}
-
-
-def composed(*overrides: str, name: str = "train") -> dict:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose(name, list(overrides)))
+NEEDS = {
+    "instruction_counts": ["transforms=counts"],
+    "lora": ["model=smollm2_135m"],
+    "nf4": ["model=smollm2_135m", "adapter=lora"],
+    "int8": ["model=smollm2_135m", "adapter=lora"],
+}
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}={path.stem}")
@@ -48,7 +46,8 @@ def test_prediction_settings():
         (["split.num_folds=10", "fold=10"], "fold=10 does not exist: split.num_folds=10"),
         (["+fit.learning_rte=1"], "unknown key 'fit.learning_rte'; did you mean 'learning_rate'?"),
         (["fit.learning_rate=0"], "fit.learning_rate=0 is not accepted: input should be greater than 0"),
-        (["fit.loss=hinge"], "fit.loss='hinge' is not accepted"),
+        (["fit.optimizer=sgd"], "fit.optimizer='sgd' is not accepted"),
+        (["head._target_=torch.load"], "head._target_='torch.load' is refused"),
         (["task._target_=os.system"], "task._target_='os.system' is refused"),
         (["+trainer.plugins={_target_: torch.load}"], "trainer.plugins._target_='torch.load' is refused"),
         (["prompt.labels=[A,B]"], "do not match the task's classes"),
@@ -57,6 +56,34 @@ def test_prediction_settings():
         (["split.dev_fraction=0.9"], "split.dev_fraction is 0.9"),
         (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 is not accepted"),
         (["+trainer.precision=bf16-true"], "trainer.precision='bf16-true' is not accepted"),
+        (["adapter=lora"], "adapter=lora needs a pretrained base"),
+        (["quantization=nf4"], "quantization needs a pretrained model"),
+        (["model=smollm2_135m", "quantization=nf4"], "quantised weights cannot be trained; add adapter=lora (QLoRA)"),
+        (["model=smollm2_135m", "adapter=lora", "adapter.init=loftq"], "add quantization=nf4 or use another init"),
+        (
+            ["model=smollm2_135m", "adapter=lora", "quantization=int8", "adapter.dora=true"],
+            "adapter.dora=true fails on 8-bit weights",
+        ),
+        (
+            ["model=smollm2_135m", "adapter=lora", "quantization=nf4", "adapter.init=orthogonal"],
+            "adapter.init=orthogonal takes its dtype",
+        ),
+        (["model=smollm2_135m", "adapter=lora", "adapter.r=0"], "adapter.r=0 is not accepted"),
+        (["model=smollm2_135m", "adapter=lora", "+adapter.rank=8"], "unknown key 'adapter.rank'"),
+        (["head=classification", "trainer.max_epochs=0"], "cannot answer with trainer.max_epochs=0"),
+        (["head=classification", "fit.text_epochs=1"], "head=classification has no output for words"),
+        (["trainer.strategy=deepspeed_stage_3"], "deepspeed_stage_3 cannot shard 4-bit weights"),
+        (["trainer.strategy=ddp_spawn"], "trainer.strategy has to be one of auto, ddp, fsdp, deepspeed_stage_2"),
+        (["trainer.strategy=fsdp", "trainer.accelerator=cpu"], "on CPUs use ddp"),
+        (
+            ["model=smollm2_135m", "adapter=lora", "quantization=int8", "trainer.strategy=fsdp"],
+            "cannot shard 8-bit weights",
+        ),
+        (
+            ["model=smollm2_135m", "adapter=lora", "quantization=nf4", "trainer.strategy=fsdp", "model.dtype=bfloat16"],
+            "set model.dtype=bfloat16 quantization.storage=bfloat16",
+        ),
+        (["trainer.devices=0"], "trainer.devices=0 is not accepted"),
         (["split.num_folds=abc"], "split.num_folds='abc' is not accepted"),
         (["seed=99999999999999"], "seed=99999999999999 is not accepted"),
         (["model.scratch.hidden_size=33"], "hidden_size must be a multiple of twice num_heads=4"),

@@ -10,15 +10,18 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "nexttoken"
 HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes"}
 HYDRA = {"hydra", "omegaconf"}
-KNOW_HYDRA = {"entry.py", "parts.py", "pipeline.py"}
+KNOW_HYDRA = {"entry.py", "compose.py", "parts.py", "pipeline.py"}
 LAYERS = [  # a module may import from its own row and from the rows above it
-    {"errors", "nearest", "types", "files", "progress", "console", "arguments"},
-    {"table", "metrics", "transforms", "prompts", "splits", "settings", "baselines", "submission", "archive", "ledger"},
+    {"errors", "nearest", "types", "files", "progress", "console", "arguments", "ranks"},
+    {"table", "metrics", "transforms", "prompts", "splits", "baselines", "submission", "archive", "ledger"},
+    {"settings", "combinations"},
     {"tasks", "models", "sample", "runs", "inference"},
     {"data", "report", "parts", "kaggle"},
     {"loaded"},
     {"pipeline"},
     {"entry"},
+    {"compose"},
+    {"labels", "plan", "quantize", "merge"},
 ]
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -59,7 +62,7 @@ def test_imports_point_one_way(path):
     assert used <= allowed
 
 
-@pytest.mark.parametrize("command", ["nexttoken.data", "nexttoken.report", "nexttoken.kaggle", "nexttoken.submission"])
+@pytest.mark.parametrize("command", ["nexttoken.data", "nexttoken.report", "nexttoken.kaggle", "nexttoken.labels"])
 def test_commands_start_without_torch(command):
     code = f"import sys, {command}; print(*({HEAVY!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

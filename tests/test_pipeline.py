@@ -140,7 +140,9 @@ def test_other_settings_under_the_same_name_are_refused(trained):
     "overrides",
     [
         ["trainer.max_epochs=0"],
-        ["fit.loss=vocabulary"],
+        ["head=vocabulary"],
+        ["head=classification"],
+        ["fit.neftune_alpha=5", "fit.gradient_checkpointing=true", "fit.optimizer=adamw_8bit"],
         ["fit.text_epochs=1"],
         ["prompt=conversation"],
         ["prompt=instruction_counts", "transforms=counts", "inference=swap_averaged"],

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from nexttoken.errors import UserError
@@ -21,7 +22,7 @@ def run(main: Callable[[], Any]) -> None:
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        stop(one_line(error), 2)
+        stop(one_line(error, Path(sys.argv[0]).absolute()), 2)
 
 
 @contextmanager
@@ -37,8 +38,8 @@ def errors_on_one_line() -> Iterator[None]:
         stop("interrupted; the same command continues from the last checkpoint", 130)
 
 
-def one_line(error: Exception) -> str:
-    """Hydra's message on one line; an unknown key is answered with the nearest known one."""
+def one_line(error: Exception, entry: Path) -> str:
+    """Hydra's message on one line; a key that `entry`'s configuration does not know, with the nearest that it does."""
     text = " ".join(str(error).split())
     wrong = re.search(
         r"Key '([^']+)' is not in struct.*?full_key: (\S+)", f"{text} {' '.join(str(error.__cause__).split())}"
@@ -47,19 +48,18 @@ def one_line(error: Exception) -> str:
         hint = "; quote a value with such characters: 'key=\"value\"'" if "Lexer" in text else ""
         return text + hint
     key = wrong[2]
-    return f"unknown key {key!r}; {nearest(key, known_keys())}"
+    return f"unknown key {key!r}; {nearest(key, known_keys(entry))}"
 
 
-def known_keys() -> list[str]:
-    """All keys of the configuration without the failed overrides."""
+def known_keys(entry: Path) -> list[str]:
+    """All keys of the configuration of `entry`, such as <checkout>/train.py, without the failed overrides."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
-    entry = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-    with initialize_config_dir(os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "conf"), version_base="1.3"):
-        config = OmegaConf.to_container(compose(entry, return_hydra_config=False))
+    with initialize_config_dir(str(entry.parent / "conf"), version_base="1.3"):
+        config = OmegaConf.to_container(compose(entry.stem, return_hydra_config=False))
 
     def walk(node: Any, path: str) -> list[str]:
         if not isinstance(node, dict):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.errors import UserError
-from nexttoken.parts import Parts, build
+from nexttoken.parts import Parts, build, make
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions
@@ -23,9 +23,16 @@ class LoadedRun:
     batch_tokens: int
 
     @classmethod
-    def load(cls, folder: RunFolder, input_dir: str | None = None, batch_tokens: int | None = None) -> "LoadedRun":
-        """Read the run's configuration; `input_dir` names other files of the same task, and nothing else changes.
+    def load(
+        cls,
+        folder: RunFolder,
+        input_dir: str | None = None,
+        batch_tokens: int | None = None,
+        base: str | None = None,
+    ) -> "LoadedRun":
+        """Read the run's configuration; nothing of it changes but where things lie.
 
+        `input_dir` names other files of the same task, `base` a folder or hub name of the same base model.
         Raises UserError where no fold is finished, or the folds were trained with different settings.
         """
         folds = folder.finished_folds()
@@ -37,6 +44,8 @@ class LoadedRun:
                 )
         if input_dir:
             config = {**config, "input_dir": input_dir, "task": {**config["task"], "input_dir": input_dir}}
+        if base:
+            config = {**config, "model": {**config["model"], "name_or_path": base, "revision": None}}
         parts = build(config)
         return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens)
 
@@ -56,9 +65,8 @@ class LoadedRun:
 
         settings, asked = self.parts.settings, []
         for fold in self.folds:
-            answerer = load_answerer(
-                fold.path, settings.model, self.parts.prompt, settings.max_tokens, self.batch_tokens
-            )
+            head = make(settings.head, "head")
+            answerer = load_answerer(fold.path, settings, self.parts.prompt, head, self.batch_tokens)
             asked.append(self.parts.inference(examples, answerer))
             del answerer  # before the next fold's model is loaded
         return LabelPredictions(asked[0].ids, np.mean([one.probs for one in asked], axis=0))
@@ -71,6 +79,6 @@ class LoadedRun:
         )
 
 
-def load_run(path: str | Path) -> LoadedRun:
+def load_run(path: str | Path, base: str | None = None) -> LoadedRun:
     """Load a run folder for use in a notebook: `load_run("output/lmsys/<name>").predict(test_df)`."""
-    return LoadedRun.load(RunFolder(Path(path)))
+    return LoadedRun.load(RunFolder(Path(path)), base=base)

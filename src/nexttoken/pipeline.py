@@ -1,5 +1,6 @@
 """The spine, readable top to bottom: read, transform, split, fit, ask, score, save; and read, ask, average, submit."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from nexttoken.errors import UserError
 from nexttoken.ledger import record
 from nexttoken.loaded import LoadedRun
 from nexttoken.parts import Parts, make, plain, prepare
+from nexttoken.ranks import is_first, launch
 from nexttoken.report.tables import fold_table
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
 from nexttoken.settings import PredictSettings, check_settings
@@ -41,6 +43,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     """Train one fold, score it out of fold, save it, and return its log loss (what a sweep minimises)."""
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
+    launch(parts.settings.trainer.devices)
     run = RunFolder(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
     fold = run.fold(parts.settings.fold)
     if fold.is_finished and not parts.settings.overwrite:
@@ -51,8 +54,11 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     rows = choose_rows(parts, examples, folds)
     references = score_references(parts, rows)
     learner = load_learner(parts, rows)
-    run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
+    if is_first():
+        run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
     predictions, measured = learn_and_ask(parts, learner, rows, fold)
+    if not is_first():
+        return math.nan
     scores = score(predictions, rows.held_out)
     fold.save_oof(predictions, labels_of(rows.held_out), parts.settings.fold, parts.task.classes)
     fold.save_metrics(
@@ -65,12 +71,15 @@ def predict(cfg: DictConfig) -> Path:
     """Average a run's folds over the test rows and write a validated submission; return its path."""
     settings = check_settings(PredictSettings, plain(cfg))
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
-    run = LoadedRun.load(folder, settings.input_dir, settings.batch_tokens)
+    run = LoadedRun.load(folder, settings.input_dir, settings.batch_tokens, settings.base)
+    launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     path = Path(settings.submissions_dir) / f"{settings.name or run.folder.path.resolve().name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
     oof_log_loss = run.oof_log_loss
     predictions = run.ask(read(run.parts, "test"))
+    if not is_first():
+        return path
     run.parts.task.write(predictions, path)
     record(path, str(run.folder.path), run.numbers, oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
@@ -104,9 +113,11 @@ def labels_of(examples: Sequence[Example]) -> np.ndarray:
 def load_learner(parts: Parts, rows: Rows) -> "Learner":
     """Encode the training rows and load the model; from here on nothing is refused any more."""
     from nexttoken.models.learn import Learner
+    from nexttoken.models.memory import forget_peak
 
+    forget_peak()
     train_rows = apply_transforms(rows.train, parts.train_transforms)
-    return Learner.load(parts.settings, parts.prompt, train_rows, rows.dev)
+    return Learner.load(parts.settings, make(parts.settings.head, "head"), parts.prompt, train_rows, rows.dev)
 
 
 def learn_and_ask(
@@ -115,7 +126,8 @@ def learn_and_ask(
     """Train, then ask the held-out questions once; return their probabilities and what was measured on the way."""
     from nexttoken.models.memory import peak_memory_mb
 
-    loggers = [make({**node, "save_dir": str(fold.path)}, "logger") for node in parts.settings.logger.values()]
+    nodes = parts.settings.logger.values() if is_first() else ()
+    loggers = [make({**node, "save_dir": str(fold.path)}, "logger") for node in nodes]
     answerer, measured = learner.learn(fold.path, loggers)
     for logger in loggers:
         getattr(logger.experiment, "finish", lambda: None)()  # wandb would write the next fold into this run

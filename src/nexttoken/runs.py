@@ -27,6 +27,7 @@ LONGEST_NAME = 120  # file systems take 255 bytes
 
 # Keys that say where or how fast, not what: two runs that differ only here are the same run.
 INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "batch_tokens", "logger", "fold", "name")
+INCIDENTAL_DEVICES = ("trainer.devices", "trainer.strategy", "trainer.accelerator")
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,8 @@ def hash_text(text: str) -> str:
 def describe_differences(saved: Mapping[str, Any], asked: Mapping[str, Any], limit: int = 5) -> str:
     """`fit.learning_rate: 0.001 -> 0.002, ...`: how a saved configuration differs from the one asked for."""
     old, new = (_flatten({k: v for k, v in config.items() if k not in INCIDENTAL}) for config in (saved, asked))
-    differ = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    keys = sorted({*old, *new} - {*INCIDENTAL_DEVICES})
+    differ = [key for key in keys if old.get(key) != new.get(key)]
     changed = [f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}" for key in differ]
     return ", ".join(changed[:limit]) + (f" and {len(changed) - limit} more" if len(changed) > limit else "")
 

@@ -1,6 +1,6 @@
 """What a configuration may say, checked in one place before anything heavy is imported."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic import ValidationError as PydanticError
 
+from nexttoken.combinations import refuse_impossible
 from nexttoken.errors import UserError
 from nexttoken.nearest import nearest
 
@@ -59,6 +60,34 @@ class ModelSettings(Checked):
     trust_remote_code: bool = False  # a model that ships its own code runs it on your machine
 
 
+class AdapterSettings(Checked):
+    """LoRA: small trained matrices beside frozen weights; the base model is never saved again."""
+
+    r: PositiveInt
+    alpha: PositiveFloat
+    dropout: float = Field(ge=0, lt=1)
+    target_modules: str | list[str]
+    rslora: bool
+    dora: bool
+    # PiSSA and the like change the base weights, which an adapter could then not be put back on: not offered.
+    init: Literal["default", "gaussian", "orthogonal", "loftq"]
+
+
+class QuantizationSettings(Checked):
+    """Frozen weights in 4 or 8 bits by bitsandbytes."""
+
+    bits: Literal[4, 8]
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    double: bool = True
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    storage: Literal["uint8", "float32", "bfloat16", "float16"] = "uint8"  # FSDP shards only the weights' own dtype
+
+
+def empty_is_none(node: Any) -> Any:
+    """`adapter=none` and `quantization=none` are empty files."""
+    return node or None
+
+
 class FitSettings(Checked):
     """How the weights are moved."""
 
@@ -68,8 +97,10 @@ class FitSettings(Checked):
     warmup_fraction: float = Field(default=0.1, ge=0, le=1)  # of all optimizer steps, then decay to zero
     decay: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: PositiveFloat = 1.0
-    loss: Literal["label", "vocabulary"] = "label"  # softmax over the labels only, or over the whole vocabulary
-    text_epochs: NonNegativeInt = 0  # epochs of that loss alone before the labels are shown
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
+    gradient_checkpointing: bool = False  # activations are computed again in the backward pass: less memory, slower
+    neftune_alpha: NonNegativeFloat = 0.0  # uniform noise on the embeddings while training (Jain et al. 2023)
+    text_epochs: NonNegativeInt = 0  # epochs of plain language modelling on the prompts before the labels are shown
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
 
 
@@ -81,6 +112,9 @@ class TrainerSettings(BaseModel):
     # Weights stay in float32 and are cast for the computation; None: what the device does best.
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None
     max_epochs: NonNegativeInt  # 0 asks the model as it came
+    devices: PositiveInt = 1  # processes, one per GPU (or as many CPU processes)
+    strategy: str = "auto"
+    accelerator: str = "auto"
 
 
 class Settings(Checked):
@@ -103,6 +137,9 @@ class Settings(Checked):
     train_transforms: dict[str, dict[str, Any]]
     inference: dict[str, Any]
     model: ModelSettings
+    adapter: Annotated[AdapterSettings | None, BeforeValidator(empty_is_none)]
+    quantization: Annotated[QuantizationSettings | None, BeforeValidator(empty_is_none)]
+    head: dict[str, Any]
     fit: FitSettings
     trainer: TrainerSettings
     logger: dict[str, dict[str, Any]]
@@ -117,6 +154,8 @@ class PredictSettings(Checked):
     submissions_dir: str
     name: Name | None
     batch_tokens: PositiveInt | None
+    base: str | None
+    devices: PositiveInt
 
 
 def check_settings(kind: type[S], config: dict[str, Any]) -> S:
@@ -131,6 +170,8 @@ def check_settings(kind: type[S], config: dict[str, Any]) -> S:
         raise UserError(f"split.num_folds={folds!r} is not accepted: expected a whole number")
     if isinstance(settings, Settings) and folds is not None and settings.fold >= folds:
         raise UserError(f"fold={settings.fold} does not exist: split.num_folds={folds}, so folds are 0 to {folds - 1}")
+    if isinstance(settings, Settings):
+        refuse_impossible(settings)
     return settings
 
 
@@ -140,11 +181,16 @@ def _explain(kind: type[BaseModel], error: PydanticError) -> str:
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         for part in path[:-1]:
-            kind = kind.model_fields[part].annotation  # type: ignore[assignment]
+            kind = _model_of(kind.model_fields[part].annotation)
         return f"unknown key {key!r}; {nearest(path[-1], kind.model_fields)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing; was this configuration written by another version, or edited?"
     return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _model_of(annotation: Any) -> type[BaseModel]:
+    """The settings class in an annotation such as `AdapterSettings | None`."""
+    return next((choice for choice in get_args(annotation) if isinstance(choice, type)), annotation)
 
 
 def _check_targets(node: Any, path: str) -> None:

@@ -1,31 +1,46 @@
 """Batches partition the rows within the token budget; training steps are a pure function of seed and step."""
 
+from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexttoken.models.batches import TrainSteps, token_batches
+from nexttoken.models.batches import Batcher, Step, TrainSteps, token_batches
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=40)
+PROMPT_ONLY = ((),)
 
 
 @dataclass(frozen=True)
 class Row:
     id: str
-    order: int
-    token_ids: range
+    token_ids: np.ndarray
+    label: int = 1
 
 
 def both_orders(num_ids: int) -> list[Row]:
     """Two rows an id and sometimes one, the second ones far behind the first."""
-    firsts = [Row(f"id{n}", 0, range(3 + n % 5)) for n in range(num_ids)]
-    return [*firsts, *(Row(row.id, 1, range(9)) for row in firsts if row.id != "id2")]
+    firsts = [Row(f"id{n}", np.arange(3 + n % 5)) for n in range(num_ids)]
+    return [*firsts, *(Row(row.id, np.arange(9)) for row in firsts if row.id != "id2")]
 
 
-def make_steps(rows: list[Row], seed: int = 0, batch_size: int = 4, batch_tokens: int = 30) -> TrainSteps:
-    return TrainSteps(rows, batch_size, batch_tokens, seed, tuple)
+def make_steps(rows: list[Row], seed: int = 0, batch_size: int = 4, batch_tokens: int = 30, **ranks: int) -> TrainSteps:
+    return TrainSteps(rows, batch_size, seed, Batcher(PROMPT_ONLY, batch_tokens, **ranks))
+
+
+def micro_batches(step: Step) -> list[list[tuple[str, int]]]:
+    """Per micro-batch, id and length of the rows that count."""
+    return [
+        [(id, length) for id, length, label in zip(b.ids, b.lengths.tolist(), b.labels, strict=True) if label >= 0]
+        for b in step.batches
+    ]
+
+
+def rows_of(*steps: Step) -> list[tuple[str, int]]:
+    return [row for step in steps for batch in micro_batches(step) for row in batch]
 
 
 @given(LENGTHS, st.integers(1, 120))
@@ -52,10 +67,9 @@ def test_rows_of_an_id_share_their_step():
     assert len(steps) == 3
     taken = list(steps)
     assert len(taken) == 3
-    for step in taken[:2]:
-        assert len({row.id for batch in step for row in batch}) == 4
-    by_step = [{row.id for batch in step for row in batch} for step in taken]
-    assert sum(map(len, by_step)) == len(set().union(*by_step)) == 10
+    by_step = [{row_id for row_id, _ in rows_of(step)} for step in taken]
+    assert [len(ids) for ids in by_step] == [4, 4, 2]
+    assert len(set().union(*by_step)) == 10
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
@@ -63,35 +77,72 @@ def test_every_row_once_an_epoch(num_ids, batch_size, seed):
     rows = both_orders(num_ids)
     steps = make_steps(rows, seed, batch_size)
     for _ in range(2):
-        seen = [row for step in steps for batch in step for row in batch]
-        assert sorted(map(repr, seen)) == sorted(map(repr, rows))
+        assert sorted(rows_of(*steps)) == sorted((row.id, len(row.token_ids)) for row in rows)
 
 
 def test_micro_batches_keep_the_token_budget():
     for step in make_steps(both_orders(10), batch_tokens=20):
-        assert all(len(batch) * max(len(row.token_ids) for row in batch) <= 20 for batch in step)
-        assert len(step) > 1
+        assert all(batch.token_ids.numel() <= 20 for batch in step.batches)
+        assert len(step.batches) > 1
+
+
+def test_the_budget_counts_every_context_and_its_tokens():
+    contexts = ((5, 6), (7,))
+    batches = Batcher(contexts, 60).batches(both_orders(10))
+    assert max(batch.token_ids.numel() for batch in batches) <= 60
+    assert Counter(id for batch in batches for id in batch.ids) == Counter(row.id for row in both_orders(10))
 
 
 def test_order_is_a_function_of_seed_and_step():
     rows = both_orders(10)
-    steps = make_steps(rows)
-    epochs = [list(steps), list(steps)]
-    again = make_steps(rows)
-    assert epochs == [list(again), list(again)]
+
+    def epoch(steps: TrainSteps) -> list[list[list[tuple[str, int]]]]:
+        return [micro_batches(step) for step in steps]
+
+    steps, again = make_steps(rows), make_steps(rows)
+    epochs = [epoch(steps), epoch(steps)]
+    assert epochs == [epoch(again), epoch(again)]
     assert epochs[0] != epochs[1], "every epoch has its own order"
-    assert list(make_steps(rows, seed=1)) != epochs[0]
+    assert epoch(make_steps(rows, seed=1)) != epochs[0]
 
 
 @pytest.mark.parametrize("done", range(10))
 def test_resuming_at_any_step_yields_what_is_left(done):
     rows = both_orders(10)
     whole = make_steps(rows)
-    everything = [step for _ in range(3) for step in whole]
+    everything = [micro_batches(step) for _ in range(3) for step in whole]
     killed = make_steps(rows)
     endless = (step for _ in range(3) for step in killed)
-    before = [next(endless) for _ in range(done)]
+    before = [micro_batches(next(endless)) for _ in range(done)]
     resumed = make_steps(rows)
     resumed.next_step = killed.next_step
     epochs_left = 3 - done // len(resumed)
-    assert before + [step for _ in range(epochs_left) for step in resumed] == everything
+    assert before + [micro_batches(step) for _ in range(epochs_left) for step in resumed] == everything
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(2, 4), st.integers(9, 60))
+def test_ranks_share_the_rows_and_make_as_many_batches_each(num_ids, batch_size, num_ranks, batch_tokens):
+    """No row lost or doubled; a rank without rows of its own still takes part, and learns nothing."""
+    rows = both_orders(num_ids)
+    alone = make_steps(rows, batch_size=batch_size, batch_tokens=batch_tokens)
+    ranks = [
+        list(make_steps(rows, 0, batch_size, batch_tokens, rank=rank, num_ranks=num_ranks)) for rank in range(num_ranks)
+    ]
+    for whole, *shares in zip(alone, *ranks, strict=True):
+        assert sorted(rows_of(whole)) == sorted(row for share in shares for row in rows_of(share))
+        assert len({len(share.batches) for share in shares}) == 1
+        assert {share.num_rows for share in shares} == {whole.num_rows}
+
+
+def test_halves_hold_the_same_rows_with_less_padding():
+    (batch,) = Batcher(((5, 6), (7,)), 1000).batches(both_orders(5))
+    first, second = batch.halves
+    assert first.ids + second.ids == batch.ids
+    assert len(first.token_ids) + len(second.token_ids) == len(batch.token_ids) == 2 * len(batch.ids)
+    for half, start in ((first, 0), (second, len(first.token_ids))):
+        for row, (ids, positions, length) in enumerate(zip(half.token_ids, half.positions, half.lengths, strict=True)):
+            assert ids[:length].tolist() == batch.token_ids[start + row][:length].tolist()
+            assert positions.tolist() == batch.positions[start + row].tolist()
+    assert second.token_ids.shape[1] == second.lengths.max() < batch.token_ids.shape[1]
+    alone = Batcher(PROMPT_ONLY, 1000).batches(both_orders(1)[:1])[0]
+    assert alone.halves == [alone]

@@ -15,10 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from composed import settings
 from nexttoken.errors import UserError
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.encode import Encoder
-from nexttoken.models.folder import choose_device, load_answerer, save_labels, save_model
+from nexttoken.models.folder import choose_device, load_answerer, save_labels, save_whole
+from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.load import load_model, load_tokenizer, within_context
 from nexttoken.prompts import Prompt
 from nexttoken.settings import ModelSettings, ScratchSettings
@@ -43,7 +45,7 @@ print(time.monotonic() - start)
 
 @pytest.fixture
 def folder(scratch, tmp_path) -> Path:
-    save_model(tmp_path / "model", scratch.model, scratch.tokenizer)
+    save_whole(tmp_path / "model", scratch.model, scratch.tokenizer)
     return tmp_path / "model"
 
 
@@ -80,26 +82,14 @@ def ask_the_hub(tmp_path: Path, **environment: str) -> tuple[str, float]:
     return "\n".join(lines), float(seconds)
 
 
-def test_offline_is_honoured_at_once(tmp_path):
-    line, seconds = ask_the_hub(tmp_path, HF_HUB_OFFLINE="1")
-    assert re.fullmatch(r"model 'somebody/something' could not be loaded: give a folder that holds it, or .*", line)
-    assert seconds < 3
-
-
-def test_no_network_is_noticed_at_once(tmp_path):
-    line, seconds = ask_the_hub(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert re.fullmatch(r"model 'somebody/something' could not be loaded: give a folder that holds it, or .*", line)
-    assert seconds < 10
-
-
 def test_a_downloaded_model_needs_no_network(tmp_path, silent_hub, scratch):
     repository = tmp_path / "hub" / "models--somebody--something"
-    save_model(repository / "snapshots" / ("a" * 40), scratch.model, scratch.tokenizer)
+    save_whole(repository / "snapshots" / ("a" * 40), scratch.model, scratch.tokenizer)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("a" * 40)
     name, seconds = ask_the_hub(tmp_path, HF_ENDPOINT=silent_hub)
     assert name == "LlamaForCausalLM"
-    assert seconds < 10
+    assert seconds < 20  # 5 of them the probe, the others imports; without it, minutes
 
 
 @pytest.mark.parametrize("name", ["./nothing", "/nothing", "~/nothing", "output/lmsys/nothing"])
@@ -186,20 +176,22 @@ def test_a_scratch_model_is_a_function_of_seed_and_text():
 
 
 def test_the_budget_stays_within_the_models_context(stories, capsys):
-    assert within_context(ModelSettings(name_or_path=stories.model.name_or_path), 4096) == 512
+    assert within_context(stories.model.config, 4096) == 512
     assert "max_tokens: 4096 -> 512" in capsys.readouterr().out
-    assert within_context(ModelSettings(name_or_path=stories.model.name_or_path), 100) == 100
+    assert within_context(stories.model.config, 100) == 100
 
 
 @pytest.mark.parametrize("name", ["scratch", "stories"])
 def test_a_saved_model_answers_the_same_to_the_last_bit(request, name, tmp_path):
     pair = request.getfixturevalue(name)
     examples = [Example(str(n), {"text": (f"Why? <|bos|></s>é😀 {n} " * n,)}) for n in range(40)]
-    before = LabelAnswerer(pair.model.to(choose_device()), Encoder(pair.tokenizer, PROMPT, 128), None, 512)
+    encoder = Encoder(pair.tokenizer, PROMPT, 128)
+    labels = encoder.encode(examples).labels
+    before = LabelAnswerer(pair.model.to(choose_device()), LabelSoftmax(), encoder, labels, 512)
     probs = before(examples).probs
-    save_model(tmp_path / "model", pair.model, pair.tokenizer)
+    save_whole(tmp_path / "model", pair.model, pair.tokenizer)
     save_labels(tmp_path / "labels.json", before.labels)
-    after = load_answerer(tmp_path, ModelSettings(), PROMPT, 128, 512)
+    after = load_answerer(tmp_path, settings("max_tokens=128"), PROMPT, LabelSoftmax(), 512)
     np.testing.assert_array_equal(after(examples).probs, probs)
     assert after.counts == before.counts
     assert [p.token_ids.tolist() for p in after.prompts] == [p.token_ids.tolist() for p in before.prompts]

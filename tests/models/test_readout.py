@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from nexttoken.errors import UserError
 from nexttoken.models.answer import predict_labels
 from nexttoken.models.encode import EncodedPrompt
+from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.readout import answer_logits, collate, label_scores, reading_at
 
@@ -112,14 +113,14 @@ def test_what_stands_behind_the_head_applies(name):
     """The cap or scale moves these logits, so the comparison above would show its absence."""
     model, from_head = build(name), []
     model.get_output_embeddings().register_forward_hook(lambda _, __, output: from_head.append(output))
-    logits = answer_logits(model, collate(random_prompts(), label_tokens(CONTINUATIONS["one token"])))
+    logits = answer_logits(model, collate(random_prompts(), label_tokens(CONTINUATIONS["one token"]).contexts))
     assert (logits - from_head[0]).abs().max() > 0.1
     assert (logits.argmax(-1) == from_head[0].argmax(-1)).all()
 
 
 @torch.inference_mode()
 def test_the_head_runs_at_the_answer_only(model, tokens):
-    batch = collate(random_prompts(), tokens)
+    batch = collate(random_prompts(), tokens.contexts)
     shapes = []
     handle = model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
     logits = answer_logits(model, batch)
@@ -133,7 +134,7 @@ def test_the_head_runs_at_the_answer_only(model, tokens):
 @torch.inference_mode()
 def test_scores_are_sums_of_log_probabilities_row_by_row(model, tokens):
     prompts = random_prompts()
-    scores = label_scores(answer_logits(model, collate(prompts, tokens)), tokens, whole_vocabulary=True)
+    scores = label_scores(answer_logits(model, collate(prompts, tokens.contexts)), tokens, whole_vocabulary=True)
     torch.testing.assert_close(scores, plain_scores(model, prompts, tokens), atol=2e-5, rtol=1e-5)
 
 
@@ -141,20 +142,20 @@ def test_scores_are_sums_of_log_probabilities_row_by_row(model, tokens):
 def test_one_token_labels_need_no_vocabulary(llama):
     """The softmax over labels is the same from logits and from log-probabilities."""
     tokens = label_tokens(CONTINUATIONS["one token"])
-    logits = answer_logits(llama, collate(random_prompts(), tokens))
+    logits = answer_logits(llama, collate(random_prompts(), tokens.contexts))
     from_logits, from_log_probs = (label_scores(logits, tokens, whole).softmax(-1) for whole in (False, True))
     torch.testing.assert_close(from_logits, from_log_probs, atol=1e-6, rtol=1e-5)
 
 
 def test_padding_batch_size_and_order_change_nothing(model, tokens):
     prompts = random_prompts()
-    together = predict_labels(model, prompts, tokens, batch_tokens=100_000)
+    together = predict_labels(model, LabelSoftmax(), prompts, tokens, batch_tokens=100_000)
     assert together.ids == tuple(p.id for p in prompts)
     assert together.probs.dtype == np.float64
     np.testing.assert_allclose(together.probs.sum(axis=1), 1, atol=1e-12)
     order = np.random.default_rng(1).permutation(len(prompts))
     for batch_tokens in (1, 97, 300):
-        shuffled = predict_labels(model, [prompts[i] for i in order], tokens, batch_tokens)
+        shuffled = predict_labels(model, LabelSoftmax(), [prompts[i] for i in order], tokens, batch_tokens)
         assert shuffled.ids == tuple(prompts[i].id for i in order)
         np.testing.assert_allclose(shuffled.probs, together.probs[order], atol=1e-6)
 
@@ -164,7 +165,7 @@ def test_no_more_than_batch_tokens_go_through_the_model(llama, tokens):
     handle = llama.register_forward_pre_hook(
         lambda _, __, inputs: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
     )
-    predict_labels(llama, random_prompts(), tokens, batch_tokens=200)
+    predict_labels(llama, LabelSoftmax(), random_prompts(), tokens, batch_tokens=200)
     handle.remove()
     assert max(sizes) <= 200
     assert len(sizes) < 12, "rows share batches"
@@ -174,7 +175,7 @@ def test_predicting_leaves_the_mode_as_it_was(llama):
     tokens = label_tokens(CONTINUATIONS["one token"])
     for training in (True, False):
         llama.train(training)
-        predict_labels(llama, random_prompts(2), tokens, 100)
+        predict_labels(llama, LabelSoftmax(), random_prompts(2), tokens, 100)
         assert llama.training is training
 
 
@@ -182,7 +183,7 @@ def test_gradients_are_those_of_the_full_logits(model, tokens):
     prompts = random_prompts(5)
     labels = torch.tensor([p.label for p in prompts])
     losses = (
-        cross_entropy(label_scores(answer_logits(model, collate(prompts, tokens)), tokens), labels),
+        cross_entropy(label_scores(answer_logits(model, collate(prompts, tokens.contexts)), tokens), labels),
         cross_entropy(plain_scores(model, prompts, tokens), labels),
     )
     read, plain = (torch.autograd.grad(loss, list(model.parameters()), allow_unused=True) for loss in losses)
@@ -201,7 +202,7 @@ def test_logits_that_are_not_finite_name_the_rows():
     with torch.no_grad():
         model.get_input_embeddings().weight[13] = float("nan")
     with pytest.raises(UserError, match=f"not finite for {len(poisoned)} rows") as error:
-        predict_labels(model, prompts, tokens, 1000)
+        predict_labels(model, LabelSoftmax(), prompts, tokens, 1000)
     assert set(str(error.value).split("(")[1].split(")")[0].split(", ")) == poisoned
     assert "model.dtype=float32" in str(error.value)
 
@@ -216,4 +217,4 @@ class OwnProjection(transformers.LlamaForCausalLM):
 
 def test_a_head_that_cannot_be_read_at_a_position_is_refused(llama):
     with pytest.raises(UserError, match="OwnProjection does not call its output head"):
-        predict_labels(OwnProjection(llama.config), random_prompts(), label_tokens(((5,), (7,))), 1000)
+        predict_labels(OwnProjection(llama.config), LabelSoftmax(), random_prompts(), label_tokens(((5,), (7,))), 1000)

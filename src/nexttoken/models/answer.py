@@ -1,6 +1,6 @@
 """Asks the model every question once, in batches filled by tokens, and returns class probabilities."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,10 +9,12 @@ from torch import nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.batches import token_batches
+from nexttoken.models.collective import gather_rows, own_share
 from nexttoken.models.encode import EncodedPrompt, Encoder
+from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
-from nexttoken.models.memory import advice_on_memory
-from nexttoken.models.readout import answer_logits, collate, label_scores
+from nexttoken.models.memory import advice_on_memory, go_on_in_halves, is_out_of_memory
+from nexttoken.models.readout import collate, num_read
 from nexttoken.progress import Progress
 from nexttoken.types import Example, LabelPredictions
 
@@ -20,41 +22,71 @@ from nexttoken.types import Example, LabelPredictions
 class LabelAnswerer:
     """A model with its encoder: examples in, class probabilities out. `counts` adds up what each call cut."""
 
-    def __init__(self, model: nn.Module, encoder: Encoder, labels: LabelTokens | None, batch_tokens: int) -> None:
-        self.model, self.encoder, self.labels, self.batch_tokens = model, encoder, labels, batch_tokens
+    def __init__(self, model: nn.Module, head: Head, encoder: Encoder, labels: LabelTokens, batch_tokens: int) -> None:
+        self.model, self.head, self.encoder = model, head, encoder
+        self.labels, self.batch_tokens = labels, batch_tokens
         self.counts: Counter[str] = Counter()
         self.prompts: list[EncodedPrompt] = []
 
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
         encoded = self.encoder.encode(examples, self.labels)
-        self.labels = encoded.labels
         self.counts.update(encoded.counts())
         self.prompts += encoded.prompts
         with advice_on_memory(self.batch_tokens):
-            return predict_labels(self.model, encoded.prompts, encoded.labels, self.batch_tokens)
+            return predict_labels(self.model, self.head, encoded.prompts, self.labels, self.batch_tokens)
 
 
 @torch.inference_mode()
 def predict_labels(
-    model: nn.Module, prompts: Sequence[EncodedPrompt], tokens: LabelTokens, batch_tokens: int
+    model: nn.Module, head: Head, prompts: Sequence[EncodedPrompt], labels: LabelTokens, batch_tokens: int
 ) -> LabelPredictions:
     """Class probabilities in the order of `prompts`: softmax in float32 over the label scores.
 
+    With several processes each answers its share, and all of them return all rows.
     Raises UserError, naming ids, when the model returns something that is not finite: no NaN ever reaches a file.
     """
-    training, device = model.training, next(model.parameters()).device
+    training = model.training
     model.eval()
-    probs = np.empty((len(prompts), len(tokens.labels)))
-    with Progress(len(prompts), "predict") as progress:
-        for rows in token_batches([tokens.num_read(len(p.token_ids)) for p in prompts], batch_tokens):
-            batch = collate([prompts[row] for row in rows], tokens).to(device)
-            scores = label_scores(answer_logits(model, batch), tokens)
-            probs[rows] = scores.softmax(dim=-1).double().cpu().numpy()
+    own, contexts = own_share(len(prompts)), head.contexts(labels)
+    lengths = [num_read(contexts, len(prompts[row].token_ids)) for row in own]
+    batches = deque([own[place] for place in batch] for batch in token_batches(lengths, batch_tokens))
+    answers: dict[int, np.ndarray] = {}
+    halved = False
+    with Progress(len(own), "predict") as progress:
+        while batches:
+            rows = batches.popleft()
+            probs = _ask(model, head, [prompts[row] for row in rows], labels, may_fail=not halved)
+            if probs is None:  # memory was too short: every batch that is left goes through in halves, once
+                halved = True
+                go_on_in_halves()
+                batches = deque(half for batch in (rows, *batches) for half in halves(batch))
+                continue
+            answers |= dict(zip(rows, probs, strict=True))
             progress.advance(len(rows))
     model.train(training)
+    probs = np.array(gather_rows(answers, len(prompts)))
     bad = [p.id for p, row in zip(prompts, probs, strict=True) if not np.isfinite(row).all()]
     if bad:
         raise UserError(
             f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
         )
     return LabelPredictions(tuple(p.id for p in prompts), probs / probs.sum(axis=1, keepdims=True))
+
+
+def _ask(
+    model: nn.Module, head: Head, prompts: Sequence[EncodedPrompt], labels: LabelTokens, may_fail: bool
+) -> np.ndarray | None:
+    """Probabilities (N, K) of one batch; None when memory was too short for it and it `may_fail`."""
+    device = next(model.parameters()).device
+    batch = collate(prompts, head.contexts(labels)).to(device)
+    try:
+        return head.scores(model, batch, labels).softmax(dim=-1).double().cpu().numpy()
+    except Exception as error:
+        if may_fail and is_out_of_memory(error):
+            return None
+        raise
+
+
+def halves(rows: list[int]) -> list[list[int]]:
+    middle = -(-len(rows) // 2)
+    return [half for half in (rows[:middle], rows[middle:]) if half]

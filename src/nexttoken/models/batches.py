@@ -1,9 +1,16 @@
 """Which prompts go through the model together: batches filled by tokens, optimizer steps filled by ids."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+
+from nexttoken.models.labels import Contexts
+from nexttoken.models.readout import Batch, collate, num_read
+
+UNKNOWN = -1  # the label of a row that is read but not learnt from
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
@@ -13,7 +20,7 @@ def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """
     batches: list[list[int]] = []
     longest = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for index in longest_first(lengths):
         if batches and (len(batches[-1]) + 1) * longest <= batch_tokens:
             batches[-1].append(index)
         else:
@@ -22,23 +29,57 @@ def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     return batches
 
 
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """Makes this rank's batches of some rows, as many as every other rank makes.
+
+    Ranks that run out of rows get fillers, a row that counts for nothing: collective calls must be equal in number,
+    or the processes wait for each other for ever.
+    """
+
+    contexts: Contexts
+    batch_tokens: int
+    rank: int = 0
+    num_ranks: int = 1
+
+    def batches(self, rows: Sequence[Any]) -> list[Batch]:
+        lengths = [num_read(self.contexts, len(row.token_ids)) for row in rows]
+        order = longest_first(lengths)
+        shares = [self._pack(order[rank :: self.num_ranks], lengths) for rank in range(self.num_ranks)]
+        own = [collate([rows[index] for index in batch], self.contexts) for batch in shares[self.rank]]
+        num_fillers = max(map(len, shares)) - len(own)
+        filler = collate([rows[order[-1]]], self.contexts)
+        return own + [replace(filler, labels=torch.full_like(filler.labels, UNKNOWN))] * num_fillers
+
+    def _pack(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        packed = token_batches([lengths[index] for index in indices], self.batch_tokens)
+        return [[indices[place] for place in batch] for batch in packed]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step: this rank's micro-batches, and the rows that all ranks learn from together."""
+
+    batches: list[Batch]
+    num_rows: int
+
+    def to(self, device: torch.device) -> "Step":
+        return Step([batch.to(device) for batch in self.batches], self.num_rows)
+
+
 class TrainSteps:
     """An endless-epoch loader whose order is a pure function of (seed, step), so that a resumed run continues exactly.
 
-    One item is one optimizer step: a list of micro-batches. Rows with the same id (both orders of a pair) always share
-    a step. `next_step` counts over all epochs; whoever resumes a run sets it.
+    Rows with the same id (both orders of a pair) always share a step. `next_step` counts over all epochs; whoever
+    resumes a run sets it.
     """
 
-    def __init__(
-        self, rows: Sequence[Any], batch_size: int, batch_tokens: int, seed: int, collate: Callable[[list[Any]], Any]
-    ) -> None:
-        self.rows, self.batch_size, self.batch_tokens, self.seed, self.collate = (
-            rows,
-            batch_size,
-            batch_tokens,
-            seed,
-            collate,
-        )
+    def __init__(self, rows: Sequence[Any], batch_size: int, seed: int, batcher: Batcher) -> None:
+        self.rows, self.batch_size, self.seed, self.batcher = rows, batch_size, seed, batcher
         by_id: dict[str, list[int]] = {}
         for index, row in enumerate(rows):
             by_id.setdefault(row.id, []).append(index)
@@ -49,12 +90,11 @@ class TrainSteps:
         """Optimizer steps in an epoch."""
         return -(-len(self.members) // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[Step]:
         epoch, first = divmod(self.next_step, len(self))
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.members))
         for step in range(first, len(self)):
             self.next_step += 1
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             rows = [self.rows[index] for member in chosen for index in self.members[member]]
-            batches = token_batches([len(row.token_ids) for row in rows], self.batch_tokens)
-            yield [self.collate([rows[index] for index in batch]) for batch in batches]
+            yield Step(self.batcher.batches(rows), len(rows))

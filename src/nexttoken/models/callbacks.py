@@ -14,6 +14,7 @@ from nexttoken.errors import UserError
 from nexttoken.files import whole_file
 from nexttoken.models.batches import TrainSteps
 from nexttoken.progress import Progress
+from nexttoken.ranks import is_first
 from nexttoken.settings import FitSettings
 
 LOG_STEPS = 10  # between two points of the curve
@@ -51,7 +52,8 @@ class Checkpoints(Callback):
         score = trainer.callback_metrics.get("dev_log_loss")
         if score is not None and trainer.current_epoch >= self.text_epochs and score.item() < self.lowest:
             self.lowest = score.item()
-            write_checkpoint(module.state_dict(), self.best)
+            if trainer.is_global_zero:
+                write_checkpoint(module.state_dict(), self.best)
         trainer.save_checkpoint(self.last)
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,6 +123,8 @@ class Curve(Callback):
         self.write()
 
     def write(self) -> None:
+        if not is_first():
+            return
         columns = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss"]
         with whole_file(self.path) as part:
             pd.DataFrame(self.rows, columns=columns).to_csv(part, index=False)
@@ -158,7 +162,7 @@ class ShowProgress(Callback):
             for name in ("train_loss", "dev_log_loss")
             if name in trainer.callback_metrics
         )
-        self.progress.advance(sum(len(micro.ids) for micro in batch), ", ".join(measured))
+        self.progress.advance(batch.num_rows, ", ".join(measured))
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         self.progress.close()

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
@@ -22,7 +21,9 @@ from nexttoken.models.callbacks import (
     WholeFileCheckpoints,
     read_checkpoint,
 )
+from nexttoken.models.collective import wait
 from nexttoken.models.module import LabelModule
+from nexttoken.ranks import num_ranks
 
 
 def fit(
@@ -46,6 +47,7 @@ def fit(
     if resume:
         print(f"resume: {resume}")
     dev_loader = DataLoader(dev_batches, batch_size=None) if dev_batches else None  # type: ignore[arg-type,var-annotated]
+    wait()  # nobody looks for a checkpoint that the first process is about to remove
     try:
         trainer.fit(module, steps, dev_loader, ckpt_path=resume)
     except MisconfigurationException as error:
@@ -67,17 +69,17 @@ def silence_lightning() -> None:
 
 def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Callback]) -> Trainer:
     """A Lightning trainer that is quiet, keeps its files in the run folder and shows our own progress."""
+    options = {**options, "devices": num_ranks()}
+    if num_ranks() > 1 and options["strategy"] == "auto":
+        options["strategy"] = "ddp"
     defaults = {
-        "devices": 1,
-        "precision": best_precision(),
         "enable_checkpointing": False,  # our own survive a kill
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": LOG_STEPS,
+        "use_distributed_sampler": False,  # it would repeat rows; the batcher shares them out itself
     }
-    if options.get("devices", 1) not in (1, "1", [0]):
-        raise UserError(f"trainer.devices={options['devices']}: a fold trains on one device; run one fold per device")
     given = {key: value for key, value in options.items() if value is not None}
     try:
         return Trainer(**{**defaults, **given}, logger=loggers, callbacks=callbacks, plugins=[WholeFileCheckpoints()])
@@ -87,10 +89,3 @@ def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Call
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def best_precision() -> str:
-    """Mixed precision in what the GPU computes natively (a T4 has no bfloat16); plain float32 on the CPU."""
-    if not torch.cuda.is_available():
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"

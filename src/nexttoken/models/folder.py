@@ -1,7 +1,9 @@
-"""A trained model as files: safetensors, tokenizer and label tokens, written whole and read back as an answerer."""
+"""What a fold leaves of its model: whole weights, or an adapter that names its base; and back as an answerer."""
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +12,53 @@ from torch import nn
 
 from nexttoken.errors import UserError
 from nexttoken.files import read_json, write_json
+from nexttoken.models import adapters, base
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.encode import Encoder
+from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
-from nexttoken.models.load import choose_device, load_model, load_tokenizer, within_context
+from nexttoken.models.load import choose_device, choose_dtype, load_config, load_model, load_tokenizer, within_context
 from nexttoken.prompts import Prompt
-from nexttoken.settings import ModelSettings
+from nexttoken.settings import Settings
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json")
+WHOLE = ("config.json", "model.safetensors", "tokenizer.json")
 
 
-def save_model(folder: Path, model: nn.Module, tokenizer: Any) -> None:
-    """Write weights and tokenizer into `folder`, which appears whole or not at all."""
+def save_trained(fold_dir: Path, settings: Settings, model: Any, tokenizer: Any) -> None:
+    """Write `model/` (whole weights and tokenizer), or `adapter/`; a base that was not trained is named, never copied.
+
+    Each folder appears whole or not at all.
+    """
+    if keeps_base(settings):
+        with whole_folder(fold_dir / "adapter") as part:
+            if settings.adapter is not None and settings.trainer.max_epochs:
+                adapters.save_adapter(model, part)
+            base.identify(settings.model, tokenizer).save(part)
+        return
+    with whole_folder(fold_dir / "model") as part:
+        save_whole(part, model, tokenizer)
+
+
+def save_whole(folder: Path, model: nn.Module, tokenizer: Any) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    model.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+
+
+def keeps_base(settings: Settings) -> bool:
+    """True where a pretrained model's own weights are left as they came."""
+    untrained = settings.adapter is not None or settings.trainer.max_epochs == 0
+    return settings.model.name_or_path is not None and untrained
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
     try:
-        model.save_pretrained(part)  # type: ignore[operator]
-        tokenizer.save_pretrained(part)
+        yield part
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
     except SafetensorError as error:
@@ -51,14 +81,50 @@ def load_labels(path: Path) -> LabelTokens:
         raise UserError(f"{path} does not hold label tokens ({error!r}); expected a file written by train.py") from None
 
 
-def load_answerer(
-    fold_dir: Path, settings: ModelSettings, prompt: Prompt, max_tokens: int, batch_tokens: int
-) -> LabelAnswerer:
-    """Rebuild what a finished fold asked with. Raises UserError when its files are missing or broken."""
-    saved = settings.model_copy(update={"name_or_path": str(fold_dir / "model"), "revision": None})
-    if missing := [name for name in FILES if not (fold_dir / "model" / name).exists()]:
-        raise UserError(f"{fold_dir / 'model'} has no {', '.join(missing)}; train this fold again with overwrite=true")
+def load_answerer(fold_dir: Path, settings: Settings, prompt: Prompt, head: Head, batch_tokens: int) -> LabelAnswerer:
+    """Rebuild what a finished fold asked with.
+
+    Raises UserError when its files are missing or broken, or when an adapter meets another base than its own.
+    """
+    labels = load_labels(fold_dir / "labels.json")
+    if labels.labels != tuple(prompt.labels):
+        raise UserError(f"{fold_dir} was trained on the labels {list(labels.labels)}, not {list(prompt.labels)}")
+    load = _load_on_base if keeps_base(settings) else _load_whole
+    model, tokenizer = load(fold_dir, settings, head.num_outputs(labels))
+    encoder = Encoder(tokenizer, prompt, within_context(model.config, settings.max_tokens))
+    return LabelAnswerer(place(model), head, encoder, labels, batch_tokens)
+
+
+def place(model: nn.Module) -> nn.Module:
+    """The model on this process's device, where training leaves it no longer: Lightning moves it to the CPU."""
+    return model.to(choose_device())
+
+
+def _load_whole(fold_dir: Path, settings: Settings, num_classes: int | None) -> tuple[Any, Any]:
+    folder = fold_dir / "model"
+    _refuse_missing(folder, WHOLE)
+    saved = settings.model.model_copy(update={"name_or_path": str(folder), "revision": None})
     tokenizer = load_tokenizer(saved, ())
-    model = load_model(saved, tokenizer, max_tokens).to(choose_device())
-    encoder = Encoder(tokenizer, prompt, within_context(saved, max_tokens))
-    return LabelAnswerer(model, encoder, load_labels(fold_dir / "labels.json"), batch_tokens)
+    return load_model(saved, tokenizer, settings.max_tokens, num_classes=num_classes), tokenizer
+
+
+def _load_on_base(fold_dir: Path, settings: Settings, num_classes: int | None) -> tuple[Any, Any]:
+    folder = fold_dir / "adapter"
+    has_adapter = settings.adapter is not None and settings.trainer.max_epochs > 0
+    _refuse_missing(folder, (base.FILE, *adapters.FILES) if has_adapter else (base.FILE,))
+    tokenizer = load_tokenizer(settings.model, ())
+    trained_on, here = base.read_base(folder), base.identify(settings.model, tokenizer)
+    base.refuse_other(trained_on, here, folder)
+    if settings.quantization is None:
+        base.refuse_other_storage(trained_on, here, folder)
+    architecture = load_config(settings.model).get_text_config().model_type
+    dtype = choose_dtype(settings.model, architecture, training=False)
+    model = load_model(settings.model, tokenizer, settings.max_tokens, dtype, settings.quantization, num_classes)
+    if has_adapter and settings.adapter is not None:
+        model = adapters.load_adapter(model, settings.adapter, folder, num_classes)
+    return model, tokenizer
+
+
+def _refuse_missing(folder: Path, names: tuple[str, ...]) -> None:
+    if missing := [name for name in names if not (folder / name).exists()]:
+        raise UserError(f"{folder} has no {', '.join(missing)}; train this fold again with overwrite=true")

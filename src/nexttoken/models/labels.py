@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from nexttoken.errors import UserError
 
 Encode = Callable[[str], list[int]]
+Contexts = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,13 @@ class LabelTokens:
         return max(map(len, self.continuations))
 
     @property
-    def contexts(self) -> tuple[tuple[int, ...], ...]:
+    def contexts(self) -> Contexts:
         """The token strings to append to a prompt so that every label can be read, each at most once.
 
         () alone for one-token labels; otherwise each label without its last token, unless another one starts with it.
         """
         heads = {ids[:-1] for ids in self.continuations}
         return tuple(sorted(h for h in heads if not any(len(o) > len(h) and o[: len(h)] == h for o in heads)))
-
-    def num_read(self, prompt_tokens: int) -> int:
-        """Tokens that go through the model to read every label after a prompt of that many."""
-        return len(self.contexts) * (prompt_tokens + max(map(len, self.contexts)))
 
     def as_dict(self) -> dict:
         return asdict(self)

@@ -3,25 +3,34 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import seed_everything
 from torch import nn
 
+from nexttoken.models.adapters import add_adapter
 from nexttoken.models.answer import LabelAnswerer
-from nexttoken.models.batches import TrainSteps, token_batches
+from nexttoken.models.base import weights_folder
+from nexttoken.models.batches import Batcher, TrainSteps
 from nexttoken.models.encode import Encoded, Encoder
 from nexttoken.models.fit import fit
-from nexttoken.models.folder import save_labels, save_model
-from nexttoken.models.load import choose_device, choose_dtype, load_model, load_tokenizer, within_context
+from nexttoken.models.folder import keeps_base, place, save_labels, save_trained
+from nexttoken.models.heads import Head
+from nexttoken.models.load import choose_device, choose_dtype, fast_dtype, load_model, load_tokenizer, within_context
+from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.module import LabelModule
-from nexttoken.models.readout import collate
+from nexttoken.models.plan import load_architecture, make_plan
+from nexttoken.models.quantized import num_weights, refuse_untrainable
 from nexttoken.prompts import Prompt
+from nexttoken.ranks import is_first, num_ranks, rank
 from nexttoken.settings import Settings
 from nexttoken.types import Example
+
+# Weights that are trained stay in float32 and are cast for the computation.
+PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -29,25 +38,40 @@ class Learner:
     """A model with its encoded rows, ready to train: whatever can be refused has been, and nothing is written yet."""
 
     settings: Settings
+    architecture: str
+    head: Head
     encoder: Encoder
     model: nn.Module
     train: Encoded
     dev: Encoded | None
 
     @classmethod
-    def load(cls, settings: Settings, prompt: Prompt, train: Sequence[Example], dev: Sequence[Example]) -> "Learner":
+    def load(
+        cls, settings: Settings, head: Head, prompt: Prompt, train: Sequence[Example], dev: Sequence[Example]
+    ) -> "Learner":
         """Tokenise and find the label tokens first, load the weights last."""
         seed_everything(settings.seed, verbose=False)
         tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
-        encoder = Encoder(tokenizer, prompt, within_context(settings.model, settings.max_tokens))
+        config = load_architecture(settings)
+        refuse_untrainable(config, settings)
+        encoder = Encoder(tokenizer, prompt, within_context(config, settings.max_tokens))
         encoded = encoder.encode(train)
         print(encoded.labels.table())
         encoded_dev = encoder.encode(dev, encoded.labels) if dev else None
-        device = choose_device()
-        dtype = choose_dtype(settings.model, device, training=settings.trainer.max_epochs > 0)
-        print(f"device: {device}, weights in {str(dtype).removeprefix('torch.')}")
-        model = load_model(settings.model, tokenizer, settings.max_tokens, dtype)
-        return cls(settings, encoder, model, encoded, encoded_dev)
+        if settings.model.name_or_path is not None:
+            print(make_plan(settings, config, choose_device()).table())
+        architecture = config.get_text_config().model_type
+        dtype = choose_dtype(settings.model, architecture, training=not keeps_base(settings))
+        num_classes = head.num_outputs(encoded.labels)
+        seed_everything(settings.seed, verbose=False)  # new weights depend on the seed, not on what came before
+        model = load_model(settings.model, tokenizer, settings.max_tokens, dtype, settings.quantization, num_classes)
+        if settings.adapter is not None and settings.trainer.max_epochs:
+            model = add_adapter(model, settings.adapter, num_classes)
+            if settings.adapter.init == "loftq":
+                start_from_quantization_error(model, weights_folder(settings.model))
+        if settings.fit.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        return cls(settings, architecture, head, encoder, model, encoded, encoded_dev)
 
     def learn(self, folder: Path, loggers: list) -> tuple[LabelAnswerer, dict[str, Any]]:
         """Train, choose the checkpoint on the dev rows, save the model; return the answerer and what was measured.
@@ -55,14 +79,17 @@ class Learner:
         With `trainer.max_epochs=0` nothing is trained: the model answers as it came.
         """
         labels, rows, num_epochs = self.train.labels, self.train.prompts, self.settings.trainer.max_epochs
-        save_labels(folder / "labels.json", labels)
+        if is_first():
+            save_labels(folder / "labels.json", labels)
         start = time.monotonic()
         num_trained = self._fit(folder, loggers) if num_epochs else 0
         seconds = time.monotonic() - start
-        save_model(folder / "model", self.model, self.encoder.tokenizer)
-        model = self.model.to(choose_device())
-        return LabelAnswerer(model, self.encoder, labels, self.settings.batch_tokens), {
-            "num_parameters": sum(p.numel() for p in model.parameters()),
+        if is_first():
+            save_trained(folder, self.settings, self.model, self.encoder.tokenizer)
+        model = place(self.model)
+        return LabelAnswerer(model, self.head, self.encoder, labels, self.settings.batch_tokens), {
+            "num_parameters": sum(map(num_weights, model.parameters())),
+            "num_trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "num_train_rows": len(rows),
             "tokens_per_row": sum(len(p.token_ids) for p in rows) / len(rows),
             "num_train_truncated": self.train.counts()["num_truncated"],
@@ -72,16 +99,15 @@ class Learner:
 
     def _fit(self, folder: Path, loggers: list) -> int:
         settings, labels = self.settings, self.train.labels
-        to_batch = partial(collate, tokens=labels)
-        batch_tokens = settings.batch_tokens // len(labels.contexts)  # a prompt is read once per context
-        steps = TrainSteps(self.train.prompts, settings.fit.batch_size, batch_tokens, settings.seed, to_batch)
+        batcher = Batcher(self.head.contexts(labels), settings.batch_tokens, rank(), num_ranks())
+        steps = TrainSteps(self.train.prompts, settings.fit.batch_size, settings.seed, batcher)
         num_steps = len(steps) * settings.trainer.max_epochs
-        module = LabelModule(self.model, labels, settings.fit, num_steps, settings.seed)
-        dev = self.dev.prompts if self.dev else []
-        batches = token_batches([len(row.token_ids) for row in dev], batch_tokens)
-        dev_batches = [to_batch([dev[index] for index in batch]) for batch in batches]
+        module = LabelModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed)
+        dev_batches = batcher.batches(self.dev.prompts) if self.dev else []
         with advice_on_memory(settings.batch_tokens):
-            return fit(module, steps, dev_batches, folder, settings.trainer.model_dump(), loggers)
+            precision = settings.trainer.precision or PRECISION[fast_dtype(self.architecture)]
+            options = settings.trainer.model_dump() | {"precision": precision}
+            return fit(module, steps, dev_batches, folder, options, loggers)
 
 
 def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:

@@ -1,7 +1,6 @@
 """The Lightning module: a causal LM that learns to put its next-token probability on the right label."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +8,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from nexttoken.errors import UserError, first_five
+from nexttoken.models.batches import UNKNOWN, Step
+from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
-from nexttoken.models.readout import Batch, answer_logits, label_scores
+from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
+from nexttoken.models.noise import noisy_embeddings
+from nexttoken.models.optimizers import learning_rate_factor, make_optimizer
+from nexttoken.models.readout import Batch
 from nexttoken.settings import FitSettings
 
 
@@ -18,59 +22,99 @@ class LabelModule(LightningModule):
     """One training step is one optimizer step over a list of micro-batches, whose gradients add up to the exact mean.
 
     The noise of a step (dropout) is seeded by the step's number: a resumed run draws what the uninterrupted one drew.
+    Its state is what is trained: with an adapter, a checkpoint holds the adapter and never the base.
     """
 
-    def __init__(self, model: nn.Module, labels: LabelTokens, settings: FitSettings, num_steps: int, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, head: Head, labels: LabelTokens, settings: FitSettings, num_steps: int, seed: int
+    ) -> None:
         super().__init__()
-        self.model, self.labels, self.settings, self.num_steps, self.seed = model, labels, settings, num_steps, seed
+        self.model, self.head, self.labels = model, head, labels
+        self.settings, self.num_steps, self.seed = settings, num_steps, seed
         self.automatic_optimization = False
+        self.halves_batches = False  # once memory was too short for a batch
+        self.dev_total = torch.zeros(2)  # summed loss and rows of the dev part so far
 
-    def training_step(self, step: list[Batch], _: int) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
-        optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        num_rows = sum(len(batch.ids) for batch in step)
-        total = 0.0
-        for batch in step:
-            loss = self.loss(batch) * (len(batch.ids) / num_rows)
-            if not torch.isfinite(loss):
-                raise self._not_finite(f"the loss is {loss.item()}", [batch])
-            self.manual_backward(loss)
-            total += loss.item()
+    def training_step(self, step: Step, _: int) -> None:
+        total = self._accumulate(step)
+        if total is None:
+            go_on_in_halves()
+            total = self._accumulate(step)
         self._clip(step)
-        optimizer.step()  # type: ignore[union-attr]
+        self.optimizers().step()  # type: ignore[union-attr]
+        schedule = self.lr_schedulers()
         schedule.step()  # type: ignore[union-attr,call-arg]
-        self.log("train_loss", total, batch_size=num_rows)
-        self.log("learning_rate", schedule.get_last_lr()[0], batch_size=num_rows)  # type: ignore[union-attr]
+        total = self.trainer.strategy.reduce(total, reduce_op="sum")
+        self.log("train_loss", total, batch_size=step.num_rows)
+        self.log("learning_rate", schedule.get_last_lr()[0], batch_size=step.num_rows)  # type: ignore[union-attr]
+
+    def _accumulate(self, step: Step) -> Tensor | None:
+        """Add up the step's gradients; return this process's part of the mean loss.
+
+        None when memory was too short: from then on batches go through in halves, and the step starts again.
+        """
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        self.optimizers().zero_grad()  # type: ignore[union-attr]
+        batches = [half for batch in step.batches for half in batch.halves] if self.halves_batches else step.batches
+        total = torch.zeros((), device=self.device)
+        try:
+            for batch in batches:
+                with noisy_embeddings(self.model, batch, self.settings.neftune_alpha):
+                    loss = self.loss(batch) / step.num_rows
+                if not torch.isfinite(loss):
+                    raise self._not_finite(f"the loss is {loss.item()}", [batch])
+                self.manual_backward(loss * self.trainer.world_size)  # averaged over the processes, we want the sum
+                total += loss.detach()
+        except Exception as error:
+            if self.halves_batches or self.trainer.world_size > 1 or not is_out_of_memory(error):
+                raise
+            self.halves_batches = True
+            return None
+        return total
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy of the batch's labels, over the labels' softmax or over the whole vocabulary."""
+        """Cross-entropy summed over the rows whose label is known; before that, epochs of the texts' own tokens."""
         if self.current_epoch < self.settings.text_epochs:
             return text_loss(self.model, batch)
-        whole = self.settings.loss == "vocabulary"
-        scores = label_scores(answer_logits(self.model, batch), self.labels, whole_vocabulary=whole)
-        if whole:
-            return -scores.gather(1, batch.labels[:, None]).mean()
-        return nn.functional.cross_entropy(scores, batch.labels)
+        return self.head.loss(self.model, batch, self.labels)
+
+    def on_validation_epoch_start(self) -> None:
+        self.dev_total = torch.zeros(2, device=self.device)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        scores = label_scores(answer_logits(self.model, batch), self.labels)
-        loss = nn.functional.cross_entropy(scores, batch.labels)
+        scores = self.head.scores(self.model, batch, self.labels)
+        loss = nn.functional.cross_entropy(scores, batch.labels, ignore_index=UNKNOWN, reduction="sum")
         if not torch.isfinite(loss):
             raise self._not_finite(f"the dev loss is {loss.item()}", [batch])
-        self.log("dev_log_loss", loss, batch_size=len(batch.ids), on_epoch=True)
+        self.dev_total += torch.stack([loss.detach(), (batch.labels != UNKNOWN).sum()])
+
+    def on_validation_epoch_end(self) -> None:
+        loss, num_rows = self.trainer.strategy.reduce(self.dev_total, reduce_op="sum")
+        self.log("dev_log_loss", loss / num_rows)
 
     def configure_optimizers(self) -> Any:
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": self.settings.weight_decay},
-            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.98))
+        optimizer = make_optimizer(self.settings, [p for p in self.parameters() if p.requires_grad])
         factor = learning_rate_factor(self.settings, self.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
-    def _clip(self, step: list[Batch]) -> None:
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        return {name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> None:  # type: ignore[override]
+        """Put trained weights back, each of them. Raises UserError for any that is missing or foreign."""
+        own = self.state_dict()
+        wrong = [name for name in {*own, *state} if name not in own or name not in state]
+        wrong += [name for name in own if name in state and own[name].shape != state[name].shape]
+        if wrong:
+            raise UserError(
+                f"the checkpoint does not fit this model ({first_five(sorted(wrong))}); overwrite=true trains this fold"
+                " again"
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state[name])
+
+    def _clip(self, step: Step) -> None:
         """Clip the gradient's norm; a norm that is not finite stops the run before it reaches the weights.
 
         Under fp16 the gradients are scaled, so the limit is scaled with them, and the scaler deals with overflow.
@@ -79,30 +123,17 @@ class LabelModule(LightningModule):
         scale = scaler.get_scale() if scaler is not None else 1.0
         norm = nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_grad_norm * scale)
         if scaler is None and not torch.isfinite(norm):
-            raise self._not_finite(f"the gradient's norm is {norm.item()}", step)
+            raise self._not_finite(f"the gradient's norm is {norm.item()}", step.batches)
 
-    def _not_finite(self, what: str, step: list[Batch]) -> UserError:
-        ids = first_five(dict.fromkeys(row_id for batch in step for row_id in batch.ids))
+    def _not_finite(self, what: str, batches: list[Batch]) -> UserError:
+        ids = first_five(dict.fromkeys(row_id for batch in batches for row_id in batch.ids))
         advice = "the last checkpoint is kept; try a lower fit.learning_rate with another name=... or overwrite=true"
         return UserError(f"{what} at step {self.global_step}, ids {ids}; {advice}")
 
 
 def text_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean next-token cross-entropy over all tokens of the rows: the model learns the language before the labels."""
+    """Mean next-token cross-entropy over all tokens, times the rows that count: the language before the labels."""
     logits = model(input_ids=batch.token_ids, use_cache=False).logits[:, :-1].float()  # (R, T-1, V)
     targets = batch.token_ids[:, 1:].clone()
     targets[torch.arange(1, batch.token_ids.shape[1], device=targets.device) >= batch.lengths[:, None]] = -100
-    return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-
-
-def learning_rate_factor(settings: FitSettings, num_steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then linear or cosine decay to zero (or none), as a factor of the learning rate."""
-    warmup = max(1, round(settings.warmup_fraction * num_steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        done = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
-        return {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[settings.decay]
-
-    return factor
+    return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) * (batch.labels != UNKNOWN).sum()

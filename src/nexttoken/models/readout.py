@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nexttoken.errors import UserError
-from nexttoken.models.labels import LabelTokens
+from nexttoken.models.labels import Contexts, LabelTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,28 @@ class Batch:
         moved = (t.to(device, non_blocking=True) for t in (self.token_ids, self.positions, self.labels, self.lengths))
         return Batch(self.ids, *moved)
 
+    @property
+    def halves(self) -> list["Batch"]:
+        """The same rows in two batches, each padded to its own longest row; a batch of one row stays whole."""
+        if len(self.ids) == 1:
+            return [self]
+        middle, num_contexts = len(self.ids) // 2, len(self.token_ids) // len(self.ids)
+        return [self._rows(slice(None, middle), num_contexts), self._rows(slice(middle, None), num_contexts)]
 
-def collate(prompts: Sequence, tokens: LabelTokens) -> Batch:
+    def _rows(self, part: slice, num_contexts: int) -> "Batch":
+        read = slice(*(None if at is None else at * num_contexts for at in (part.start, part.stop)))
+        lengths = self.lengths[read]
+        token_ids = self.token_ids[read, : int(lengths.max())]
+        return Batch(self.ids[part], token_ids, self.positions[read], self.labels[part], lengths)
+
+
+def num_read(contexts: Contexts, prompt_tokens: int) -> int:
+    """Tokens that go through the model to read every label after a prompt of that many."""
+    return len(contexts) * (prompt_tokens + max(map(len, contexts)))
+
+
+def collate(prompts: Sequence, contexts: Contexts) -> Batch:
     """Pad prompts on the right. Causal attention never looks right, so padding needs no mask and changes nothing."""
-    contexts = tokens.contexts
     rows = [torch.tensor([*p.token_ids.tolist(), *context]) for p in prompts for context in contexts]
     starts = torch.tensor([len(p.token_ids) - 1 for p in prompts for _ in contexts])
     lengths = torch.tensor([len(row) for row in rows])
@@ -53,14 +71,18 @@ def reading_at(model: nn.Module, positions: Tensor):
     """
 
     def gather(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        hidden = inputs[0]  # (R, T, H)
-        return (hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])),)
+        return (gather_positions(inputs[0], positions),)
 
     handle = model.get_output_embeddings().register_forward_pre_hook(gather)  # type: ignore[operator]
     try:
         yield
     finally:
         handle.remove()
+
+
+def gather_positions(hidden: Tensor, positions: Tensor) -> Tensor:
+    """The hidden states (R, T, H) at `positions` (R, J): (R, J, H)."""
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
 def answer_logits(model: nn.Module, batch: Batch) -> Tensor:

@@ -1,0 +1,101 @@
+"""Settings that are right one by one and cannot work together: refused before anything is read or loaded."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nexttoken.errors import UserError
+
+if TYPE_CHECKING:
+    from nexttoken.settings import Settings
+
+STRATEGIES = ("auto", "ddp", "fsdp", "deepspeed_stage_2")
+
+
+def refuse_impossible(settings: "Settings") -> None:
+    """Raise UserError with the fix for the first combination that cannot work."""
+    for applies, message in IMPOSSIBLE:
+        if applies(settings):
+            raise UserError(message)
+
+
+def _trains(s: "Settings") -> bool:
+    return s.trainer.max_epochs > 0
+
+
+def _is_classification(s: "Settings") -> bool:
+    return str(s.head.get("_target_", "")).endswith(".Classification")
+
+
+def _is_sharded(s: "Settings") -> bool:
+    return s.trainer.strategy.startswith(("fsdp", "deepspeed"))
+
+
+IMPOSSIBLE: list[tuple[Callable[["Settings"], bool], str]] = [
+    (
+        lambda s: s.adapter is not None and s.model.name_or_path is None,
+        "adapter=lora needs a pretrained base, and model=scratch has random weights; give model=... or"
+        " model.name_or_path=<hub name or folder>",
+    ),
+    (
+        lambda s: s.quantization is not None and s.model.name_or_path is None,
+        "quantization needs a pretrained model, and model=scratch is built in float32; give model=... or"
+        " model.name_or_path=<hub name or folder>",
+    ),
+    (
+        lambda s: s.quantization is not None and s.adapter is None and _trains(s),
+        "quantised weights cannot be trained; add adapter=lora (QLoRA), or trainer.max_epochs=0 to ask them as is",
+    ),
+    (
+        lambda s: (
+            s.adapter is not None and s.adapter.init == "loftq" and (not s.quantization or s.quantization.bits != 4)
+        ),
+        "adapter.init=loftq starts from what 4-bit quantisation took away; add quantization=nf4 or use another init",
+    ),
+    (
+        lambda s: s.adapter is not None and s.adapter.init == "orthogonal" and s.quantization is not None,
+        "adapter.init=orthogonal takes its dtype from the weights, which quantised ones cannot give; use default,"
+        " gaussian or loftq",
+    ),
+    (
+        lambda s: s.adapter is not None and s.adapter.dora and s.quantization is not None and s.quantization.bits == 8,
+        "adapter.dora=true fails on 8-bit weights (peft 0.21, bitsandbytes 0.50); use quantization=nf4 or dora=false",
+    ),
+    (
+        lambda s: _is_classification(s) and s.fit.text_epochs > 0,
+        "head=classification has no output for words, so fit.text_epochs cannot be learnt; use fit.text_epochs=0",
+    ),
+    (
+        lambda s: _is_classification(s) and not _trains(s),
+        "head=classification is a new layer with random weights; it cannot answer with trainer.max_epochs=0",
+    ),
+    (
+        lambda s: "stage_3" in s.trainer.strategy,
+        "trainer.strategy=deepspeed_stage_3 cannot shard 4-bit weights and is not supported; use"
+        " deepspeed_stage_2, fsdp or ddp",
+    ),
+    (
+        lambda s: s.trainer.strategy not in STRATEGIES,
+        f"trainer.strategy has to be one of {', '.join(STRATEGIES)}: one process a device, started by this program",
+    ),
+    (
+        lambda s: _is_sharded(s) and s.trainer.accelerator == "cpu",
+        "trainer.strategy=fsdp and deepspeed_stage_2 shard over GPUs; on CPUs use ddp",
+    ),
+    (
+        lambda s: s.trainer.strategy == "fsdp" and s.quantization is not None and s.quantization.bits == 8,
+        "trainer.strategy=fsdp cannot shard 8-bit weights; use quantization=nf4 or trainer.strategy=ddp",
+    ),
+    (
+        lambda s: (
+            s.trainer.strategy == "fsdp"
+            and s.quantization is not None
+            and (s.model.dtype == "auto" or s.quantization.storage != s.model.dtype)
+        ),
+        "trainer.strategy=fsdp shards 4-bit weights only when they are stored in the dtype of the others; set"
+        " model.dtype=bfloat16 quantization.storage=bfloat16 (float16 for both on a T4)",
+    ),
+    (
+        lambda s: s.trainer.strategy == "fsdp" and s.fit.optimizer != "adamw",
+        "trainer.strategy=fsdp shards the optimizer's states itself; use fit.optimizer=adamw",
+    ),
+]

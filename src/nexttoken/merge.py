@@ -1,0 +1,113 @@
+"""Merges a fold's adapter into its base, for tools that take whole models only: python -m nexttoken.merge key=value ...
+
+python -m nexttoken.merge run=output/lmsys/<name> fold=0 out=models/merged
+    rows=64         held-out rows that are asked before and after; the difference of their probabilities is printed
+    dtype=float32   of the merged weights: float32, bfloat16 or float16
+    base=...        where the base model lies on this machine, as for predict.py
+    input_dir=...   where the run's data lies on this machine
+
+A quantised base is dequantised first: a sum rounded to 4 bit again would lose most of what was learnt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nexttoken.arguments import key_values, run
+from nexttoken.errors import UserError
+
+if TYPE_CHECKING:
+    from nexttoken.loaded import LoadedRun
+    from nexttoken.runs import FoldFolder
+    from nexttoken.types import Example
+
+DEFAULTS = {"run": "", "fold": "0", "out": "", "rows": "64", "dtype": "float32", "base": "", "input_dir": ""}
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The run and fold to merge, the folder to write, and how many held-out rows are compared."""
+
+    run: Path
+    fold: int
+    out: Path
+    num_rows: int
+    dtype: str
+    base: str | None
+    input_dir: str | None
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> "Arguments":
+        """Raises UserError for what is missing, for a value of another kind, and for an `out` that exists."""
+        values = key_values(arguments, DEFAULTS)
+        for key, example in (("run", "output/<task>/<name>"), ("out", "models/<name>")):
+            if not values[key]:
+                raise UserError(f"{key}= is missing; write {key}={example}")
+        for key in ("fold", "rows"):
+            if not values[key].isdecimal() or values["rows"] == "0":
+                raise UserError(f"{key}={values[key]!r} is not accepted: expected a whole number")
+        if values["dtype"] not in DTYPES:
+            raise UserError(f"dtype={values['dtype']!r} is not accepted: expected one of {', '.join(DTYPES)}")
+        out = Path(values["out"]).expanduser()
+        if out.exists():
+            raise UserError(f"{out} exists already; choose another out=... or remove it")
+        numbers = int(values["fold"]), out, int(values["rows"])
+        return cls(Path(values["run"]), *numbers, values["dtype"], values["base"] or None, values["input_dir"] or None)
+
+
+def main(arguments: Sequence[str]) -> None:
+    given = Arguments.parse(arguments)
+    from nexttoken.loaded import LoadedRun
+    from nexttoken.parts import make
+    from nexttoken.runs import RunFolder
+
+    loaded = LoadedRun.load(RunFolder(given.run), given.input_dir, base=given.base)
+    fold = choose_fold(loaded, given.fold)
+    examples = held_out(loaded, fold, given.num_rows)
+    given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    from nexttoken.models.merge import Merge
+
+    parts, settings = loaded.parts, loaded.parts.settings
+    head = make(settings.head, "head")
+    merge = Merge(fold.path, settings, parts.prompt, head, parts.inference, loaded.batch_tokens, given.dtype)
+    for name, value in merge.save(given.out, examples).as_dict().items():
+        print(f"{name}: {value}")
+    print(f"wrote {given.out}; use it by model.name_or_path={given.out}")
+
+
+def choose_fold(loaded: "LoadedRun", number: int) -> "FoldFolder":
+    """The finished fold of that number. Raises UserError when there is none, or when it left no adapter."""
+    if number not in loaded.numbers:
+        finished = ", ".join(map(str, loaded.numbers))
+        raise UserError(f"{loaded.folder.fold(number).path} is not finished; finished folds are {finished}")
+    fold, settings = loaded.folder.fold(number), loaded.parts.settings
+    if settings.trainer.max_epochs == 0:
+        raise UserError(f"{fold.path} was not trained (trainer.max_epochs=0), so there is nothing to merge")
+    if settings.adapter is None:
+        raise UserError(f"{fold.path} has no adapter; its weights are whole already, in {fold.path / 'model'}")
+    return fold
+
+
+def held_out(loaded: "LoadedRun", fold: "FoldFolder", num_rows: int) -> "list[Example]":
+    """The first of the rows that the fold was scored on, those of its oof.csv.
+
+    Raises UserError when the data does not hold them any more.
+    """
+    import pandas as pd
+
+    from nexttoken.pipeline import read
+
+    ids = pd.read_csv(fold.path / "oof.csv", dtype={"id": str}, usecols=["id"], nrows=num_rows, na_filter=False)["id"]
+    by_id = {example.id: example for example in read(loaded.parts, "train")}
+    if missing := [row for row in ids if row not in by_id]:
+        where = loaded.parts.settings.input_dir
+        raise UserError(
+            f"{where} has no row {missing[0]!r} of {fold.path / 'oof.csv'}; give the run's data: input_dir=..."
+        )
+    return [by_id[row] for row in ids]
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

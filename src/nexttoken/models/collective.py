@@ -1,0 +1,47 @@
+"""What the processes of one run do together: wait, and put their rows back in one list."""
+
+from typing import Any
+
+import torch
+from torch import distributed
+
+from nexttoken.errors import UserError, first_five
+from nexttoken.ranks import num_ranks, rank
+
+
+def join() -> None:
+    """Meet the other processes, once; nothing for a run of one process."""
+    if num_ranks() == 1 or distributed.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank() % torch.cuda.device_count())
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", rank=rank(), world_size=num_ranks())
+
+
+def wait() -> None:
+    """Return when every process is here."""
+    if num_ranks() > 1:
+        join()
+        distributed.barrier()
+
+
+def own_share(num_rows: int) -> list[int]:
+    """The row indices that this process answers."""
+    return list(range(rank(), num_rows, num_ranks()))
+
+
+def gather_rows(rows: dict[int, Any], num_rows: int) -> list[Any]:
+    """All processes' rows in the order of their indices, in every process.
+
+    Raises UserError when a row is missing or answered twice: a table with holes must never be written.
+    """
+    parts: list[Any] = [rows]
+    if num_ranks() > 1:
+        parts = [None] * num_ranks()
+        distributed.all_gather_object(parts, rows)
+    indices = sorted(index for part in parts for index in part)
+    if indices != list(range(num_rows)):
+        missing = sorted({*range(num_rows)} - {*indices})
+        raise UserError(f"{len(indices)} answers came back for {num_rows} rows (missing: {first_five(missing)})")
+    together = {index: row for part in parts for index, row in part.items()}
+    return [together[index] for index in range(num_rows)]

@@ -1,0 +1,65 @@
+"""Three ways to get class probabilities out of a transformer: the head question's contestants, on one spine."""
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from nexttoken.models.batches import UNKNOWN
+from nexttoken.models.labels import Contexts, LabelTokens
+from nexttoken.models.readout import Batch, answer_logits, gather_positions, label_scores
+
+
+class Head(Protocol):
+    """What is asked of the model. Heads hold no weights: those are the model's."""
+
+    def num_outputs(self, labels: LabelTokens) -> int | None:
+        """Outputs of a classification layer of its own; None for the language model's head."""
+
+    def contexts(self, labels: LabelTokens) -> Contexts:
+        """The token strings to append to each prompt, one row through the model each."""
+
+    def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
+        """(N, K) float32, whose softmax over K are the class probabilities."""
+
+    def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
+        """Cross-entropy summed over the batch's rows; rows with an unknown label add zero."""
+
+
+class LabelSoftmax:
+    """Softmax over the label tokens alone: the rest of the vocabulary plays no part, in training or prediction."""
+
+    def num_outputs(self, labels: LabelTokens) -> int | None:
+        return None
+
+    def contexts(self, labels: LabelTokens) -> Contexts:
+        return labels.contexts
+
+    def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
+        return label_scores(answer_logits(model, batch), labels)
+
+    def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
+        scores = self.scores(model, batch, labels)
+        return nn.functional.cross_entropy(scores, batch.labels, ignore_index=UNKNOWN, reduction="sum")
+
+
+class WholeVocabulary(LabelSoftmax):
+    """Trained as language models are, with the softmax over all tokens; read through the labels like LabelSoftmax."""
+
+    def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
+        log_probs = label_scores(answer_logits(model, batch), labels, whole_vocabulary=True)
+        return nn.functional.nll_loss(log_probs, batch.labels, ignore_index=UNKNOWN, reduction="sum")
+
+
+class Classification(LabelSoftmax):
+    """A new linear layer on the prompt's last hidden state, as AutoModelForSequenceClassification reads it."""
+
+    def num_outputs(self, labels: LabelTokens) -> int | None:
+        return len(labels.labels)
+
+    def contexts(self, labels: LabelTokens) -> Contexts:
+        return ((),)  # the prompt as it is: how a label is spelt does not matter
+
+    def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
+        plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator] # inside peft's wrapper
+        hidden = plain.base_model(input_ids=batch.token_ids, use_cache=False).last_hidden_state  # (N, T, H)
+        return plain.score(gather_positions(hidden, batch.positions))[:, 0].float()

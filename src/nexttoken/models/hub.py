@@ -1,0 +1,143 @@
+"""The hub and folders that hold models: one probe of the network, and every failure as one line with the fix."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from nexttoken.errors import UserError
+from nexttoken.settings import ModelSettings
+
+T = TypeVar("T")
+
+HUB_SECONDS = 5.0  # how long the hub may take to answer at all
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def locate(name_or_path: str) -> str:
+    """A folder that exists, else a hub name; something that looks like a path but is none is refused here."""
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return str(path)
+    if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
+        raise UserError(
+            f"model.name_or_path={name_or_path!r} is not a folder; give a folder with config.json or a hub name"
+        )
+    _go_offline_without_network()
+    return name_or_path
+
+
+def _go_offline_without_network() -> None:
+    """Ask the hub once: without an answer huggingface_hub would retry for minutes, even for what is in its cache."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception as error:  # no network, no name service, no answer, a wrong proxy: all the same to us
+        constants.HF_HUB_OFFLINE = True
+        reason = _one_line(f"{type(error).__name__}: {error}")
+        print(f"{constants.ENDPOINT} does not answer ({reason}): only its cache is used", file=sys.stderr)
+
+
+def from_hub(load: Callable[[], T], settings: ModelSettings) -> T:
+    """Run a from_pretrained call, with the hub's download bars; each way it can fail becomes one line with the fix."""
+    _show_downloads()
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # transformers has a bot send the author a conversion
+    try:
+        return load()
+    except Exception as error:
+        for cause in _causes(error):
+            if fix := _content_fix(cause) or _hub_fix(cause, settings):
+                break
+        else:
+            cause, fix = error, _default_fix(error, settings)
+    name, reason = settings.name_or_path, getattr(cause, "server_message", None) or str(cause)
+    raise UserError(f"model {name!r} could not be loaded: {fix} ({_one_line(reason)})")
+
+
+def _show_downloads() -> None:
+    """Let a terminal see bytes and time left; transformers silences these bars together with its own."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import enable_progress_bars
+
+    if not constants.HF_HUB_DISABLE_PROGRESS_BARS:
+        enable_progress_bars("huggingface_hub")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on: transformers wraps the hub's errors in its own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _content_fix(cause: BaseException) -> str | None:
+    """What to do about files that would run code; transformers and torch raise no types of their own for these."""
+    text = str(cause)
+    if "trust_remote_code" in text or "custom code" in text:
+        return "it ships its own code, which is not executed; if you trust it, set model.trust_remote_code=true"
+    if "weights_only" in text or "Weights only" in text:
+        return "its weights are a pickle that wants to run code, which is refused; use safetensors weights"
+    return None
+
+
+def _hub_fix(cause: BaseException, settings: ModelSettings) -> str | None:
+    """What to do about the hub's answer, its silence, or a disk that does not take it; None for another error."""
+    from huggingface_hub import constants, errors, get_token
+    from huggingface_hub.utils import httpx
+
+    if _is_folder(settings):
+        return None
+    hub, page = constants.ENDPOINT, f"{constants.ENDPOINT}/{settings.name_or_path}"
+    match cause:
+        case errors.GatedRepoError() if get_token():
+            return f"it is gated and your token's account needs access: accept its licence at {page}, check HF_TOKEN"
+        case errors.GatedRepoError():
+            return f"it is gated: accept its licence at {page} and set HF_TOKEN to a token of {hub}/settings/tokens"
+        case errors.RepositoryNotFoundError() | errors.HFValidationError():
+            return f"check the name: there is no {page}, or it is private and HF_TOKEN must be set"
+        case errors.HfHubHTTPError() if cause.response.status_code == 401 and get_token():
+            return f"your token is not valid: set HF_TOKEN to one of {hub}/settings/tokens"
+        case errors.HfHubHTTPError() if cause.response.status_code == 401:
+            return f"check the name: there is no {page}, or it is private and HF_TOKEN must be set"
+        case errors.RevisionNotFoundError():
+            return f"model.revision={settings.revision!r} does not exist: give a branch, tag or commit of {page}"
+        case errors.FileMetadataError():
+            return f"what answers at {hub} is not a hub: check HF_ENDPOINT, the proxy, and the network's login page"
+        case errors.HfHubHTTPError() if cause.response.status_code == 403:
+            return f"{hub} forbids it: look at {page}, and check what the token in HF_TOKEN may read"
+        case errors.HfHubHTTPError() if cause.response.status_code != 404:
+            return f"{hub} answers {cause.response.status_code}: run the same command again later"
+        case httpx.TransportError():
+            return f"the connection to {hub} broke: run the same command again, complete files are kept"
+        case OSError(errno=number) if number in STORAGE_ERRORS:
+            return f"{constants.HF_HUB_CACHE} does not take it: make room there, or set HF_HOME to another disk"
+    return None
+
+
+def _default_fix(error: Exception, settings: ModelSettings) -> str:
+    """What to do when nothing names the cause: the files are incomplete, or no language model."""
+    from huggingface_hub import constants
+
+    if _is_folder(settings):
+        return "give a folder that holds it complete, or a hub name"
+    if constants.HF_HUB_OFFLINE and isinstance(error, OSError):
+        return (
+            f"give a folder that holds it, or let it be downloaded: {constants.HF_HUB_CACHE} has it not or not all of"
+            f" it, and {constants.ENDPOINT} does not answer or HF_HUB_OFFLINE is set"
+        )
+    files = f"{constants.ENDPOINT}/{settings.name_or_path}/tree/{settings.revision or 'main'}"
+    return f"see whether {files} holds a complete causal language model"
+
+
+def _is_folder(settings: ModelSettings) -> bool:
+    return Path(settings.name_or_path or "").expanduser().is_dir()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]

@@ -1,0 +1,116 @@
+"""The memory plan: what a run will need, part by part, before any weight is loaded."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nexttoken.models.advice import advise
+from nexttoken.models.dry_run import Skeleton, Step, step_bytes
+from nexttoken.models.load import choose_dtype, load_config
+from nexttoken.models.memory import free_memory
+from nexttoken.models.plan_table import MemoryPlan, Part, in_units
+from nexttoken.models.scratch import llama_config
+from nexttoken.models.sizes import dequantised_bytes, optimizer_bytes, stored, weight_bytes
+from nexttoken.settings import Settings
+
+
+def make_plan(settings: Settings, config: Any, device: torch.device) -> MemoryPlan:
+    """Plan a run from the architecture alone; where it does not fit, with the settings that would.
+
+    Raises UserError for settings that no run accepts, such as target modules that the model does not have.
+    """
+    known: dict[str, int] = {}
+    with _aside():
+        plan = plan_parts(settings, config, device, known)
+        if plan.fits or not plan.is_complete:
+            return plan
+        advice = advise(settings, lambda changed: plan_parts(changed, config, device, known))
+        return replace(plan, advice=advice.changes, least=advice.needed)
+
+
+def plan_parts(settings: Settings, config: Any, device: torch.device, known: dict[str, int]) -> MemoryPlan:
+    """The plan without advice; `known` remembers the steps that were run for it."""
+    training, adapter = settings.trainer.max_epochs > 0, settings.adapter
+    dtype = choose_dtype(settings.model, config.get_text_config().model_type, training and adapter is None)
+    base = Skeleton(settings, config, dtype).build(adapted=False)
+    num_parameters = sum(parameter.numel() for parameter in base.parameters())
+    parts = [Part("weights", weight_bytes(base, settings.quantization), describe_weights(settings, dtype))]
+    trained = [p for p in base.parameters() if p.requires_grad] if training and not adapter else []
+    if adapter:
+        adapted = Skeleton(settings, config, dtype).build()
+        new = [p for p in adapted.parameters() if p.requires_grad]
+        parts.append(Part("adapter", stored(new), f"LoRA of rank {adapter.r}"))
+        num_parameters += sum(parameter.numel() for parameter in new)
+        trained = new if training else []
+    if training:
+        parts += [Part("gradients", stored(trained)), plan_optimizer(settings, trained, device)]
+    shape = batch_shape(settings, config)
+    parts.append(plan_step(Skeleton(settings, config, compute_dtype(settings, dtype)), shape, device, known))
+    num_trained = sum(parameter.numel() for parameter in trained)
+    return MemoryPlan(str(device), free_memory(device), num_parameters, num_trained, shape, tuple(parts))
+
+
+def load_architecture(settings: Settings) -> Any:
+    """The transformers config of the model that the settings name; for a model from scratch, the one it will have."""
+    if settings.model.name_or_path is not None:
+        return load_config(settings.model)
+    scratch = settings.model.scratch
+    return llama_config(scratch, scratch.vocab_size, settings.max_tokens)  # fewer tokens where the texts are few
+
+
+def batch_shape(settings: Settings, config: Any) -> tuple[int, int]:
+    """Rows and tokens of a batch full of the longest prompts, which are the first to go through the model."""
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_tokens
+    tokens = min(settings.max_tokens, context)
+    return max(settings.batch_tokens // tokens, 1), tokens
+
+
+def compute_dtype(settings: Settings, dtype: torch.dtype) -> torch.dtype:
+    named = settings.quantization.compute_dtype if settings.quantization else "auto"
+    return dtype if named == "auto" else getattr(torch, named)
+
+
+def describe_weights(settings: Settings, dtype: torch.dtype) -> str:
+    name = str(dtype).removeprefix("torch.")
+    if settings.quantization is None:
+        return name
+    return f"linear layers in {settings.quantization.bits} bit, the rest in {name}"
+
+
+def plan_optimizer(settings: Settings, trained: list[Tensor], device: torch.device) -> Part:
+    size, kind = optimizer_bytes(settings.fit.optimizer, trained), settings.fit.optimizer
+    if kind.startswith("paged") and device.type == "cuda":
+        return Part("optimizer", 0, f"{kind}: {in_units(size)}, moved to the CPU's memory when the GPU is full")
+    return Part("optimizer", size, kind)
+
+
+def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, known: dict[str, int]) -> Part:
+    """What a batch takes while it goes through the model (and back), and the unpacked layer of quantised weights."""
+    settings = skeleton.settings
+    training, on_gpu = settings.trainer.max_epochs > 0, device.type == "cuda"
+    precision = settings.trainer.precision or ("bf16-mixed" if on_gpu else "32-true")
+    step = Step(*shape, training, mixed=training and precision.endswith("mixed"), on_gpu=on_gpu)
+    key = str((step, skeleton.dtype, settings.adapter, settings.fit.gradient_checkpointing))
+    try:
+        if key not in known:
+            known[key] = step_bytes(skeleton, step)
+    except Exception as error:  # a model's own code can do anything to tensors without content
+        return Part("activations", None, f"unknown: {' '.join(str(error).split())[:100]}")
+    size = known[key]
+    if settings.quantization:
+        size += dequantised_bytes(skeleton.build(num_layers=1, adapted=False), skeleton.dtype.itemsize)
+    note = "with gradient checkpointing" if training and settings.fit.gradient_checkpointing else ""
+    return Part("activations", size, note)
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Building models here must neither draw from the run's random numbers nor warn of what never runs."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,59 @@
+"""Bytes of what stays in memory for a whole run: weights, adapter, gradients, optimizer states."""
+
+from collections.abc import Iterable, Iterator
+from math import ceil
+from typing import Any
+
+from torch import Tensor, nn
+
+from nexttoken.settings import QuantizationSettings
+
+BLOCK = 64  # weights that share a scale in 4 bit, as bitsandbytes has it by default
+SCALE_BLOCK = 256  # scales that share a scale of theirs (double quantisation), and optimizer states that share one
+TABLE = 4 * 16  # the sixteen values that four bits can mean
+SCALE_TABLE = 4 * 256 + 4  # those of a quantised scale, and their mean
+SMALL = 4096  # tensors below keep 32-bit states in the 8-bit optimizers
+
+
+def stored(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def weight_bytes(model: Any, quantization: QuantizationSettings | None) -> int:
+    """A model's weights; with `quantization`, its linear layers as bitsandbytes stores them."""
+    total = stored(model.parameters())
+    if quantization is None:
+        return total
+    weights = [layer.weight for layer in quantised_layers(model)]
+    return total - stored(weights) + sum(_quantised(weight, quantization) for weight in weights)
+
+
+def quantised_layers(model: Any) -> Iterator[nn.Linear]:
+    """All linear layers but the output: transformers leaves a head, and a classification layer, as they are."""
+    head = model.get_output_embeddings() or getattr(model, "score", None)
+    return (module for module in model.modules() if isinstance(module, nn.Linear) and module is not head)
+
+
+def _quantised(weight: Tensor, quantization: QuantizationSettings) -> int:
+    """Dettmers et al.: LLM.int8 (2022) has one float32 scale a row; QLoRA (2023) one a block, in 8 bit if `double`."""
+    if quantization.bits == 8:
+        return weight.numel() + 4 * weight.shape[0]
+    num_scales = ceil(weight.numel() / BLOCK)
+    scales = num_scales + 4 * ceil(num_scales / SCALE_BLOCK) + SCALE_TABLE if quantization.double else 4 * num_scales
+    return ceil(weight.numel() / 2) + TABLE + scales
+
+
+def dequantised_bytes(model: Any, itemsize: int) -> int:
+    """The largest quantised layer, unpacked for its product: one at a time."""
+    return max((layer.weight.numel() for layer in quantised_layers(model)), default=0) * itemsize
+
+
+def optimizer_bytes(kind: str, parameters: Iterable[Tensor]) -> int:
+    """AdamW's two states of each trained number: float32, or 8 bit with a float32 scale a block (Dettmers 2021)."""
+    return sum(_states(kind, parameter.numel()) for parameter in parameters)
+
+
+def _states(kind: str, numel: int) -> int:
+    if kind.endswith("8bit") and numel >= SMALL:
+        return 2 * (numel + 4 * ceil(numel / SCALE_BLOCK))
+    return 8 * numel

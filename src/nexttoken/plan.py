@@ -1,0 +1,29 @@
+"""Prints what a run would need in memory, against what is free, before any weight is downloaded or loaded."""
+
+from collections.abc import Sequence
+
+from nexttoken.arguments import run
+
+USAGE = """
+What a run needs in memory, and what would fit:  python -m nexttoken.plan [key=value ...]
+
+The arguments are those of train.py. A hub model's configuration is read; its weights are not.
+    python -m nexttoken.plan model=llama3_8b adapter=lora quantization=nf4
+    python -m nexttoken.plan model=llama3_8b adapter=lora batch_tokens=16384 fit.gradient_checkpointing=true
+"""
+
+
+def plan(arguments: Sequence[str]) -> None:
+    from nexttoken.compose import compose
+    from nexttoken.parts import plain
+    from nexttoken.settings import Settings, check_settings
+
+    settings = check_settings(Settings, plain(compose("train", arguments)))
+    from nexttoken.models.load import choose_device
+    from nexttoken.models.plan import load_architecture, make_plan
+
+    print(make_plan(settings, load_architecture(settings), choose_device()).table())
+
+
+if __name__ == "__main__":
+    run(plan, USAGE)

@@ -1,0 +1,76 @@
+"""How sure a difference between variants is, when both the rows that were scored and the seeds are a sample.
+
+A score is a mean over a table of seeds x rows. Groups of rows and seeds are resampled independently of each other, the
+same draw for every variant, so what is hard for all variants alike cancels in their differences: the pigeonhole
+bootstrap (Owen 2007, Annals of Applied Statistics 1:386-411), which estimates the variance of such a mean or a little
+more; no bootstrap of crossed factors is exact (McCullagh 2000, Bernoulli 6:285-301).
+
+What it does not know. Three seeds resample poorly: n drawn from n have (n - 1) / n of the variance and no tails, so the
+seeds' side of the interval is too narrow. In simulations of the mean of 3 seeds x 400 rows, 95 % intervals held the
+truth in 97 % of 600 cases without any effect of the seed, in 92 % where seeds and rows had the same standard error, and
+in 85 % where the seeds had twice that of the rows: read the spread over seeds beside the interval. Which rows were
+trained on is not resampled either: folds share most of their training rows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+NUM_RESAMPLES = 10_000
+SEED = 0
+DRAWS_AT_ONCE = 2_000_000  # groups drawn in one piece: bounds the memory to some 50 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Ends of a confidence interval."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+def resampled_means(
+    values: np.ndarray, groups: np.ndarray, num_resamples: int = NUM_RESAMPLES, seed: int = SEED
+) -> np.ndarray:
+    """Mean of each variant in each resample, (num_resamples, V), from `values` (V, S, N) and each row's group (N,).
+
+    Every resample draws as many groups as there are, all rows of a group together, and as many seeds as there are; it
+    is the same draw for all variants, and the same again for the same `seed`.
+    """
+    num_variants, num_seeds, _ = values.shape
+    places, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    sums = np.zeros((len(sizes), num_variants, num_seeds))
+    np.add.at(sums, places, np.moveaxis(values, -1, 0))
+    rng = np.random.default_rng(seed)
+    seed_shares = np.concatenate(list(_counts(rng, num_seeds, num_resamples))) / num_seeds
+    means = [
+        (counts @ sums.reshape(len(sizes), -1)) / (counts @ sizes)[:, None]
+        for counts in _counts(rng, len(sizes), num_resamples)
+    ]
+    by_seed = np.concatenate(means).reshape(num_resamples, num_variants, num_seeds)
+    return np.einsum("rvs,rs->rv", by_seed, seed_shares)
+
+
+def percentile_interval(draws: np.ndarray, level: float = 0.95) -> Interval:
+    """The middle `level` of the resampled values (R,) (Efron's percentile interval)."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def two_sided_p(draws: np.ndarray) -> float:
+    """Twice the share of resampled differences (R,) on the rarer side of zero; at least 2 / (R + 1), at most 1."""
+    rarer = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (len(draws) + 1))
+
+
+def _counts(rng: np.random.Generator, num_items: int, num_resamples: int) -> Iterator[np.ndarray]:
+    """How often each item is drawn, (rows, num_items) float64 in pieces of some rows, `num_resamples` in all."""
+    piece = max(1, DRAWS_AT_ONCE // num_items)
+    for start in range(0, num_resamples, piece):
+        rows = min(piece, num_resamples - start)
+        drawn = rng.integers(num_items, size=(rows, num_items)) + num_items * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * num_items).reshape(rows, num_items).astype(np.float64)
