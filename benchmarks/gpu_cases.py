@@ -1,0 +1,198 @@
+"""What benchmarks.gpu measures, through the product's own loading, adapters, fit and prediction."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.shapes import row_lengths
+from nexttoken.models.adapters import add_adapter
+from nexttoken.models.answer import predict_labels
+from nexttoken.models.batches import Batcher, Step, TrainSteps, token_batches
+from nexttoken.models.encode import EncodedPrompt
+from nexttoken.models.fit import fit, one_line
+from nexttoken.models.folder import place
+from nexttoken.models.heads import LabelSoftmax
+from nexttoken.models.labels import LabelTokens
+from nexttoken.models.load import load_model
+from nexttoken.models.memory import forget_peak, peak_memory_mb
+from nexttoken.models.module import LabelModule
+from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
+
+ADAPTER = AdapterSettings(
+    r=16, alpha=32, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"
+)
+LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7,)), (("A",), ("B",), ("tie",)), num_rejoined=0)
+HEAD = LabelSoftmax()
+LENGTHS = ("equal", "heavy-tailed")
+WARMUP = 2  # steps that are not counted: memory is allocated, kernels are chosen
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How much goes through the model: rows of an optimizer step, their longest, and the steps that are counted."""
+
+    tokens: int
+    rows: int
+    steps: int
+    batch_tokens: int
+    vocab_size: int
+
+    def prompts(self, lengths: str, num_rows: int) -> list[EncodedPrompt]:
+        rng = np.random.default_rng(0)
+        drawn = (
+            rng.integers(8, self.vocab_size, length, np.int32) for length in row_lengths(lengths, num_rows, self.tokens)
+        )
+        return [EncodedPrompt(str(index), index % 3, "", ids, False) for index, ids in enumerate(drawn)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement: `work` is predict (the base alone), predict with adapter, or train."""
+
+    work: str
+    method: str
+    lengths: str
+    gradient_checkpointing: bool = False
+
+    @property
+    def training(self) -> bool:
+        return self.work == "train"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds and real tokens of each counted step, the share of padding beside them, and the peak of memory."""
+
+    seconds: list[float]
+    tokens: list[int]
+    padded_share: float
+    peak_memory_gib: float
+    batches_halved: bool = False  # memory was too short for batch_tokens
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a case has no speed."""
+
+    error: str
+
+
+class TimedModule(LabelModule):
+    """The product's module with a clock: `ends[i]` is when step i was done on the device, fit's own work included."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.ends: list[float] = []
+        self.real: list[int] = []
+        self.padded: list[int] = []
+
+    def training_step(self, step: Step, index: int) -> None:
+        super().training_step(step, index)
+        synchronize(self.device)
+        self.ends.append(time.perf_counter())
+        self.real.append(sum(int(batch.lengths.sum()) for batch in step.batches))
+        self.padded.append(sum(batch.token_ids.numel() for batch in step.batches))
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, size: int, num_times: int = 7) -> float:
+    """The device's product of two random (size, size) matrices, in operations per second: median of several."""
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    products = 10 if device.type == "cuda" else 1
+    seconds = []
+    for _ in range(num_times + 1):
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(products):
+            left @ right
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return products * 2 * size**3 / median(seconds[1:])
+
+
+def load(settings: ModelSettings, method: str, dtype: torch.dtype, workload: Workload) -> nn.Module:
+    """The base of `method` on its device: quantised while it is loaded, or in `dtype`."""
+    quantization = QuantizationSettings(bits=4) if method == "qlora" else None
+    vocabulary = range(workload.vocab_size)  # stands for the tokenizer, of which the loader reads the length
+    return place(load_model(settings, vocabulary, workload.tokens, dtype, quantization))
+
+
+def measure(
+    settings: ModelSettings, method: str, dtype: torch.dtype, workload: Workload, checkpointing: Sequence[bool]
+) -> Iterator[tuple[Case, Speed | Failure]]:
+    """Every case of a method on one loaded model; a case that fails is told, and the next one goes on.
+
+    Prediction comes first: Lightning leaves a trained model on the CPU.
+    """
+    loaded = [Case("predict", method, lengths) for lengths in LENGTHS]
+    adapted = [Case("predict with adapter", method, lengths) for lengths in LENGTHS]
+    adapted += [Case("train", method, lengths, again) for again in checkpointing for lengths in LENGTHS]
+    print(f"loading it for {method}", flush=True)
+    model = attempt(partial(load, settings, method, dtype, workload))
+    if isinstance(model, Failure):
+        yield from ((case, model) for case in loaded + adapted)
+        return
+    for case in loaded:
+        yield case, attempt(partial(predict, model, case, workload))
+    model = add_adapter(model, ADAPTER)
+    for case in adapted:
+        yield case, attempt(partial(train if case.training else predict, model, case, workload))
+
+
+def attempt(action: Callable[[], Any]) -> Any:
+    """What `action` returns, or the Failure that it ended in; before it, what others left in memory is given back."""
+    forget_peak()
+    if torch.cuda.is_available():  # again, now that the garbage is collected
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        return action()
+    except Exception as error:  # out of memory, a missing library, an unsupported attention: results, all of them
+        return Failure(f"{type(error).__name__}: {one_line(error)[:300]}")
+
+
+def predict(model: nn.Module, case: Case, workload: Workload) -> Speed:
+    """The rows of one step asked again and again, each time from token ids to probabilities on the CPU."""
+    prompts = workload.prompts(case.lengths, workload.rows)
+    lengths = [len(prompt.token_ids) for prompt in prompts]
+    ends = [time.perf_counter()]
+    for _ in range(1 + workload.steps):
+        predict_labels(model, HEAD, prompts, LABELS, workload.batch_tokens)
+        ends.append(time.perf_counter())
+    batches = token_batches(lengths, workload.batch_tokens)
+    padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+    seconds = np.diff(ends)[1:].tolist()
+    return Speed(seconds, [sum(lengths)] * workload.steps, 1 - sum(lengths) / padded, peak_memory_mb() / 2**10)
+
+
+def train(model: Any, case: Case, workload: Workload) -> Speed:
+    """One epoch of the product's fit: token-budget micro-batches, clipping, AdamW, curve, checkpoint at the end."""
+    if case.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.activation_checkpointing_disable()
+    model.zero_grad(set_to_none=True)  # of a case that failed
+    num_steps = WARMUP + workload.steps
+    prompts = workload.prompts(case.lengths, workload.rows * num_steps)
+    steps = TrainSteps(prompts, workload.rows, 0, Batcher(HEAD.contexts(LABELS), workload.batch_tokens))
+    settings = FitSettings(
+        batch_size=workload.rows, learning_rate=2e-5, gradient_checkpointing=case.gradient_checkpointing
+    )
+    module = TimedModule(model, HEAD, LABELS, settings, num_steps, 0)
+    with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
+        fit(module, steps, [], Path(folder), TrainerSettings(max_epochs=1).model_dump(), [])
+    seconds, real, padded = np.diff(module.ends)[WARMUP - 1 :].tolist(), module.real[WARMUP:], module.padded[WARMUP:]
+    return Speed(seconds, real, 1 - sum(real) / sum(padded), peak_memory_mb() / 2**10, module.halves_batches)
