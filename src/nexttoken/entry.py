@@ -10,6 +10,7 @@ from typing import Any
 
 from nexttoken.errors import UserError
 from nexttoken.nearest import nearest
+from nexttoken.ranks import failure
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -34,6 +35,10 @@ def errors_on_one_line() -> Iterator[None]:
         stop(str(error), 2)
     except OSError as error:
         stop(f"{error.filename or 'output'}: {error.strerror or error}; nothing half-written was left behind", 2)
+    except Exception:
+        if line := failure():  # of another process, which broke what this one was doing
+            stop(line, 2)
+        raise
     except KeyboardInterrupt:
         stop("interrupted; the same command continues from the last checkpoint", 130)
 

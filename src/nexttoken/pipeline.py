@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken import metrics
@@ -43,7 +45,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     """Train one fold, score it out of fold, save it, and return its log loss (what a sweep minimises)."""
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
-    launch(parts.settings.trainer.devices)
+    start_processes(parts.settings.trainer.devices)
     run = RunFolder(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
     fold = run.fold(parts.settings.fold)
     if fold.is_finished and not parts.settings.overwrite:
@@ -84,6 +86,16 @@ def predict(cfg: DictConfig) -> Path:
     record(path, str(run.folder.path), run.numbers, oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path
+
+
+def start_processes(num_devices: int) -> None:
+    """One process a device. Raises UserError inside a sweep, whose every job each process would run by itself."""
+    if num_devices > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError(
+            f"trainer.devices={num_devices} cannot be used with -m: every process would run the whole sweep; start one"
+            " command per fold, or one sweep per GPU with CUDA_VISIBLE_DEVICES"
+        )
+    launch(num_devices)
 
 
 def read(parts: Parts, split: Split) -> list[Example]:

@@ -8,8 +8,11 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
+from typing import IO
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
+NOTICE_SECONDS = 3.0
 
 
 def rank() -> int:
@@ -37,25 +40,49 @@ def launch(num_devices: int) -> None:
         port = probe.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_devices), "NODE_RANK": "0"}
     os.environ |= shared | {"RANK": "0", "LOCAL_RANK": "0"}
-    others = [_Other(number) for number in range(1, num_devices)]
-    atexit.register(_stop, others)
-    threading.Thread(target=_watch, args=(others,), daemon=True).start()
+    OTHERS.extend(Other.start(number) for number in range(1, num_devices))
+    atexit.register(stop_others)
+    threading.Thread(target=_watch, daemon=True).start()
 
 
-class _Other:
+def failure() -> str | None:
+    """What a failed process said last; waits a moment for its end, which comes after the broken connection."""
+    for _ in range(round(NOTICE_SECONDS / POLL_SECONDS) if OTHERS else 0):
+        if failed := [other for other in OTHERS if other.process.poll() not in (None, 0)]:
+            return f"process {failed[0].number} of this run stopped: {failed[0].last_words}"
+        time.sleep(POLL_SECONDS)
+    return None
+
+
+def stop_others() -> None:
+    for other in OTHERS:
+        if other.process.poll() is None:
+            other.process.terminate()
+
+
+@dataclass(frozen=True)
+class Other:
     """One further process, with what it writes to stderr."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process lives)
+    number: int
+    process: subprocess.Popen
+    stderr: IO[bytes]
+
+    @classmethod
+    def start(cls, number: int) -> "Other":
         environment = {**os.environ, "RANK": str(number), "LOCAL_RANK": str(number)}
-        self.process = subprocess.Popen(
-            [*_command(), *sys.argv[1:]],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self.stderr,
-        )
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process lives)
+        silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": stderr}
+        return cls(number, subprocess.Popen([*_command(), *sys.argv[1:]], env=environment, **silent), stderr)  # type: ignore[call-overload]
+
+    @property
+    def last_words(self) -> str:
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"exit status {self.process.poll()}"
+
+
+OTHERS: list[Other] = []
 
 
 def _command() -> list[str]:
@@ -64,20 +91,12 @@ def _command() -> list[str]:
     return [sys.executable, *(["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])])]
 
 
-def _watch(others: list[_Other]) -> None:
-    while True:
+def _watch() -> None:
+    """End this process when another failed, even where it waits for that one in a call that cannot be interrupted."""
+    while not any(other.process.poll() not in (None, 0) for other in OTHERS):
         time.sleep(POLL_SECONDS)
-        for other in others:
-            if other.process.poll() not in (None, 0):
-                time.sleep(4 * POLL_SECONDS)  # the same error may be on its way out here, in better words
-                other.stderr.seek(0)
-                said = other.stderr.read().decode(errors="replace").strip()
-                print(f"process {other.number} of this run stopped: {said[-2000:]}", file=sys.stderr, flush=True)
-                _stop(others)
-                os._exit(2)
-
-
-def _stop(others: list[_Other]) -> None:
-    for other in others:
-        if other.process.poll() is None:
-            other.process.terminate()
+    line = failure()
+    time.sleep(NOTICE_SECONDS)  # the same error may be on its way out of here, as its own line
+    print(line, file=sys.stderr, flush=True)
+    stop_others()
+    os._exit(2)

@@ -37,6 +37,7 @@ def gather_rows(rows: dict[int, Any], num_rows: int) -> list[Any]:
     """
     parts: list[Any] = [rows]
     if num_ranks() > 1:
+        join()
         parts = [None] * num_ranks()
         distributed.all_gather_object(parts, rows)
     indices = sorted(index for part in parts for index in part)

@@ -1,0 +1,210 @@
+"""Each head against its plain definition, and the module that learns through it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, log_softmax
+
+from nexttoken.errors import UserError
+from nexttoken.models.answer import predict_labels
+from nexttoken.models.batches import Batcher, Step
+from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
+from nexttoken.models.labels import LabelTokens
+from nexttoken.models.module import LabelModule
+from nexttoken.models.noise import noisy_embeddings
+from nexttoken.models.scratch import build_llama, llama_config
+from nexttoken.settings import FitSettings, ScratchSettings
+
+LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7, 8)), (("A",), ("B",), ("t", "ie")), 0)
+ONE_TOKEN = LabelTokens(("A", "B", "C"), ((5,), (6,), (7,)), (("A",), ("B",), ("C",)), 0)
+SMALL = ScratchSettings(vocab_size=100, hidden_size=32, num_layers=2, num_heads=4, initializer_range=0.3)
+PAD = 99
+
+
+class Tokenizer:
+    """As much of one as building a model asks for."""
+
+    bos_token_id = eos_token_id = 0
+
+    def __len__(self) -> int:
+        return 100
+
+
+def build(num_classes: int | None = None) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_llama(SMALL, Tokenizer(), 64, num_classes)
+
+
+def rows(num_rows: int = 9) -> list[SimpleNamespace]:
+    rng = np.random.default_rng(1)
+    return [
+        SimpleNamespace(id=f"r{n}", label=n % 3, token_ids=rng.integers(1, PAD, 3 + 4 * n)) for n in range(num_rows)
+    ]
+
+
+def one_batch(head, labels):
+    (batch,) = Batcher(head.contexts(labels), 100_000).batches(rows())
+    return batch
+
+
+@torch.inference_mode()
+def test_classification_is_what_transformers_calls_sequence_classification():
+    from transformers import LlamaForSequenceClassification
+
+    head, model = Classification(), build(num_classes=3).eval()
+    assert isinstance(model, LlamaForSequenceClassification)
+    batch = one_batch(head, LABELS)
+    padded = torch.where(torch.arange(batch.token_ids.shape[1]) < batch.lengths[:, None], batch.token_ids, PAD)
+    model.config.pad_token_id = PAD
+    torch.testing.assert_close(head.scores(model, batch, LABELS), model(input_ids=padded).logits, atol=1e-6, rtol=1e-6)
+
+
+def test_classification_reads_the_prompt_once_however_labels_are_spelt():
+    assert Classification().contexts(LABELS) == ((),)
+    assert Classification().num_outputs(LABELS) == 3
+    assert LabelSoftmax().contexts(LABELS) == ((7,),)
+    assert LabelSoftmax().num_outputs(LABELS) is None
+
+
+def test_the_losses_are_their_definitions():
+    model = build()
+    batch = one_batch(LabelSoftmax(), ONE_TOKEN)
+    logits = torch.stack([model(input_ids=torch.tensor(ids[None])).logits[0, -1] for ids in by_length()])
+    ids = [ONE_TOKEN.continuations[label][0] for label in batch.labels.tolist()]
+    vocabulary = -log_softmax(logits, -1)[torch.arange(len(ids)), ids].sum()
+    label = cross_entropy(logits[:, [5, 6, 7]], batch.labels, reduction="sum")
+    torch.testing.assert_close(WholeVocabulary().loss(model, batch, ONE_TOKEN), vocabulary, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(LabelSoftmax().loss(model, batch, ONE_TOKEN), label, atol=1e-4, rtol=1e-5)
+    assert vocabulary - label > 1, "the other 97 tokens have a share of the probability"
+
+
+def by_length() -> list[np.ndarray]:
+    return [row.token_ids for row in sorted(rows(), key=lambda row: -len(row.token_ids))]
+
+
+@pytest.mark.parametrize("head", [LabelSoftmax(), WholeVocabulary(), Classification()], ids=lambda h: type(h).__name__)
+def test_rows_with_an_unknown_label_add_nothing_but_a_graph(head):
+    """Fillers of a process that ran out of rows: their loss is zero, and so is every gradient it sends around."""
+    model = build(head.num_outputs(LABELS))
+    batches = Batcher(head.contexts(LABELS), 10, rank=1, num_ranks=2).batches(rows(1))
+    assert [batch.labels.tolist() for batch in batches] == [[-1]]
+    loss = head.loss(model, batches[0], LABELS)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+    assert any(p.grad is not None for p in model.parameters())
+
+
+def out_of_memory_above(model: torch.nn.Module, num_tokens: int) -> list[int]:
+    """Make the model fail as a GPU's allocator does for more tokens than these; returns the sizes that went through."""
+    sizes: list[int] = []
+
+    def check(_: torch.nn.Module, __: tuple, inputs: dict) -> None:
+        size = inputs["input_ids"].numel()
+        if size > num_tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        sizes.append(size)
+
+    model.register_forward_pre_hook(check, with_kwargs=True)
+    return sizes
+
+
+def test_prediction_goes_on_in_halves_once(capsys):
+    head, model = LabelSoftmax(), build()
+    whole = predict_labels(model, head, rows(), LABELS, 400)
+    sizes = out_of_memory_above(model, 250)
+    halved = predict_labels(model, head, rows(), LABELS, 400)
+    assert halved.ids == whole.ids
+    np.testing.assert_allclose(halved.probs, whole.probs, atol=1e-6)
+    assert max(sizes) <= 250
+    assert capsys.readouterr().out.count("out of memory") == 1
+    out_of_memory_above(model, 20)
+    with pytest.raises(torch.OutOfMemoryError):
+        predict_labels(model, head, rows(), LABELS, 400)
+
+
+class Bare(LabelModule):
+    """The module without a trainer around it: gradients are added up, no step is made."""
+
+    class trainer:
+        world_size = 1
+
+    def optimizers(self, use_pl_optimizer: bool = True):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+    def manual_backward(self, loss, *args, **kwargs):
+        loss.backward()
+
+    current_epoch = global_step = 0
+
+
+def bare(**fit) -> Bare:
+    return Bare(build(), LabelSoftmax(), LABELS, FitSettings(**fit), num_steps=1, seed=0)
+
+
+def test_a_step_is_repeated_in_halves_and_learns_the_same(capsys):
+    """The gradients of the failed attempt are gone: the repeated step's are those of a step that had the memory."""
+    step = Step(Batcher(LABELS.contexts, 400).batches(rows()), 9)
+    enough, short = bare(), bare()
+    loss = enough._accumulate(step)
+    sizes = out_of_memory_above(short.model, 250)
+    assert short._accumulate(step) is None
+    assert short.halves_batches
+    again = short._accumulate(step)
+    torch.testing.assert_close(again, loss, atol=1e-6, rtol=1e-6)
+    assert max(sizes) <= 250
+    for ours, theirs in zip(short.parameters(), enough.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-5)
+    out_of_memory_above(short.model, 20)
+    with pytest.raises(torch.OutOfMemoryError):
+        short._accumulate(step)
+
+
+def test_only_memory_is_answered_by_halves():
+    module = bare()
+    module.model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        module._accumulate(Step(Batcher(LABELS.contexts, 400).batches(rows()), 9))
+
+
+def test_state_is_what_is_trained_and_must_fit():
+    module = bare()
+    module.model.model.embed_tokens.weight.requires_grad_(False)
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    assert not any("embed_tokens" in name for name in state)
+    assert len(state) == sum(p.requires_grad for p in module.parameters())
+    first = next(iter(state))
+    for wrong in (
+        {k: v for k, v in state.items() if k != first},
+        state | {"model.other": torch.zeros(1)},
+        state | {first: torch.zeros(1)},
+    ):
+        with pytest.raises(UserError, match="the checkpoint does not fit this model"):
+            module.load_state_dict(wrong)
+    module.load_state_dict({name: value + 1 for name, value in state.items()})
+    assert all(torch.equal(value, state[name] + 1) for name, value in module.state_dict().items())
+
+
+def test_noise_has_the_size_of_the_paper_and_ignores_padding():
+    """Uniform in alpha / sqrt(length x width), for each row's own length; off outside and for alpha 0."""
+    model = build()
+    batch = one_batch(Classification(), LABELS)
+    plain = model.get_input_embeddings()(batch.token_ids)
+    with noisy_embeddings(model, batch, alpha=5.0):
+        noise = model.get_input_embeddings()(batch.token_ids) - plain
+    for row, length in zip(noise, batch.lengths.tolist(), strict=True):
+        limit = 5 / (length * 32) ** 0.5
+        assert row[:length].abs().max() <= limit + 1e-6
+        assert row[:length].abs().max() > 0.9 * limit
+        assert abs(row[:length].mean().item()) < 0.2 * limit
+    with noisy_embeddings(model, batch, alpha=0.0):
+        assert torch.equal(model.get_input_embeddings()(batch.token_ids), plain)
+    assert torch.equal(model.get_input_embeddings()(batch.token_ids), plain)
+
+
+def test_the_described_architecture_is_the_one_built():
+    built, described = build().config, llama_config(SMALL, 100, 64)
+    for key in ("hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size", "max_position_embeddings"):
+        assert getattr(built, key) == getattr(described, key)
