@@ -19,8 +19,8 @@ def plan(arguments: Sequence[str]) -> None:
     from nexttoken.settings import Settings, check_settings
 
     settings = check_settings(Settings, plain(compose("train", arguments)))
-    from nexttoken.models.load import choose_device
-    from nexttoken.models.plan import load_architecture, make_plan
+    from nexttoken.models.load import choose_device, load_architecture
+    from nexttoken.models.plan.make import make_plan
 
     print(make_plan(settings, load_architecture(settings), choose_device()).table())
 

@@ -11,14 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
 
-import nexttoken.models.plan as plan_module
+import nexttoken.models.plan.make as plan_module
 from nexttoken.compose import compose
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.advice import LORA, NF4
-from nexttoken.models.dry_run import Skeleton, Step, count, cut, run, step_bytes
-from nexttoken.models.plan import load_architecture, make_plan
-from nexttoken.models.plan_table import MemoryPlan, Part, in_units
-from nexttoken.models.sizes import optimizer_bytes
+from nexttoken.models.load import load_architecture
+from nexttoken.models.plan.advice import LORA, NF4
+from nexttoken.models.plan.dry_run import Skeleton, Step, count, cut, run, step_bytes
+from nexttoken.models.plan.make import make_plan
+from nexttoken.models.plan.sizes import optimizer_bytes
+from nexttoken.models.plan.table import MemoryPlan, Part, in_units
 from nexttoken.parts import plain
 from nexttoken.settings import Settings, check_settings
 
@@ -109,7 +110,7 @@ def real_model(config, settings):
     if settings.adapter:
         model = add_adapter(model, settings.adapter)
     if settings.fit.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train()
 
 

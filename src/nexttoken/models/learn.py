@@ -18,11 +18,19 @@ from nexttoken.models.encode import Encoded, Encoder
 from nexttoken.models.fit import fit
 from nexttoken.models.folder import keeps_base, place, save_labels, save_trained
 from nexttoken.models.heads import Head
-from nexttoken.models.load import choose_device, choose_dtype, fast_dtype, load_model, load_tokenizer, within_context
+from nexttoken.models.load import (
+    choose_device,
+    choose_dtype,
+    fast_dtype,
+    load_architecture,
+    load_model,
+    load_tokenizer,
+    within_context,
+)
 from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.module import LabelModule
-from nexttoken.models.plan import load_architecture, make_plan
+from nexttoken.models.plan.make import make_plan
 from nexttoken.models.quantized import num_weights, refuse_untrainable
 from nexttoken.prompts import Prompt
 from nexttoken.ranks import is_first, num_ranks, rank

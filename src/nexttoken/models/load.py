@@ -9,9 +9,9 @@ from torch import nn
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.hub import from_hub, locate
 from nexttoken.models.quantized import keep_trainable, loading_options
-from nexttoken.models.scratch import build_llama, learn_bpe
+from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
 from nexttoken.ranks import rank
-from nexttoken.settings import ModelSettings, QuantizationSettings
+from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
 NEW_CLASSES = {"score.weight", "score.bias"}  # what a language model lacks when it is to classify
 
@@ -48,6 +48,14 @@ def load_config(settings: ModelSettings) -> Any:
         ),
         settings,
     )
+
+
+def load_architecture(settings: Settings) -> Any:
+    """The transformers configuration of the model that the settings name, or that will be built from nothing."""
+    if settings.model.name_or_path is not None:
+        return load_config(settings.model)
+    scratch = settings.model.scratch
+    return llama_config(scratch, scratch.vocab_size, settings.max_tokens)  # fewer tokens where the texts are few
 
 
 def choose_device() -> torch.device:

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.readout import reading_at
 from nexttoken.settings import Settings
@@ -54,9 +55,13 @@ class Skeleton:
         # Fused attention keeps the same tensors in every implementation; sdpa is the one that is always there.
         fused = attention not in (None, "eager", "sdpa")
         with torch.device("meta"):
-            model = kind.from_config(
-                config, dtype=self.dtype, attn_implementation="sdpa" if fused else attention, **options
-            )
+            try:
+                model = kind.from_config(
+                    config, dtype=self.dtype, attn_implementation="sdpa" if fused else attention, **options
+                )
+            except ValueError as error:  # such as an attention that the architecture does not have
+                reason = " ".join(str(error).split())[:160]
+                raise UserError(f"model.attn_implementation={attention} is refused: {reason}") from None
             adapter = self.settings.adapter if adapted else None
             return model if adapter is None else add_adapter(model, adapter, self.num_classes)
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nexttoken.models.advice import advise
-from nexttoken.models.dry_run import Skeleton, Step, step_bytes
-from nexttoken.models.load import choose_dtype, load_config
+from nexttoken.models.load import choose_dtype
 from nexttoken.models.memory import free_memory
-from nexttoken.models.plan_table import MemoryPlan, Part, in_units
-from nexttoken.models.scratch import llama_config
-from nexttoken.models.sizes import dequantised_bytes, optimizer_bytes, stored, weight_bytes
+from nexttoken.models.plan.advice import advise
+from nexttoken.models.plan.dry_run import Skeleton, Step, step_bytes
+from nexttoken.models.plan.sizes import dequantised_bytes, optimizer_bytes, stored, weight_bytes
+from nexttoken.models.plan.table import MemoryPlan, Part, in_units
+from nexttoken.models.quantized import saved_quantization
 from nexttoken.settings import Settings
 
 
@@ -25,6 +25,7 @@ def make_plan(settings: Settings, config: Any, device: torch.device) -> MemoryPl
     Raises UserError for settings that no run accepts, such as target modules that the model does not have.
     """
     known: dict[str, int] = {}
+    settings = settings.model_copy(update={"quantization": settings.quantization or saved_quantization(config)})
     with _aside():
         plan = plan_parts(settings, config, device, known)
         if plan.fits or not plan.is_complete:
@@ -53,14 +54,6 @@ def plan_parts(settings: Settings, config: Any, device: torch.device, known: dic
     parts.append(plan_step(Skeleton(settings, config, compute_dtype(settings, dtype)), shape, device, known))
     num_trained = sum(parameter.numel() for parameter in trained)
     return MemoryPlan(str(device), free_memory(device), num_parameters, num_trained, shape, tuple(parts))
-
-
-def load_architecture(settings: Settings) -> Any:
-    """The transformers config of the model that the settings name; for a model from scratch, the one it will have."""
-    if settings.model.name_or_path is not None:
-        return load_config(settings.model)
-    scratch = settings.model.scratch
-    return llama_config(scratch, scratch.vocab_size, settings.max_tokens)  # fewer tokens where the texts are few
 
 
 def batch_shape(settings: Settings, config: Any) -> tuple[int, int]:
