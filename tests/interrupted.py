@@ -21,8 +21,8 @@ SMALL = [
 ]
 
 
-def train(output_dir: str, moment: str, number: int) -> None:
-    """Train the small run; SIGKILL this process at the `number`-th `moment` (never for moment "none")."""
+def train(output_dir: str, moment: str, number: int, *overrides: str) -> None:
+    """Train the small run with `overrides`; SIGKILL this process at the `number`-th `moment` (never for "none")."""
     import torch
     from hydra import compose, initialize_config_dir
 
@@ -32,9 +32,8 @@ def train(output_dir: str, moment: str, number: int) -> None:
     die_at(moment, number)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        cfg = compose(
-            "train", [*SMALL, f"input_dir={REPOSITORY / 'input/sample-preferences'}", f"output_dir={output_dir}"]
-        )
+        places = (f"input_dir={REPOSITORY / 'input/sample-preferences'}", f"output_dir={output_dir}")
+        cfg = compose("train", [*SMALL, *places, *overrides])
     pipeline.train(cfg)
 
 

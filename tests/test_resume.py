@@ -28,16 +28,16 @@ def server():
     return context
 
 
-def run(server, output_dir: Path, moment: str = "none", number: int = 0) -> int:
-    process = server.Process(target=train, args=(str(output_dir), moment, number))
+def run(server, output_dir: Path, moment: str = "none", number: int = 0, *overrides: str) -> int:
+    process = server.Process(target=train, args=(str(output_dir), moment, number, *overrides))
     process.start()
     process.join()
     return process.exitcode
 
 
-def contents(output_dir: Path) -> dict[str, bytes]:
+def contents(output_dir: Path, files: tuple[str, ...] = FILES) -> dict[str, bytes]:
     fold = output_dir / "lmsys" / "x" / "fold0"
-    return {name: (fold / name).read_bytes().replace(bytes(output_dir), b"") for name in FILES}
+    return {name: (fold / name).read_bytes().replace(bytes(output_dir), b"") for name in files}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,23 @@ def test_killed_run_continues_exactly(server, uninterrupted, tmp_path, moment, n
     assert not (fold / "metrics.json").exists()
     assert run(server, tmp_path) == 0
     assert contents(tmp_path) == uninterrupted
+
+
+QLORA = ("adapter=lora", "quantization=nf4", "adapter.r=4", "fit.neftune_alpha=5", "max_tokens=160")
+ADAPTER_FILES = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", *FILES[1:])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_a_killed_qlora_run_continues_exactly(server, base_dir, tmp_path, optimizer):
+    """LoRA dropout, embedding noise and 8-bit states included; the base is quantised again at every start."""
+    overrides = (*QLORA, f"model.name_or_path={base_dir}", f"fit.optimizer={optimizer}")
+    assert run(server, tmp_path / "whole", "none", 0, *overrides) == 0
+    whole = contents(tmp_path / "whole", ADAPTER_FILES)
+    for moment, number in (("step", 4), ("rename", 5), ("model", 1)):
+        killed = tmp_path / moment
+        assert run(server, killed, moment, number, *overrides) == -signal.SIGKILL
+        assert run(server, killed, "none", 0, *overrides) == 0
+        assert contents(killed, ADAPTER_FILES) == whole
 
 
 def test_run_killed_twice(server, uninterrupted, tmp_path):

@@ -52,6 +52,10 @@ IMPOSSIBLE: list[tuple[Callable[["Settings"], bool], str]] = [
         "adapter.init=loftq starts from what 4-bit quantisation took away; add quantization=nf4 or use another init",
     ),
     (
+        lambda s: s.adapter is not None and s.adapter.init == "loftq" and s.adapter.dora,
+        "adapter.init=loftq changes what adapter.dora=true measured its magnitudes on; use one of them",
+    ),
+    (
         lambda s: s.adapter is not None and s.adapter.init == "orthogonal" and s.quantization is not None,
         "adapter.init=orthogonal takes its dtype from the weights, which quantised ones cannot give; use default,"
         " gaussian or loftq",

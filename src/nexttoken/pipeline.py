@@ -1,6 +1,7 @@
 """The spine, readable top to bottom: read, transform, split, fit, ask, score, save; and read, ask, average, submit."""
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     """Train one fold, score it out of fold, save it, and return its log loss (what a sweep minimises)."""
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
+    if parts.settings.trainer.accelerator == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for GPUs
     start_processes(parts.settings.trainer.devices)
     run = RunFolder(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
     fold = run.fold(parts.settings.fold)

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def launch(num_devices: int) -> None:
     os.environ |= shared | {"RANK": "0", "LOCAL_RANK": "0"}
     OTHERS.extend(Other.start(number) for number in range(1, num_devices))
     atexit.register(stop_others)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated run takes the others along
     threading.Thread(target=_watch, daemon=True).start()
 
 

@@ -199,7 +199,7 @@ def test_a_broken_file_and_unknown_target_modules_are_one_line(base_dir, adapter
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be loaded"):
         load_adapter(load(base_dir), LORA, adapter_dir)
-    with pytest.raises(UserError, match=r"adapter.target_modules=\['query'\]: Target modules"):
+    with pytest.raises(UserError, match=r"adapter.target_modules=\['query'\] is refused: Target modules"):
         with_adapter(load(base_dir), LORA.model_copy(update={"target_modules": ["query"]}))
 
 

@@ -44,10 +44,14 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute by its old name
-            return get_peft_model(model, config).train()  # type: ignore[arg-type]
+            model = get_peft_model(model, config).train()  # type: ignore[arg-type,assignment]
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"adapter.target_modules={settings.target_modules}: {reason}") from None
+        raise UserError(f"adapter.target_modules={settings.target_modules} is refused: {reason}") from None
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # peft leaves a classification layer in 16 bit, where small updates are lost
+            parameter.data = parameter.data.float()
+    return model
 
 
 def save_adapter(model: Any, folder: Path) -> None:

@@ -46,7 +46,7 @@ def identify(settings: ModelSettings, tokenizer: Any) -> Base:
     folder = weights_folder(settings)
     if (folder / FILE).exists():
         return read_base(folder)
-    words = tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template)
+    words = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.chat_template])
     return Base(settings.name_or_path, _fingerprint(folder), hashlib.sha256(words.encode()).hexdigest()[:16])
 
 
@@ -82,10 +82,18 @@ def weights_folder(settings: ModelSettings) -> Path:
 
 def _fingerprint(folder: Path) -> str:
     """SHA-256 over each tensor's name, dtype, shape and first bytes, however the tensors are spread over files."""
-    tensors = sorted(line for path in folder.glob("*.safetensors") for line in _tensors(path))
+    tensors = sorted(line for path in weight_files(folder) for line in _tensors(path))
     if not tensors:  # pickled weights: their files' sizes have to do
         tensors = sorted(f"{path.name} {path.stat().st_size}".encode() for path in folder.glob("*.bin"))
     return hashlib.sha256(b"\n".join(tensors)).hexdigest()[:16]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that transformers loads; a repository may hold the same weights in another form, too."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return sorted({folder / name for name in read_json(index)["weight_map"].values()})
+    return [path for path in [folder / "model.safetensors"] if path.exists()]
 
 
 def _tensors(path: Path) -> list[bytes]:

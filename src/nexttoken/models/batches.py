@@ -8,9 +8,7 @@ import numpy as np
 import torch
 
 from nexttoken.models.labels import Contexts
-from nexttoken.models.readout import Batch, collate, num_read
-
-UNKNOWN = -1  # the label of a row that is read but not learnt from
+from nexttoken.models.readout import UNKNOWN, Batch, collate, num_read
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

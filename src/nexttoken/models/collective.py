@@ -1,11 +1,13 @@
 """What the processes of one run do together: wait, and put their rows back in one list."""
 
+import atexit
 from typing import Any
 
 import torch
 from torch import distributed
 
 from nexttoken.errors import UserError, first_five
+from nexttoken.models.load import choose_device
 from nexttoken.ranks import num_ranks, rank
 
 
@@ -14,8 +16,9 @@ def join() -> None:
     if num_ranks() == 1 or distributed.is_initialized():
         return
     if torch.cuda.is_available():
-        torch.cuda.set_device(rank() % torch.cuda.device_count())
+        torch.cuda.set_device(choose_device())
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", rank=rank(), world_size=num_ranks())
+    atexit.register(distributed.destroy_process_group)
 
 
 def wait() -> None:

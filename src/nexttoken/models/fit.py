@@ -38,6 +38,7 @@ def fit(
 
     Returns the number of rows trained on now. Continues from `folder/checkpoints/last.ckpt` when that exists.
     """
+    wait()  # nobody looks for a checkpoint that the first process is about to remove
     silence_lightning()
     checkpoints = Checkpoints(folder / "checkpoints", module.settings)
     curve, progress = Curve(folder / "curve.csv"), ShowProgress(steps, trainer_options["max_epochs"])
@@ -47,7 +48,6 @@ def fit(
     if resume:
         print(f"resume: {resume}")
     dev_loader = DataLoader(dev_batches, batch_size=None) if dev_batches else None  # type: ignore[arg-type,var-annotated]
-    wait()  # nobody looks for a checkpoint that the first process is about to remove
     try:
         trainer.fit(module, steps, dev_loader, ckpt_path=resume)
     except MisconfigurationException as error:

@@ -21,7 +21,7 @@ from nexttoken.models.load import choose_device, choose_dtype, load_config, load
 from nexttoken.prompts import Prompt
 from nexttoken.settings import Settings
 
-WHOLE = ("config.json", "model.safetensors", "tokenizer.json")
+WHOLE = ("config.json", "tokenizer.json")
 
 
 def save_trained(fold_dir: Path, settings: Settings, model: Any, tokenizer: Any) -> None:
@@ -102,7 +102,7 @@ def place(model: nn.Module) -> nn.Module:
 
 def _load_whole(fold_dir: Path, settings: Settings, num_classes: int | None) -> tuple[Any, Any]:
     folder = fold_dir / "model"
-    _refuse_missing(folder, WHOLE)
+    _refuse_missing(folder, WHOLE if base.weight_files(folder) else (*WHOLE, "model.safetensors"))
     saved = settings.model.model_copy(update={"name_or_path": str(folder), "revision": None})
     tokenizer = load_tokenizer(saved, ())
     return load_model(saved, tokenizer, settings.max_tokens, num_classes=num_classes), tokenizer

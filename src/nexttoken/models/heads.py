@@ -4,9 +4,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from nexttoken.models.batches import UNKNOWN
 from nexttoken.models.labels import Contexts, LabelTokens
-from nexttoken.models.readout import Batch, answer_logits, gather_positions, label_scores
+from nexttoken.models.readout import UNKNOWN, Batch, answer_logits, gather_positions, label_scores
 
 
 class Head(Protocol):
@@ -62,4 +61,5 @@ class Classification(LabelSoftmax):
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator] # inside peft's wrapper
         hidden = plain.base_model(input_ids=batch.token_ids, use_cache=False).last_hidden_state  # (N, T, H)
-        return plain.score(gather_positions(hidden, batch.positions))[:, 0].float()
+        last = gather_positions(hidden, batch.positions)[:, 0]  # (N, H)
+        return plain.score(last.to(next(plain.score.parameters()).dtype)).float()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import seed_everything
 from torch import nn
 
@@ -21,10 +20,10 @@ from nexttoken.models.heads import Head
 from nexttoken.models.load import (
     choose_device,
     choose_dtype,
-    fast_dtype,
     load_architecture,
     load_model,
     load_tokenizer,
+    training_precision,
     within_context,
 )
 from nexttoken.models.loftq import start_from_quantization_error
@@ -36,9 +35,6 @@ from nexttoken.prompts import Prompt
 from nexttoken.ranks import is_first, num_ranks, rank
 from nexttoken.settings import Settings
 from nexttoken.types import Example
-
-# Weights that are trained stay in float32 and are cast for the computation.
-PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class Learner:
         module = LabelModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed)
         dev_batches = batcher.batches(self.dev.prompts) if self.dev else []
         with advice_on_memory(settings.batch_tokens):
-            precision = settings.trainer.precision or PRECISION[fast_dtype(self.architecture)]
+            precision = training_precision(settings, self.architecture)
             options = settings.trainer.model_dump() | {"precision": precision}
             return fit(module, steps, dev_batches, folder, options, loggers)
 

@@ -10,7 +10,7 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.models.hub import from_hub, locate
 from nexttoken.models.quantized import keep_trainable, loading_options
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
-from nexttoken.ranks import rank
+from nexttoken.ranks import num_ranks, rank
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
 NEW_CLASSES = {"score.weight", "score.bias"}  # what a language model lacks when it is to classify
@@ -59,10 +59,15 @@ def load_architecture(settings: Settings) -> Any:
 
 
 def choose_device() -> torch.device:
-    """This process's GPU where there is one, else the CPU."""
-    return (
-        torch.device("cuda", rank() % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
-    )
+    """This process's GPU where there is one, else the CPU. Raises UserError for more processes than GPUs."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if num_ranks() > torch.cuda.device_count():
+        raise UserError(
+            f"devices={num_ranks()}, but this machine has {torch.cuda.device_count()} GPU; ask for as many devices, or"
+            " set CUDA_VISIBLE_DEVICES= to use the CPU"
+        )
+    return torch.device("cuda", rank())
 
 
 def fast_dtype(architecture: str) -> torch.dtype:
@@ -92,6 +97,15 @@ def choose_dtype(settings: ModelSettings, architecture: str, training: bool) -> 
             " use model.dtype=auto (a GPU still computes in 16 bit), or adapter=lora"
         )
     return getattr(torch, settings.dtype)
+
+
+def training_precision(settings: Settings, architecture: str) -> str:
+    """Lightning's name for the dtype that is computed in: the frozen weights' own, or what the machine is fast in."""
+    if settings.trainer.precision:
+        return settings.trainer.precision
+    frozen = settings.adapter is not None
+    dtype = choose_dtype(settings.model, architecture, training=False) if frozen else fast_dtype(architecture)
+    return {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}[dtype]
 
 
 def load_model(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nexttoken.errors import UserError
+from nexttoken.models.base import weight_files
 from nexttoken.progress import Progress
 
 OVERSAMPLING = 8  # of the randomised SVD, with as many power iterations as keep its error below the quantisation's
@@ -54,7 +55,7 @@ class WholeWeights:
         from safetensors import safe_open
 
         self.folder = folder
-        self._files = [safe_open(path, "pt") for path in sorted(folder.glob("*.safetensors"))]
+        self._files = [safe_open(path, "pt") for path in weight_files(folder)]
         self._places = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118  (not a dict)
 
     def read(self, name: str) -> Tensor:

@@ -123,7 +123,6 @@ class Merge:
 
 def whole_weights(model: Any, dtype: torch.dtype) -> Any:
     """`model` on the CPU with every weight in `dtype`; quantised ones become what they stand for."""
-    model = model.to("cpu")
     if getattr(model, "is_quantized", False):
         from transformers.integrations.bitsandbytes import Bnb4bitDeserialize, Bnb8bitDeserialize
         from transformers.integrations.bitsandbytes import logger as notices
@@ -138,4 +137,4 @@ def whole_weights(model: Any, dtype: torch.dtype) -> Any:
             for conversion in getattr(model, "_weight_conversions", None) or []
             if not any(isinstance(step, unpacking) for step in getattr(conversion, "operations", ()))
         ]
-    return model.to(dtype)
+    return model.to("cpu", dtype)

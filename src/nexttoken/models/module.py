@@ -8,13 +8,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.batches import UNKNOWN, Step
+from nexttoken.models.batches import Step
 from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.noise import noisy_embeddings
 from nexttoken.models.optimizers import learning_rate_factor, make_optimizer
-from nexttoken.models.readout import Batch
+from nexttoken.models.readout import UNKNOWN, Batch
+from nexttoken.ranks import rank
 from nexttoken.settings import FitSettings
 
 
@@ -53,7 +54,7 @@ class LabelModule(LightningModule):
 
         None when memory was too short: from then on batches go through in halves, and the step starts again.
         """
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step + rank() * 500_009)
         self.optimizers().zero_grad()  # type: ignore[union-attr]
         batches = [half for batch in step.batches for half in batch.halves] if self.halves_batches else step.batches
         total = torch.zeros((), device=self.device)
@@ -71,6 +72,12 @@ class LabelModule(LightningModule):
             self.halves_batches = True
             return None
         return total
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["halves_batches"] = self.halves_batches
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.halves_batches = checkpoint["halves_batches"]
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the rows whose label is known; before that, epochs of the texts' own tokens."""
@@ -132,8 +139,10 @@ class LabelModule(LightningModule):
 
 
 def text_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean next-token cross-entropy over all tokens, times the rows that count: the language before the labels."""
+    """Each row's mean next-token cross-entropy, summed over the rows that count: the language before the labels."""
     logits = model(input_ids=batch.token_ids, use_cache=False).logits[:, :-1].float()  # (R, T-1, V)
     targets = batch.token_ids[:, 1:].clone()
     targets[torch.arange(1, batch.token_ids.shape[1], device=targets.device) >= batch.lengths[:, None]] = -100
-    return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) * (batch.labels != UNKNOWN).sum()
+    losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").sum(1)  # (R,)
+    per_row = (losses / (batch.lengths - 1).clamp(min=1)).unflatten(0, (len(batch.ids), -1)).mean(1)  # (N,)
+    return (per_row * (batch.labels != UNKNOWN)).sum()

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from nexttoken.errors import UserError
 from nexttoken.models.labels import Contexts, LabelTokens
 
+UNKNOWN = -1  # the label of a row that is read but not learnt from
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -58,7 +60,7 @@ def collate(prompts: Sequence, contexts: Contexts) -> Batch:
     positions = (starts[:, None] + offsets).clamp(
         max=lengths[:, None] - 1
     )  # a shorter context repeats its last position
-    labels = torch.tensor([-1 if p.label is None else p.label for p in prompts])
+    labels = torch.tensor([UNKNOWN if p.label is None else p.label for p in prompts])
     return Batch(tuple(p.id for p in prompts), token_ids, positions, labels, lengths)
 
 

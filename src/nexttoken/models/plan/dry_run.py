@@ -59,9 +59,12 @@ class Skeleton:
                 model = kind.from_config(
                     config, dtype=self.dtype, attn_implementation="sdpa" if fused else attention, **options
                 )
-            except ValueError as error:  # such as an attention that the architecture does not have
+            except ValueError as error:  # such as an attention or a classification that the architecture lacks
                 reason = " ".join(str(error).split())[:160]
-                raise UserError(f"model.attn_implementation={attention} is refused: {reason}") from None
+                head = "classification" if self.num_classes else "label"
+                raise UserError(
+                    f"{config.model_type} with head={head}, model.attn_implementation={attention} is refused: {reason}"
+                ) from None
             adapter = self.settings.adapter if adapted else None
             return model if adapter is None else add_adapter(model, adapter, self.num_classes)
 
@@ -149,7 +152,7 @@ def _loss(model: Any, token_ids: Tensor, whole_text: bool) -> Tensor:
     last = torch.full((len(token_ids), 1), token_ids.shape[1] - 1)
     if plain.get_output_embeddings() is None:  # a classification layer
         hidden = plain.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
-        logits = plain.score(hidden[:, -1])
+        logits = plain.score(hidden[:, -1].to(next(plain.score.parameters()).dtype))
     elif whole_text:
         logits = model(input_ids=token_ids, use_cache=False).logits
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nexttoken.models.load import choose_dtype
+from nexttoken.models.load import choose_dtype, training_precision
 from nexttoken.models.memory import free_memory
 from nexttoken.models.plan.advice import advise
 from nexttoken.models.plan.dry_run import Skeleton, Step, step_bytes
@@ -86,7 +86,7 @@ def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, 
     """What a batch takes while it goes through the model (and back), and the unpacked layer of quantised weights."""
     settings = skeleton.settings
     training, on_gpu = settings.trainer.max_epochs > 0, device.type == "cuda"
-    precision = settings.trainer.precision or ("bf16-mixed" if on_gpu else "32-true")
+    precision = training_precision(settings, skeleton.config.get_text_config().model_type)
     step = Step(*shape, training, mixed=training and precision.endswith("mixed"), on_gpu=on_gpu)
     key = str((step, skeleton.dtype, settings.adapter, settings.fit.gradient_checkpointing))
     try:
