@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from nexttoken.errors import UserError
-from nexttoken.models.collective import gather_rows, own_share
+from nexttoken.models.collective import gather_rows
 
 # Rows that two processes cannot share evenly: the last step has one id, which leaves the second process without rows.
 SMALL = [
@@ -27,34 +27,43 @@ SMALL = [
     "model.scratch.num_layers=1",
 ]
 
+WAYS = {
+    "one": [],
+    "two": ["trainer.devices=2"],
+    "sharded": ["trainer.devices=2", "trainer.strategy=fsdp"],
+}
+
 
 def run(repository: Path, entry: str, *overrides: str, **environment: str) -> subprocess.CompletedProcess:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1", **environment}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
     command = [sys.executable, entry, *overrides]
     return subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True, timeout=240)
 
 
 @pytest.fixture(scope="module")
 def runs(repository, tmp_path_factory) -> Path:
-    """The same fold, trained by one process and by two."""
+    """The same fold, trained by one process, by two, and by two that share the weights out."""
     folder = tmp_path_factory.mktemp("devices")
-    for name, devices in (("one", 1), ("two", 2)):
-        done = run(repository, "train.py", *SMALL, f"output_dir={folder}", f"name={name}", f"trainer.devices={devices}")
+    for name, ways in WAYS.items():
+        done = run(repository, "train.py", *SMALL, f"output_dir={folder}", f"name={name}", *ways)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("this fold (trained)") == 1, "only the first process speaks"
     return folder / "lmsys"
 
 
-def test_two_processes_learn_what_one_learns(runs):
-    one, two = (load_file(runs / name / "fold0/model/model.safetensors") for name in ("one", "two"))
+@pytest.mark.parametrize("way", ["two", "sharded"])
+def test_two_processes_learn_what_one_learns(runs, way):
+    one, two = (load_file(runs / name / "fold0/model/model.safetensors") for name in ("one", way))
+    assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_allclose(one[name], two[name], atol=1e-5)
-    curves = [pd.read_csv(runs / name / "fold0/curve.csv") for name in ("one", "two")]
+    curves = [pd.read_csv(runs / name / "fold0/curve.csv") for name in ("one", way)]
     np.testing.assert_allclose(curves[0], curves[1], atol=1e-5)
 
 
-def test_two_processes_answer_every_row_once(runs):
-    one, two = (pd.read_csv(runs / name / "fold0/oof.csv", dtype={"id": str}) for name in ("one", "two"))
+@pytest.mark.parametrize("way", ["two", "sharded"])
+def test_two_processes_answer_every_row_once(runs, way):
+    one, two = (pd.read_csv(runs / name / "fold0/oof.csv", dtype={"id": str}) for name in ("one", way))
     assert one["id"].tolist() == two["id"].tolist()
     assert len(one) == one["id"].nunique() == 21
     np.testing.assert_allclose(one.iloc[:, 3:], two.iloc[:, 3:], atol=1e-5)
@@ -70,6 +79,42 @@ def test_predict_on_two_devices_writes_the_same_submission(repository, runs, tmp
     assert one["id"].tolist() == two["id"].tolist()
     np.testing.assert_allclose(one.iloc[:, 1:], two.iloc[:, 1:], atol=1e-6)
     assert len(pd.read_csv(tmp_path / "ledger.csv")) == 2
+
+
+def test_an_adapter_on_a_sharded_16_bit_base_is_the_one_of_a_single_process(repository, base_dir, tmp_path):
+    """Killed in between and continued: weights and optimizer states find their shards again."""
+    lora = [f"model.name_or_path={base_dir}", "adapter=lora", "adapter.dropout=0", f"output_dir={tmp_path}"]
+    lora += ["model.dtype=bfloat16", "trainer.precision=32-true", "fit.checkpoint_steps=1"]
+    for name, ways in WAYS.items():
+        if name == "sharded":
+            command = [sys.executable, "train.py", *SMALL, *lora, f"name={name}", *ways]
+            first = subprocess.Popen(
+                command, cwd=repository, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL
+            )
+            wait_for_checkpoint(tmp_path / "lmsys" / name, first)
+            first.kill()
+            first.wait()
+            assert_nobody_left(tmp_path)
+        if name != "two":
+            done = run(repository, "train.py", *SMALL, *lora, f"name={name}", *ways)
+            assert done.returncode == 0, done.stderr
+            assert ("resume:" in done.stdout) == (name == "sharded")
+    one, two = (
+        load_file(tmp_path / "lmsys" / name / "fold0/adapter/adapter_model.safetensors") for name in ("one", "sharded")
+    )
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], atol=1e-4)
+    oof = [pd.read_csv(tmp_path / "lmsys" / name / "fold0/oof.csv").iloc[:, 3:] for name in ("one", "sharded")]
+    np.testing.assert_allclose(*oof, atol=0.01)  # products in bfloat16
+
+
+def wait_for_checkpoint(folder: Path, first: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("**/last.ckpt")):
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.05)
 
 
 def test_a_wrong_setting_stops_all_processes_with_its_line(repository, tmp_path):
@@ -95,11 +140,7 @@ def test_a_process_that_dies_stops_the_others(repository, tmp_path):
     first = subprocess.Popen(
         command, cwd=repository, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("**/last.ckpt")):
-        assert time.monotonic() < deadline
-        assert first.poll() is None
-        time.sleep(0.5)
+    wait_for_checkpoint(tmp_path, first)
     (second,) = [pid for pid in processes(tmp_path) if pid != first.pid]
     os.kill(second, 9)
     _, stderr = first.communicate(timeout=60)
@@ -130,7 +171,6 @@ def assert_nobody_left(output_dir: Path) -> None:
 
 
 def test_a_row_that_nobody_answered_is_an_error():
-    assert own_share(5) == [0, 1, 2, 3, 4]
     assert gather_rows({1: "b", 0: "a"}, 2) == ["a", "b"]
     with pytest.raises(UserError, match=r"1 answers came back for 2 rows \(missing: 1\)"):
         gather_rows({0: "a"}, 2)

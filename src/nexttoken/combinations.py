@@ -8,7 +8,7 @@ from nexttoken.errors import UserError
 if TYPE_CHECKING:
     from nexttoken.settings import Settings
 
-STRATEGIES = ("auto", "ddp", "fsdp", "deepspeed_stage_2")
+STRATEGIES = ("auto", "ddp", "fsdp")
 
 
 def refuse_impossible(settings: "Settings") -> None:
@@ -27,7 +27,7 @@ def _is_classification(s: "Settings") -> bool:
 
 
 def _is_sharded(s: "Settings") -> bool:
-    return s.trainer.strategy.startswith(("fsdp", "deepspeed"))
+    return s.trainer.strategy == "fsdp"
 
 
 IMPOSSIBLE: list[tuple[Callable[["Settings"], bool], str]] = [
@@ -73,33 +73,33 @@ IMPOSSIBLE: list[tuple[Callable[["Settings"], bool], str]] = [
         "head=classification is a new layer with random weights; it cannot answer with trainer.max_epochs=0",
     ),
     (
-        lambda s: "stage_3" in s.trainer.strategy,
-        "trainer.strategy=deepspeed_stage_3 cannot shard 4-bit weights and is not supported; use"
-        " deepspeed_stage_2, fsdp or ddp",
+        lambda s: s.trainer.strategy.startswith("deepspeed"),
+        "trainer.strategy=deepspeed is not offered (ZeRO-3 cannot shard 4-bit weights at all); fsdp shards the weights,"
+        " gradients and optimizer states, ddp copies them",
     ),
     (
         lambda s: s.trainer.strategy not in STRATEGIES,
         f"trainer.strategy has to be one of {', '.join(STRATEGIES)}: one process a device, started by this program",
     ),
     (
-        lambda s: _is_sharded(s) and s.trainer.accelerator == "cpu",
-        "trainer.strategy=fsdp and deepspeed_stage_2 shard over GPUs; on CPUs use ddp",
+        lambda s: _is_sharded(s) and s.trainer.devices == 1,
+        "trainer.strategy=fsdp shares a model out over several devices; add trainer.devices=2 or more",
     ),
     (
-        lambda s: s.trainer.strategy == "fsdp" and s.quantization is not None and s.quantization.bits == 8,
-        "trainer.strategy=fsdp cannot shard 8-bit weights; use quantization=nf4 or trainer.strategy=ddp",
+        lambda s: _is_sharded(s) and s.quantization is not None,
+        "trainer.strategy=fsdp cannot shard the packed weights of bitsandbytes; use trainer.strategy=ddp, or"
+        " quantization=none",
     ),
     (
-        lambda s: (
-            s.trainer.strategy == "fsdp"
-            and s.quantization is not None
-            and (s.model.dtype == "auto" or s.quantization.storage != s.model.dtype)
-        ),
-        "trainer.strategy=fsdp shards 4-bit weights only when they are stored in the dtype of the others; set"
-        " model.dtype=bfloat16 quantization.storage=bfloat16 (float16 for both on a T4)",
+        lambda s: _is_sharded(s) and _is_classification(s),
+        "trainer.strategy=fsdp shards models with their language-model head; use head=label or trainer.strategy=ddp",
     ),
     (
-        lambda s: s.trainer.strategy == "fsdp" and s.fit.optimizer != "adamw",
+        lambda s: _is_sharded(s) and s.fit.optimizer != "adamw",
         "trainer.strategy=fsdp shards the optimizer's states itself; use fit.optimizer=adamw",
+    ),
+    (
+        lambda s: _is_sharded(s) and s.trainer.precision == "16-mixed",
+        "trainer.strategy=fsdp has no scaled float16; use trainer.precision=bf16-mixed or 32-true",
     ),
 ]

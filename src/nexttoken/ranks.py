@@ -10,17 +10,20 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import IO
 
 POLL_SECONDS = 0.2
 NOTICE_SECONDS = 3.0
 
 
+@cache  # Lightning takes WORLD_SIZE out of the environment when it has trained
 def rank() -> int:
     """This process's number; 0 is the one that prints and writes."""
     return int(os.environ.get("RANK", 0))
 
 
+@cache
 def num_ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
@@ -41,6 +44,8 @@ def launch(num_devices: int) -> None:
         port = probe.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_devices), "NODE_RANK": "0"}
     os.environ |= shared | {"RANK": "0", "LOCAL_RANK": "0"}
+    rank.cache_clear()
+    num_ranks.cache_clear()
     OTHERS.extend(Other.start(number) for number in range(1, num_devices))
     atexit.register(stop_others)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated run takes the others along

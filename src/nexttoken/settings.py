@@ -80,7 +80,6 @@ class QuantizationSettings(Checked):
     quant_type: Literal["nf4", "fp4"] = "nf4"
     double: bool = True
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    storage: Literal["uint8", "float32", "bfloat16", "float16"] = "uint8"  # FSDP shards only the weights' own dtype
 
 
 def empty_is_none(node: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.files import read_json
@@ -54,9 +54,9 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
     return model
 
 
-def save_adapter(model: Any, folder: Path) -> None:
+def save_adapter(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Write the adapter in peft's own format, which peft and vLLM load, too."""
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
 
 

@@ -9,13 +9,15 @@ from torch import nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.batches import token_batches
-from nexttoken.models.collective import gather_rows, own_share
+from nexttoken.models.collective import gather_rows
 from nexttoken.models.encode import EncodedPrompt, Encoder
 from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.memory import advice_on_memory, go_on_in_halves, is_out_of_memory
 from nexttoken.models.readout import collate, num_read
+from nexttoken.models.sharded import is_sharded
 from nexttoken.progress import Progress
+from nexttoken.ranks import num_ranks, rank
 from nexttoken.types import Example, LabelPredictions
 
 
@@ -47,12 +49,12 @@ def predict_labels(
     """
     training = model.training
     model.eval()
-    own, contexts = own_share(len(prompts)), head.contexts(labels)
-    lengths = [num_read(contexts, len(prompts[row].token_ids)) for row in own]
-    batches = deque([own[place] for place in batch] for batch in token_batches(lengths, batch_tokens))
+    lengths = [num_read(head.contexts(labels), len(prompt.token_ids)) for prompt in prompts]
+    shares = [own_batches(lengths, batch_tokens, number) for number in range(num_ranks())]
+    batches = deque(shares[rank()])
     answers: dict[int, np.ndarray] = {}
-    halved = False
-    with Progress(len(own), "predict") as progress:
+    halved = is_sharded(model)  # whose processes have to make equally many calls
+    with Progress(sum(map(len, batches)), "predict") as progress:
         while batches:
             rows = batches.popleft()
             probs = _ask(model, head, [prompts[row] for row in rows], labels, may_fail=not halved)
@@ -63,6 +65,9 @@ def predict_labels(
                 continue
             answers |= dict(zip(rows, probs, strict=True))
             progress.advance(len(rows))
+    num_fillers = max(map(len, shares)) - len(shares[rank()])
+    for _ in range(num_fillers if is_sharded(model) else 0):
+        _ask(model, head, prompts[-1:], labels, may_fail=False)
     model.train(training)
     probs = np.array(gather_rows(answers, len(prompts)))
     bad = [p.id for p, row in zip(prompts, probs, strict=True) if not np.isfinite(row).all()]
@@ -85,6 +90,12 @@ def _ask(
         if may_fail and is_out_of_memory(error):
             return None
         raise
+
+
+def own_batches(lengths: Sequence[int], batch_tokens: int, rank: int) -> list[list[int]]:
+    """The row indices that a process answers, in batches."""
+    own = range(rank, len(lengths), num_ranks())
+    return [[own[place] for place in batch] for batch in token_batches([lengths[row] for row in own], batch_tokens)]
 
 
 def halves(rows: list[int]) -> list[list[int]]:

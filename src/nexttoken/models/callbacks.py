@@ -52,8 +52,9 @@ class Checkpoints(Callback):
         score = trainer.callback_metrics.get("dev_log_loss")
         if score is not None and trainer.current_epoch >= self.text_epochs and score.item() < self.lowest:
             self.lowest = score.item()
+            state = module.state_dict()  # in every process: a sharded model is gathered
             if trainer.is_global_zero:
-                write_checkpoint(module.state_dict(), self.best)
+                write_checkpoint(state, self.best)
         trainer.save_checkpoint(self.last)
 
     def state_dict(self) -> dict[str, Any]:

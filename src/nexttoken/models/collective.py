@@ -28,11 +28,6 @@ def wait() -> None:
         distributed.barrier()
 
 
-def own_share(num_rows: int) -> list[int]:
-    """The row indices that this process answers."""
-    return list(range(rank(), num_rows, num_ranks()))
-
-
 def gather_rows(rows: dict[int, Any], num_rows: int) -> list[Any]:
     """All processes' rows in the order of their indices, in every process.
 

@@ -23,6 +23,7 @@ from nexttoken.models.callbacks import (
 )
 from nexttoken.models.collective import wait
 from nexttoken.models.module import LabelModule
+from nexttoken.models.sharded import ShardedStrategy
 from nexttoken.ranks import num_ranks
 
 
@@ -69,17 +70,18 @@ def silence_lightning() -> None:
 
 def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Callback]) -> Trainer:
     """A Lightning trainer that is quiet, keeps its files in the run folder and shows our own progress."""
-    options = {**options, "devices": num_ranks()}
-    if num_ranks() > 1 and options["strategy"] == "auto":
-        options["strategy"] = "ddp"
     defaults = {
         "enable_checkpointing": False,  # our own survive a kill
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": LOG_STEPS,
+        "inference_mode": options["strategy"] != "fsdp",  # whose layers would stay inference tensors
         "use_distributed_sampler": False,  # it would repeat rows; the batcher shares them out itself
     }
+    options = {**options, "devices": num_ranks()}
+    if num_ranks() > 1:
+        options["strategy"] = ShardedStrategy() if options["strategy"] == "fsdp" else "ddp"
     given = {key: value for key, value in options.items() if value is not None}
     try:
         return Trainer(**{**defaults, **given}, logger=loggers, callbacks=callbacks, plugins=[WholeFileCheckpoints()])

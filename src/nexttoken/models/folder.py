@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from nexttoken.errors import UserError
 from nexttoken.files import read_json, write_json
@@ -24,26 +24,29 @@ from nexttoken.settings import Settings
 WHOLE = ("config.json", "tokenizer.json")
 
 
-def save_trained(fold_dir: Path, settings: Settings, model: Any, tokenizer: Any) -> None:
+def save_trained(
+    fold_dir: Path, settings: Settings, model: Any, tokenizer: Any, weights: dict[str, Tensor] | None = None
+) -> None:
     """Write `model/` (whole weights and tokenizer), or `adapter/`; a base that was not trained is named, never copied.
 
+    `weights` are those of a sharded model, gathered.
     Each folder appears whole or not at all.
     """
     if keeps_base(settings):
         with whole_folder(fold_dir / "adapter") as part:
             if settings.adapter is not None and settings.trainer.max_epochs:
-                adapters.save_adapter(model, part)
+                adapters.save_adapter(model, part, weights)
             base.identify(settings.model, tokenizer).save(part)
         return
     with whole_folder(fold_dir / "model") as part:
-        save_whole(part, model, tokenizer)
+        save_whole(part, model, tokenizer, weights)
 
 
-def save_whole(folder: Path, model: nn.Module, tokenizer: Any) -> None:
+def save_whole(folder: Path, model: nn.Module, tokenizer: Any, weights: dict[str, Tensor] | None = None) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model.save_pretrained(folder)  # type: ignore[operator]
+    model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
 
 

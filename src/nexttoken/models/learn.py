@@ -31,6 +31,7 @@ from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.module import LabelModule
 from nexttoken.models.plan.make import make_plan
 from nexttoken.models.quantized import num_weights, refuse_untrainable
+from nexttoken.models.sharded import shard, whole_weights
 from nexttoken.prompts import Prompt
 from nexttoken.ranks import is_first, num_ranks, rank
 from nexttoken.settings import Settings
@@ -88,8 +89,9 @@ class Learner:
         start = time.monotonic()
         num_trained = self._fit(folder, loggers) if num_epochs else 0
         seconds = time.monotonic() - start
+        weights = whole_weights(self.model)
         if is_first():
-            save_trained(folder, self.settings, self.model, self.encoder.tokenizer)
+            save_trained(folder, self.settings, self.model, self.encoder.tokenizer, weights)
         model = place(self.model)
         return LabelAnswerer(model, self.head, self.encoder, labels, self.settings.batch_tokens), {
             "num_parameters": sum(map(num_weights, model.parameters())),
@@ -110,6 +112,8 @@ class Learner:
         dev_batches = batcher.batches(self.dev.prompts) if self.dev else []
         with advice_on_memory(settings.batch_tokens):
             precision = training_precision(settings, self.architecture)
+            if settings.trainer.strategy == "fsdp":
+                shard(self.model)
             options = settings.trainer.model_dump() | {"precision": precision}
             return fit(module, steps, dev_batches, folder, options, loggers)
 

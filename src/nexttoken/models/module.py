@@ -15,6 +15,7 @@ from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.noise import noisy_embeddings
 from nexttoken.models.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.models.readout import UNKNOWN, Batch
+from nexttoken.models.sharded import put, whole
 from nexttoken.ranks import rank
 from nexttoken.settings import FitSettings
 
@@ -105,7 +106,9 @@ class LabelModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        return {name: parameter.detach() for name, parameter in self.named_parameters() if parameter.requires_grad}
+        """What is trained, whole: with a sharded model every process has to ask, and gets it."""
+        trained = ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+        return {name: whole(parameter.detach()) for name, parameter in trained}
 
     def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> None:  # type: ignore[override]
         """Put trained weights back, each of them. Raises UserError for any that is missing or foreign."""
@@ -117,9 +120,9 @@ class LabelModule(LightningModule):
                 f"the checkpoint does not fit this model ({first_five(sorted(wrong))}); overwrite=true trains this fold"
                 " again"
             )
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(state[name])
+        for name, parameter in self.named_parameters():
+            if name in own:
+                put(parameter, state[name])
 
     def _clip(self, step: Step) -> None:
         """Clip the gradient's norm; a norm that is not finite stops the run before it reaches the weights.
@@ -128,7 +131,7 @@ class LabelModule(LightningModule):
         """
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = scaler.get_scale() if scaler is not None else 1.0
-        norm = nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_grad_norm * scale)
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_grad_norm * scale))
         if scaler is None and not torch.isfinite(norm):
             raise self._not_finite(f"the gradient's norm is {norm.item()}", step.batches)
 

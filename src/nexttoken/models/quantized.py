@@ -46,7 +46,6 @@ def saved_quantization(config: Any) -> QuantizationSettings | None:
         bits=4,
         quant_type=saved["bnb_4bit_quant_type"],
         double=saved["bnb_4bit_use_double_quant"],
-        storage=saved["bnb_4bit_quant_storage"],
     )
 
 
@@ -55,7 +54,7 @@ def describe(settings: QuantizationSettings) -> str:
     if settings.bits == 8:
         return "int8"
     double = " with double quantisation" if settings.double else ""
-    return settings.quant_type + double + (f" stored as {settings.storage}" if settings.storage != "uint8" else "")
+    return settings.quant_type + double
 
 
 def refuse_untrainable(config: Any, settings: Settings) -> None:
@@ -90,7 +89,6 @@ def quantization_config(settings: QuantizationSettings, dtype: torch.dtype) -> A
         bnb_4bit_quant_type=settings.quant_type,
         bnb_4bit_use_double_quant=settings.double,
         bnb_4bit_compute_dtype=compute_dtype,
-        bnb_4bit_quant_storage=getattr(torch, settings.storage),
     )
 
 
