@@ -145,7 +145,9 @@ def test_a_process_that_dies_stops_the_others(repository, tmp_path):
     os.kill(second, 9)
     _, stderr = first.communicate(timeout=60)
     assert first.returncode != 0
-    assert stderr.splitlines()[-1] == "process 1 of this run stopped: exit status -9"
+    assert (
+        stderr.splitlines()[-1] == "process 1 of this run stopped: it was killed (status -9), often for want of memory"
+    )
     assert "Traceback" not in stderr
     assert_nobody_left(tmp_path)
 

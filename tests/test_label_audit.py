@@ -180,7 +180,7 @@ def test_labels_that_are_refused_do_not_hide_the_situations(repository, monkeypa
     [
         ("fit.learning_rte=1", "unknown key 'fit.learning_rte'; did you mean 'fit.learning_rate'?"),
         ("model=scrach", "Could not find 'model/scrach' Available options in 'model':"),
-        ("model.name_or_path=/nowhere/x", "model.name_or_path='/nowhere/x' is not a folder"),
+        ("model.name_or_path=/nowhere/x", "the model '/nowhere/x' is not a folder"),
         ("input_dir=/nowhere", "/nowhere/train.csv cannot be read"),
         ("markdown=", "argument 'markdown=' has no value"),
     ],

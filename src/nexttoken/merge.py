@@ -46,8 +46,8 @@ class Arguments:
             if not values[key]:
                 raise UserError(f"{key}= is missing; write {key}={example}")
         for key in ("fold", "rows"):
-            if not values[key].isdecimal() or values["rows"] == "0":
-                raise UserError(f"{key}={values[key]!r} is not accepted: expected a whole number")
+            if not values[key].isdecimal() or (key == "rows" and int(values[key]) == 0):
+                raise UserError(f"{key}={values[key]!r} is not accepted: expected a whole number, of rows at least 1")
         if values["dtype"] not in DTYPES:
             raise UserError(f"dtype={values['dtype']!r} is not accepted: expected one of {', '.join(DTYPES)}")
         out = Path(values["out"]).expanduser()
@@ -74,7 +74,8 @@ def main(arguments: Sequence[str]) -> None:
     merge = Merge(fold.path, settings, parts.prompt, head, parts.inference, loaded.batch_tokens, given.dtype)
     for name, value in merge.save(given.out, examples).as_dict().items():
         print(f"{name}: {value}")
-    print(f"wrote {given.out}; use it by model.name_or_path={given.out}")
+    classifies = " head=classification" if settings.head["_target_"].endswith(".Classification") else ""
+    print(f"wrote {given.out}; use it by model.name_or_path={given.out}{classifies}")
 
 
 def choose_fold(loaded: "LoadedRun", number: int) -> "FoldFolder":

@@ -86,7 +86,7 @@ class Other:
     def last_words(self) -> str:
         self.stderr.seek(0)
         lines = self.stderr.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit status {self.process.poll()}"
+        return lines[-1] if lines else f"it was killed (status {self.process.poll()}), often for want of memory"
 
 
 OTHERS: list[Other] = []

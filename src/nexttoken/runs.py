@@ -162,7 +162,7 @@ def latest_run(output_dir: Path) -> RunFolder:
 def default_name(input_dir: str, overrides: Sequence[str]) -> str:
     """`arena-mini_stories260k`: the data's folder and what the command line changed, so that runs do not collide.
 
-    An experiment's file name stands for itself; a group choice or a path shows its last part, other keys `key=value`.
+    An experiment's file name stands for itself; a group choice or a path shows its last part, other keys `key-value`.
     """
     words = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")] or [Path(input_dir).resolve().name]
     for override in overrides:
@@ -171,9 +171,9 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
             continue
         is_choice = "." not in key and not value.replace(".", "").isdigit()
         last = value.rstrip("/").rpartition("/")[2]
-        words.append(last if is_choice or "/" in value else f"{key.rpartition('.')[2]}={last}")
+        words.append(last if is_choice or "/" in value else f"{key.rpartition('.')[2]}-{last}")
     words += [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
-    name = re.sub(r"[^\w=.+-]+", "-", "_".join(words))
+    name = re.sub(r"[^\w.-]+", "-", "_".join(words))  # nothing that would need quotes in run=<name>
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{hash_text(name)[:8]}"
 
 

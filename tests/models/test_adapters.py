@@ -173,9 +173,9 @@ def adapter_dir(base_dir, tmp_path) -> Path:
 
 
 def test_another_rank_is_refused(base_dir, adapter_dir):
-    with pytest.raises(UserError, match=r"another shape \(r: 4 -> 8\)"):
+    with pytest.raises(UserError, match=r"\(r is 4, not 8\)"):
         load_adapter(load(base_dir), LORA.model_copy(update={"r": 8}), adapter_dir)
-    with pytest.raises(UserError, match=r"use_rslora: False -> True"):
+    with pytest.raises(UserError, match=r"use_rslora is False, not True"):
         load_adapter(load(base_dir), LORA.model_copy(update={"rslora": True}), adapter_dir)
 
 

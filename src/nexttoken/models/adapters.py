@@ -69,7 +69,9 @@ def load_adapter(model: nn.Module, settings: AdapterSettings, folder: Path, num_
     try:
         saved = load_file(folder / FILES[1])
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / FILES[1]} cannot be loaded ({error}); train this fold again") from None
+        raise UserError(
+            f"{folder / FILES[1]} cannot be loaded ({error}); train this fold again with overwrite=true"
+        ) from None
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     differ = sorted(key for key in {*own, *saved} if key not in own or key not in saved)
     differ += [key for key in own if key in saved and own[key].shape != saved[key].shape]
@@ -90,5 +92,10 @@ def _refuse_other_settings(settings: AdapterSettings, folder: Path) -> None:
         "use_rslora": settings.rslora,
         "use_dora": settings.dora,
     }
-    if wrong := [f"{key}: {saved.get(key)} -> {value}" for key, value in expected.items() if saved.get(key) != value]:
-        raise UserError(f"{folder} is an adapter of another shape ({', '.join(wrong)}); it changes what it computes")
+    if wrong := [
+        f"{key} is {saved.get(key)}, not {value}" for key, value in expected.items() if saved.get(key) != value
+    ]:
+        raise UserError(
+            f"{folder} is not the adapter that config.yaml describes ({', '.join(wrong)}); put the file back, or train this"
+            " fold again with overwrite=true"
+        )

@@ -37,7 +37,9 @@ def read_base(folder: Path) -> Base:
     try:
         return Base(**read_json(folder / FILE))
     except TypeError:
-        raise UserError(f"{folder / FILE} does not name a base model; train this fold again") from None
+        raise UserError(
+            f"{folder / FILE} does not name a base model; train this fold again with overwrite=true"
+        ) from None
 
 
 def identify(settings: ModelSettings, tokenizer: Any) -> Base:

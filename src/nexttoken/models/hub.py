@@ -22,9 +22,7 @@ def locate(name_or_path: str) -> str:
     if path.is_dir():
         return str(path)
     if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
-        raise UserError(
-            f"model.name_or_path={name_or_path!r} is not a folder; give a folder with config.json or a hub name"
-        )
+        raise UserError(f"the model {name_or_path!r} is not a folder; give a folder with config.json or a hub name")
     _go_offline_without_network()
     return name_or_path
 

@@ -37,6 +37,8 @@ from nexttoken.ranks import is_first, num_ranks, rank
 from nexttoken.settings import Settings
 from nexttoken.types import Example
 
+FIRM = 1e-3  # a learning rate that pretrained weights rarely survive
+
 
 @dataclass(frozen=True)
 class Learner:
@@ -64,6 +66,10 @@ class Learner:
         print(encoded.labels.table())
         encoded_dev = encoder.encode(dev, encoded.labels) if dev else None
         if settings.model.name_or_path is not None:
+            if settings.trainer.max_epochs and settings.fit.learning_rate > FIRM:
+                print(
+                    f"fit.learning_rate={settings.fit.learning_rate} suits weights from nothing; fit=finetune, pretrained ones"
+                )
             print(make_plan(settings, config, choose_device()).table())
         architecture = config.get_text_config().model_type
         dtype = choose_dtype(settings.model, architecture, training=not keeps_base(settings))

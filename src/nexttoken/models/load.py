@@ -128,11 +128,15 @@ def load_model(
     if settings.name_or_path is None:
         return build_llama(settings.scratch, tokenizer, max_tokens, num_classes).train()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what is missing is said below, and in one line
     source = locate(settings.name_or_path)
     kind: Any = (
         transformers.AutoModelForCausalLM if num_classes is None else transformers.AutoModelForSequenceClassification
     )
-    options = loading_options(load_config(settings), quantization, dtype, choose_device())
+    config = load_config(settings)
+    if num_classes is None and any("SequenceClassification" in name for name in config.architectures or ()):
+        raise UserError(f"{source} is a classifier without an output head for words; use head=classification")
+    options = loading_options(config, quantization, dtype, choose_device())
     if num_classes is not None and "config" in options:
         options["config"].num_labels = num_classes
     elif num_classes is not None:
