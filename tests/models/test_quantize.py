@@ -30,7 +30,7 @@ from nexttoken.types import Example
 
 METHODS = {
     "nf4": QuantizationSettings(bits=4),
-    "fp4": QuantizationSettings(bits=4, quant_type="fp4", double=False, storage="float32"),
+    "fp4": QuantizationSettings(bits=4, quant_type="fp4", double=False),
     "int8": QuantizationSettings(bits=8),
 }
 PROMPT = Prompt("{{ text[0] }}\n", "### Answer\n", ["A", "B", "tie"])

@@ -96,6 +96,6 @@ def _refuse_other_settings(settings: AdapterSettings, folder: Path) -> None:
         f"{key} is {saved.get(key)}, not {value}" for key, value in expected.items() if saved.get(key) != value
     ]:
         raise UserError(
-            f"{folder} is not the adapter that config.yaml describes ({', '.join(wrong)}); put the file back, or train this"
-            " fold again with overwrite=true"
+            f"{folder} is not the adapter that config.yaml describes ({', '.join(wrong)}); put the file back, or train"
+            " this fold again with overwrite=true"
         )

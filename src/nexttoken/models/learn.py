@@ -67,9 +67,8 @@ class Learner:
         encoded_dev = encoder.encode(dev, encoded.labels) if dev else None
         if settings.model.name_or_path is not None:
             if settings.trainer.max_epochs and settings.fit.learning_rate > FIRM:
-                print(
-                    f"fit.learning_rate={settings.fit.learning_rate} suits weights from nothing; fit=finetune, pretrained ones"
-                )
+                rate = settings.fit.learning_rate
+                print(f"fit.learning_rate={rate} is for weights from nothing; fit=finetune is for pretrained ones")
             print(make_plan(settings, config, choose_device()).table())
         architecture = config.get_text_config().model_type
         dtype = choose_dtype(settings.model, architecture, training=not keeps_base(settings))
