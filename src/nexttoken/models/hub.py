@@ -12,6 +12,7 @@ from nexttoken.settings import ModelSettings
 
 T = TypeVar("T")
 
+NO_NETWORK = "the hub cannot be reached"
 HUB_SECONDS = 5.0  # how long the hub may take to answer at all
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -55,7 +56,8 @@ def from_hub(load: Callable[[], T], settings: ModelSettings) -> T:
         else:
             cause, fix = error, _default_fix(error, settings)
     name, reason = settings.name_or_path, getattr(cause, "server_message", None) or str(cause)
-    raise UserError(f"model {name!r} could not be loaded: {fix} ({_one_line(reason)})")
+    because = "" if fix.startswith(NO_NETWORK) else f" ({_one_line(reason)})"
+    raise UserError(f"model {name!r} could not be loaded: {fix}{because}")
 
 
 def _show_downloads() -> None:
@@ -126,8 +128,8 @@ def _default_fix(error: Exception, settings: ModelSettings) -> str:
         return "give a folder that holds it complete, or a hub name"
     if constants.HF_HUB_OFFLINE and isinstance(error, OSError):
         return (
-            f"give a folder that holds it, or let it be downloaded: {constants.HF_HUB_CACHE} has it not or not all of"
-            f" it, and {constants.ENDPOINT} does not answer or HF_HUB_OFFLINE is set"
+            f"{NO_NETWORK}, and {constants.HF_HUB_CACHE} does not hold all of it; give a folder that does, or"
+            " download it while there is a network"
         )
     files = f"{constants.ENDPOINT}/{settings.name_or_path}/tree/{settings.revision or 'main'}"
     return f"see whether {files} holds a complete causal language model"
