@@ -4,8 +4,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+from nexttoken.checks import check_settings
 from nexttoken.parts import plain
-from nexttoken.settings import Settings, check_settings
+from nexttoken.settings import Settings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

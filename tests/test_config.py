@@ -4,10 +4,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from composed import CONF, composed
+from nexttoken.checks import check_settings
 from nexttoken.errors import UserError
 from nexttoken.parts import build, prepare
 from nexttoken.runs import default_name
-from nexttoken.settings import PredictSettings, check_settings
+from nexttoken.settings import PredictSettings
 
 CHOICES = sorted(path for path in CONF.glob("*/*.yaml"))
 NEEDS = {

@@ -14,7 +14,7 @@ KNOW_HYDRA = {"entry.py", "compose.py", "parts.py", "pipeline.py"}
 LAYERS = [  # a module may import from its own row and from the rows above it
     {"errors", "nearest", "types", "files", "progress", "console", "arguments", "ranks"},
     {"table", "metrics", "transforms", "prompts", "splits", "baselines", "submission", "archive", "ledger"},
-    {"settings", "combinations"},
+    {"settings", "combinations", "checks"},
     {"tasks", "models", "sample", "runs", "inference"},
     {"data", "report", "parts", "kaggle"},
     {"loaded"},

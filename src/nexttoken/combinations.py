@@ -1,36 +1,33 @@
 """Settings that are right one by one and cannot work together: refused before anything is read or loaded."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from nexttoken.errors import UserError
-
-if TYPE_CHECKING:
-    from nexttoken.settings import Settings
+from nexttoken.settings import Settings
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
-def refuse_impossible(settings: "Settings") -> None:
+def refuse_impossible(settings: Settings) -> None:
     """Raise UserError with the fix for the first combination that cannot work."""
     for applies, message in IMPOSSIBLE:
         if applies(settings):
             raise UserError(message)
 
 
-def _trains(s: "Settings") -> bool:
+def _trains(s: Settings) -> bool:
     return s.trainer.max_epochs > 0
 
 
-def _is_classification(s: "Settings") -> bool:
+def _is_classification(s: Settings) -> bool:
     return str(s.head.get("_target_", "")).endswith(".Classification")
 
 
-def _is_sharded(s: "Settings") -> bool:
+def _is_sharded(s: Settings) -> bool:
     return s.trainer.strategy == "fsdp"
 
 
-IMPOSSIBLE: list[tuple[Callable[["Settings"], bool], str]] = [
+IMPOSSIBLE: list[tuple[Callable[[Settings], bool], str]] = [
     (
         lambda s: s.adapter is not None and s.model.name_or_path is None,
         "adapter=lora needs a pretrained base, and model=scratch has random weights; give model=... or"

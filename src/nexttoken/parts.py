@@ -8,11 +8,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from nexttoken.checks import check_settings
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.prompts import Prompt
 from nexttoken.runs import default_name
-from nexttoken.settings import Settings, check_settings
+from nexttoken.settings import Settings
 from nexttoken.splits import GroupedStratified
 from nexttoken.transforms import Transform
 from nexttoken.types import Task

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken import metrics
+from nexttoken.checks import check_settings
 from nexttoken.console import show_config
 from nexttoken.errors import UserError
 from nexttoken.ledger import record
@@ -22,7 +23,7 @@ from nexttoken.parts import Parts, make, plain, prepare
 from nexttoken.ranks import is_first, launch
 from nexttoken.report.tables import fold_table
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
-from nexttoken.settings import PredictSettings, check_settings
+from nexttoken.settings import PredictSettings
 from nexttoken.splits import Folds
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, Split

@@ -14,9 +14,10 @@ The arguments are those of train.py. A hub model's configuration is read; its we
 
 
 def plan(arguments: Sequence[str]) -> None:
+    from nexttoken.checks import check_settings
     from nexttoken.compose import compose
     from nexttoken.parts import plain
-    from nexttoken.settings import Settings, check_settings
+    from nexttoken.settings import Settings
 
     settings = check_settings(Settings, plain(compose("train", arguments)))
     from nexttoken.models.load import choose_device, load_architecture

@@ -35,9 +35,10 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> None:
+    from nexttoken.checks import check_settings
     from nexttoken.compose import compose
     from nexttoken.parts import plain
-    from nexttoken.settings import Settings, check_settings
+    from nexttoken.settings import Settings
 
     given = Arguments.parse(arguments)
     asked_as_is = ("trainer.max_epochs=0", *given.overrides)  # nothing is trained here, so no adapter is needed

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
 
 import nexttoken.models.plan.make as plan_module
+from nexttoken.checks import check_settings
 from nexttoken.compose import compose
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_architecture
@@ -21,7 +22,7 @@ from nexttoken.models.plan.make import make_plan
 from nexttoken.models.plan.sizes import optimizer_bytes
 from nexttoken.models.plan.table import MemoryPlan, Part, in_units
 from nexttoken.parts import plain
-from nexttoken.settings import Settings, check_settings
+from nexttoken.settings import Settings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SHAPE = {"vocab_size": 512, "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
