@@ -15,6 +15,7 @@ import yaml
 
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.encode import Encoded, Encoder
+from nexttoken.models.heads import LabelSoftmax
 from nexttoken.prompts import Prompt
 from nexttoken.tasks.preference import Preference
 from nexttoken.types import Example
@@ -75,9 +76,8 @@ def pair(request):
 @pytest.fixture(scope="module", params=PROMPTS)
 def case(request, pair, rows) -> Case:
     encoder = Encoder(pair.tokenizer, PROMPTS[request.param], MAX_TOKENS)
-    answerer = LabelAnswerer(pair.model, encoder, None, 16_384)
-    probs = answerer(rows).probs
-    encoded = Encoded(answerer.prompts, answerer.labels, 0)
+    encoded = encoder.encode(rows)
+    probs = LabelAnswerer(pair.model, LabelSoftmax(), encoder, encoded.labels, 16_384)(rows).probs
     assert len(rows) == 100
     assert 20 < encoded.counts()["num_truncated"] < 100
     assert min(len(prompt.token_ids) for prompt in encoded.prompts) < MAX_TOKENS * 0.75, "batches have padding"
@@ -131,7 +131,7 @@ def test_equal_to_lm_evaluation_harness(case):
 @pytest.mark.parametrize("batch_tokens", [1, 3001])  # and 16,384, which they are compared with
 def test_whatever_the_batch_size_padding_and_order(case, rows, batch_tokens):
     order = np.random.default_rng(batch_tokens).permutation(100)
-    answerer = LabelAnswerer(case.model, case.encoder, case.encoded.labels, batch_tokens)
+    answerer = LabelAnswerer(case.model, LabelSoftmax(), case.encoder, case.encoded.labels, batch_tokens)
     shuffled = answerer([rows[index] for index in order])
     assert shuffled.ids == tuple(rows[index].id for index in order)
     np.testing.assert_allclose(shuffled.probs, case.probs[order], atol=TOLERANCE)
