@@ -59,7 +59,14 @@ def test_help_shows_the_choices(repository):
 def test_control_c_says_how_to_continue(repository, tmp_path):
     arguments = ["fold=0", "name=x", "fit.checkpoint_steps=1", "model.scratch.num_layers=1", f"output_dir={tmp_path}"]
     call = [sys.executable, str(repository / "train.py"), *arguments]
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=repository)
+    process = subprocess.Popen(
+        call,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=repository,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a background job ignores
+    )
     checkpoint = tmp_path / "lmsys" / "x" / "fold0" / "checkpoints" / "last.ckpt"
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.1)
