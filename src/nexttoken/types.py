@@ -1,7 +1,7 @@
 """The nouns every part shares, as frozen values: example, message, predictions, and the task that owns them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -16,12 +16,16 @@ class Example:
     """One question to the model.
 
     `fields` maps a field's name to its turns; a field of a single text has one turn, an absent turn is "".
-    `label` indexes the task's classes; it is None where the answer is unknown (test rows).
+    `label` indexes the task's classes; it is None where the answer is unknown (test rows). `tags` say what it is scored
+    under (genre, file). `demonstrations` are solved questions to be shown before it, the most similar last.
     """
 
     id: str
     fields: Mapping[str, tuple[str, ...]]
     label: int | None = None
+    num_options: int | None = None  # this question has only the task's first so many classes; None: all of them
+    tags: Mapping[str, str] = field(default_factory=dict)
+    demonstrations: tuple["Example", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +37,30 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A text that may help to answer, as a retriever found it."""
+
+    text: str
+    score: float = 0.0  # higher is better; only comparable within one retriever
+    source: str = ""  # file and line, or address
+
+
+class Retriever(Protocol):
+    """Finds texts for queries."""
+
+    def search(self, queries: Sequence[str]) -> list[list[Passage]]: ...  # per query, the best first; [] without a hit
+
+
+@dataclass(frozen=True, slots=True)
 class LabelPredictions:
-    """Class probabilities: `probs` is (N, K) float64, row i belongs to `ids[i]`, column k to the task's class k."""
+    """Class probabilities: `probs` is (N, K) float64, row i belongs to `ids[i]`, column k to the task's class k.
+
+    `columns` hold what else is known of each row, (N,) each: `seconds` that it took, `searched`, and the like.
+    """
 
     ids: tuple[str, ...]
     probs: np.ndarray
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Baseline(Protocol):
