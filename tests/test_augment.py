@@ -96,4 +96,4 @@ def test_an_unknown_count_is_refused_with_those_that_are_known():
 def test_a_prompt_shows_how_one_answer_compares():
     prompt = Prompt("new words {{ new_words_a[0] }}\noverlap {{ overlap[0] }}\n", "### Answer\n", ["A", "B", "tie"])
     (counted,) = AddCounts()([_example(POEM, "A poem")])
-    assert prompt.render(counted.fields)[0].content == "new words ++++\noverlap 0\n"
+    assert prompt.render(counted)[0].content == "new words ++++\noverlap 0\n"

@@ -13,15 +13,17 @@ HYDRA = {"hydra", "omegaconf"}
 KNOW_HYDRA = {"entry.py", "compose.py", "parts.py", "pipeline.py"}
 LAYERS = [  # a module may import from its own row and from the rows above it
     {"errors", "nearest", "types", "files", "progress", "console", "arguments", "ranks"},
-    {"table", "metrics", "transforms", "prompts", "splits", "baselines", "submission", "archive", "ledger"},
+    {"table", "metrics", "prompts", "splits", "baselines", "option_baseline", "submission", "archive", "ledger"},
+    {"retrieval", "quizzes", "calibration"},
+    {"transforms", "gating"},
     {"settings", "combinations", "checks"},
-    {"tasks", "models", "sample", "runs", "inference"},
-    {"data", "report", "parts", "kaggle"},
+    {"tasks", "models", "sample", "sample_quiz", "runs", "inference"},
+    {"data", "report", "parts", "kaggle", "convert"},
     {"loaded"},
     {"pipeline"},
     {"entry"},
     {"compose"},
-    {"labels", "plan", "quantize", "merge"},
+    {"labels", "plan", "quantize", "merge", "gate"},
 ]
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -62,7 +64,17 @@ def test_imports_point_one_way(path):
     assert used <= allowed
 
 
-@pytest.mark.parametrize("command", ["nexttoken.data", "nexttoken.report", "nexttoken.kaggle", "nexttoken.labels"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "nexttoken.data",
+        "nexttoken.report",
+        "nexttoken.kaggle",
+        "nexttoken.labels",
+        "nexttoken.convert",
+        "nexttoken.gate",
+    ],
+)
 def test_commands_start_without_torch(command):
     code = f"import sys, {command}; print(*({HEAVY!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

@@ -1,6 +1,7 @@
 """Prompts are exact strings; what does not fit is cut from the fields, fairly and from the earliest turn on."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
-from nexttoken.prompts import Prompt, cut, fair_share, fit_fields
-from nexttoken.types import Message
+from nexttoken.prompts import Prompt, cut, fair_share, fit_fields, fit_passages
+from nexttoken.types import Example, Message
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "prompt"
 FIELDS = {"prompt": ("Hi", "Why?"), "response_a": ("Hello", "Because"), "response_b": ("Hey", "")}
@@ -55,8 +56,36 @@ Which of these chatbots did a better job of answering the user's requests, or we
 """
 
 
+QUESTION = Example("", {"question": ("Which is a bird?",), "options": ("Oak", "Owl", "Ox")}, 1, 3)
+QUIZ = """\
+### Question
+Which is a bird?
+### Options
+0: Oak
+1: Owl
+2: Ox
+"""
+PASSAGES = """\
+### Passages
+- Owls fly.
+- Oxen do not.
+"""
+QUIZ_JA = """\
+次のクイズに答え、正しい選択肢の番号を書いてください。
+### 問題
+Which is a bird?
+### 選択肢
+0: Oak
+1: Owl
+2: Ox
+"""
+
+
 def shipped(name: str) -> Prompt:
     options = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    if "defaults" in options:
+        below = yaml.safe_load((CONF / f"{options.pop('defaults')[0]}.yaml").read_text(encoding="utf-8"))
+        options = below | options
     assert options.pop("_target_") == "nexttoken.prompts.Prompt"
     return Prompt(**options)
 
@@ -66,14 +95,58 @@ def shipped(name: str) -> Prompt:
     [("instruction", INSTRUCTION, "### Answer\n"), ("conversation", CONVERSATION, "### Best response:")],
 )
 def test_shipped_prompts(name, user, cue):
-    assert shipped(name).render(FIELDS) == [Message("user", user), Message("assistant", cue)]
+    assert shipped(name).render(Example("", FIELDS)) == [Message("user", user), Message("assistant", cue)]
+
+
+@pytest.mark.parametrize(
+    ("name", "user", "cue"),
+    [
+        ("quiz", QUIZ, "### Answer\n"),
+        ("quiz_from_1", QUIZ.replace("2: ", "3: ").replace("1: ", "2: ").replace("0: ", "1: "), "### Answer\n"),
+        ("quiz_letters", QUIZ.replace("0: ", "A: ").replace("1: ", "B: ").replace("2: ", "C: "), "### Answer\n"),
+        ("quiz_ja", QUIZ_JA, "### 回答\n"),
+    ],
+)
+def test_shipped_prompts_of_options(name, user, cue):
+    assert shipped(name).render(QUESTION) == [Message("user", user), Message("assistant", cue)]
+    assert len(shipped(name).labels) == 18
+
+
+def test_passages_stand_behind_the_options_and_demonstrations_before_the_question():
+    found = replace(QUESTION, fields={**QUESTION.fields, "passages": ("Owls fly.", "Oxen do not.")})
+    assert shipped("quiz").render(found)[0].content == QUIZ + PASSAGES
+    shown = replace(found, demonstrations=(QUESTION,))
+    assert shipped("quiz_letters").render(shown) == [
+        *shipped("quiz_letters").render(QUESTION)[:1],
+        Message("assistant", "### Answer\nB"),
+        *shipped("quiz_letters").render(found),
+    ]
+    with pytest.raises(UserError, match="row x has no label"):
+        shipped("quiz").render(replace(QUESTION, demonstrations=(replace(QUESTION, id="x", label=None),)))
+
+
+def test_a_prompt_of_options_brings_labels_enough():
+    assert shipped("quiz").for_classes("01234").labels == ("0", "1", "2", "3", "4")
+    with pytest.raises(UserError, match="do not match the task's classes"):
+        shipped("quiz").for_classes([str(n) for n in range(19)])
+    with pytest.raises(UserError, match="do not match the task's classes"):
+        shipped("instruction").for_classes("01")
+
+
+def test_no_option_is_dropped_and_passages_lose_their_end():
+    fields = {"question": ("a b c d e f",), "options": ("g h", "i", "j k l m n"), "passages": ()}
+    fitted = fit_fields(fields, 9, words, 0.0, 0, "options")
+    assert fitted == {"question": ("d e f",), "options": ("g h", "i", "l m n"), "passages": ()}
+    assert fit_passages(["a b c", "d e f", "g"], 5, words) == ("a b c", "d e ")
+    assert fit_passages(["a b c", "d e f", "g"], 100, words) == ("a b c", "d e f", "g")
+    assert fit_passages(["a b c"], 0, words) == ()
 
 
 def test_system_and_passages():
     prompt = Prompt(
         user="{{ q[0] }}{% for p in passages %} [{{ p }}]{% endfor %}", answer_cue="A:", labels=("a", "b"), system="S"
     )
-    assert prompt.render({"q": ("x",)}, ["one", "two"]) == [
+    assert prompt.render(Example("", {"q": ("x",), "passages": ("one", "two")})) == [
         Message("system", "S"),
         Message("user", "x [one] [two]"),
         Message("assistant", "A:"),
@@ -82,7 +155,7 @@ def test_system_and_passages():
 
 @pytest.mark.parametrize("text", ["{{ 7*7 }}", "{% raw %}", "{# note #}", "{{ prompt.__class__ }}", "<b>&amp;</b>"])
 def test_fields_are_text_not_templates(text):
-    assert Prompt("{{ q[0] }}", "", ("a", "b")).render({"q": (text,)})[0].content == text
+    assert Prompt("{{ q[0] }}", "", ("a", "b")).render(Example("", {"q": (text,)}))[0].content == text
 
 
 @pytest.mark.parametrize(
@@ -90,7 +163,7 @@ def test_fields_are_text_not_templates(text):
     [
         (
             "{{ answer }}",
-            "the prompt cannot be rendered: 'answer' is undefined; the example's fields are a, passages, q",
+            "the prompt cannot be rendered: 'answer' is undefined; the example's fields are a, labels, passages, q",
         ),
         ("{{ answer | join }}", "'answer' is undefined"),
         ("{% for x in zip(q, answer) %}{{ x }}{% endfor %}", "'answer' is undefined"),
@@ -101,7 +174,7 @@ def test_fields_are_text_not_templates(text):
 )
 def test_what_cannot_be_rendered_is_one_line(user, line):
     with pytest.raises(UserError, match=re.escape(line)) as error:
-        Prompt(user, "", ("a", "b")).render({"q": ("x",), "a": ("y",)})
+        Prompt(user, "", ("a", "b")).render(Example("", {"q": ("x",), "a": ("y",)}))
     assert "\n" not in str(error.value)
 
 

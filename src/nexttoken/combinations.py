@@ -27,7 +27,35 @@ def _is_sharded(s: Settings) -> bool:
     return s.trainer.strategy == "fsdp"
 
 
+def _asks(s: Settings, *names: str) -> bool:
+    return str(s.inference.get("_target_", "")).rpartition(".")[2] in names
+
+
+def _trains_with(s: Settings, name: str) -> bool:
+    return any(str(node.get("_target_", "")).endswith(f".{name}") for node in s.train_transforms.values())
+
+
+def _has_options(s: Settings) -> bool:
+    return bool(s.prompt.get("options"))
+
+
 IMPOSSIBLE: list[tuple[Callable[[Settings], bool], str]] = [
+    (
+        lambda s: _has_options(s) and (_asks(s, "SwapAveraged") or _trains_with(s, "BothOrders")),
+        "both orders are for pairs of answers, and this prompt has options; use train_transforms=options and"
+        " inference=rotated",
+    ),
+    (
+        lambda s: not _has_options(s) and (_asks(s, "RotationAveraged") or _trains_with(s, "ShuffleOptions")),
+        "this prompt has no options to put in another order; use train_transforms=both_orders and"
+        " inference=swap_averaged, or a task of questions with options",
+    ),
+    (
+        lambda s: (
+            _asks(s, "ConfidenceGated", "WithPassages") and str(s.retriever.get("_target_", "")).endswith(".Nothing")
+        ),
+        "this inference searches for passages, and retriever=none finds nothing; add retriever=bm25, say",
+    ),
     (
         lambda s: s.adapter is not None and s.model.name_or_path is None,
         "adapter=lora needs a pretrained base, and model=scratch has random weights; give model=... or"

@@ -1,16 +1,23 @@
 """A finished run that answers questions again: for predict.py and for a notebook."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from nexttoken.errors import UserError
+from nexttoken.gating.gate import read_gate
+from nexttoken.inference import Inference
 from nexttoken.parts import Parts, build, make
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions
+
+if TYPE_CHECKING:
+    from nexttoken.models.answer import LabelAnswerer
 
 
 @dataclass(frozen=True)
@@ -60,16 +67,48 @@ class LoadedRun:
         return float(np.average([m["log_loss"] for m in saved], weights=[m["num_examples"] for m in saved]))
 
     def ask(self, examples: list[Example]) -> LabelPredictions:
-        """Average the folds' class probabilities for examples that have been through the run's transforms."""
+        """Average the folds' class probabilities for examples that have been through the run's transforms.
+
+        Seconds are those of all folds together, other columns their means.
+        """
+        asked = []
+        for fold in self.folds:
+            answerer = self.answerer(fold)
+            asked.append(self.inference(fold)(examples, answerer))
+            del answerer  # before the next fold's model is loaded
+        columns = {name: np.mean([one.columns[name] for one in asked], axis=0) for name in asked[0].columns}
+        columns["seconds"] = columns["seconds"] * len(asked)
+        return LabelPredictions(asked[0].ids, np.mean([one.probs for one in asked], axis=0), columns)
+
+    def answerer(self, fold: FoldFolder) -> "LabelAnswerer":
+        """Load the fold's model."""
         from nexttoken.models.folder import load_answerer
 
-        settings, asked = self.parts.settings, []
-        for fold in self.folds:
-            head = make(settings.head, "head")
-            answerer = load_answerer(fold.path, settings, self.parts.prompt, head, self.batch_tokens)
-            asked.append(self.parts.inference(examples, answerer))
-            del answerer  # before the next fold's model is loaded
-        return LabelPredictions(asked[0].ids, np.mean([one.probs for one in asked], axis=0))
+        settings = self.parts.settings
+        return load_answerer(fold.path, settings, self.parts.prompt, make(settings.head, "head"), self.batch_tokens)
+
+    def inference(self, fold: FoldFolder) -> Inference:
+        """The run's way of asking, with what it learnt in this fold, and thresholds that were chosen since."""
+        path = self.folder.path / "gate.json"
+        chosen = asdict(read_gate(path)) if path.exists() else {}
+        return self.parts.inference.restored(fold.state() | chosen)
+
+    @cached_property
+    def _training_rows(self) -> dict[str, Example]:
+        examples = apply_transforms(self.parts.task.read("train"), self.parts.transforms)
+        return {example.id: example for example in examples}
+
+    def held_out(self, fold: FoldFolder) -> list[Example]:
+        """The rows that the fold was scored on, those of its oof.csv, in order.
+
+        Raises UserError when the data does not hold them any more.
+        """
+        path = fold.path / "oof.csv"
+        ids = pd.read_csv(path, dtype={"id": str}, usecols=["id"], na_filter=False)["id"]
+        if missing := [row for row in ids if row not in self._training_rows]:
+            where = self.parts.settings.input_dir
+            raise UserError(f"{where} has no row {missing[0]!r} of {path}; give the run's data: input_dir=...")
+        return [self._training_rows[row] for row in ids]
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Probabilities for rows in the competition's own format: `id` and one column per class, in order."""

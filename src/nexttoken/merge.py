@@ -20,7 +20,6 @@ from nexttoken.errors import UserError
 if TYPE_CHECKING:
     from nexttoken.loaded import LoadedRun
     from nexttoken.runs import FoldFolder
-    from nexttoken.types import Example
 
 DEFAULTS = {"run": "", "fold": "0", "out": "", "rows": "64", "dtype": "float32", "base": "", "input_dir": ""}
 DTYPES = ("float32", "bfloat16", "float16")
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
 
     loaded = LoadedRun.load(RunFolder(given.run), given.input_dir, base=given.base)
     fold = choose_fold(loaded, given.fold)
-    examples = held_out(loaded, fold, given.num_rows)
+    examples = loaded.held_out(fold)[: given.num_rows]
     given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
     from nexttoken.models.merge import Merge
 
@@ -89,25 +88,6 @@ def choose_fold(loaded: "LoadedRun", number: int) -> "FoldFolder":
     if settings.adapter is None:
         raise UserError(f"{fold.path} has no adapter; its weights are whole already, in {fold.path / 'model'}")
     return fold
-
-
-def held_out(loaded: "LoadedRun", fold: "FoldFolder", num_rows: int) -> "list[Example]":
-    """The first of the rows that the fold was scored on, those of its oof.csv.
-
-    Raises UserError when the data does not hold them any more.
-    """
-    import pandas as pd
-
-    from nexttoken.pipeline import read
-
-    ids = pd.read_csv(fold.path / "oof.csv", dtype={"id": str}, usecols=["id"], nrows=num_rows, na_filter=False)["id"]
-    by_id = {example.id: example for example in read(loaded.parts, "train")}
-    if missing := [row for row in ids if row not in by_id]:
-        where = loaded.parts.settings.input_dir
-        raise UserError(
-            f"{where} has no row {missing[0]!r} of {fold.path / 'oof.csv'}; give the run's data: input_dir=..."
-        )
-    return [by_id[row] for row in ids]
 
 
 if __name__ == "__main__":

@@ -41,15 +41,48 @@ def accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
     return float((probs.argmax(axis=1) == labels).mean())
 
 
-def uniform_log_loss(num_classes: int) -> float:
-    """The log loss of knowing nothing: ln K."""
-    return float(np.log(num_classes))
+def map_at_3(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Mean average precision at 3: 1, 1/2 or 1/3 for a label ranked first, second or third, else 0.
+
+    The score of Kaggle's LLM Science Exam. Of equal probabilities the first class ranks first.
+    """
+    probs, labels = _checked(probs, labels)
+    ranked = np.argsort(-probs, axis=1, kind="stable")[:, :3]
+    worth = 1 / np.arange(1, ranked.shape[1] + 1)
+    return float(((ranked == labels[:, None]) * worth).sum(axis=1).mean())
 
 
-def prior_log_loss(train_labels: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
-    """The log loss on `labels` of the class shares in `train_labels`, add-one smoothed so that it stays finite."""
+def uniform_log_loss(num_options: int | Sequence[int] | np.ndarray) -> float:
+    """The log loss of knowing nothing: ln K, or the mean of ln n over the rows' numbers of options (N,)."""
+    return float(np.log(_options(num_options)).mean())
+
+
+def chance_accuracy(num_options: int | Sequence[int] | np.ndarray) -> float:
+    """The expected accuracy of a uniform guess: 1/K, or the mean of 1/n over the rows' numbers of options (N,)."""
+    return float((1 / _options(num_options)).mean())
+
+
+def chance_map_at_3(num_options: int | Sequence[int] | np.ndarray) -> float:
+    """The expected `map_at_3` of a ranking by chance: mean of (1 + 1/2 + 1/3)/n, without the ranks beyond n."""
+    counts = _options(num_options)
+    return float(sum((counts >= rank) / rank / counts for rank in (1, 2, 3)).mean())  # type: ignore[union-attr]
+
+
+def prior_log_loss(
+    train_labels: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    num_options: Sequence[int] | np.ndarray | None = None,
+) -> float:
+    """The log loss on `labels` of the class shares in `train_labels`, add-one smoothed so that it stays finite.
+
+    `num_options` (N,) are the options of the rows of `labels`: absent ones get nothing, and the others' shares are
+    scaled to sum to 1. None: every row has all classes.
+    """
     counts = np.bincount(np.asarray(train_labels, dtype=np.int64), minlength=num_classes) + 1.0
-    return log_loss(np.tile(counts / counts.sum(), (len(labels), 1)), labels)
+    present = _options(np.full(len(labels), num_classes) if num_options is None else num_options)
+    shares = counts * (np.arange(num_classes) < present[:, None])
+    return log_loss(shares / shares.sum(axis=1, keepdims=True), labels)
 
 
 def reliability(probs: np.ndarray, labels: np.ndarray, num_bins: int = 10) -> list[ReliabilityBin]:
@@ -78,6 +111,18 @@ METRICS = (
     Metric("accuracy", accuracy, higher_is_better=True),
     Metric("expected_calibration_error", expected_calibration_error, higher_is_better=False),
 )
+QUIZ_METRICS = (*METRICS, Metric("map_at_3", map_at_3, higher_is_better=True))
+
+
+def _options(num_options: int | Sequence[int] | np.ndarray) -> np.ndarray:
+    """Numbers of options as (N,) float64, at least 1 each. Raises UserError: a row of none has no chance level."""
+    counts = np.atleast_1d(np.asarray(num_options, dtype=np.float64))
+    if len(counts) == 0 or not (counts >= 1).all():
+        raise UserError(
+            f"numbers of options {first_five(counts.tolist()) or 'of no row'}: expected at least one row, and at least "
+            "1 option in each; give the number of options of every row that is scored"
+        )
+    return counts
 
 
 def _checked(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

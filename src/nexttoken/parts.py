@@ -1,7 +1,7 @@
 """From a composed configuration to the parts it names: the only module, beside the entries, that knows Hydra."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -12,6 +12,7 @@ from nexttoken.checks import check_settings
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.prompts import Prompt
+from nexttoken.retrieval.search import Search
 from nexttoken.runs import default_name
 from nexttoken.settings import Settings
 from nexttoken.splits import GroupedStratified
@@ -29,6 +30,7 @@ class Parts:
     split: GroupedStratified
     transforms: dict[str, Transform]
     train_transforms: dict[str, Transform]
+    search: Search
     inference: Inference
 
 
@@ -46,13 +48,9 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def build(config: Mapping[str, Any]) -> Parts:
     """Instantiate the parts of a checked configuration. Raises UserError for anything that does not fit together."""
     settings = check_settings(Settings, dict(config))
-    names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")
+    names = ("task", "prompt", "split", "transforms", "train_transforms", "search", "inference")
     parts = Parts(settings, **{name: make(getattr(settings, name), name) for name in names})
-    if len(parts.prompt.labels) != len(parts.task.classes):
-        raise UserError(
-            f"prompt.labels={list(parts.prompt.labels)} do not match the task's classes {list(parts.task.classes)}"
-        )
-    return parts
+    return replace(parts, prompt=parts.prompt.for_classes(parts.task.classes))
 
 
 def make(node: dict[str, Any], name: str) -> Any:

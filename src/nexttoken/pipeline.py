@@ -13,14 +13,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nexttoken import metrics
 from nexttoken.checks import check_settings
 from nexttoken.console import show_config
 from nexttoken.errors import UserError
+from nexttoken.files import write_json
 from nexttoken.ledger import record
 from nexttoken.loaded import LoadedRun
+from nexttoken.metrics import accuracy, chance_accuracy, log_loss, prior_log_loss, uniform_log_loss
 from nexttoken.parts import Parts, make, plain, prepare
 from nexttoken.ranks import is_first, launch
+from nexttoken.report.genres import results_table
 from nexttoken.report.tables import fold_table
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
 from nexttoken.settings import PredictSettings
@@ -65,7 +67,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     predictions, measured = learn_and_ask(parts, learner, rows, fold)
     if not is_first():
         return math.nan
-    scores = score(predictions, rows.held_out)
+    scores = score(parts, predictions, rows.held_out)
+    fold.save_rows(rows.held_out, predictions)
     fold.save_oof(predictions, labels_of(rows.held_out), parts.settings.fold, parts.task.classes)
     fold.save_metrics(
         describe(parts, examples, rows) | scores | references | measured | {"seconds": time.monotonic() - start}
@@ -80,13 +83,17 @@ def predict(cfg: DictConfig) -> Path:
     run = LoadedRun.load(folder, settings.input_dir, settings.batch_tokens, settings.base)
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
-    path = Path(settings.submissions_dir) / f"{settings.name or run.folder.path.resolve().name}.csv"
+    task = run.parts.task
+    path = Path(settings.submissions_dir) / f"{settings.name or run.folder.path.resolve().name}{task.suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
     oof_log_loss = run.oof_log_loss
     predictions = run.ask(read(run.parts, "test"))
     if not is_first():
         return path
-    run.parts.task.write(predictions, path)
+    task.write(predictions, path)
+    if results := task.results(predictions):
+        write_json(results, run.folder.path / "result.json")
+        print(results_table(results, by="file"))
     record(path, str(run.folder.path), run.numbers, oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path
@@ -147,33 +154,40 @@ def learn_and_ask(
     answerer, measured = learner.learn(fold.path, loggers)
     for logger in loggers:
         getattr(logger.experiment, "finish", lambda: None)()  # wandb would write the next fold into this run
+    inference = parts.inference.fitted(rows.train, rows.dev, answerer)
+    if is_first():
+        fold.save_state(inference.state())
+    answerer.forget()
     start = time.monotonic()
-    predictions = parts.inference(rows.held_out, answerer)
+    predictions = inference(rows.held_out, answerer)
     seconds = time.monotonic() - start
-    if parts.settings.save_prompts:
+    if parts.settings.save_prompts and is_first():
         fold.save_prompts(answerer.prompts, answerer.labels)
     speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
-    return predictions, measured | answerer.counts | speed
+    return predictions, measured | answerer.environment | answerer.counts | speed
 
 
-def score(predictions: LabelPredictions, examples: Sequence[Example]) -> dict[str, float]:
+def score(parts: Parts, predictions: LabelPredictions, examples: Sequence[Example]) -> dict[str, float]:
+    """Every metric of the task, and the share of rows in each yes-or-no column of the predictions."""
     labels = labels_of(examples)
-    return {metric.name: metric.score(predictions.probs, labels) for metric in metrics.METRICS}
+    shares = {f"share_{name}": float(c.mean()) for name, c in predictions.columns.items() if c.dtype == bool}
+    return {metric.name: metric.score(predictions.probs, labels) for metric in parts.task.metrics} | shares
 
 
 def score_references(parts: Parts, rows: Rows) -> dict[str, float | None]:
     """What the model has to beat, fitted on the fold's training rows and scored on the same held-out rows."""
-    seen, labels = [*rows.train, *rows.dev], labels_of(rows.held_out)
+    seen, labels, num_classes = [*rows.train, *rows.dev], labels_of(rows.held_out), len(parts.task.classes)
+    num_options = [example.num_options or num_classes for example in rows.held_out]
     truth = parts.task.truth()
     known = all(example.id in truth for example in rows.held_out)
     baseline = parts.task.baseline().fit(seen).predict(rows.held_out)
     return {
-        "uniform_log_loss": metrics.uniform_log_loss(len(parts.task.classes)),
-        "prior_log_loss": metrics.prior_log_loss(labels_of(seen), labels, len(parts.task.classes)),
-        "baseline_log_loss": metrics.log_loss(baseline, labels),
-        "best_possible_log_loss": metrics.log_loss(np.array([truth[e.id] for e in rows.held_out]), labels)
-        if known
-        else None,
+        "chance_accuracy": chance_accuracy(num_options),
+        "uniform_log_loss": uniform_log_loss(num_options),
+        "prior_log_loss": prior_log_loss(labels_of(seen), labels, num_classes, num_options),
+        "baseline_log_loss": log_loss(baseline, labels),
+        "baseline_accuracy": accuracy(baseline, labels),
+        "best_possible_log_loss": log_loss(np.array([truth[e.id] for e in rows.held_out]), labels) if known else None,
     }
 
 

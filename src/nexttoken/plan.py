@@ -17,13 +17,20 @@ def plan(arguments: Sequence[str]) -> None:
     from nexttoken.checks import check_settings
     from nexttoken.compose import compose
     from nexttoken.parts import plain
-    from nexttoken.settings import Settings
+    from nexttoken.settings import AUTO, Settings
 
     settings = check_settings(Settings, plain(compose("train", arguments)))
     from nexttoken.models.load import choose_device, load_architecture
     from nexttoken.models.plan.make import make_plan
 
-    print(make_plan(settings, load_architecture(settings), choose_device()).table())
+    config, device = load_architecture(settings), choose_device()
+    if settings.max_tokens == AUTO:
+        from nexttoken.models.plan.longest import choose_budget
+
+        budget = choose_budget(settings, config, device)  # by the device alone: the rows are not read here
+        print(budget)
+        settings = settings.model_copy(update={"max_tokens": budget.max_tokens})
+    print(make_plan(settings, config, device).table())
 
 
 if __name__ == "__main__":

@@ -1,28 +1,31 @@
 """How an example becomes the conversation that stops where the answer begins."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from nexttoken.errors import UserError
-from nexttoken.types import Message
+from nexttoken.types import Example, Message
 
 Fields = Mapping[str, tuple[str, ...]]
+PASSAGES = "passages"  # the field that retrieval fills: empty unless it did
 
 
 @dataclass(frozen=True)
 class Prompt:
     """Jinja templates over an example's fields, the cue after which the answer stands, and the labels that may follow.
 
-    In a template every field is a tuple of turns; `zip` is at hand to walk several of them together. The text of the
-    fields is never parsed as a template. With `chat`, messages go through the tokenizer's chat template and the cue
-    opens the assistant's turn; without, their contents are joined as they are.
+    In a template every field is a tuple of turns; `zip` is at hand to walk several of them together, `labels` are the
+    labels, `passages` what retrieval found. The text of the fields is never parsed as a template. With `chat`, messages
+    go through the tokenizer's chat template and the cue opens the assistant's turn; without, their contents are joined
+    as they are.
     """
 
     user: str
     answer_cue: str
     labels: Sequence[str]  # aligned with the task's classes
+    options: str = ""  # the field of a question's options, one label each: none is ever dropped to save tokens
     system: str = ""
     chat: bool = False
     cut_at: float = 0.0  # where an over-long text loses its tokens: 0 its beginning, 1 its end, 0.7 around 70 %
@@ -40,16 +43,31 @@ class Prompt:
         for template in (self.system, self.user):
             _compile(template)
 
-    def render(self, fields: Fields, passages: Sequence[str] = ()) -> list[Message]:
+    def for_classes(self, classes: Sequence[str]) -> "Prompt":
+        """This prompt with a label for each class: a prompt of options brings more labels than most questions need.
+
+        Raises UserError when there are too few, or, without options, too many.
+        """
+        if len(self.labels) < len(classes) or (len(self.labels) > len(classes) and not self.options):
+            raise UserError(f"prompt.labels={list(self.labels)} do not match the task's classes {list(classes)}")
+        return replace(self, labels=tuple(self.labels[: len(classes)]))
+
+    def render(self, example: Example) -> list[Message]:
         """Return the messages, the last one being the assistant's opening (the answer cue).
 
+        Demonstrations come first, each as a user's turn and the assistant's, with its label behind the cue.
         Raises UserError when a template names a field that the example does not have.
         """
-        context = {**fields, "passages": passages}
-        messages = [Message("system", self._fill(self.system, context))] if self.system else []
-        return [*messages, Message("user", self._fill(self.user, context)), Message("assistant", self.answer_cue)]
+        messages = [Message("system", self._fill(self.system, example))] if self.system else []
+        for shown in example.demonstrations:
+            if shown.label is None:
+                raise UserError(f"row {shown.id} has no label, so it demonstrates nothing; show solved rows only")
+            messages.append(Message("user", self._fill(self.user, shown)))
+            messages.append(Message("assistant", self.answer_cue + self.labels[shown.label]))
+        return [*messages, Message("user", self._fill(self.user, example)), Message("assistant", self.answer_cue)]
 
-    def _fill(self, template: str, context: Mapping) -> str:
+    def _fill(self, template: str, example: Example) -> str:
+        context = {PASSAGES: (), "labels": tuple(self.labels), **example.fields}
         try:
             return _compile(template).render(context)
         except Exception as error:  # a template can raise anything
@@ -79,20 +97,23 @@ def fit_fields(
     spans: Callable[[str], list[tuple[int, int]]],
     cut_at: float,
     turn_tokens: int = 0,
+    options: str = "",
 ) -> Fields:
     """Shrink `fields` to about `budget` tokens: drop the earliest turns, then cut what is left, longest texts first.
 
     `spans(text)` gives each token's (start, end) in characters; `turn_tokens` is what the template itself adds for
     each turn but the last. Turns of the fields that have several are aligned
-    (turn i of the prompt belongs to turn i of each response) and are dropped together; the last turn always stays.
+    (turn i of the prompt belongs to turn i of each response) and are dropped together; the last turn always stays, and
+    so does every item of the field `options`.
     """
-    sizes = {name: [len(spans(turn)) for turn in turns] for name, turns in fields.items()}
-    last = max(map(len, fields.values()), default=1) - 1
+    sizes = {name: [len(spans(turn)) for turn in turns] for name, turns in fields.items() if name != options}
+    own = sum(len(spans(option)) for option in fields.get(options, ()))
+    last = max(map(len, sizes.values()), default=1) - 1
     first = next(
-        (start for start in range(last) if _total(sizes, start) + (last - start) * turn_tokens <= budget), last
+        (start for start in range(last) if own + _total(sizes, start) + (last - start) * turn_tokens <= budget), last
     )
-    kept = {name: turns[first:] if len(turns) > 1 else turns for name, turns in fields.items()}
-    if _total(sizes, first) <= budget:
+    kept = {name: turns[first:] if len(turns) > 1 and name != options else turns for name, turns in fields.items()}
+    if own + _total(sizes, first) <= budget:
         return kept
     share = fair_share([len(spans(turn)) for turns in kept.values() for turn in turns], budget)
     return {name: tuple(cut(turn, spans(turn), share, cut_at) for turn in turns) for name, turns in kept.items()}
@@ -100,6 +121,19 @@ def fit_fields(
 
 def _total(sizes: Mapping[str, list[int]], first: int) -> int:
     return sum(sum(counts[first:]) if len(counts) > 1 else sum(counts) for counts in sizes.values())
+
+
+def fit_passages(
+    passages: Sequence[str], budget: int, spans: Callable[[str], list[tuple[int, int]]]
+) -> tuple[str, ...]:
+    """The first passages that `budget` tokens hold, the last of them without its end."""
+    kept: list[str] = []
+    for passage in passages:
+        if budget <= 0:
+            break
+        kept.append(cut(passage, spans(passage), budget, cut_at=1.0))
+        budget -= len(spans(passage))
+    return tuple(kept)
 
 
 def fair_share(sizes: Sequence[int], budget: int) -> int:

@@ -1,7 +1,8 @@
 """The run folder: everything a trained fold leaves behind, written whole and read back without re-describing anything.
 
 output/<task>/<name>/folds.csv        id, group, fold: the same for every model on the same data
-output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/ oof.csv curve.csv metrics.json (last)
+output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/ oof.csv rows.csv curve.csv metrics.json
+                                      (last)
 """
 
 import hashlib
@@ -97,6 +98,24 @@ class FoldFolder:
         with whole_file(self.path / "oof.csv") as part:
             frame.to_csv(part, index=False)
 
+    def save_rows(self, examples: Sequence[Example], predictions: LabelPredictions) -> None:
+        """Write rows.csv: id, the tags (genre, file), number of options, and what else is known of each row."""
+        names = dict.fromkeys(name for example in examples for name in example.tags)
+        tags = {name: [example.tags.get(name, "") for example in examples] for name in names}
+        sizes = [example.num_options or predictions.probs.shape[1] for example in examples]
+        columns = {"id": predictions.ids, **tags, "num_options": sizes, **predictions.columns}
+        with whole_file(self.path / "rows.csv") as part:
+            pd.DataFrame(columns).to_csv(part, index=False)
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Write inference.json: what the way of asking learnt of this fold's training rows."""
+        if state:
+            write_json(dict(state), self.path / "inference.json")
+
+    def state(self) -> dict[str, Any]:
+        path = self.path / "inference.json"
+        return read_json(path) if path.exists() else {}
+
     def save_prompts(self, prompts: Sequence[Any], labels: Any) -> None:
         """Write prompts.jsonl: what the model really read for each held-out row, and the ids that spell each label."""
         label_ids = dict(zip(labels.labels, labels.continuations, strict=True))
@@ -139,6 +158,7 @@ class RunFolder:
         elif not [other for other in self._folds() if other != fold]:
             fold.remove()
             table.unlink(missing_ok=True)
+        (self.path / "gate.json").unlink(missing_ok=True)  # thresholds are of the folds that chose them
         save_folds(folds, table)
         if overwrite:
             fold.remove()
@@ -167,7 +187,7 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
     words = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")] or [Path(input_dir).resolve().name]
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if key in (*INCIDENTAL, "input_dir", "experiment", "debug") or key.split(".")[0] in ("hydra", "logger"):
+        if key in (*INCIDENTAL, "task", "input_dir", "experiment", "debug") or key.split(".")[0] in ("hydra", "logger"):
             continue
         is_choice = "." not in key and not value.replace(".", "").isdigit()
         last = value.rstrip("/").rpartition("/")[2]

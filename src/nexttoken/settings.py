@@ -79,6 +79,13 @@ def empty_is_none(node: Any) -> Any:
     return node or None
 
 
+AUTO = 2**30  # max_tokens=auto: more than any context holds, until models/budget.py has chosen a number
+
+
+def auto_is_most(value: Any) -> Any:
+    return AUTO if value == "auto" else value
+
+
 class FitSettings(Checked):
     """How the weights are moved."""
 
@@ -118,7 +125,7 @@ class Settings(Checked):
     seed: int = Field(ge=0, lt=2**32)
     overwrite: bool
     save_prompts: bool
-    max_tokens: PositiveInt
+    max_tokens: Annotated[PositiveInt, BeforeValidator(auto_is_most)]
     batch_tokens: PositiveInt
     limit_rows: PositiveInt | None
     task: dict[str, Any]
@@ -126,6 +133,8 @@ class Settings(Checked):
     split: dict[str, Any]
     transforms: dict[str, dict[str, Any]]
     train_transforms: dict[str, dict[str, Any]]
+    retriever: dict[str, Any]
+    search: dict[str, Any]
     inference: dict[str, Any]
     model: ModelSettings
     adapter: Annotated[AdapterSettings | None, BeforeValidator(empty_is_none)]

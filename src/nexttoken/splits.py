@@ -3,6 +3,7 @@
 import csv
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,8 +158,10 @@ def _stratify(labels: np.ndarray, groups: np.ndarray, num_parts: int, seed: int)
     order = np.lexsort((labels, groups))  # the answer may not depend on the order of the rows
     splitter = StratifiedGroupKFold(n_splits=num_parts, shuffle=True, random_state=seed)
     parts = np.empty(len(labels), dtype=np.int64)
-    for part, (_, held_out) in enumerate(splitter.split(order, labels[order], groups[order])):
-        parts[order[held_out]] = part
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # a place that few questions are long enough for
+        for part, (_, held_out) in enumerate(splitter.split(order, labels[order], groups[order])):
+            parts[order[held_out]] = part
     return parts
 
 

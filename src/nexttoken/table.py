@@ -52,7 +52,7 @@ def _parse(path: Path, expected: str) -> tuple[list[str], list[list[str]], list[
                     lines.append(start)
                 start = reader.line_num + 1
     except UnicodeDecodeError:
-        _refuse_encoding(path)
+        refuse_encoding(path)
     except csv.Error as error:
         raise UserError(
             f"{path}, line {start}: {error}; the file is cut (download it again) or a quote is not doubled"
@@ -95,7 +95,7 @@ def _check_ids(path: Path, ids: "pd.Series[str]", lines: list[int]) -> None:
         raise UserError(f"{path}: {ids.name} used more than once: {first_five(twice)}; keep one row of each")
 
 
-def _refuse_encoding(path: Path) -> NoReturn:
+def refuse_encoding(path: Path) -> NoReturn:
     """Name the first byte that is not UTF-8, what the file probably is, and how to mend it."""
     data = path.read_bytes()
     try:

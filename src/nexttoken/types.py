@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from nexttoken.metrics import Metric
 
 Split = Literal["train", "test"]
 
@@ -89,5 +92,13 @@ class Task(Protocol):
     def group_text(self, example: Example) -> str: ...  # rows with (nearly) the same text share a fold
 
     def baseline(self) -> Baseline: ...
+
+    @property
+    def metrics(self) -> "Sequence[Metric]": ...  # what predictions are scored by, log loss among them
+
+    @property
+    def suffix(self) -> str: ...  # of a submission's file name, such as .csv
+
+    def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]: ...  # result.json; [] for none
 
     def write(self, predictions: LabelPredictions, path: Path) -> None: ...

@@ -19,6 +19,7 @@ class Row:
     id: str
     token_ids: np.ndarray
     label: int = 1
+    num_options: int | None = None
 
 
 def both_orders(num_ids: int) -> list[Row]:

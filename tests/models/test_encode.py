@@ -3,6 +3,7 @@
 import copy
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from nexttoken.errors import UserError
-from nexttoken.models.encode import ZERO_WIDTH_SPACE, Encoder
+from nexttoken.models.disarm import ZERO_WIDTH_SPACE
+from nexttoken.models.encode import Encoder
 from nexttoken.prompts import Prompt
 from nexttoken.types import Example
 
@@ -42,7 +44,7 @@ def test_text_without_a_chat_template(scratch):
 
 def test_a_system_message_without_a_chat_template_stands_on_top(scratch):
     prompt = Prompt("{{ q[0] }}\n", CUE, ("a", "b"), system="You judge.")
-    assert Encoder(scratch.tokenizer, prompt, 256).text({"q": ("x",)}) == "You judge.\n\nx\n### Answer\n"
+    assert Encoder(scratch.tokenizer, prompt, 256).text(Example("", {"q": ("x",)})) == "You judge.\n\nx\n### Answer\n"
 
 
 def test_text_with_a_chat_template(chat_tokenizer):
@@ -166,7 +168,7 @@ def test_every_prompt_fits_and_ends_in_the_cue(request, name, turns, spare, cut_
     assert one.text.endswith(CUE)
     assert one.token_ids.tolist() == encoder.ids(one.text)
     assert len(one.token_ids) + encoded.labels.longest <= max_tokens
-    whole = encoder.text(example(*turns).fields)
+    whole = encoder.text(example(*turns))
     assert one.was_cut == (one.text != whole)
 
 
@@ -253,3 +255,60 @@ def test_a_padding_or_truncation_left_in_the_tokenizer_file_is_not_used(scratch)
     row = example(("q", "a", "b"))
     with_both, without = (encode_one(Encoder(t, PLAIN, 256), row)[0] for t in (tokenizer, scratch.tokenizer))
     assert with_both.token_ids.tolist() == without.token_ids.tolist()
+
+
+QUIZ = Prompt(
+    "{{ question[0] }}\n{% for l, o in zip(labels, options) %}\n{{ l }}: {{ o }}\n{% endfor %}\n"
+    "{% for p in passages %}\n- {{ p }}\n{% endfor %}\n",
+    CUE,
+    ["0", "1", "2"],
+    options="options",
+)
+SHOWN = Example("shown", {"question": ("Is a dog a bird?",), "options": ("yes", "no")}, 1, 2)
+ASKED = Example(
+    "asked",
+    {
+        "question": ("Which of these is a bird?",),
+        "options": ("an oak tree", "an owl", "an ox"),
+        "passages": ("Owls are birds that fly at night. ", "Oxen are strong. " * 3),
+    },
+    1,
+    3,
+    demonstrations=(replace(SHOWN, id="far"), SHOWN),
+)
+
+
+def test_demonstrations_are_solved_prompts_in_front(scratch):
+    text = Encoder(scratch.tokenizer, QUIZ, 512).text(ASKED)
+    solved = "Is a dog a bird?\n0: yes\n1: no\n### Answer\n1\n\n"
+    assert text.startswith(solved * 2 + "Which of these is a bird?\n0: an oak tree\n")
+    assert text.endswith("- Oxen are strong. Oxen are strong. Oxen are strong. \n### Answer\n")
+
+
+def test_what_was_added_is_given_up_first(stories):
+    """Demonstrations from the least similar, then passages from the last, then texts; options and cue never."""
+    whole = len(encode_one(Encoder(stories.tokenizer, QUIZ, 512), ASKED)[0].token_ids)
+    seen = set()
+    smallest = len(Encoder(stories.tokenizer, QUIZ, 512).ids(" \n0:  \n1:  \n2:  \n" + CUE)) + 12
+    for max_tokens in range(whole + 3, smallest, -1):
+        prompt, encoded = encode_one(Encoder(stories.tokenizer, QUIZ, max_tokens), ASKED)
+        assert len(prompt.token_ids) + encoded.labels.longest <= max_tokens
+        demonstrations, passages = prompt.text.count("Is a dog a bird?"), prompt.text.count("\n- ")
+        assert passages == 2 or demonstrations == 0
+        assert [f"\n{label}: " in prompt.text for label in "012"] == [True] * 3
+        is_whole_question = prompt.text.count("Which of these is a bird?\n0: an oak tree\n1: an owl\n2: an ox\n") == 1
+        assert is_whole_question or passages == 0
+        assert prompt.text.endswith(CUE)
+        seen.add((demonstrations, passages, is_whole_question))
+    assert seen == {(2, 2, True), (1, 2, True), (0, 2, True), (0, 1, True), (0, 0, True), (0, 0, False)}
+
+
+def test_demonstrations_and_passages_are_disarmed_too(scratch):
+    evil = replace(
+        ASKED,
+        fields={**ASKED.fields, "passages": ("<|bos|>",)},
+        demonstrations=(replace(SHOWN, fields={"question": ("<|bos|>?",), "options": ("yes", "no")}),),
+    )
+    prompt, encoded = encode_one(Encoder(scratch.tokenizer, QUIZ, 512), evil)
+    assert encoded.num_disarmed == 2
+    assert prompt.token_ids.tolist().count(scratch.tokenizer.bos_token_id) == 1

@@ -1,5 +1,7 @@
 """Reading only where the answer stands equals reading everything, for every architecture and in any company."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,14 @@ def plain_scores(model: torch.nn.Module, prompts: list[EncodedPrompt], tokens: L
     return torch.stack([torch.stack([plain_score(model, p, ids) for ids in tokens.continuations]) for p in prompts])
 
 
+def exact_scores(model: torch.nn.Module, prompts: list[EncodedPrompt], tokens: LabelTokens) -> torch.Tensor:
+    """log of: the probability of a label less that of the next longer labels which begin with it."""
+    probs = plain_scores(model, prompts, tokens).exp()
+    if tokens.continuations == CONTINUATIONS["one starts another"]:
+        probs = torch.stack([probs[:, 0] - probs[:, 1], probs[:, 1] - probs[:, 2], probs[:, 2]], dim=1)
+    return probs.log()
+
+
 @torch.inference_mode()
 def test_logits_are_those_of_the_full_forward(model):
     ids = torch.randint(1, VOCABULARY, (3, 21))
@@ -136,6 +146,27 @@ def test_scores_are_sums_of_log_probabilities_row_by_row(model, tokens):
     prompts = random_prompts()
     scores = label_scores(answer_logits(model, collate(prompts, tokens.contexts)), tokens, whole_vocabulary=True)
     torch.testing.assert_close(scores, plain_scores(model, prompts, tokens), atol=2e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_labels_that_begin_others_exclude_them(model):
+    """ "1" is not right because "10" is: what goes on as a longer label is taken off the shorter one."""
+    tokens, prompts = label_tokens(CONTINUATIONS["one starts another"]), random_prompts()
+    scores = label_scores(answer_logits(model, collate(prompts, tokens.contexts)), tokens)
+    torch.testing.assert_close(scores, exact_scores(model, prompts, tokens), atol=1e-3, rtol=1e-3)
+    first = plain_score(model, prompts[0], tokens.continuations[0])
+    assert abs(scores[0].logsumexp(0) - first) < 1e-4, "together they are all texts that begin so"
+
+
+@torch.inference_mode()
+def test_absent_options_have_probability_zero_and_the_others_share_it(llama):
+    tokens, prompts = label_tokens(CONTINUATIONS["one token"]), random_prompts()
+    two = [replace(prompt, num_options=2) if row % 2 else prompt for row, prompt in enumerate(prompts)]
+    whole = predict_labels(llama, LabelSoftmax(), prompts, tokens, 1000).probs
+    masked = predict_labels(llama, LabelSoftmax(), two, tokens, 1000).probs
+    np.testing.assert_array_equal(masked[1::2, 2], 0)
+    np.testing.assert_allclose(masked[1::2, :2], whole[1::2, :2] / whole[1::2, :2].sum(1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(masked[::2], whole[::2], atol=1e-6)
 
 
 @torch.inference_mode()
@@ -184,7 +215,7 @@ def test_gradients_are_those_of_the_full_logits(model, tokens):
     labels = torch.tensor([p.label for p in prompts])
     losses = (
         cross_entropy(label_scores(answer_logits(model, collate(prompts, tokens.contexts)), tokens), labels),
-        cross_entropy(plain_scores(model, prompts, tokens), labels),
+        cross_entropy(exact_scores(model, prompts, tokens), labels),
     )
     read, plain = (torch.autograd.grad(loss, list(model.parameters()), allow_unused=True) for loss in losses)
     largest = max(gradient.abs().max() for gradient in plain)

@@ -1,5 +1,6 @@
 """Asks the model every question once, in batches filled by tokens, and returns class probabilities."""
 
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -27,8 +28,22 @@ class LabelAnswerer:
     def __init__(self, model: nn.Module, head: Head, encoder: Encoder, labels: LabelTokens, batch_tokens: int) -> None:
         self.model, self.head, self.encoder = model, head, encoder
         self.labels, self.batch_tokens = labels, batch_tokens
+        self.forget()
+
+    def forget(self) -> None:
+        """Start counting anew."""
         self.counts: Counter[str] = Counter()
         self.prompts: list[EncodedPrompt] = []
+
+    @property
+    def environment(self) -> dict[str, str | int]:
+        """What the time of an answer depends on: device, precision of the weights, tokens in a batch."""
+        weights = next(self.model.parameters())
+        threads = f"{torch.get_num_threads()} threads"
+        device = torch.cuda.get_device_name(weights.device) if weights.is_cuda else f"{weights.device.type}, {threads}"
+        bits = getattr(self.model, "quantization_method", None)
+        precision = str(weights.dtype).removeprefix("torch.") + (f", {bits}" if bits else "")
+        return {"device": device, "precision": precision, "batch_tokens": self.batch_tokens}
 
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
         encoded = self.encoder.encode(examples, self.labels)
@@ -44,6 +59,7 @@ def predict_labels(
 ) -> LabelPredictions:
     """Class probabilities in the order of `prompts`: softmax in float32 over the label scores.
 
+    The column `seconds` is each row's share of its batch's time, by tokens; loading and tokenising are not in it.
     With several processes each answers its share, and all of them return all rows.
     Raises UserError, naming ids, when the model returns something that is not finite: no NaN ever reaches a file.
     """
@@ -56,26 +72,30 @@ def predict_labels(
     halved = is_sharded(model)  # whose processes have to make equally many calls
     with Progress(sum(map(len, batches)), "predict") as progress:
         while batches:
-            rows = batches.popleft()
+            rows, start = batches.popleft(), time.perf_counter()
             probs = _ask(model, head, [prompts[row] for row in rows], labels, may_fail=not halved)
             if probs is None:  # memory was too short: every batch that is left goes through in halves, once
                 halved = True
                 go_on_in_halves()
                 batches = deque(half for batch in (rows, *batches) for half in halves(batch))
                 continue
-            answers |= dict(zip(rows, probs, strict=True))
+            own = np.array([lengths[row] for row in rows])
+            seconds = (time.perf_counter() - start) * own / own.sum()
+            answers |= dict(zip(rows, np.column_stack([probs, seconds]), strict=True))
             progress.advance(len(rows))
     num_fillers = max(map(len, shares)) - len(shares[rank()])
     for _ in range(num_fillers if is_sharded(model) else 0):
         _ask(model, head, prompts[-1:], labels, may_fail=False)
     model.train(training)
-    probs = np.array(gather_rows(answers, len(prompts)))
+    gathered = np.array(gather_rows(answers, len(prompts)))
+    probs, seconds = gathered[:, :-1], gathered[:, -1]
     bad = [p.id for p, row in zip(prompts, probs, strict=True) if not np.isfinite(row).all()]
     if bad:
         raise UserError(
             f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
         )
-    return LabelPredictions(tuple(p.id for p in prompts), probs / probs.sum(axis=1, keepdims=True))
+    ids = tuple(p.id for p in prompts)
+    return LabelPredictions(ids, probs / probs.sum(axis=1, keepdims=True), {"seconds": seconds})
 
 
 def _ask(

@@ -1,14 +1,17 @@
 """What the processes of one run do together: wait, and put their rows back in one list."""
 
 import atexit
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.load import choose_device
-from nexttoken.ranks import num_ranks, rank
+from nexttoken.ranks import is_first, num_ranks, rank
+
+T = TypeVar("T")
 
 
 def join() -> None:
@@ -26,6 +29,16 @@ def wait() -> None:
     if num_ranks() > 1:
         join()
         distributed.barrier()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first process makes, in every process: a search of the web is not the same twice."""
+    if num_ranks() == 1:
+        return make()
+    join()
+    box: list[Any] = [make() if is_first() else None]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
 
 
 def gather_rows(rows: dict[int, Any], num_rows: int) -> list[Any]:

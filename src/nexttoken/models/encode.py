@@ -1,6 +1,5 @@
-"""Examples to token ids within a budget: fields are cut, never the answer cue; data is never a special token."""
+"""Examples to token ids within a budget: texts are cut, never the answer cue; data is never a special token."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -9,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from nexttoken.errors import UserError
+from nexttoken.models.disarm import Disarm
 from nexttoken.models.labels import LabelTokens, find_label_tokens
 from nexttoken.progress import Progress
-from nexttoken.prompts import Fields, Prompt, fit_fields
+from nexttoken.prompts import PASSAGES, Fields, Prompt, fit_fields, fit_passages
 from nexttoken.types import Example, Message
 
-ZERO_WIDTH_SPACE = "\u200b"
 TAIL = 3  # tokens before the answer that decide how a label is written after them
 
 
@@ -27,6 +26,7 @@ class EncodedPrompt:
     text: str
     token_ids: np.ndarray
     was_cut: bool
+    num_options: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,7 @@ class Encoder:
         self.tokenizer, self.prompt, self.max_tokens = tokenizer, prompt, max_tokens
         opened, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
         self._opening = opened[: opened.index(plain[0])]  # beginning-of-sequence, where the tokenizer writes one
-        specials = {str(t) for t in tokenizer.all_special_tokens} | {
-            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
-        }
-        self._special = re.compile("|".join(map(re.escape, sorted(filter(None, specials)))) or r"(?!)")
+        self._disarm = Disarm(tokenizer)
 
     def encode(self, examples: Sequence[Example], expected: LabelTokens | None = None, chunk: int = 512) -> Encoded:
         """Tokenise every example once (over-long ones again after cutting); finds the label tokens on the way.
@@ -66,10 +63,9 @@ class Encoder:
         with Progress(len(examples), "tokenise") as progress:
             for start in range(0, len(examples), chunk):
                 part = examples[start : start + chunk]
-                clean = [self._disarm(example.fields) for example in part]
+                clean = [self._disarm(example) for example in part]
                 num_disarmed += sum(count for _, count in clean)
-                fields = [fields for fields, _ in clean]
-                prompts += self._encode_chunk(part, fields)
+                prompts += self._encode_chunk([example for example, _ in clean])
                 progress.advance(len(part))
         labels = self._labels(prompts)
         if expected is not None and labels != expected:
@@ -80,12 +76,13 @@ class Encoder:
             prompts = [replace(p, token_ids=p.token_ids[: -labels.num_rejoined]) for p in prompts]
         return Encoded(prompts, labels, num_disarmed)
 
-    def text(self, fields: Fields) -> str:
+    def text(self, example: Example) -> str:
         """The exact text that the model continues."""
-        *messages, cue = self.prompt.render(fields)
-        if not self.prompt.chat:
-            return "\n\n".join(m.content for m in messages) + cue.content
-        return self._chat(messages) + cue.content
+        *messages, cue = self.prompt.render(example)
+        if self.prompt.chat:
+            return self._chat(messages) + cue.content
+        ends = {"system": "\n\n", "user": "", "assistant": "\n\n"}  # an answer stands directly behind its question
+        return "".join(m.content + ends[m.role] for m in messages) + cue.content
 
     def _chat(self, messages: list[Message]) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]
@@ -105,13 +102,14 @@ class Encoder:
         num_opening = len(self._opening)
         return [ids if ids[:num_opening] == self._opening else self._opening + ids for ids in encoded]
 
-    def _encode_chunk(self, examples: Sequence[Example], fields: list[Fields]) -> Iterator[EncodedPrompt]:
-        texts = [self.text(f) for f in fields]
-        for example, own, text, ids in zip(examples, fields, texts, self._batch_ids(texts), strict=True):
-            was_cut = len(ids) + self._reserve > self.max_tokens
+    def _encode_chunk(self, examples: Sequence[Example]) -> Iterator[EncodedPrompt]:
+        texts = [self.text(example) for example in examples]
+        for example, text, ids in zip(examples, texts, self._batch_ids(texts), strict=True):
+            was_cut = len(ids) > self._limit
             if was_cut:
-                text, ids = self._fit(example.id, own)
-            yield EncodedPrompt(example.id, example.label, text, np.asarray(ids, dtype=np.int32), was_cut)
+                text, ids = self._fit(example)
+            token_ids = np.asarray(ids, dtype=np.int32)
+            yield EncodedPrompt(example.id, example.label, text, token_ids, was_cut, example.num_options)
 
     @cached_property
     def _reserve(self) -> int:
@@ -119,44 +117,62 @@ class Encoder:
         cue = self.prompt.answer_cue
         return max(len(self.ids(cue + label)) for label in self.prompt.labels) - len(self.ids(cue))
 
-    def _fit(self, example_id: str, fields: Fields) -> tuple[str, list[int]]:
+    @property
+    def _limit(self) -> int:
+        """Tokens of the longest prompt."""
+        return self.max_tokens - self._reserve
+
+    def _fit(self, example: Example) -> tuple[str, list[int]]:
+        """Give up what was added first: demonstrations, the least similar first, then passages; then cut the fields."""
+        while example.demonstrations:
+            example = replace(example, demonstrations=example.demonstrations[1:])
+            ids = self.ids(text := self.text(example))
+            if len(ids) <= self._limit:
+                return text, ids
+        without = replace(example, fields={**example.fields, PASSAGES: ()})
+        ids = self.ids(text := self.text(without))
+        if len(ids) > self._limit:
+            return self._fit_fields(example.id, without.fields)
+        passages, room, spans = example.fields.get(PASSAGES, ()), self._limit - len(ids), cache(self._spans)
+        while fitting := fit_passages(passages, room, spans):
+            fields = {**without.fields, PASSAGES: fitting}
+            with_passages, _ = self._disarm(replace(without, fields=fields))
+            longer = self.ids(longer_text := self.text(with_passages))
+            if len(longer) <= self._limit:
+                return longer_text, longer
+            room -= len(longer) - self._limit
+        return text, ids
+
+    def _fit_fields(self, example_id: str, fields: Fields) -> tuple[str, list[int]]:
         """Cut fields until the whole prompt fits; tokens merge at joins, so the result is measured, not guessed."""
-        limit = self.max_tokens - self._reserve
         scaffold = self._scaffold(fields, 1)
-        if scaffold > limit:
+        if scaffold > self._limit:
             raise UserError(
                 f"max_tokens={self.max_tokens} does not hold the prompt without its fields ({scaffold} tokens and the"
                 f" answer); raise max_tokens to {scaffold + self._reserve} or more"
             )
-        budget, turn_tokens = limit - scaffold, self._scaffold(fields, 2) - scaffold
+        budget, turn_tokens = self._limit - scaffold, self._scaffold(fields, 2) - scaffold
         spans = cache(self._spans)  # tokenising is slow where texts are very long: once is enough
         while True:
-            fitted, _ = self._disarm(fit_fields(fields, budget, spans, self.prompt.cut_at, turn_tokens))
-            text = self.text(fitted)
-            ids = self.ids(text)
-            if len(ids) <= limit:
+            shorter = fit_fields(fields, budget, spans, self.prompt.cut_at, turn_tokens, self.prompt.options)
+            fitted, _ = self._disarm(Example(example_id, shorter))
+            ids = self.ids(text := self.text(fitted))
+            if len(ids) <= self._limit:
                 return text, ids
             if budget == 0:
                 raise UserError(f"row {example_id} does not fit into max_tokens={self.max_tokens}; raise max_tokens")
-            budget = max(budget - (len(ids) - limit), 0)
+            budget = max(budget - (len(ids) - self._limit), 0)
 
     def _scaffold(self, fields: Fields, num_turns: int) -> int:
-        """Tokens of the prompt around at most `num_turns` empty turns."""
-        return len(self.ids(self.text({name: ("",) * min(len(turns), num_turns) for name, turns in fields.items()})))
+        """Tokens of the prompt around at most `num_turns` empty turns, and every option."""
+        empty = {
+            name: ("",) * (len(turns) if name == self.prompt.options else min(len(turns), num_turns))
+            for name, turns in fields.items()
+        }
+        return len(self.ids(self.text(Example("", empty))))
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-
-    def _disarm(self, fields: Fields) -> tuple[Fields, int]:
-        """Break look-alikes of special tokens with a zero-width space, so that text such as '</s>' stays text."""
-        count = 0
-
-        def broken(match: re.Match) -> str:
-            nonlocal count
-            count += 1
-            return match[0][0] + ZERO_WIDTH_SPACE + match[0][1:]
-
-        return {name: tuple(self._special.sub(broken, turn) for turn in turns) for name, turns in fields.items()}, count
 
     def _labels(self, prompts: list[EncodedPrompt]) -> LabelTokens:
         """Audit the labels once for every different end of a prompt: the tokens before the answer decide theirs."""

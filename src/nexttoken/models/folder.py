@@ -14,6 +14,7 @@ from nexttoken.errors import UserError
 from nexttoken.files import read_json, write_json
 from nexttoken.models import adapters, base
 from nexttoken.models.answer import LabelAnswerer
+from nexttoken.models.budget import with_budget
 from nexttoken.models.encode import Encoder
 from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
@@ -92,6 +93,7 @@ def load_answerer(fold_dir: Path, settings: Settings, prompt: Prompt, head: Head
     labels = load_labels(fold_dir / "labels.json")
     if labels.labels != tuple(prompt.labels):
         raise UserError(f"{fold_dir} was trained on the labels {list(labels.labels)}, not {list(prompt.labels)}")
+    settings = with_budget(settings, fold_dir)
     load = _load_on_base if keeps_base(settings) else _load_whole
     model, tokenizer = load(fold_dir, settings, head.num_outputs(labels))
     encoder = Encoder(tokenizer, prompt, within_context(model.config, settings.max_tokens))

@@ -18,7 +18,7 @@ class Head(Protocol):
         """The token strings to append to each prompt, one row through the model each."""
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        """(N, K) float32, whose softmax over K are the class probabilities."""
+        """(N, K) float32, whose softmax over K are the class probabilities; minus infinity for absent options."""
 
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         """Cross-entropy summed over the batch's rows; rows with an unknown label add zero."""
@@ -34,7 +34,7 @@ class LabelSoftmax:
         return labels.contexts
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        return label_scores(answer_logits(model, batch), labels)
+        return batch.only_options(label_scores(answer_logits(model, batch), labels))
 
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         scores = self.scores(model, batch, labels)
@@ -62,4 +62,4 @@ class Classification(LabelSoftmax):
         plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator] # inside peft's wrapper
         hidden = plain.base_model(input_ids=batch.token_ids, use_cache=False).last_hidden_state  # (N, T, H)
         last = gather_positions(hidden, batch.positions)[:, 0]  # (N, H)
-        return plain.score(last.to(next(plain.score.parameters()).dtype)).float()
+        return batch.only_options(plain.score(last.to(next(plain.score.parameters()).dtype)).float())

@@ -13,6 +13,7 @@ from nexttoken.models.adapters import add_adapter
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.base import weights_folder
 from nexttoken.models.batches import Batcher, TrainSteps
+from nexttoken.models.budget import save_budget, settle
 from nexttoken.models.encode import Encoded, Encoder
 from nexttoken.models.fit import fit
 from nexttoken.models.folder import keeps_base, place, save_labels, save_trained
@@ -29,12 +30,13 @@ from nexttoken.models.load import (
 from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.module import LabelModule
+from nexttoken.models.plan.longest import Budget
 from nexttoken.models.plan.make import make_plan
 from nexttoken.models.quantized import num_weights, refuse_untrainable
 from nexttoken.models.sharded import shard, whole_weights
 from nexttoken.prompts import Prompt
 from nexttoken.ranks import is_first, num_ranks, rank
-from nexttoken.settings import Settings
+from nexttoken.settings import AUTO, Settings
 from nexttoken.types import Example
 
 FIRM = 1e-3  # a learning rate that pretrained weights rarely survive
@@ -51,16 +53,31 @@ class Learner:
     model: nn.Module
     train: Encoded
     dev: Encoded | None
+    budget: Budget | None = None  # chosen for max_tokens=auto
 
     @classmethod
     def load(
-        cls, settings: Settings, head: Head, prompt: Prompt, train: Sequence[Example], dev: Sequence[Example]
+        cls,
+        settings: Settings,
+        head: Head,
+        prompt: Prompt,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        fold_dir: Path | None = None,
     ) -> "Learner":
-        """Tokenise and find the label tokens first, load the weights last."""
+        """Tokenise and find the label tokens first, load the weights last.
+
+        `fold_dir` may hold the token budget that the fold was begun with.
+        """
         seed_everything(settings.seed, verbose=False)
         tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
         config = load_architecture(settings)
         refuse_untrainable(config, settings)
+        budget = None
+        if settings.max_tokens == AUTO:
+            budget = settle(settings, config, Encoder(tokenizer, prompt, AUTO), head, [*train, *dev], fold_dir)
+            print(budget)
+            settings = settings.model_copy(update={"max_tokens": budget.max_tokens})
         encoder = Encoder(tokenizer, prompt, within_context(config, settings.max_tokens))
         encoded = encoder.encode(train)
         print(encoded.labels.table())
@@ -81,7 +98,7 @@ class Learner:
                 start_from_quantization_error(model, weights_folder(settings.model))
         if settings.fit.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        return cls(settings, architecture, head, encoder, model, encoded, encoded_dev)
+        return cls(settings, architecture, head, encoder, model, encoded, encoded_dev, budget)
 
     def learn(self, folder: Path, loggers: list) -> tuple[LabelAnswerer, dict[str, Any]]:
         """Train, choose the checkpoint on the dev rows, save the model; return the answerer and what was measured.
@@ -91,6 +108,8 @@ class Learner:
         labels, rows, num_epochs = self.train.labels, self.train.prompts, self.settings.trainer.max_epochs
         if is_first():
             save_labels(folder / "labels.json", labels)
+            if self.budget is not None:
+                save_budget(self.budget, folder)
         start = time.monotonic()
         num_trained = self._fit(folder, loggers) if num_epochs else 0
         seconds = time.monotonic() - start
@@ -125,5 +144,5 @@ class Learner:
 
 def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:
     """What a tokenizer built from nothing learns from: prompts of the training part with their labels, nothing else."""
-    bodies = ("".join(message.content for message in prompt.render(example.fields)) for example in examples)
+    bodies = ("".join(message.content for message in prompt.render(example)) for example in examples)
     return [body + label for body in bodies for label in prompt.labels]

@@ -11,6 +11,7 @@ from nexttoken.errors import UserError
 from nexttoken.models.labels import Contexts, LabelTokens
 
 UNKNOWN = -1  # the label of a row that is read but not learnt from
+ALL = 1 << 20  # more options than any question has: every label may be right
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,16 @@ class Batch:
     positions: Tensor
     labels: Tensor
     lengths: Tensor  # (N*C,) tokens without padding
+    num_options: Tensor  # (N,) labels from this one on do not stand for an option of the row
 
     def to(self, device: torch.device) -> "Batch":
-        moved = (t.to(device, non_blocking=True) for t in (self.token_ids, self.positions, self.labels, self.lengths))
-        return Batch(self.ids, *moved)
+        tensors = (self.token_ids, self.positions, self.labels, self.lengths, self.num_options)
+        return Batch(self.ids, *(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+    def only_options(self, scores: Tensor) -> Tensor:
+        """The scores (N, K) with those of absent options at minus infinity: their probability is exactly 0."""
+        places = torch.arange(scores.shape[1], device=scores.device)
+        return scores.masked_fill(places >= self.num_options[:, None], -torch.inf)
 
     @property
     def halves(self) -> list["Batch"]:
@@ -42,7 +49,8 @@ class Batch:
         read = slice(*(None if at is None else at * num_contexts for at in (part.start, part.stop)))
         lengths = self.lengths[read]
         token_ids = self.token_ids[read, : int(lengths.max())]
-        return Batch(self.ids[part], token_ids, self.positions[read], self.labels[part], lengths)
+        own = (self.labels[part], lengths, self.num_options[part])
+        return Batch(self.ids[part], token_ids, self.positions[read], *own)
 
 
 def num_read(contexts: Contexts, prompt_tokens: int) -> int:
@@ -61,7 +69,8 @@ def collate(prompts: Sequence, contexts: Contexts) -> Batch:
         max=lengths[:, None] - 1
     )  # a shorter context repeats its last position
     labels = torch.tensor([UNKNOWN if p.label is None else p.label for p in prompts])
-    return Batch(tuple(p.id for p in prompts), token_ids, positions, labels, lengths)
+    num_options = torch.tensor([ALL if p.num_options is None else p.num_options for p in prompts])
+    return Batch(tuple(p.id for p in prompts), token_ids, positions, labels, lengths, num_options)
 
 
 @contextmanager
@@ -105,7 +114,8 @@ def answer_logits(model: nn.Module, batch: Batch) -> Tensor:
 def label_scores(logits: Tensor, tokens: LabelTokens, whole_vocabulary: bool = False) -> Tensor:
     """Scores (N, K) whose softmax over K are the class probabilities.
 
-    One-token labels are scored by their logits, others by the log-probability of their whole token sequence.
+    One-token labels are scored by their logits, others by the log-probability of their whole token sequence; where one
+    label begins another ("1" and "10"), that it goes on as the other is taken off: the two exclude each other.
     `whole_vocabulary` forces log-probabilities for one-token labels too (the loss over the vocabulary needs them).
     """
     contexts = tokens.contexts
@@ -116,4 +126,21 @@ def label_scores(logits: Tensor, tokens: LabelTokens, whole_vocabulary: bool = F
     for ids in tokens.continuations:
         row = next(i for i, context in enumerate(contexts) if context[: len(ids) - 1] == ids[:-1])
         scores.append(sum(logits[:, row, step, token] for step, token in enumerate(ids)))
-    return torch.stack(scores, dim=1)  # type: ignore[arg-type]
+    stacked = torch.stack(scores, dim=1)  # type: ignore[arg-type]
+    return stacked if whole_vocabulary else _exclusive(stacked, tokens.continuations)
+
+
+def _exclusive(scores: Tensor, continuations: Sequence[Sequence[int]]) -> Tensor:
+    """Log-probabilities (N, K) of exactly these labels, from those of texts that begin with them."""
+    exact = list(scores.unbind(dim=1))
+    for place, ids in enumerate(continuations):
+        longer = [k for k, other in enumerate(continuations) if _begins(ids, other)]
+        nearest = [k for k in longer if not any(_begins(continuations[o], continuations[k]) for o in longer)]
+        if nearest:
+            goes_on = torch.stack([scores[:, k] for k in nearest]).logsumexp(dim=0) - scores[:, place]
+            exact[place] = scores[:, place] + torch.log1p(-goes_on.clamp(max=-1e-6).exp())
+    return torch.stack(exact, dim=1)
+
+
+def _begins(ids: Sequence[int], other: Sequence[int]) -> bool:
+    return len(other) > len(ids) and other[: len(ids)] == ids

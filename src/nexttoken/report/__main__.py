@@ -1,4 +1,7 @@
-"""Runs beside their references: `python -m nexttoken.report output/lmsys [--out DIR] [--ledger FILE]`."""
+"""Runs beside their references: `python -m nexttoken.report output/lmsys [--out DIR] [--ledger FILE]`.
+
+`python -m nexttoken.report output/jmmlu --by genre` puts runs side by side for each genre (or file, or other tag).
+"""
 
 import argparse
 import sys
@@ -7,7 +10,10 @@ from pathlib import Path
 from nexttoken.errors import UserError
 from nexttoken.files import whole_file
 from nexttoken.ledger import read_ledger
+from nexttoken.report.genre_plot import genre_accuracies
+from nexttoken.report.genres import ByTag
 from nexttoken.report.plots import learning_curves, reliability_diagram
+from nexttoken.report.published import published_quiz_tables
 from nexttoken.report.read import read_runs
 from nexttoken.report.tables import runs_table
 
@@ -18,9 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("path", type=Path, help="a run folder, or a folder of runs such as output/lmsys")
     parser.add_argument("--out", type=Path, help="folder for report.md and the plots (default: PATH)")
     parser.add_argument("--ledger", type=Path, default=Path("submissions/ledger.csv"), help="default: %(default)s")
+    parser.add_argument("--by", metavar="TAG", help="score and latency for each value of a tag, such as genre")
+    parser.add_argument("--published", action="store_true", help="with --by: also another quiz's published tables")
     options = parser.parse_args(arguments)
+    out = options.out or options.path
     try:
-        print(report(options.path, options.out or options.path, options.ledger))
+        if options.by:
+            print(report_by_tag(options.path, out, options.by, options.published))
+        else:
+            print(report(options.path, out, options.ledger))
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -45,6 +57,20 @@ def report(path: Path, out: Path, ledger: Path) -> str:
         part.write_text(f"# Report\n\n{tables}\n\n{images}\n", encoding="utf-8")
     written = "\n".join(f"wrote {file}" for file in [out / "report.md", *[picture for _, picture in pictures]])
     return f"{tables}\n\n{written}"
+
+
+def report_by_tag(path: Path, out: Path, by: str, published: bool) -> str:
+    """Write <by>s.md (genres.md) and its picture into `out`; return the output."""
+    tables = ByTag.of(read_runs(path), by)
+    page, picture = out / f"{by}s.md", out / f"{by}s.png"
+    key = genre_accuracies(tables.sections, picture)
+    shown = [f"![Accuracy by {by}](<{picture.name}>)"]
+    if key:
+        shown.append(f"In the picture, for want of a font: {', '.join(key)}.")
+    text = "\n\n".join([tables.page(), *shown, *([published_quiz_tables()] if published else [])])
+    with whole_file(page) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    return f"{text}\n\nwrote {page}\nwrote {picture}"
 
 
 if __name__ == "__main__":

@@ -9,13 +9,18 @@ import pandas as pd
 
 from nexttoken.files import whole_file
 from nexttoken.metrics import expected_calibration_error, reliability
-from nexttoken.report.read import REFERENCES, Run, probabilities
+from nexttoken.report.read import Run, probabilities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LINES = {"uniform guess": ":", "class prior": "-.", "length/overlap baseline": "--", "best possible": "-"}
+LINES = {
+    "uniform_log_loss": ":",
+    "prior_log_loss": "-.",
+    "baseline_log_loss": "--",
+    "best_possible_log_loss": "-",
+}
 NUM_COLUMNS = 2
 NUM_POINTS = 24  # of a fold's training loss: each the mean of its share of the steps, or noise hides the course
 
@@ -24,13 +29,13 @@ def learning_curves(runs: Sequence[Run], path: Path) -> None:
     """Write a PNG with a panel per run: train loss (thin) and dev log loss (thick) against steps, a colour per fold."""
     num_columns = min(NUM_COLUMNS, len(runs))
     num_rows = -(-len(runs) // num_columns)
-    figure = _figure(7.2 * num_columns, 4.4 * num_rows)
+    figure = new_figure(7.2 * num_columns, 4.4 * num_rows)
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes, run in zip(panels, runs, strict=False):
         _learning_panel(axes, run)
     for axes in panels[len(runs) :]:
         axes.set_axis_off()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
@@ -44,7 +49,7 @@ def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
         np.array([getattr(b, key) for b in bins]) for key in ("confidence", "accuracy", "count")
     )
     title = title.replace("$", r"\$")  # or matplotlib reads mathematics
-    figure = _figure(6.4, 6.4)
+    figure = new_figure(6.4, 6.4)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
     # A bin's accuracy is a share of `count` rows: its standard error shows which gaps are only noise.
@@ -62,7 +67,7 @@ def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
     below.bar(confidence, counts, width=0.06, color="0.6")
     floor = 1 / probs.shape[1]  # the most probable class has at least this
     below.set(xlabel="confidence (probability of the most probable class)", ylabel="rows", xlim=(floor - 0.05, 1.02))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _learning_panel(axes: "Axes", run: Run) -> None:
@@ -80,11 +85,11 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
         # The first steps and single batches may be far off: they are not allowed to flatten everything else.
         drawn += [*dev["dev_log_loss"], *train["train_loss"].quantile([0.05, 0.95])]
     axes.plot([], [], color="0.5", alpha=0.6, linewidth=0.9, label="train (thin, averaged)")
-    for key, name in REFERENCES.items():
+    for key, name in run.data.references.items():
         levels = [fold.metrics[key] for fold in run.folds if fold.metrics.get(key) is not None]
         if levels:
             drawn.append(float(np.mean(levels)))
-            axes.axhline(drawn[-1], color="0.25", linewidth=1, linestyle=LINES[name], label=f"{name} {drawn[-1]:.4f}")
+            axes.axhline(drawn[-1], color="0.25", linewidth=1, linestyle=LINES[key], label=f"{name} {drawn[-1]:.4f}")
     low, high = np.nanmin(drawn), np.nanmax(drawn)
     margin = 0.06 * (high - low)
     axes.set(
@@ -96,13 +101,13 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     """A figure without pyplot: no global state, no display, nothing to close."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=130)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,17 @@ from nexttoken.runs import FOLD_NAME
 from nexttoken.table import read_table
 
 NUMBERS = ("log_loss", "accuracy", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
+OPTIONAL = ("best_possible_log_loss", "map_at_3", "chance_accuracy")
 REFERENCES = {  # the horizontal lines and rows that every score stands beside
     "uniform_log_loss": "uniform guess",
     "prior_log_loss": "class prior",
-    "baseline_log_loss": "length/overlap baseline",
+    "baseline_log_loss": "length/overlap baseline",  # of a pair's answers; a quiz has another
     "best_possible_log_loss": "best possible",
 }
 AGAIN = "run the fold again"
+PREFERENCE = (
+    "lmsys"  # the task that published leaderboards are about; a task of questions with options has its own tables
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,6 +36,15 @@ class Data:
     task: str
     dataset: str
     is_published: bool  # the competition's own rows, which the published scores were made on
+
+    @property
+    def is_quiz(self) -> bool:
+        return self.task != PREFERENCE
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The references' keys in metrics.json, and their names for this task."""
+        return REFERENCES | ({"baseline_log_loss": "option baseline"} if self.is_quiz else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +62,7 @@ class Fold:
 
     @property
     def data(self) -> Data:
-        return Data(self.metrics["task"], self.metrics["dataset"], self.metrics["is_published_data"])
+        return data_of(self.metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +73,23 @@ class Run:
     folder: Path
     data: Data
     folds: tuple[Fold, ...]
+
+    @property
+    def title(self) -> str:
+        trained = [fold.metrics["trained"] for fold in self.folds]
+        return self.name + ("" if all(trained) else " (partly zero-shot)" if any(trained) else " (zero-shot)")
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Each fold's log loss by its number."""
+        return {fold.number: fold.metrics["log_loss"] for fold in self.folds}
+
+    def weighted(self, key: str) -> float | None:
+        """The mean of a metric over the run's rows; None where a fold does not have it."""
+        values = [fold.metrics.get(key) for fold in self.folds]
+        if None in values:
+            return None
+        return float(np.average(values, weights=[fold.metrics["num_examples"] for fold in self.folds]))  # type: ignore[arg-type]
 
     @property
     def oof(self) -> pd.DataFrame:
@@ -92,6 +123,10 @@ def read_fold(folder: Path) -> Fold:
     return Fold(folder, metrics, oof, _read_curve(curve_path) if curve_path.exists() else None)
 
 
+def data_of(metrics: Mapping[str, Any]) -> Data:
+    return Data(metrics["task"], metrics["dataset"], metrics["is_published_data"])
+
+
 def probabilities(oof: pd.DataFrame) -> np.ndarray:
     """The class columns of an oof table as (N, K) float64."""
     return oof.drop(columns=["id", "fold", "label", "loss"], errors="ignore").to_numpy(np.float64)
@@ -119,8 +154,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         bad = [key for key in NUMBERS if not math.isfinite(metrics[key])]
-        best = metrics.get("best_possible_log_loss")
-        bad += ["best_possible_log_loss"] if best is not None and not math.isfinite(best) else []
+        bad += [key for key in OPTIONAL if metrics.get(key) is not None and not math.isfinite(metrics[key])]
         typed = {"fold": int, "trained": bool, "task": str, "dataset": str, "is_published_data": bool}
         bad += [key for key, kind in typed.items() if type(metrics[key]) is not kind]
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -6,20 +6,24 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nexttoken.ledger import Submission
 from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell
 from nexttoken.report.published import KINDS, PUBLISHED, predicted_leaderboard
-from nexttoken.report.read import REFERENCES, Data, Run
+from nexttoken.report.quizzes import quiz_columns, quiz_fold_table
+from nexttoken.report.read import Data, Run, data_of
 
 
 def fold_table(metrics: Mapping[str, Any]) -> str:
     """One fold's score beside its references and the published scores; `metrics` is what metrics.json holds."""
+    if data_of(metrics).is_quiz:
+        return quiz_fold_table(metrics)
     fold, published = metrics["log_loss"], metrics["is_published_data"]
     label = f"this fold ({'trained' if metrics['trained'] else 'zero-shot'})"
-    references = {name: metrics[key] for key, name in REFERENCES.items() if metrics.get(key) is not None}
+    references = {
+        name: metrics[key] for key, name in data_of(metrics).references.items() if metrics.get(key) is not None
+    }
     no_kinds = [""] * len(KINDS)
     rows = [
         [name, loss_cell(score), *no_kinds, "yes", difference_cell(fold - score)] for name, score in references.items()
@@ -32,13 +36,16 @@ def fold_table(metrics: Mapping[str, Any]) -> str:
     head = f"{metrics['dataset']}, fold {metrics['fold']}: {metrics['num_examples']:,} rows"
     head += f", accuracy {metrics['accuracy']:.3f}"
     header = ["log loss of", "this data", *KINDS, "comparable", "this fold − it"]
-    return "\n\n".join([head, markdown(header, rows), _comparability([_data(metrics)])])
+    return "\n\n".join([head, markdown(header, rows), _comparability([data_of(metrics)])])
 
 
 def runs_table(runs: Sequence[Run], submissions: Sequence[Submission] = ()) -> str:
     """Runs × folds, a table per data set, best mean first, with the ledger's scores; then the published scores."""
     by_data = groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data)
     sections = [_section(data, list(group), submissions) for data, group in by_data]
+    runs = [run for run in runs if not run.data.is_quiz]  # what is published is about the other task
+    if not runs:
+        return "\n\n".join(sections)
     header = ["published log loss", *KINDS, "comparable"]
     published = any(run.data.is_published for run in runs)
     rows = [[row[0], *row[2:-1]] for row in _published_rows(0.0 if published else None)]
@@ -47,62 +54,55 @@ def runs_table(runs: Sequence[Run], submissions: Sequence[Submission] = ()) -> s
 
 
 def _section(data: Data, runs: list[Run], submissions: Sequence[Submission]) -> str:
-    runs = sorted(runs, key=lambda run: mean(_losses(run).values()))
-    columns = {"run": [_name(run) for run in runs], **_fold_columns(runs), **_pooled_columns(data, runs)}
+    runs = sorted(runs, key=lambda run: mean(run.losses.values()))
+    if data.is_quiz:
+        columns = quiz_columns(data, runs) | _fold_columns(runs)
+    else:
+        columns = {"run": [run.title for run in runs]} | _fold_columns(runs) | _pooled_columns(data, runs)
+    if len(runs) > 1:
+        columns["− first run"] = ["", *[_paired(run.oof, runs[0].oof) for run in runs[1:]]]
+    if data.is_published:
+        columns["predicted public LB"] = [loss_cell(predicted_leaderboard(run.oof["loss"].mean())) for run in runs]
     columns |= _leaderboard_columns(runs, submissions)
     table = markdown(list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
-    return f"## {data.dataset} ({data.task})\n\n{table}\n\n{_notes(runs)}"
+    return f"## {data.dataset} ({data.task})\n\n{table}\n\n{_notes(data, runs)}"
 
 
 def _fold_columns(runs: list[Run]) -> dict[str, list[str]]:
-    numbers = sorted({number for run in runs for number in _losses(run)})
-    columns = {f"fold {number}": [loss_cell(_losses(run).get(number)) for run in runs] for number in numbers}
-    return {**columns, "mean ± std": [mean_cell(list(_losses(run).values())) for run in runs]}
+    numbers = sorted({number for run in runs for number in run.losses})
+    columns = {f"fold {number}": [loss_cell(run.losses.get(number)) for run in runs] for number in numbers}
+    return {**columns, "mean ± std": [mean_cell(list(run.losses.values())) for run in runs]}
 
 
 def _pooled_columns(data: Data, runs: list[Run]) -> dict[str, list[str]]:
     """What all out-of-fold rows of a run say together, and how far that is from each reference and the best run."""
-    oofs = [run.oof for run in runs]
-    losses = [float(oof["loss"].mean()) for oof in oofs]
+    losses = [float(run.oof["loss"].mean()) for run in runs]
     columns = {
         "OOF log loss": [loss_cell(loss) for loss in losses],
-        "OOF accuracy": [f"{_weighted(run, 'accuracy'):.3f}" for run in runs],
+        "OOF accuracy": [f"{run.weighted('accuracy'):.3f}" for run in runs],
     }
-    for key, name in REFERENCES.items():
-        if all(fold.metrics.get(key) is not None for run in runs for fold in run.folds):
-            differences = [loss - _weighted(run, key) for run, loss in zip(runs, losses, strict=True)]
-            columns[f"− {name}"] = [difference_cell(difference) for difference in differences]
-    if len(runs) > 1:
-        columns["− first run"] = ["", *[_paired(oof, oofs[0]) for oof in oofs[1:]]]
-    if data.is_published:
-        columns["predicted public LB"] = [loss_cell(predicted_leaderboard(loss)) for loss in losses]
+    for key, name in data.references.items():
+        levels = [level for run in runs if (level := run.weighted(key)) is not None]
+        if len(levels) == len(runs):
+            columns[f"− {name}"] = [difference_cell(loss - level) for loss, level in zip(losses, levels, strict=True)]
     return columns
 
 
-def _notes(runs: list[Run]) -> str:
-    notes = (
-        "Log loss, lower is better. OOF: all finished folds' rows pooled. std: sample standard deviation over folds."
-    )
+def _notes(data: Data, runs: list[Run]) -> str:
+    notes = "Log loss, lower is better. OOF: all finished folds' rows pooled."
+    if data.is_quiz:
+        notes = "All finished folds' questions pooled; then log loss by fold, lower is better."
+    notes += " std: sample standard deviation over folds."
     if len(runs) > 1:
         notes += (
             " − first run: mean difference on the rows both scored ± its standard error over rows (seeds not included)."
         )
-    numbers = {tuple(_losses(run)) for run in runs}
+    numbers = {tuple(run.losses) for run in runs}
     if len(numbers) > 1:
         notes += (
             " The runs do not have the same folds: compare them fold by fold or by the last difference, not by mean."
         )
     return notes
-
-
-def _losses(run: Run) -> dict[int, float]:
-    return {fold.number: fold.metrics["log_loss"] for fold in run.folds}
-
-
-def _weighted(run: Run, key: str) -> float:
-    """The mean of a metric over the run's rows."""
-    weights = [fold.metrics["num_examples"] for fold in run.folds]
-    return float(np.average([fold.metrics[key] for fold in run.folds], weights=weights))
 
 
 def _paired(oof: pd.DataFrame, first: pd.DataFrame) -> str:
@@ -151,12 +151,3 @@ def _comparability(datas: Sequence[Data]) -> str:
         f"The published CV scores are comparable with {names} only (other folds, self-reported). "
         "Public and private leaderboard are two further test sets: compare neither with a CV nor with each other."
     )
-
-
-def _data(metrics: Mapping[str, Any]) -> Data:
-    return Data(metrics["task"], metrics["dataset"], metrics["is_published_data"])
-
-
-def _name(run: Run) -> str:
-    trained = [fold.metrics["trained"] for fold in run.folds]
-    return run.name + ("" if all(trained) else " (partly zero-shot)" if any(trained) else " (zero-shot)")

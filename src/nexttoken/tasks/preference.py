@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from nexttoken.errors import UserError, first_five
+from nexttoken.metrics import METRICS, Metric
 from nexttoken.submission import check_probs, check_same_ids, write_submission
 from nexttoken.table import read_table
 from nexttoken.transforms.augment import SWAPPED_CLASSES
@@ -33,6 +34,8 @@ class Preference:
 
     name: ClassVar[str] = "lmsys"
     classes: ClassVar[tuple[str, ...]] = CLASSES
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS
+    suffix: ClassVar[str] = ".csv"
 
     def path(self, file_name: str) -> Path:
         return Path(self.input_dir) / file_name
@@ -108,6 +111,9 @@ class Preference:
         row = {row_id: index for index, row_id in enumerate(predictions.ids)}
         order = [CLASSES.index(column) for column in columns[1:]]
         write_submission(test_ids, predictions.probs[[row[row_id] for row_id in test_ids]][:, order], columns, path)
+
+    def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]:
+        return []  # the submission says it all
 
     def _sample(self) -> pd.DataFrame:
         path = self.path("sample_submission.csv")

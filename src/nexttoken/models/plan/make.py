@@ -25,8 +25,8 @@ def make_plan(settings: Settings, config: Any, device: torch.device) -> MemoryPl
     Raises UserError for settings that no run accepts, such as target modules that the model does not have.
     """
     known: dict[str, int] = {}
-    settings = settings.model_copy(update={"quantization": settings.quantization or saved_quantization(config)})
-    with _aside():
+    settings = as_stored(settings, config)
+    with aside():
         plan = plan_parts(settings, config, device, known)
         if plan.fits or not plan.is_complete:
             return plan
@@ -34,10 +34,15 @@ def make_plan(settings: Settings, config: Any, device: torch.device) -> MemoryPl
         return replace(plan, advice=advice.changes, least=advice.needed)
 
 
+def as_stored(settings: Settings, config: Any) -> Settings:
+    """The settings with the quantisation that the weights come in, where they ask for none."""
+    return settings.model_copy(update={"quantization": settings.quantization or saved_quantization(config)})
+
+
 def plan_parts(settings: Settings, config: Any, device: torch.device, known: dict[str, int]) -> MemoryPlan:
     """The plan without advice; `known` remembers the steps that were run for it."""
     training, adapter = settings.trainer.max_epochs > 0, settings.adapter
-    dtype = choose_dtype(settings.model, config.get_text_config().model_type, training and adapter is None)
+    dtype = weights_dtype(settings, config)
     base = Skeleton(settings, config, dtype).build(adapted=False)
     num_parameters = sum(parameter.numel() for parameter in base.parameters())
     parts = [Part("weights", weight_bytes(base, settings.quantization), describe_weights(settings, dtype))]
@@ -50,10 +55,20 @@ def plan_parts(settings: Settings, config: Any, device: torch.device, known: dic
         trained = new if training else []
     if training:
         parts += [Part("gradients", stored(trained)), plan_optimizer(settings, trained, device)]
-    shape = batch_shape(settings, config)
-    parts.append(plan_step(Skeleton(settings, config, compute_dtype(settings, dtype)), shape, device, known))
-    num_trained = sum(parameter.numel() for parameter in trained)
+    parts.append(plan_activations(settings, config, device, known))
+    num_trained, shape = sum(parameter.numel() for parameter in trained), batch_shape(settings, config)
     return MemoryPlan(str(device), free_memory(device), num_parameters, num_trained, shape, tuple(parts))
+
+
+def plan_activations(settings: Settings, config: Any, device: torch.device, known: dict[str, int]) -> Part:
+    """The plan's last part, the only one that depends on the tokens."""
+    dtype = compute_dtype(settings, weights_dtype(settings, config))
+    return plan_step(Skeleton(settings, config, dtype), batch_shape(settings, config), device, known)
+
+
+def weights_dtype(settings: Settings, config: Any) -> torch.dtype:
+    training = settings.trainer.max_epochs > 0 and settings.adapter is None
+    return choose_dtype(settings.model, config.get_text_config().model_type, training)
 
 
 def batch_shape(settings: Settings, config: Any) -> tuple[int, int]:
@@ -102,7 +117,7 @@ def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, 
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
+def aside() -> Iterator[None]:
     """Building models here must neither draw from the run's random numbers nor warn of what never runs."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,0 +1,119 @@
+"""Convert a quiz file from any format into any other, and say what is in it and what is wrong, row by row.
+
+python -m nexttoken.convert from=input/sample-quiz/train.jsonl to=instruction out=train-instruction.json
+python -m nexttoken.convert from=input/jaqket/train_questions.json to=instruction num_options=5 out=train-5.json
+python -m nexttoken.convert from=input/jaqket/dev1_questions.json to=instruction_input num_options=5 out=dev1-5.json
+python -m nexttoken.convert from=input/jmmlu to=plain out=jmmlu.jsonl
+
+Formats: jaqket, jcommonsenseqa, jmmlu (a CSV, or a folder of them), science_exam, instruction, instruction_input,
+plain.
+num_options=5 cuts more candidates to five, the right one among them; seed=0 draws the others.
+Faulty rows are listed and stop the conversion; skip_faulty=true leaves them out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nexttoken.arguments import key_values, run
+from nexttoken.errors import UserError, first_five
+from nexttoken.quizzes import named, recognised
+from nexttoken.quizzes.base import QuizFormat, Reading, faults_line
+from nexttoken.quizzes.cut import choose, drawn
+from nexttoken.quizzes.folder import refuse
+from nexttoken.quizzes.question import Fault, Question, RowFault, remark_lines
+
+DEFAULTS = {
+    "from": "",
+    "to": "",
+    "out": "",
+    "from_format": "auto",
+    "num_options": "all",
+    "seed": "0",
+    "skip_faulty": "false",
+}
+
+
+def describe(reading: Reading) -> list[str]:
+    """Return what is in the file, a line each: count, answers, options, genres, remarks, faulty rows."""
+    questions = reading.questions
+    lines = [f"{len(questions):,} questions, {sum(q.answer is not None for q in questions):,} with their answer"]
+    if questions:
+        counts = sorted({len(question.options) for question in questions})
+        lines.append(f"options a question: {counts[0]}" + (f" to {counts[-1]}" if counts[1:] else ""))
+    genres = dict.fromkeys(question.genre for question in questions if question.genre)
+    lines.append(f"{len(genres):,} genres: {first_five(genres)}" if genres else "no genres")
+    if repeated := len(questions) - len({question.id for question in questions}):
+        lines.append(f"{repeated:,} questions have the id of another")
+    lines += remark_lines(questions)
+    return [*lines, *([faults_line(reading.faults)] if reading.faults else [])]
+
+
+def cut(questions: Sequence[Question], num_options: str, seed: str) -> list[Question]:
+    """Keep at most so many options a question. Raises UserError where the right one is not known."""
+    if num_options == "all":
+        return list(questions)
+    if not num_options.isdecimal() or int(num_options) < 2 or not seed.isdecimal():
+        raise UserError(f"num_options={num_options} seed={seed}: expected whole numbers, num_options from 2 on")
+    kept, faults = [], []
+    for question in questions:
+        try:
+            kept.append(choose(question, drawn(question, int(num_options), int(seed))))
+        except RowFault as fault:
+            faults.append(Fault(question.name, str(fault)))
+    refuse(faults, "leave out num_options, and write a format that holds them all")
+    return kept
+
+
+def losses(questions: Sequence[Question], written: Sequence[Question]) -> list[str]:
+    """Name what the file as read again lacks. Raises UserError where that is more than ids, genres and further keys."""
+    bad = [q.name for q, w in zip(questions, written, strict=True) if _substance(q) != _substance(w)]
+    if bad:
+        raise UserError(f"{len(bad):,} questions read back otherwise than they were written: {first_five(bad)}")
+    pairs = list(zip(questions, written, strict=True))
+    keys = sorted({key for q, w in pairs for key in q.extra if w.extra.get(key) != q.extra[key]})
+    lost = {
+        "ids": any(q.id != w.id for q, w in pairs),
+        "genres": any(q.genre != w.genre for q, w in pairs),
+        f"the keys {', '.join(keys)}": bool(keys),
+    }
+    return [name for name, is_lost in lost.items() if is_lost]
+
+
+def _substance(question: Question) -> Question:
+    return replace(question, id="", genre="", extra={})
+
+
+def read_back(target: QuizFormat, questions: Sequence[Question], out: Path) -> list[Question]:
+    """Return the written file's questions in the order of `questions`: JMMLU's files follow their names."""
+    written = target.read(out)
+    if out.is_dir():
+        order = sorted(range(len(questions)), key=lambda row: f"{questions[row].genre}.csv")
+        place = {row: position for position, row in enumerate(order)}
+        written = [written[place[row]] for row in range(len(questions))]
+    return written
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = key_values(arguments, DEFAULTS)
+    if missing := [f"{key}=" for key in ("from", "to", "out") if not options[key]]:
+        raise UserError(f"{' '.join(missing)} is missing; {__doc__.splitlines()[2]}")
+    source, out, target = Path(options["from"]), Path(options["out"]), named(options["to"])
+    source_format = recognised(source) if options["from_format"] == "auto" else named(options["from_format"])
+    if out.exists() and out.samefile(source):
+        raise UserError(f"out={out} is the file that is read; name another")
+    reading = source_format.scan(source)
+    print(f"{source} is {source_format.name}")
+    print(*describe(reading), sep="\n")
+    if reading.faults and options["skip_faulty"] != "true":
+        raise UserError(f"{faults_line(reading.faults)}; mend them, or leave them out with skip_faulty=true")
+    questions = cut(reading.questions, options["num_options"], options["seed"])
+    target.write(questions, out)
+    lost = losses(questions, read_back(target, questions, out))
+    print(f"{out}: {len(questions):,} questions written as {target.name}, and read back the same")
+    if lost:
+        print(f"{target.name} has no place for: {', '.join(lost)}")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

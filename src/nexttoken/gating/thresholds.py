@@ -1,0 +1,97 @@
+"""A gate's thresholds, chosen on held-out questions, and on others than those that they are scored on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from nexttoken.calibration import fit_temperature
+from nexttoken.errors import UserError
+from nexttoken.gating.gate import ABOVE, Gate
+from nexttoken.gating.trial import Decision, Trial, decide_by_part, paired
+
+NUM_STEPS = 20  # of a threshold's grid: each step asks a twentieth of the questions more
+NUM_PARTS = 5  # of the rows of a single fold, when thresholds are chosen on the others
+
+
+def gates_over(trial: Trial, like: Gate, thresholds: Sequence[str] = ("min_top1", "min_margin")) -> list[Gate]:
+    """Gates as `like` with every combination of the named thresholds, the others 0: from never to always.
+
+    The grid follows the rows' own confidences, a twentieth of them between two steps: a fixed one would have
+    nothing to say about a model whose every probability is over 0.95.
+    """
+    values = dict(zip(("min_top1", "min_margin"), like.confidence(trial.first), strict=True))
+    steps = [_steps(values[name]) if name in thresholds else [0.0] for name in values]
+    return [replace(like, min_top1=top1, min_margin=margin) for top1, margin in product(*steps)]
+
+
+def _steps(values: np.ndarray) -> list[float]:
+    inner = np.round(np.quantile(values, np.linspace(0, 1, NUM_STEPS + 1)[1:]), 6)
+    return np.unique([0.0, *inner, ABOVE]).tolist()
+
+
+def choose_thresholds(trial: Trial, like: Gate, max_share: float = 0.5, tolerance: float = 0.5) -> Gate:
+    """The gate that searches least among those as accurate as the best that searches at most `max_share` of the rows.
+
+    "As accurate": behind the best by no more than `tolerance` standard errors of the paired difference, since the best
+    of hundreds of gates is partly the luckiest (the one-standard-error rule, Breiman et al. 1984, on pairs). 0 takes
+    the best itself. Between equals the smaller share, then the smaller margin.
+    """
+    top1, margin = like.confidence(trial.first)
+    gains = trial.gains * (trial.found & like.choose(trial.first, trial.second))
+    gates = gates_over(trial, like)
+    masks = [(top1 < gate.min_top1) | (margin < gate.min_margin) for gate in gates]
+    allowed = sorted(
+        (float(mask.mean()), gate.min_margin, gate.min_top1, index)
+        for index, (gate, mask) in enumerate(zip(gates, masks, strict=True))
+        if mask.mean() <= max_share
+    )
+    best = max(allowed, key=lambda one: gains[masks[one[-1]]].sum())[-1]  # the first of equals
+    for *_, index in allowed:
+        behind, error = paired(gains * (masks[best].astype(np.int64) - masks[index]))
+        if behind <= tolerance * error:
+            return gates[index]
+    return gates[best]
+
+
+def fit_gate(trial: Trial, keep_confident: bool = True, max_share: float = 0.5, tolerance: float = 0.5) -> Gate:
+    """Temperature of the first answers, then the thresholds over it."""
+    like = Gate(0.0, 0.0, fit_temperature(trial.first, trial.labels), keep_confident)
+    return choose_thresholds(trial, like, max_share, tolerance)
+
+
+@dataclass(frozen=True)
+class CrossChosen:
+    """Every row decided by the gate of the other parts: what the chosen thresholds are honestly worth."""
+
+    decision: Decision
+    gates: Mapping[int, Gate]  # of each part, fitted on the others
+    parts: str  # "folds", or "parts of one fold"
+
+
+def cross_chosen(
+    trial: Trial, keep_confident: bool = True, max_share: float = 0.5, tolerance: float = 0.5
+) -> CrossChosen:
+    """Fit a gate on all other folds' rows and apply it to each fold's; of a single fold, on parts that share no group.
+
+    The share it searches may so come out a little above `max_share`. Raises UserError where all rows are one group.
+    """
+    single = len(np.unique(trial.folds)) == 1
+    parts = group_parts(trial.groups) if single else trial.folds
+    gates = {
+        part: fit_gate(trial.pick(parts != part), keep_confident, max_share, tolerance)
+        for part in np.unique(parts).tolist()
+    }
+    return CrossChosen(decide_by_part(trial, parts, gates), gates, "parts of one fold" if single else "folds")
+
+
+def group_parts(groups: np.ndarray) -> np.ndarray:
+    """Part per row, (N,): groups in a fixed random order, dealt out one by one."""
+    numbers, positions = np.unique(groups, return_inverse=True)
+    if len(numbers) < 2:
+        raise UserError(
+            f"all {len(groups)} held-out rows are one group, so thresholds cannot be chosen on others; train another"
+        )
+    order = np.random.default_rng(0).permutation(len(numbers))
+    return (order % min(NUM_PARTS, len(numbers)))[positions]

@@ -1,0 +1,17 @@
+"""How the model is asked: once, in several orders, with solved questions first, with passages where it is unsure."""
+
+from nexttoken.inference.base import Answerer, Inference, Once
+from nexttoken.inference.few_shot import FewShot
+from nexttoken.inference.orders import RotationAveraged, SwapAveraged
+from nexttoken.inference.passages import ConfidenceGated, WithPassages
+
+__all__ = [
+    "Answerer",
+    "ConfidenceGated",
+    "FewShot",
+    "Inference",
+    "Once",
+    "RotationAveraged",
+    "SwapAveraged",
+    "WithPassages",
+]

@@ -1,0 +1,47 @@
+"""Texts as vectors whose inner products say how alike they are: the models of sentence-transformers, loaded once."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nexttoken.errors import UserError
+from nexttoken.models.hub import from_hub, locate
+from nexttoken.settings import ModelSettings
+
+INSTALL = "pip install -e '.[dense]'"
+BATCH_SIZE = 32  # texts that go through the model at once
+
+
+def embed(model: str, texts: Sequence[str]) -> np.ndarray:
+    """The vectors of `texts`: (N, D) float32, each of length 1.
+
+    Raises UserError when the model, a folder or a hub name, or the package is not there.
+    """
+    vectors = load(model).encode(
+        list(texts), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+    )
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def fingerprint(model: str) -> str:
+    """The same while the weights are: of a folder, its files' names, sizes and times; else the hub's name."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return model
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    facts = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+@cache
+def load(model: str) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ModuleNotFoundError:
+        raise UserError(f"retriever=dense needs the package sentence-transformers: {INSTALL}") from None
+    source = locate(model)
+    return from_hub(lambda: SentenceTransformer(source), ModelSettings(name_or_path=model))

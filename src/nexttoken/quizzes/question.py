@@ -1,0 +1,93 @@
+"""What every quiz file holds, whatever its format: a question, its options, the right one, and where it stood."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nexttoken.errors import first_five
+
+MIN_OPTIONS, MAX_OPTIONS = 2, 18
+LETTERS = "ABCDEFGHIJKLMNOPQRST"  # as many as the largest file's candidates
+
+
+class RowFault(Exception):
+    """A row that is no question, or that a format cannot hold; the text is the reason alone, the place is added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stood: its file, the line on which it begins, and its number among the file's rows (from 1)."""
+
+    file: str = ""
+    line: int = 0
+    row: int = 0
+
+    @property
+    def stem(self) -> str:
+        return self.file.split(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A row that cannot be used as it is, and why."""
+
+    place: Place | str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question; equal to another where all but the place is equal.
+
+    `answer` indexes `options`, None where it is unknown. `extra` is whatever else the row holds, by key, so that
+    writing it in its own format loses nothing.
+    """
+
+    id: str
+    text: str
+    options: tuple[str, ...]
+    answer: int | None = None
+    genre: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    place: Place = field(default=Place(), compare=False)
+
+    def check(self, max_options: int = MAX_OPTIONS) -> "Question":
+        """Return the question itself. Raises RowFault for too few or many options, or an answer outside them."""
+        if len(self.options) < MIN_OPTIONS:
+            raise RowFault(f"{len(self.options)} options, at least {MIN_OPTIONS} are needed")
+        if len(self.options) > max_options:
+            raise RowFault(f"{len(self.options)} options, at most {max_options} are allowed")
+        if self.answer is not None and not 0 <= self.answer < len(self.options):
+            raise RowFault(f"answer {self.answer} is outside the options 0 to {len(self.options) - 1}")
+        return self
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What deserves a look, though the label is sure."""
+        texts = [option.strip() for option in self.options]
+        kinds = {
+            "an empty question": not self.text.strip(),
+            "an empty option": "" in texts,
+            "repeated options": len(set(self.options)) < len(self.options),
+        }
+        return tuple(kind for kind, is_so in kinds.items() if is_so)
+
+    @property
+    def name(self) -> str:
+        """How an error names it: by place, or by id where it never stood in a file."""
+        return str(self.place) if self.place.file else f"id {self.id}"
+
+
+def remark_lines(questions: Sequence[Question]) -> list[str]:
+    """Return one line per kind of remark: how many questions, and the first five places."""
+    places: dict[str, list[str]] = {}
+    for question in questions:
+        for kind in question.remarks:
+            places.setdefault(kind, []).append(question.name)
+    return [f"{len(names):,} questions have {kind}: {first_five(names)}" for kind, names in sorted(places.items())]

@@ -1,0 +1,119 @@
+"""Which questions a run answered rightly and how long each took, out of fold and in test files with known answers.
+
+Read from `rows.csv` beside `oof.csv`, and from `result.json`, which predict.py writes into the run's folder.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nexttoken.errors import UserError
+from nexttoken.report.markdown import NOTHING
+from nexttoken.report.read import AGAIN, Data, Fold, Run, probabilities
+from nexttoken.splits import load_folds
+from nexttoken.table import read_table
+
+COLUMNS = ("id", "num_options", "seconds", "correct", "group")  # of `Answers.rows`; all others are tags
+PREDICT_AGAIN = "run predict.py again"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One run's answered questions. `rows` has a row a question: `COLUMNS`, then one column of text per tag."""
+
+    model: str
+    environment: str
+    data: Data
+    kind: str  # "out of fold" or "test rows"
+    rows: pd.DataFrame
+
+    @property
+    def tags(self) -> list[str]:
+        return [column for column in map(str, self.rows) if column not in COLUMNS]
+
+
+def out_of_fold(run: Run) -> Answers | None:
+    """All folds' held-out questions; None where a fold has no rows.csv. Raises UserError where it is broken."""
+    if not all((fold.folder / "rows.csv").exists() for fold in run.folds):
+        return None
+    rows = pd.concat([_fold_rows(fold) for fold in run.folds], ignore_index=True)
+    table = run.folder / "folds.csv"
+    groups = _groups(table) if table.exists() else {}
+    rows["group"] = [f"group {groups[id]}" if id in groups else f"row {id}" for id in rows["id"]]
+    tags = rows.columns.difference(list(COLUMNS))
+    rows[tags] = rows[tags].fillna("")  # a tag that only some folds know
+    return Answers(run.name, environment(run.folds), run.data, "out of fold", rows)
+
+
+def test_answers(run: Run) -> Answers | None:
+    """The test questions whose answer is known; None where there is none."""
+    path = run.folder / "result.json"
+    rows = result_rows(_read_results(path), path) if path.exists() else pd.DataFrame()
+    return Answers(run.name, NOTHING, run.data, "test rows", rows) if len(rows) else None
+
+
+def result_rows(results: Sequence[Mapping[str, Any]], path: Path | str = "result.json") -> pd.DataFrame:
+    """The rows of result.json whose answer is known, as `Answers.rows`. Raises UserError for one that lacks a part."""
+    try:
+        return pd.DataFrame(
+            [
+                {
+                    "id": str(row["id"]),
+                    **{str(name): str(value) for name, value in row.get("tags", {}).items()},
+                    "num_options": len(row["options"]),
+                    "seconds": float(row.get("seconds", "nan")),
+                    "correct": bool(row["correct"]),
+                    "group": f"row {row['id']}",
+                }
+                for row in results
+                if row.get("correct") is not None
+            ]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} has a row that cannot be used ({error!r}); {PREDICT_AGAIN}") from error
+
+
+def environment(folds: Sequence[Fold]) -> str:
+    """`cpu, 32-true, 4096 tokens`: what the folds were asked with; `-` where they do not say, as runs of before."""
+    found = dict.fromkeys(_environment(fold.metrics) for fold in folds)
+    return " / ".join(filter(None, found)) or "-"
+
+
+def _environment(metrics: Mapping[str, Any]) -> str:
+    parts = [str(metrics[key]) for key in ("device", "precision") if metrics.get(key) is not None]
+    return ", ".join([*parts, *([f"{metrics['batch_tokens']} tokens"] if metrics.get("batch_tokens") else [])])
+
+
+def _fold_rows(fold: Fold) -> pd.DataFrame:
+    """One fold's rows in the order of oof.csv."""
+    path = fold.folder / "rows.csv"
+    text = read_table(path, ["id", "num_options", "seconds"], AGAIN)
+    if set(text["id"]) != set(fold.oof["id"]):
+        raise UserError(f"{path} has other ids than oof.csv beside it; {AGAIN}")
+    try:
+        numbers = {"num_options": text["num_options"].map(int), "seconds": text["seconds"].map(float)}
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {AGAIN}") from error
+    tags = text.columns[1 : text.columns.get_loc("num_options")]  # what follows is measured, not given
+    rows = text[["id", *tags]].assign(**numbers)
+    right = probabilities(fold.oof).argmax(axis=1) == fold.oof["label"]
+    return rows.merge(fold.oof[["id"]].assign(correct=right), on="id", how="right")
+
+
+def _groups(path: Path) -> dict[str, int]:
+    folds = load_folds(path)
+    return dict(zip(folds.ids, map(int, folds.groups), strict=True))
+
+
+def _read_results(path: Path) -> list[dict[str, Any]]:
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); {PREDICT_AGAIN}") from None
+    if not isinstance(results, list):
+        raise UserError(f"{path} holds {type(results).__name__}, expected a list of rows; {PREDICT_AGAIN}")
+    return results

@@ -1,0 +1,157 @@
+"""A corpus: a file or a folder of texts, read as passages, and the store that keeps them beside an index."""
+
+import gzip
+import hashlib
+import json
+import mmap
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from nexttoken.errors import UserError
+from nexttoken.types import Passage
+
+KINDS = (".jsonl", ".txt", ".jsonl.gz", ".txt.gz")
+FIX = 'expected .jsonl lines {"text": ...} or .txt with blank lines between passages, or .gz of them'
+SENTENCE_END = re.compile(r"[。．！？!?\n]+[」』）\"']?|\.\s")
+BLOCK = 1 << 20  # bytes read at once
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts under `path`; those longer than `passage_characters` are cut into passages, at sentence ends if there are.
+
+    Raises UserError at once when there is nothing to read at `path`.
+    """
+
+    path: str
+    passage_characters: int = 400
+
+    def __post_init__(self) -> None:
+        if self.passage_characters < 1:
+            raise UserError(f"passage_characters={self.passage_characters}, expected 1 or more")
+        if not Path(self.path).exists():
+            raise UserError(f"the corpus {self.path} does not exist; {FIX}")
+        if not any(path.stat().st_size for path in self.files):
+            raise UserError(f"the corpus {self.path} is empty; {FIX}")
+
+    @property
+    def files(self) -> list[Path]:
+        """Its files in the order of their names, those in folders within, too; hidden ones are left out."""
+        root = Path(self.path)
+        if root.is_file():
+            return [root]
+        found = (path for path in root.rglob("*") if path.name.endswith(KINDS) and path.is_file())
+        return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+
+    @property
+    def stamp(self) -> tuple[tuple[str, int, int], ...]:
+        """What changes whenever a file does, without reading it: names, sizes, times."""
+        return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.files)
+
+    def digest(self) -> str:
+        """SHA-256 of names, contents and `passage_characters`: the same for a copy in another place."""
+        sha = hashlib.sha256(str(self.passage_characters).encode())
+        for path in self.files:
+            sha.update(f"\n{self._name(path)} {path.stat().st_size}\n".encode())
+            with path.open("rb") as file:
+                while block := file.read(BLOCK):
+                    sha.update(block)
+        return sha.hexdigest()
+
+    def passages(self) -> Iterator[Passage]:
+        """Every passage with its source as `file:line`. Raises UserError that names the line that cannot be read."""
+        for path in self.files:
+            name = self._name(path)
+            texts = _records(path, name) if ".jsonl" in path.suffixes[-2:] else _paragraphs(path, name)
+            for line, title, text in texts:
+                for piece in pieces(text, self.passage_characters):
+                    yield Passage(f"{title}\n{piece}" if title else piece, source=f"{name}:{line}")
+
+    def _name(self, path: Path) -> str:
+        root = Path(self.path)
+        return path.name if root.is_file() else path.relative_to(root).as_posix()
+
+
+def pieces(text: str, characters: int) -> Iterator[str]:
+    """`text` in parts of at most `characters`, each as many whole sentences as fit, or a part of one that does not."""
+    start = 0
+    while len(text) - start > characters:
+        ends = [match.end() for match in SENTENCE_END.finditer(text, start, start + characters)]
+        end = ends[-1] if ends else start + characters
+        yield from filter(None, [text[start:end].strip()])
+        start = end
+    yield from filter(None, [text[start:].strip()])
+
+
+def _lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines from 1."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except (OSError, EOFError, ValueError) as error:  # a broken archive, another encoding, no permission
+        raise UserError(f"corpus {name}, line {number or 1}: {error}; expected UTF-8 text, or gzip of it") from None
+
+
+def _records(path: Path, name: str) -> Iterator[tuple[int, str, str]]:
+    """Line, title and text of each JSON object; blank lines are passed over."""
+    for number, line in _lines(path, name):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            text, title = record["text"], record.get("title") or ""
+            if not isinstance(text, str):
+                raise TypeError("text is no string")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(f"corpus {name}, line {number}: {line[:60].strip()!r} holds no text; {FIX}") from None
+        yield number, str(title), text
+
+
+def _paragraphs(path: Path, name: str) -> Iterator[tuple[int, str, str]]:
+    """First line, no title, and text of each run of lines that are not blank."""
+    first, paragraph = 1, list[str]()
+    for number, line in _lines(path, name):
+        if line.strip():
+            first = first if paragraph else number
+            paragraph.append(line)
+        elif paragraph:
+            yield first, "", "".join(paragraph)
+            paragraph = []
+    if paragraph:
+        yield first, "", "".join(paragraph)
+
+
+@dataclass(frozen=True)
+class PassageStore:
+    """Passages in a folder, each read when it is asked for: only the places of their lines are in memory, mapped."""
+
+    folder: Path
+
+    def write(self, passages: Iterable[Passage]) -> None:
+        starts = [0]
+        with (self.folder / "passages.jsonl").open("wb") as file:
+            for passage in passages:
+                starts.append(starts[-1] + file.write(json.dumps(asdict(passage), ensure_ascii=False).encode() + b"\n"))
+        np.save(self.folder / "starts.npy", np.array(starts, dtype=np.int64))
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.load(self.folder / "starts.npy", mmap_mode="r")  # (N + 1,) bytes
+
+    @cached_property
+    def _text(self) -> mmap.mmap:
+        with (self.folder / "passages.jsonl").open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, number: int) -> Passage:
+        return Passage(**json.loads(self._text[self._starts[number] : self._starts[number + 1]]))

@@ -1,0 +1,83 @@
+"""Answers in a file: what a retriever found is written down once, and found again where it cannot run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from nexttoken.errors import UserError
+from nexttoken.files import whole_file
+from nexttoken.types import Passage, Retriever
+
+FIX = 'expected lines {"query": ..., "passages": [text or {"text": ...}, ...]}'
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Finds for a query what the file says, and nothing for a query that is not in it.
+
+    Raises UserError at once when the file is absent or a line is broken.
+    """
+
+    path: str
+    _found: Mapping[str, list[Passage]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_found", read_recorded(Path(self.path)))
+
+    def search(self, queries: Sequence[str]) -> list[list[Passage]]:
+        return [list(self._found.get(query, ())) for query in queries]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Passes queries on to `retriever` and adds its answers to the file at `path`; what failed is not written down."""
+
+    retriever: Retriever
+    path: str
+
+    @property
+    def failed(self) -> frozenset[str]:
+        return getattr(self.retriever, "failed", frozenset())
+
+    def search(self, queries: Sequence[str]) -> list[list[Passage]]:
+        hits = self.retriever.search(queries)
+        path = Path(self.path)
+        found = read_recorded(path) if path.exists() else {}
+        found |= {query: hit for query, hit in zip(queries, hits, strict=True) if query not in self.failed}
+        with whole_file(path) as part:
+            part.write_text("".join(_line(*answer) for answer in found.items()), encoding="utf-8")
+        return hits
+
+
+def read_recorded(path: Path) -> dict[str, list[Passage]]:
+    """Passages by query; of a query that stands there twice the later line counts."""
+    found: dict[str, list[Passage]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise UserError(f"recorded passages {path} cannot be read ({error}); {FIX}") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+                found[_text(record["query"])] = [_passage(passage) for passage in record["passages"]]
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(f"recorded passages {path}, line {number}: {error!r}; {FIX}") from None
+    return found
+
+
+def _passage(value: object) -> Passage:
+    if isinstance(value, Mapping):
+        return Passage(_text(value["text"]), float(value.get("score", 0.0)), str(value.get("source", "")))
+    return Passage(_text(value))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _line(query: str, passages: Sequence[Passage]) -> str:
+    return json.dumps({"query": query, "passages": [asdict(p) for p in passages]}, ensure_ascii=False) + "\n"

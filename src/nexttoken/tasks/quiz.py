@@ -1,0 +1,200 @@
+"""Quizzes: questions of 2 to 18 options in any format of `nexttoken.quizzes`, as a task with its submission."""
+
+import hashlib
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from nexttoken.errors import UserError
+from nexttoken.metrics import QUIZ_METRICS, Metric
+from nexttoken.quizzes import named
+from nexttoken.quizzes.answers import write_answers
+from nexttoken.quizzes.cut import choose, drawn
+from nexttoken.quizzes.folder import QuizFolder, refuse, repeated_ids
+from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Fault, Place, Question, RowFault
+from nexttoken.quizzes.rows import SURROGATE
+from nexttoken.splits import normalise
+from nexttoken.submission import check_probs, check_same_ids
+from nexttoken.types import Baseline, Example, LabelPredictions, Split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """The quiz files of `input_dir`: names or patterns, each read to its end.
+
+    Where no file matches `test_files`, the share `test_share` of the questions of `train_files` is the test, drawn by
+    question, so that equal questions stay together. `genres` lists those that are known; None takes any.
+    """
+
+    name: str
+    input_dir: str | os.PathLike[str]
+    format: str = "auto"  # or a name of nexttoken.quizzes
+    train_files: Sequence[str] = ("train.jsonl",)
+    test_files: Sequence[str] = ("test.jsonl",)
+    num_options: int = 5
+    genres: Sequence[str] | None = None
+    skip_faulty: bool = False
+    seed: int = 0
+    test_share: float = 0.0
+
+    metrics: ClassVar[tuple[Metric, ...]] = QUIZ_METRICS
+
+    def __post_init__(self) -> None:
+        if not MIN_OPTIONS <= self.num_options <= MAX_OPTIONS:
+            raise UserError(f"task.num_options={self.num_options}: expected {MIN_OPTIONS} to {MAX_OPTIONS} options")
+        if not 0 <= self.test_share < 1:
+            raise UserError(f"task.test_share={self.test_share}: expected a share of at least 0 and below 1")
+        if self.format != "auto":
+            named(self.format)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(str(index) for index in range(self.num_options))
+
+    @property
+    def suffix(self) -> str:
+        """Of the submission's file name: .csv, or .jsonl."""
+        return "." + self._folder.format_of(self._paths("test")[0]).answer_suffix
+
+    @property
+    def _folder(self) -> QuizFolder:
+        return QuizFolder(Path(self.input_dir), self.format, self.genres, self.skip_faulty)
+
+    def read(self, split: Split) -> list[Example]:
+        """Return one example per question. Raises UserError naming the first five faulty rows by file and line."""
+        return self._examples(self.questions(split))
+
+    def questions(self, split: Split) -> list[Question]:
+        """Return the questions as the files have them, with all their candidates."""
+        if split == "test" and not self._shares:
+            return self._folder.test_questions(self._paths("test"))
+        questions = self._folder.train_questions(self._paths("train"))
+        if not self._shares:
+            return questions
+        return [question for question in questions if self._is_test(question) == (split == "test")]
+
+    def parse(self, frame: pd.DataFrame | Iterable[Mapping[str, Any]]) -> list[Example]:
+        """Return the examples of rows in memory: a table, or dictionaries, with the columns of the task's format.
+
+        Rows with `question` and `options` are taken in any task. Raises UserError naming rows by their number.
+        """
+        rows: Iterable[Mapping[Any, Any]] = frame.to_dict("records") if isinstance(frame, pd.DataFrame) else frame
+        questions, faults = [], []
+        for number, row in enumerate(rows, start=1):
+            known = {str(key): value for key, value in row.items() if not _is_absent(value)}
+            is_plain = self.format == "auto" or {"question", "options"} <= known.keys()
+            quiz_format = named("plain" if is_plain else self.format)
+            try:
+                question = quiz_format.from_memory(known, Place("row", number, number))
+                questions.append(question.check(quiz_format.max_options))
+            except RowFault as fault:
+                faults.append(Fault(f"row {number}", str(fault)))
+        refuse([*faults, *repeated_ids(questions)], "mend them in the table")
+        return self._examples(questions)
+
+    def truth(self) -> Mapping[str, tuple[float, ...]]:
+        return {}
+
+    def group_text(self, example: Example) -> str:
+        return example.fields["question"][0]
+
+    def baseline(self) -> Baseline:
+        from nexttoken.option_baseline import OptionBaseline
+
+        return OptionBaseline(self.num_options)
+
+    def write(self, predictions: LabelPredictions, path: Path) -> None:
+        """Write the competition's own submission in the order of the test files; options are named as in the files."""
+        questions, rows = self._test_rows(predictions)
+        rankings = []
+        for question, probs in zip(questions, predictions.probs[rows], strict=True):
+            indices = drawn(question, self.num_options, self.seed)
+            order = np.argsort(-probs[: len(indices)], kind="stable")
+            rankings.append([indices[place] for place in order])
+        write_answers(self._folder.format_of(self._paths("test")[0]), questions, rankings, path)
+
+    def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]:
+        """Return one row per test question for result.json; `answer` and `correct` where the answer is known.
+
+        `prediction` and `answer` index `options`, the options as they were asked; `probs` are theirs.
+        """
+        questions, rows = self._test_rows(predictions)
+        return [
+            _result(example, predictions.probs[row], {key: values[row] for key, values in predictions.columns.items()})
+            for example, row in zip(self._examples(questions), rows, strict=True)
+        ]
+
+    def _test_rows(self, predictions: LabelPredictions) -> tuple[list[Question], list[int]]:
+        """Return the test questions with each one's row of the predictions."""
+        check_probs("the predictions", predictions.ids, predictions.probs, self.classes)
+        questions = self.questions("test")
+        ids = [question.id for question in questions]
+        check_same_ids("the predictions", predictions.ids, "the test files", ids)
+        row = {row_id: index for index, row_id in enumerate(predictions.ids)}
+        return questions, [row[row_id] for row_id in ids]
+
+    def _examples(self, questions: Sequence[Question]) -> list[Example]:
+        asked, faults = [], []
+        for question in questions:
+            try:
+                asked.append(choose(question, drawn(question, self.num_options, self.seed)))
+            except RowFault as fault:
+                faults.append(Fault(question.name, str(fault)))
+        refuse(faults, f"all candidates must fit: set task.num_options (at most {MAX_OPTIONS})")
+        if count := sum(len(SURROGATE.findall(text)) for q in asked for text in (q.text, *q.options)):
+            log.info("%d lone surrogates (halves of a character) became U+FFFD", count)
+        return [_example(question) for question in asked]
+
+    @property
+    def _shares(self) -> bool:
+        """Whether the test is a share of the training files, there being no files of its own."""
+        return self.test_share > 0 and not self._folder.matching(self.test_files)
+
+    def _is_test(self, question: Question) -> bool:
+        digest = hashlib.sha256(f"{self.seed}:{normalise(question.text)}".encode(errors="replace")).digest()
+        return int.from_bytes(digest[:8]) < self.test_share * 2**64
+
+    def _paths(self, split: Split) -> list[Path]:
+        names = self.train_files if split == "train" or self._shares else self.test_files
+        return self._folder.matching(names) or self._folder.refuse_missing(str(names))
+
+
+def accuracy_by_file(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the share of right answers of each file of `Quiz.results` whose answers are all known."""
+    correct: dict[str, list[bool | None]] = {}
+    for row in results:
+        correct.setdefault(row["tags"]["file"], []).append(row.get("correct"))
+    return {file: sum(map(bool, rows)) / len(rows) for file, rows in correct.items() if None not in rows}
+
+
+def _result(example: Example, probs: np.ndarray, columns: Mapping[str, np.generic]) -> dict[str, Any]:
+    probs = probs[: example.num_options]
+    best = int(probs.argmax())
+    result: dict[str, Any] = {"id": example.id, "tags": dict(example.tags), "question": example.fields["question"][0]}
+    result |= {"options": list(example.fields["options"]), "prediction": best, "probs": probs.tolist()}
+    result |= {key: value.item() for key, value in columns.items()}
+    return result if example.label is None else result | {"answer": example.label, "correct": best == example.label}
+
+
+def _is_absent(value: Any) -> bool:
+    return value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _example(question: Question) -> Example:
+    text, *options = (SURROGATE.sub("\ufffd", text) for text in (question.text, *question.options))
+    return Example(
+        question.id,
+        {"question": (text,), "options": tuple(options)},
+        question.answer,
+        len(options),
+        {"genre": question.genre, "file": question.place.file},
+    )

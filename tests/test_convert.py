@@ -1,0 +1,107 @@
+"""`python -m nexttoken.convert` writes any format as any other, says what is in it, and what it could not keep."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nexttoken.convert import main
+from nexttoken.errors import UserError
+from nexttoken.quizzes import named
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "qid": "a",
+            "question": "高い山は?",
+            "answer_candidates": [f"山{i}" for i in range(20)],
+            "answer_entity": "山3",
+        },
+        {"qid": "b", "question": "空は?", "answer_candidates": ["赤", "青", "青"], "answer_entity": "青", "number": 5},
+    ]
+    path = tmp_path / "dev1_questions.json"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_candidates_are_cut_and_the_file_is_described(source, tmp_path, capsys):
+    main([f"from={source}", "to=instruction_input", f"out={tmp_path / 'quiz.json'}", "num_options=5"])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{source} is jaqket",
+        "2 questions, 2 with their answer",
+        "options a question: 3 to 20",
+        "no genres",
+        "1 questions have repeated options: dev1_questions.json:2",
+        f"{tmp_path / 'quiz.json'}: 2 questions written as instruction_input, and read back the same",
+    ]
+    first, second = named("instruction").read(tmp_path / "quiz.json")
+    assert len(first.options) == 5
+    assert first.options[first.answer] == "山3"
+    assert second.options == ("赤", "青", "青")
+    assert second.extra == {"number": 5}
+
+
+def test_what_a_format_has_no_place_for_is_named(source, tmp_path, capsys):
+    main([f"from={source}", "to=jmmlu", f"out={tmp_path / 'q.csv'}", "num_options=3"])
+    assert capsys.readouterr().out.endswith("jmmlu has no place for: ids, genres, the keys number\n")
+
+
+def test_a_folder_of_subjects_in_any_order(tmp_path, capsys):
+    rows = [{"question": f"q{i}", "options": ["a", "b"], "answer": 0, "genre": genre} for i, genre in enumerate("bab")]
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    main([f"from={plain}", "to=jmmlu", f"out={tmp_path / 'subjects'}"])
+    assert "2 genres: b, a" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "subjects").iterdir()) == ["a.csv", "b.csv"]
+    main([f"from={tmp_path / 'subjects'}", "to=plain", f"out={tmp_path / 'back.jsonl'}"])
+    assert [(q.text, q.genre) for q in named("plain").read(tmp_path / "back.jsonl")] == [
+        ("q1", "a"),
+        ("q0", "b"),
+        ("q2", "b"),
+    ]
+
+
+def test_faulty_rows_stop_the_conversion_or_are_left_out(source, tmp_path, capsys):
+    with source.open("a", encoding="utf-8") as file:
+        file.write('{"qid": "c"}\n')
+    arguments = [f"from={source}", "from_format=jaqket", "to=plain", f"out={tmp_path / 'q.jsonl'}"]
+    with pytest.raises(UserError, match=r"dev1_questions.json:3 \(lacks question\)"):
+        main(arguments)
+    assert not (tmp_path / "q.jsonl").exists()
+    main([*arguments, "skip_faulty=true"])
+    assert len(named("plain").read(tmp_path / "q.jsonl")) == 2
+    assert "1 row is faulty: dev1_questions.json:3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["to=plain", "out=x"], "^from= is missing"),
+        (["from={0}", "to=jacket", "out=x"], "did you mean 'jaqket'"),
+        (["from={0}", "to=plain", "out={0}"], "is the file that is read"),
+        (["from={0}", "to=plain", "out=x", "num_options=1"], "num_options from 2 on"),
+        (["from=absent.json", "to=plain", "out=x"], "is not there"),
+        (
+            ["from={0}", "to=jcommonsenseqa", "out=x"],
+            r"2 questions do not fit jcommonsenseqa: dev1_questions.json:1 \(20",
+        ),
+    ],
+)
+def test_refusals(source, arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=expected):
+        main([argument.format(source) for argument in arguments])
+    assert not Path("x").exists()
+
+
+def test_the_command_is_one_line_of_error_and_needs_no_torch(source):
+    command = [sys.executable, "-m", "nexttoken.convert", f"from={source}", "to=jcommonsenseqa", "out=x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    code = "import sys, nexttoken.convert; print(*({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
