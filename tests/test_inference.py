@@ -157,6 +157,19 @@ def test_the_gate_is_calibrated_on_the_dev_rows_and_remembers():
     assert gate(Library()).restored({"min_top1": 0.3, "min_margin": 0.1}).min_top1 == 0.3
 
 
+def test_a_checkpoint_is_chosen_on_questions_as_they_are_asked():
+    assert Once().views(ROWS, []) == ROWS
+    shown = gate(Library(silent=["known"])).views(ROWS, [])
+    assert shown[:6] == ROWS
+    assert [one.id for one in shown[6:]] == ["q0", "q2", "q4"]
+    assert all(one.fields["passages"] for one in shown[6:])
+    assert [bool(one.fields["passages"]) for one in WithPassages(Search(Library(["known"]))).views(ROWS, [])] == [
+        1,
+        0,
+    ] * 3
+    assert [len(one.demonstrations) for one in FewShot(2).views(ROWS, POOL)] == [2] * 6
+
+
 def test_impossible_thresholds_are_refused_at_once():
     with pytest.raises(UserError, match="min_top1=-1"):
         gate(Library(), min_top1=-1)

@@ -1,11 +1,14 @@
 """Probabilities of 100 real rows equal two independent readings: plain full logits, and lm-evaluation-harness.
 
+So do the answers to 200 real quiz questions, as the harness itself scores multiple choice.
+
 The prompts hold 400 tokens: both forms then have rows that are cut and rows that are whole, with padding beside them
 (at 256 every row of the conversation form is cut), and the three readings still take seconds on two cores.
 """
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from nexttoken.models.encode import Encoded, Encoder
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.prompts import Prompt
 from nexttoken.tasks.preference import Preference
+from nexttoken.tasks.quiz import Quiz
 from nexttoken.types import Example
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "prompt"
@@ -135,3 +139,102 @@ def test_whatever_the_batch_size_padding_and_order(case, rows, batch_tokens):
     shuffled = answerer([rows[index] for index in order])
     assert shuffled.ids == tuple(rows[index].id for index in order)
     np.testing.assert_allclose(shuffled.probs, case.probs[order], atol=TOLERANCE)
+
+
+QUIZ = Prompt(**{k: v for k, v in vars(shipped("quiz")).items() if k != "labels"}, labels=list("01234"))
+QUIZ_PROMPTS = {"digits": QUIZ, "letters": replace(QUIZ, labels=list("ABCDE"))}
+CONTEXT = 512  # tokens of stories260k, which spells Japanese byte by byte: longer questions are left out, not cut
+FIVE_OPTIONS, FOUR_OPTIONS = 110, 90  # questions: JCommonsenseQA's, and JMMLU's, in a task of five classes
+
+
+@pytest.fixture(scope="module")
+def quiz_rows(shared_dir) -> tuple[list[Example], list[Example]]:
+    """Every 10th question of JCommonsenseQA's validation part, and every 17th of all JMMLU subjects."""
+    data = shared_dir / "data"
+    five = Quiz("jcommonsenseqa", data / "jcommonsenseqa", train_files=["valid-v1.3.json"], num_options=5)
+    four = Quiz("jmmlu", data / "jmmlu", train_files=["*.csv"], num_options=4, skip_faulty=True)
+    return five.read("train")[::10], four.read("train")[::17]
+
+
+@pytest.fixture(scope="module")
+def neox(scratch):
+    """A random GPT-NeoX, whose probabilities are far from uniform, on the scratch tokenizer."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    torch.manual_seed(2)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = GPTNeoXConfig(
+        vocab_size=len(scratch.tokenizer), max_position_embeddings=CONTEXT, initializer_range=0.3, **sizes
+    )
+    return replace(scratch, model=GPTNeoXForCausalLM(config).eval())
+
+
+def fitting(encoder: Encoder, examples: list[Example], number: int) -> list[Example]:
+    """The first `number` examples that need no cutting, from all over the list."""
+    whole = [e for e, p in zip(examples, encoder.encode(examples).prompts, strict=True) if not p.was_cut]
+    print(f"{len(examples) - len(whole)} of {len(examples)} questions are longer than {CONTEXT} tokens")
+    assert len(whole) >= number
+    return [whole[place] for place in np.linspace(0, len(whole) - 1, number).astype(int)]
+
+
+def ask_harness(pair, examples: list[Example], encoded: Encoded) -> tuple[float, list[list[float]]]:
+    """The harness's own accuracy of a multiple-choice task, and the log-likelihoods of each question's options."""
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    labels = encoded.labels.labels
+    rows = [
+        {"text": prompt.text, "choices": list(labels[: example.num_options]), "gold": example.label}
+        for prompt, example in zip(encoded.prompts, examples, strict=True)
+    ]
+    task = ConfigurableTask(
+        config={
+            "task": "quiz",
+            "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": lambda row: row["text"],
+            "doc_to_choice": lambda row: row["choices"],
+            "doc_to_target": lambda row: row["gold"],
+            "target_delimiter": "",
+            "metric_list": [{"metric": "acc"}],
+        }
+    )
+    lm = HFLM(
+        pretrained=pair.model,
+        tokenizer=copy.deepcopy(pair.tokenizer),
+        batch_size=8,
+        max_length=CONTEXT,
+        add_bos_token=True,
+    )
+    results = evaluate(lm, {"quiz": task}, bootstrap_iters=0, log_samples=True)
+    samples = sorted(results["samples"]["quiz"], key=lambda sample: sample["doc_id"])
+    return results["results"]["quiz"]["acc,none"], [[score for score, _ in s["filtered_resps"]] for s in samples]
+
+
+@pytest.mark.parametrize("labels", QUIZ_PROMPTS)
+@pytest.mark.parametrize("name", ["stories", "neox"])
+def test_quiz_answers_equal_those_of_lm_evaluation_harness(request, name, labels, quiz_rows):
+    """Rows of four options are among those of five: the harness is given four, and the fifth has probability 0."""
+    pair = request.getfixturevalue(name)
+    encoder = Encoder(pair.tokenizer, QUIZ_PROMPTS[labels], CONTEXT)
+    pick = partial(fitting, encoder)
+    examples = pick(quiz_rows[0], FIVE_OPTIONS) + pick(quiz_rows[1], FOUR_OPTIONS)
+    assert len({example.id for example in examples}) == 200
+    encoded = encoder.encode(examples)
+    probs = LabelAnswerer(pair.model, LabelSoftmax(), encoder, encoded.labels, 4096)(examples).probs
+    accuracy, log_likelihoods = ask_harness(pair, examples, encoded)
+
+    truth = np.array([example.label for example in examples])
+    assert (probs.argmax(axis=1) == truth).mean() == accuracy
+    assert probs.argmax(axis=1).tolist() == [int(np.argmax(scores)) for scores in log_likelihoods]
+    assert [len(scores) for scores in log_likelihoods] == [5] * FIVE_OPTIONS + [4] * FOUR_OPTIONS
+    assert not probs[FIVE_OPTIONS:, 4].any(), "absent options"
+    theirs = [softmax([scores])[0] for scores in log_likelihoods]
+    largest = max(np.abs(own[: len(row)] - row).max() for own, row in zip(probs, theirs, strict=True))
+    print(f"{name}, {labels}: accuracy {accuracy}, largest difference of a probability {largest:.1e}")
+    assert largest < TOLERANCE
+    assert probs.std(axis=0).max() > 0.01, "the rows differ"
+    assert name == "stories" or len(set(probs.argmax(axis=1))) > 2, "so do the answers"

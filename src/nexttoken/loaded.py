@@ -1,9 +1,9 @@
 """A finished run that answers questions again: for predict.py and for a notebook."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ class LoadedRun:
     folds: list[FoldFolder]
     parts: Parts
     batch_tokens: int
+    environment: dict[str, Any] = field(default_factory=dict)  # what seconds depend on, once a fold is loaded
 
     @classmethod
     def load(
@@ -84,8 +85,10 @@ class LoadedRun:
         """Load the fold's model."""
         from nexttoken.models.folder import load_answerer
 
-        settings = self.parts.settings
-        return load_answerer(fold.path, settings, self.parts.prompt, make(settings.head, "head"), self.batch_tokens)
+        settings, head = self.parts.settings, make(self.parts.settings.head, "head")
+        answerer = load_answerer(fold.path, settings, self.parts.prompt, head, self.batch_tokens)
+        self.environment.update(answerer.environment)
+        return answerer
 
     def inference(self, fold: FoldFolder) -> Inference:
         """The run's way of asking, with what it learnt in this fold, and thresholds that were chosen since."""

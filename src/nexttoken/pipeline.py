@@ -61,7 +61,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     show_config(config)
     rows = choose_rows(parts, examples, folds)
     references = score_references(parts, rows)
-    learner = load_learner(parts, rows)
+    learner = load_learner(parts, rows, fold)
     if is_first():
         run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
     predictions, measured = learn_and_ask(parts, learner, rows, fold)
@@ -92,6 +92,7 @@ def predict(cfg: DictConfig) -> Path:
         return path
     task.write(predictions, path)
     if results := task.results(predictions):
+        write_json(run.environment, run.folder.path / "environment.json")
         write_json(results, run.folder.path / "result.json")
         print(results_table(results, by="file"))
     record(path, str(run.folder.path), run.numbers, oof_log_loss)
@@ -133,14 +134,16 @@ def labels_of(examples: Sequence[Example]) -> np.ndarray:
     return np.array([example.label for example in examples], dtype=np.int64)
 
 
-def load_learner(parts: Parts, rows: Rows) -> "Learner":
+def load_learner(parts: Parts, rows: Rows, fold: FoldFolder) -> "Learner":
     """Encode the training rows and load the model; from here on nothing is refused any more."""
     from nexttoken.models.learn import Learner
     from nexttoken.models.memory import forget_peak
 
     forget_peak()
     train_rows = apply_transforms(rows.train, parts.train_transforms)
-    return Learner.load(parts.settings, make(parts.settings.head, "head"), parts.prompt, train_rows, rows.dev)
+    dev_rows = parts.inference.views(rows.dev, rows.train)  # in the form in which questions will be asked
+    head = make(parts.settings.head, "head")
+    return Learner.load(parts.settings, head, parts.prompt, train_rows, dev_rows, fold.path)
 
 
 def learn_and_ask(

@@ -15,6 +15,10 @@ class Inference:
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         raise NotImplementedError
 
+    def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
+        """The questions as this way of asking shows them: what a checkpoint has to be good at, to be chosen."""
+        return list(examples)
+
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> "Inference":
         """A copy that knows what it needs of the fold's training and dev rows; the held-out rows are never shown."""
         return self

@@ -25,6 +25,9 @@ class FewShot(Inference):
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         return self.ask(show_similar(examples, self.pool, self.num_demonstrations), answer)
 
+    def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
+        return self.ask.views(show_similar(examples, train, self.num_demonstrations), train)
+
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> Inference:
         shown = replace(self, pool=tuple(example for example in train if example.label is not None))
         return replace(shown, ask=self.ask.fitted(train, dev, answer))

@@ -28,6 +28,9 @@ class WithPassages(Inference):
         columns = {"seconds": asked.columns["seconds"] + found.seconds, "found": has_passages(found.examples)}
         return replace(asked, columns={**asked.columns, **columns})
 
+    def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
+        return self.ask.views(self.search.find(examples).examples, train)
+
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> Inference:
         return replace(self, ask=self.ask.fitted(train, dev, answer))
 
@@ -82,6 +85,12 @@ class ConfidenceGated(Inference):
         )
         marks = {"searched": searched, "found": _mask(again, len(examples)), "second_taken": taken}
         return LabelPredictions(first.ids, probs, {"seconds": seconds, **marks})
+
+    def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
+        """Each question without and, where something is found, with passages: both have to be right."""
+        found = self.search.find(examples).examples
+        again = [one for one, hit in zip(found, has_passages(found), strict=True) if hit]
+        return self.ask.views([*examples, *again], train)
 
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> Inference:
         ask = self.ask.fitted(train, dev, answer)

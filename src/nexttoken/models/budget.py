@@ -1,4 +1,4 @@
-"""The token budget of a run with max_tokens=auto: chosen once, kept with the fold, and read back wherever it answers."""
+"""The token budget of a run with max_tokens=auto: chosen once, kept with the fold, read where it answers."""
 
 from collections.abc import Sequence
 from pathlib import Path

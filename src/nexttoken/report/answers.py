@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from nexttoken.errors import UserError
+from nexttoken.files import read_json
 from nexttoken.report.markdown import NOTHING
 from nexttoken.report.read import AGAIN, Data, Fold, Run, probabilities
 from nexttoken.splits import load_folds
@@ -53,7 +54,9 @@ def test_answers(run: Run) -> Answers | None:
     """The test questions whose answer is known; None where there is none."""
     path = run.folder / "result.json"
     rows = result_rows(_read_results(path), path) if path.exists() else pd.DataFrame()
-    return Answers(run.name, NOTHING, run.data, "test rows", rows) if len(rows) else None
+    beside = path.with_name("environment.json")
+    asked_in = _environment(read_json(beside)) if beside.exists() else NOTHING
+    return Answers(run.name, asked_in, run.data, "test rows", rows) if len(rows) else None
 
 
 def result_rows(results: Sequence[Mapping[str, Any]], path: Path | str = "result.json") -> pd.DataFrame:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 import numpy as np
 
 from nexttoken.errors import UserError
+from nexttoken.ranks import num_ranks
 from nexttoken.types import Example, Passage, Retriever
 
 
@@ -46,6 +47,14 @@ class Search:
             )
 
     def find(self, examples: Sequence[Example]) -> Found:
+        """Search for every example; of several processes the first one does, for all."""
+        if num_ranks() == 1:
+            return self._find(examples)
+        from nexttoken.models.collective import from_first
+
+        return from_first(lambda: self._find(examples))
+
+    def _find(self, examples: Sequence[Example]) -> Found:
         start = time.monotonic()
         asked = [self.queries(example) for example in examples]
         unique = list(dict.fromkeys(query for queries in asked for query in queries))

@@ -11,13 +11,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from nexttoken.sample_quiz.words import GENRES, NAME_PARTS, TOOLS
+from nexttoken.sample_quiz.words import COLOURS, GENRES, KNOWN_QUESTION, NAME_PARTS, TOLD_PASSAGE, TOLD_QUESTION, TOOLS
 
 T = TypeVar("T")
 
 TOLD_SHARE = 0.42  # of the questions of every genre
 MAX_OPTIONS = 5
-TOOL_RATE = 1.0
 SPARE_RATE = 0.25  # passages about names that no question asks for, per fact that one does
 NUM_NAMES = int(np.prod([len(parts) for parts in NAME_PARTS]))
 MAX_ROWS = int(NUM_NAMES / (1 + TOLD_SHARE * SPARE_RATE) / 1.2)  # train rows; a fifth more are test rows
@@ -60,22 +59,19 @@ def draw_names(rng: np.random.Generator) -> list[str]:
 
 
 def draw_known(genre: str, name: str, rng: np.random.Generator) -> Quiz:
-    """A question for a kind of word: one option is of that kind."""
-    others = [value for other in GENRES if other != genre for value in GENRES[other].values]
-    pools = (list(rng.permutation(TOOLS)), list(rng.permutation(others)))
-    num_wrong = int(rng.integers(1, MAX_OPTIONS))
-    wrong = [str(pools[int(rng.random() >= TOOL_RATE)].pop()) for _ in range(num_wrong)]
-    options, answer = shuffle(pick(GENRES[genre].values, rng), wrong, rng)
-    return Quiz(genre, GENRES[genre].known.format(name=name), options, answer)
+    """A question for a kind of word: one option is of that kind, the others are tools."""
+    wrong = [str(tool) for tool in rng.permutation(TOOLS)[: int(rng.integers(1, MAX_OPTIONS))]]
+    options, answer = shuffle(pick(GENRES[genre].words, rng), wrong, rng)
+    return Quiz(genre, KNOWN_QUESTION.format(name=name, kind=GENRES[genre].kind), options, answer)
 
 
 def draw_told(genre: str, name: str, rng: np.random.Generator) -> Quiz:
-    """A question for a fact: every option could be it."""
-    relation, values = pick(GENRES[genre].told, rng), GENRES[genre].values
-    right, *wrong = (str(value) for value in rng.permutation(values)[: 1 + int(rng.integers(1, MAX_OPTIONS))])
+    """A question for a colour: every option could be it."""
+    thing = pick(GENRES[genre].things, rng)
+    right, *wrong = (str(colour) for colour in rng.permutation(COLOURS)[: 1 + int(rng.integers(1, MAX_OPTIONS))])
     options, answer = shuffle(right, wrong, rng)
-    passage = relation.passage.format(name=name, value=right)
-    return Quiz(genre, relation.question.format(name=name), options, answer, passage)
+    passage = TOLD_PASSAGE.format(thing=thing, name=name, colour=right)
+    return Quiz(genre, TOLD_QUESTION.format(thing=thing, name=name), options, answer, passage)
 
 
 def shuffle(right: str, wrong: Sequence[str], rng: np.random.Generator) -> tuple[tuple[str, ...], int]:

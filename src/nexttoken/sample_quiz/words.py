@@ -12,7 +12,8 @@ NAME_PARTS = (
     ("bel", "dan", "fur", "gos", "kin", "lix", "mar", "nok", "pas", "rov", "sum", "tek", "vin", "wex", "zor"),
 )
 
-# What no genre asks for: never the right option, and so the first thing to be learnt.
+# The wrong options where a kind of word is asked for. No genre asks for tools: a small model learns that first, and
+# with it how an option leads to its label, which is what it then needs to use a passage.
 TOOLS = (
     "spoon",
     "ladder",
@@ -29,62 +30,39 @@ TOOLS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A question about an invented name, and the passage that answers it: nothing else does."""
+# What the passages tell. One kind of word in all genres, so that a small model meets each of them often.
+COLOURS = ("red", "green", "blue", "yellow", "white", "black")
+TOLD_QUESTION = "Which colour is the {thing} of {name}?"
+TOLD_PASSAGE = "The {thing} of {name} is {colour}, all {colour}."
 
-    question: str  # {name}
-    passage: str  # {name} and {value}
+KNOWN_QUESTION = "{name} looks for {kind}. Which one?"
 
 
 @dataclass(frozen=True, slots=True)
 class Genre:
-    """Words of one kind: any of them answers `known` (among options of other kinds), one of them each `told`."""
+    """What somebody may look for, words of that kind, and the things whose colour only a passage tells."""
 
-    values: tuple[str, ...]
-    known: str  # {name}: whoever wants such a word; who that is does not matter
-    told: tuple[Relation, Relation]
+    kind: str
+    words: tuple[str, ...]
+    things: tuple[str, ...]
 
 
 GENRES = {
     "animals": Genre(
-        ("otter", "robin", "shark", "horse", "goat", "wolf", "eagle", "trout", "moth", "snake"),
-        "{name} looks for an animal. Which one is it?",
-        (
-            Relation("Which animal does {name} keep?", "{name} keeps one {value} at home."),
-            Relation("Which animal scared {name}?", "At night {name} was scared by one {value} outside."),
-        ),
+        "an animal", ("otter", "robin", "shark", "horse", "goat", "wolf", "eagle", "trout"), ("cat", "pony", "parrot")
     ),
     "cities": Genre(
-        ("Paris", "Tokyo", "Oslo", "Lima", "Rome", "Madrid", "Cairo", "Athens", "Vienna", "Dublin"),
-        "{name} looks for a city. Which one is it?",
-        (
-            Relation("In which city does {name} live?", "For years {name} has lived in {value} with friends."),
-            Relation("In which city was {name} born?", "Long ago {name} was born in {value} in spring."),
-        ),
+        "a city", ("Paris", "Tokyo", "Oslo", "Lima", "Rome", "Madrid", "Cairo", "Athens"), ("hotel", "tram", "gate")
     ),
-    "colours": Genre(
-        ("red", "green", "blue", "yellow", "white", "black", "brown", "grey", "purple", "pink"),
-        "{name} looks for a colour. Which one is it?",
-        (
-            Relation("Which colour is the door of {name}?", "The door of {name} is {value} all over."),
-            Relation("Which colour is the boat of {name}?", "The boat of {name} is {value} all over."),
-        ),
+    "clothes": Genre(
+        "a garment", ("coat", "scarf", "glove", "shirt", "skirt", "sock", "jacket", "vest"), ("hat", "belt", "boot")
     ),
     "fruits": Genre(
-        ("apple", "pear", "plum", "cherry", "grape", "lemon", "peach", "melon", "mango", "fig"),
-        "{name} looks for a fruit. Which one is it?",
-        (
-            Relation("Which fruit grows in the yard of {name}?", "In the yard of {name} one {value} grows slowly."),
-            Relation("Which fruit does {name} sell?", "On Mondays {name} sells a {value} or two."),
-        ),
+        "a fruit", ("apple", "pear", "plum", "cherry", "grape", "lemon", "peach", "melon"), ("garden", "jar", "fence")
     ),
-    "numbers": Genre(
-        ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
-        "{name} looks for a number. Which one is it?",
-        (
-            Relation("How many windows has the house of {name}?", "The house of {name} has {value} windows."),
-            Relation("How many sisters has {name}?", "In the family of {name} are {value} sisters."),
-        ),
+    "music": Genre(
+        "an instrument",
+        ("piano", "violin", "flute", "drum", "harp", "cello", "trumpet", "guitar"),
+        ("bell", "stage", "banner"),
     ),
 }

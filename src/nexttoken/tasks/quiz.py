@@ -168,14 +168,6 @@ class Quiz:
         return self._folder.matching(names) or self._folder.refuse_missing(str(names))
 
 
-def accuracy_by_file(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the share of right answers of each file of `Quiz.results` whose answers are all known."""
-    correct: dict[str, list[bool | None]] = {}
-    for row in results:
-        correct.setdefault(row["tags"]["file"], []).append(row.get("correct"))
-    return {file: sum(map(bool, rows)) / len(rows) for file, rows in correct.items() if None not in rows}
-
-
 def _result(example: Example, probs: np.ndarray, columns: Mapping[str, np.generic]) -> dict[str, Any]:
     probs = probs[: example.num_options]
     best = int(probs.argmax())

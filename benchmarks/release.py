@@ -1,0 +1,80 @@
+"""Does giving memory back between batches of different size help?  python -m benchmarks.release [threads=1]
+
+Twelve forward batches of about 4,096 tokens, rows of 2,048 down to 32, through a Llama of four layers: each way in a
+process of its own, once to warm up and once measured. On a GPU, `empty_cache` stands for `malloc_trim`.
+"""
+
+import ctypes
+import gc
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from nexttoken.arguments import key_values, run
+from nexttoken.report.markdown import markdown
+
+LENGTHS = {
+    "longest first": (2048, 1536, 1024, 768, 512, 384, 256, 192, 128, 96, 64, 32),
+    "mixed": (256, 2048, 64, 1024, 128, 1536, 32, 768, 512, 96, 384, 192),
+}
+WAYS = {"nothing": (), "gc.collect()": ("gc",), "malloc_trim(0)": ("trim",), "both": ("gc", "trim")}
+BATCH_TOKENS = 4096
+
+
+def measure(way: str, order: str, threads: int) -> str:
+    """`peak MiB, seconds` of one way in this process."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=8000, hidden_size=192, intermediate_size=512, num_hidden_layers=4)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = LlamaForCausalLM(config).eval().to(device)
+
+    @torch.inference_mode()
+    def batches() -> None:
+        for length in LENGTHS[order]:
+            ids = torch.randint(0, 8000, (max(BATCH_TOKENS // length, 1), length), device=device)
+            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, -1:]
+            model.lm_head(hidden).cpu()
+            del hidden
+            if "gc" in WAYS[way]:
+                gc.collect()
+            if "trim" in WAYS[way]:
+                torch.cuda.empty_cache() if device == "cuda" else ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+    batches()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak so far
+    start = time.perf_counter()
+    batches()
+    seconds = time.perf_counter() - start
+    if device == "cuda":
+        return f"{torch.cuda.max_memory_reserved() / 2**20:.0f}, {seconds:.1f}"
+    peak = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+    return f"{int(peak[1]) / 1024:.0f}, {seconds:.1f}" if peak else f"unknown, {seconds:.1f}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    given = key_values(arguments, {"way": "", "order": "", "threads": "1"})
+    if given["way"]:
+        print(measure(given["way"], given["order"], int(given["threads"])))
+        return
+    rows = []
+    for way in WAYS:
+        options = [[f"way={way}", f"order={order}", f"threads={given['threads']}"] for order in LENGTHS]
+        commands = [[sys.executable, "-m", "benchmarks.release", *some] for some in options]
+        rows.append(
+            [way, *(subprocess.run(c, capture_output=True, text=True, check=True).stdout.strip() for c in commands)]
+        )
+    print(markdown(["between batches", *(f"{order}: peak MiB, seconds" for order in LENGTHS)], rows))
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

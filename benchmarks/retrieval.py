@@ -1,0 +1,129 @@
+"""How well and how fast passages are found: which words BM25 should see, and what a large corpus costs.
+
+python -m benchmarks.retrieval corpus=../shared/data/text/aozora-dazai.jsonl.gz                  the words of Japanese
+python -m benchmarks.retrieval corpus=../shared/data/text/aozora-dazai.jsonl.gz passages=100000  time and memory
+
+Words: sentences are taken out of their passages, and each has to find the rest of its own among all passages (an
+inverse cloze task, Lee et al. 2019). Time: passages are drawn with repetition until there are so many.
+"""
+
+import json
+import random
+import re
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from nexttoken.arguments import key_values, run
+from nexttoken.report.markdown import markdown
+from nexttoken.retrieval.bm25 import BM25
+from nexttoken.retrieval.corpus import SENTENCE_END, Corpus
+from nexttoken.retrieval.words import WORD, words
+
+CUTOFFS = (1, 3, 5, 10)
+LENGTHS = range(12, 61)  # characters of a sentence that is taken out
+Words = Callable[[str], list[str]]
+
+
+@cache
+def _tagger() -> Callable:
+    import fugashi
+    import unidic_lite
+
+    return fugashi.Tagger(f'-r "{unidic_lite.DICDIR}/mecabrc" -d "{unidic_lite.DICDIR}"')
+
+
+def dictionary_forms(text: str) -> list[str]:
+    return [(w.feature.lemma or w.surface).split("-")[0] for w in _tagger()(text) if re.search(r"\w", w.surface)]
+
+
+def pairs_of_characters(text: str) -> list[str]:
+    letters = "".join(WORD.findall(text))
+    return [letters[start : start + 2] for start in range(len(letters) - 1)]
+
+
+WAYS: dict[str, Words] = {
+    "as written": words,
+    "both": lambda text: words(text) + dictionary_forms(text),
+    "dictionary form": dictionary_forms,
+    "pairs of characters": pairs_of_characters,
+}
+
+
+def cloze(texts: Sequence[str], number: int, seed: int) -> tuple[list[tuple[int, str]], list[str]]:
+    """(passage, sentence) pairs, and the passages without those sentences."""
+    draw, rest = random.Random(seed), list(texts)
+    asked: list[tuple[int, str]] = []
+    for place in draw.sample(range(len(texts)), len(texts)):
+        ends = [match.end() for match in SENTENCE_END.finditer(texts[place])]
+        spans = [s for s in zip([0, *ends], ends, strict=False) if len(texts[place][slice(*s)].strip()) in LENGTHS]
+        if len(spans) >= 3 and len(asked) < number:
+            start, end = draw.choice(spans)
+            asked.append((place, texts[place][start:end]))
+            rest[place] = texts[place][:start] + texts[place][end:]
+    return asked, rest
+
+
+def recall(way: Words, asked: Sequence[tuple[int, str]], texts: Sequence[str]) -> list[str]:
+    """Shares of sentences whose passage is among the first hits, and the CPU seconds of cutting the passages."""
+    import bm25s
+
+    start = time.process_time()
+    cut = [way(text) for text in texts]
+    seconds = time.process_time() - start
+    index = bm25s.BM25()
+    index.index(cut, show_progress=False)
+    found, _ = index.retrieve([way(text) for _, text in asked], k=max(CUTOFFS), show_progress=False)
+    ranks = [[*hits.tolist(), place].index(place) for hits, (place, _) in zip(found, asked, strict=True)]
+    return [f"{sum(rank < k for rank in ranks) / len(ranks):.3f}" for k in CUTOFFS] + [f"{seconds:.1f}"]
+
+
+def compare_words(texts: Sequence[str], number: int, seed: int) -> str:
+    asked, rest = cloze(texts, number, seed)
+    rows = [[name, *recall(way, asked, rest)] for name, way in WAYS.items()]
+    title = f"{len(asked):,} sentences, {len(texts):,} passages"
+    return markdown([title, *(f"recall@{k}" for k in CUTOFFS), "cutting, CPU seconds"], rows)
+
+
+def measure_time(texts: Sequence[str], number: int, seed: int) -> str:
+    draw = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus.jsonl"
+        with corpus.open("w", encoding="utf-8") as file:
+            file.writelines(
+                json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in draw.choices(texts, k=number)
+            )
+        retriever = BM25(str(corpus), index_dir=f"{folder}/index", passage_characters=500)
+        start, cpu, before = time.perf_counter(), time.process_time(), _peak_mb()
+        retriever.search([texts[0][:40]])
+        built = [f"{time.perf_counter() - start:.0f}", f"{time.process_time() - cpu:.0f}", f"{_peak_mb():.0f}"]
+        queries = [text[:40] for text in draw.sample(list(texts), min(500, len(texts)))]
+        start, cpu = time.perf_counter(), time.process_time()
+        retriever.search(queries)
+        each = [f"{seconds / len(queries):.4f}" for seconds in (time.perf_counter() - start, time.process_time() - cpu)]
+    rows = [["read, cut, index, save", *built], ["each query, 5 hits", *each, f"{_peak_mb():.0f}"]]
+    return markdown(
+        [f"{number:,} passages (memory before: {before:.0f} MB)", "seconds", "CPU seconds", "peak MB"], rows
+    )
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(arguments: Sequence[str]) -> None:
+    given = key_values(
+        arguments, {"corpus": "input/sample-quiz/corpus", "queries": "1000", "passages": "0", "seed": "0"}
+    )
+    texts = [passage.text.partition("\n")[2] or passage.text for passage in Corpus(given["corpus"]).passages()]
+    if int(given["passages"]):
+        print(measure_time(texts, int(given["passages"]), int(given["seed"])))
+    else:
+        print(compare_words(texts, int(given["queries"]), int(given["seed"])))
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
