@@ -66,16 +66,15 @@ def test_reordering_moves_the_label_with_its_option(order, label):
     assert back == example
 
 
-def test_shuffled_copies_depend_on_the_row_alone():
+def test_shuffled_orders_take_turns_and_depend_on_the_row_alone():
     rows = [question(number, 5, number % 5) for number in range(20)]
-    shuffled = ShuffleOptions(copies=3, seed=1)(rows)
-    assert [row.id for row in shuffled] == [row.id for row in rows for _ in range(3)]
-    assert ShuffleOptions(copies=3, seed=1)(rows[7:8]) == shuffled[21:24]
-    assert ShuffleOptions(copies=3, seed=2)(rows) != shuffled
+    shuffled = ShuffleOptions(num_orders=3, seed=1)(rows)
+    assert [(row.id, row.turn) for row in shuffled] == [(row.id, turn) for row in rows for turn in range(3)]
+    assert ShuffleOptions(num_orders=3, seed=1)(rows[7:8]) == shuffled[21:24]
+    assert ShuffleOptions(num_orders=3, seed=2)(rows) != shuffled
     right = {row.id: row.fields["options"][row.label] for row in rows}
     assert all(row.fields["options"][row.label] == right[row.id] for row in shuffled)
     assert len({row.label for row in shuffled}) == 5
-    assert ShuffleOptions(copies=2, as_written=True)(rows)[::2] == rows
 
 
 def test_averaged_over_all_rotations_no_place_matters():
@@ -182,10 +181,19 @@ def test_with_passages_every_question_is_asked_with_them():
     assert len(answer.asked) == 1
 
 
-def test_training_rows_with_passages_keep_their_id():
-    rows = AddPassages(Search(Library(silent=["known"])))(ROWS)
-    assert [row.id for row in rows] == ["q0", "q0", "q1", "q2", "q2", "q3", "q4", "q4", "q5"]
-    assert [bool(row.fields.get("passages")) for row in rows] == [0, 1, 0, 0, 1, 0, 0, 1, 0]
+def test_training_rows_are_shown_with_passages_and_sometimes_alone():
+    turns = ShuffleOptions(num_orders=3)(ROWS[:2])
+    rows = AddPassages(Search(Library(silent=["known"])), alone_every=2)(turns)
+    assert [(row.id, row.turn, bool(row.fields.get("passages"))) for row in rows] == [
+        ("q0", 0, True),
+        ("q0", 0, False),
+        ("q0", 1, True),
+        ("q0", 2, True),
+        ("q0", 2, False),
+        ("q1", 0, False),
+        ("q1", 1, False),
+        ("q1", 2, False),
+    ]
 
 
 POOL = [

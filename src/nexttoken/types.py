@@ -29,6 +29,7 @@ class Example:
     num_options: int | None = None  # this question has only the task's first so many classes; None: all of them
     tags: Mapping[str, str] = field(default_factory=dict)
     demonstrations: tuple["Example", ...] = ()
+    turn: int = 0  # a training row whose id has rows of other turns is shown in its turn only, one an epoch
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def build(num_classes: int | None = None) -> torch.nn.Module:
 def rows(num_rows: int = 9) -> list[SimpleNamespace]:
     rng = np.random.default_rng(1)
     return [
-        SimpleNamespace(id=f"r{n}", label=n % 3, token_ids=rng.integers(1, PAD, 3 + 4 * n), num_options=None)
+        SimpleNamespace(id=f"r{n}", label=n % 3, token_ids=rng.integers(1, PAD, 3 + 4 * n), num_options=None, turn=0)
         for n in range(num_rows)
     ]
 

@@ -144,8 +144,9 @@ class ShowProgress(Callback):
     """Rows per second, time left, the training loss, and the dev loss after each epoch."""
 
     def __init__(self, steps: TrainSteps, num_epochs: int) -> None:
-        self.rows_per_step = len(steps.rows) / len(steps)
-        self.progress = Progress(len(steps.rows) * num_epochs, "train")
+        num_rows = steps.num_rows(num_epochs)
+        self.rows_per_step = num_rows / (len(steps) * num_epochs)
+        self.progress = Progress(num_rows, "train")
 
     @property
     def num_rows(self) -> int:

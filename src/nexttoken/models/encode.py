@@ -27,6 +27,7 @@ class EncodedPrompt:
     token_ids: np.ndarray
     was_cut: bool
     num_options: int | None = None
+    turn: int = 0  # of the epochs, where its id has rows of several turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ class Encoder:
             if was_cut:
                 text, ids = self._fit(example)
             token_ids = np.asarray(ids, dtype=np.int32)
-            yield EncodedPrompt(example.id, example.label, text, token_ids, was_cut, example.num_options)
+            own = (example.num_options, example.turn)
+            yield EncodedPrompt(example.id, example.label, text, token_ids, was_cut, *own)
 
     @cached_property
     def _reserve(self) -> int:

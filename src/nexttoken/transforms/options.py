@@ -18,22 +18,20 @@ def reorder(example: Example, order: Sequence[int]) -> Example:
 
 @dataclass(frozen=True)
 class ShuffleOptions:
-    """Every question in `copies` random orders of its options, under one id: they share an optimizer step.
+    """Every question in `num_orders` random orders of its options, which take turns: one an epoch.
 
-    The orders depend on the seed and the row's id only, not on other rows. With `as_written`, the file's own order
-    is one of them.
+    Only the question, not where its answer stood, is the same in two epochs that follow each other, so the place cannot
+    be learnt by heart. The orders depend on the seed and the row's id, not on other rows.
     """
 
-    copies: int = 1
+    num_orders: int = 8
     seed: int = 0
-    as_written: bool = False
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
-        return [copy for example in examples for copy in self._copies(example)]
+        return [shuffled for example in examples for shuffled in self._orders(example)]
 
-    def _copies(self, example: Example) -> list[Example]:
+    def _orders(self, example: Example) -> list[Example]:
         draw = random.Random(f"{self.seed} {example.id}")
-        own = list(range(len(example.fields[OPTIONS])))
-        orders = [own] * self.as_written
-        orders += [draw.sample(own, len(own)) for _ in range(self.copies - len(orders))]
-        return [reorder(example, order) for order in orders]
+        own = range(len(example.fields[OPTIONS]))
+        orders = [draw.sample(own, len(own)) for _ in range(self.num_orders)]
+        return [replace(reorder(example, order), turn=turn) for turn, order in enumerate(orders)]

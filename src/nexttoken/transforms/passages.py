@@ -10,17 +10,22 @@ from nexttoken.types import Example
 
 @dataclass(frozen=True)
 class AddPassages:
-    """Every question as it is and, where something is found, with passages: under one id, in one optimizer step.
+    """Every question with its passages; in every `alone_every`-th turn, and where nothing is found, without them.
 
-    A model that has seen both is unsure without a passage that it needs, and reads one that it is given.
+    A model that has seen both is unsure without a passage that it needs, and reads one that it is given. Questions that
+    are shown alone too often are learnt by heart instead, and passages are not read.
     """
 
     search: Search
+    alone_every: int = 4
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
-        found = self.search.find(examples).examples
-        return [
-            row
-            for example, with_passages in zip(examples, found, strict=True)
-            for row in (example, with_passages)[: 1 + bool(with_passages.fields.get(PASSAGES))]
-        ]
+        found = self.search.find(examples)
+        if found.counts["num_without_hits"] < len(examples):
+            print(f"passages for training rows: {found.summary}")
+        return [row for pair in zip(examples, found.examples, strict=True) for row in self._shown(*pair)]
+
+    def _shown(self, alone: Example, with_passages: Example) -> list[Example]:
+        if not with_passages.fields.get(PASSAGES):
+            return [alone]
+        return [with_passages, alone] if alone.turn % self.alone_every == 0 else [with_passages]
