@@ -22,16 +22,25 @@ NEEDS = {
     "options": ["task=quiz"],
     "demonstrations": ["task=quiz"],
     "quiz": ["task=quiz"],
+    "quiz_passages_first": ["task=quiz"],
     "quiz_from_1": ["task=quiz"],
     "quiz_letters": ["task=quiz"],
     "quiz_ja": ["task=quiz"],
-    "recorded": ["retriever.path=input/README.md"],
+    "bm25": ["task=quiz"],
+    "dense": ["task=quiz"],
+    "recorded": ["retriever.path=RECORDED"],
 }
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}={path.stem}")
-def test_every_choice_composes_and_builds(path):
-    config = composed(f"{path.parent.name}={path.stem}", *NEEDS.get(path.stem, []))
+def test_every_choice_composes_and_builds(path, monkeypatch, tmp_path):
+    recorded = tmp_path / "passages.jsonl"
+    recorded.write_text('{"query": "who?", "passages": ["they"]}\n', encoding="utf-8")
+    monkeypatch.setenv("GOOGLE_API_KEY", "a key")
+    monkeypatch.setenv("GOOGLE_SEARCH_ENGINE_ID", "an engine")
+    monkeypatch.chdir(CONF.parent)
+    needs = [need.replace("RECORDED", str(recorded)) for need in NEEDS.get(path.stem, [])]
+    config = composed(f"{path.parent.name}={path.stem}", *needs)
     parts = build({**config, "name": "x"})
     assert len(parts.prompt.labels) == len(parts.task.classes)
 
@@ -71,10 +80,23 @@ def test_prediction_settings():
         (["task=quiz", "inference=swap_averaged"], "both orders are for pairs of answers"),
         (["task=quiz", "train_transforms=both_orders"], "both orders are for pairs of answers"),
         (["inference=rotated"], "this prompt has no options to put in another order"),
+        (["task=quiz", "prompt=instruction"], "this prompt shows none; use prompt=quiz"),
+        (["prompt=quiz"], "the task's rows have none; use prompt=instruction"),
+        (["inference=retrieval"], "searched for by a question's text"),
         (["train_transforms=options"], "this prompt has no options to put in another order"),
         (["task=quiz", "inference=gated_retrieval"], "retriever=none finds nothing; add retriever=bm25"),
         (["task=quiz", "inference=retrieval"], "retriever=none finds nothing; add retriever=bm25"),
-        (["task=quiz", "task.num_options=19"], "do not match the task's classes"),
+        (["task=quiz", "task.num_options=19"], "task.num_options=19: expected 2 to 18"),
+        (
+            [
+                "task=quiz",
+                "retriever=bm25",
+                "inference=few_shot",
+                "inference.ask._target_=nexttoken.inference.ConfidenceGated",
+                "+inference.ask.search=${search}",
+            ],
+            "a gate inside another way of asking",
+        ),
         (["quantization=nf4"], "quantization needs a pretrained model"),
         (["model=smollm2_135m", "quantization=nf4"], "quantised weights cannot be trained; add adapter=lora (QLoRA)"),
         (["model=smollm2_135m", "adapter=lora", "adapter.init=loftq"], "add quantization=nf4 or use another init"),

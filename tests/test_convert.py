@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,41 @@ def test_faulty_rows_stop_the_conversion_or_are_left_out(source, tmp_path, capsy
     assert "1 row is faulty: dev1_questions.json:3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("target", ["plain", "jmmlu"])
+def test_a_file_that_reads_back_otherwise_is_not_left_behind(source, tmp_path, monkeypatch, target):
+    out = tmp_path / "made" / ("quiz.csv" if target == "jmmlu" else "quiz.jsonl")
+    arguments = [f"from={source}", f"to={target}", f"out={out}", "num_options=3"]
+    kind = type(named(target))
+    faithful = kind.row
+
+    def forgetful(self, question):
+        return faithful(self, replace(question, text=question.text[:-1] + "!"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "row", forgetful)
+        with pytest.raises(UserError, match="2 questions read back otherwise"):
+            main(arguments)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [source.name]
+    main(arguments)
+    before = out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "row", forgetful)
+        with pytest.raises(UserError, match="read back otherwise"):
+            main(arguments)
+    assert out.read_bytes() == before, "what was there stays"
+
+
+def test_a_folder_with_files_is_not_replaced(tmp_path):
+    plain, out = tmp_path / "plain.jsonl", tmp_path / "subjects"
+    plain.write_text('{"question": "q", "options": ["a", "b"], "answer": 0, "genre": "b"}\n')
+    out.mkdir()
+    main([f"from={plain}", "to=jmmlu", f"out={out}"])
+    kept = (out / "b.csv").read_bytes()
+    with pytest.raises(UserError, match="is already there"):
+        main([f"from={plain}", "to=jmmlu", f"out={out}"])
+    assert [(path.name, path.read_bytes()) for path in out.iterdir()] == [("b.csv", kept)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -105,3 +141,16 @@ def test_the_command_is_one_line_of_error_and_needs_no_torch(source):
     assert done.stderr.count("\n") == 1
     code = "import sys, nexttoken.convert; print(*({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_odd_keys_and_genres_are_described_and_kept(tmp_path):
+    row = r'{"question": "q", "options": ["a", "b"], "answer": 0, "n": NaN, "\udc00": 1, "genre": "\ud83d"}'
+    (tmp_path / "q.jsonl").write_text(row + "\n")
+    command = [sys.executable, "-m", "nexttoken.convert", f"from={tmp_path / 'q.jsonl'}", "to=instruction"]
+    done = subprocess.run([*command, f"out={tmp_path / 'q.json'}"], capture_output=True, text=True, check=True)
+    assert "1 genres: \ufffd" in done.stdout
+    assert "no place for" not in done.stdout
+    assert named("instruction").read(tmp_path / "q.json")[0].extra.keys() == {"n", "\udc00"}
+    command[-1] = "to=jmmlu"
+    done = subprocess.run([*command, f"out={tmp_path / 'q.csv'}"], capture_output=True, text=True, check=True)
+    assert "no place for: genres, the keys n, \ufffd" in done.stdout

@@ -12,11 +12,13 @@ from types import MappingProxyType, SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.image import imread
 
 from nexttoken.errors import UserError
 from nexttoken.files import write_json
-from nexttoken.gate.__main__ import Arguments, main, report
+from nexttoken.gate.__main__ import main, report
+from nexttoken.gate.arguments import Arguments
 from nexttoken.gate.both_ways import ask_both_ways, read_rows, trial_of
 from nexttoken.gating.gate import Gate, read_gate
 from nexttoken.gating.trial import Trial, decide
@@ -131,15 +133,16 @@ class Run:
 
     folder: RunFolder
     parts: SimpleNamespace
+    search: Search
     asked: list[int]
-    numbers = (0, 1)
+    numbers: tuple[int, ...] = (0, 1)
 
     @property
     def folds(self) -> list[FoldFolder]:
         return [self.folder.fold(number) for number in self.numbers]
 
     def held_out(self, fold: FoldFolder) -> list[Example]:
-        rows = range(12)[int(fold.path.name[-1]) :: 2]
+        rows = range(12)[int(fold.path.name[-1]) :: len(self.numbers)]
         options = ("red", "green", "blue")
         return [Example(f"{row:03d}", {"question": (f"{row}?",), "options": options}, row % 3) for row in rows]
 
@@ -159,7 +162,7 @@ def asked_run(tmp_path) -> Run:
     search = Search(Notes({f"{row}?": ("red", "green", "blue")[row % 3] for row in range(8)}))
     inference: Inference = ConfidenceGated(search)
     classes = ("0", "1", "2")
-    return Run(folder, SimpleNamespace(search=search, inference=inference, task=SimpleNamespace(classes=classes)), [])
+    return Run(folder, SimpleNamespace(inference=inference, task=SimpleNamespace(classes=classes)), search, [])
 
 
 def test_every_question_is_asked_both_ways_by_its_own_fold(asked_run, tmp_path):
@@ -172,6 +175,36 @@ def test_every_question_is_asked_both_ways_by_its_own_fold(asked_run, tmp_path):
     assert (asked.second.argmax(axis=1) == asked.labels)[asked.found].all()
     assert (asked.second == asked.first)[~asked.found].all()
     assert (asked.second_seconds > 0).tolist() == asked.found.tolist()
+
+
+def test_a_kill_while_one_fold_is_asked_keeps_the_answers_of_the_others(asked_run, tmp_path, monkeypatch):
+    run, path = replace(asked_run, numbers=(0, 1, 2)), tmp_path / "gate.csv"
+    shutil.copytree(run.folds[1].path, run.folds[2].path)
+    ask_both_ways(run, path)
+    for fold in run.folds[:2]:
+        fold.save_metrics({"fold": fold.path.name, "seconds": 2.0})
+    run.asked.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "answerer", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            ask_both_ways(run, path)
+    assert len(run.asked) == 2, "fold 0, both ways"
+    asked = ask_both_ways(run, path)
+    assert len(run.asked) == 4, "fold 0 and fold 2 had their answers already"
+    assert asked.folds.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def killed_at_the_second(run: Run, fold: FoldFolder) -> Reader:
+    if fold == run.folds[1]:
+        raise KeyboardInterrupt
+    return Reader(run.asked)
+
+
+def test_answers_of_a_fold_that_is_gone_are_left_out(asked_run, tmp_path):
+    path = tmp_path / "gate.csv"
+    ask_both_ways(asked_run, path)
+    asked = ask_both_ways(replace(asked_run, numbers=(0,)), path)
+    assert set(asked.folds) == {0}
 
 
 def test_a_fold_is_asked_once_unless_it_was_trained_again(asked_run, tmp_path, capsys):
@@ -236,7 +269,7 @@ def quiz_run(tmp_path_factory) -> Path:
     from nexttoken.sample_quiz.generate import draw_quizzes
 
     data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
-    quizzes, _ = draw_quizzes(150, np.random.default_rng(0))
+    quizzes = draw_quizzes(150, np.random.default_rng(0))
     rows = [
         {"id": f"{index:04d}", "question": one.question, "options": one.options, "answer": one.answer}
         for index, one in enumerate(quizzes)
@@ -256,6 +289,7 @@ def quiz_run(tmp_path_factory) -> Path:
     overrides += [
         "model.scratch.hidden_size=32",
         "model.scratch.num_layers=1",
+        "model.scratch.vocab_size=400",
         "split.num_folds=3",
         "split.dev_fraction=0.2",
     ]
@@ -292,8 +326,26 @@ def test_predictions_use_the_thresholds_that_were_chosen(quiz_run):
     assert run.inference(run.folds[0]).gate.min_top1 == 0.45
 
 
+def test_a_run_that_is_not_gated_is_told_that_predictions_will_not_be(quiz_run, tmp_path, capsys):
+    def promise(**inference: object) -> str:
+        path = quiz_run / "fold0" / "config.yaml"
+        saved = path.read_text()
+        try:
+            config = yaml.safe_load(saved)
+            config["inference"] = inference or config["inference"]
+            path.write_text(yaml.safe_dump(config))
+            main([f"run={quiz_run}", f"out={tmp_path}"])
+        finally:
+            path.write_text(saved)
+        return capsys.readouterr().out
+
+    assert "predict.py will not use" not in promise()
+    line = promise(_target_="nexttoken.inference.Once").splitlines()[-1]
+    assert line.startswith("predict.py will not use these thresholds: this run asks with Once")
+    assert "train it with inference=gated_retrieval inference.min_top1=" in line
+
+
 def test_a_run_without_a_retriever_is_one_line(quiz_run, tmp_path):
-    import yaml
 
     copy = shutil.copytree(quiz_run, tmp_path / "tiny")
     path = copy / "fold0" / "config.yaml"

@@ -75,9 +75,9 @@ def test_a_less_sure_second_answer_is_taken_only_where_confidence_does_not_count
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"min_top1": -0.1}, r"gate.min_top1=-0.1 is not accepted: expected 0 \(never"),
-        ({"min_margin": float("nan")}, "gate.min_margin=nan"),
-        ({"temperature": 0.0}, "gate.temperature=0.0 is not accepted"),
+        ({"min_top1": -0.1}, r"inference.min_top1=-0.1 is not accepted: expected 0 \(never"),
+        ({"min_margin": float("nan")}, "inference.min_margin=nan"),
+        ({"temperature": 0.0}, "inference.temperature=0.0 is not accepted"),
     ],
 )
 def test_impossible_gates_are_refused(changed, line):

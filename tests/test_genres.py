@@ -23,6 +23,7 @@ from nexttoken.splits import Folds, save_folds
 from nexttoken.types import Example, LabelPredictions
 
 GENRES = ("芸能", "学問", "a|b $x_1$")
+PAIRS = {"map_at_3": None, "has_published_scores": True}  # what tells a preference fold from one of a quiz
 MACHINE = {"device": "cpu, 1 threads", "precision": "float32", "batch_tokens": 4096}
 
 
@@ -247,10 +248,27 @@ def test_the_run_table_of_a_quiz_has_its_own_scores_and_nothing_of_the_leaderboa
 
 
 def test_a_preference_run_beside_it_keeps_its_published_scores(task_dir):
-    write_fold(task_dir / "pairs", [True] * 6, task="lmsys", dataset="sample")
+    write_fold(task_dir / "pairs", [True] * 6, task="lmsys", dataset="sample", **PAIRS)
     table = runs_table(read_runs(task_dir))
     assert "none is comparable with sample." in table
     assert table.count("## ") == 3
+
+
+def test_what_a_quiz_is_does_not_hang_on_its_name_or_its_size(task_dir):
+    """Not even where an earlier version took many rows for the competition's own."""
+    write_fold(task_dir / "named", [True] * 6, task="lmsys", dataset="mine", is_published_data=True)
+    table = runs_table(read_runs(task_dir))
+    assert "MAP@3" in table[table.index("## mine") :]
+    assert "predicted public LB" not in table
+    assert "Published" not in table
+
+
+def test_the_fold_table_has_the_ranking_of_chance_and_baseline_where_they_are_known(tmp_path):
+    path = write_fold(tmp_path, [True, False, False] * 4, chance_map_at_3=0.65, baseline_map_at_3=0.7)
+    table = fold_table(json.loads((path / "metrics.json").read_text()))
+    lines = [words(line)[1:-1] for line in table.splitlines() if line.startswith("|")]
+    assert lines[2][3] == "0.6500"
+    assert lines[4][3] == "0.7000"
 
 
 def test_the_fold_table_of_a_quiz_is_short(tmp_path):

@@ -13,11 +13,12 @@ HYDRA = {"hydra", "omegaconf"}
 KNOW_HYDRA = {"entry.py", "compose.py", "parts.py", "pipeline.py"}
 LAYERS = [  # a module may import from its own row and from the rows above it
     {"errors", "nearest", "types", "files", "progress", "console", "arguments", "ranks"},
-    {"table", "metrics", "prompts", "splits", "baselines", "option_baseline", "submission", "archive", "ledger"},
+    {"table", "metrics", "prompts", "splits", "submission", "archive", "ledger"},
+    {"baselines", "option_features", "option_baseline"},
     {"retrieval", "quizzes", "calibration"},
     {"transforms", "gating"},
     {"settings", "combinations", "checks"},
-    {"tasks", "models", "sample", "sample_quiz", "runs", "inference"},
+    {"tasks", "models", "sample", "sample_quiz", "runs", "inference", "scores"},
     {"data", "report", "parts", "kaggle", "convert"},
     {"loaded"},
     {"pipeline"},

@@ -135,8 +135,12 @@ def test_a_prompt_of_options_brings_labels_enough():
 
 def test_no_option_is_dropped_and_passages_lose_their_end():
     fields = {"question": ("a b c d e f",), "options": ("g h", "i", "j k l m n"), "passages": ()}
-    fitted = fit_fields(fields, 9, words, 0.0, 0, "options")
-    assert fitted == {"question": ("d e f",), "options": ("g h", "i", "l m n"), "passages": ()}
+    fitted = fit_fields(fields, 12, words, 0.0, 0, "options")
+    assert fitted == {"question": ("c d e f",), "options": fields["options"], "passages": ()}, "the options stay whole"
+    fitted = fit_fields(fields, 8, words, 0.0, 0, "options")
+    assert fitted == {"question": ("e f",), "options": ("g h", "i", "l m n"), "passages": ()}, (
+        "a quarter is the question's"
+    )
     assert fit_passages(["a b c", "d e f", "g"], 5, words) == ("a b c", "d e ")
     assert fit_passages(["a b c", "d e f", "g"], 100, words) == ("a b c", "d e f", "g")
     assert fit_passages(["a b c"], 0, words) == ()

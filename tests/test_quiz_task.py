@@ -164,7 +164,7 @@ def test_the_cut_does_not_depend_on_the_order_of_rows(tmp_path):
 
 def test_too_many_candidates_without_an_answer_are_refused(tmp_path):
     write_lines(tmp_path / "test.json", jaqket_row("a", 8, answer=False))
-    with pytest.raises(UserError, match=r"test.json:1 .8 options for num_options=5.*set task.num_options"):
+    with pytest.raises(UserError, match=r"test.json:1 .8 options for num_options=5.*at least 8 when training"):
         Quiz("jaqket", tmp_path, test_files=["test.json"]).read("test")
     assert Quiz("jaqket", tmp_path, test_files=["test.json"], num_options=8).read("test")[0].num_options == 8
 
@@ -246,8 +246,69 @@ def test_shipped_tasks_compose_and_build(repository, name):
     from nexttoken.parts import plain, prepare
 
     with initialize_config_dir(str(repository / "conf"), version_base=None):
-        cfg = compose("train", [f"task={name}"])
+        wished = ["task.skip_faulty=true", "task.genres=[art]", "task.seed=1"]
+        cfg = compose("train", [f"task={name}", *wished])
         assert plain(cfg)["task"]["input_dir"] == cfg.input_dir
         task = prepare(cfg, [])[0].task
     assert isinstance(task, Quiz)
+    assert (task.skip_faulty, list(task.genres), task.seed) == (True, ["art"], 1)
     assert (task.name, len(task.classes)) == (name, 4 if name == "jmmlu" else 5)
+
+
+def test_lone_surrogates_in_a_genre_are_cleaned_and_counted(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write_lines(
+        tmp_path / "train.jsonl", r'{"id": "1", "question": "q", "options": ["a", "b"], "answer": 0, "genre": "\ud83d"}'
+    )
+    assert Quiz("quiz", tmp_path).read("train")[0].tags["genre"] == "\ufffd"
+    assert "1 lone surrogates" in caplog.text
+
+
+def test_test_questions_that_cannot_be_asked_are_named_before_training(tmp_path, caplog):
+    write_lines(tmp_path / "train.json", jaqket_row("t"))
+    task = Quiz("jaqket", tmp_path, "jaqket", ["train.json"], ["dev1.json", "dev2.json"])
+    assert len(task.read("train")) == 1
+    write_lines(tmp_path / "dev1.json", jaqket_row("a"), *[jaqket_row(f"b{i}", answer=False) for i in range(7)])
+    write_lines(tmp_path / "dev2.json", "{")
+    caplog.clear()
+    assert len(task.read("train")) == 1
+    first, second = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "7 rows are faulty: dev1.json:2 (20 options" in first
+    assert "dev1.json:6 " in first
+    assert "and 2 more" in first
+    assert "questions without an answer need task.num_options of at least 20 when training (at most 18)" in first
+    assert "dev2.json:1 (not JSON" in second
+    write_lines(tmp_path / "dev2.json")
+    with pytest.raises(UserError, match=r"at least 20 when training \(at most 18\)"):
+        Quiz("jaqket", tmp_path, "jaqket", ["train.json"], ["dev1.json"]).read("test")
+
+
+def test_results_and_submission_agree_on_repeated_candidates(tmp_path):
+    long = jaqket_row("a") | {"answer_candidates": ["A"] * 10 + ["B"] * 10, "answer_entity": "B"}
+    short = jaqket_row("b") | {"answer_candidates": ["x", "y", "y"], "answer_entity": "y"}
+    write_lines(tmp_path / "test.json", long, short)
+    task = Quiz("jaqket", tmp_path, "jaqket", test_files=["test.json"])
+    examples = task.read("test")
+    assert sorted(examples[0].fields["options"]) == ["A", "B"]
+    given = predictions(task, [examples[0].label, 2])
+    results = task.results(given)
+    assert [result["correct"] for result in results] == [True, True]
+    task.write(given, tmp_path / "out.jsonl")
+    answers = [json.loads(line)["answer_entity"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert answers == ["B", "y"] == [result["options"][result["prediction"]] for result in results]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"num_options": "abc"}, r"^task.num_options=abc: expected a whole number from 2 to 18$"),
+        ({"num_options": True}, "expected a whole number from 2 to 18"),
+        ({"seed": "x"}, r"^task.seed=x: expected a whole number"),
+        ({"genres": "law"}, r"^task.genres=law: expected a list such as \[law\]"),
+        ({"skip_faulty": "no way"}, r"^task.skip_faulty=no way: expected true or false"),
+        ({"test_share": "x"}, r"^task.test_share=x: expected a share"),
+    ],
+)
+def test_wrong_settings_are_one_line(tmp_path, settings, expected):
+    with pytest.raises(UserError, match=expected):
+        Quiz("quiz", tmp_path, **settings)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
@@ -170,11 +170,13 @@ def test_both_shapes_of_our_own_instructions(tmp_path):
 @given(
     st.text(st.characters(codec="utf-8"), min_size=1),
     st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=2, max_size=5),
-    st.data(),
+    st.integers(0, 1),
 )
+@example("0", ["\n0", "0"], 1)
+@example("0", ["\n0", "0"], 0)
 @settings(max_examples=40, deadline=None)
-def test_any_text_survives_every_json_format(tmp_path_factory, text, options, data):
-    question = Question("1", text, tuple(options), data.draw(st.integers(0, len(options) - 1)), "g")
+def test_any_text_survives_every_json_format(tmp_path_factory, text, options, answer):
+    question = Question("1", text, tuple(options), answer, "g")
     path = tmp_path_factory.mktemp("any") / "questions"
     for name in JSON_FORMATS:
         named(name).write([question], path)
@@ -225,7 +227,11 @@ def test_science_exam_with_and_without_answers(tmp_path):
             [{"instruction": "問題: q\n0: 1\n1: 2", "output": "1"}],
             "the number of one option and",
         ),
-        ("instruction", [{"instruction": "0: a\n1: b", "output": "0"}], "no 問題"),
+        ("instruction", [{"instruction": "0: a\n1: b", "output": "0"}], "no line 問題"),
+        ("instruction", [{"instruction": "問題: q\n0: a\n1: b\n\nよ", "output": "1: b\n\nよ"}], "contradicts option 1"),
+        ("plain", [{"id": "a\nb", "question": "q", "options": ["a", "b"]}], r"rows.jsonl:2 \(id 'a\\nb', expected one"),
+        ("plain", ['{"id": "\\ud83d", "question": "q", "options": ["a", "b"]}'], r"rows.jsonl:2 \(id '\\ud83d', exp"),
+        ("plain", ['{"id": %s}' % ("9" * 5000)], r"rows.jsonl:2 \(not JSON: a number of more than 4,300 digits"),
         ("instruction", [{"instruction": "問題: q", "output": "0"}], "no lines such as"),
     ],
 )
@@ -271,7 +277,7 @@ def test_files_that_are_no_quiz(tmp_path):
         "empty.jsonl": "is empty",
         "other.csv": "in no quiz format",
         "sjis.csv": "looks like cp932",
-        "cut.json": "line 2: Unterminated string",
+        "cut.json": "line 2, row 2: Unterminated string",
     }.items():
         with pytest.raises(UserError, match=expected):
             recognised(tmp_path / name).read(tmp_path / name)
@@ -291,6 +297,10 @@ def test_bom_is_accepted(tmp_path):
         ("science_exam", Question("9", "q", ("a", ""), 0), "last option is empty"),
         ("jmmlu", Question("9", "q", tuple("abcdefghijklmnopqrs"), 0), "19 options, at most 18"),
         ("jmmlu", Question("9", "q", ("a", "b"), 0, "../x"), "no file can be named after"),
+        ("jmmlu", Question("9", "q", ("a", "b"), 0, "長" * 100), "no file can be named after"),
+        ("jmmlu", Question("9", "q", ("a", "b"), 0, "\ud83d"), "no file can be named after"),
+        ("jaqket", Question("9", "q", ("a", ""), 1), r"id 9 \(its answer is an empty option"),
+        ("science_exam", Question("9", "q", ("a", "b"), 0, "", {"\ud83d": "x"}), "lone surrogate"),
         ("plain", Question("9", "q", ("a", "b"), 0, "", {"answer": "a"}), "further key answer has another meaning"),
     ],
 )
@@ -340,3 +350,65 @@ def test_the_cut_is_the_same_everywhere_and_the_right_one_stands_anywhere():
     assert {index for cut in cuts for index in cut} == {*range(20)}
     with pytest.raises(RowFault, match="not known"):
         drawn(Question("q", "q", options), 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "options", "first"),
+    [
+        ("問題: どれ?\n0: zero\n選択肢\n1: a\n2: b", "どれ?\n0: zero", ("a", "b"), 1),
+        ("問題: どれ?\n0: zero\nではないのは?\n1: a\n2: b\n3: c", "どれ?\n0: zero\nではないのは?", ("a", "b", "c"), 1),
+        ("問題: 順は?\n1: ア\n2: イ\n選択肢\n1: アイ\n2: イア", "順は?\n1: ア\n2: イ", ("アイ", "イア"), 1),
+        ("問題: q\n0: a\n\n1: b\n\n番号で答えよ。\n### 回答:", "q", ("a", "b"), 0),
+        ("問題: q\n1: a\n続き\n2: b\nも続く", "q", ("a\n続き", "b\nも続く"), 1),
+        ("次の問題：を読め。\n問題: q\n0: a\n1: b", "q", ("a", "b"), 0),
+    ],
+)
+def test_the_last_run_of_numbered_lines_is_the_options(text, question, options, first):
+    parsed = parse(text)
+    assert (parsed.text, parsed.options, parsed.first) == (question, options, first)
+
+
+def test_repeated_candidates_are_drawn_once():
+    options = ("A",) * 10 + ("B",) * 10
+    asked = choose(question := Question("q", "?", options, 12), drawn(question, 5, 0))
+    assert sorted(asked.options) == ["A", "B"]
+    assert asked.options[asked.answer] == "B"
+    assert drawn(replace(question, answer=None), 5, 0) == (0, 10)
+    many = Question("q", "?", tuple(f"o{index % 10}" for index in range(20)), 13)
+    assert all(len({*choose(many, drawn(many, 5, seed)).options}) == 5 for seed in range(20))
+    with pytest.raises(RowFault, match="all candidates are the same"):
+        drawn(Question("q", "?", ("A",) * 20, 0), 5, 0)
+
+
+def test_elements_of_an_array_on_one_line_are_named_by_number(tmp_path):
+    sound = {"question": "q", "options": ["a", "b"]}
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([sound] * 6 + [{"question": "q"}]))
+    with pytest.raises(UserError, match=r"rows.json, row 7 \(lacks options\)"):
+        named("plain").read(path)
+    path.write_text(json.dumps([sound, {"question": "q"}], indent=1))
+    with pytest.raises(UserError, match=r"rows.json:9 \(lacks options\)"):
+        named("plain").read(path)
+    path.write_text('[{"question": "q", "options": ["a", "b"]}, {"question": %s}]' % ("9" * 5000))
+    with pytest.raises(UserError, match="line 1, row 2: a number of more than 4,300 digits"):
+        named("plain").read(path)
+
+
+def test_packed_tables(tmp_path):
+    header = ("id", "prompt", "A", "B", "C", "D", "E", "answer")
+    exam = write_rows(tmp_path / "train.csv", header, ("0", "q\r\n", *"abcde", "B"))
+    (tmp_path / "train.csv.gz").write_bytes(gzip.compress(exam.read_bytes()))
+    assert recognised(tmp_path / "train.csv.gz").name == "science_exam"
+    assert named("science_exam").read(tmp_path / "train.csv.gz") == named("science_exam").read(exam)
+    (tmp_path / "bad.csv.gz").write_bytes(gzip.compress(b"id,prompt,A,B,C,D,E\n,q,a,b,,,\n"))
+    with pytest.raises(UserError, match=rf"^{tmp_path}/bad.csv.gz: id empty"):
+        named("science_exam").read(tmp_path / "bad.csv.gz")
+    law = write_rows(tmp_path / "law.csv", ("q", "a", "b", "B"))
+    (tmp_path / "law.csv.gz").write_bytes(gzip.compress(law.read_bytes()))
+    assert named("jmmlu").read(tmp_path / "law.csv.gz") == named("jmmlu").read(law)
+
+
+def test_an_id_of_many_digits_stays_text(tmp_path):
+    question = Question("9" * 5000, "q", tuple("abcde"), 0)
+    named("jcommonsenseqa").write([question], tmp_path / "q.json")
+    assert named("jcommonsenseqa").read(tmp_path / "q.json") == [question]

@@ -125,6 +125,19 @@ def test_on_the_real_data_cv_is_comparable_and_leaderboards_are_not(tmp_path):
     assert cells(table, "on James Day's")["public LB"] == f"{0.890 * metrics['log_loss'] + 0.125:.4f}"
 
 
+def test_a_task_of_which_nothing_is_published_stands_beside_its_references_alone(tmp_path):
+    other = {"task": "ratings", "dataset": "stars", "has_published_scores": False}
+    folder = write_fold(tmp_path / "other", 0, is_published_data=True, **other)
+    metrics = read_fold(folder).metrics
+    tables = (fold_table(metrics), runs_table(read_runs(tmp_path)))
+    assert cells(tables[0], "uniform guess")["this data"] == f"{math.log(3):.4f}"
+    assert cells(tables[1], "other")["fold 0"] == f"{metrics['log_loss']:.4f}"
+    for table in tables:
+        assert not any(word in table for word in ("ublished", "James Day", "private LB", "comparable", "public LB"))
+    write_fold(tmp_path / "pairs", 0)
+    assert "none is comparable with sample-preferences." in runs_table(read_runs(tmp_path))
+
+
 def test_every_published_score_stands_in_the_column_of_its_own_test_set(tmp_path):
     table = fold_table(read_fold(write_fold(tmp_path, 0)).metrics)
     lines = [line for line in table.splitlines() if line[:3] not in ("| :", "") and line[0] == "|" and ": " in line]

@@ -1,6 +1,7 @@
 """Settings that are right one by one and cannot work together: refused before anything is read or loaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
@@ -27,8 +28,14 @@ def _is_sharded(s: Settings) -> bool:
     return s.trainer.strategy == "fsdp"
 
 
+def _ways(node: Any) -> list[str]:
+    """The names of a way of asking and of those inside it, from the outside."""
+    own = node if isinstance(node, Mapping) else {}
+    return [str(own["_target_"]).rpartition(".")[2], *_ways(own.get("ask"))] if "_target_" in own else []
+
+
 def _asks(s: Settings, *names: str) -> bool:
-    return str(s.inference.get("_target_", "")).rpartition(".")[2] in names
+    return any(name in _ways(s.inference) for name in names)
 
 
 def _trains_with(s: Settings, name: str) -> bool:
@@ -39,7 +46,23 @@ def _has_options(s: Settings) -> bool:
     return bool(s.prompt.get("options"))
 
 
+def _is_quiz(s: Settings) -> bool:
+    return str(s.task.get("_target_", "")).endswith(".Quiz")
+
+
 IMPOSSIBLE: list[tuple[Callable[[Settings], bool], str]] = [
+    (
+        lambda s: _is_quiz(s) and not _has_options(s),
+        "the task's questions have options, and this prompt shows none; use prompt=quiz, quiz_letters or quiz_ja",
+    ),
+    (
+        lambda s: not _is_quiz(s) and _has_options(s),
+        "this prompt shows options, and the task's rows have none; use prompt=instruction or conversation",
+    ),
+    (
+        lambda s: not _has_options(s) and _asks(s, "ConfidenceGated", "WithPassages"),
+        "passages are searched for by a question's text, which the task's rows do not have; use a task of questions",
+    ),
     (
         lambda s: _has_options(s) and (_asks(s, "SwapAveraged") or _trains_with(s, "BothOrders")),
         "both orders are for pairs of answers, and this prompt has options; use train_transforms=options and"
@@ -49,6 +72,11 @@ IMPOSSIBLE: list[tuple[Callable[[Settings], bool], str]] = [
         lambda s: not _has_options(s) and (_asks(s, "RotationAveraged") or _trains_with(s, "ShuffleOptions")),
         "this prompt has no options to put in another order; use train_transforms=both_orders and"
         " inference=swap_averaged, or a task of questions with options",
+    ),
+    (
+        lambda s: "ConfidenceGated" in _ways(s.inference)[1:],
+        "a gate inside another way of asking would gate each of its parts; put it outside: inference=gated_retrieval"
+        " inference.ask._target_=...",
     ),
     (
         lambda s: (

@@ -14,6 +14,7 @@ Faulty rows are listed and stop the conversion; skip_faulty=true leaves them out
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nexttoken.arguments import key_values, run
 from nexttoken.errors import UserError, first_five
@@ -22,6 +23,7 @@ from nexttoken.quizzes.base import QuizFormat, Reading, faults_line
 from nexttoken.quizzes.cut import choose, drawn
 from nexttoken.quizzes.folder import refuse
 from nexttoken.quizzes.question import Fault, Question, RowFault, remark_lines
+from nexttoken.quizzes.rows import SURROGATE
 
 DEFAULTS = {
     "from": "",
@@ -71,13 +73,17 @@ def losses(questions: Sequence[Question], written: Sequence[Question]) -> list[s
     if bad:
         raise UserError(f"{len(bad):,} questions read back otherwise than they were written: {first_five(bad)}")
     pairs = list(zip(questions, written, strict=True))
-    keys = sorted({key for q, w in pairs for key in q.extra if w.extra.get(key) != q.extra[key]})
+    keys = sorted({key for q, w in pairs for key in q.extra if not _same(w.extra.get(key), q.extra[key])})
     lost = {
         "ids": any(q.id != w.id for q, w in pairs),
         "genres": any(q.genre != w.genre for q, w in pairs),
         f"the keys {', '.join(keys)}": bool(keys),
     }
     return [name for name, is_lost in lost.items() if is_lost]
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other or repr(one) == repr(other)  # NaN, which JSON files do hold, is not equal to itself
 
 
 def _substance(question: Question) -> Question:
@@ -94,6 +100,20 @@ def read_back(target: QuizFormat, questions: Sequence[Question], out: Path) -> l
     return written
 
 
+def rehearse(target: QuizFormat, questions: Sequence[Question], out: Path) -> list[str]:
+    """Write and read back under `out`'s name in a folder of its own: only what passes may replace what is at `out`.
+
+    Return what the format has no place for; raise UserError, with nothing left behind, where the questions differ.
+    """
+    with TemporaryDirectory() as folder:
+        part = Path(folder) / out.name
+        try:
+            target.write(questions, part)
+            return losses(questions, read_back(target, questions, part))
+        except UserError as error:
+            raise UserError(str(error).replace(str(part), str(out))) from None
+
+
 def main(arguments: Sequence[str]) -> None:
     options = key_values(arguments, DEFAULTS)
     if missing := [f"{key}=" for key in ("from", "to", "out") if not options[key]]:
@@ -104,15 +124,20 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"out={out} is the file that is read; name another")
     reading = source_format.scan(source)
     print(f"{source} is {source_format.name}")
-    print(*describe(reading), sep="\n")
+    _say(*describe(reading))
     if reading.faults and options["skip_faulty"] != "true":
         raise UserError(f"{faults_line(reading.faults)}; mend them, or leave them out with skip_faulty=true")
     questions = cut(reading.questions, options["num_options"], options["seed"])
+    lost = rehearse(target, questions, out)
     target.write(questions, out)
-    lost = losses(questions, read_back(target, questions, out))
     print(f"{out}: {len(questions):,} questions written as {target.name}, and read back the same")
     if lost:
-        print(f"{target.name} has no place for: {', '.join(lost)}")
+        _say(f"{target.name} has no place for: {', '.join(lost)}")
+
+
+def _say(*lines: str) -> None:
+    """Print with U+FFFD for half characters, which genres and keys may hold and no terminal takes."""
+    print(SURROGATE.sub("\ufffd", "\n".join(lines)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A finished run that answers questions again: for predict.py and for a notebook."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,16 @@ from nexttoken.errors import UserError
 from nexttoken.gating.gate import read_gate
 from nexttoken.inference import Inference
 from nexttoken.parts import Parts, build, make
-from nexttoken.runs import FoldFolder, RunFolder, describe_differences
+from nexttoken.retrieval.saved import with_input_dir, with_retriever
+from nexttoken.retrieval.search import Search
+from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions
 
 if TYPE_CHECKING:
     from nexttoken.models.answer import LabelAnswerer
+
+NO_RETRIEVER = {"_target_": "nexttoken.retrieval.none.Nothing"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class LoadedRun:
     parts: Parts
     batch_tokens: int
     environment: dict[str, Any] = field(default_factory=dict)  # what seconds depend on, once a fold is loaded
+    search_node: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -37,11 +43,14 @@ class LoadedRun:
         input_dir: str | None = None,
         batch_tokens: int | None = None,
         base: str | None = None,
+        retriever: Mapping[str, Any] | None = None,
     ) -> "LoadedRun":
-        """Read the run's configuration; nothing of it changes but where things lie.
+        """Read the run's configuration; nothing of it changes but where things lie, and who searches.
 
-        `input_dir` names other files of the same task, `base` a folder or hub name of the same base model.
-        Raises UserError where no fold is finished, or the folds were trained with different settings.
+        `input_dir` names other files of the same task, corpora below it included, `base` a folder or hub name of the
+        same base model; `retriever` is a `_target_` node that takes the place of the run's own. What only training
+        needs is not built. Raises UserError where no fold is finished, the folds were trained with different settings,
+        or a retriever is given to a run that does not search.
         """
         folds = folder.finished_folds()
         config = folds[0].config()
@@ -51,11 +60,15 @@ class LoadedRun:
                     f"{other.path} differs from {folds[0].path} ({differences}); train it with the same settings"
                 )
         if input_dir:
-            config = {**config, "input_dir": input_dir, "task": {**config["task"], "input_dir": input_dir}}
+            config = with_input_dir(config, input_dir)
+        if retriever:
+            config = with_retriever(config, retriever)
         if base:
             config = {**config, "model": {**config["model"], "name_or_path": base, "revision": None}}
-        parts = build(config)
-        return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens)
+        search = config.get("search", {})
+        unused = {"train_transforms": {}, "search": {**search, "retriever": NO_RETRIEVER}}
+        parts = build({**config, **unused})  # a way of asking that searches has a search of its own
+        return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens, search_node=search)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -97,20 +110,34 @@ class LoadedRun:
         return self.parts.inference.restored(fold.state() | chosen)
 
     @cached_property
+    def search(self) -> Search:
+        """The run's search, whether its way of asking searches or not; built when it is first wanted."""
+        return make(self.search_node, "search")
+
+    @cached_property
     def _training_rows(self) -> dict[str, Example]:
-        examples = apply_transforms(self.parts.task.read("train"), self.parts.transforms)
-        return {example.id: example for example in examples}
+        return {example.id: example for example in self._training}
+
+    @cached_property
+    def _training(self) -> list[Example]:
+        return apply_transforms(self.parts.task.read("train"), self.parts.transforms)
+
+    @cached_property
+    def _training_hash(self) -> str:
+        return hash_examples(self._training)
 
     def held_out(self, fold: FoldFolder) -> list[Example]:
         """The rows that the fold was scored on, those of its oof.csv, in order.
 
-        Raises UserError when the data does not hold them any more.
+        Raises UserError when the data does not hold them any more, or is not what the fold was trained on.
         """
-        path = fold.path / "oof.csv"
+        path, where = fold.path / "oof.csv", self.parts.settings.input_dir
         ids = pd.read_csv(path, dtype={"id": str}, usecols=["id"], na_filter=False)["id"]
+        fix = "give the run's data: input_dir=..."
         if missing := [row for row in ids if row not in self._training_rows]:
-            where = self.parts.settings.input_dir
-            raise UserError(f"{where} has no row {missing[0]!r} of {path}; give the run's data: input_dir=...")
+            raise UserError(f"{where} has no row {missing[0]!r} of {path}; {fix}")
+        if not fold.holds(self._training_hash):
+            raise UserError(f"{where} holds other rows than {fold.path} was trained on; {fix}")
         return [self._training_rows[row] for row in ids]
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:

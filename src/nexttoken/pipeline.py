@@ -19,12 +19,12 @@ from nexttoken.errors import UserError
 from nexttoken.files import write_json
 from nexttoken.ledger import record
 from nexttoken.loaded import LoadedRun
-from nexttoken.metrics import accuracy, chance_accuracy, log_loss, prior_log_loss, uniform_log_loss
 from nexttoken.parts import Parts, make, plain, prepare
 from nexttoken.ranks import is_first, launch
 from nexttoken.report.genres import results_table
 from nexttoken.report.tables import fold_table
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
+from nexttoken.scores import describe, labels_of, score, score_references
 from nexttoken.settings import PredictSettings
 from nexttoken.splits import Folds
 from nexttoken.transforms import apply_transforms
@@ -32,8 +32,6 @@ from nexttoken.types import Example, LabelPredictions, Split
 
 if TYPE_CHECKING:
     from nexttoken.models.learn import Learner
-
-PUBLISHED_ROWS = 50_000  # the competition's own training file has about 57 thousand rows and no known truth
 
 
 @dataclass(frozen=True)
@@ -60,19 +58,18 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     folds = split(parts, examples)
     show_config(config)
     rows = choose_rows(parts, examples, folds)
-    references = score_references(parts, rows)
+    references = score_references(parts.task, [*rows.train, *rows.dev], rows.held_out)
     learner = load_learner(parts, rows, fold)
     if is_first():
         run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
     predictions, measured = learn_and_ask(parts, learner, rows, fold)
     if not is_first():
         return math.nan
-    scores = score(parts, predictions, rows.held_out)
+    scores = score(parts.task, predictions, rows.held_out)
+    described = describe(parts.settings, parts.task, len(examples), len(rows.held_out))
     fold.save_rows(rows.held_out, predictions)
     fold.save_oof(predictions, labels_of(rows.held_out), parts.settings.fold, parts.task.classes)
-    fold.save_metrics(
-        describe(parts, examples, rows) | scores | references | measured | {"seconds": time.monotonic() - start}
-    )
+    fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
     return report_finished(fold, config)
 
 
@@ -80,7 +77,7 @@ def predict(cfg: DictConfig) -> Path:
     """Average a run's folds over the test rows and write a validated submission; return its path."""
     settings = check_settings(PredictSettings, plain(cfg))
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
-    run = LoadedRun.load(folder, settings.input_dir, settings.batch_tokens, settings.base)
+    run = LoadedRun.load(folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever)
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     task = run.parts.task
@@ -130,10 +127,6 @@ def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
     return Rows(*([examples[index] for index in part[: parts.settings.limit_rows]] for part in chosen))
 
 
-def labels_of(examples: Sequence[Example]) -> np.ndarray:
-    return np.array([example.label for example in examples], dtype=np.int64)
-
-
 def load_learner(parts: Parts, rows: Rows, fold: FoldFolder) -> "Learner":
     """Encode the training rows and load the model; from here on nothing is refused any more."""
     from nexttoken.models.learn import Learner
@@ -168,42 +161,6 @@ def learn_and_ask(
         fold.save_prompts(answerer.prompts, answerer.labels)
     speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
     return predictions, measured | answerer.environment | answerer.counts | speed
-
-
-def score(parts: Parts, predictions: LabelPredictions, examples: Sequence[Example]) -> dict[str, float]:
-    """Every metric of the task, and the share of rows in each yes-or-no column of the predictions."""
-    labels = labels_of(examples)
-    shares = {f"share_{name}": float(c.mean()) for name, c in predictions.columns.items() if c.dtype == bool}
-    return {metric.name: metric.score(predictions.probs, labels) for metric in parts.task.metrics} | shares
-
-
-def score_references(parts: Parts, rows: Rows) -> dict[str, float | None]:
-    """What the model has to beat, fitted on the fold's training rows and scored on the same held-out rows."""
-    seen, labels, num_classes = [*rows.train, *rows.dev], labels_of(rows.held_out), len(parts.task.classes)
-    num_options = [example.num_options or num_classes for example in rows.held_out]
-    truth = parts.task.truth()
-    known = all(example.id in truth for example in rows.held_out)
-    baseline = parts.task.baseline().fit(seen).predict(rows.held_out)
-    return {
-        "chance_accuracy": chance_accuracy(num_options),
-        "uniform_log_loss": uniform_log_loss(num_options),
-        "prior_log_loss": prior_log_loss(labels_of(seen), labels, num_classes, num_options),
-        "baseline_log_loss": log_loss(baseline, labels),
-        "baseline_accuracy": accuracy(baseline, labels),
-        "best_possible_log_loss": log_loss(np.array([truth[e.id] for e in rows.held_out]), labels) if known else None,
-    }
-
-
-def describe(parts: Parts, examples: Sequence[Example], rows: Rows) -> dict[str, Any]:
-    settings = parts.settings
-    return {
-        "task": parts.task.name,
-        "dataset": Path(settings.input_dir).resolve().name,
-        "is_published_data": len(examples) > PUBLISHED_ROWS and not parts.task.truth(),
-        "fold": settings.fold,
-        "trained": settings.trainer.max_epochs > 0,
-        "num_examples": len(rows.held_out),
-    }
 
 
 def report_finished(fold: FoldFolder, config: Mapping[str, Any]) -> float:

@@ -6,10 +6,9 @@ from functools import lru_cache
 from typing import Any
 
 from nexttoken.errors import UserError
-from nexttoken.types import Example, Message
+from nexttoken.types import PASSAGES, Example, Message
 
 Fields = Mapping[str, tuple[str, ...]]
-PASSAGES = "passages"  # the field that retrieval fills: empty unless it did
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,16 @@ def fit_fields(
     kept = {name: turns[first:] if len(turns) > 1 and name != options else turns for name, turns in fields.items()}
     if own + _total(sizes, first) <= budget:
         return kept
-    share = fair_share([len(spans(turn)) for turns in kept.values() for turn in turns], budget)
-    return {name: tuple(cut(turn, spans(turn), share, cut_at) for turn in turns) for name, turns in kept.items()}
+    own = min(own, budget * 3 // 4)  # the options stay whole as long as a quarter is left for the question
+    parts = ({options: kept[options]} if options in kept else {}), {n: t for n, t in kept.items() if n != options}
+    shares = [
+        fair_share([len(spans(turn)) for turns in part.values() for turn in turns], tokens)
+        for part, tokens in zip(parts, (own, budget - own), strict=True)
+    ]
+    share_of = {name: share for part, share in zip(parts, shares, strict=True) for name in part}
+    return {
+        name: tuple(cut(turn, spans(turn), share_of[name], cut_at) for turn in turns) for name, turns in kept.items()
+    }
 
 
 def _total(sizes: Mapping[str, list[int]], first: int) -> int:

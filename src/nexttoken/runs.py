@@ -1,8 +1,9 @@
 """The run folder: everything a trained fold leaves behind, written whole and read back without re-describing anything.
 
 output/<task>/<name>/folds.csv        id, group, fold: the same for every model on the same data
-output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/ oof.csv rows.csv curve.csv metrics.json
-                                      (last)
+output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/ budget.json curve.csv inference.json
+                                      rows.csv oof.csv metrics.json (last)
+output/<task>/<name>/                 gate.json, result.json, environment.json: said by the finished folds together
 """
 
 import hashlib
@@ -20,6 +21,7 @@ import yaml
 
 from nexttoken.errors import UserError
 from nexttoken.files import read_json, to_yaml, whole_file, write_json
+from nexttoken.retrieval.saved import SEARCHING
 from nexttoken.splits import Folds, save_folds
 from nexttoken.types import Example, LabelPredictions
 
@@ -28,6 +30,8 @@ LONGEST_NAME = 120  # file systems take 255 bytes
 
 # Keys that say where or how fast, not what: two runs that differ only here are the same run.
 INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "batch_tokens", "logger", "fold", "name")
+INCIDENTAL_PLACES = ("index_dir", "cache_dir")  # of a retriever, wherever it stands
+STALE = ("gate.json", "result.json", "environment.json")  # what the finished folds said, once another one is trained
 INCIDENTAL_DEVICES = ("trainer.devices", "trainer.strategy", "trainer.accelerator")
 
 
@@ -52,8 +56,12 @@ class FoldFolder:
         advice = "choose another name=... or overwrite=true"
         if differences := describe_differences(self.config(), config):
             raise UserError(f"{self.path} holds a run with other settings ({differences}); {advice}")
-        if not self._hash_path.exists() or self._hash_path.read_text(encoding="utf-8") != data_hash:
+        if not self.holds(data_hash):
             raise UserError(f"{self.path} was started on other rows than {config['input_dir']} holds now; {advice}")
+
+    def holds(self, data_hash: str) -> bool:
+        """Was this fold made of the rows that hash so (`hash_examples`)?"""
+        return self._hash_path.exists() and self._hash_path.read_text(encoding="utf-8") == data_hash
 
     def claim(self, config: Mapping[str, Any], data_hash: str) -> None:
         """Write down what is trained here and on what; checkpoints of the same run stay, to be continued from."""
@@ -158,8 +166,9 @@ class RunFolder:
         elif not [other for other in self._folds() if other != fold]:
             fold.remove()
             table.unlink(missing_ok=True)
-        (self.path / "gate.json").unlink(missing_ok=True)  # thresholds are of the folds that chose them
-        save_folds(folds, table)
+        save_folds(folds, table)  # may refuse
+        for name in STALE:
+            (self.path / name).unlink(missing_ok=True)
         if overwrite:
             fold.remove()
         fold.claim(config, data_hash)
@@ -209,10 +218,14 @@ def hash_text(text: str) -> str:
 def describe_differences(saved: Mapping[str, Any], asked: Mapping[str, Any], limit: int = 5) -> str:
     """`fit.learning_rate: 0.001 -> 0.002, ...`: how a saved configuration differs from the one asked for."""
     old, new = (_flatten({k: v for k, v in config.items() if k not in INCIDENTAL}) for config in (saved, asked))
-    keys = sorted({*old, *new} - {*INCIDENTAL_DEVICES})
-    differ = [key for key in keys if old.get(key) != new.get(key)]
+    differ = [key for key in sorted({*old, *new}) if not _is_place(key) and old.get(key) != new.get(key)]
     changed = [f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}" for key in differ]
     return ", ".join(changed[:limit]) + (f" and {len(changed) - limit} more" if len(changed) > limit else "")
+
+
+def _is_place(key: str) -> bool:
+    path = key.split(".")
+    return key in INCIDENTAL_DEVICES or (path[0] in SEARCHING and path[-1] in INCIDENTAL_PLACES)
 
 
 def _flatten(node: Any, path: str = "") -> dict[str, Any]:

@@ -89,7 +89,7 @@ def auto_is_most(value: Any) -> Any:
 class FitSettings(Checked):
     """How the weights are moved."""
 
-    batch_size: PositiveInt = 16  # ids per optimizer step; every order of an id is in the same step
+    batch_size: PositiveInt = 16  # ids per optimizer step; both orders of a pair are in the same step
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.01
     warmup_fraction: float = Field(default=0.1, ge=0, le=1)  # of all optimizer steps, then decay to zero
@@ -155,4 +155,5 @@ class PredictSettings(Checked):
     name: Name | None
     batch_tokens: PositiveInt | None
     base: str | None
+    retriever: dict[str, Any]
     devices: PositiveInt

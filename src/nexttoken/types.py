@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test"]
 
+# Fields that more than one part knows by name.
+QUESTION = "question"
+OPTIONS = "options"
+PASSAGES = "passages"  # what retrieval found; absent or empty unless it did
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -29,7 +34,7 @@ class Example:
     num_options: int | None = None  # this question has only the task's first so many classes; None: all of them
     tags: Mapping[str, str] = field(default_factory=dict)
     demonstrations: tuple["Example", ...] = ()
-    turn: int = 0  # a training row whose id has rows of other turns is shown in its turn only, one an epoch
+    round: int = 0  # rounds of an id take turns in training, one an epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,9 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> "Sequence[Metric]": ...  # what predictions are scored by, log loss among them
+
+    @property
+    def has_published_scores(self) -> bool: ...  # whether nexttoken.report.published is about this competition
 
     @property
     def suffix(self) -> str: ...  # of a submission's file name, such as .csv

@@ -20,7 +20,7 @@ class Row:
     token_ids: np.ndarray
     label: int = 1
     num_options: int | None = None
-    turn: int = 0
+    round: int = 0
 
 
 def both_orders(num_ids: int) -> list[Row]:
@@ -45,8 +45,8 @@ def rows_of(*steps: Step) -> list[tuple[str, int]]:
     return [row for step in steps for batch in micro_batches(step) for row in batch]
 
 
-def test_rows_of_different_turns_follow_each_other_one_an_epoch():
-    rows = [Row(f"id{n}", np.arange(4 + turn), turn=turn) for n in range(5) for turn in range(3)]
+def test_rows_of_different_rounds_follow_each_other_one_an_epoch():
+    rows = [Row(f"id{n}", np.arange(4 + number), round=number) for n in range(5) for number in range(3)]
     steps = make_steps([*rows, Row("alone", np.arange(3))])
     for lengths in (4, 5, 6, 4):
         assert sorted(rows_of(*steps)) == sorted([("alone", 3), *((f"id{n}", lengths) for n in range(5))])

@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 import nexttoken.models.plan.make as plan_module
 from composed import settings
 from nexttoken.errors import UserError
-from nexttoken.models.budget import FILE, read_budget, settle
+from nexttoken.models.budget import FILE, read_budget, save_budget, settle
 from nexttoken.models.encode import Encoder
 from nexttoken.models.folder import load_answerer
 from nexttoken.models.heads import LabelSoftmax
@@ -19,6 +19,7 @@ from nexttoken.models.load import load_architecture
 from nexttoken.models.plan.longest import (
     FEWEST_TOKENS,
     SPARE,
+    Budget,
     Need,
     choose_budget,
     grows,
@@ -154,6 +155,15 @@ def test_the_number_is_remembered_on_another_machine(base_dir, tmp_path, free):
     encoder = Encoder(again.encoder.tokenizer, PROMPT, AUTO)
     config = load_architecture(given)
     assert settle(anew, config, encoder, LabelSoftmax(), ROWS, tmp_path).max_tokens == 512
+
+
+def test_a_process_that_comes_late_takes_what_the_first_sends(scratch, monkeypatch, tmp_path):
+    """The first may have written its new file already: who reads that and leaves lets the first wait for ever."""
+    save_budget(Budget(300, "already there"), tmp_path)
+    sent = Budget(77, "what the first settled on")
+    monkeypatch.setattr("nexttoken.models.budget.from_first", lambda make: sent)
+    encoder = Encoder(scratch.tokenizer, PROMPT, AUTO)
+    assert settle(asked(), CONFIG, encoder, LabelSoftmax(), ROWS, tmp_path) == sent
 
 
 def test_rows_that_were_measured_are_not_cut(scratch, base_dir, tmp_path):

@@ -11,7 +11,7 @@ from nexttoken.errors import UserError
 from nexttoken.models.answer import predict_labels
 from nexttoken.models.batches import Batcher, Step
 from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
-from nexttoken.models.labels import LabelTokens
+from nexttoken.models.labels import LabelTokens, find_label_tokens
 from nexttoken.models.module import LabelModule
 from nexttoken.models.noise import noisy_embeddings
 from nexttoken.models.scratch import build_llama, llama_config
@@ -40,7 +40,7 @@ def build(num_classes: int | None = None) -> torch.nn.Module:
 def rows(num_rows: int = 9) -> list[SimpleNamespace]:
     rng = np.random.default_rng(1)
     return [
-        SimpleNamespace(id=f"r{n}", label=n % 3, token_ids=rng.integers(1, PAD, 3 + 4 * n), num_options=None, turn=0)
+        SimpleNamespace(id=f"r{n}", label=n % 3, token_ids=rng.integers(1, PAD, 3 + 4 * n), num_options=None, round=0)
         for n in range(num_rows)
     ]
 
@@ -79,6 +79,30 @@ def test_the_losses_are_their_definitions():
     torch.testing.assert_close(WholeVocabulary().loss(model, batch, ONE_TOKEN), vocabulary, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(LabelSoftmax().loss(model, batch, ONE_TOKEN), label, atol=1e-4, rtol=1e-5)
     assert vocabulary - label > 1, "the other 97 tokens have a share of the probability"
+
+
+@pytest.mark.parametrize("head", [LabelSoftmax(), WholeVocabulary()], ids=lambda head: type(head).__name__)
+def test_a_label_that_begins_others_is_learnt_beside_them(head):
+    """Options 0 to 11, digits one by one: learning "10" and "11" must not teach that every "1" goes on."""
+    numbers = [str(number) for number in range(12)]
+    labels = find_label_tokens(["?"], numbers, lambda text: list(map(ord, text)), lambda ids: list(map(chr, ids)), None)
+    assert labels.continuations[10] == (*labels.continuations[1], *labels.continuations[0])
+    model = build()
+    asked = [  # the last token names the right option
+        SimpleNamespace(id=str(n), label=n % 12, token_ids=np.array([60, 61 + n % 3, 70 + n % 12]), num_options=None)
+        for n in range(36)
+    ]
+    (batch,) = Batcher(head.contexts(labels), 100_000).batches(asked)
+    of_right = batch.labels[:, None]
+    before = head.scores(model, batch, labels).softmax(-1).gather(1, of_right)[:, 0]
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        head.loss(model, batch, labels).backward()
+        optimizer.step()
+    after = head.scores(model, batch, labels).softmax(-1).gather(1, of_right)[:, 0]
+    assert after[batch.labels == 1].min() > max(0.5, before[batch.labels == 1].max())
+    assert after.min() > 0.5
 
 
 def by_length() -> list[np.ndarray]:

@@ -28,21 +28,32 @@ PROBABILITIES = {"first": FIRST, "second": SECOND}
 def ask_both_ways(loaded: "LoadedRun", path: Path, again: bool = False) -> Trial:
     """Ask each fold's held-out questions both ways, or read them from `path` where that fold has been asked already.
 
-    `path` is written after every fold, so a killed command goes on where it was. Raises UserError for a broken file.
+    `path` is written after every fold, with what is known of the folds to come, so a killed command goes on where it
+    was. Raises UserError for a broken file.
     """
     known = pd.DataFrame() if again or not path.exists() else read_rows(path)
-    frames: list[pd.DataFrame] = []
-    for number, fold in zip(loaded.numbers, loaded.folds, strict=True):
-        examples, mark = loaded.held_out(fold), fold_mark(fold)
-        kept = known[known["fold_mark"] == mark] if len(known) else known
-        if kept.get("id", pd.Series(dtype=str)).tolist() == [example.id for example in examples]:
-            print(f"fold {number}: {len(kept):,} questions asked before, in {path} (again=true asks anew)")
+    folds = dict(zip(loaded.numbers, loaded.folds, strict=True))
+    held_out = {number: loaded.held_out(fold) for number, fold in folds.items()}
+    answers = {number: answers_before(known, fold, number, held_out[number]) for number, fold in folds.items()}
+    for number, fold in folds.items():
+        examples = held_out[number]
+        if len(answers[number]):
+            print(f"fold {number}: {len(examples):,} questions asked before, in {path} (again=true asks anew)")
         else:
             print(f"fold {number}: asking {len(examples):,} held-out questions without and with passages", flush=True)
-            kept = ask_fold(loaded, fold, examples).assign(fold=number, fold_mark=mark)
-        frames.append(kept)
-        save_rows(pd.concat(frames, ignore_index=True), loaded.folder.path / "folds.csv", path)
+            asked = ask_fold(loaded, fold, examples)
+            answers[number] = asked.assign(fold=number, fold_mark=fold_mark(fold))
+        rows = pd.concat([rows for rows in answers.values() if len(rows)], ignore_index=True)
+        save_rows(rows, loaded.folder.path / "folds.csv", path)
     return trial_of(read_rows(path))
+
+
+def answers_before(known: pd.DataFrame, fold: "FoldFolder", number: int, examples: Sequence[Example]) -> pd.DataFrame:
+    """The rows of gate.csv that answer this fold's questions, as it is trained now; none where that is not so."""
+    if not len(known):
+        return known
+    kept = known[(known["fold_mark"] == fold_mark(fold)) & (known["fold"] == number)]
+    return kept if kept["id"].tolist() == [example.id for example in examples] else kept[:0]
 
 
 def fold_mark(fold: "FoldFolder") -> str:
@@ -56,7 +67,7 @@ def ask_fold(loaded: "LoadedRun", fold: "FoldFolder", examples: Sequence[Example
     ask = single_pass(loaded.parts.inference.restored(fold.state()))
     answerer = loaded.answerer(fold)
     first = ask(examples, answerer)
-    found = loaded.parts.search.find(examples)
+    found = loaded.search.find(examples)
     print(f"retrieval: {found.summary}")
     hit = has_passages(found.examples)
     probs, seconds = first.probs.copy(), np.zeros(len(examples))
@@ -78,7 +89,11 @@ def ask_fold(loaded: "LoadedRun", fold: "FoldFolder", examples: Sequence[Example
 
 
 def single_pass(inference: Inference) -> Inference:
-    """How one pass asks: without the search around it."""
+    """How one pass asks: without the search around it.
+
+    A search is taken to be the outermost way of asking, as every shipped choice of inference has it: one inside another
+    way would search in the first pass, too.
+    """
     return inference.ask if isinstance(inference, (ConfidenceGated, WithPassages)) else inference
 
 

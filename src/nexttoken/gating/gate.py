@@ -29,12 +29,12 @@ class Gate:
         for name in ("min_top1", "min_margin"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise UserError(
-                    f"gate.{name}={getattr(self, name)} is not accepted: expected 0 (never ask again) "
+                    f"inference.{name}={getattr(self, name)} is not accepted: expected 0 (never ask again) "
                     f"to {ABOVE} (always)"
                 )
         if not 0 < self.temperature < np.inf:
             raise UserError(
-                f"gate.temperature={self.temperature} is not accepted: expected a number above 0, 1 for none"
+                f"inference.temperature={self.temperature} is not accepted: expected a number above 0, 1 for none"
             )
 
     def confidence(self, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,4 +62,7 @@ def read_gate(path: Path) -> Gate:
         raise UserError(
             f"{path} has no number {missing[0]}; write it again: python -m nexttoken.gate run={path.parent}"
         )
-    return Gate(**{name: saved[name] for name in names})
+    try:
+        return Gate(**{name: saved[name] for name in names})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

@@ -11,14 +11,14 @@ from nexttoken.errors import UserError
 from nexttoken.gating.gate import ABOVE, Gate
 from nexttoken.gating.trial import Decision, Trial, decide_by_part, paired
 
-NUM_STEPS = 20  # of a threshold's grid: each step asks a twentieth of the questions more
+NUM_STEPS = 50  # of a threshold's grid: each step asks a fiftieth of the questions more
 NUM_PARTS = 5  # of the rows of a single fold, when thresholds are chosen on the others
 
 
 def gates_over(trial: Trial, like: Gate, thresholds: Sequence[str] = ("min_top1", "min_margin")) -> list[Gate]:
     """Gates as `like` with every combination of the named thresholds, the others 0: from never to always.
 
-    The grid follows the rows' own confidences, a twentieth of them between two steps: a fixed one would have
+    The grid follows the rows' own confidences, a fiftieth of them between two steps: a fixed one would have
     nothing to say about a model whose every probability is over 0.95.
     """
     values = dict(zip(("min_top1", "min_margin"), like.confidence(trial.first), strict=True))

@@ -30,7 +30,9 @@ class FewShot(Inference):
 
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> Inference:
         shown = replace(self, pool=tuple(example for example in train if example.label is not None))
-        return replace(shown, ask=self.ask.fitted(train, dev, answer))
+        return replace(
+            shown, ask=self.ask.fitted(train, show_similar(dev, shown.pool, self.num_demonstrations), answer)
+        )
 
     def state(self) -> dict[str, Any]:
         rows = [{"id": one.id, "fields": dict(one.fields), "label": one.label} for one in self.pool]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nexttoken.errors import UserError
 from nexttoken.inference.base import Answerer, Inference
 from nexttoken.transforms.augment import SWAPPED_CLASSES, swap_sides
-from nexttoken.transforms.options import OPTIONS, reorder
-from nexttoken.types import Example, LabelPredictions
+from nexttoken.transforms.options import reorder
+from nexttoken.types import OPTIONS, Example, LabelPredictions
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class RotationAveraged(Inference):
     """
 
     num_rotations: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_rotations is not None and self.num_rotations < 1:
+            raise UserError(f"num_rotations={self.num_rotations}: expected at least 1, or null for every place")
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         orders = [self._orders(len(example.fields[OPTIONS])) for example in examples]

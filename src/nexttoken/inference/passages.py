@@ -9,9 +9,8 @@ import numpy as np
 from nexttoken.calibration import fit_temperature
 from nexttoken.gating.gate import Gate
 from nexttoken.inference.base import Answerer, Inference, Once
-from nexttoken.prompts import PASSAGES
 from nexttoken.retrieval.search import Search
-from nexttoken.types import Example, LabelPredictions
+from nexttoken.types import PASSAGES, Example, LabelPredictions
 
 
 @dataclass(frozen=True)

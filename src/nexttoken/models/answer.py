@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +42,9 @@ class LabelAnswerer:
         weights = next(self.model.parameters())
         threads = f"{torch.get_num_threads()} threads"
         device = torch.cuda.get_device_name(weights.device) if weights.is_cuda else f"{weights.device.type}, {threads}"
-        bits = getattr(self.model, "quantization_method", None)
-        precision = str(weights.dtype).removeprefix("torch.") + (f", {bits}" if bits else "")
+        if num_ranks() > 1:
+            device = f"{num_ranks()} x {device}"  # whose seconds are added up
+        precision = ", ".join([str(weights.dtype).removeprefix("torch."), *weight_bits(self.model)])
         return {"device": device, "precision": precision, "batch_tokens": self.batch_tokens}
 
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
@@ -110,6 +112,20 @@ def _ask(
         if may_fail and is_out_of_memory(error):
             return None
         raise
+
+
+def weight_bits(model: nn.Module) -> list[str]:
+    """`4 bit (nf4)`, `8 bit`, `4 bit (gptq)`: how the weights are quantised; nothing where they are whole."""
+    quantization: Any = getattr(getattr(model, "config", None), "quantization_config", None)
+    if not quantization:
+        return []
+    saved = quantization if isinstance(quantization, dict) else quantization.to_dict()
+    if saved.get("load_in_8bit"):
+        return ["8 bit"]
+    if saved.get("load_in_4bit"):
+        return [f"4 bit ({saved['bnb_4bit_quant_type']})"]
+    method = getattr(saved["quant_method"], "value", saved["quant_method"])  # an enumeration, or its text
+    return [f"{saved['bits']} bit ({method})" if "bits" in saved else str(method)]
 
 
 def own_batches(lengths: Sequence[int], batch_tokens: int, rank: int) -> list[list[int]]:

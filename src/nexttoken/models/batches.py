@@ -72,17 +72,17 @@ class Step:
 class TrainSteps:
     """An endless-epoch loader whose order is a pure function of (seed, step), so that a resumed run continues exactly.
 
-    Rows with the same id (both orders of a pair) always share a step, unless they are of different turns (orders of a
-    question's options): those follow each other, one turn an epoch. `next_step` counts over all epochs; whoever resumes
-    a run sets it.
+    Rows with the same id (both orders of a pair) always share a step, unless they are of different rounds (orders of a
+    question's options): those follow each other, one round an epoch. `next_step` counts over all epochs; whoever
+    resumes a run sets it.
     """
 
     def __init__(self, rows: Sequence[Any], batch_size: int, seed: int, batcher: Batcher) -> None:
         self.rows, self.batch_size, self.seed, self.batcher = rows, batch_size, seed, batcher
         by_id: dict[str, dict[int, list[int]]] = {}
         for index, row in enumerate(rows):
-            by_id.setdefault(row.id, {}).setdefault(row.turn, []).append(index)
-        self.members = [[turns[turn] for turn in sorted(turns)] for turns in by_id.values()]
+            by_id.setdefault(row.id, {}).setdefault(row.round, []).append(index)
+        self.members = [[rounds[number] for number in sorted(rounds)] for rounds in by_id.values()]
         self.next_step = 0
 
     def __len__(self) -> int:
@@ -99,6 +99,6 @@ class TrainSteps:
         for step in range(first, len(self)):
             self.next_step += 1
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            turns = (self.members[member] for member in chosen)
-            rows = [self.rows[index] for own in turns for index in own[epoch % len(own)]]
+            rounds = (self.members[member] for member in chosen)
+            rows = [self.rows[index] for own in rounds for index in own[epoch % len(own)]]
             yield Step(self.batcher.batches(rows), len(rows))

@@ -20,11 +20,17 @@ FILE = "budget.json"
 def settle(
     settings: Settings, config: Any, encoder: Encoder, head: Head, examples: Sequence[Example], fold_dir: Path | None
 ) -> Budget:
-    """The budget that the fold was begun with, else a new one, the same in every process."""
-    if fold_dir is not None and not settings.overwrite and (fold_dir / FILE).exists():
-        return read_budget(fold_dir)
-    need = measure(encoder, head, examples)
-    return from_first(lambda: choose_budget(settings, config, choose_device(), need))
+    """The budget that the fold was begun with, else a new one, the same in every process.
+
+    Only the first process looks for the file: another may find what the first has just written.
+    """
+
+    def make() -> Budget:
+        if fold_dir is not None and not settings.overwrite and (fold_dir / FILE).exists():
+            return read_budget(fold_dir)
+        return choose_budget(settings, config, choose_device(), measure(encoder, head, examples))
+
+    return from_first(make)
 
 
 def measure(encoder: Encoder, head: Head, examples: Sequence[Example]) -> Need:

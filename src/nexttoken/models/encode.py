@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, first_five
 from nexttoken.models.disarm import Disarm
 from nexttoken.models.labels import LabelTokens, find_label_tokens
 from nexttoken.progress import Progress
-from nexttoken.prompts import PASSAGES, Fields, Prompt, fit_fields, fit_passages
-from nexttoken.types import Example, Message
+from nexttoken.prompts import Fields, Prompt, fit_fields, fit_passages
+from nexttoken.types import PASSAGES, Example, Message
 
 TAIL = 3  # tokens before the answer that decide how a label is written after them
 
@@ -27,7 +27,7 @@ class EncodedPrompt:
     token_ids: np.ndarray
     was_cut: bool
     num_options: int | None = None
-    turn: int = 0  # of the epochs, where its id has rows of several turns
+    round: int = 0  # rounds of an id take turns in training, one an epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Encoder:
         """
         prompts: list[EncodedPrompt] = []
         num_disarmed = 0
+        self._alike: list[str] = []  # rows whose options were cut until some cannot be told apart
         with Progress(len(examples), "tokenise") as progress:
             for start in range(0, len(examples), chunk):
                 part = examples[start : start + chunk]
@@ -68,6 +69,7 @@ class Encoder:
                 num_disarmed += sum(count for _, count in clean)
                 prompts += self._encode_chunk([example for example, _ in clean])
                 progress.advance(len(part))
+        self._report_alike(len(prompts))
         labels = self._labels(prompts)
         if expected is not None and labels != expected:
             raise UserError(
@@ -76,6 +78,15 @@ class Encoder:
         if labels.num_rejoined:
             prompts = [replace(p, token_ids=p.token_ids[: -labels.num_rejoined]) for p in prompts]
         return Encoded(prompts, labels, num_disarmed)
+
+    def _report_alike(self, num_rows: int) -> None:
+        """Raises UserError where most rows have lost their options; a few are counted, and answered all the same."""
+        alike = list(dict.fromkeys(self._alike))
+        line = f"max_tokens={self.max_tokens} leaves too little of the options to tell them apart"
+        if 2 * len(alike) > num_rows:
+            raise UserError(f"{line} in {len(alike)} of {num_rows} rows ({first_five(alike)}); raise max_tokens")
+        if alike:
+            print(f"{line} in {len(alike)} of {num_rows} rows ({first_five(alike)})")
 
     def text(self, example: Example) -> str:
         """The exact text that the model continues."""
@@ -110,7 +121,7 @@ class Encoder:
             if was_cut:
                 text, ids = self._fit(example)
             token_ids = np.asarray(ids, dtype=np.int32)
-            own = (example.num_options, example.turn)
+            own = (example.num_options, example.round)
             yield EncodedPrompt(example.id, example.label, text, token_ids, was_cut, *own)
 
     @cached_property
@@ -157,6 +168,9 @@ class Encoder:
         spans = cache(self._spans)  # tokenising is slow where texts are very long: once is enough
         while True:
             shorter = fit_fields(fields, budget, spans, self.prompt.cut_at, turn_tokens, self.prompt.options)
+            own, kept = (some.get(self.prompt.options, ()) for some in (fields, shorter))
+            if _num_different(kept) < _num_different(own):
+                self._alike.append(example_id)
             fitted, _ = self._disarm(Example(example_id, shorter))
             ids = self.ids(text := self.text(fitted))
             if len(ids) <= self._limit:
@@ -186,3 +200,7 @@ class Encoder:
             self.tokenizer.convert_ids_to_tokens,
             self.tokenizer.unk_token_id,
         )
+
+
+def _num_different(options: Sequence[str]) -> int:
+    return len({option.strip() for option in options} - {""})

@@ -42,7 +42,10 @@ class LabelSoftmax:
 
 
 class WholeVocabulary(LabelSoftmax):
-    """Trained as language models are, with the softmax over all tokens; read through the labels like LabelSoftmax."""
+    """Trained with the softmax over all tokens, as language models are; read through the labels like LabelSoftmax.
+
+    Where one label begins another, the loss is of exactly the label: that it goes on is taken off, as in reading.
+    """
 
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         log_probs = label_scores(answer_logits(model, batch), labels, whole_vocabulary=True)

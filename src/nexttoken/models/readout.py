@@ -115,7 +115,8 @@ def label_scores(logits: Tensor, tokens: LabelTokens, whole_vocabulary: bool = F
     """Scores (N, K) whose softmax over K are the class probabilities.
 
     One-token labels are scored by their logits, others by the log-probability of their whole token sequence; where one
-    label begins another ("1" and "10"), that it goes on as the other is taken off: the two exclude each other.
+    label begins another ("1" and "10"), that it goes on as the other is taken off: the two exclude each other, and
+    learning the longer one does not teach that the shorter one always goes on.
     `whole_vocabulary` forces log-probabilities for one-token labels too (the loss over the vocabulary needs them).
     """
     contexts = tokens.contexts
@@ -126,8 +127,7 @@ def label_scores(logits: Tensor, tokens: LabelTokens, whole_vocabulary: bool = F
     for ids in tokens.continuations:
         row = next(i for i, context in enumerate(contexts) if context[: len(ids) - 1] == ids[:-1])
         scores.append(sum(logits[:, row, step, token] for step, token in enumerate(ids)))
-    stacked = torch.stack(scores, dim=1)  # type: ignore[arg-type]
-    return stacked if whole_vocabulary else _exclusive(stacked, tokens.continuations)
+    return _exclusive(torch.stack(scores, dim=1), tokens.continuations)  # type: ignore[arg-type]
 
 
 def _exclusive(scores: Tensor, continuations: Sequence[Sequence[int]]) -> Tensor:

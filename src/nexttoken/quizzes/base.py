@@ -140,9 +140,12 @@ def id_of(row: Mapping[str, Any], key: str, place: Place) -> str:
     value = row.get(key)
     if value is None:
         return f"{place.stem}-{place.row}"
-    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
+    if isinstance(value, bool) or not isinstance(value, int | str):
         raise RowFault(f"{key} is {value!r}, expected text or a whole number")
-    return str(value)
+    try:
+        return str(value)
+    except ValueError:  # Python writes no longer number
+        raise RowFault(f"{key} is a number of more than 4,300 digits") from None
 
 
 def genre_of(row: Mapping[str, Any]) -> str:

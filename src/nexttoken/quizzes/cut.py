@@ -3,23 +3,39 @@
 import random
 from dataclasses import replace
 
-from nexttoken.quizzes.question import Question, RowFault
+from nexttoken.quizzes.question import MIN_OPTIONS, Question, RowFault
 
 
 def drawn(question: Question, num_options: int, seed: int) -> tuple[int, ...]:
     """Return the indices of the options to be asked, in the order to be asked.
 
-    Options that fit stay as they are. Of more, the right one is kept; the others and the order of all follow from
-    `seed` and the question's id, whatever the order of the rows. Raises RowFault where the right one is not known.
+    Options that fit stay as they are. Of more, each text counts once and the right one is kept; the others and the
+    order of all follow from `seed` and the question's id, whatever the order of the rows. Raises RowFault where the
+    right one is not known, or all candidates are the same.
     """
-    count = len(question.options)
+    count, answer = len(question.options), question.answer
     if count <= num_options:
         return tuple(range(count))
-    if question.answer is None:
-        raise RowFault(f"{count} options for num_options={num_options}, and the one to be kept is not known")
+    distinct = _distinct(question)
+    if len(distinct) < MIN_OPTIONS:
+        raise RowFault(f"all candidates are the same, {question.options[0][:40]!r}")
+    if answer is None:
+        if len(distinct) <= num_options:
+            return tuple(distinct)
+        raise RowFault(f"{len(distinct)} options for num_options={num_options}, and the one to be kept is not known")
     numbers = random.Random(f"{seed}:{question.id}")  # text is hashed by SHA-512: the same on every machine
-    kept = [question.answer, *numbers.sample([i for i in range(count) if i != question.answer], num_options - 1)]
-    return tuple(numbers.sample(kept, num_options))
+    others = [index for index in distinct if index != answer]
+    kept = [answer, *numbers.sample(others, min(num_options - 1, len(others)))]
+    return tuple(numbers.sample(kept, len(kept)))
+
+
+def _distinct(question: Question) -> list[int]:
+    """Return the index of each text once, in order: the first that has it, or the answer's own."""
+    first: dict[str, int] = {}
+    for index, option in enumerate(question.options):
+        if option not in first or index == question.answer:
+            first[option] = index
+    return sorted(first.values())
 
 
 def choose(question: Question, indices: tuple[int, ...]) -> Question:

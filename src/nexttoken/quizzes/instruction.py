@@ -14,7 +14,7 @@ from nexttoken.quizzes.rows import dump_json, text_of, texts_of
 TEXTS = ("instruction", "input", "output")
 SENTENCE = "クイズの正解を選択肢から一つ選び、その番号と内容を書いてください。"
 CUE = "### 回答:"
-QUESTION = re.compile(r"問題\s*[:：]")
+QUESTION = re.compile(r"^[ \t　]*(?:#+[ \t　]*)?問題[ \t　]*[:：]", re.MULTILINE)
 HEADING = re.compile(r"\n\s*選択肢\s*[:：]?\s*$")
 TAIL = re.compile(r"\n\s*(?:###\s*)?(?:回答|答え)\s*[:：]\s*$")
 OPTION = re.compile(r"^[ \t　]*(\d{1,2})\s*(?:[:：、)]|[.．](?!\d))[ \t　]*(.*)$")  # 0.5 is no label
@@ -44,10 +44,12 @@ class Instruction(JsonFormat):
 
     def question(self, row: Mapping[str, Any], place: Place) -> Question:
         parsed = parse("\n".join([text_of(row, "instruction"), text_of(row, "input") if "input" in row else ""]))
-        text, options = parsed.text, parsed.options
+        text, options, first = parsed.text, parsed.options, parsed.first
         if "options" in row:
             text, options = text_of(row, "question"), texts_of(row, "options")
-        answer = parse_output(text_of(row, "output"), options, parsed.first) if row.get("output") else None
+            # Ours stand beside a text that is misread, and such a text numbers them from 0.
+            first = first if tuple(option.strip() for option in options) == parsed.options else 0
+        answer = parse_output(text_of(row, "output"), options, first) if row.get("output") else None
         question = Question(id_of(row, "id", place), text, options, answer, genre_of(row), self.extra(row), place)
         as_written = {key: row[key] for key in TEXTS if key in row}
         if as_written in [_row(question), _row_with_input(question)]:
@@ -88,26 +90,47 @@ class InstructionInput(Instruction):
 
 
 def parse(text: str) -> Parsed:
-    """Find the question after 問題: and the options, lines that begin with 0, 1, 2 … or 1, 2, 3 …
+    """Find the question after the line that begins with 問題: and the options, the last run of numbered lines.
 
-    A line without the next number continues the option before it. Raises RowFault where either is missing.
+    A run counts 0, 1, 2 … or 1, 2, 3 …; a line without the next number continues the option before it, but not after
+    a blank line behind the last one. Raises RowFault where question or options are missing.
     """
     if not (start := QUESTION.search(text)):
-        raise RowFault("no 問題: in the instruction")
+        raise RowFault("no line 問題: in the instruction")
     lines = TAIL.sub("", text[start.end() :].rstrip()).split("\n")
-    numbers = [int(found[1]) if (found := OPTION.match(line)) else None for line in lines]
-    first = 0 if 0 in numbers else 1
-    if first not in numbers:
+    if not (run := _last_run(lines)):
         raise RowFault("no lines such as `0: option` in the instruction")
-    begin = len(numbers) - 1 - numbers[::-1].index(first)  # the last such line: a question may hold a list, too
-    options: list[str] = []
-    for line, number in zip(lines[begin:], numbers[begin:], strict=True):
-        if number == first + len(options) and (found := OPTION.match(line)):
-            options.append(found[2])
-        else:
-            options[-1] += f"\n{line}"
+    begin, first = run[0]
+    ends = [*[line for line, _ in run[1:]], _end(lines, run[-1][0])]
+    options = []
+    for (line, _), end in zip(run, ends, strict=True):
+        found = OPTION.match(lines[line])
+        options.append("\n".join([found[2] if found else "", *lines[line + 1 : end]]))
     question = HEADING.sub("", "\n" + "\n".join(lines[:begin]).rstrip())
     return Parsed(question.strip(), tuple(option.strip() for option in options), first)
+
+
+def _last_run(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """Return (line, number) of each option.
+
+    1 goes on from 0 only without a text between: a question may hold a line `0: …` before options that begin at 1.
+    """
+    run: list[tuple[int, int]] = []
+    for line, text in enumerate(lines):
+        number = int(found[1]) if (found := OPTION.match(text)) else None
+        follows = bool(run) and number == run[-1][1] + 1
+        if follows and number == 1 and any(between.strip() for between in lines[run[-1][0] + 1 : line]):
+            follows = False
+        if follows and number is not None:
+            run.append((line, number))
+        elif number in (0, 1):
+            run = [(line, number)]
+    return run
+
+
+def _end(lines: Sequence[str], line: int) -> int:
+    """Return the line behind the option that begins at `line`: the next blank one, or the end."""
+    return next((row for row in range(line + 1, len(lines)) if not lines[row].strip()), len(lines))
 
 
 def parse_output(output: str, options: Sequence[str], first: int) -> int:

@@ -33,6 +33,8 @@ class Jaqket(JsonFormat):
         own: dict[str, Any] = {"qid": question.id, "question": question.text}
         if question.answer is not None:
             entity = question.options[question.answer]
+            if not entity:
+                raise RowFault("its answer is an empty option, which means an unknown answer there")
             own["answer_entity"] = entity
             if question.options.index(entity) != question.answer:
                 own["answer_index"] = question.answer

@@ -1,5 +1,6 @@
 """JCommonsenseQA (JGLUE), JSON lines: q_id, question, choice0 to choice4, and the label where it is published."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from nexttoken.quizzes.base import JsonFormat, genre_of, id_of
 from nexttoken.quizzes.question import Place, Question, RowFault
 from nexttoken.quizzes.rows import index_of, text_of
 
+NUMBER = re.compile("0|[1-9][0-9]{0,4299}")  # Python takes no more digits for a number; longer ids stay text
 CHOICES = tuple(f"choice{index}" for index in range(5))
 
 
@@ -26,7 +28,7 @@ class JCommonsenseQA(JsonFormat):
     def row(self, question: Question) -> dict[str, Any]:
         if len(question.options) != len(CHOICES):
             raise RowFault(f"{len(question.options)} options where exactly {len(CHOICES)} are needed")
-        is_number = question.id.isascii() and question.id.isdigit() and str(int(question.id)) == question.id
+        is_number = NUMBER.fullmatch(question.id)
         own: dict[str, Any] = {"q_id": int(question.id) if is_number else question.id, "question": question.text}
         own |= dict(zip(CHOICES, question.options, strict=True))
         if question.answer is not None:

@@ -43,7 +43,7 @@ class Jmmlu(QuizFormat):
     def question(self, row: Sequence[str], place: Place) -> Question:
         if len(row) < 4:
             raise RowFault(f"{len(row)} cells, expected a question, its options and the answer's letter")
-        genre = place.file.removesuffix(".csv")
+        genre = place.file.removesuffix(".gz").removesuffix(".csv")
         text, *options, letter = row
         return Question(
             f"{genre}-{place.row}", text, tuple(options), letter_index(letter, len(options)), genre, {}, place
@@ -81,10 +81,9 @@ class Jmmlu(QuizFormat):
 
 
 def _save_folder(by_genre: Mapping[str, Sequence[list[str]]], folder: Path) -> None:
-    if bad := [genre for genre in by_genre if not genre.strip() or genre[0] == "." or {*"/\\\0"} & {*genre}]:
-        raise UserError(
-            f"{folder}: no file can be named after the genre {first_five(map(repr, bad))}; name one .csv file"
-        )
+    if bad := [genre for genre in by_genre if not _names_file(genre)]:
+        shown = first_five(repr(genre[:40]) for genre in bad)
+        raise UserError(f"{folder}: no file can be named after the genre {shown}; name one .csv file")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is already there; move it away or name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +93,13 @@ def _save_folder(by_genre: Mapping[str, Sequence[list[str]]], folder: Path) -> N
         for genre, rows in by_genre.items():
             write_csv(rows, part / f"{genre}.csv", ENCODING)
         os.replace(part, folder)
+
+
+def _names_file(genre: str) -> bool:
+    """Whether a file may be called so: file systems take names of at most 255 bytes, and no half characters."""
+    if not genre.strip() or genre[0] == "." or {*"/\\\0"} & {*genre} or SURROGATE.search(genre):
+        return False
+    return len(f"{genre}.csv".encode()) <= 255
 
 
 def letter_index(cell: str, num_options: int) -> int | None:

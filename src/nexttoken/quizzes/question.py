@@ -1,5 +1,6 @@
 """What every quiz file holds, whatever its format: a question, its options, the right one, and where it stood."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from nexttoken.errors import first_five
 MIN_OPTIONS, MAX_OPTIONS = 2, 18
 LETTERS = "ABCDEFGHIJKLMNOPQRST"  # as many as the largest file's candidates
 
+UNFIT_ID = re.compile("[\r\n\ud800-\udfff]")  # a line break, or half a character
+
 
 class RowFault(Exception):
     """A row that is no question, or that a format cannot hold; the text is the reason alone, the place is added."""
@@ -16,7 +19,10 @@ class RowFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row stood: its file, the line on which it begins, and its number among the file's rows (from 1)."""
+    """Where a row stood: its file, the line on which it begins, and its number among the file's rows (from 1).
+
+    `line` is 0 where the line tells nothing: a JSON array may hold all its rows on one.
+    """
 
     file: str = ""
     line: int = 0
@@ -27,7 +33,7 @@ class Place:
         return self.file.split(".")[0]
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else f"{self.file}, row {self.row}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,9 @@ class Question:
     place: Place = field(default=Place(), compare=False)
 
     def check(self, max_options: int = MAX_OPTIONS) -> "Question":
-        """Return the question itself. Raises RowFault for too few or many options, or an answer outside them."""
+        """Return the question itself. Raises RowFault for an id that no submission can hold, or impossible options."""
+        if not self.id.strip() or UNFIT_ID.search(self.id):
+            raise RowFault(f"id {self.id[:40]!r}, expected one line of text without lone surrogates")
         if len(self.options) < MIN_OPTIONS:
             raise RowFault(f"{len(self.options)} options, at least {MIN_OPTIONS} are needed")
         if len(self.options) > max_options:

@@ -14,6 +14,7 @@ from nexttoken.quizzes.question import RowFault
 from nexttoken.table import refuse_encoding
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can spell it, no encoder writes it
+GZIP = b"\x1f\x8b"
 SPACE = re.compile(r"\s*")
 
 
@@ -21,7 +22,7 @@ def read_text(path: Path) -> str:
     """Return a UTF-8 file's text without its BOM, unpacked where it is gzipped; UserError names another encoding."""
     try:
         data = path.read_bytes()
-        packed = data.startswith(b"\x1f\x8b")
+        packed = data.startswith(GZIP)
         text = (gzip.decompress(data) if packed else data).decode("utf-8-sig")
     except UnicodeDecodeError:
         if packed:
@@ -36,8 +37,16 @@ def read_text(path: Path) -> str:
     return text
 
 
+def is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(GZIP)) == GZIP
+
+
 def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line, value) for JSON lines or the elements of one JSON array; a line that is no JSON is a RowFault."""
+    """Yield (line, value) for JSON lines or the elements of one JSON array; a line that is no JSON is a RowFault.
+
+    The line of an element is 0 where another one begins on it, so that its number alone can name it.
+    """
     text = read_text(path)
     if text.lstrip().startswith("["):
         yield from _array_rows(path, text)
@@ -47,27 +56,40 @@ def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield number, RowFault(f"not JSON: {getattr(error, 'msg', 'nested too deeply')}")
+                yield number, RowFault(f"not JSON: {_reason(error)}")
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    # Python refuses to turn longer digits into a number, and says so with advice for programmers.
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number of more than 4,300 digits"
 
 
 def _array_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """Raises UserError at the first broken element: where the next one begins cannot be known."""
     decoder, position, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
-    separator = ","
+    separator, row, previous = ",", 0, 0 if "\n" in text.strip() else 1
     while separator == ",":
         position = _skip(text, position)
         line, counted = line + text.count("\n", counted, position), position
         if text[position : position + 1] == "]":
             return
+        row += 1
         try:
             value, position = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {line}: {error}; mend it, or download the file again") from None
-        yield line, value
+            place = f"{path}, line {line}, row {row}"
+            reason = error if isinstance(error, json.JSONDecodeError) else _reason(error)  # with its column
+            raise UserError(f"{place}: {reason}; mend it, or download the file again") from None
+        yield 0 if line == previous else line, value
+        previous = line
         position = _skip(text, position)
         separator, position = text[position : position + 1], position + 1
     if separator != "]":
-        raise UserError(f"{path}, line {line}: expected , or ] after this element; the file is cut or not one array")
+        raise UserError(
+            f"{path}, line {line}, row {row}: expected , or ] after this element; the file is cut or not one array"
+        )
 
 
 def _skip(text: str, position: int) -> int:

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import pandas as pd
 
 from nexttoken.errors import UserError
 from nexttoken.files import whole_file
 from nexttoken.quizzes.base import QuizFormat, genre_of, id_of
 from nexttoken.quizzes.jmmlu import letter_index
 from nexttoken.quizzes.question import Place, Question, RowFault
-from nexttoken.quizzes.rows import SURROGATE, csv_rows, write_csv
+from nexttoken.quizzes.rows import SURROGATE, csv_rows, is_packed, read_text, write_csv
 from nexttoken.table import read_table
 
 OPTIONS = tuple("ABCDE")
@@ -35,7 +38,7 @@ class ScienceExam(QuizFormat):
         return {*NEEDED} <= {*header}
 
     def rows(self, path: Path) -> Iterator[tuple[Place, dict[str, str]]]:
-        table = read_table(path, NEEDED)  # every check of the table itself
+        table = _table(path)
         lines = [line for line, _ in csv_rows(path)][1:]  # without the header's
         for number, (line, row) in enumerate(zip(lines, table.to_dict("records"), strict=True), start=1):
             yield Place(path.name, line, number), {str(key): value for key, value in row.items()}
@@ -62,7 +65,7 @@ class ScienceExam(QuizFormat):
         extra = {key: value for key, value in question.extra.items() if isinstance(value, str)}  # all a cell can hold
         row = dict(zip(NEEDED, [question.id, question.text, *options], strict=True))
         row |= {"answer": answer, "genre": question.genre} | extra
-        if any(SURROGATE.search(cell) for cell in row.values()):
+        if any(SURROGATE.search(cell) for cell in [*row, *row.values()]):
             raise RowFault("a lone surrogate (half a character), which only JSON can spell")
         return row
 
@@ -75,3 +78,16 @@ class ScienceExam(QuizFormat):
 
     def option_names(self, question: Question) -> list[str]:
         return list(OPTIONS[: len(question.options)])
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """Return the table with every check of its own; a gzipped one is unpacked into a passing folder for that."""
+    if not is_packed(path):
+        return read_table(path, NEEDED)
+    with TemporaryDirectory() as folder:
+        unpacked = Path(folder) / path.name
+        unpacked.write_text(read_text(path), encoding="utf-8", newline="")
+        try:
+            return read_table(unpacked, NEEDED)
+        except UserError as error:
+            raise UserError(str(error).replace(str(unpacked), str(path))) from None

@@ -81,7 +81,7 @@ def result_rows(results: Sequence[Mapping[str, Any]], path: Path | str = "result
 
 
 def environment(folds: Sequence[Fold]) -> str:
-    """`cpu, 32-true, 4096 tokens`: what the folds were asked with; `-` where they do not say, as runs of before."""
+    """`cpu, 8 threads, float32, 4096 tokens`: what the folds were asked with; `-` for runs that do not say."""
     found = dict.fromkeys(_environment(fold.metrics) for fold in folds)
     return " / ".join(filter(None, found)) or "-"
 

@@ -16,7 +16,8 @@ from nexttoken.runs import FOLD_NAME
 from nexttoken.table import read_table
 
 NUMBERS = ("log_loss", "accuracy", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
-OPTIONAL = ("best_possible_log_loss", "map_at_3", "chance_accuracy")
+OPTIONAL = ("best_possible_log_loss", "chance_accuracy", "baseline_accuracy")
+RANKED = ("map_at_3", "chance_map_at_3", "baseline_map_at_3")  # where options are ranked: in quizzes
 REFERENCES = {  # the horizontal lines and rows that every score stands beside
     "uniform_log_loss": "uniform guess",
     "prior_log_loss": "class prior",
@@ -24,9 +25,6 @@ REFERENCES = {  # the horizontal lines and rows that every score stands beside
     "best_possible_log_loss": "best possible",
 }
 AGAIN = "run the fold again"
-PREFERENCE = (
-    "lmsys"  # the task that published leaderboards are about; a task of questions with options has its own tables
-)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,10 +34,8 @@ class Data:
     task: str
     dataset: str
     is_published: bool  # the competition's own rows, which the published scores were made on
-
-    @property
-    def is_quiz(self) -> bool:
-        return self.task != PREFERENCE
+    is_quiz: bool = False  # questions with options, which have tables of their own
+    has_published_scores: bool = False  # of its task, on whatever rows
 
     @property
     def references(self) -> dict[str, str]:
@@ -124,7 +120,11 @@ def read_fold(folder: Path) -> Fold:
 
 
 def data_of(metrics: Mapping[str, Any]) -> Data:
-    return Data(metrics["task"], metrics["dataset"], metrics["is_published_data"])
+    """What metrics.json says of the rows; earlier versions knew quizzes, and one task with published scores."""
+    is_quiz = metrics.get("map_at_3") is not None
+    has_published = metrics.get("has_published_scores", not is_quiz)
+    is_published = has_published and metrics["is_published_data"]
+    return Data(metrics["task"], metrics["dataset"], is_published, is_quiz, has_published)
 
 
 def probabilities(oof: pd.DataFrame) -> np.ndarray:
@@ -154,7 +154,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         bad = [key for key in NUMBERS if not math.isfinite(metrics[key])]
-        bad += [key for key in OPTIONAL if metrics.get(key) is not None and not math.isfinite(metrics[key])]
+        bad += [key for key in (*OPTIONAL, *RANKED) if metrics.get(key) is not None and not math.isfinite(metrics[key])]
         typed = {"fold": int, "trained": bool, "task": str, "dataset": str, "is_published_data": bool}
         bad += [key for key, kind in typed.items() if type(metrics[key]) is not kind]
     except (OSError, ValueError, TypeError, AttributeError) as error:

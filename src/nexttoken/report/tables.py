@@ -17,33 +17,32 @@ from nexttoken.report.read import Data, Run, data_of
 
 def fold_table(metrics: Mapping[str, Any]) -> str:
     """One fold's score beside its references and the published scores; `metrics` is what metrics.json holds."""
-    if data_of(metrics).is_quiz:
+    data, fold = data_of(metrics), metrics["log_loss"]
+    if data.is_quiz:
         return quiz_fold_table(metrics)
-    fold, published = metrics["log_loss"], metrics["is_published_data"]
+    kinds = [*KINDS, "comparable"] if data.has_published_scores else []
+    blank = [""] * len(kinds)
+    yes = [*blank[:-1], "yes"] if kinds else []
+    levels = {name: metrics[key] for key, name in data.references.items() if metrics.get(key) is not None}
+    rows = [[name, loss_cell(level), *yes, difference_cell(fold - level)] for name, level in levels.items()]
     label = f"this fold ({'trained' if metrics['trained'] else 'zero-shot'})"
-    references = {
-        name: metrics[key] for key, name in data_of(metrics).references.items() if metrics.get(key) is not None
-    }
-    no_kinds = [""] * len(KINDS)
-    rows = [
-        [name, loss_cell(score), *no_kinds, "yes", difference_cell(fold - score)] for name, score in references.items()
-    ]
-    rows.append([f"**{label}**", f"**{loss_cell(fold)}**", *no_kinds, "", ""])
-    if published:
-        kinds = ["", "", loss_cell(predicted_leaderboard(fold)), ""]
-        rows.append(["this fold, on James Day's CV-to-LB line", "", *kinds, "predicted", ""])
-    rows += _published_rows(fold if published else None)
-    head = f"{metrics['dataset']}, fold {metrics['fold']}: {metrics['num_examples']:,} rows"
+    rows.append([f"**{label}**", f"**{loss_cell(fold)}**", *blank, ""])
+    if data.is_published:
+        predicted = ["", "", loss_cell(predicted_leaderboard(fold)), "", "predicted"]
+        rows.append(["this fold, on James Day's CV-to-LB line", "", *predicted, ""])
+    if data.has_published_scores:
+        rows += _published_rows(fold if data.is_published else None)
+    head = f"{data.dataset}, fold {metrics['fold']}: {metrics['num_examples']:,} rows"
     head += f", accuracy {metrics['accuracy']:.3f}"
-    header = ["log loss of", "this data", *KINDS, "comparable", "this fold − it"]
-    return "\n\n".join([head, markdown(header, rows), _comparability([data_of(metrics)])])
+    table = markdown(["log loss of", "this data", *kinds, "this fold − it"], rows)
+    return "\n\n".join([head, table, *([_comparability([data])] if data.has_published_scores else [])])
 
 
 def runs_table(runs: Sequence[Run], submissions: Sequence[Submission] = ()) -> str:
     """Runs × folds, a table per data set, best mean first, with the ledger's scores; then the published scores."""
     by_data = groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data)
     sections = [_section(data, list(group), submissions) for data, group in by_data]
-    runs = [run for run in runs if not run.data.is_quiz]  # what is published is about the other task
+    runs = [run for run in runs if run.data.has_published_scores]
     if not runs:
         return "\n\n".join(sections)
     header = ["published log loss", *KINDS, "comparable"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.ranks import num_ranks
-from nexttoken.types import Example, Passage, Retriever
+from nexttoken.types import OPTIONS, PASSAGES, QUESTION, Example, Passage, Retriever
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Search:
 
     def queries(self, example: Example) -> list[str]:
         """Each query of `example`; none for an example without text. Raises UserError where there is no question."""
-        if "question" not in example.fields:
+        if QUESTION not in example.fields:
             raise UserError(
                 f"row {example.id} has no question to search for; its fields are {', '.join(example.fields)}"
             )
-        question = "\n".join(example.fields["question"]).strip()
-        options = example.fields.get("options", ()) if self.per_option else ()
+        question = "\n".join(example.fields[QUESTION]).strip()
+        options = example.fields.get(OPTIONS, ()) if self.per_option else ()
         queries = [f"{question} {option}".strip() for option in options if option.strip()] or [question]
         return list(dict.fromkeys(filter(None, queries)))
 
@@ -89,7 +89,7 @@ class Search:
 
 
 def _with_passages(example: Example, texts: tuple[str, ...]) -> Example:
-    return replace(example, fields={**example.fields, "passages": texts})
+    return replace(example, fields={**example.fields, PASSAGES: texts})
 
 
 def _shares(seconds: float, num_queries: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Writes the sample quiz: `python -m nexttoken.sample_quiz [output_dir=...] [seed=0] [rows=2400]`."""
+"""Writes the sample quiz: `python -m nexttoken.sample_quiz [output_dir=...] [seed=0] [rows=2600]`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ from nexttoken.errors import UserError
 from nexttoken.sample_quiz.generate import MAX_ROWS
 from nexttoken.sample_quiz.write import write_sample_quiz
 
-DEFAULTS = {"output_dir": "input/sample-quiz", "seed": "0", "rows": "2400"}
+DEFAULTS = {"output_dir": "input/sample-quiz", "seed": "0", "rows": "2600"}
 USAGE = """
-python -m nexttoken.sample_quiz [output_dir=input/sample-quiz] [seed=0] [rows=2400]
+python -m nexttoken.sample_quiz [output_dir=input/sample-quiz] [seed=0] [rows=2600]
 Write train.jsonl (`rows` rows), test.jsonl, truth.jsonl and corpus/*.jsonl; the same seed gives the same bytes.
 """
 

@@ -15,7 +15,7 @@ from nexttoken.sample_quiz.words import COLOURS, GENRES, KNOWN_QUESTION, NAME_PA
 
 T = TypeVar("T")
 
-TOLD_SHARE = 0.42  # of the questions of every genre
+TOLD_SHARE = 0.47  # of the questions of every genre
 MAX_OPTIONS = 5
 SPARE_RATE = 0.25  # passages about names that no question asks for, per fact that one does
 NUM_NAMES = int(np.prod([len(parts) for parts in NAME_PARTS]))

@@ -33,7 +33,7 @@ TOOLS = (
 # What the passages tell. One kind of word in all genres, so that a small model meets each of them often.
 COLOURS = ("red", "green", "blue", "yellow", "white", "black")
 TOLD_QUESTION = "Which colour is the {thing} of {name}?"
-TOLD_PASSAGE = "The {thing} of {name} is {colour}, all {colour}."
+TOLD_PASSAGE = "The {thing} of {name} is {colour}."
 
 KNOWN_QUESTION = "{name} looks for {kind}. Which one?"
 

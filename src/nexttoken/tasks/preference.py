@@ -35,6 +35,7 @@ class Preference:
     name: ClassVar[str] = "lmsys"
     classes: ClassVar[tuple[str, ...]] = CLASSES
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
+    has_published_scores: ClassVar[bool] = True
     suffix: ClassVar[str] = ".csv"
 
     def path(self, file_name: str) -> Path:

@@ -47,8 +47,10 @@ class Quiz:
     test_share: float = 0.0
 
     metrics: ClassVar[tuple[Metric, ...]] = QUIZ_METRICS
+    has_published_scores: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         if not MIN_OPTIONS <= self.num_options <= MAX_OPTIONS:
             raise UserError(f"task.num_options={self.num_options}: expected {MIN_OPTIONS} to {MAX_OPTIONS} options")
         if not 0 <= self.test_share < 1:
@@ -70,7 +72,13 @@ class Quiz:
         return QuizFolder(Path(self.input_dir), self.format, self.genres, self.skip_faulty)
 
     def read(self, split: Split) -> list[Example]:
-        """Return one example per question. Raises UserError naming the first five faulty rows by file and line."""
+        """Return one example per question. Raises UserError naming the first five faulty rows by file and line.
+
+        With the training questions, what answering the test questions will fail on is logged: it is known before hours
+        of training, and need not stop them.
+        """
+        if split == "train":
+            self._warn_of_test()
         return self._examples(self.questions(split))
 
     def questions(self, split: Split) -> list[Question]:
@@ -128,9 +136,16 @@ class Quiz:
         `prediction` and `answer` index `options`, the options as they were asked; `probs` are theirs.
         """
         questions, rows = self._test_rows(predictions)
+        quiz_format = self._folder.format_of(self._paths("test")[0])
+        names = [quiz_format.option_names(question) for question in self._asked(questions)]
         return [
-            _result(example, predictions.probs[row], {key: values[row] for key, values in predictions.columns.items()})
-            for example, row in zip(self._examples(questions), rows, strict=True)
+            _result(
+                example,
+                called,
+                predictions.probs[row],
+                {key: values[row] for key, values in predictions.columns.items()},
+            )
+            for example, called, row in zip(self._examples(questions), names, rows, strict=True)
         ]
 
     def _test_rows(self, predictions: LabelPredictions) -> tuple[list[Question], list[int]]:
@@ -142,15 +157,34 @@ class Quiz:
         row = {row_id: index for index, row_id in enumerate(predictions.ids)}
         return questions, [row[row_id] for row_id in ids]
 
-    def _examples(self, questions: Sequence[Question]) -> list[Example]:
-        asked, faults = [], []
+    def _warn_of_test(self) -> None:
+        for name in [self.test_files] if isinstance(self.test_files, str) else self.test_files:
+            try:
+                paths = self._folder.matching(name)
+            except UserError:  # test files may come later
+                continue
+            for path in paths:
+                try:
+                    questions = self._folder.format_of(path).read(path)
+                    self._asked(questions)
+                except UserError as error:
+                    log.warning("predict.py will refuse the test questions: %s", error)
+
+    def _asked(self, questions: Sequence[Question]) -> list[Question]:
+        """Return the questions with the options that are asked. Raises UserError where those cannot be chosen."""
+        asked, refused, faults = [], [], []
         for question in questions:
             try:
                 asked.append(choose(question, drawn(question, self.num_options, self.seed)))
             except RowFault as fault:
+                refused.append(question)
                 faults.append(Fault(question.name, str(fault)))
-        refuse(faults, f"all candidates must fit: set task.num_options (at most {MAX_OPTIONS})")
-        if count := sum(len(SURROGATE.findall(text)) for q in asked for text in (q.text, *q.options)):
+        refuse(faults, _fix(refused))
+        return asked
+
+    def _examples(self, questions: Sequence[Question]) -> list[Example]:
+        asked = self._asked(questions)
+        if count := sum(len(SURROGATE.findall(text)) for q in asked for text in (q.text, *q.options, q.genre)):
             log.info("%d lone surrogates (halves of a character) became U+FFFD", count)
         return [_example(question) for question in asked]
 
@@ -168,13 +202,49 @@ class Quiz:
         return self._folder.matching(names) or self._folder.refuse_missing(str(names))
 
 
-def _result(example: Example, probs: np.ndarray, columns: Mapping[str, np.generic]) -> dict[str, Any]:
+def _check_kinds(task: Quiz) -> None:
+    """Raises UserError where a setting is not even of the kind that is expected."""
+    genres = task.genres
+    is_list = genres is None or (not isinstance(genres, str) and all(isinstance(genre, str) for genre in genres))
+    expected = {
+        "num_options": (_is_whole(task.num_options), f"a whole number from {MIN_OPTIONS} to {MAX_OPTIONS}"),
+        "seed": (_is_whole(task.seed), "a whole number"),
+        "genres": (is_list, "a list such as [law] of texts, or null"),
+        "skip_faulty": (isinstance(task.skip_faulty, bool), "true or false"),
+        "test_share": (isinstance(task.test_share, int | float), "a share of at least 0 and below 1"),
+    }
+    for name, (is_right, kind) in expected.items():
+        if not is_right:
+            raise UserError(f"task.{name}={getattr(task, name)}: expected {kind}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _fix(refused: Sequence[Question]) -> str:
+    """What helps where the options to be asked cannot be chosen."""
+    counts = [len({*question.options}) for question in refused if question.answer is None]
+    needed = max(counts, default=0)
+    if needed < MIN_OPTIONS:
+        return "give them different candidates"
+    limits = f"at least {needed} when training (at most {MAX_OPTIONS})"
+    fix = f"questions without an answer need task.num_options of {limits}"
+    return fix if needed <= MAX_OPTIONS else f"{fix}: give them fewer candidates, or their answers"
+
+
+def _result(
+    example: Example, names: Sequence[str], probs: np.ndarray, columns: Mapping[str, np.generic]
+) -> dict[str, Any]:
+    """Options that a submission calls by the same name (equal candidates of JAQKET) are right alike."""
     probs = probs[: example.num_options]
     best = int(probs.argmax())
     result: dict[str, Any] = {"id": example.id, "tags": dict(example.tags), "question": example.fields["question"][0]}
     result |= {"options": list(example.fields["options"]), "prediction": best, "probs": probs.tolist()}
     result |= {key: value.item() for key, value in columns.items()}
-    return result if example.label is None else result | {"answer": example.label, "correct": best == example.label}
+    if example.label is None:
+        return result
+    return result | {"answer": example.label, "correct": names[best] == names[example.label]}
 
 
 def _is_absent(value: Any) -> bool:
@@ -182,11 +252,12 @@ def _is_absent(value: Any) -> bool:
 
 
 def _example(question: Question) -> Example:
-    text, *options = (SURROGATE.sub("\ufffd", text) for text in (question.text, *question.options))
+    texts = (question.genre, question.place.file, question.text, *question.options)
+    genre, file, text, *options = (SURROGATE.sub("\ufffd", text) for text in texts)
     return Example(
         question.id,
         {"question": (text,), "options": tuple(options)},
         question.answer,
         len(options),
-        {"genre": question.genre, "file": question.place.file},
+        {"genre": genre, "file": file},
     )

@@ -4,9 +4,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nexttoken.types import Example
-
-OPTIONS = "options"
+from nexttoken.errors import UserError
+from nexttoken.types import OPTIONS, Example
 
 
 def reorder(example: Example, order: Sequence[int]) -> Example:
@@ -20,12 +19,16 @@ def reorder(example: Example, order: Sequence[int]) -> Example:
 class ShuffleOptions:
     """Every question in `num_orders` random orders of its options, which take turns: one an epoch.
 
-    Only the question, not where its answer stood, is the same in two epochs that follow each other, so the place cannot
-    be learnt by heart. The orders depend on the seed and the row's id, not on other rows.
+    Where a question's answer stood in the last epoch says nothing of where it stands now, so that places are not learnt
+    by heart. The orders depend on the seed and the row's id, not on other rows.
     """
 
     num_orders: int = 8
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_orders < 1:
+            raise UserError(f"num_orders={self.num_orders}: expected at least 1 order of a question's options")
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
         return [shuffled for example in examples for shuffled in self._orders(example)]
@@ -34,4 +37,4 @@ class ShuffleOptions:
         draw = random.Random(f"{self.seed} {example.id}")
         own = range(len(example.fields[OPTIONS]))
         orders = [draw.sample(own, len(own)) for _ in range(self.num_orders)]
-        return [replace(reorder(example, order), turn=turn) for turn, order in enumerate(orders)]
+        return [replace(reorder(example, order), round=number) for number, order in enumerate(orders)]

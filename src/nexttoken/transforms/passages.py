@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nexttoken.prompts import PASSAGES
+from nexttoken.errors import UserError
 from nexttoken.retrieval.search import Search
-from nexttoken.types import Example
+from nexttoken.types import PASSAGES, Example
 
 
 @dataclass(frozen=True)
 class AddPassages:
-    """Every question with its passages; in every `alone_every`-th turn, and where nothing is found, without them.
+    """Every question with its passages; in every `alone_every`-th round, and where nothing is found, without them.
 
     A model that has seen both is unsure without a passage that it needs, and reads one that it is given. Questions that
     are shown alone too often are learnt by heart instead, and passages are not read.
@@ -18,6 +18,10 @@ class AddPassages:
 
     search: Search
     alone_every: int = 4
+
+    def __post_init__(self) -> None:
+        if self.alone_every < 1:
+            raise UserError(f"alone_every={self.alone_every}: expected 1 (every epoch) or more")
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
         found = self.search.find(examples)
@@ -28,4 +32,4 @@ class AddPassages:
     def _shown(self, alone: Example, with_passages: Example) -> list[Example]:
         if not with_passages.fields.get(PASSAGES):
             return [alone]
-        return [with_passages, alone] if alone.turn % self.alone_every == 0 else [with_passages]
+        return [with_passages, alone] if alone.round % self.alone_every == 0 else [with_passages]

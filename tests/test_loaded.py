@@ -1,0 +1,182 @@
+"""A run that is used elsewhere, with its data in another place or another retriever; what training again removes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from composed import composed
+from nexttoken import pipeline
+from nexttoken.errors import UserError
+from nexttoken.loaded import LoadedRun
+from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples
+from nexttoken.splits import Folds
+from nexttoken.types import Example
+from test_pipeline import composed as composed_entry
+
+GATED = ("task=quiz", "inference=gated_retrieval", "retriever=bm25")
+STALE = ("gate.json", "result.json", "environment.json")
+RECORDED = "nexttoken.retrieval.recorded.Recorded"
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    folder = tmp_path / "data"
+    (folder / "corpus").mkdir(parents=True)
+    (folder / "corpus" / "notes.txt").write_text("The house of Ada is red.\n\nThe house of Bob is blue.\n")
+    rows = [
+        {"id": f"{number}", "question": f"What colour is the house of {name}?", "options": ["red", "blue"], "answer": 0}
+        for number, name in enumerate(("Ada", "Bob"))
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def finished(data: Path, *overrides: str) -> RunFolder:
+    """A run whose only fold is finished, as far as a folder shows it; nothing was trained."""
+    run = RunFolder(data.parent / "output" / "quiz" / "x")
+    places = (f"input_dir={data}", f"output_dir={data.parent / 'output'}")
+    run.fold(0).claim(composed(*overrides, *places) | {"name": "x"}, "")
+    run.fold(0).save_metrics({"log_loss": 1.0, "num_examples": 2})
+    return run
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        GATED,
+        ("task=quiz", "inference=retrieval", "retriever=bm25"),
+        (
+            *GATED,
+            "inference._target_=nexttoken.inference.WithPassages",
+            "~inference.min_top1",
+            "~inference.min_margin",
+            "~inference.keep_confident",
+        ),
+    ],
+)
+def test_input_dir_reaches_the_retriever(data, overrides):
+    run = finished(data, *overrides)
+    moved = data.rename(data.with_name("moved"))
+    loaded = LoadedRun.load(run, str(moved))
+    examples = loaded.parts.task.read("train")
+    for search in (loaded.search, loaded.parts.inference.search):
+        assert search.retriever.corpus == f"{moved}/corpus"
+        assert search.find(examples).examples[1].fields["passages"][0] == "The house of Bob is blue."
+
+
+def test_a_corpus_outside_the_data_stays_where_it_is(data):
+    notes = data.parent / "data-2"  # begins with the name of the data's folder
+    (data / "corpus").rename(notes)
+    run = finished(data, *GATED, f"retriever.corpus={notes}")
+    moved = data.rename(data.with_name("moved"))
+    assert LoadedRun.load(run, f"{moved}/").search.retriever.corpus == str(notes)
+
+
+def test_a_corpus_that_only_training_needed_may_be_gone(data):
+    run = finished(data, "task=quiz", "retriever=bm25")
+    (data / "corpus" / "notes.txt").unlink()
+    (data / "corpus").rmdir()
+    loaded = LoadedRun.load(run)
+    assert loaded.parts.train_transforms == {}
+    with pytest.raises(UserError, match="corpus"):
+        _ = loaded.search
+
+
+def record(path: Path) -> Path:
+    query = "What colour is the house of Bob?"
+    path.write_text(json.dumps({"query": query, "passages": ["It is green."]}) + "\n")
+    return path
+
+
+def test_another_retriever_answers_where_the_runs_own_cannot(data, tmp_path):
+    run = finished(data, *GATED)
+    (data / "corpus" / "notes.txt").unlink()
+    node = {"_target_": RECORDED, "path": str(record(tmp_path / "found.jsonl"))}
+    loaded = LoadedRun.load(run, retriever=node)
+    found = loaded.parts.inference.search.find(loaded.parts.task.read("train"))
+    assert [example.fields["passages"] for example in found.examples] == [(), ("It is green.",)]
+    assert loaded.search.retriever.path == node["path"]
+
+
+@pytest.mark.parametrize("place", ["as in training", "moved", "data/inner"])
+def test_the_other_retrievers_files_lie_where_the_data_lies(data, place):
+    run = finished(data, *GATED)
+    record(data / "passages.jsonl")
+    overrides = ["retriever=recorded"]
+    if place == "moved":
+        overrides.append(f"input_dir={data.rename(data.with_name('moved'))}")
+    if place == "data/inner":
+        shutil.copytree(data, data.parent / "copy")
+        overrides.append(f"input_dir={(data.parent / 'copy').rename(data / 'inner')}")
+    chosen = composed(*overrides, name="predict")
+    loaded = LoadedRun.load(run, chosen["input_dir"], retriever=chosen["retriever"])
+    assert loaded.search.find(loaded.parts.task.read("train")).examples[1].fields["passages"] == ("It is green.",)
+
+
+def test_predict_takes_another_retriever(data):
+    run = finished(data, *GATED)
+    config = composed_entry("predict", f"run={run.path}", "retriever=recorded", "retriever.path=nowhere.jsonl")
+    with pytest.raises(UserError, match=r"recorded passages nowhere.jsonl cannot be read"):
+        pipeline.predict(config)
+
+
+def test_a_run_that_does_not_search_takes_no_retriever(data, tmp_path):
+    run = finished(data, "task=quiz")
+    with pytest.raises(UserError, match=r"does not search .*retriever=.*inference=gated_retrieval") as error:
+        LoadedRun.load(run, retriever={"_target_": RECORDED, "path": str(record(tmp_path / "found.jsonl"))})
+    assert "\n" not in str(error.value)
+
+
+def test_held_out_rows_are_those_that_the_fold_was_trained_beside(data):
+    run = finished(data, *GATED)
+    fold = run.fold(0)
+    pd.DataFrame({"id": ["1"], "label": [0]}).to_csv(fold.path / "oof.csv", index=False)
+    rows = LoadedRun.load(run).parts.task.read("train")
+    fold.claim(fold.config(), hash_examples(rows))
+    assert [row.id for row in LoadedRun.load(run).held_out(fold)] == ["1"]
+    path = data / "train.jsonl"
+    path.write_text(path.read_text().replace('"answer": 0', '"answer": 1'))
+    with pytest.raises(UserError, match=r"other rows than .* was trained on; give the run's data: input_dir=") as error:
+        LoadedRun.load(run).held_out(fold)
+    assert "\n" not in str(error.value)
+
+
+def folds_of(numbers: list[int]) -> Folds:
+    return Folds(tuple("abcd"), np.arange(4), np.array(numbers))
+
+
+def test_a_fold_that_is_trained_makes_what_the_folds_said_together_stale(data):
+    run = finished(data, *GATED)
+    config = run.fold(0).config()
+    run.claim(1, config, "", folds_of([0, 1, 0, 1]), overwrite=False)
+    for name in STALE:
+        (run.path / name).write_text("{}")
+    with pytest.raises(UserError):
+        run.claim(1, config, "", folds_of([1, 0, 1, 0]), overwrite=True)
+    assert all((run.path / name).exists() for name in STALE), "a refused command leaves everything in place"
+    run.claim(1, config, "", folds_of([0, 1, 0, 1]), overwrite=False)
+    assert not any((run.path / name).exists() for name in STALE)
+
+
+def test_folds_may_differ_in_where_things_are_kept(tmp_path):
+    def config(output_dir: Path) -> dict:
+        return composed(*GATED, f"output_dir={output_dir}", f"input_dir={tmp_path}")
+
+    one, other = config(Path("output")), config(tmp_path / "output")
+    assert one["train_transforms"]["passages"]["search"] != other["train_transforms"]["passages"]["search"]
+    assert describe_differences(one, other) == ""
+    web = [composed("task=quiz", "retriever=web", f"output_dir={place}") for place in ("a", "b")]
+    assert describe_differences(*web) == ""
+    assert "retriever.num_hits: 5 -> 6" in describe_differences(one, composed(*GATED, "retriever.num_hits=6"))
+
+
+def test_a_fold_knows_its_rows(tmp_path):
+    rows = [Example("a", {"question": ("?",), "options": ("x", "y")}, 0, num_options=2)]
+    fold = FoldFolder(tmp_path / "fold0")
+    fold.claim({"name": "x"}, hash_examples(rows))
+    assert fold.holds(hash_examples(rows))
+    assert not fold.holds(hash_examples([]))
