@@ -1,5 +1,6 @@
 """What both entries share: Hydra's errors and ours as one line with the nearest key, and exit status 2."""
 
+import logging
 import os
 import re
 import sys
@@ -20,6 +21,8 @@ def run(main: Callable[[], Any]) -> None:
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing, so that the line can be ours
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("nexttoken").setLevel(logging.INFO)  # what was found in the data; libraries speak up from WARNING
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:

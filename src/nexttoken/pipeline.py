@@ -133,7 +133,8 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder) -> "Learner":
     from nexttoken.models.memory import forget_peak
 
     forget_peak()
-    train_rows = apply_transforms(rows.train, parts.train_transforms)
+    transforms = parts.train_transforms if parts.settings.trainer.max_epochs else {}
+    train_rows = apply_transforms(rows.train, transforms)
     dev_rows = parts.inference.views(rows.dev, rows.train)  # in the form in which questions will be asked
     head = make(parts.settings.head, "head")
     return Learner.load(parts.settings, head, parts.prompt, train_rows, dev_rows, fold.path)

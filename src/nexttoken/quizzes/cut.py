@@ -1,9 +1,11 @@
 """Which of a question's candidates are asked: all of them, or the right one among others drawn by its id alone."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
-from nexttoken.quizzes.question import MIN_OPTIONS, Question, RowFault
+from nexttoken.quizzes.folder import refuse
+from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Fault, Question, RowFault
 
 
 def drawn(question: Question, num_options: int, seed: int) -> tuple[int, ...]:
@@ -42,3 +44,26 @@ def choose(question: Question, indices: tuple[int, ...]) -> Question:
     """Return the question with only these options, in this order."""
     answer = None if question.answer is None else indices.index(question.answer)
     return replace(question, options=tuple(question.options[index] for index in indices), answer=answer)
+
+
+def choose_options(questions: Sequence[Question], num_options: int, seed: int) -> list[Question]:
+    """Return the questions with the options that are asked. Raises UserError where those cannot be chosen."""
+    asked, refused, faults = [], [], []
+    for question in questions:
+        try:
+            asked.append(choose(question, drawn(question, num_options, seed)))
+        except RowFault as fault:
+            refused.append(question)
+            faults.append(Fault(question.name, str(fault)))
+    refuse(faults, _fix(refused))
+    return asked
+
+
+def _fix(refused: Sequence[Question]) -> str:
+    counts = [len({*question.options}) for question in refused if question.answer is None]
+    needed = max(counts, default=0)
+    if needed < MIN_OPTIONS:
+        return "give them different candidates"
+    limits = f"at least {needed} when training (at most {MAX_OPTIONS})"
+    fix = f"questions without an answer need task.num_options of {limits}"
+    return fix if needed <= MAX_OPTIONS else f"{fix}: give them fewer candidates, or their answers"

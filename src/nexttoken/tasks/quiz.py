@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from nexttoken.errors import UserError
 from nexttoken.metrics import QUIZ_METRICS, Metric
 from nexttoken.quizzes import named
 from nexttoken.quizzes.answers import write_answers
-from nexttoken.quizzes.cut import choose, drawn
-from nexttoken.quizzes.folder import QuizFolder, refuse, repeated_ids
-from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Fault, Place, Question, RowFault
+from nexttoken.quizzes.cut import choose_options, drawn
+from nexttoken.quizzes.folder import QuizFolder
+from nexttoken.quizzes.memory import questions_in_memory
+from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Question
 from nexttoken.quizzes.rows import SURROGATE
 from nexttoken.splits import normalise
 from nexttoken.submission import check_probs, check_same_ids
@@ -96,18 +96,7 @@ class Quiz:
         Rows with `question` and `options` are taken in any task. Raises UserError naming rows by their number.
         """
         rows: Iterable[Mapping[Any, Any]] = frame.to_dict("records") if isinstance(frame, pd.DataFrame) else frame
-        questions, faults = [], []
-        for number, row in enumerate(rows, start=1):
-            known = {str(key): value for key, value in row.items() if not _is_absent(value)}
-            is_plain = self.format == "auto" or {"question", "options"} <= known.keys()
-            quiz_format = named("plain" if is_plain else self.format)
-            try:
-                question = quiz_format.from_memory(known, Place("row", number, number))
-                questions.append(question.check(quiz_format.max_options))
-            except RowFault as fault:
-                faults.append(Fault(f"row {number}", str(fault)))
-        refuse([*faults, *repeated_ids(questions)], "mend them in the table")
-        return self._examples(questions)
+        return self._examples(questions_in_memory(rows, self.format))
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:
         return {}
@@ -171,16 +160,7 @@ class Quiz:
                     log.warning("predict.py will refuse the test questions: %s", error)
 
     def _asked(self, questions: Sequence[Question]) -> list[Question]:
-        """Return the questions with the options that are asked. Raises UserError where those cannot be chosen."""
-        asked, refused, faults = [], [], []
-        for question in questions:
-            try:
-                asked.append(choose(question, drawn(question, self.num_options, self.seed)))
-            except RowFault as fault:
-                refused.append(question)
-                faults.append(Fault(question.name, str(fault)))
-        refuse(faults, _fix(refused))
-        return asked
+        return choose_options(questions, self.num_options, self.seed)
 
     def _examples(self, questions: Sequence[Question]) -> list[Example]:
         asked = self._asked(questions)
@@ -222,17 +202,6 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _fix(refused: Sequence[Question]) -> str:
-    """What helps where the options to be asked cannot be chosen."""
-    counts = [len({*question.options}) for question in refused if question.answer is None]
-    needed = max(counts, default=0)
-    if needed < MIN_OPTIONS:
-        return "give them different candidates"
-    limits = f"at least {needed} when training (at most {MAX_OPTIONS})"
-    fix = f"questions without an answer need task.num_options of {limits}"
-    return fix if needed <= MAX_OPTIONS else f"{fix}: give them fewer candidates, or their answers"
-
-
 def _result(
     example: Example, names: Sequence[str], probs: np.ndarray, columns: Mapping[str, np.generic]
 ) -> dict[str, Any]:
@@ -245,10 +214,6 @@ def _result(
     if example.label is None:
         return result
     return result | {"answer": example.label, "correct": names[best] == names[example.label]}
-
-
-def _is_absent(value: Any) -> bool:
-    return value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def _example(question: Question) -> Example:

@@ -1,0 +1,34 @@
+"""Questions of rows that are in memory already: a notebook's table, or dictionaries."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from nexttoken.quizzes import named
+from nexttoken.quizzes.folder import refuse, repeated_ids
+from nexttoken.quizzes.question import Fault, Place, Question, RowFault
+
+
+def questions_in_memory(rows: Iterable[Mapping[Any, Any]], format_name: str) -> list[Question]:
+    """Read rows with the columns of a format; with `question` and `options`, or by "auto", of the project's own.
+
+    Raises UserError naming faulty rows by their number.
+    """
+    questions, faults = [], []
+    for number, row in enumerate(rows, start=1):
+        known = {str(key): value for key, value in row.items() if not _is_absent(value)}
+        is_plain = format_name == "auto" or {"question", "options"} <= known.keys()
+        quiz_format = named("plain" if is_plain else format_name)
+        try:
+            question = quiz_format.from_memory(known, Place("row", number, number))
+            questions.append(question.check(quiz_format.max_options))
+        except RowFault as fault:
+            faults.append(Fault(f"row {number}", str(fault)))
+    refuse([*faults, *repeated_ids(questions)], "mend them in the table")
+    return questions
+
+
+def _is_absent(value: Any) -> bool:
+    return value is pd.NA or (isinstance(value, float) and math.isnan(value))
