@@ -31,7 +31,8 @@ def measure(way: str, order: str, threads: int) -> str:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=8000, hidden_size=192, intermediate_size=512, num_hidden_layers=4)
+    sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=8000, max_position_embeddings=2048, **sizes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = LlamaForCausalLM(config).eval().to(device)
 

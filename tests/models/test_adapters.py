@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter, load_adapter, save_adapter
 from nexttoken.models.batches import Batcher
+from nexttoken.models.encode import EncodedPrompt
 from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import load_model, load_tokenizer
@@ -32,10 +32,10 @@ def load(folder: Path, quantization: QuantizationSettings | None = None, num_cla
     return load_model(named, load_tokenizer(named, ()), 512, torch.float32, quantization, num_classes)
 
 
-def rows(num_rows: int = 12) -> list[SimpleNamespace]:
+def rows(num_rows: int = 12) -> list[EncodedPrompt]:
     rng = np.random.default_rng(0)
     return [
-        SimpleNamespace(id=f"r{n}", label=int(rng.integers(3)), token_ids=rng.integers(1, 200, 4 + 3 * n))
+        EncodedPrompt(f"r{n}", int(rng.integers(3)), "", rng.integers(1, 200, 4 + 3 * n), False)
         for n in range(num_rows)
     ]
 
