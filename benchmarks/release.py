@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nexttoken.arguments import key_values, run
 from nexttoken.report.markdown import markdown
@@ -31,7 +32,12 @@ def measure(way: str, order: str, threads: int) -> str:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    }
     config = LlamaConfig(vocab_size=8000, max_position_embeddings=2048, **sizes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = LlamaForCausalLM(config).eval().to(device)

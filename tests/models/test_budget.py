@@ -80,7 +80,7 @@ def test_the_budget_fits_and_the_next_rung_does_not(free, epochs, num_contexts):
         (None, (), 2048, "the model's context"),
         (Need(9000), (), 2048, "the model's context"),
         (Need(1301), (), 1344, "the longest prompt needs 1,301"),
-        (Need(1301), ("inference=gated_retrieval", "retriever=bm25"), 2048, "the model's context"),
+        (Need(1301), ("task=quiz", "inference=gated_retrieval", "retriever=bm25"), 2048, "the model's context"),
         (Need(1301), ("inference=few_shot",), 2048, "the model's context"),
         (Need(1301), ("inference=swap_averaged",), 1344, "the longest prompt needs 1,301"),
     ],
