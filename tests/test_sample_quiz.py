@@ -73,7 +73,7 @@ def test_every_genre_has_questions_of_both_kinds(rows: list[dict]) -> None:
     told = Counter(row["genre"] for row in rows if row["passage"])
     for genre, number in Counter(row["genre"] for row in rows).items():
         assert number == pytest.approx(len(rows) / len(GENRES), abs=1)
-        assert 0.40 < told[genre] / number < 0.45
+        assert 0.44 < told[genre] / number < 0.5, "fewer than half need a search"
 
 
 def test_no_two_questions_share_a_group_or_a_name(rows: list[dict], passages: dict[str, str]) -> None:
