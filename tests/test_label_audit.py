@@ -86,7 +86,15 @@ def test_scores_read_exactly_these_tokens(name):
             ]
         )
         prompt = encoded.prompts[-1].token_ids.tolist()
-        expected = [log_probability(prompt, list(ids), size) for ids in tokens.continuations]
+        whole = [log_probability(prompt, list(ids), size) for ids in tokens.continuations]
+        longer = [
+            [other for other, theirs in enumerate(tokens.continuations) if theirs != ids and theirs[: len(ids)] == ids]
+            for ids in tokens.continuations  # "10" goes on from "1": what is taken off it
+        ]
+        expected = [
+            torch.log1p(-sum(torch.exp(whole[k] - own) for k in others)) + own if others else own
+            for own, others in zip(whole, longer, strict=True)
+        ]
         scores = label_scores(logits, tokens, whole_vocabulary=True)
         torch.testing.assert_close(scores, torch.stack(expected)[None])
 
