@@ -33,3 +33,10 @@ def run(command: Callable[[Sequence[str]], None], usage: str) -> None:
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def whole_number(key: str, text: str, default: str, low: int, high: int) -> int:
+    """Raises UserError for anything but a whole number from `low` to `high`."""
+    if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
+        raise UserError(f"{key}={text} is no whole number from {low} to {high}; write {key}={default}")
+    return int(text)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nexttoken import arguments
-from nexttoken.errors import UserError
 from nexttoken.sample_quiz.generate import MAX_ROWS
 from nexttoken.sample_quiz.write import write_sample_quiz
 
@@ -18,15 +17,9 @@ Write train.jsonl (`rows` rows), test.jsonl, truth.jsonl and corpus/*.jsonl; the
 def main(given: Sequence[str]) -> None:
     """Raises UserError for an unknown key or a number out of range."""
     values = arguments.key_values(given, DEFAULTS)
-    seed = whole_number("seed", values["seed"], 0, 2**32 - 1)
-    rows = whole_number("rows", values["rows"], 40, MAX_ROWS)
+    seed = arguments.whole_number("seed", values["seed"], DEFAULTS["seed"], 0, 2**32 - 1)
+    rows = arguments.whole_number("rows", values["rows"], DEFAULTS["rows"], 40, MAX_ROWS)
     print(write_sample_quiz(Path(values["output_dir"]), seed, rows))
-
-
-def whole_number(key: str, text: str, low: int, high: int) -> int:
-    if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
-        raise UserError(f"{key}={text} is no whole number from {low} to {high}; write {key}={DEFAULTS[key]}")
-    return int(text)
 
 
 if __name__ == "__main__":
