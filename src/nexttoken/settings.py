@@ -102,6 +102,18 @@ class FitSettings(Checked):
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
 
 
+class GenerationSettings(Checked):
+    """How an open answer is written; greedy unless there is a temperature."""
+
+    max_new_tokens: PositiveInt = 256
+    repetition_penalty: PositiveFloat = 1.0  # of tokens in the prompt or the answer so far (Keskar et al. 2019)
+    temperature: NonNegativeFloat = 0.0  # 0: always the most probable token
+    top_p: float = Field(default=1.0, gt=0, le=1)  # nucleus (Holtzman et al. 2020); only with a temperature
+    banned: list[str] = []  # texts that are never written
+    stop: list[str] = []  # texts that end an answer; they are not part of it
+    seed: int = Field(default=0, ge=0, lt=2**32)  # of the draws, each row's own: no batch changes them
+
+
 class TrainerSettings(BaseModel):
     """Lightning's Trainer options: the one that we read is checked, the others are passed on."""
 

@@ -16,6 +16,9 @@ Split = Literal["train", "test"]
 # Fields that more than one part knows by name.
 QUESTION = "question"
 OPTIONS = "options"
+INSTRUCTION = "instruction"
+INPUT = "input"  # what the instruction is about; absent or empty where it says everything itself
+DIALOGUE = "dialogue"  # utterances so far, the user's and the assistant's in turn, the user's first and last
 PASSAGES = "passages"  # what retrieval found; absent or empty unless it did
 
 
@@ -24,8 +27,9 @@ class Example:
     """One question to the model.
 
     `fields` maps a field's name to its turns; a field of a single text has one turn, an absent turn is "".
-    `label` indexes the task's classes; it is None where the answer is unknown (test rows). `tags` say what it is scored
-    under (genre, file). `demonstrations` are solved questions to be shown before it, the most similar last.
+    `label` indexes the task's classes, `answer` is the wanted text where answers are open; None where it is unknown
+    (test rows). `tags` say what it is scored under (genre, file). `demonstrations` are solved questions to be shown
+    before it, the most similar last.
     """
 
     id: str
@@ -35,6 +39,7 @@ class Example:
     tags: Mapping[str, str] = field(default_factory=dict)
     demonstrations: tuple["Example", ...] = ()
     round: int = 0  # rounds of an id take turns in training, one an epoch
+    answer: str | None = None  # the wanted text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,32 @@ class LabelPredictions:
     ids: tuple[str, ...]
     probs: np.ndarray
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TextPredictions:
+    """Written answers: `texts[i]` belongs to `ids[i]`.
+
+    `columns` hold what else is known of each row, (N,) each: `num_tokens` written, `finished` (False where the answer
+    was stopped at its longest length), `seconds`.
+    """
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLosses:
+    """What known answers cost a model: `nll` (N,) in nats, summed over an answer's `num_tokens` (N,) tokens.
+
+    Tokens of different tokenizers are not comparable; nats per character (`num_characters`, (N,)) are.
+    """
+
+    ids: tuple[str, ...]
+    nll: np.ndarray
+    num_tokens: np.ndarray
+    num_characters: np.ndarray
 
 
 class Baseline(Protocol):
