@@ -13,7 +13,7 @@ HYDRA = {"hydra", "omegaconf"}
 KNOW_HYDRA = {"entry.py", "compose.py", "parts.py", "pipeline.py"}
 LAYERS = [  # a module may import from its own row and from the rows above it
     {"errors", "nearest", "types", "files", "progress", "console", "arguments", "ranks"},
-    {"table", "metrics", "prompts", "splits", "submission", "archive", "ledger"},
+    {"table", "metrics", "cutting", "prompts", "splits", "submission", "archive", "ledger"},
     {"baselines", "option_features", "option_baseline"},
     {"retrieval", "quizzes", "calibration"},
     {"transforms", "gating"},

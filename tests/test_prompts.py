@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexttoken.cutting import cut, fair_share, fit_fields, fit_passages
 from nexttoken.errors import UserError
-from nexttoken.prompts import Prompt, cut, fair_share, fit_fields, fit_passages
+from nexttoken.prompts import Prompt
 from nexttoken.types import Example, Message
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "prompt"

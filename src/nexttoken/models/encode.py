@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from nexttoken.cutting import Fields, fit_fields, fit_passages
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.disarm import Disarm
 from nexttoken.models.labels import LabelTokens, find_label_tokens
 from nexttoken.progress import Progress
-from nexttoken.prompts import Fields, Prompt, fit_fields, fit_passages
+from nexttoken.prompts import Prompt
 from nexttoken.types import PASSAGES, Example, Message
 
 TAIL = 3  # tokens before the answer that decide how a label is written after them
