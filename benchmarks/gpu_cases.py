@@ -24,7 +24,7 @@ from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import load_model
 from nexttoken.models.memory import forget_peak, peak_memory_mb
-from nexttoken.models.module import LabelModule
+from nexttoken.models.module import AnswerModule
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 
 ADAPTER = AdapterSettings(
@@ -86,7 +86,7 @@ class Failure:
     error: str
 
 
-class TimedModule(LabelModule):
+class TimedModule(AnswerModule):
     """The product's module with a clock: `ends[i]` is when step i was done on the device, fit's own work included."""
 
     def __init__(self, *args: Any) -> None:
@@ -187,7 +187,7 @@ def train(model: Any, case: Case, workload: Workload) -> Speed:
     model.zero_grad(set_to_none=True)  # of a case that failed
     num_steps = WARMUP + workload.steps
     prompts = workload.prompts(case.lengths, workload.rows * num_steps)
-    steps = TrainSteps(prompts, workload.rows, 0, Batcher(HEAD.contexts(LABELS), workload.batch_tokens))
+    steps = TrainSteps(prompts, workload.rows, 0, Batcher(HEAD, LABELS, workload.batch_tokens))
     settings = FitSettings(
         batch_size=workload.rows, learning_rate=2e-5, gradient_checkpointing=case.gradient_checkpointing
     )

@@ -41,10 +41,10 @@ def die_at(moment: str, number: int) -> None:
     """Wrap the function that a moment is named after, so that its `number`-th call kills the process half-way."""
     from nexttoken import files, runs
     from nexttoken.models import callbacks, learn
-    from nexttoken.models.module import LabelModule
+    from nexttoken.models.module import AnswerModule
 
     places: dict[str, tuple[object, str]] = {
-        "step": (LabelModule, "_clip"),  # gradients computed, weights not yet moved
+        "step": (AnswerModule, "_clip"),  # gradients computed, weights not yet moved
         "checkpoint": (callbacks.torch, "save"),  # the part file is open, nothing is in it
         "rename": (files.os, "replace"),  # the part file is whole, its name is not yet
         "model": (learn, "save_trained"),

@@ -21,6 +21,25 @@ NEEDS = {
     "gated_retrieval": ["task=quiz", "retriever=bm25"],
     "options": ["task=quiz"],
     "demonstrations": ["task=quiz"],
+    "inference=demonstrations": ["task=instruct", "retriever=bm25"],
+    "text": ["task=instruct"],
+    "replies": ["task=dialogue"],
+    "instruct": ["task=instruct"],
+    "instruct_ja": ["task=instruct"],
+    "instruct_chat": ["task=instruct"],
+    "summary_ja": ["task=instruct", "transforms=summary_length"],
+    "summary_length": ["task=instruct"],
+    "dialogue": ["task=dialogue"],
+    "dialogue_chat": ["task=dialogue"],
+    "curate_ja": ["task=instruct"],
+    "curate_en": ["task=instruct"],
+    "windows_all_2": ["task=dialogue"],
+    "windows_first_2": ["task=dialogue"],
+    "windows_first_4": ["task=dialogue"],
+    "persona_short": ["task=dialogue"],
+    "persona_full": ["task=dialogue"],
+    "marks": ["task=marks"],
+    "marks_ja": ["task=marks"],
     "quiz": ["task=quiz"],
     "quiz_passages_first": ["task=quiz"],
     "quiz_from_1": ["task=quiz"],
@@ -39,7 +58,8 @@ def test_every_choice_composes_and_builds(path, monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_API_KEY", "a key")
     monkeypatch.setenv("GOOGLE_SEARCH_ENGINE_ID", "an engine")
     monkeypatch.chdir(CONF.parent)
-    needs = [need.replace("RECORDED", str(recorded)) for need in NEEDS.get(path.stem, [])]
+    own = NEEDS.get(f"{path.parent.name}={path.stem}", NEEDS.get(path.stem, []))
+    needs = [need.replace("RECORDED", str(recorded)) for need in own]
     config = composed(f"{path.parent.name}={path.stem}", *needs)
     parts = build({**config, "name": "x"})
     assert len(parts.prompt.labels) == len(parts.task.classes)

@@ -12,19 +12,33 @@ HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes"}
 HYDRA = {"hydra", "omegaconf"}
 KNOW_HYDRA = {"entry.py", "compose.py", "parts.py", "pipeline.py"}
 LAYERS = [  # a module may import from its own row and from the rows above it
-    {"errors", "nearest", "types", "files", "progress", "console", "arguments", "ranks"},
-    {"table", "metrics", "cutting", "prompts", "splits", "submission", "archive", "ledger"},
-    {"baselines", "option_features", "option_baseline"},
-    {"retrieval", "quizzes", "calibration"},
-    {"transforms", "gating"},
+    {"errors", "sentences", "nearest", "types", "files", "progress", "console", "arguments", "ranks"},
+    {
+        "table",
+        "metrics",
+        "cutting",
+        "prompts",
+        "text_baseline",
+        "text_metrics",
+        "mark_metrics",
+        "jsonlines",
+        "splits",
+        "submission",
+        "archive",
+        "ledger",
+    },
+    {"baselines", "mark_baseline", "option_features", "option_baseline"},
+    {"retrieval", "quizzes", "instructions", "calibration"},
+    {"transforms", "curation", "gating"},
     {"settings", "combinations", "checks"},
-    {"tasks", "models", "sample", "sample_quiz", "runs", "inference", "scores"},
-    {"data", "report", "parts", "kaggle", "convert"},
+    {"sample", "sample_quiz", "sample_instruct", "sample_dialogue", "sample_marks", "sample_noise"},
+    {"tasks", "models", "runs", "inference", "scores"},
+    {"data", "report", "answers", "parts", "kaggle", "convert"},
     {"loaded"},
     {"pipeline"},
     {"entry"},
     {"compose"},
-    {"labels", "plan", "quantize", "merge", "gate"},
+    {"labels", "plan", "quantize", "merge", "gate", "curate", "judge"},
 ]
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
-from nexttoken.cutting import cut, fair_share, fit_fields, fit_passages
 from nexttoken.errors import UserError
 from nexttoken.prompts import Prompt
 from nexttoken.types import Example, Message
@@ -122,7 +119,7 @@ def test_passages_stand_behind_the_options_and_demonstrations_before_the_questio
         Message("assistant", "### Answer\nB"),
         *shipped("quiz_letters").render(found),
     ]
-    with pytest.raises(UserError, match="row x has no label"):
+    with pytest.raises(UserError, match="row x has no answer"):
         shipped("quiz").render(replace(QUESTION, demonstrations=(replace(QUESTION, id="x", label=None),)))
 
 
@@ -132,19 +129,6 @@ def test_a_prompt_of_options_brings_labels_enough():
         shipped("quiz").for_classes([str(n) for n in range(19)])
     with pytest.raises(UserError, match="do not match the task's classes"):
         shipped("instruction").for_classes("01")
-
-
-def test_no_option_is_dropped_and_passages_lose_their_end():
-    fields = {"question": ("a b c d e f",), "options": ("g h", "i", "j k l m n"), "passages": ()}
-    fitted = fit_fields(fields, 12, words, 0.0, 0, "options")
-    assert fitted == {"question": ("c d e f",), "options": fields["options"], "passages": ()}, "the options stay whole"
-    fitted = fit_fields(fields, 8, words, 0.0, 0, "options")
-    assert fitted == {"question": ("e f",), "options": ("g h", "i", "l m n"), "passages": ()}, (
-        "a quarter is the question's"
-    )
-    assert fit_passages(["a b c", "d e f", "g"], 5, words) == ("a b c", "d e ")
-    assert fit_passages(["a b c", "d e f", "g"], 100, words) == ("a b c", "d e f", "g")
-    assert fit_passages(["a b c"], 0, words) == ()
 
 
 def test_system_and_passages():
@@ -197,67 +181,3 @@ def test_a_wrong_prompt_is_refused_when_it_is_built(options):
     with pytest.raises(UserError, match="prompt") as error:
         Prompt(**{"user": "", "answer_cue": "", "labels": ["A", "B"], **options})
     assert "\n" not in str(error.value)
-
-
-def words(text: str) -> list[tuple[int, int]]:
-    """A tokenizer for these tests: every word with the spaces behind it."""
-    return [match.span() for match in re.finditer(r"\S+\s*|\s+", text)]
-
-
-texts = st.lists(st.sampled_from(["a", "bb", "ccc"]), max_size=12).map(" ".join)
-dialogues = st.integers(1, 6).flatmap(
-    lambda n: st.fixed_dictionaries(
-        {name: st.lists(texts, min_size=n, max_size=n).map(tuple) for name in ("prompt", "response_a", "response_b")}
-    )
-)
-
-
-def size(fields) -> int:
-    return sum(len(words(turn)) for turns in fields.values() for turn in turns)
-
-
-@given(dialogues, st.integers(0, 60), st.sampled_from([0.0, 0.7, 1.0]))
-def test_fitted_fields(fields, budget, cut_at):
-    fitted = fit_fields(fields, budget, words, cut_at)
-    kept = {len(turns) for turns in fitted.values()}
-    num_turns = len(fields["prompt"])
-    assert len(kept) == 1, "the dialogues lose the same turns"
-    first = num_turns - kept.pop()
-    assert first < num_turns, "the last turn stays"
-    assert size(fitted) <= budget
-    if size(fields) <= budget:
-        assert fitted == fields
-    if first + 1 < num_turns:  # more than the last turn is left: only whole turns went, the earliest, and none in vain
-        assert fitted == {name: turns[first:] for name, turns in fields.items()}
-        assert first == 0 or size({name: turns[first - 1 :] for name, turns in fields.items()}) > budget
-
-
-@given(dialogues, st.integers(0, 60), st.integers(0, 9))
-def test_turns_cost_what_the_template_puts_around_them(fields, budget, turn_tokens):
-    fitted = fit_fields(fields, budget, words, 0.0, turn_tokens)
-    assert size(fitted) + turn_tokens * (len(fitted["prompt"]) - 1) <= budget
-
-
-def test_a_field_of_one_text_stays_when_turns_go():
-    fields = {"genre": ("law",), "prompt": ("a a a", "b"), "answer": ("c c c", "d")}
-    assert fit_fields(fields, 4, words, 0.0) == {"genre": ("law",), "prompt": ("b",), "answer": ("d",)}
-
-
-def test_short_texts_stay_whole_and_long_ones_share_the_rest():
-    fields = {"prompt": ("q",), "a": ("1 2 3 4 5 6 7 8",), "b": ("1 2 3 4 5 6",)}
-    assert fit_fields(fields, 9, words, 0.0) == {"prompt": ("q",), "a": ("5 6 7 8",), "b": ("3 4 5 6",)}
-
-
-@given(st.lists(st.integers(0, 30), min_size=1), st.integers(-5, 200))
-def test_fair_share_is_the_largest_cap_that_fits(sizes, budget):
-    cap = fair_share(sizes, budget)
-    assert sum(min(size, cap) for size in sizes) <= max(budget, 0)
-    assert cap == max(sizes) or sum(min(size, cap + 1) for size in sizes) > budget
-
-
-@pytest.mark.parametrize(("cut_at", "left"), [(0, "7 8 9 10"), (1, "1 2 3 4 "), (0.7, "1 2 3 10"), (0.5, "1 2 9 10")])
-def test_where_a_text_is_cut(cut_at, left):
-    text = "1 2 3 4 5 6 7 8 9 10"
-    assert cut(text, words(text), 4, cut_at) == left
-    assert cut(text, words(text), 10, cut_at) == text
-    assert cut(text, words(text), 0, cut_at) == ""

@@ -291,3 +291,14 @@ def test_plots_stand_extreme_shapes(tmp_path):
     certain = pd.DataFrame({"id": ["1"], "fold": [0], "label": [1], "a": [0.0], "b": [1.0]})
     reliability_diagram(certain, tmp_path / "reliability.png")
     assert imread(tmp_path / "curves.png").ndim == imread(tmp_path / "reliability.png").ndim == 3
+
+
+def test_runs_that_answer_with_texts_are_left_to_the_judge(task_dir, caplog):
+    fold = task_dir / "open" / "fold0"
+    fold.mkdir(parents=True)
+    (fold / "metrics.json").write_text(json.dumps({"fold": 0, "log_loss": 2.0, "num_examples": 5, "answers": "texts"}))
+    (fold / "oof.csv").write_text("id,fold,nll,num_tokens,num_characters\na,0,2.0,1,3\n")
+    assert {run.name for run in read_runs(task_dir)} == {"good", "worse"}
+    assert "1 folds answer with texts: see python -m nexttoken.judge" in caplog.text
+    with pytest.raises(UserError, match="see python -m nexttoken"):
+        read_runs(task_dir / "open")

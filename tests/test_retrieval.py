@@ -14,6 +14,7 @@ from nexttoken.retrieval.corpus import Corpus, PassageStore, pieces
 from nexttoken.retrieval.dense import Dense
 from nexttoken.retrieval.none import Nothing
 from nexttoken.retrieval.recorded import Recorded, Recording
+from nexttoken.retrieval.search import Search
 from nexttoken.retrieval.words import words
 from nexttoken.types import Passage
 
@@ -110,10 +111,10 @@ def test_a_broken_corpus_is_one_line_and_leaves_no_index(tmp_path, name, content
 @pytest.mark.parametrize("make", [BM25, lambda corpus: Dense(corpus, "some/model")], ids=["bm25", "dense"])
 def test_a_missing_or_empty_corpus_is_refused_at_once(tmp_path, make):
     with pytest.raises(UserError, match="does not exist; expected"):
-        make(str(tmp_path / "absent"))
+        make(str(tmp_path / "absent")).check()
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(UserError, match="is empty; expected"):
-        make(str(tmp_path))
+        Search(make(str(tmp_path)))
 
 
 def test_bm25_finds_what_shares_words_and_nothing_else(bm25):

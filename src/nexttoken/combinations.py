@@ -6,6 +6,8 @@ from typing import Any
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
 
+OF_LABELS = ("FewShot", "SwapAveraged", "RotationAveraged", "ConfidenceGated", "WithPassages")
+REORDERED = ("BothOrders", "ShuffleOptions")
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
@@ -50,7 +52,43 @@ def _is_quiz(s: Settings) -> bool:
     return str(s.task.get("_target_", "")).endswith(".Quiz")
 
 
+def _writes(s: Settings) -> bool:
+    return str(s.head.get("_target_", "")).endswith(".AnswerText")
+
+
 IMPOSSIBLE: list[tuple[Callable[[Settings], bool], str]] = [
+    (
+        lambda s: _writes(s) and bool(s.prompt.get("labels")),
+        "head=text learns open answers, and this prompt has labels; use prompt=instruct or dialogue (with task=instruct"
+        " or dialogue), or head=label",
+    ),
+    (
+        lambda s: not _writes(s) and not s.prompt.get("labels"),
+        "this prompt has no labels to read, so its answers are open: use head=text with task=instruct or dialogue, or a"
+        " prompt with labels",
+    ),
+    (
+        lambda s: not _writes(s) and (_asks(s, "Demonstrations", "Replies") or _trains_with(s, "Windows")),
+        "demonstrations found by a retriever, replies and windows are for open answers; use inference=few_shot or once,"
+        " or task=instruct or dialogue",
+    ),
+    (
+        lambda s: _writes(s) and (_asks(s, *OF_LABELS) or any(_trains_with(s, name) for name in REORDERED)),
+        "orders, gates and few_shot are for labels, and the task's answers are open; use inference=once, demonstrations"
+        " or replies, and train_transforms=none",
+    ),
+    (
+        lambda s: s.generate_rows > 0 and not _writes(s),
+        "generate_rows is for open answers; the probabilities of labels are in oof.csv: use generate_rows=0",
+    ),
+    (
+        lambda s: s.fit.packing and not _writes(s),
+        "fit.packing is for open answers; labels are read from rows that each stand alone: use fit.packing=false",
+    ),
+    (
+        lambda s: _writes(s) and s.fit.text_epochs > 0,
+        "fit.text_epochs learns a text before its labels, and open answers have none: use fit.text_epochs=0",
+    ),
     (
         lambda s: _is_quiz(s) and not _has_options(s),
         "the task's questions have options, and this prompt shows none; use prompt=quiz, quiz_letters or quiz_ja",

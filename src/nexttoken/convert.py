@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 
 from nexttoken.arguments import key_values, run
 from nexttoken.errors import UserError, first_five
+from nexttoken.jsonlines import SURROGATE, Fault, RowFault, faults_line
 from nexttoken.quizzes import named, recognised
-from nexttoken.quizzes.base import QuizFormat, Reading, faults_line
+from nexttoken.quizzes.base import QuizFormat, Reading
 from nexttoken.quizzes.cut import choose, drawn
 from nexttoken.quizzes.folder import refuse
-from nexttoken.quizzes.question import Fault, Question, RowFault, remark_lines
-from nexttoken.quizzes.rows import SURROGATE
+from nexttoken.quizzes.question import Question, remark_lines
 
 DEFAULTS = {
     "from": "",

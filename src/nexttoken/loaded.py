@@ -1,5 +1,6 @@
 """A finished run that answers questions again: for predict.py and for a notebook."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -9,20 +10,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nexttoken.answers import Texts
 from nexttoken.errors import UserError
 from nexttoken.gating.gate import read_gate
 from nexttoken.inference import Inference
 from nexttoken.parts import Parts, build, make
 from nexttoken.retrieval.saved import with_input_dir, with_retriever
 from nexttoken.retrieval.search import Search
-from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples
+from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, hash_text
+from nexttoken.settings import PredictSettings
 from nexttoken.transforms import apply_transforms
-from nexttoken.types import Example, LabelPredictions
+from nexttoken.types import Example, LabelPredictions, TextPredictions
 
 if TYPE_CHECKING:
-    from nexttoken.models.answer import LabelAnswerer
+    from nexttoken.models.answering import Answerer
 
-NO_RETRIEVER = {"_target_": "nexttoken.retrieval.none.Nothing"}
+
+@dataclass(frozen=True)
+class Writing:
+    """What of a run may change where its answers are open: how they are asked for and written, and by which fold."""
+
+    inference: Mapping[str, Any] = field(default_factory=dict)  # a `_target_` node; empty: the run's own
+    generation: Mapping[str, Any] = field(default_factory=dict)  # changed settings
+    fold: int | None = None  # None: the first finished one
+
+    @classmethod
+    def of(cls, settings: PredictSettings) -> "Writing":
+        changed = {key: value for key, value in settings.generation.items() if value is not None}
+        return cls(settings.inference, changed, settings.fold)
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,7 @@ class LoadedRun:
     batch_tokens: int
     environment: dict[str, Any] = field(default_factory=dict)  # what seconds depend on, once a fold is loaded
     search_node: dict[str, Any] = field(default_factory=dict)
+    writing: Writing = Writing()
 
     @classmethod
     def load(
@@ -44,6 +60,7 @@ class LoadedRun:
         batch_tokens: int | None = None,
         base: str | None = None,
         retriever: Mapping[str, Any] | None = None,
+        writing: Writing = Writing(),
     ) -> "LoadedRun":
         """Read the run's configuration; nothing of it changes but where things lie, and who searches.
 
@@ -61,14 +78,49 @@ class LoadedRun:
                 )
         if input_dir:
             config = with_input_dir(config, input_dir)
+        if writing.inference:
+            config = {**config, "inference": dict(writing.inference)}
         if retriever:
             config = with_retriever(config, retriever)
+        config = {**config, "generation": {**config.get("generation", {}), **writing.generation}}
         if base:
             config = {**config, "model": {**config["model"], "name_or_path": base, "revision": None}}
         search = config.get("search", {})
-        unused = {"train_transforms": {}, "search": {**search, "retriever": NO_RETRIEVER}}
-        parts = build({**config, **unused})  # a way of asking that searches has a search of its own
-        return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens, search_node=search)
+        parts = build({**config, "train_transforms": {}})  # a way of asking that searches has a search of its own
+        if parts.task.classes and (writing.inference or writing.generation):
+            raise UserError(
+                "inference=... and generation=... are for open answers; this run's probabilities were scored as its own"
+                " way of asking gives them: train with another one"
+            )
+        tokens = batch_tokens or parts.settings.batch_tokens
+        return cls(folder, folds, parts, tokens, search_node=search, writing=writing)
+
+    @property
+    def writing_fold(self) -> FoldFolder:
+        """The fold whose model writes open answers. Raises UserError where that one is not finished."""
+        if self.writing.fold is None:
+            return self.folds[0]
+        if self.writing.fold not in self.numbers:
+            finished = ", ".join(map(str, self.numbers))
+            raise UserError(f"fold={self.writing.fold} is not finished; finished folds are {finished}")
+        return self.folds[self.numbers.index(self.writing.fold)]
+
+    def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions:
+        """Write answers with the fold's model; a killed call goes on where it stopped.
+
+        Demonstrations come from the fold's training rows, and, for rows of other files, from its held-out ones too.
+        """
+        asked = {example.id for example in examples}
+        rows = self._training if self.parts.inference.shows_pool else []
+        held_out = set(fold.row_ids()) if rows else set()
+        pool = [row for row in rows if row.id not in held_out] if asked & held_out else rows
+        inference = self.parts.inference.with_pool(pool)
+        settings = self.parts.settings.generation
+        made_by = f"{fold.path.resolve()} {fold.mark}"
+        name = hash_text(json.dumps([made_by, settings.model_dump(), self.parts.settings.inference]))[:16]
+        answerer: Any = self.answerer(fold)
+        journal = fold.path / "written" / f"{name}.jsonl"
+        return inference(examples, lambda views: answerer.write(views, settings, journal, made_by))
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -94,7 +146,7 @@ class LoadedRun:
         columns["seconds"] = columns["seconds"] * len(asked)
         return LabelPredictions(asked[0].ids, np.mean([one.probs for one in asked], axis=0), columns)
 
-    def answerer(self, fold: FoldFolder) -> "LabelAnswerer":
+    def answerer(self, fold: FoldFolder) -> "Answerer":
         """Load the fold's model."""
         from nexttoken.models.folder import load_answerer
 
@@ -132,7 +184,7 @@ class LoadedRun:
         Raises UserError when the data does not hold them any more, or is not what the fold was trained on.
         """
         path, where = fold.path / "oof.csv", self.parts.settings.input_dir
-        ids = pd.read_csv(path, dtype={"id": str}, usecols=["id"], na_filter=False)["id"]
+        ids = fold.row_ids()
         fix = "give the run's data: input_dir=..."
         if missing := [row for row in ids if row not in self._training_rows]:
             raise UserError(f"{where} has no row {missing[0]!r} of {path}; {fix}")
@@ -142,10 +194,11 @@ class LoadedRun:
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Probabilities for rows in the competition's own format: `id` and one column per class, in order."""
-        predictions = self.ask(apply_transforms(self.parts.task.parse(frame), self.parts.transforms))
-        return pd.DataFrame(
-            {"id": predictions.ids} | dict(zip(self.parts.task.classes, predictions.probs.T, strict=True))
-        )
+        task = self.parts.task
+        if isinstance(self.parts.answers, Texts):
+            raise UserError(f"{self.folder.path} answers in text; use .generate(run.folds[0], examples) for its rows")
+        predictions = self.ask(apply_transforms(task.parse(frame), self.parts.transforms))  # type: ignore[union-attr]
+        return pd.DataFrame({"id": predictions.ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))
 
 
 def load_run(path: str | Path, base: str | None = None) -> LoadedRun:

@@ -8,16 +8,16 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from nexttoken.answers import AnswerSet, Labels, Texts
 from nexttoken.checks import check_settings
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.prompts import Prompt
-from nexttoken.retrieval.search import Search
 from nexttoken.runs import default_name
 from nexttoken.settings import Settings
 from nexttoken.splits import GroupedStratified
 from nexttoken.transforms import Transform
-from nexttoken.types import Task
+from nexttoken.types import OpenTask, Task
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,17 @@ class Parts:
     """What a configuration names, built: none of it has imported torch yet."""
 
     settings: Settings
-    task: Task
+    task: Task | OpenTask
     prompt: Prompt
     split: GroupedStratified
     transforms: dict[str, Transform]
     train_transforms: dict[str, Transform]
-    search: Search
     inference: Inference
+
+    @property
+    def answers(self) -> AnswerSet:
+        """What the task's answers are: its classes, or, where it has none, texts."""
+        return Labels() if self.task.classes else Texts()
 
 
 def prepare(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Parts, dict[str, Any]]:
@@ -48,7 +52,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def build(config: Mapping[str, Any]) -> Parts:
     """Instantiate the parts of a checked configuration. Raises UserError for anything that does not fit together."""
     settings = check_settings(Settings, dict(config))
-    names = ("task", "prompt", "split", "transforms", "train_transforms", "search", "inference")
+    names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")
     parts = Parts(settings, **{name: make(getattr(settings, name), name) for name in names})
     return replace(parts, prompt=parts.prompt.for_classes(parts.task.classes))
 

@@ -16,19 +16,15 @@ from omegaconf import DictConfig
 from nexttoken.checks import check_settings
 from nexttoken.console import show_config
 from nexttoken.errors import UserError
-from nexttoken.files import write_json
 from nexttoken.ledger import record
-from nexttoken.loaded import LoadedRun
+from nexttoken.loaded import LoadedRun, Writing
 from nexttoken.parts import Parts, make, plain, prepare
 from nexttoken.ranks import is_first, launch
-from nexttoken.report.genres import results_table
-from nexttoken.report.tables import fold_table
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
-from nexttoken.scores import describe, labels_of, score, score_references
 from nexttoken.settings import PredictSettings
 from nexttoken.splits import Folds
 from nexttoken.transforms import apply_transforms
-from nexttoken.types import Example, LabelPredictions, Split
+from nexttoken.types import Example, Split
 
 if TYPE_CHECKING:
     from nexttoken.models.learn import Learner
@@ -53,45 +49,45 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     run = RunFolder(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
     fold = run.fold(parts.settings.fold)
     if fold.is_finished and not parts.settings.overwrite:
-        return report_finished(fold, config)
-    examples = read(parts, "train")
+        return report_finished(parts, fold, config)
+    counted: dict[str, Any] = {}
+    examples = read(parts, "train", counted)
     folds = split(parts, examples)
     show_config(config)
     rows = choose_rows(parts, examples, folds)
-    references = score_references(parts.task, [*rows.train, *rows.dev], rows.held_out)
-    learner = load_learner(parts, rows, fold)
+    references = parts.answers.references(parts.task, [*rows.train, *rows.dev], rows.held_out)
+    learner = load_learner(parts, rows, fold, counted)
     if is_first():
         run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
+        fold.save_counts(counted)
     predictions, measured = learn_and_ask(parts, learner, rows, fold)
     if not is_first():
         return math.nan
-    scores = score(parts.task, predictions, rows.held_out)
-    described = describe(parts.settings, parts.task, len(examples), len(rows.held_out))
-    fold.save_rows(rows.held_out, predictions)
-    fold.save_oof(predictions, labels_of(rows.held_out), parts.settings.fold, parts.task.classes)
+    scores = parts.answers.score(parts.task, predictions, rows.held_out)
+    described = parts.answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
+    parts.answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
     fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
-    return report_finished(fold, config)
+    return report_finished(parts, fold, config)
 
 
 def predict(cfg: DictConfig) -> Path:
-    """Average a run's folds over the test rows and write a validated submission; return its path."""
+    """Answer the test rows with a run's folds and write a validated submission; return its path."""
     settings = check_settings(PredictSettings, plain(cfg))
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
-    run = LoadedRun.load(folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever)
+    run = LoadedRun.load(
+        folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, Writing.of(settings)
+    )
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     task = run.parts.task
     path = Path(settings.submissions_dir) / f"{settings.name or run.folder.path.resolve().name}{task.suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
     oof_log_loss = run.oof_log_loss
-    predictions = run.ask(read(run.parts, "test"))
+    predictions = run.parts.answers.answer(run, read(run.parts, "test"))
     if not is_first():
         return path
     task.write(predictions, path)
-    if results := task.results(predictions):
-        write_json(run.environment, run.folder.path / "environment.json")
-        write_json(results, run.folder.path / "result.json")
-        print(results_table(results, by="file"))
+    run.parts.answers.finish(run, task, predictions)
     record(path, str(run.folder.path), run.numbers, oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path
@@ -107,43 +103,46 @@ def start_processes(num_devices: int) -> None:
     launch(num_devices)
 
 
-def read(parts: Parts, split: Split) -> list[Example]:
-    return apply_transforms(parts.task.read(split), parts.transforms)
+def read(parts: Parts, split: Split, counted: dict[str, Any] | None = None) -> list[Example]:
+    return apply_transforms(parts.task.read(split), parts.transforms, counted)
 
 
 def split(parts: Parts, examples: list[Example]) -> Folds:
     """Assign folds by the rows' texts and labels: the same for every model."""
     texts = [parts.task.group_text(example) for example in examples]
-    return parts.split.folds([example.id for example in examples], texts, labels_of(examples))
+    return parts.split.folds([example.id for example in examples], texts, parts.answers.strata(examples))
 
 
 def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
     """The fold's held-out rows, and the others parted into train and dev; `limit_rows` keeps the first of each."""
     held_out = folds.folds == parts.settings.fold
     training = np.flatnonzero(~held_out)
-    labels = labels_of(examples)
+    labels = parts.answers.strata(examples)
     is_dev = parts.split.dev(labels[training], folds.groups[training])
     chosen = (training[~is_dev], training[is_dev], np.flatnonzero(held_out))
     return Rows(*([examples[index] for index in part[: parts.settings.limit_rows]] for part in chosen))
 
 
-def load_learner(parts: Parts, rows: Rows, fold: FoldFolder) -> "Learner":
-    """Encode the training rows and load the model; from here on nothing is refused any more."""
+def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, Any]) -> "Learner":
+    """Encode the training rows and load the model; from here on nothing is refused any more.
+
+    `counted` takes what the transforms did to the training rows.
+    """
     from nexttoken.models.learn import Learner
     from nexttoken.models.memory import forget_peak
 
     forget_peak()
     transforms = parts.train_transforms if parts.settings.trainer.max_epochs else {}
-    train_rows = apply_transforms(rows.train, transforms)
+    train_rows = apply_transforms(rows.train, transforms, counted)
+    if not train_rows:
+        raise UserError(f"the train_transforms leave none of {len(rows.train)} training rows; choose others")
     dev_rows = parts.inference.views(rows.dev, rows.train)  # in the form in which questions will be asked
     head = make(parts.settings.head, "head")
     return Learner.load(parts.settings, head, parts.prompt, train_rows, dev_rows, fold.path)
 
 
-def learn_and_ask(
-    parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder
-) -> tuple[LabelPredictions, dict[str, Any]]:
-    """Train, then ask the held-out questions once; return their probabilities and what was measured on the way."""
+def learn_and_ask(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder) -> tuple[Any, dict[str, Any]]:
+    """Train, then ask the held-out rows once; return the predictions and what was measured on the way."""
     from nexttoken.models.memory import peak_memory_mb
 
     nodes = parts.settings.logger.values() if is_first() else ()
@@ -160,17 +159,22 @@ def learn_and_ask(
     seconds = time.monotonic() - start
     if parts.settings.save_prompts and is_first():
         fold.save_prompts(answerer.prompts, answerer.labels)
+    counts = dict(answerer.counts)
+    if parts.settings.generate_rows and is_first():
+        answerer.forget()
+        written = rows.held_out[: parts.settings.generate_rows]
+        fold.save_texts(inference(written, lambda asked: answerer.write(asked, parts.settings.generation)))  # type: ignore[union-attr]
     speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
-    return predictions, measured | answerer.environment | answerer.counts | speed
+    return predictions, measured | answerer.environment | counts | speed
 
 
-def report_finished(fold: FoldFolder, config: Mapping[str, Any]) -> float:
+def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any]) -> float:
     """Print a finished fold's table; the same command again prints it again instead of training over it."""
     if differences := describe_differences(fold.config(), config):
         raise UserError(
             f"{fold.path} is finished with other settings ({differences}); choose another name=... or overwrite=true"
         )
     saved = fold.metrics()
-    print(fold_table(saved))
+    print(parts.answers.table(saved))
     print(f"run: {fold.path}")
     return saved["log_loss"]

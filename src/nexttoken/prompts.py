@@ -14,18 +14,22 @@ class Prompt:
     """Jinja templates over an example's fields, the cue after which the answer stands, and the labels that may follow.
 
     In a template every field is a tuple of turns; `zip` is at hand to walk several of them together, `labels` are the
-    labels, `passages` what retrieval found. The text of the fields is never parsed as a template. With `chat`, messages
-    go through the tokenizer's chat template and the cue opens the assistant's turn; without, their contents are joined
-    as they are.
+    labels, `passages` what retrieval found, `turn` the utterance of a dialogue that the message is made of. The text of
+    the fields is never parsed as a template. With `chat`, messages go through a chat template (`chat_template` names
+    one, else the tokenizer's own) and the cue opens the assistant's turn; without, their contents are joined as they
+    are.
     """
 
     user: str
     answer_cue: str
-    labels: Sequence[str]  # aligned with the task's classes
+    labels: Sequence[str] = ()  # aligned with the task's classes; none where answers are open
     options: str = ""  # the field of a question's options, one label each: none is ever dropped to save tokens
+    dialogue: str = ""  # the field of utterances, the user's and the assistant's in turn: each becomes a message
     system: str = ""
     chat: bool = False
+    chat_template: str = ""  # gemma, chatml, llama3 or alpaca, for a tokenizer that brings none
     cut_at: float = 0.0  # where an over-long text loses its tokens: 0 its beginning, 1 its end, 0.7 around 70 %
+    cut_sentences: bool = False  # whole ones, where a text has them
 
     def __post_init__(self) -> None:
         texts = {"user": self.user, "system": self.system, "answer_cue": self.answer_cue}
@@ -45,6 +49,8 @@ class Prompt:
 
         Raises UserError when there are too few, or, without options, too many.
         """
+        if self.labels and not classes:
+            raise UserError("the task's answers are open, and this prompt has labels; use prompt=instruct or dialogue")
         if len(self.labels) < len(classes) or (len(self.labels) > len(classes) and not self.options):
             raise UserError(f"prompt.labels={list(self.labels)} do not match the task's classes {list(classes)}")
         return replace(self, labels=tuple(self.labels[: len(classes)]))
@@ -52,24 +58,56 @@ class Prompt:
     def render(self, example: Example) -> list[Message]:
         """Return the messages, the last one being the assistant's opening (the answer cue).
 
-        Demonstrations come first, each as a user's turn and the assistant's, with its label behind the cue.
+        Demonstrations come first, each as a user's turn and the assistant's, with its answer behind the cue.
         Raises UserError when a template names a field that the example does not have.
         """
         messages = [Message("system", self._fill(self.system, example))] if self.system else []
         for shown in example.demonstrations:
-            if shown.label is None:
-                raise UserError(f"row {shown.id} has no label, so it demonstrates nothing; show solved rows only")
-            messages.append(Message("user", self._fill(self.user, shown)))
-            messages.append(Message("assistant", self.answer_cue + self.labels[shown.label]))
-        return [*messages, Message("user", self._fill(self.user, example)), Message("assistant", self.answer_cue)]
+            messages += [*self._asked(shown)[:-1], Message("assistant", self.answer_cue + self._answer(shown))]
+        return [*messages, *self._asked(example)]
 
-    def _fill(self, template: str, example: Example) -> str:
-        context = {PASSAGES: (), "labels": tuple(self.labels), **example.fields}
+    def _asked(self, example: Example) -> list[Message]:
+        """The example's own messages: of a dialogue one an utterance, else one question; then the answer cue."""
+        cue = Message("assistant", self.answer_cue)
+        if not self.dialogue:
+            return [Message("user", self._fill(self.user, example)), cue]
+        messages = []
+        for place, turn in enumerate(example.fields[self.dialogue]):
+            is_user = place % 2 == 0
+            content = self._fill(self.user, example, turn) if is_user else self.answer_cue + turn
+            messages.append(Message("user" if is_user else "assistant", content))
+        return [*messages, cue]
+
+    def _answer(self, shown: Example) -> str:
+        answer = shown.answer if shown.label is None else self.labels[shown.label]
+        if answer is None:
+            raise UserError(f"row {shown.id} has no answer, so it demonstrates nothing; show solved rows only")
+        return answer
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """The fields that the templates show: no other takes room from them."""
+        return _names(self.system) | _names(self.user) | {self.dialogue}
+
+    def continuations(self, example: Example) -> Sequence[str]:
+        """The texts that may stand behind the cue: every label, or the wanted answer."""
+        return self.labels or [self._answer(example)]
+
+    def _fill(self, template: str, example: Example, turn: str = "") -> str:
+        context = {PASSAGES: (), "labels": tuple(self.labels), "turn": turn, **example.fields}
         try:
             return _compile(template).render(context)
         except Exception as error:  # a template can raise anything
             known = ", ".join(sorted(context))
             raise UserError(f"the prompt cannot be rendered: {error}; the example's fields are {known}") from None
+
+
+@lru_cache
+def _names(template: str) -> frozenset[str]:
+    from jinja2 import meta
+
+    compiled = _compile(template)
+    return frozenset(meta.find_undeclared_variables(compiled.environment.parse(template)))
 
 
 @lru_cache

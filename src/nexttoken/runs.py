@@ -23,7 +23,7 @@ from nexttoken.errors import UserError
 from nexttoken.files import read_json, to_yaml, whole_file, write_json
 from nexttoken.retrieval.saved import SEARCHING
 from nexttoken.splits import Folds, save_folds
-from nexttoken.types import Example, LabelPredictions
+from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 
 FOLD_NAME = re.compile(r"fold(\d+)")
 LONGEST_NAME = 120  # file systems take 255 bytes
@@ -114,6 +114,38 @@ class FoldFolder:
         columns = {"id": predictions.ids, **tags, "num_options": sizes, **predictions.columns}
         with whole_file(self.path / "rows.csv") as part:
             pd.DataFrame(columns).to_csv(part, index=False)
+
+    def row_ids(self) -> list[str]:
+        """The rows that the fold was scored on, those of its oof.csv, each once, in order."""
+        table = pd.read_csv(self.path / "oof.csv", dtype={"id": str, "row": str}, na_filter=False)
+        return list(dict.fromkeys(table["row"] if "row" in table else table["id"]))
+
+    @property
+    def mark(self) -> str:
+        """Another one for every training of the fold."""
+        return hash_text((self.path / "metrics.json").read_text(encoding="utf-8"))[:16]
+
+    def save_losses(self, losses: AnswerLosses, examples: Sequence[Example], fold: int) -> None:
+        """Write oof.csv of open answers: id, the row of folds.csv that it is of, fold, nll, tokens, characters."""
+        own = {example.id for example in examples}
+        rows = [row if row in own else row.rpartition("#")[0] for row in losses.ids]  # a window of a dialogue
+        columns = {"id": losses.ids, "row": rows, "fold": fold, "nll": losses.nll}
+        counts = {"num_tokens": losses.num_tokens, "num_characters": losses.num_characters}
+        with whole_file(self.path / "oof.csv") as part:
+            pd.DataFrame(columns | counts).to_csv(part, index=False)
+
+    def save_texts(self, texts: TextPredictions) -> None:
+        """Write generated.jsonl: the answers that the model wrote to held-out rows."""
+        numbers = (texts.columns["num_tokens"].tolist(), texts.columns["finished"].tolist())
+        with whole_file(self.path / "generated.jsonl") as part, part.open("w", encoding="utf-8") as lines:
+            for row, text, num_tokens, finished in zip(texts.ids, texts.texts, *numbers, strict=True):
+                line = {"id": row, "output": text, "num_tokens": num_tokens, "finished": finished}
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def save_counts(self, counts: Mapping[str, Any]) -> None:
+        """Write transforms.json: how many rows went into each transform and came out, and what else it counted."""
+        if counts:
+            write_json(dict(counts), self.path / "transforms.json")
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write inference.json: what the way of asking learnt of this fold's training rows."""
@@ -208,7 +240,9 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
 
 def hash_examples(examples: Sequence[Example]) -> str:
     """SHA-256 over every row's id, fields and label: a run is continued on the rows it was started on."""
-    return hash_text(json.dumps([(e.id, list(e.fields.items()), e.label) for e in examples]))
+    return hash_text(
+        json.dumps([(e.id, list(e.fields.items()), e.label if e.answer is None else e.answer) for e in examples])
+    )
 
 
 def hash_text(text: str) -> str:

@@ -98,6 +98,7 @@ class FitSettings(Checked):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
     gradient_checkpointing: bool = False  # activations are computed again in the backward pass: less memory, slower
     neftune_alpha: NonNegativeFloat = 0.0  # uniform noise on the embeddings while training (Jain et al. 2023)
+    packing: bool = False  # rows of open answers share sequences of max_tokens; none of them sees another
     text_epochs: NonNegativeInt = 0  # epochs of plain language modelling on the prompts before the labels are shown
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
 
@@ -140,6 +141,7 @@ class Settings(Checked):
     max_tokens: Annotated[PositiveInt, BeforeValidator(auto_is_most)]
     batch_tokens: PositiveInt
     limit_rows: PositiveInt | None
+    generate_rows: NonNegativeInt = 0
     task: dict[str, Any]
     prompt: dict[str, Any]
     split: dict[str, Any]
@@ -153,6 +155,7 @@ class Settings(Checked):
     quantization: Annotated[QuantizationSettings | None, BeforeValidator(empty_is_none)]
     head: dict[str, Any]
     fit: FitSettings
+    generation: GenerationSettings = GenerationSettings()
     trainer: TrainerSettings
     logger: dict[str, dict[str, Any]]
 
@@ -168,4 +171,7 @@ class PredictSettings(Checked):
     batch_tokens: PositiveInt | None
     base: str | None
     retriever: dict[str, Any]
+    inference: dict[str, Any]
+    generation: dict[str, Any]
+    fold: NonNegativeInt | None
     devices: PositiveInt

@@ -111,8 +111,27 @@ class Baseline(Protocol):
     def predict(self, examples: Sequence[Example]) -> np.ndarray: ...  # (N, K), rows sum to 1
 
 
+class OpenTask(Protocol):
+    """A competition answered in text: its files, and what may not cross a fold."""
+
+    @property
+    def name(self) -> str: ...  # output/<name>/
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # (): the answers are open
+
+    def read(self, split: Split) -> list[Example]: ...
+
+    def group_text(self, example: Example) -> str: ...  # rows with (nearly) the same text share a fold
+
+    @property
+    def suffix(self) -> str: ...  # of a submission's file name, such as .jsonl
+
+    def write(self, predictions: TextPredictions, path: Path) -> None: ...
+
+
 class Task(Protocol):
-    """A competition: its files, its classes, and what may not cross a fold."""
+    """A competition answered by one of its classes: its files, its classes, and what may not cross a fold."""
 
     @property
     def name(self) -> str: ...  # output/<name>/

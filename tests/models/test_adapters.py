@@ -47,7 +47,7 @@ def with_adapter(model, adapter: AdapterSettings = LORA, num_classes: int | None
 
 def train_steps(model, head=HEADS["label"], num_steps: int = 3) -> list[float]:
     """Plain AdamW over the same batch; returns the losses. The adapter's own learning is what is compared."""
-    (batch,) = Batcher(head.contexts(LABELS), 100_000).batches(rows())
+    (batch,) = Batcher(head, LABELS, 100_000).batches(rows())
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
     losses = []
     for _ in range(num_steps):
@@ -95,7 +95,7 @@ def test_gradients_stay_right_after_an_evaluation(base_dir):
     model = with_adapter(load(base_dir, NF4))
     assert all(layer.support_avx512bf16_for_cpu is False for layer in four_bit_layers(model.get_base_model()))
     plain = with_adapter(dequantised(load(base_dir, NF4)))
-    (batch,) = Batcher(LABELS.contexts, 100_000).batches(rows())
+    (batch,) = Batcher(LabelSoftmax(), LABELS, 100_000).batches(rows())
     losses = []
     for each in (model, plain):
         train_steps(each, num_steps=1)
@@ -138,7 +138,7 @@ def test_a_saved_adapter_put_back_answers_the_same(base_dir, tmp_path, quantizat
 def scores(model, head=HEADS["label"]) -> torch.Tensor:
     training = model.training
     model.eval()
-    (batch,) = Batcher(head.contexts(LABELS), 100_000).batches(rows())
+    (batch,) = Batcher(head, LABELS, 100_000).batches(rows())
     found = head.scores(model, batch, LABELS).softmax(-1)
     model.train(training)
     return found

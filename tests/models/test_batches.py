@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexttoken.models.batches import Batcher, Step, TrainSteps, token_batches
+from nexttoken.models.heads import LabelSoftmax
+from nexttoken.models.labels import LabelTokens
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=40)
-PROMPT_ONLY = ((),)
+PROMPT_ONLY = LabelTokens(("A", "B"), ((1,), (2,)), (("A",), ("B",)), 0)
+TWO_CONTEXTS = LabelTokens(("A", "B"), ((5, 6, 1), (7, 2)), (("A",), ("B",)), 0)
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Row:
     label: int = 1
     num_options: int | None = None
     round: int = 0
+    num_targets: int = 1
 
 
 def both_orders(num_ids: int) -> list[Row]:
@@ -30,7 +34,7 @@ def both_orders(num_ids: int) -> list[Row]:
 
 
 def make_steps(rows: list[Row], seed: int = 0, batch_size: int = 4, batch_tokens: int = 30, **ranks: int) -> TrainSteps:
-    return TrainSteps(rows, batch_size, seed, Batcher(PROMPT_ONLY, batch_tokens, **ranks))
+    return TrainSteps(rows, batch_size, seed, Batcher(LabelSoftmax(), PROMPT_ONLY, batch_tokens, **ranks))
 
 
 def micro_batches(step: Step) -> list[list[tuple[str, int]]]:
@@ -97,8 +101,7 @@ def test_micro_batches_keep_the_token_budget():
 
 
 def test_the_budget_counts_every_context_and_its_tokens():
-    contexts = ((5, 6), (7,))
-    batches = Batcher(contexts, 60).batches(both_orders(10))
+    batches = Batcher(LabelSoftmax(), TWO_CONTEXTS, 60).batches(both_orders(10))
     assert max(batch.token_ids.numel() for batch in batches) <= 60
     assert Counter(id for batch in batches for id in batch.ids) == Counter(row.id for row in both_orders(10))
 
@@ -145,7 +148,7 @@ def test_ranks_share_the_rows_and_make_as_many_batches_each(num_ids, batch_size,
 
 
 def test_halves_hold_the_same_rows_with_less_padding():
-    (batch,) = Batcher(((5, 6), (7,)), 1000).batches(both_orders(5))
+    (batch,) = Batcher(LabelSoftmax(), TWO_CONTEXTS, 1000).batches(both_orders(5))
     first, second = batch.halves
     assert first.ids + second.ids == batch.ids
     assert len(first.token_ids) + len(second.token_ids) == len(batch.token_ids) == 2 * len(batch.ids)
@@ -154,5 +157,5 @@ def test_halves_hold_the_same_rows_with_less_padding():
             assert ids[:length].tolist() == batch.token_ids[start + row][:length].tolist()
             assert positions.tolist() == batch.positions[start + row].tolist()
     assert second.token_ids.shape[1] == second.lengths.max() < batch.token_ids.shape[1]
-    alone = Batcher(PROMPT_ONLY, 1000).batches(both_orders(1)[:1])[0]
+    alone = Batcher(LabelSoftmax(), PROMPT_ONLY, 1000).batches(both_orders(1)[:1])[0]
     assert alone.halves == [alone]

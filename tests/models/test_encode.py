@@ -59,7 +59,7 @@ def test_text_with_a_chat_template(chat_tokenizer):
 
 
 def test_a_chat_template_that_is_missing_or_refuses(scratch, chat_tokenizer):
-    with pytest.raises(UserError, match=r"no chat template; use prompt\.chat=false"):
+    with pytest.raises(UserError, match=r"no chat template; name one"):
         Encoder(scratch.tokenizer, CHAT, 256)
     chat_tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(UserError, match=r"System role not supported; try prompt\.system=''"):

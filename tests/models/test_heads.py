@@ -12,7 +12,7 @@ from nexttoken.models.answer import predict_labels
 from nexttoken.models.batches import Batcher, Step
 from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.models.labels import LabelTokens, find_label_tokens
-from nexttoken.models.module import LabelModule
+from nexttoken.models.module import AnswerModule
 from nexttoken.models.noise import noisy_embeddings
 from nexttoken.models.scratch import build_llama, llama_config
 from nexttoken.settings import FitSettings, ScratchSettings
@@ -40,13 +40,15 @@ def build(num_classes: int | None = None) -> torch.nn.Module:
 def rows(num_rows: int = 9) -> list[SimpleNamespace]:
     rng = np.random.default_rng(1)
     return [
-        SimpleNamespace(id=f"r{n}", label=n % 3, token_ids=rng.integers(1, PAD, 3 + 4 * n), num_options=None, round=0)
+        SimpleNamespace(
+            id=f"r{n}", label=n % 3, token_ids=rng.integers(1, PAD, 3 + 4 * n), num_options=None, round=0, num_targets=1
+        )
         for n in range(num_rows)
     ]
 
 
 def one_batch(head, labels):
-    (batch,) = Batcher(head.contexts(labels), 100_000).batches(rows())
+    (batch,) = Batcher(head, labels, 100_000).batches(rows())
     return batch
 
 
@@ -92,7 +94,7 @@ def test_a_label_that_begins_others_is_learnt_beside_them(head):
         SimpleNamespace(id=str(n), label=n % 12, token_ids=np.array([60, 61 + n % 3, 70 + n % 12]), num_options=None)
         for n in range(36)
     ]
-    (batch,) = Batcher(head.contexts(labels), 100_000).batches(asked)
+    (batch,) = Batcher(head, labels, 100_000).batches(asked)
     of_right = batch.labels[:, None]
     before = head.scores(model, batch, labels).softmax(-1).gather(1, of_right)[:, 0]
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
@@ -113,7 +115,7 @@ def by_length() -> list[np.ndarray]:
 def test_rows_with_an_unknown_label_add_nothing_but_a_graph(head):
     """Fillers of a process that ran out of rows: their loss is zero, and so is every gradient it sends around."""
     model = build(head.num_outputs(LABELS))
-    batches = Batcher(head.contexts(LABELS), 10, rank=1, num_ranks=2).batches(rows(1))
+    batches = Batcher(head, LABELS, 10, rank=1, num_ranks=2).batches(rows(1))
     assert [batch.labels.tolist() for batch in batches] == [[-1]]
     loss = head.loss(model, batches[0], LABELS)
     loss.backward()
@@ -150,7 +152,7 @@ def test_prediction_goes_on_in_halves_once(capsys):
         predict_labels(model, head, rows(), LABELS, 400)
 
 
-class Bare(LabelModule):
+class Bare(AnswerModule):
     """The module without a trainer around it: gradients are added up, no step is made."""
 
     class trainer:
@@ -171,7 +173,7 @@ def bare(**fit) -> Bare:
 
 def test_a_step_is_repeated_in_halves_and_learns_the_same(capsys):
     """The gradients of the failed attempt are gone: the repeated step's are those of a step that had the memory."""
-    step = Step(Batcher(LABELS.contexts, 400).batches(rows()), 9)
+    step = Step(Batcher(LabelSoftmax(), LABELS, 400).batches(rows()), 9, 9)
     enough, short = bare(), bare()
     loss = enough._accumulate(step)
     sizes = out_of_memory_above(short.model, 250)
@@ -191,7 +193,7 @@ def test_only_memory_is_answered_by_halves():
     module = bare()
     module.model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("something else")))
     with pytest.raises(RuntimeError, match="something else"):
-        module._accumulate(Step(Batcher(LABELS.contexts, 400).batches(rows()), 9))
+        module._accumulate(Step(Batcher(LabelSoftmax(), LABELS, 400).batches(rows()), 9, 9))
 
 
 def test_state_is_what_is_trained_and_must_fit():

@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nexttoken.types import Example, LabelPredictions
+from nexttoken.types import Example
 
-Answerer = Callable[[Sequence[Example]], LabelPredictions]
+Answerer = Callable[[Sequence[Example]], Any]  # class probabilities, losses of known answers, or texts
 
 
 class Inference:
     """A way of using an answerer. Frozen: what it learns is in the copy that `fitted` returns."""
 
-    def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
+    def __call__(self, examples: Sequence[Example], answer: Answerer) -> Any:
         raise NotImplementedError
 
     def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
@@ -21,6 +21,15 @@ class Inference:
 
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> "Inference":
         """A copy that knows what it needs of the fold's training and dev rows; the held-out rows are never shown."""
+        return self
+
+    @property
+    def shows_pool(self) -> bool:
+        """Whether `with_pool` has to be called before anything is asked."""
+        return False
+
+    def with_pool(self, examples: Sequence[Example]) -> "Inference":
+        """A copy that shows demonstrations from these solved rows, where it shows any that it does not keep itself."""
         return self
 
     def state(self) -> dict[str, Any]:
@@ -36,5 +45,5 @@ class Inference:
 class Once(Inference):
     """Ask every question as it stands."""
 
-    def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
+    def __call__(self, examples: Sequence[Example], answer: Answerer) -> Any:
         return answer(examples)

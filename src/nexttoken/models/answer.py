@@ -13,7 +13,7 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.models.batches import token_batches
 from nexttoken.models.collective import gather_rows
 from nexttoken.models.encode import EncodedPrompt, Encoder
-from nexttoken.models.heads import Head
+from nexttoken.models.heads import LabelHead
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.memory import advice_on_memory, go_on_in_halves, is_out_of_memory
 from nexttoken.models.readout import collate, num_read
@@ -26,7 +26,9 @@ from nexttoken.types import Example, LabelPredictions
 class LabelAnswerer:
     """A model with its encoder: examples in, class probabilities out. `counts` adds up what each call cut."""
 
-    def __init__(self, model: nn.Module, head: Head, encoder: Encoder, labels: LabelTokens, batch_tokens: int) -> None:
+    def __init__(
+        self, model: nn.Module, head: LabelHead, encoder: Encoder, labels: LabelTokens, batch_tokens: int
+    ) -> None:
         self.model, self.head, self.encoder = model, head, encoder
         self.labels, self.batch_tokens = labels, batch_tokens
         self.forget()
@@ -38,14 +40,7 @@ class LabelAnswerer:
 
     @property
     def environment(self) -> dict[str, str | int]:
-        """What the time of an answer depends on: device, precision of the weights, tokens in a batch."""
-        weights = next(self.model.parameters())
-        threads = f"{torch.get_num_threads()} threads"
-        device = torch.cuda.get_device_name(weights.device) if weights.is_cuda else f"{weights.device.type}, {threads}"
-        if num_ranks() > 1:
-            device = f"{num_ranks()} x {device}"  # whose seconds are added up
-        precision = ", ".join([str(weights.dtype).removeprefix("torch."), *weight_bits(self.model)])
-        return {"device": device, "precision": precision, "batch_tokens": self.batch_tokens}
+        return describe_environment(self.model, self.batch_tokens)
 
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
         encoded = self.encoder.encode(examples, self.labels)
@@ -57,7 +52,7 @@ class LabelAnswerer:
 
 @torch.inference_mode()
 def predict_labels(
-    model: nn.Module, head: Head, prompts: Sequence[EncodedPrompt], labels: LabelTokens, batch_tokens: int
+    model: nn.Module, head: LabelHead, prompts: Sequence[EncodedPrompt], labels: LabelTokens, batch_tokens: int
 ) -> LabelPredictions:
     """Class probabilities in the order of `prompts`: softmax in float32 over the label scores.
 
@@ -101,7 +96,7 @@ def predict_labels(
 
 
 def _ask(
-    model: nn.Module, head: Head, prompts: Sequence[EncodedPrompt], labels: LabelTokens, may_fail: bool
+    model: nn.Module, head: LabelHead, prompts: Sequence[EncodedPrompt], labels: LabelTokens, may_fail: bool
 ) -> np.ndarray | None:
     """Probabilities (N, K) of one batch; None when memory was too short for it and it `may_fail`."""
     device = next(model.parameters()).device
@@ -112,6 +107,17 @@ def _ask(
         if may_fail and is_out_of_memory(error):
             return None
         raise
+
+
+def describe_environment(model: nn.Module, batch_tokens: int) -> dict[str, str | int]:
+    """What the time of an answer depends on: device, precision of the weights, tokens in a batch."""
+    weights = next(model.parameters())
+    threads = f"{torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name(weights.device) if weights.is_cuda else f"{weights.device.type}, {threads}"
+    if num_ranks() > 1:
+        device = f"{num_ranks()} x {device}"  # whose seconds are added up
+    precision = ", ".join([str(weights.dtype).removeprefix("torch."), *weight_bits(model)])
+    return {"device": device, "precision": precision, "batch_tokens": batch_tokens}
 
 
 def weight_bits(model: nn.Module) -> list[str]:

@@ -1,14 +1,15 @@
 """Which prompts go through the model together: batches filled by tokens, optimizer steps filled by ids."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from nexttoken.models.labels import Contexts
-from nexttoken.models.readout import UNKNOWN, Batch, collate, num_read
+from nexttoken.models.heads import Head
+from nexttoken.models.labels import LabelTokens
+from nexttoken.models.packing import pack
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
@@ -39,19 +40,22 @@ class Batcher:
     or the processes wait for each other for ever.
     """
 
-    contexts: Contexts
+    head: Head
+    labels: LabelTokens
     batch_tokens: int
     rank: int = 0
     num_ranks: int = 1
+    pack_tokens: int = 0  # rows of open answers share sequences of so many tokens; 0: each has its own
 
-    def batches(self, rows: Sequence[Any]) -> list[Batch]:
-        lengths = [num_read(self.contexts, len(row.token_ids)) for row in rows]
+    def batches(self, rows: Sequence[Any]) -> list[Any]:
+        if self.pack_tokens:
+            rows = pack(rows, self.pack_tokens)
+        lengths = [self.head.num_read(row, self.labels) for row in rows]
         order = longest_first(lengths)
         shares = [self._pack(order[rank :: self.num_ranks], lengths) for rank in range(self.num_ranks)]
-        own = [collate([rows[index] for index in batch], self.contexts) for batch in shares[self.rank]]
+        own = [self.head.collate([rows[index] for index in batch], self.labels) for batch in shares[self.rank]]
         num_fillers = max(map(len, shares)) - len(own)
-        filler = collate([rows[order[-1]]], self.contexts)
-        return own + [replace(filler, labels=torch.full_like(filler.labels, UNKNOWN))] * num_fillers
+        return own + [self.head.collate([rows[order[-1]]], self.labels).filler] * num_fillers
 
     def _pack(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
         packed = token_batches([lengths[index] for index in indices], self.batch_tokens)
@@ -60,13 +64,17 @@ class Batcher:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step: this rank's micro-batches, and the rows that all ranks learn from together."""
+    """One optimizer step: this rank's micro-batches, and what all ranks learn from together.
 
-    batches: list[Batch]
+    The loss is a mean over `num_targets`: the rows, or, where answers are open, the tokens of their answers.
+    """
+
+    batches: list[Any]
     num_rows: int
+    num_targets: int
 
     def to(self, device: torch.device) -> "Step":
-        return Step([batch.to(device) for batch in self.batches], self.num_rows)
+        return Step([batch.to(device) for batch in self.batches], self.num_rows, self.num_targets)
 
 
 class TrainSteps:
@@ -101,4 +109,4 @@ class TrainSteps:
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             rounds = (self.members[member] for member in chosen)
             rows = [self.rows[index] for own in rounds for index in own[epoch % len(own)]]
-            yield Step(self.batcher.batches(rows), len(rows))
+            yield Step(self.batcher.batches(rows), len(rows), sum(row.num_targets for row in rows))

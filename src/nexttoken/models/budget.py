@@ -6,8 +6,8 @@ from typing import Any
 
 from nexttoken.errors import UserError
 from nexttoken.files import read_json, write_json
+from nexttoken.models.answering import AnyEncoder
 from nexttoken.models.collective import from_first
-from nexttoken.models.encode import Encoder
 from nexttoken.models.heads import Head
 from nexttoken.models.load import choose_device
 from nexttoken.models.plan.longest import Budget, Need, choose_budget
@@ -18,7 +18,7 @@ FILE = "budget.json"
 
 
 def settle(
-    settings: Settings, config: Any, encoder: Encoder, head: Head, examples: Sequence[Example], fold_dir: Path | None
+    settings: Settings, config: Any, encoder: AnyEncoder, head: Head, examples: Sequence[Example], fold_dir: Path | None
 ) -> Budget:
     """The budget that the fold was begun with, else a new one, the same in every process.
 
@@ -33,7 +33,7 @@ def settle(
     return from_first(make)
 
 
-def measure(encoder: Encoder, head: Head, examples: Sequence[Example]) -> Need:
+def measure(encoder: AnyEncoder, head: Head, examples: Sequence[Example]) -> Need:
     """What `examples` need when nothing is cut; `encoder` has no limit."""
     encoded = encoder.encode(examples)
     longest = max(len(prompt.token_ids) for prompt in encoded.prompts)

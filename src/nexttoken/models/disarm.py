@@ -16,10 +16,10 @@ class Disarm:
         specials = {str(t) for t in tokenizer.all_special_tokens} | {
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         }
-        self._special = re.compile("|".join(map(re.escape, sorted(filter(None, specials)))) or r"(?!)")
+        self.special = re.compile("|".join(map(re.escape, sorted(filter(None, specials)))) or r"(?!)")
 
     def __call__(self, example: Example) -> tuple[Example, int]:
-        """Return the example with harmless fields, and how many look-alikes they held."""
+        """Return the example with harmless fields and answer, and how many look-alikes they held."""
         count = 0
 
         def broken(match: re.Match) -> str:
@@ -28,8 +28,9 @@ class Disarm:
             return match[0][0] + ZERO_WIDTH_SPACE + match[0][1:]
 
         fields = {
-            name: tuple(self._special.sub(broken, turn) for turn in turns) for name, turns in example.fields.items()
+            name: tuple(self.special.sub(broken, turn) for turn in turns) for name, turns in example.fields.items()
         }
         shown = [self(demonstration) for demonstration in example.demonstrations]
-        clean = replace(example, fields=fields, demonstrations=tuple(one for one, _ in shown))
+        answer = None if example.answer is None else self.special.sub(broken, example.answer)
+        clean = replace(example, fields=fields, answer=answer, demonstrations=tuple(one for one, _ in shown))
         return clean, count + sum(number for _, number in shown)

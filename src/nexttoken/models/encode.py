@@ -1,19 +1,16 @@
-"""Examples to token ids within a budget: texts are cut, never the answer cue; data is never a special token."""
+"""Examples with a closed set of answers to token ids within a budget, and the tokens that spell the labels there."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
-from nexttoken.cutting import Fields, fit_fields, fit_passages
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.disarm import Disarm
 from nexttoken.models.labels import LabelTokens, find_label_tokens
+from nexttoken.models.render import Renderer
 from nexttoken.progress import Progress
-from nexttoken.prompts import Prompt
-from nexttoken.types import PASSAGES, Example, Message
+from nexttoken.types import Example
 
 TAIL = 3  # tokens before the answer that decide how a label is written after them
 
@@ -29,6 +26,7 @@ class EncodedPrompt:
     was_cut: bool
     num_options: int | None = None
     round: int = 0  # rounds of an id take turns in training, one an epoch
+    num_targets: int = 1  # a label is one, whatever it is spelt with
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +41,8 @@ class Encoded:
         return {"num_truncated": sum(p.was_cut for p in self.prompts), "num_disarmed": self.num_disarmed}
 
 
-class Encoder:
-    """Renders and tokenises examples; the same object (rebuilt from the run folder) serves training and prediction."""
-
-    def __init__(self, tokenizer: Any, prompt: Prompt, max_tokens: int) -> None:
-        if prompt.chat and not tokenizer.chat_template:
-            raise UserError("prompt.chat=true, but this tokenizer has no chat template; use prompt.chat=false")
-        self.tokenizer, self.prompt, self.max_tokens = tokenizer, prompt, max_tokens
-        opened, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
-        self._opening = opened[: opened.index(plain[0])]  # beginning-of-sequence, where the tokenizer writes one
-        self._disarm = Disarm(tokenizer)
+class Encoder(Renderer):
+    """Examples with labels to prompts; finds the tokens of the labels on the way."""
 
     def encode(self, examples: Sequence[Example], expected: LabelTokens | None = None, chunk: int = 512) -> Encoded:
         """Tokenise every example once (over-long ones again after cutting); finds the label tokens on the way.
@@ -66,7 +56,7 @@ class Encoder:
         with Progress(len(examples), "tokenise") as progress:
             for start in range(0, len(examples), chunk):
                 part = examples[start : start + chunk]
-                clean = [self._disarm(example) for example in part]
+                clean = [self.disarm(example) for example in part]
                 num_disarmed += sum(count for _, count in clean)
                 prompts += self._encode_chunk([example for example, _ in clean])
                 progress.advance(len(part))
@@ -80,6 +70,16 @@ class Encoder:
             prompts = [replace(p, token_ids=p.token_ids[: -labels.num_rejoined]) for p in prompts]
         return Encoded(prompts, labels, num_disarmed)
 
+    def for_training(self, examples: Sequence[Example]) -> Encoded:
+        """The training rows; prints the table of label tokens."""
+        encoded = self.encode(examples)
+        print(encoded.labels.table())
+        return encoded
+
+    def for_choosing(self, examples: Sequence[Example], train: Encoded) -> Encoded:
+        """The rows that checkpoints are chosen by."""
+        return self.encode(examples, train.labels)
+
     def _report_alike(self, num_rows: int) -> None:
         """Raises UserError where most rows have lost their options; a few are counted, and answered all the same."""
         alike = list(dict.fromkeys(self._alike))
@@ -89,38 +89,14 @@ class Encoder:
         if alike:
             print(f"{line} in {len(alike)} of {num_rows} rows ({first_five(alike)})")
 
-    def text(self, example: Example) -> str:
-        """The exact text that the model continues."""
-        *messages, cue = self.prompt.render(example)
-        if self.prompt.chat:
-            return self._chat(messages) + cue.content
-        ends = {"system": "\n\n", "user": "", "assistant": "\n\n"}  # an answer stands directly behind its question
-        return "".join(m.content + ends[m.role] for m in messages) + cue.content
-
-    def _chat(self, messages: list[Message]) -> str:
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # templates raise their own errors, such as 'System role not supported'
-            raise UserError(
-                f"the chat template refuses this prompt: {error}; try prompt.system='' or prompt.chat=false"
-            ) from None
-
-    def ids(self, text: str) -> list[int]:
-        """Token ids of a whole text, with at most one beginning-of-sequence token."""
-        return self._batch_ids([text])[0]
-
-    def _batch_ids(self, texts: list[str]) -> list[list[int]]:
-        encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        num_opening = len(self._opening)
-        return [ids if ids[:num_opening] == self._opening else self._opening + ids for ids in encoded]
-
     def _encode_chunk(self, examples: Sequence[Example]) -> Iterator[EncodedPrompt]:
         texts = [self.text(example) for example in examples]
-        for example, text, ids in zip(examples, texts, self._batch_ids(texts), strict=True):
+        for example, text, ids in zip(examples, texts, self.batch_ids(texts), strict=True):
             was_cut = len(ids) > self._limit
             if was_cut:
-                text, ids = self._fit(example)
+                fitted = self.fit(example, self._limit)
+                text, ids = fitted.text, fitted.ids
+                self._alike += [example.id] * fitted.lost_options
             token_ids = np.asarray(ids, dtype=np.int32)
             own = (example.num_options, example.round)
             yield EncodedPrompt(example.id, example.label, text, token_ids, was_cut, *own)
@@ -136,61 +112,6 @@ class Encoder:
         """Tokens of the longest prompt."""
         return self.max_tokens - self._reserve
 
-    def _fit(self, example: Example) -> tuple[str, list[int]]:
-        """Give up what was added first: demonstrations, the least similar first, then passages; then cut the fields."""
-        while example.demonstrations:
-            example = replace(example, demonstrations=example.demonstrations[1:])
-            ids = self.ids(text := self.text(example))
-            if len(ids) <= self._limit:
-                return text, ids
-        without = replace(example, fields={**example.fields, PASSAGES: ()})
-        ids = self.ids(text := self.text(without))
-        if len(ids) > self._limit:
-            return self._fit_fields(example.id, without.fields)
-        passages, room, spans = example.fields.get(PASSAGES, ()), self._limit - len(ids), cache(self._spans)
-        while fitting := fit_passages(passages, room, spans):
-            fields = {**without.fields, PASSAGES: fitting}
-            with_passages, _ = self._disarm(replace(without, fields=fields))
-            longer = self.ids(longer_text := self.text(with_passages))
-            if len(longer) <= self._limit:
-                return longer_text, longer
-            room -= len(longer) - self._limit
-        return text, ids
-
-    def _fit_fields(self, example_id: str, fields: Fields) -> tuple[str, list[int]]:
-        """Cut fields until the whole prompt fits; tokens merge at joins, so the result is measured, not guessed."""
-        scaffold = self._scaffold(fields, 1)
-        if scaffold > self._limit:
-            raise UserError(
-                f"max_tokens={self.max_tokens} does not hold the prompt without its fields ({scaffold} tokens and the"
-                f" answer); raise max_tokens to {scaffold + self._reserve} or more"
-            )
-        budget, turn_tokens = self._limit - scaffold, self._scaffold(fields, 2) - scaffold
-        spans = cache(self._spans)  # tokenising is slow where texts are very long: once is enough
-        while True:
-            shorter = fit_fields(fields, budget, spans, self.prompt.cut_at, turn_tokens, self.prompt.options)
-            own, kept = (some.get(self.prompt.options, ()) for some in (fields, shorter))
-            if _num_different(kept) < _num_different(own):
-                self._alike.append(example_id)
-            fitted, _ = self._disarm(Example(example_id, shorter))
-            ids = self.ids(text := self.text(fitted))
-            if len(ids) <= self._limit:
-                return text, ids
-            if budget == 0:
-                raise UserError(f"row {example_id} does not fit into max_tokens={self.max_tokens}; raise max_tokens")
-            budget = max(budget - (len(ids) - self._limit), 0)
-
-    def _scaffold(self, fields: Fields, num_turns: int) -> int:
-        """Tokens of the prompt around at most `num_turns` empty turns, and every option."""
-        empty = {
-            name: ("",) * (len(turns) if name == self.prompt.options else min(len(turns), num_turns))
-            for name, turns in fields.items()
-        }
-        return len(self.ids(self.text(Example("", empty))))
-
-    def _spans(self, text: str) -> list[tuple[int, int]]:
-        return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-
     def _labels(self, prompts: list[EncodedPrompt]) -> LabelTokens:
         """Audit the labels once for every different end of a prompt: the tokens before the answer decide theirs."""
         by_tail = {tuple(p.token_ids[-TAIL:].tolist()): p.text for p in prompts}
@@ -201,7 +122,3 @@ class Encoder:
             self.tokenizer.convert_ids_to_tokens,
             self.tokenizer.unk_token_id,
         )
-
-
-def _num_different(options: Sequence[str]) -> int:
-    return len({option.strip() for option in options} - {""})

@@ -22,13 +22,13 @@ from nexttoken.models.callbacks import (
     read_checkpoint,
 )
 from nexttoken.models.collective import wait
-from nexttoken.models.module import LabelModule
+from nexttoken.models.module import AnswerModule
 from nexttoken.models.sharded import ShardedStrategy
 from nexttoken.ranks import num_ranks
 
 
 def fit(
-    module: LabelModule,
+    module: AnswerModule,
     steps: TrainSteps,
     dev_batches: Sequence,
     folder: Path,

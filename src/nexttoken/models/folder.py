@@ -1,5 +1,6 @@
 """What a fold leaves of its model: whole weights, or an adapter that names its base; and back as an answerer."""
 
+import csv
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nexttoken.errors import UserError
-from nexttoken.files import read_json, write_json
+from nexttoken.files import read_json, whole_file, write_json
 from nexttoken.models import adapters, base
-from nexttoken.models.answer import LabelAnswerer
+from nexttoken.models.answering import Answerer, make_answerer, make_encoder
 from nexttoken.models.budget import with_budget
-from nexttoken.models.encode import Encoder
+from nexttoken.models.encode import Encoded
+from nexttoken.models.encode_text import NO_LABELS, EncodedTexts
 from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import choose_device, choose_dtype, load_config, load_model, load_tokenizer, within_context
@@ -71,6 +73,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def save_rows_read(fold_dir: Path, train: Encoded | EncodedTexts) -> None:
+    """Write what later answers have to agree with (labels.json), or the tokens of the training texts (tokens.csv)."""
+    if isinstance(train, Encoded):
+        save_labels(fold_dir / "labels.json", train.labels)
+        return
+    with whole_file(fold_dir / "tokens.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("id", "num_tokens", "num_user_tokens", "num_assistant_tokens"))
+        for row in train.prompts:
+            lines.writerow((row.id, len(row.token_ids), len(row.token_ids) - row.num_targets, row.num_targets))
+
+
 def save_labels(path: Path, labels: LabelTokens) -> None:
     write_json(labels.as_dict(), path)
 
@@ -85,19 +99,19 @@ def load_labels(path: Path) -> LabelTokens:
         raise UserError(f"{path} does not hold label tokens ({error!r}); expected a file written by train.py") from None
 
 
-def load_answerer(fold_dir: Path, settings: Settings, prompt: Prompt, head: Head, batch_tokens: int) -> LabelAnswerer:
+def load_answerer(fold_dir: Path, settings: Settings, prompt: Prompt, head: Head, batch_tokens: int) -> Answerer:
     """Rebuild what a finished fold asked with.
 
     Raises UserError when its files are missing or broken, or when an adapter meets another base than its own.
     """
-    labels = load_labels(fold_dir / "labels.json")
+    labels = load_labels(fold_dir / "labels.json") if prompt.labels else NO_LABELS
     if labels.labels != tuple(prompt.labels):
         raise UserError(f"{fold_dir} was trained on the labels {list(labels.labels)}, not {list(prompt.labels)}")
     settings = with_budget(settings, fold_dir)
     load = _load_on_base if keeps_base(settings) else _load_whole
     model, tokenizer = load(fold_dir, settings, head.num_outputs(labels))
-    encoder = Encoder(tokenizer, prompt, within_context(model.config, settings.max_tokens))
-    return LabelAnswerer(place(model), head, encoder, labels, batch_tokens)
+    encoder = make_encoder(head, tokenizer, prompt, within_context(model.config, settings.max_tokens))
+    return make_answerer(head, place(model), encoder, labels, batch_tokens)
 
 
 def place(model: nn.Module) -> nn.Module:

@@ -1,11 +1,21 @@
-"""Three ways to get class probabilities out of a transformer: the head question's contestants, on one spine."""
+"""What is asked of a transformer: class probabilities in three ways (the head question's contestants), or a text."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from nexttoken.models.labels import Contexts, LabelTokens
-from nexttoken.models.readout import UNKNOWN, Batch, answer_logits, gather_positions, label_scores
+from nexttoken.models.readout import (
+    UNKNOWN,
+    Batch,
+    answer_logits,
+    collate,
+    gather_positions,
+    label_scores,
+    num_read,
+)
+from nexttoken.models.texts import IGNORED, TextBatch, answer_losses, collate_texts
 
 
 class Head(Protocol):
@@ -15,13 +25,26 @@ class Head(Protocol):
         """Outputs of a classification layer of its own; None for the language model's head."""
 
     def contexts(self, labels: LabelTokens) -> Contexts:
-        """The token strings to append to each prompt, one row through the model each."""
+        """The token strings to append to each row, which goes through the model once with each."""
+
+    def num_read(self, row: Any, labels: LabelTokens) -> int:
+        """Tokens that go through the model to read a row's answer."""
+
+    def collate(self, rows: Sequence[Any], labels: LabelTokens) -> Any:
+        """Rows as one batch."""
+
+    def loss(self, model: nn.Module, batch: Any, labels: LabelTokens) -> Tensor:
+        """Cross-entropy summed over the batch's targets: rows with a known label, or the tokens of answers."""
+
+    def dev_loss(self, model: nn.Module, batch: Any, labels: LabelTokens) -> tuple[Tensor, Tensor]:
+        """The loss that checkpoints are chosen by, summed, and the number of targets."""
+
+
+class LabelHead(Head, Protocol):
+    """A head that gives class probabilities."""
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         """(N, K) float32, whose softmax over K are the class probabilities; minus infinity for absent options."""
-
-    def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        """Cross-entropy summed over the batch's rows; rows with an unknown label add zero."""
 
 
 class LabelSoftmax:
@@ -32,6 +55,17 @@ class LabelSoftmax:
 
     def contexts(self, labels: LabelTokens) -> Contexts:
         return labels.contexts
+
+    def num_read(self, row: Any, labels: LabelTokens) -> int:
+        return num_read(self.contexts(labels), len(row.token_ids))
+
+    def collate(self, rows: Sequence[Any], labels: LabelTokens) -> Batch:
+        return collate(rows, self.contexts(labels))
+
+    def dev_loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
+        scores = self.scores(model, batch, labels)
+        loss = nn.functional.cross_entropy(scores, batch.labels, ignore_index=UNKNOWN, reduction="sum")
+        return loss, (batch.labels != UNKNOWN).sum()
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         return batch.only_options(label_scores(answer_logits(model, batch), labels))
@@ -66,3 +100,25 @@ class Classification(LabelSoftmax):
         hidden = plain.base_model(input_ids=batch.token_ids, use_cache=False).last_hidden_state  # (N, T, H)
         last = gather_positions(hidden, batch.positions)[:, 0]  # (N, H)
         return batch.only_options(plain.score(last.to(next(plain.score.parameters()).dtype)).float())
+
+
+class AnswerText:
+    """The loss over the whole vocabulary on the tokens of open answers, read at their positions only."""
+
+    def num_outputs(self, labels: LabelTokens) -> int | None:
+        return None
+
+    def contexts(self, labels: LabelTokens) -> Contexts:
+        return ((),)  # the answer stands in the row itself
+
+    def num_read(self, row: Any, labels: LabelTokens) -> int:
+        return len(row.token_ids)
+
+    def collate(self, rows: Sequence[Any], labels: LabelTokens) -> TextBatch:
+        return collate_texts(rows)
+
+    def loss(self, model: nn.Module, batch: TextBatch, labels: LabelTokens) -> Tensor:
+        return answer_losses(model, batch).sum()
+
+    def dev_loss(self, model: nn.Module, batch: TextBatch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
+        return answer_losses(model, batch).sum(), (batch.targets != IGNORED).sum()

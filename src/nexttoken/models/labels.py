@@ -30,7 +30,7 @@ class LabelTokens:
     @property
     def longest(self) -> int:
         """Tokens of the longest label: what the token budget must keep free."""
-        return max(map(len, self.continuations))
+        return max(map(len, self.continuations), default=0)
 
     @property
     def contexts(self) -> Contexts:

@@ -10,13 +10,14 @@ from lightning.pytorch import seed_everything
 from torch import nn
 
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.answer import LabelAnswerer
+from nexttoken.models.answering import Answerer, AnyEncoder, make_answerer, make_encoder
 from nexttoken.models.base import weights_folder
 from nexttoken.models.batches import Batcher, TrainSteps
 from nexttoken.models.budget import save_budget, settle
-from nexttoken.models.encode import Encoded, Encoder
+from nexttoken.models.encode import Encoded
+from nexttoken.models.encode_text import EncodedTexts
 from nexttoken.models.fit import fit
-from nexttoken.models.folder import keeps_base, place, save_labels, save_trained
+from nexttoken.models.folder import keeps_base, place, save_rows_read, save_trained
 from nexttoken.models.heads import Head
 from nexttoken.models.load import (
     choose_device,
@@ -29,7 +30,7 @@ from nexttoken.models.load import (
 )
 from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.memory import advice_on_memory
-from nexttoken.models.module import LabelModule
+from nexttoken.models.module import AnswerModule
 from nexttoken.models.plan.longest import Budget
 from nexttoken.models.plan.make import make_plan
 from nexttoken.models.quantized import num_weights, refuse_untrainable
@@ -39,6 +40,7 @@ from nexttoken.ranks import is_first, num_ranks, rank
 from nexttoken.settings import AUTO, Settings
 from nexttoken.types import Example
 
+TRAIN_COUNTS = ("num_truncated", "num_left_out")  # of what encoding changed
 FIRM = 1e-3  # a learning rate that pretrained weights rarely survive
 
 
@@ -49,10 +51,10 @@ class Learner:
     settings: Settings
     architecture: str
     head: Head
-    encoder: Encoder
+    encoder: AnyEncoder
     model: nn.Module
-    train: Encoded
-    dev: Encoded | None
+    train: Encoded | EncodedTexts
+    dev: Encoded | EncodedTexts | None
     budget: Budget | None = None  # chosen for max_tokens=auto
 
     @classmethod
@@ -75,13 +77,13 @@ class Learner:
         refuse_untrainable(config, settings)
         budget = None
         if settings.max_tokens == AUTO:
-            budget = settle(settings, config, Encoder(tokenizer, prompt, AUTO), head, [*train, *dev], fold_dir)
+            unlimited = make_encoder(head, tokenizer, prompt, AUTO)
+            budget = settle(settings, config, unlimited, head, [*train, *dev], fold_dir)
             print(budget)
             settings = settings.model_copy(update={"max_tokens": budget.max_tokens})
-        encoder = Encoder(tokenizer, prompt, within_context(config, settings.max_tokens))
-        encoded = encoder.encode(train)
-        print(encoded.labels.table())
-        encoded_dev = encoder.encode(dev, encoded.labels) if dev else None
+        encoder: Any = make_encoder(head, tokenizer, prompt, within_context(config, settings.max_tokens))
+        encoded = encoder.for_training(train)
+        encoded_dev = encoder.for_choosing(dev, encoded) if dev else None
         if settings.model.name_or_path is not None:
             if settings.trainer.max_epochs and settings.fit.learning_rate > FIRM:
                 rate = settings.fit.learning_rate
@@ -100,14 +102,14 @@ class Learner:
             model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         return cls(settings, architecture, head, encoder, model, encoded, encoded_dev, budget)
 
-    def learn(self, folder: Path, loggers: list) -> tuple[LabelAnswerer, dict[str, Any]]:
+    def learn(self, folder: Path, loggers: list) -> tuple[Answerer, dict[str, Any]]:
         """Train, choose the checkpoint on the dev rows, save the model; return the answerer and what was measured.
 
         With `trainer.max_epochs=0` nothing is trained: the model answers as it came.
         """
         labels, rows, num_epochs = self.train.labels, self.train.prompts, self.settings.trainer.max_epochs
         if is_first():
-            save_labels(folder / "labels.json", labels)
+            save_rows_read(folder, self.train)
             if self.budget is not None:
                 save_budget(self.budget, folder)
         start = time.monotonic()
@@ -117,22 +119,23 @@ class Learner:
         if is_first():
             save_trained(folder, self.settings, self.model, self.encoder.tokenizer, weights)
         model = place(self.model)
-        return LabelAnswerer(model, self.head, self.encoder, labels, self.settings.batch_tokens), {
+        return make_answerer(self.head, model, self.encoder, labels, self.settings.batch_tokens), {
             "num_parameters": sum(map(num_weights, model.parameters())),
             "num_trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "num_train_rows": len(rows),
             "tokens_per_row": sum(len(p.token_ids) for p in rows) / len(rows),
-            "num_train_truncated": self.train.counts()["num_truncated"],
+            **{f"num_train_{key[4:]}": number for key, number in self.train.counts().items() if key in TRAIN_COUNTS},
             "train_seconds": seconds,
             "train_rows_per_second": num_trained / seconds if num_trained else 0.0,
         }
 
     def _fit(self, folder: Path, loggers: list) -> int:
         settings, labels = self.settings, self.train.labels
-        batcher = Batcher(self.head.contexts(labels), settings.batch_tokens, rank(), num_ranks())
+        packed = settings.max_tokens if settings.fit.packing else 0
+        batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packed)
         steps = TrainSteps(self.train.prompts, settings.fit.batch_size, settings.seed, batcher)
         num_steps = len(steps) * settings.trainer.max_epochs
-        module = LabelModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed)
+        module = AnswerModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed)
         dev_batches = batcher.batches(self.dev.prompts) if self.dev else []
         with advice_on_memory(settings.batch_tokens):
             precision = training_precision(settings, self.architecture)
@@ -143,6 +146,7 @@ class Learner:
 
 
 def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:
-    """What a tokenizer built from nothing learns from: prompts of the training part with their labels, nothing else."""
+    """What a tokenizer built from nothing learns from: prompts of the training part with their answers."""
     bodies = ("".join(message.content for message in prompt.render(example)) for example in examples)
-    return [body + label for body in bodies for label in prompt.labels]
+    pairs = zip(bodies, map(prompt.continuations, examples), strict=True)
+    return [body + answer for body, answers in pairs for answer in answers]

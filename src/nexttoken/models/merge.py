@@ -18,9 +18,8 @@ from nexttoken import metrics
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.models import adapters
-from nexttoken.models.answer import LabelAnswerer
+from nexttoken.models.answering import AnyEncoder, make_answerer, make_encoder
 from nexttoken.models.base import read_base
-from nexttoken.models.encode import Encoder
 from nexttoken.models.folder import load_answerer, place, save_whole, whole_folder
 from nexttoken.models.heads import Head
 from nexttoken.models.load import load_config, load_model, load_tokenizer
@@ -28,13 +27,16 @@ from nexttoken.models.note import copy_licences, write_note
 from nexttoken.models.quantized import describe, saved_quantization
 from nexttoken.prompts import Prompt
 from nexttoken.settings import Settings
-from nexttoken.types import Example, LabelPredictions
+from nexttoken.types import AnswerLosses, Example, LabelPredictions
+
+Predictions = LabelPredictions | AnswerLosses
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What merging changed on some rows: class probabilities, and the log loss where labels are known."""
+    """What merging changed on some rows: class probabilities, or the losses of open answers, and the log loss."""
 
+    what: str
     num_rows: int
     largest: float
     mean: float
@@ -42,16 +44,23 @@ class Comparison:
     log_loss_after: float
 
     @classmethod
-    def of(cls, before: LabelPredictions, after: LabelPredictions, labels: np.ndarray) -> "Comparison":
+    def of(cls, before: Predictions, after: Predictions, examples: Sequence[Example]) -> "Comparison":
         assert before.ids == after.ids
-        differences = np.abs(before.probs - after.probs)
-        losses = (metrics.log_loss(predictions.probs, labels) for predictions in (before, after))
-        return cls(len(labels), float(differences.max()), float(differences.mean()), *losses)
+        values: list[np.ndarray]
+        if isinstance(before, AnswerLosses) and isinstance(after, AnswerLosses):
+            what, values = "loss of an answer's token", [asked.nll / asked.num_tokens for asked in (before, after)]
+            losses = [float(asked.nll.sum() / asked.num_tokens.sum()) for asked in (before, after)]
+        else:
+            labels = np.array([example.label for example in examples])
+            what, values = "class probability", [before.probs, after.probs]  # type: ignore[union-attr]
+            losses = [metrics.log_loss(probs, labels) for probs in values]
+        differences = np.abs(values[0] - values[1])
+        return cls(what, len(before.ids), float(differences.max()), float(differences.mean()), *losses)
 
     def as_dict(self) -> dict[str, str]:
         return {
             "held-out rows compared": str(self.num_rows),
-            "largest difference of a class probability": f"{self.largest:.2g}",
+            f"largest difference of a {self.what}": f"{self.largest:.2g}",
             "mean difference": f"{self.mean:.2g}",
             "log loss with the adapter": f"{self.log_loss_before:.6f}",
             "log loss merged": f"{self.log_loss_after:.6f}",
@@ -82,10 +91,9 @@ class Merge:
             save_whole(part, self._merge(answerer.model, num_classes), encoder.tokenizer)
             copy_licences(self.settings.model, part)
             model, encoder = self._load(part, num_classes, encoder)
-            again = LabelAnswerer(place(model), self.head, encoder, answerer.labels, self.batch_tokens)
+            again = make_answerer(self.head, place(model), encoder, answerer.labels, self.batch_tokens)
             after = self.inference(list(examples), again)
-            labels = np.array([example.label for example in examples])
-            comparison = Comparison.of(before, after, labels)
+            comparison = Comparison.of(before, after, examples)
             self._write_note(part, comparison)
         return comparison
 
@@ -102,12 +110,12 @@ class Merge:
         except ValueError as error:
             raise UserError(f"merging in {self.dtype}: {error} try dtype=float32") from None
 
-    def _load(self, folder: Path, num_classes: int | None, encoder: Encoder) -> tuple[nn.Module, Encoder]:
+    def _load(self, folder: Path, num_classes: int | None, encoder: AnyEncoder) -> tuple[nn.Module, AnyEncoder]:
         """What was saved, as anybody would load it, in the type it was saved in."""
         saved = self.settings.model.model_copy(update={"name_or_path": str(folder), "revision": None})
         tokenizer = load_tokenizer(saved, ())
         model = load_model(saved, tokenizer, self.settings.max_tokens, num_classes=num_classes)
-        return model, Encoder(tokenizer, self.prompt, encoder.max_tokens)
+        return model, make_encoder(self.head, tokenizer, self.prompt, encoder.max_tokens)
 
     def _write_note(self, folder: Path, comparison: Comparison) -> None:
         base = read_base(self.fold_dir / "adapter")

@@ -1,4 +1,4 @@
-"""The Lightning module: a causal LM that learns to put its next-token probability on the right label."""
+"""The Lightning module: a causal LM that learns to put its next-token probability on the right answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from nexttoken.ranks import rank
 from nexttoken.settings import FitSettings
 
 
-class LabelModule(LightningModule):
+class AnswerModule(LightningModule):
     """One training step is one optimizer step over a list of micro-batches, whose gradients add up to the exact mean.
 
     The noise of a step (dropout) is seeded by the step's number: a resumed run draws what the uninterrupted one drew.
@@ -35,7 +35,7 @@ class LabelModule(LightningModule):
         self.settings, self.num_steps, self.seed = settings, num_steps, seed
         self.automatic_optimization = False
         self.halves_batches = False  # once memory was too short for a batch
-        self.dev_total = torch.zeros(2)  # summed loss and rows of the dev part so far
+        self.dev_total = torch.zeros(2)  # summed loss and targets of the dev part so far
 
     def training_step(self, step: Step, _: int) -> None:
         total = self._accumulate(step)
@@ -62,7 +62,7 @@ class LabelModule(LightningModule):
         try:
             for batch in batches:
                 with noisy_embeddings(self.model, batch, self.settings.neftune_alpha):
-                    loss = self.loss(batch) / step.num_rows
+                    loss = self.loss(batch) / max(step.num_targets, 1)
                 if not torch.isfinite(loss):
                     raise self._not_finite(f"the loss is {loss.item()}", [batch])
                 self.manual_backward(loss * self.trainer.world_size)  # averaged over the processes, we want the sum
@@ -80,8 +80,8 @@ class LabelModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.halves_batches = checkpoint["halves_batches"]
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy summed over the rows whose label is known; before that, epochs of the texts' own tokens."""
+    def loss(self, batch: Any) -> Tensor:
+        """Cross-entropy summed over the batch's targets; before that, epochs of the texts' own tokens."""
         if self.current_epoch < self.settings.text_epochs:
             return text_loss(self.model, batch)
         return self.head.loss(self.model, batch, self.labels)
@@ -89,16 +89,15 @@ class LabelModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.dev_total = torch.zeros(2, device=self.device)
 
-    def validation_step(self, batch: Batch, _: int) -> None:
-        scores = self.head.scores(self.model, batch, self.labels)
-        loss = nn.functional.cross_entropy(scores, batch.labels, ignore_index=UNKNOWN, reduction="sum")
+    def validation_step(self, batch: Any, _: int) -> None:
+        loss, num_targets = self.head.dev_loss(self.model, batch, self.labels)
         if not torch.isfinite(loss):
             raise self._not_finite(f"the dev loss is {loss.item()}", [batch])
-        self.dev_total += torch.stack([loss.detach(), (batch.labels != UNKNOWN).sum()])
+        self.dev_total += torch.stack([loss.detach(), num_targets])
 
     def on_validation_epoch_end(self) -> None:
-        loss, num_rows = self.trainer.strategy.reduce(self.dev_total, reduce_op="sum")
-        self.log("dev_log_loss", loss / num_rows)
+        loss, num_targets = self.trainer.strategy.reduce(self.dev_total, reduce_op="sum")
+        self.log("dev_log_loss", loss / num_targets)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.settings, [p for p in self.parameters() if p.requires_grad])
@@ -135,7 +134,7 @@ class LabelModule(LightningModule):
         if scaler is None and not torch.isfinite(norm):
             raise self._not_finite(f"the gradient's norm is {norm.item()}", step.batches)
 
-    def _not_finite(self, what: str, batches: list[Batch]) -> UserError:
+    def _not_finite(self, what: str, batches: list[Any]) -> UserError:
         ids = first_five(dict.fromkeys(row_id for batch in batches for row_id in batch.ids))
         advice = "the last checkpoint is kept; try a lower fit.learning_rate with another name=... or overwrite=true"
         return UserError(f"{what} at step {self.global_step}, ids {ids}; {advice}")

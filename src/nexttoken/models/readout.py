@@ -1,8 +1,8 @@
 """Scores of labels from a causal LM: the head is computed only where an answer is read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,11 @@ class Batch:
         """The scores (N, K) with those of absent options at minus infinity: their probability is exactly 0."""
         places = torch.arange(scores.shape[1], device=scores.device)
         return scores.masked_fill(places >= self.num_options[:, None], -torch.inf)
+
+    @property
+    def filler(self) -> "Batch":
+        """The same rows, which count for nothing."""
+        return replace(self, labels=torch.full_like(self.labels, UNKNOWN))
 
     @property
     def halves(self) -> list["Batch"]:
@@ -74,21 +79,26 @@ def collate(prompts: Sequence, contexts: Contexts) -> Batch:
 
 
 @contextmanager
-def reading_at(model: nn.Module, positions: Tensor):
-    """Within this context `model(...)` returns logits at `positions` (R, J) only: (R, J, V) instead of (R, T, V).
+def reading(model: nn.Module, choose: Callable[[Tensor], Tensor]):
+    """Within this context `model(...)` returns logits of those hidden states only that `choose` takes of (R, T, H).
 
-    The hidden states are gathered in front of the output head, inside the model's own forward, so whatever the
-    architecture does around its head (soft-capping, scaling, bias, tied or quantised weights) applies as it should.
+    They are taken in front of the output head, inside the model's own forward, so whatever the architecture does
+    around its head (soft-capping, scaling, bias, tied or quantised weights) applies as it should.
     """
 
-    def gather(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (gather_positions(inputs[0], positions),)
+    def chosen(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (choose(inputs[0]),)
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(gather)  # type: ignore[operator]
+    handle = model.get_output_embeddings().register_forward_pre_hook(chosen)  # type: ignore[operator]
     try:
         yield
     finally:
         handle.remove()
+
+
+def reading_at(model: nn.Module, positions: Tensor):
+    """`reading` at `positions` (R, J): the logits are (R, J, V)."""
+    return reading(model, lambda hidden: gather_positions(hidden, positions))
 
 
 def gather_positions(hidden: Tensor, positions: Tensor) -> Tensor:
@@ -103,12 +113,17 @@ def answer_logits(model: nn.Module, batch: Batch) -> Tensor:
     """
     with reading_at(model, batch.positions):
         logits = model(input_ids=batch.token_ids, use_cache=False).logits
-    if logits.shape[1] != batch.positions.shape[1]:
+    require_head(model, logits, batch.positions.shape[1])
+    return logits.float()
+
+
+def require_head(model: nn.Module, logits: Tensor, num_read: int) -> None:
+    """Raises UserError unless logits (R, J, V) are those of `num_read` positions."""
+    if logits.shape[1] != num_read:
         raise UserError(
-            f"{type(model).__name__} does not call its output head, so labels cannot be read from it; choose a model"
+            f"{type(model).__name__} does not call its output head, so answers cannot be read from it; choose a model"
             " that runs transformers' own code"
         )
-    return logits.float()
 
 
 def label_scores(logits: Tensor, tokens: LabelTokens, whole_vocabulary: bool = False) -> Tensor:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nexttoken.errors import UserError
+from nexttoken.jsonlines import read_text
 from nexttoken.nearest import nearest
 from nexttoken.quizzes.base import QuizFormat
 from nexttoken.quizzes.instruction import Instruction, InstructionInput
@@ -10,7 +11,6 @@ from nexttoken.quizzes.jaqket import Jaqket
 from nexttoken.quizzes.jcommonsenseqa import JCommonsenseQA
 from nexttoken.quizzes.jmmlu import Jmmlu
 from nexttoken.quizzes.plain import Plain
-from nexttoken.quizzes.rows import read_text
 from nexttoken.quizzes.science_exam import ScienceExam
 
 # In the order in which they are tried on a file: the more particular first.

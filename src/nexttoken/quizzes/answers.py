@@ -5,9 +5,10 @@ from pathlib import Path
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.files import whole_file
+from nexttoken.jsonlines import dump_json, json_rows
 from nexttoken.quizzes.base import QuizFormat
 from nexttoken.quizzes.question import Question
-from nexttoken.quizzes.rows import dump_json, json_rows, write_csv
+from nexttoken.quizzes.rows import write_csv
 from nexttoken.table import read_table
 
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.files import whole_file
-from nexttoken.quizzes.question import MAX_OPTIONS, Fault, Place, Question, RowFault
-from nexttoken.quizzes.rows import dump_json, json_rows
+from nexttoken.jsonlines import Fault, Place, RowFault, dump_json, faults_line, json_rows
+from nexttoken.quizzes.question import MAX_OPTIONS, Question
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,6 @@ class QuizFormat(ABC):
                 f"{path}: {len(faults):,} questions do not fit {self.name}: {first_five(faults)}; choose another"
             )
         self.save(questions, rows, path)
-
-
-def faults_line(faults: Sequence[Fault]) -> str:
-    return f"{len(faults):,} row{'s are' if len(faults) > 1 else ' is'} faulty: {first_five(faults)}"
 
 
 class JsonFormat(QuizFormat):

@@ -4,8 +4,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nexttoken.jsonlines import Fault, RowFault
 from nexttoken.quizzes.folder import refuse
-from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Fault, Question, RowFault
+from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Question
 
 
 def drawn(question: Question, num_options: int, seed: int) -> tuple[int, ...]:

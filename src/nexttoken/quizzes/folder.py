@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from nexttoken.errors import UserError, first_five
+from nexttoken.jsonlines import Fault, faults_line
+from nexttoken.matching import matching, refuse_missing
 from nexttoken.nearest import nearest
 from nexttoken.quizzes import named, recognised
-from nexttoken.quizzes.base import QuizFormat, faults_line
-from nexttoken.quizzes.question import Fault, Question, remark_lines
+from nexttoken.quizzes.base import QuizFormat
+from nexttoken.quizzes.question import Question, remark_lines
 
 log = logging.getLogger(__name__)
 
@@ -25,26 +27,10 @@ class QuizFolder:
     skip_faulty: bool = False
 
     def matching(self, names: Sequence[str] | str) -> list[Path]:
-        """Return files in the order of `names`, each once; a plain name must be there (or packed), a pattern need not.
-
-        Raises: UserError for a name without a file, and for two files of one name, which no row could tell apart.
-        """
-        found: dict[Path, None] = {}
-        for name in [names] if isinstance(names, str) else names:
-            paths = sorted(path for path in self.path.glob(name) if path.is_file())
-            if not paths and not {*"*?["} & {*name}:
-                packed = self.path / f"{name}.gz"
-                paths = [packed] if packed.is_file() else self.refuse_missing(name)
-            found |= dict.fromkeys(paths)
-        if len({path.name for path in found}) < len(found):
-            raise UserError(f"{self.path}: quiz files of one name ({first_five(found)}); rename one of them")
-        return list(found)
+        return matching(self.path, names, "quiz file")
 
     def refuse_missing(self, name: str) -> NoReturn:
-        raise UserError(
-            f"{self.path} has no file {name}: expected a quiz file; put it there, set input_dir, "
-            "or name your files with task.train_files and task.test_files"
-        )
+        refuse_missing(self.path, name, "quiz file")
 
     def format_of(self, path: Path) -> QuizFormat:
         return recognised(path) if self.format == "auto" else named(self.format)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nexttoken.files import whole_file
+from nexttoken.jsonlines import Place, RowFault, dump_json, text_of, texts_of
 from nexttoken.quizzes.base import JsonFormat, genre_of, id_of
-from nexttoken.quizzes.question import Place, Question, RowFault
-from nexttoken.quizzes.rows import dump_json, text_of, texts_of
+from nexttoken.quizzes.question import Question
 
 TEXTS = ("instruction", "input", "output")
 SENTENCE = "クイズの正解を選択肢から一つ選び、その番号と内容を書いてください。"

@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from nexttoken.jsonlines import Place, RowFault, text_of
 from nexttoken.quizzes.base import JsonFormat, genre_of, id_of
-from nexttoken.quizzes.question import Place, Question, RowFault
-from nexttoken.quizzes.rows import index_of, text_of
+from nexttoken.quizzes.question import Question
+from nexttoken.quizzes.rows import index_of
 
 NUMBER = re.compile("0|[1-9][0-9]{0,4299}")  # Python takes no more digits for a number; longer ids stay text
 CHOICES = tuple(f"choice{index}" for index in range(5))

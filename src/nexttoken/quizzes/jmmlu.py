@@ -8,9 +8,10 @@ from typing import Any
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.files import whole_file
+from nexttoken.jsonlines import SURROGATE, Place, RowFault, text_of
 from nexttoken.quizzes.base import QuizFormat, genre_of, id_of
-from nexttoken.quizzes.question import LETTERS, Place, Question, RowFault
-from nexttoken.quizzes.rows import SURROGATE, csv_rows, text_of, write_csv
+from nexttoken.quizzes.question import LETTERS, Question
+from nexttoken.quizzes.rows import csv_rows, write_csv
 
 ENCODING = "utf-8-sig"  # the published files begin with a BOM
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from nexttoken.jsonlines import Fault, Place, RowFault
 from nexttoken.quizzes import named
 from nexttoken.quizzes.folder import refuse, repeated_ids
-from nexttoken.quizzes.question import Fault, Place, Question, RowFault
+from nexttoken.quizzes.question import Question
 
 
 def questions_in_memory(rows: Iterable[Mapping[Any, Any]], format_name: str) -> list[Question]:

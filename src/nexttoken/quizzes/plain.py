@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nexttoken.jsonlines import Place, text_of, texts_of
 from nexttoken.quizzes.base import JsonFormat, genre_of, id_of
-from nexttoken.quizzes.question import LETTERS, Place, Question
-from nexttoken.quizzes.rows import index_of, text_of, texts_of
+from nexttoken.quizzes.question import LETTERS, Question
+from nexttoken.quizzes.rows import index_of
 
 
 class Plain(JsonFormat):

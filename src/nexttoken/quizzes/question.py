@@ -1,50 +1,14 @@
 """What every quiz file holds, whatever its format: a question, its options, the right one, and where it stood."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nexttoken.errors import first_five
+from nexttoken.jsonlines import UNFIT_ID, Place, RowFault
 
 MIN_OPTIONS, MAX_OPTIONS = 2, 18
 LETTERS = "ABCDEFGHIJKLMNOPQRST"  # as many as the largest file's candidates
-
-UNFIT_ID = re.compile("[\r\n\ud800-\udfff]")  # a line break, or half a character
-
-
-class RowFault(Exception):
-    """A row that is no question, or that a format cannot hold; the text is the reason alone, the place is added."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row stood: its file, the line on which it begins, and its number among the file's rows (from 1).
-
-    `line` is 0 where the line tells nothing: a JSON array may hold all its rows on one.
-    """
-
-    file: str = ""
-    line: int = 0
-    row: int = 0
-
-    @property
-    def stem(self) -> str:
-        return self.file.split(".")[0]
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}" if self.line else f"{self.file}, row {self.row}"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A row that cannot be used as it is, and why."""
-
-    place: Place | str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.place} ({self.reason})"
 
 
 @dataclass(frozen=True, slots=True)

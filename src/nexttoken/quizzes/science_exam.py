@@ -9,10 +9,11 @@ import pandas as pd
 
 from nexttoken.errors import UserError
 from nexttoken.files import whole_file
+from nexttoken.jsonlines import SURROGATE, Place, RowFault, is_packed, read_text
 from nexttoken.quizzes.base import QuizFormat, genre_of, id_of
 from nexttoken.quizzes.jmmlu import letter_index
-from nexttoken.quizzes.question import Place, Question, RowFault
-from nexttoken.quizzes.rows import SURROGATE, csv_rows, is_packed, read_text, write_csv
+from nexttoken.quizzes.question import Question
+from nexttoken.quizzes.rows import csv_rows, write_csv
 from nexttoken.table import read_table
 
 OPTIONS = tuple("ABCDE")

@@ -1,6 +1,7 @@
 """Finished folds read back from disk: what the tables and plots are made of, checked before anything is drawn."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pandas as pd
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics import log_loss
+from nexttoken.report.open_runs import is_open
 from nexttoken.runs import FOLD_NAME
 from nexttoken.table import read_table
 
@@ -25,6 +27,8 @@ REFERENCES = {  # the horizontal lines and rows that every score stands beside
     "best_possible_log_loss": "best possible",
 }
 AGAIN = "run the fold again"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -97,14 +101,20 @@ class Run:
 def read_runs(path: Path) -> list[Run]:
     """Every run below `path`, which is a run folder or holds some; a run scored on two data sets counts as two.
 
-    Raises UserError where there is no finished fold, or a finished one is broken.
+    Runs that answer with texts are left to the judge. Raises UserError where there is no finished fold but of those,
+    or a finished one is broken.
     """
     marks = path.glob("**/fold*/metrics.json")
     folders = sorted(mark.parent for mark in marks if FOLD_NAME.fullmatch(mark.parent.name))
     if not folders:
         raise UserError(f"{path} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first")
+    closed = [folder for folder in folders if not _is_open(folder)]
+    if not closed:
+        raise UserError(f"{path} holds runs that answer with texts: see python -m nexttoken.judge {path}")
+    if len(closed) < len(folders):
+        log.warning("%d folds answer with texts: see python -m nexttoken.judge", len(folders) - len(closed))
     grouped: dict[tuple[Path, Data], list[Fold]] = {}
-    for fold in map(read_fold, folders):
+    for fold in map(read_fold, closed):
         grouped.setdefault((fold.folder.parent, fold.data), []).append(fold)
     return [_run(path, folder, data, folds) for (folder, data), folds in grouped.items()]
 
@@ -136,6 +146,15 @@ def row_losses(oof: pd.DataFrame) -> np.ndarray:
     """-log p of each row's label, (N,); their mean is the log loss. Clipped like scikit-learn's."""
     of_label = probabilities(oof)[np.arange(len(oof)), oof["label"]]
     return -np.log(np.clip(of_label, np.finfo(np.float64).eps, 1))
+
+
+def _is_open(folder: Path) -> bool:
+    """Whether its answers are texts; a metrics.json that cannot be read is named by whoever reads it whole."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(metrics, dict) and is_open(metrics)
 
 
 def _run(path: Path, folder: Path, data: Data, folds: list[Fold]) -> Run:

@@ -21,7 +21,7 @@ class BM25:
     """The passages whose words score highest (Robertson and Zaragoza 2009, as Lucene computes it: k1 = 1.5, b = 0.75).
 
     The index is made at the first search and kept in `index_dir`, for this and later processes. A passage without a
-    word of the query is no hit. Raises UserError at once when there is no corpus.
+    word of the query is no hit.
     """
 
     corpus: str
@@ -32,6 +32,9 @@ class BM25:
     def __post_init__(self) -> None:
         if self.num_hits < 1:
             raise UserError(f"retriever.num_hits={self.num_hits}, expected 1 or more")
+
+    def check(self) -> None:
+        """Raises UserError when there is no corpus: whoever is going to search calls this before anything is loaded."""
         Corpus(self.corpus, self.passage_characters)
 
     def search(self, queries: Sequence[str]) -> list[list[Passage]]:

@@ -23,7 +23,7 @@ class Dense:
 
     Some models expect a prefix before queries and another before passages; their cards say which. The vectors are made
     at the first search and kept in `index_dir`. Every query that is not blank has hits. Raises UserError at once when
-    there is no corpus or no package.
+    there is no package.
     """
 
     corpus: str
@@ -39,6 +39,9 @@ class Dense:
             raise UserError(f"retriever.num_hits={self.num_hits}, expected 1 or more")
         if find_spec("sentence_transformers") is None:
             raise UserError("retriever=dense needs the package sentence-transformers: pip install -e '.[dense]'")
+
+    def check(self) -> None:
+        """Raises UserError when there is no corpus: whoever is going to search calls this before anything is loaded."""
         Corpus(self.corpus, self.passage_characters)
 
     def search(self, queries: Sequence[str]) -> list[list[Passage]]:

@@ -45,6 +45,8 @@ class Search:
             raise UserError(
                 f"num_passages={self.num_passages}, expected 1 or more; retriever=none searches for nothing"
             )
+        if check := getattr(self.retriever, "check", None):
+            check()  # before hours of training
 
     def find(self, examples: Sequence[Example]) -> Found:
         """Search for every example; of several processes the first one does, for all."""

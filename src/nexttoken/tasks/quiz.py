@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.errors import UserError
+from nexttoken.jsonlines import SURROGATE
 from nexttoken.metrics import QUIZ_METRICS, Metric
 from nexttoken.quizzes import named
 from nexttoken.quizzes.answers import write_answers
@@ -19,7 +20,6 @@ from nexttoken.quizzes.cut import choose_options, drawn
 from nexttoken.quizzes.folder import QuizFolder
 from nexttoken.quizzes.memory import questions_in_memory
 from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Question
-from nexttoken.quizzes.rows import SURROGATE
 from nexttoken.splits import normalise
 from nexttoken.submission import check_probs, check_same_ids
 from nexttoken.types import Baseline, Example, LabelPredictions, Split

@@ -1,0 +1,88 @@
+"""Rows in a temporary file, in their order and each reachable by its position: sets larger than memory pass so."""
+
+import pickle
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import BinaryIO
+
+from nexttoken.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows as bytes, one behind the other; `lengths` are theirs, `first` is the first one's position."""
+
+    first: int
+    data: bytes
+    lengths: tuple[int, ...]
+
+    def unpack(self) -> list[Example]:
+        ends = list(accumulate(self.lengths, initial=0))
+        view = memoryview(self.data)
+        return [load(view[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def pack(rows: Iterable[Example], first: int) -> Packed:
+    packed = [dump(row) for row in rows]
+    return Packed(first, b"".join(packed), tuple(map(len, packed)))
+
+
+def pack_by(rows: Iterable[Example], size: int) -> Iterator[Packed]:
+    """Pack `size` rows at a time."""
+    iterator, first = iter(rows), 0
+    while chunk := list(islice(iterator, size)):
+        yield pack(chunk, first)
+        first += len(chunk)
+
+
+def dump(row: Example) -> bytes:
+    """A plain tuple: pickling the dataclass itself would take several times as long."""
+    values = (row.id, dict(row.fields), row.label, row.num_options, dict(row.tags), row.demonstrations, row.round)
+    return pickle.dumps((*values, row.answer), protocol=5)
+
+
+def load(data: bytes | memoryview) -> Example:
+    return Example(*pickle.loads(data))
+
+
+class Spool:
+    """Appended to first, read then; `close` removes the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ends = array("q", [0])
+        self._file: BinaryIO = path.open("w+b")
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, packed: Packed) -> None:
+        self._file.write(packed.data)
+        for length in packed.lengths:
+            self._ends.append(self._ends[-1] + length)
+
+    def fetch(self, position: int) -> Example:
+        start, end = self._ends[position], self._ends[position + 1]
+        return load(self._read(start, end))
+
+    def chunks(self, size: int) -> Iterator[Packed]:
+        """Yield `size` rows at a time, packed as they are."""
+        for first in range(0, len(self), size):
+            ends = self._ends[first : first + size + 1]
+            lengths = tuple(end - start for start, end in zip(ends, ends[1:], strict=False))
+            yield Packed(first, self._read(ends[0], ends[-1]), lengths)
+
+    def rows(self, size: int) -> Iterator[Example]:
+        for packed in self.chunks(size):
+            yield from packed.unpack()
+
+    def close(self) -> None:
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def _read(self, start: int, end: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(end - start)

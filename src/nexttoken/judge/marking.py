@@ -1,0 +1,93 @@
+"""Answers as a judge is shown them, and the marks that it gives: the closed readout with another prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nexttoken.errors import UserError
+from nexttoken.loaded import LoadedRun
+from nexttoken.mark_metrics import expected_marks
+from nexttoken.runs import RunFolder
+from nexttoken.tasks.marks import mark_example
+from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
+
+RUBRIC = "rubric"
+SPEAKERS = ("User", "Assistant")
+WHOLE_DIALOGUE = "A conversation between a user and an assistant. Mark the assistant's part."
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Of N answers: the expected marks (N,), and probabilities (N, K) of the marks `lowest`, `lowest` + 1, ..."""
+
+    expected: np.ndarray
+    probs: np.ndarray
+    lowest: int
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """mark, and p<mark> for each mark."""
+        return {"mark": self.expected} | {f"p{self.lowest + k}": column for k, column in enumerate(self.probs.T)}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A run of a marks task that is asked for marks; a model as it came is a run with trainer.max_epochs=0."""
+
+    run: LoadedRun
+    lowest: int
+
+    @classmethod
+    def load(cls, path: Path, base: str | None = None) -> "Judge":
+        """Raises UserError for a run that does not give marks."""
+        run = LoadedRun.load(RunFolder(path), base=base)
+        classes = tuple(getattr(run.parts.task, "classes", ()))
+        if not classes or not all(name.isdecimal() for name in classes):
+            raise UserError(
+                f"judge={path} answers {', '.join(classes) or 'with texts'}, not with marks; train one: "
+                "python train.py task=marks, or with trainer.max_epochs=0 to ask a model as it is"
+            )
+        return cls(run, int(classes[0]))
+
+    def mark(self, examples: Sequence[Example]) -> Marks:
+        """Mark examples of `asked` or `marked_row`. Raises UserError for a prompt that asks for other fields."""
+        predictions = self.run.ask(list(examples))
+        row = {row_id: place for place, row_id in enumerate(predictions.ids)}
+        probs = predictions.probs[[row[example.id] for example in examples]]
+        return Marks(expected_marks(probs, self.lowest), probs, self.lowest)
+
+
+def asked(row_id: str, example: Example, output: str, rubric: str) -> Example:
+    """An output to `example` as a row to be marked, with the wanted answer as the reference.
+
+    `rubric` stands in where the row has none of its own.
+    """
+    texts = _task_of(example) | {"response": output, "reference": example.answer or ""}
+    return mark_example(row_id, texts | {RUBRIC: _rubric_of(example) or rubric})
+
+
+def marked_row(example: Example, rubric: str) -> Example:
+    """A training row to be marked: a whole dialogue as the response, or an answer to its instruction."""
+    if DIALOGUE in example.fields:
+        turns = (*example.fields[DIALOGUE], *([example.answer] if example.answer else []))
+        texts = {INSTRUCTION: WHOLE_DIALOGUE, "response": said(turns)}
+    else:
+        texts = _task_of(example) | {"response": example.answer or ""}
+    return mark_example(example.id, texts | {RUBRIC: _rubric_of(example) or rubric})
+
+
+def said(turns: Sequence[str]) -> str:
+    """`User: ...` and `Assistant: ...` in turn, a line each."""
+    return "\n".join(f"{SPEAKERS[place % 2]}: {turn}" for place, turn in enumerate(turns))
+
+
+def _task_of(example: Example) -> dict[str, str]:
+    if DIALOGUE in example.fields:
+        return {INSTRUCTION: said(example.fields[DIALOGUE])}
+    return {name: "\n".join(example.fields.get(name, ("",))) for name in (INSTRUCTION, INPUT)}
+
+
+def _rubric_of(example: Example) -> str:
+    return "\n".join(example.fields.get(RUBRIC, ("",))).strip()

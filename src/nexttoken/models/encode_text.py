@@ -1,0 +1,228 @@
+"""Examples with open answers to token ids: what is read, which of its tokens are learnt, and whose words they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from nexttoken.cutting import kept_share
+from nexttoken.errors import UserError, first_five
+from nexttoken.models.labels import LabelTokens
+from nexttoken.models.render import Renderer
+from nexttoken.progress import Progress
+from nexttoken.types import Example, Message
+
+JOIN = 24  # characters before a segment that decide how its first token is written
+NO_LABELS = LabelTokens((), (), (), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """What the model reads for one example, the answer among it: `token_ids` (T,) int32, `learnt` (T,) bool."""
+
+    id: str
+    text: str
+    token_ids: np.ndarray
+    learnt: np.ndarray
+    was_cut: bool
+    share_cut: float = 0.0  # of the characters of its fields
+    answer_cut: bool = False
+    round: int = 0
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.learnt.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTexts:
+    """All rows of a split, and what was changed to make them."""
+
+    prompts: list[EncodedText]
+    num_disarmed: int
+    left_out: tuple[str, ...] = ()  # ids of rows whose answers alone are longer than the budget
+    labels: LabelTokens = NO_LABELS
+
+    def counts(self) -> dict[str, int | float]:
+        cut = [row.share_cut for row in self.prompts if row.was_cut]
+        return {
+            "num_truncated": len(cut),
+            "mean_share_cut": float(np.mean(cut)) if cut else 0.0,  # of the rows that were cut
+            "num_answers_cut": sum(row.answer_cut for row in self.prompts),
+            "num_left_out": len(self.left_out),
+            "num_disarmed": self.num_disarmed,
+        }
+
+
+class TextEncoder(Renderer):
+    """Renders prompts with their answers. The prompt's ids are those that generation starts from, exactly.
+
+    An answer is tokenised behind the end of its prompt and never merged with it; the mark that ends it (the chat
+    template's, else end-of-text) is learnt with it.
+    """
+
+    def encode(
+        self, examples: Sequence[Example], *, learns_dialogue: bool = False, keeps_all: bool = True, chunk: int = 512
+    ) -> EncodedTexts:
+        """Tokenise every example with its answer; `learns_dialogue` marks the assistant's earlier utterances, too.
+
+        An answer longer than the budget loses its end where `keeps_all`; else its row is left out, since it would
+        teach never to stop. Raises UserError for an example without an answer, or where nothing is left.
+        """
+        rows: list[EncodedText] = []
+        left_out: list[str] = []
+        num_disarmed = 0
+        with Progress(len(examples), "tokenise") as progress:
+            for start in range(0, len(examples), chunk):
+                clean = [self.disarm(example) for example in examples[start : start + chunk]]
+                num_disarmed += sum(count for _, count in clean)
+                for row in self._encode_chunk([example for example, _ in clean], learns_dialogue):
+                    if row.answer_cut and not keeps_all:
+                        left_out.append(row.id)
+                    else:
+                        rows.append(row)
+                progress.advance(len(clean))
+        if left_out:
+            print(
+                f"{len(left_out)} of {len(examples)} rows are left out: their answers alone are longer than"
+                f" max_tokens={self.max_tokens} ({first_five(left_out)})"
+            )
+        if not rows:
+            raise UserError(f"no row's answer fits into max_tokens={self.max_tokens}; raise max_tokens")
+        return EncodedTexts(rows, num_disarmed, tuple(left_out))
+
+    def for_training(self, examples: Sequence[Example]) -> EncodedTexts:
+        """The training rows: every utterance of the assistant is learnt, and no answer without its end."""
+        return self.encode(examples, learns_dialogue=True, keeps_all=False)
+
+    def for_choosing(self, examples: Sequence[Example], train: EncodedTexts) -> EncodedTexts:
+        """The rows that checkpoints are chosen by."""
+        return self.encode(examples)
+
+    def encode_prompts(self, examples: Sequence[Example], reserve: int) -> EncodedTexts:
+        """Tokenise examples up to where their answers begin, leaving `reserve` tokens for those."""
+        clean = [self.disarm(example) for example in examples]
+        texts = [self.text(example) for example, _ in clean]
+        rows = []
+        for (example, _), text, ids in zip(clean, texts, self.batch_ids(texts), strict=True):
+            shown, was_cut = example, len(ids) > self.max_tokens - reserve
+            if was_cut:
+                fitted = self.fit(example, self.max_tokens - reserve)
+                text, ids, shown = fitted.text, fitted.ids, fitted.example
+            share = _share_cut(example, shown)
+            rows.append(
+                EncodedText(example.id, text, np.asarray(ids, np.int32), np.zeros(len(ids), bool), was_cut, share)
+            )
+        return EncodedTexts(rows, sum(count for _, count in clean))
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The ids of the tokens that end an answer: end-of-text, and what the chat template writes behind one."""
+        ends = [self.tokenizer.eos_token_id]
+        if self.prompt.chat:
+            turns = [Message("user", "a"), Message("assistant", "b")]
+            text = self._answered(turns, ())[len(self.opened(turns[:1], ())) :]
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ends += [token for token in ids if token in self._special_ids][:1]
+        return tuple(dict.fromkeys(end for end in ends if end is not None))
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset(self.tokenizer.all_special_ids) | {number for number, token in added if token.special}
+
+    def _encode_chunk(self, examples: Sequence[Example], learns_dialogue: bool) -> list[EncodedText]:
+        return [
+            self._row(example, pieces, learns_dialogue)
+            for example, pieces in zip(examples, self._pieces(examples), strict=True)
+        ]
+
+    def _row(self, example: Example, pieces: list[list[int]], learns_dialogue: bool) -> EncodedText:
+        """Put the pieces together; where they are too many, fit the prompt to what its answer leaves of the budget."""
+        shown, was_cut = example, sum(map(len, pieces)) > self.max_tokens
+        if was_cut:
+            answer = pieces[-1]
+            smallest = self.max_tokens - len(answer)
+            try:
+                shown = self.fit(example, smallest).example
+                pieces = next(iter(self._pieces([shown])))
+            except UserError:
+                pieces = [self._shortest_prompt(example), answer]
+        pieces[-1] = pieces[-1][: self._num_learnt(pieces[-1])]
+        ids = [token for piece in pieces for token in piece][: self.max_tokens]
+        learnt = np.zeros(len(ids), dtype=bool)
+        first = 1 if learns_dialogue else len(pieces) - 1
+        for place in range(first, len(pieces), 2):
+            start = sum(map(len, pieces[:place]))
+            learnt[start : start + self._num_learnt(pieces[place])] = True
+        answer_cut = sum(map(len, pieces)) > self.max_tokens
+        text = self.tokenizer.decode(ids)
+        share = _share_cut(example, shown)
+        return EncodedText(
+            example.id, text, np.asarray(ids, np.int32), learnt, was_cut, share, answer_cut, example.round
+        )
+
+    def _shortest_prompt(self, example: Example) -> list[int]:
+        """The prompt without its fields, where the answer takes all the room: raises UserError if even that is none."""
+        half = self.max_tokens // 2
+        return self.fit(replace(example, demonstrations=()), half).ids if half else []
+
+    def _num_learnt(self, piece: list[int]) -> int:
+        """An answer's tokens with the mark of its end; what the chat template writes behind that is only read."""
+        ends = (place for place, token in enumerate(piece) if token in self._special_ids)
+        return next(ends, len(piece) - 1) + 1
+
+    def _pieces(self, examples: Sequence[Example]) -> list[list[list[int]]]:
+        """Per example the ids of its segments: read, learnt, read, learnt ..., the last one learnt."""
+        rows = [self._segments(example) for example in examples]
+        firsts = self.batch_ids([segments[0] for segments in rows])
+        pairs = [(before[-JOIN:], text) for segments in rows for before, text in pairwise(segments)]
+        befores = self.tokenizer([before for before, _ in pairs], add_special_tokens=False)["input_ids"]
+        wholes = self.tokenizer([before + text for before, text in pairs], add_special_tokens=False)["input_ids"]
+        found = zip(befores, wholes, pairs, strict=True)
+        rest = iter([self._behind(before, whole, text) for before, whole, (_, text) in found])
+        return [[first, *(next(rest) for _ in segments[1:])] for first, segments in zip(firsts, rows, strict=True)]
+
+    def _behind(self, before: list[int], whole: list[int], text: str) -> list[int]:
+        """The ids of `text` where it stands behind what is tokenised as `before`, and is never merged with it."""
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+        line, with_line = (self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in ("\n", "\n" + text))
+        if with_line[: len(line)] == line:  # a sentencepiece tokenizer would write a space before a lone text
+            return with_line[len(line) :]
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _segments(self, example: Example) -> list[str]:
+        """The texts of an example, by turns read and learnt: prompt, answer, prompt, answer."""
+        if example.answer is None:
+            raise UserError(f"row {example.id} has no answer to learn or to score; give rows with answers")
+        *messages, cue = self.prompt.render(example)
+        earlier = self.own_answers(example, messages)
+        turns = [*messages, Message("assistant", cue.content + example.answer)]
+        segments, done = [], ""
+        for place in [*earlier, len(messages)]:
+            before = self.opened(turns[:place], earlier) + cue.content
+            answered = self._answered(turns[: place + 1], earlier)
+            if not (before.startswith(done) and answered.startswith(before)):
+                raise UserError(
+                    "the chat template writes an answer otherwise than it opens one, or leaves earlier turns out, so"
+                    " answers cannot be told from prompts; use prompt.chat=false or another prompt.chat_template"
+                )
+            segments += [before[len(done) :], answered[len(before) :]]
+            done = answered
+        if not self.disarm.special.search(segments[-1]):
+            segments[-1] += self.end_of_text
+        return segments
+
+    def _answered(self, turns: list[Message], earlier: Sequence[int]) -> str:
+        """The text of `turns`, the last one an answer, with the mark of its end."""
+        if self.prompt.chat:
+            return self.chat(turns, opens_answer=False)
+        return self.opened(turns[:-1], earlier) + turns[-1].content + self.end_of_text
+
+
+def _share_cut(whole: Example, shown: Example) -> float:
+    """The share of the fields' characters that a prompt lost."""
+    return 0.0 if shown is whole else max(0.0, 1 - kept_share(whole.fields, shown.fields))

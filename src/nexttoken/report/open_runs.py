@@ -1,0 +1,167 @@
+"""Finished folds of open tasks read back from disk: what each held-out answer cost, and which variant each run is."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nexttoken.errors import UserError, first_five
+from nexttoken.files import read_json
+from nexttoken.runs import FOLD_NAME, INCIDENTAL, FoldFolder
+from nexttoken.splits import load_folds
+from nexttoken.table import read_table
+
+AGAIN = "run the fold again"
+COSTS = ("nll", "num_tokens", "num_characters")
+SEED_IN_NAME = re.compile(r"[_-]?seed[-_=]?\d+")
+
+
+@dataclass(frozen=True)
+class OpenFold:
+    """One finished fold. `rows`: id, row, group, nll (nats), num_tokens, num_characters of every held-out answer.
+
+    `row` is the id in folds.csv: another than `id` where a row was scored in several pieces, as windows of a dialogue.
+    """
+
+    folder: Path
+    number: int
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run of an open task; runs that differ by seed alone are one variant."""
+
+    folder: Path
+    task: str
+    variant: str
+    seed: int
+    folds: tuple[OpenFold, ...]
+
+    def __str__(self) -> str:
+        return f"{self.variant} seed={self.seed}"
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """All folds' held-out answers, with their `fold`. Raises UserError for one scored twice."""
+        rows = pd.concat([fold.rows.assign(fold=fold.number) for fold in self.folds], ignore_index=True)
+        if (twice := rows["id"].duplicated()).any():
+            raise UserError(
+                f"{self.folder}: {first_five(rows.loc[twice, 'id'])} scored in more than one fold; its folds come from "
+                "different splits, train them under different names"
+            )
+        return rows
+
+
+def is_open(metrics: Mapping[str, Any]) -> bool:
+    """Whether a fold's metrics.json is of written answers."""
+    return metrics.get("answers") == "texts"
+
+
+def read_open_runs(paths: Sequence[Path]) -> list[OpenRun]:
+    """Every open run at or below `paths`, once; folders without a finished fold are passed over.
+
+    Raises UserError where there is none, a run answers with labels, or two have the same variant and seed.
+    """
+    marks = {mark.resolve(): mark for path in paths for mark in sorted(path.glob("**/fold*/metrics.json"))}
+    folders = dict.fromkeys(mark.parent.parent for mark in marks.values() if FOLD_NAME.fullmatch(mark.parent.name))
+    if not folders:
+        raise UserError(
+            f"{first_five(paths)}: no finished run (<name>/fold<k>/metrics.json); train one first: "
+            "python train.py task=dialogue fold=0"
+        )
+    names = variant_names(list(folders))
+    runs = [_read_run(folder, name) for folder, name in names.items()]
+    placed: dict[tuple[str, int], OpenRun] = {}
+    for run in runs:
+        if (other := placed.setdefault((run.variant, run.seed), run)) is not run:
+            raise UserError(f"{other.folder} and {run.folder} are both {run}; give the path of one of them")
+    return runs
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run's seed, and all that makes it a variant as one text."""
+
+    seed: int
+    rest: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunConfig":
+        config = FoldFolder(sorted(folder.glob("fold*/config.yaml"))[0].parent).config()
+        rest = {key: value for key, value in config.items() if key not in (*INCIDENTAL, "split")}
+        kept = {"split": config.get("split"), **_without_seeds(rest)}
+        return cls(int(config.get("seed") or 0), json.dumps(kept, sort_keys=True, default=str))
+
+
+def _without_seeds(node: Any) -> Any:
+    """A seed below another key follows the run's own as a rule."""
+    if isinstance(node, Mapping):
+        return {key: _without_seeds(child) for key, child in node.items() if key != "seed"}
+    return [_without_seeds(child) for child in node] if isinstance(node, list) else node
+
+
+def variant_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """What the runs of a variant are called without their seed; with the parent folder where two variants are alike."""
+    configs = {folder: RunConfig.read(folder) for folder in folders}
+    members: dict[str, list[Path]] = {}
+    for folder, config in configs.items():
+        members.setdefault(config.rest, []).append(folder)
+    names = {rest: _shared_name(folders) for rest, folders in members.items()}
+    unique = {rest: name for rest, name in names.items() if list(names.values()).count(name) == 1}
+    chosen = {rest: unique.get(rest, "/".join(folders[0].resolve().parts[-2:])) for rest, folders in members.items()}
+    return {folder: chosen[config.rest] for folder, config in configs.items()}
+
+
+def _shared_name(folders: Sequence[Path]) -> str:
+    names = [folder.resolve().name for folder in folders]
+    if len(names) == 1:
+        return names[0]
+    bare = {SEED_IN_NAME.sub("", name) for name in names}
+    return bare.pop() if len(bare) == 1 else names[0]
+
+
+def _finished(folder: Path) -> list[Path]:
+    found = [path.parent for path in folder.glob("fold*/metrics.json") if FOLD_NAME.fullmatch(path.parent.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("fold")))
+
+
+def _read_run(folder: Path, variant: str) -> OpenRun:
+    metrics = {path: read_json(path / "metrics.json") for path in _finished(folder)}
+    if closed := [path for path, saved in metrics.items() if not is_open(saved)]:
+        raise UserError(
+            f"{closed[0]} answers with labels, not with texts: python -m nexttoken.report {folder} reads it"
+        )
+    groups, table = {}, folder / "folds.csv"
+    if table.exists():
+        folds = load_folds(table)
+        groups = dict(zip(folds.ids, folds.groups.tolist(), strict=True))
+    task = str(next(iter(metrics.values())).get("task", folder.parent.name))
+    read = [replace(fold, rows=_grouped(fold.rows, groups)) for fold in map(_read_fold, metrics)]
+    return OpenRun(folder, task, variant, RunConfig.read(folder).seed, tuple(read))
+
+
+def _grouped(rows: pd.DataFrame, groups: Mapping[str, int]) -> pd.DataFrame:
+    """Rows with the group of folds.csv; a row that it does not name is a group by itself."""
+    return rows.assign(group=[f"group {groups[row]}" if row in groups else f"row {row}" for row in rows["row"]])
+
+
+def _read_fold(folder: Path) -> OpenFold:
+    """Raises UserError for an oof.csv that cannot be used."""
+    path = folder / "oof.csv"
+    text = read_table(path, ["id", *COSTS], AGAIN)
+    try:
+        names = {"id": text["id"], "row": text["row"] if "row" in text else text["id"]}
+        rows = pd.DataFrame({**names, **{name: text[name].map(float) for name in COSTS}})
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {AGAIN}") from error
+    sound = np.isfinite(rows["nll"]) & (rows["num_tokens"] >= 1) & (rows["num_characters"] >= 1)
+    if not sound.all():
+        bad = first_five(rows.loc[~sound, "id"])
+        raise UserError(f"{path}: rows {bad} lack a loss of at least one token and character; {AGAIN}")
+    return OpenFold(folder, int(folder.name.removeprefix("fold")), rows)

@@ -1,0 +1,1 @@
+"""The embedded dialogue sample: generated, tracked under input/sample-dialogue; a philosopher who asks back."""

@@ -1,0 +1,1 @@
+"""The embedded instruction sample: generated, tracked under input/sample-instruct, in English and Japanese."""

@@ -1,0 +1,67 @@
+"""Dialogues: user and assistant in turn, of which every turn of the assistant may be learnt, and the last is asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nexttoken.errors import UserError
+from nexttoken.instructions.conversation import TURN_KEYS, Speakers, turns_of
+from nexttoken.instructions.entry import Entry, id_of, tags_of
+from nexttoken.instructions.files import OpenFiles, Reader
+from nexttoken.jsonlines import Place, RowFault
+from nexttoken.transforms.dialogue import PREFIX
+from nexttoken.types import DIALOGUE, Example, Split
+
+
+@dataclass(frozen=True)
+class Dialogue(OpenFiles):
+    """Dialogue files: rows with `turns` of speaker and utterance, or `messages` of role and content, and the like.
+
+    An example's field `dialogue` begins and ends with the user; its `answer` is the assistant's last turn. A dialogue
+    that the assistant opens loses that turn; one that the user ends loses it in training, and is asked for what comes
+    next in the test. What else a row holds (persona, mark, services) becomes its tags.
+    """
+
+    user: Sequence[str] = Speakers.user  # names of the speakers
+    assistant: Sequence[str] = Speakers.assistant
+
+    kind: ClassVar[str] = "dialogue file"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if both := {*self._speakers.user} & {*self._speakers.assistant}:
+            raise UserError(f"{', '.join(sorted(both))} is in task.user and task.assistant: expected it in one of them")
+
+    def reader(self, path: Path, split: Split) -> Reader:
+        def entries(row: dict[str, Any], place: Place) -> list[Entry]:
+            return [_entry(row, place, self._speakers, is_test=split == "test")]
+
+        return entries
+
+    def group_text(self, example: Example) -> str:
+        text = "\n".join((*example.fields[DIALOGUE], example.answer or ""))
+        return text.removeprefix(example.tags.get(PREFIX, ""))  # folds are the same whatever the persona
+
+    @property
+    def _speakers(self) -> Speakers:
+        return Speakers(_names(self.user), _names(self.assistant))
+
+
+def _names(names: Sequence[str] | str) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _entry(row: Mapping[str, Any], place: Place, speakers: Speakers, is_test: bool) -> Entry:
+    original, turns = id_of(row, place), turns_of(row, speakers)
+    texts, remarks = turns.texts, list(turns.remarks)
+    ends_with_user = len(texts) % 2 == 1
+    if ends_with_user and not is_test:
+        texts = texts[:-1]
+        remarks.append("the user's last turn has no answer and is left out")
+    if not texts:
+        raise RowFault("fewer than 2 turns from the user's first on")
+    has_answer = len(texts) % 2 == 0
+    asked, answer = (texts[:-1], texts[-1]) if has_answer else (texts, None)
+    tags = tags_of(row, TURN_KEYS, place) | {DIALOGUE: str(original)}
+    return Entry(original, Example(str(original), {DIALOGUE: asked}, tags=tags, answer=answer), place, tuple(remarks))

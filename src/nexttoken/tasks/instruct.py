@@ -1,0 +1,68 @@
+"""Instructions: rows of an instruction, its input and the wanted text, in any format of `nexttoken.instructions`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nexttoken.instructions import named, recognised
+from nexttoken.instructions.entry import Entry, id_of, optional_text, tags_of
+from nexttoken.instructions.files import OpenFiles, Reader
+from nexttoken.instructions.formats import RUBRIC_KEYS, InstructionFormat, Solved
+from nexttoken.jsonlines import Place, RowFault
+from nexttoken.types import INPUT, INSTRUCTION, Example, Split
+
+RUBRIC = "rubric"
+
+
+@dataclass(frozen=True)
+class Instruct(OpenFiles):
+    """Instruction files, each in the format of this name, or ("auto") in the one that its first row is recognised by.
+
+    An example's `fields` are `instruction`, `input` and `rubric` ("" where there is none), its `answer` the output. A
+    row of several instances is several examples: the first has the row's id, the k-th `<id>-<k>`.
+    """
+
+    format: str = "auto"
+
+    kind: ClassVar[str] = "instruction file"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format != "auto":
+            named(self.format)
+
+    def reader(self, path: Path, split: Split) -> Reader:
+        instruction_format = recognised(path) if self.format == "auto" else named(self.format)
+
+        def entries(row: dict[str, Any], place: Place) -> list[Entry]:
+            return _entries(instruction_format, row, place, needs_answer=split == "train")
+
+        return entries
+
+    def group_text(self, example: Example) -> str:
+        return "\n".join((*example.fields[INSTRUCTION], *example.fields[INPUT]))
+
+
+def _entries(
+    instruction_format: InstructionFormat, row: Mapping[str, Any], place: Place, needs_answer: bool
+) -> list[Entry]:
+    original, tags = id_of(row, place), tags_of(row, instruction_format.own_keys, place)
+    rubric = next((text for key in RUBRIC_KEYS if (text := optional_text(row, key))), "")
+    entries = []
+    for number, solved in enumerate(instruction_format.solved(row), start=1):
+        answer = _checked(solved, needs_answer)
+        fields = {INSTRUCTION: (solved.instruction,), INPUT: (solved.input,), RUBRIC: (rubric,)}
+        own = original if number == 1 else f"{original}-{number}"
+        entries.append(Entry(own, Example(str(own), fields, tags=tags, answer=answer), place))
+    return entries
+
+
+def _checked(solved: Solved, needs_answer: bool) -> str | None:
+    """Return the answer, None where there is none. Raises RowFault where the row cannot be used."""
+    if not solved.instruction.strip():
+        raise RowFault("an empty instruction")
+    answer = solved.output if solved.output and solved.output.strip() else None
+    if needs_answer and answer is None:
+        raise RowFault("no answer to learn from" if solved.output is None else "an empty answer")
+    return answer

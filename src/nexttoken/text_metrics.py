@@ -1,0 +1,101 @@
+"""Scores of written answers against references, row by row, so that intervals can be made of them.
+
+chrF is sacrebleu's (Popović 2015), ROUGE is rouge-score's (Lin 2004) over tokens of our own, since its own tokenizer
+throws everything but a-z and 0-9 away: nothing would be left of a Japanese text.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nexttoken.errors import UserError
+from nexttoken.progress import Progress
+
+TextScore = Callable[[Sequence[str], Sequence[str]], np.ndarray]
+
+_JAPANESE = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, kanji
+_TOKEN = re.compile(rf"[^\W{_JAPANESE}]+|[{_JAPANESE}]")
+LONGEST = 2_000  # tokens of a text that ROUGE-L compares: its table has outputs x references cells
+
+
+@dataclass(frozen=True)
+class TextMetric:
+    """A score of (N,) outputs against (N,) references, with its direction."""
+
+    name: str
+    score: TextScore
+    higher_is_better: bool
+
+
+class Tokens:
+    """What ROUGE counts: words, but each kana or kanji by itself, as no spaces part Japanese words."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())[:LONGEST]
+
+
+def chrf(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """chrF2 of each output, (N,), 0 to 100: F-score of runs of 1 to 6 characters, recall twice as heavy."""
+    from sacrebleu.metrics import CHRF
+
+    metric = CHRF()
+    return _by_row(outputs, references, lambda out, ref: metric.sentence_score(out, [ref]).score, "chrF")
+
+
+def rouge_1(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """F1 of shared tokens, (N,), 0 to 1."""
+    return _rouge("rouge1", outputs, references)
+
+
+def rouge_2(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """F1 of shared pairs of neighbouring tokens, (N,), 0 to 1."""
+    return _rouge("rouge2", outputs, references)
+
+
+def rouge_l(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """F1 of the longest common subsequence of tokens, (N,), 0 to 1."""
+    return _rouge("rougeL", outputs, references)
+
+
+def exact_match(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """1 where output and reference are the same after NFKC and with white space as single spaces, else 0, (N,)."""
+    return _by_row(outputs, references, lambda out, ref: float(_plain(out) == _plain(ref)), "exact match")
+
+
+TEXT_METRICS = (
+    TextMetric("chrf", chrf, higher_is_better=True),
+    TextMetric("rouge_1", rouge_1, higher_is_better=True),
+    TextMetric("rouge_2", rouge_2, higher_is_better=True),
+    TextMetric("rouge_l", rouge_l, higher_is_better=True),
+    TextMetric("exact_match", exact_match, higher_is_better=True),
+)
+
+
+def _rouge(kind: str, outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer([kind], tokenizer=Tokens())
+    return _by_row(outputs, references, lambda out, ref: scorer.score(ref, out)[kind].fmeasure, kind)
+
+
+def _by_row(
+    outputs: Sequence[str], references: Sequence[str], score: Callable[[str, str], float], what: str
+) -> np.ndarray:
+    """Raises UserError where there are not as many references as outputs."""
+    if len(outputs) != len(references):
+        raise UserError(
+            f"{len(outputs)} outputs do not fit {len(references)} references; give one reference per output"
+        )
+    scores = np.zeros(len(outputs))
+    with Progress(len(outputs), what) as progress:
+        for row, (output, reference) in enumerate(zip(outputs, references, strict=True)):
+            scores[row] = score(output, reference)
+            progress.advance(1)
+    return scores
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).split())

@@ -1,0 +1,97 @@
+"""What dialogues are learnt from and asked as: windows of some turns, and a persona before the user's first words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nexttoken.errors import UserError
+from nexttoken.types import DIALOGUE, Example
+
+PREFIX = "persona_prefix"  # the tag of what stands before the user's first words
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Each dialogue as windows of `num_utterances` turns, the user's first and an answer last, one answer further each.
+
+    Only the `first` of them; None: all. A shorter dialogue is one window. For training rows: their ids become
+    `<id>#<k>`, and a row whose answer is unknown stays as it is.
+    """
+
+    num_utterances: int = 2
+    first: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_length("num_utterances", self.num_utterances)
+        if self.first is not None and self.first < 1:
+            raise UserError(f"first={self.first}: expected at least 1 window of a dialogue, or null for all")
+
+    def __call__(self, examples: Sequence[Example]) -> list[Example]:
+        return [window for example in examples for window in self._windows(example)]
+
+    def _windows(self, example: Example) -> list[Example]:
+        if example.answer is None:
+            return [example]
+        num_turns = len(example.fields[DIALOGUE]) + 1
+        last_start = max(0, num_turns - self.num_utterances)
+        starts = range(0, last_start + 1, 2)[: self.first]
+        return [_window(example, start, start + self.num_utterances) for start in starts]
+
+
+@dataclass(frozen=True)
+class Persona:
+    """The prefix before the first words of the user, once a dialogue; windows of it that are cut later have it, too.
+
+    It stands directly before them: a language with spaces needs one at its end. It takes the place of a system message
+    in models that have no role for one.
+    """
+
+    prefix: str
+
+    def __call__(self, examples: Sequence[Example]) -> list[Example]:
+        return [self._prefixed(example) for example in examples]
+
+    def _prefixed(self, example: Example) -> Example:
+        opening, *further = example.fields[DIALOGUE]
+        fields = {**example.fields, DIALOGUE: (self.prefix + opening, *further)}
+        return replace(
+            example, fields=fields, tags={**example.tags, PREFIX: self.prefix + example.tags.get(PREFIX, "")}
+        )
+
+
+def replies(examples: Sequence[Example], num_utterances: int) -> list[Example]:
+    """Return every answer of the assistant once, as the last of a window of at most `num_utterances` turns.
+
+    So held-out dialogues are asked in one way, whatever windows a model has learnt from. Ids are `<id>#<k>` for the
+    k-th answer; a row whose answer is unknown is asked for that one alone (`last_reply`), under its own id.
+    """
+    _check_length("num_utterances", num_utterances)
+    return [reply for example in examples for reply in _replies(example, num_utterances)]
+
+
+def last_reply(example: Example, num_utterances: int) -> Example:
+    """Return the dialogue's last turns, at most `num_utterances` with the answer, under its own id."""
+    _check_length("num_utterances", num_utterances)
+    num_turns = len(example.fields[DIALOGUE]) + 1
+    return replace(_window(example, max(0, num_turns - num_utterances), num_turns), id=example.id)
+
+
+def _replies(example: Example, num_utterances: int) -> list[Example]:
+    if example.answer is None:
+        return [last_reply(example, num_utterances)]
+    ends = range(2, len(example.fields[DIALOGUE]) + 2, 2)
+    windows = [_window(example, max(0, end - num_utterances), end) for end in ends]
+    return [replace(window, id=f"{example.id}#{number}") for number, window in enumerate(windows, start=1)]
+
+
+def _window(example: Example, start: int, end: int) -> Example:
+    """Return the turns `start` to `end`, the last of them the answer; `start` is even, so that the user begins."""
+    turns = example.fields[DIALOGUE]
+    answer = example.answer if end > len(turns) else turns[end - 1]
+    prefix = example.tags.get(PREFIX, "") if start else ""
+    fields = {**example.fields, DIALOGUE: (prefix + turns[start], *turns[start + 1 : end - 1])}
+    return replace(example, id=f"{example.id}#{start // 2 + 1}", fields=fields, answer=answer)
+
+
+def _check_length(name: str, length: int) -> None:
+    if length < 2 or length % 2:
+        raise UserError(f"{name}={length}: expected an even number from 2: the user's turns and an answer to each")

@@ -1,0 +1,194 @@
+"""Open answers from a task's files to a submission: trained, scored, written, killed and resumed, on small models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nexttoken import load_run, pipeline
+from nexttoken.errors import UserError
+from nexttoken.loaded import LoadedRun, Writing
+from nexttoken.runs import RunFolder
+from test_pipeline import composed
+
+SMALL = [
+    "name=small",
+    "fold=0",
+    "logger=none",
+    "trainer.max_epochs=2",
+    "model.scratch.vocab_size=400",
+    "model.scratch.num_layers=1",
+    "model.scratch.hidden_size=32",
+    "generation.max_new_tokens=12",
+    "max_tokens=200",
+]
+
+
+def train(output_dir: Path, *overrides: str) -> float:
+    return pipeline.train(composed("train", *SMALL, f"output_dir={output_dir}", *overrides))
+
+
+def predict(output_dir: Path, *overrides: str) -> list[dict]:
+    places = (f"output_dir={output_dir}", f"submissions_dir={output_dir / 'submissions'}")
+    path = pipeline.predict(composed("predict", *places, *overrides))
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def instruct(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("instruct")
+    train(folder, "task=instruct", "limit_rows=40", "generate_rows=5", "save_prompts=true", "fit.packing=true")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dialogue(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dialogue")
+    train(folder, "task=dialogue", "limit_rows=12", "train_transforms=windows_first_4", "transforms=persona_short")
+    return folder
+
+
+def test_a_fold_of_instructions_leaves_what_the_judge_needs(instruct):
+    fold = instruct / "instruct" / "small" / "fold0"
+    saved = json.loads((fold / "metrics.json").read_text())
+    oof = pd.read_csv(fold / "oof.csv", dtype={"id": str, "row": str})
+    assert list(oof) == ["id", "row", "fold", "nll", "num_tokens", "num_characters"]
+    assert len(oof) == saved["num_examples"] == 40
+    assert saved["log_loss"] == pytest.approx(oof["nll"].sum() / oof["num_tokens"].sum())
+    assert saved["nll_per_character"] == pytest.approx(oof["nll"].sum() / oof["num_characters"].sum())
+    assert saved["log_loss"] < 6  # of 400 tokens: ln 400 = 5.99
+    assert saved["baseline_nll_per_character"] < saved["uniform_nll_per_character"]
+    assert [row["id"] for row in lines(fold / "generated.jsonl")] == oof["id"].tolist()[:5]
+    tokens = pd.read_csv(fold / "tokens.csv")
+    assert (tokens["num_user_tokens"] + tokens["num_assistant_tokens"] == tokens["num_tokens"]).all()
+    shown = lines(fold / "prompts.jsonl")[0]
+    assert "### Response:\n" in shown["text"]
+
+
+def test_a_submission_has_every_task_in_the_order_of_the_input(instruct, repository):
+    rows = predict(instruct)
+    asked = lines(repository / "input" / "sample-instruct" / "test.jsonl")
+    assert [row["task_id"] for row in rows] == [row["id"] for row in asked]
+    assert all(isinstance(row["output"], str) for row in rows)
+
+
+def test_another_way_of_asking_and_writing_may_be_given(instruct):
+    again = ("inference=demonstrations", "retriever=bm25", "inference.num_demonstrations=3", "name=shown")
+    assert len(predict(instruct, *again, "generation.max_new_tokens=2")) == len(predict(instruct))
+    journals = list((instruct / "instruct" / "small" / "fold0" / "written").iterdir())
+    assert len(journals) == 2  # one for each way: neither takes the other's answers
+    with pytest.raises(UserError, match=r"cannot; add retriever=bm25"):
+        predict(instruct, "inference=demonstrations")
+    with pytest.raises(UserError, match="fold=3 is not finished; finished folds are 0"):
+        predict(instruct, "fold=3")
+    with pytest.raises(UserError, match="generation.top_p"):
+        predict(instruct, "generation.top_p=2")
+
+
+def test_demonstrations_of_held_out_rows_are_never_from_their_own_fold(instruct):
+    writing = Writing(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
+    retriever = {"_target_": BM25, "corpus": "unused", "index_dir": str(instruct / "index")}
+    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), retriever=retriever, writing=writing)
+    fold = run.folds[0]
+    held_out = run.held_out(fold)
+    shown = []
+    original = run.answerer
+
+    def answerer(folder):
+        found = original(folder)
+        write = found.write
+        found.write = lambda views, *rest: (shown.extend(views), write(views[:1], *rest))[1]
+        return found
+
+    object.__setattr__(run, "answerer", answerer)
+    run.generate(fold, held_out[:6])
+    own = {row.id for row in held_out}
+    assert len(shown) == 6
+    assert any(view.demonstrations for view in shown)
+    assert not own & {solved.id for view in shown for solved in view.demonstrations}
+
+
+BM25 = "nexttoken.retrieval.bm25.BM25"
+
+
+def test_dialogues_are_scored_answer_by_answer_whatever_they_were_trained_on(dialogue, repository):
+    fold = dialogue / "dialogue" / "small" / "fold0"
+    oof = pd.read_csv(fold / "oof.csv", dtype={"id": str, "row": str})
+    assert oof["row"].nunique() == 12
+    assert (oof.groupby("row").size() == 11).all()  # eleven answers of each dialogue
+    assert json.loads((fold / "metrics.json").read_text())["num_examples"] == len(oof)
+    counts = json.loads((fold / "transforms.json").read_text())
+    assert counts["windows"] == {"num_before": 12, "num_after": 12}
+    assert len(pd.read_csv(fold / "tokens.csv")) == 12
+    run = LoadedRun.load(RunFolder(dialogue / "dialogue" / "small"))
+    assert {row.id for row in run.held_out(run.folds[0])} == set(oof["row"])
+    asked = lines(repository / "input" / "sample-dialogue" / "test.jsonl")
+    assert len(predict(dialogue)) == len(asked)
+
+
+def test_open_answers_have_no_table_of_probabilities(instruct):
+    with pytest.raises(UserError, match="answers in text"):
+        load_run(instruct / "instruct" / "small").predict(pd.DataFrame())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=instruct", "prompt=instruction"], "this prompt has labels; use prompt=instruct"),
+        (["task=instruct", "head=label"], "this prompt has no labels to read"),
+        (["task=instruct", "train_transforms=both_orders"], "are for labels, and the task's answers are open"),
+        (["task=instruct", "inference=rotated"], "are for labels, and the task's answers are open"),
+        (["task=quiz", "inference=replies"], "are for open answers"),
+        (["generate_rows=3"], "generate_rows is for open answers"),
+        (["fit.packing=true"], "fit.packing is for open answers"),
+        (["task=instruct", "fit.text_epochs=1"], "open answers have none"),
+        (["task=dialogue", "inference.num_utterances=3"], "expected an even number"),
+        (["task=instruct", "prompt.chat=true"], "no chat template; name one"),
+        (["task=instruct", "generation.top_p=2"], "generation.top_p=2 is not accepted"),
+    ],
+)
+def test_what_cannot_work_together_is_refused_at_once(tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, *overrides)
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_open_runs import predict
+predict(Path({output!r}), "batch_tokens=40", "name=killed")
+"""
+
+
+def test_a_prediction_that_is_killed_goes_on_where_it_stopped(instruct, tmp_path, repository):
+    """At any row: the journal only grows, no row is written twice, and the submission is the undisturbed one."""
+    undisturbed = predict(instruct, "batch_tokens=4000", "name=whole")
+    written = instruct / "instruct" / "small" / "fold0" / "written"
+    for path in written.iterdir():
+        path.unlink()
+    code = KILLED.format(tests=str(repository / "tests"), output=str(instruct))
+    for moment in (1, 8, 30):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, cwd=repository)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if sum(len(path.read_bytes().splitlines()) for path in written.iterdir()) > moment:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        process.wait()
+    assert predict(instruct, "batch_tokens=40", "name=killed") == undisturbed
+    (journal,) = written.iterdir()
+    keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
+    assert len(keys) == len(set(keys)) == len(undisturbed)
