@@ -10,7 +10,7 @@ from nexttoken.parts import build, prepare
 from nexttoken.runs import default_name
 from nexttoken.settings import PredictSettings
 
-CHOICES = sorted(path for path in CONF.glob("*/*.yaml"))
+CHOICES = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "engine")  # of predict.py
 NEEDS = {
     "instruction_counts": ["transforms=counts"],
     "lora": ["model=smollm2_135m"],
@@ -71,6 +71,12 @@ def test_an_experiment_starts_with_the_command_that_runs_it(path):
     assert first == "# @package _global_"
     assert second.startswith("# python train.py ")
     assert f"experiment={path.stem}" in second
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("engine/*.yaml")), ids=lambda path: path.stem)
+def test_every_engine_can_be_chosen_at_prediction(path):
+    settings = check_settings(PredictSettings, composed(f"engine={path.stem}", name="predict"))
+    assert settings.engine["_target_"] == f"nexttoken.models.engines.{path.stem}"
 
 
 def test_prediction_settings():

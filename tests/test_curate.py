@@ -22,7 +22,7 @@ from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.tasks.instruct import Instruct
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
-ROWS = 3_000
+ROWS = 5_000
 
 
 @pytest.fixture(autouse=True)

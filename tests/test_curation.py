@@ -1,6 +1,7 @@
 """Curation steps: what each drops, keeps and counts, and that a list and a stream give the same rows."""
 
 import json
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -155,8 +156,9 @@ def test_sound_text_is_no_mojibake(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["経済産業省、新規制度導入検討中", "大阪府大阪市北区梅田一丁目", "一石二鳥、温故知新、四面楚歌", "第一次世界大戦終戦記念日",
-     "昭和二十二年二月七日、昭和二十年八月二十五日", "佐藤一郎、鈴木花子、田中次郎", "42", "Python", "OK、了解", "富士山"],
+    ["経済産業省、新規制度導入検討中", "大阪府大阪市北区梅田一丁目", "一石二鳥、温故知新、四面楚歌",
+     "第一次世界大戦終戦記念日", "昭和二十二年二月七日、昭和二十年八月二十五日",
+     "佐藤一郎、鈴木花子、田中次郎", "42", "Python", "OK、了解", "富士山"],
 )  # fmt: skip
 def test_japanese_without_kana_stays(text):
     assert not dropped(KeepLanguage(at_most={"zh": 0.1}), row(text))
@@ -225,7 +227,8 @@ def test_the_first_of_equal_rows_is_kept_whatever_their_width_and_space():
 
 
 def test_near_duplicates_are_dropped_and_other_numbers_are_other_rows():
-    text = "温泉は箱根でも珍しいものとして知られています。費用があまりかからないという点も、見逃せない利点です。30人が来ました。"
+    text = "温泉は箱根でも珍しいものとして知られています。費用があまりかからないという点も、見逃せない利点です。"
+    text += "30人が来ました。"
     step = DropNearDuplicates()
     kept = step(
         rows(text, text.replace("箱根", "別府"), text.replace("30", "40"), "全く別の答えをここに書いておきます。")
@@ -350,3 +353,12 @@ def test_work_comes_back_in_order_and_items_are_not_read_ahead_without_bound(pro
     assert next(results) == 0
     assert len(read) <= 3 * processes
     assert list(results) == [2 * number for number in range(1, 100)]
+
+
+def end_the_process(number):
+    os._exit(1)
+
+
+def test_a_process_that_is_ended_from_outside_is_one_line_and_no_endless_wait():
+    with pytest.raises(UserError, match="try processes=1"):
+        list(in_order(end_the_process, range(3), 2))

@@ -50,7 +50,7 @@ def test_help_shows_the_choices(repository):
     for words in (
         "python train.py fold=0",
         "model: base, ",
-        "prompt: conversation, counts, instruction",
+        "prompt: conversation, counts, dialogue",
         "debug: fast, overfit",
     ):
         assert words in done.stdout

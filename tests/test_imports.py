@@ -18,6 +18,7 @@ LAYERS = [  # a module may import from its own row and from the rows above it
         "metrics",
         "cutting",
         "prompts",
+        "matching",
         "text_baseline",
         "text_metrics",
         "mark_metrics",
@@ -88,6 +89,10 @@ def test_imports_point_one_way(path):
         "nexttoken.labels",
         "nexttoken.convert",
         "nexttoken.gate",
+        "nexttoken.curate",
+        "nexttoken.judge",
+        "nexttoken.report.tokens",
+        "nexttoken.sample_instruct",
     ],
 )
 def test_commands_start_without_torch(command):

@@ -66,10 +66,11 @@ def test_runs_that_differ_by_seed_alone_are_one_variant(task_dir):
     assert runs[0].rows["group"].nunique() == NUM_ROWS // 2
 
 
-def test_another_split_seed_is_another_variant_and_equal_names_get_their_folder(tmp_path):
+def test_another_split_seed_is_another_variant_and_equal_names_get_their_folder(tmp_path, caplog):
     write_run(tmp_path / "a" / "x")
     write_run(tmp_path / "b" / "x", split={"seed": 4})
     assert [run.variant for run in read_open_runs([tmp_path])] == ["a/x", "b/x"]
+    assert "are two variants: split.seed: 3 -> 4" in caplog.text
 
 
 def test_the_best_is_chosen_and_everything_is_written(task_dir, capsys):

@@ -1,4 +1,4 @@
-"""The judge on real runs: outputs are generated in their folds and marked by a trained judge, which marks data as well."""
+"""The judge on real runs: outputs are generated in their folds and marked by a trained judge, which marks data, too."""
 
 import json
 import shutil
@@ -73,6 +73,17 @@ def test_outputs_are_generated_marked_and_kept(output_dir):
     assert [json.loads(line)["id"] for line in lines] == again.loc[again["variant"] == "one", "id"].tolist()[:4]
 
 
+def test_every_answer_of_a_dialogue_is_written_and_compared(output_dir):
+    train(output_dir, "dialogue", "name=talk")
+    main([str(output_dir / "dialogue"), f"judge={output_dir / 'marks' / 'judge'}", "rows=2"])
+    rows = pd.read_csv(output_dir / "judge" / "dialogue" / "judged.csv", dtype={"id": str, "row": str})
+    written = rows[rows["chrf"].notna()]
+    assert set(written["row"]) == set(rows["row"].unique()[:2])
+    assert len(written) == rows["row"].isin(written["row"]).sum() > 2
+    assert written["nll"].notna().all()
+    assert written["mark"].notna().all()
+
+
 def test_a_run_that_gives_no_marks_is_no_judge(output_dir):
     with pytest.raises(UserError, match="with texts, not with marks; train one: python"):
         Judge.load(output_dir / "instruct" / "one")
@@ -88,4 +99,6 @@ def test_training_rows_are_marked_for_the_transform_that_keeps_good_ones(output_
     marks = read_marks(out)
     assert set(marks) == {"r0", "r1"}
     assert all(0 <= mark <= 4 for mark in marks.values())
+    with pytest.raises(UserError, match="task=quiz has no written answers"):
+        main(["data=input/sample-quiz", "task=quiz", judge, f"out={out}"])
     assert list(pd.read_csv(out)) == ["id", "mark", *(f"p{mark}" for mark in range(5))]

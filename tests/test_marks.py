@@ -85,6 +85,7 @@ def test_marks_may_begin_at_one(tmp_path):
         (ROW | {"mark": None}, "mark is None"),
         (ROW | {"mark": True}, "mark is True"),
         (ROW | {"response": 3}, "response is int, expected text"),
+        (ROW | {"reference": 3}, "reference is int, expected text"),
         ({"id": "a", "response": "", "mark": 1}, "lacks instruction"),
         (ROW | {"id": ""}, "lacks id"),
         ("{broken", "not JSON"),

@@ -25,6 +25,18 @@ def test_rouge_of_plain_english_is_rouge_scores_own():
         assert score(OUTPUTS, REFERENCES).tolist() == expected
 
 
+def test_the_longest_common_subsequence_is_rouge_scores_on_any_texts():
+    scorer, rng = RougeScorer(["rougeL"], tokenizer=Tokens()), np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["a", "b", "c", "d"], size=rng.integers(0, 40))) for _ in range(60)]
+    for output, reference in zip(texts[::2], texts[1::2], strict=True):
+        assert rouge_l([output], [reference])[0] == scorer.score(reference, output)["rougeL"].fmeasure
+
+
+def test_long_texts_take_no_time():
+    text = "あいうえおかきくけこ" * 2_000
+    assert rouge_l([text, text], [text, text[::-1]])[0] == 1
+
+
 def test_japanese_is_counted_by_character_and_other_words_whole():
     assert Tokens().tokenize("東京タワーは333mだ。Tokyo Tower") == [*"東京タワーは", "333m", "だ", "tokyo", "tower"]
     assert Tokens().tokenize("ﾀﾜｰ　ＡＢＣ 人々") == [*"タワー", "abc", *"人々"]

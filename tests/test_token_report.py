@@ -46,7 +46,7 @@ def test_every_training_row_counts_once_whatever_folds_and_seeds_there_are(task_
 
 def test_the_published_counts_agree_with_themselves(task_dir, capsys):
     assert main([str(task_dir), "--published", "--out", str(task_dir)]) == 0
-    assert "model9: 4 utterances, 1 windows, persona long" in capsys.readouterr().out
+    assert "model9: 4 utterances, windows 1, persona long" in capsys.readouterr().out
     assert len(PUBLISHED_VARIANTS) == 9
     for variant in PUBLISHED_VARIANTS:
         assert variant.total / variant.rows == pytest.approx(variant.mean, abs=0.02)

@@ -6,9 +6,10 @@ import pytest
 from matplotlib.image import imread
 
 from nexttoken.errors import UserError
+from nexttoken.report.comparison import LOSS_COLUMNS, Comparison
 from nexttoken.report.ranking import PER_CHARACTER, PER_TOKEN, Ranking, Scored
 from nexttoken.report.variant_plot import variants_plot
-from nexttoken.report.variants import LOSS_COLUMNS, Comparison, summary, variants_page
+from nexttoken.report.variants import summary, variants_page
 
 NUM_ROWS = 80
 OWN = ("chrf", "rouge_1", "rouge_2", "rouge_l", "exact_match")
@@ -133,6 +134,19 @@ def test_variants_without_a_common_seed_are_means_over_their_own():
     assert "share no seed" in page
     both = (table()["nll"].sum() + table(0.2)["nll"].sum()) / 2 / table()["num_tokens"].sum()
     assert comparison.ranking.values[0] == pytest.approx(both)
+
+
+def test_neighbours_below_the_best_are_noise_too_where_they_are():
+    shifts = {"a": 0.0, "b": 0.5, "c": 0.501}
+    page = variants_page(compared({(name, 0): table(shift) for name, shift in shifts.items()}))
+    assert "noise further down: b and c." in page or "noise further down: c and b." in page
+
+
+def test_a_seed_that_not_every_variant_has_is_left_out_and_named():
+    comparison = compared({("a", 0): table(), ("a", 1): table(0.9), ("b", 0): table(0.5)})
+    assert comparison.losses.seeds == (0,)
+    assert "not every variant has the seed: a seed=1." in variants_page(comparison)
+    assert comparison.ranking.best == 0
 
 
 def test_one_variant_has_nothing_to_choose_from():

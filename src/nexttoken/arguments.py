@@ -24,6 +24,7 @@ def key_values(arguments: Sequence[str], defaults: Mapping[str, str]) -> dict[st
 def run(command: Callable[[Sequence[str]], None], usage: str) -> None:
     """Call `command` with the command line's arguments; print `usage` for --help, and a UserError as its one line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
     arguments = sys.argv[1:]
     if {"-h", "--help"} & {*arguments}:
         print(usage.strip())

@@ -22,6 +22,7 @@ def run(main: Callable[[], Any]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing, so that the line can be ours
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
     logging.getLogger("nexttoken").setLevel(logging.INFO)  # what was found in the data; libraries speak up from WARNING
     try:
         main()

@@ -81,6 +81,8 @@ def audit(overrides: Sequence[str]) -> Audited:
     from nexttoken.pipeline import read
 
     parts, _ = prepare(compose("train", overrides), overrides)
+    if not parts.task.classes:
+        raise UserError(f"the answers of task {parts.task.name} are open texts, so there are no labels to audit")
     examples = read(parts, "train")
     tokenizer = load_tokenizer(parts, examples)
     from nexttoken.models.audit import audit_prompt, audit_situations

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from nexttoken.models.answering import Answerer
 
 
+TRANSFORMERS = {"_target_": "nexttoken.models.engines.transformers", "_partial_": True}
+
+
 @dataclass(frozen=True)
 class Writing:
     """What of a run may change where its answers are open: how they are asked for and written, and by which fold."""
@@ -33,11 +36,14 @@ class Writing:
     inference: Mapping[str, Any] = field(default_factory=dict)  # a `_target_` node; empty: the run's own
     generation: Mapping[str, Any] = field(default_factory=dict)  # changed settings
     fold: int | None = None  # None: the first finished one
+    folder: Path | None = None  # of what is written already; None: in the fold's own, which may be read-only
+    engine: Mapping[str, Any] = field(default_factory=lambda: TRANSFORMERS)
 
     @classmethod
     def of(cls, settings: PredictSettings) -> "Writing":
         changed = {key: value for key, value in settings.generation.items() if value is not None}
-        return cls(settings.inference, changed, settings.fold)
+        folder = Path(settings.submissions_dir) / "written"
+        return cls(settings.inference, changed, settings.fold, folder, settings.engine)
 
 
 @dataclass(frozen=True)
@@ -110,17 +116,19 @@ class LoadedRun:
 
         Demonstrations come from the fold's training rows, and, for rows of other files, from its held-out ones too.
         """
-        asked = {example.id for example in examples}
+        ids = {example.id for example in examples}
         rows = self._training if self.parts.inference.shows_pool else []
         held_out = set(fold.row_ids()) if rows else set()
-        pool = [row for row in rows if row.id not in held_out] if asked & held_out else rows
+        pool = [row for row in rows if row.id not in held_out] if ids & held_out else rows
         inference = self.parts.inference.with_pool(pool)
         settings = self.parts.settings.generation
         made_by = f"{fold.path.resolve()} {fold.mark}"
-        name = hash_text(json.dumps([made_by, settings.model_dump(), self.parts.settings.inference]))[:16]
-        answerer: Any = self.answerer(fold)
-        journal = fold.path / "written" / f"{name}.jsonl"
-        return inference(examples, lambda views: answerer.write(views, settings, journal, made_by))
+        asked = [made_by, settings.model_dump(), self.parts.settings.inference, dict(self.writing.engine)]
+        name = hash_text(json.dumps(asked))[:16]
+        engine, head = make(dict(self.writing.engine), "engine"), make(self.parts.settings.head, "head")
+        writer = engine(fold.path, self.parts.settings, self.parts.prompt, head, self.batch_tokens)
+        journal = (self.writing.folder or fold.path / "written") / f"{name}.jsonl"
+        return inference(examples, lambda views: writer.write(views, settings, journal, made_by))
 
     @property
     def numbers(self) -> tuple[int, ...]:

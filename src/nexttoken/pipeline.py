@@ -161,9 +161,8 @@ def learn_and_ask(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder
         fold.save_prompts(answerer.prompts, answerer.labels)
     counts = dict(answerer.counts)
     if parts.settings.generate_rows and is_first():
-        answerer.forget()
         written = rows.held_out[: parts.settings.generate_rows]
-        fold.save_texts(inference(written, lambda asked: answerer.write(asked, parts.settings.generation)))  # type: ignore[union-attr]
+        fold.save_texts(inference(written, lambda asked: answerer.writer.write(asked, parts.settings.generation)))  # type: ignore[union-attr]
     speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
     return predictions, measured | answerer.environment | counts | speed
 

@@ -51,7 +51,7 @@ class Progress:
         """`train: 640/3200 rows, 212 rows/s, 0:12 left, loss 0.98`."""
         rate = (self.done - self.first) / max(seconds, 1e-9)
         left = int((self.total - self.done) / max(rate, 1e-9))
-        text = f"{self.what}: {self.done}/{self.total} rows, {rate:.0f} rows/s, {left // 60}:{left % 60:02d} left"
+        text = f"{self.what}: {self.done}/{self.total} rows, {_short(rate)} rows/s, {left // 60}:{left % 60:02d} left"
         return f"{text}, {note}" if note else text
 
     def _show_bar(self, note: str) -> None:
@@ -71,4 +71,9 @@ class Progress:
             self._bar.start()
             self._task = self._bar.add_task(self.what, total=self.total, note=note)
         rate = (self.done - self.first) / max(time.monotonic() - self._start, 1e-9)
-        self._bar.update(self._task, completed=self.done, note=f"{rate:.0f} rows/s {note}")
+        self._bar.update(self._task, completed=self.done, note=f"{_short(rate)} rows/s {note}")
+
+
+def _short(rate: float) -> str:
+    """Slow work has a rate, too: `0.3`, `4.1`, `212`."""
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"

@@ -173,5 +173,6 @@ class PredictSettings(Checked):
     retriever: dict[str, Any]
     inference: dict[str, Any]
     generation: dict[str, Any]
+    engine: dict[str, Any]
     fold: NonNegativeInt | None
     devices: PositiveInt

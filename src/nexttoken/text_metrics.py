@@ -18,7 +18,6 @@ TextScore = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 _JAPANESE = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, kanji
 _TOKEN = re.compile(rf"[^\W{_JAPANESE}]+|[{_JAPANESE}]")
-LONGEST = 2_000  # tokens of a text that ROUGE-L compares: its table has outputs x references cells
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Tokens:
     """What ROUGE counts: words, but each kana or kanji by itself, as no spaces part Japanese words."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())[:LONGEST]
+        return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def chrf(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -56,8 +55,11 @@ def rouge_2(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
 
 
 def rouge_l(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """F1 of the longest common subsequence of tokens, (N,), 0 to 1."""
-    return _rouge("rougeL", outputs, references)
+    """F1 of the longest common subsequence of tokens, (N,), 0 to 1.
+
+    Equal to rouge-score's, which takes seconds for two texts of some thousand characters.
+    """
+    return _by_row(outputs, references, _rouge_l, "ROUGE-L")
 
 
 def exact_match(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -79,6 +81,26 @@ def _rouge(kind: str, outputs: Sequence[str], references: Sequence[str]) -> np.n
 
     scorer = RougeScorer([kind], tokenizer=Tokens())
     return _by_row(outputs, references, lambda out, ref: scorer.score(ref, out)[kind].fmeasure, kind)
+
+
+def _rouge_l(output: str, reference: str) -> float:
+    written, wanted = Tokens().tokenize(output), Tokens().tokenize(reference)
+    common = common_subsequence(written, wanted)
+    precision, recall = common / max(1, len(written)), common / max(1, len(wanted))
+    return 2 * precision * recall / (precision + recall) if common else 0.0
+
+
+def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """The length of the longest common subsequence, a row of the table at once as the bits of an int (Hyyrö 2004)."""
+    places: dict[str, int] = {}
+    for place, token in enumerate(first):
+        places[token] = places.get(token, 0) | 1 << place
+    everywhere = (1 << len(first)) - 1
+    row = everywhere
+    for token in second:
+        matched = row & places.get(token, 0)
+        row = (row + matched | row - matched) & everywhere
+    return len(first) - row.bit_count()
 
 
 def _by_row(

@@ -1,7 +1,7 @@
 """Curates a training set: python -m nexttoken.curate input_dir=... train_transforms=curate_ja out=... [key=value ...].
 
 python -m nexttoken.curate input_dir=input/instruct train_transforms=curate_ja out=input/instruct-curated
-python -m nexttoken.curate input_dir=input/dialogues task=dialogue train_transforms=curate_en out=input/dialogues-curated
+python -m nexttoken.curate task=dialogue input_dir=input/dialogues train_transforms=curate_en out=input/dialogues-en
 
 licence=CC-BY-4.0     of the source; else what a LICENSE or README beside it says
 skip_faulty=true      leave out lines that cannot be read; they are named and counted
@@ -72,12 +72,15 @@ def remarks() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(record.getMessage())
 
-    handler = Collect()
-    logging.getLogger("nexttoken").addHandler(handler)
+    logger, handler = logging.getLogger("nexttoken"), Collect()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield lines
     finally:
-        logging.getLogger("nexttoken").removeHandler(handler)
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def describe(
@@ -113,6 +116,8 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
     ]
     lines += [f"notice: {name}: {notice}" for name, step in steps.items() if (notice := notice_of(step))]
     rows = manifest["rows"]
+    if not rows["kept"]:
+        lines.append(f"notice: no row is left; {out / 'report.md'} says which steps dropped them")
     return "\n".join(
         [*lines, f"wrote {out}: {rows['kept']:,} of {rows['read']:,} rows; licence: {manifest['licence']}"]
     )

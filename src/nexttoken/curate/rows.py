@@ -14,7 +14,7 @@ NOT_WRITTEN = frozenset({"file", DIALOGUE})  # tags that reading gives again
 def line(example: Example) -> dict[str, Any]:
     """`id`, `instruction`, `input`, `output`, or `id` and `turns`; then the further keys, which were read as text."""
     if DIALOGUE in example.fields:
-        row = {"id": example.id, "turns": list(turns(example))}
+        row: dict[str, Any] = {"id": example.id, "turns": list(turns(example))}
     else:
         row = {"id": example.id}
         row |= {name: "\n".join(example.fields.get(name, ())) for name in (INSTRUCTION, INPUT)}

@@ -54,12 +54,15 @@ def training_rows(task: Any) -> Iterator[Example]:
 
 def find_licence(input_dir: Path) -> str:
     """What a LICENSE beside the files is headed by, or the `license: ...` of a README; UNKNOWN without either."""
-    for path in sorted(input_dir.iterdir()):
-        if path.is_file() and path.name.upper().startswith(("LICENSE", "LICENCE")):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            return f"{next((line.strip() for line in lines if line.strip()), 'empty')} ({path.name})"
-    for path in sorted(input_dir.iterdir()):
-        if path.is_file() and path.name.upper().startswith("README"):
-            if found := LICENCE_LINE.search(path.read_text(encoding="utf-8", errors="replace")):
-                return f"{found.group(1)} ({path.name})"
+    for path in named(input_dir, "LICENSE", "LICENCE"):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return f"{next((line.strip() for line in lines if line.strip()), 'empty')} ({path.name})"
+    for path in named(input_dir, "README"):
+        if found := LICENCE_LINE.search(path.read_text(encoding="utf-8", errors="replace")):
+            return f"{found.group(1)} ({path.name})"
     return UNKNOWN
+
+
+def named(folder: Path, *beginnings: str) -> list[Path]:
+    """Files whose names begin so, in capitals or not."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.name.upper().startswith(beginnings))

@@ -17,7 +17,7 @@ from nexttoken.types import Example
 
 # A full-width comma ends a part, too: Chinese has it, Japanese hardly. So a switch in mid-sentence is seen.
 PARTS = re.compile(r"[。．！？!?；;，\n]+|(?<=[A-Za-z]{2})\.\s")
-KANA_CHARACTER = re.compile(f"[{KANA}]")
+KANA_RUN = re.compile(f"[{KANA}]+")
 HAN_CHARACTER = re.compile(f"[{HAN}]")
 LETTER = re.compile(r"[^\W\d_]")
 JAPANESE_ONLY = re.compile(character_class(japanese_only()))
@@ -89,7 +89,7 @@ def language_letters(text: str) -> Counter[str]:
 
 def is_japanese(part: str) -> bool:
     """Whether kana make up enough of it."""
-    return bool(KANA_CHARACTER.search(part)) and len(KANA_CHARACTER.findall(part)) >= KANA_SHARE * len(part)
+    return bool(kana := KANA_RUN.findall(part)) and len("".join(kana)) >= KANA_SHARE * len(part)
 
 
 def language_of(part: str) -> str:

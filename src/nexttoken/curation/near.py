@@ -28,7 +28,7 @@ class DropNearDuplicates(Step):
 
     Candidates share a band of MinHash values; each is verified exactly on the two texts, questions and answers
     together. Rows with different numbers are different ("2 + 3", "2 + 4"), and so are rows of fewer than `least` runs
-    unless they are equal. 8 * `bands` + `bands` * `rows` bytes a row are held, and the texts of candidates while they are compared.
+    unless they are equal. 8 * `bands` + `bands` * `rows` bytes a row are held, texts only while they are compared.
     """
 
     surveys = True

@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 
-from nexttoken.curation.characters import encodes
 from nexttoken.curation.counted import Drop
 from nexttoken.curation.step import Fetch, Judge, Step
 from nexttoken.curation.texts import whole_text
@@ -24,15 +23,15 @@ class DropRareCharacters(Step):
 
     In a small set most kanji are rare, and counts of 19 or 9, which suit 100,000 rows, would drop nearly all of it. So
     the count is lowered until no more than `most_rows` of the rows are lost, as far as `SAMPLE` rows tell: for the
-    characters of `encoding`, which are usual ones, and apart for all others, with `most_unusual`. The report says which
-    counts were used; 0 drops nothing.
+    characters that one of `encodings` has, which are usual ones, and apart for all others, with `most_unusual`. The
+    report says which counts were used; 0 drops nothing.
     """
 
     surveys = True
     at_most: int = 19
     most_rows: float = 0.01
     most_unusual: float = 0.1
-    encoding: str = "cp932"  # JIS X 0208 and what Windows adds
+    encodings: Sequence[str] = ("cp932", "shift_jis")  # JIS X 0208, Windows' additions, both wave dashes
 
     def __post_init__(self) -> None:
         if self.at_most < 1 or not (0 <= self.most_rows <= 1 and 0 <= self.most_unusual <= 1):
@@ -40,12 +39,11 @@ class DropRareCharacters(Step):
                 f"DropRareCharacters: at_most={self.at_most}, most_rows={self.most_rows},"
                 f" most_unusual={self.most_unusual}; expected a count of at least 1 and shares of the rows, 0 to 1"
             )
-        try:
-            encodable(self.encoding)
-        except LookupError:
-            raise UserError(
-                f"DropRareCharacters: encoding={self.encoding!r} is unknown; write cp932 or latin-1"
-            ) from None
+        for encoding in self.encodings:
+            try:
+                encodable(encoding)
+            except LookupError:
+                raise UserError(f"DropRareCharacters: unknown encoding {encoding!r}; write cp932 or latin-1") from None
 
     def survey(self, examples: Sequence[Example]) -> tuple[int, np.ndarray, np.ndarray]:
         """(rows, code points, their counts)."""
@@ -58,7 +56,7 @@ class DropRareCharacters(Step):
         for rows, points, counts in surveys:
             totals[points] += counts
             num_rows += rows
-        usual = encodable(self.encoding)
+        usual = np.any([encodable(encoding) for encoding in self.encodings], axis=0)
         sample = sample_rows(num_rows, fetch)
         rare: list[str] = []
         for kind, chosen, most in (("usual", usual, self.most_rows), ("unusual", ~usual, self.most_unusual)):
@@ -69,7 +67,7 @@ class DropRareCharacters(Step):
         return HasNone(frozenset(rare))
 
     def _affordable(self, totals: np.ndarray, sample: Sequence[np.ndarray], most: float) -> int:
-        """The largest count up to `at_most` that costs at most the share `most` of the rows; a total of 0 is no cost."""
+        """The largest count up to `at_most` that costs at most the share `most` of the rows; totals of 0 cost none."""
         rarest = np.array([rarest_count(points, totals) for points in sample])
         lost = (rarest[:, None] <= np.arange(1, self.at_most + 1)).sum(axis=0)  # by count, never falling
         return int((lost <= most * len(sample)).sum())
@@ -85,7 +83,10 @@ class DropRareCharacters(Step):
 @cache
 def encodable(encoding: str) -> np.ndarray:
     """(0x110000,) bool: whether a character can be written in `encoding`. Raises LookupError for an unknown one."""
-    return np.array([encodes(chr(point), encoding) for point in range(NUM_POINTS)])
+    characters = "".join(chr(point) for point in range(NUM_POINTS) if not 0xD800 <= point < 0xE000)  # no halves
+    has = np.zeros(NUM_POINTS, dtype=bool)
+    has[code_points(characters.encode(encoding, "ignore").decode(encoding, "ignore"))] = True
+    return has
 
 
 def sample_rows(num_rows: int, fetch: Fetch) -> list[np.ndarray]:

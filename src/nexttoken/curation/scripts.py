@@ -14,8 +14,12 @@ from nexttoken.nearest import nearest
 from nexttoken.types import Example
 
 # Not scripts, but first words of names: ª º ℃ and the like, letters of formulas, marks that lengthen or repeat.
-SYMBOLS = ("MICRO", "FEMININE", "MASCULINE", "OHM", "KELVIN", "ANGSTROM", "DOUBLE", "EULER", "INFORMATION", "SCRIPT",
-           "MATHEMATICAL", "MODIFIER", "SUPERSCRIPT", "IDEOGRAPHIC", "PLANCK", "BLACK", "TURNED", "VERTICAL", "MASU")  # fmt: skip
+SYMBOLS = tuple(
+    """
+    MICRO FEMININE MASCULINE OHM KELVIN ANGSTROM DOUBLE EULER INFORMATION SCRIPT MATHEMATICAL MODIFIER SUPERSCRIPT
+    IDEOGRAPHIC PLANCK BLACK TURNED VERTICAL MASU
+    """.split()  # noqa: SIM905
+)
 JAPANESE = ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "LATIN", "GREEK")
 
 
@@ -65,7 +69,7 @@ HALF_KANA = re.compile(r"[\uff61-\uff9f]")
 HIRAGANA = re.compile(r"[\u3041-\u309f]")
 LEAD = re.compile(f"[{KANA_LEADS}]")
 CLOSE, STRETCH = 4, 20  # that many leads within that many characters
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+BROKEN = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class DropMojibake(RowStep):
     def look(self, example: Example) -> Example | Drop:
         for side in SIDES:
             text = side_text(example, side)
-            if found := "\ufffd" in text or CONTROL.search(text):
-                return Drop(f"{side}: broken characters", "U+FFFD" if found is True else repr(found.group()))
+            if broken := BROKEN.search(text):
+                return Drop(f"{side}: broken characters", f"U+{ord(broken.group()):04X}")
             if found := wrongly_read(text):
                 return Drop(f"{side}: read in a wrong encoding", found)
         return example

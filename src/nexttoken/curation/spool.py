@@ -4,7 +4,7 @@ import pickle
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +22,7 @@ class Packed:
     def unpack(self) -> list[Example]:
         ends = list(accumulate(self.lengths, initial=0))
         view = memoryview(self.data)
-        return [load(view[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+        return [load(view[start:end]) for start, end in pairwise(ends)]
 
 
 def pack(rows: Iterable[Example], first: int) -> Packed:
@@ -72,7 +72,7 @@ class Spool:
         """Yield `size` rows at a time, packed as they are."""
         for first in range(0, len(self), size):
             ends = self._ends[first : first + size + 1]
-            lengths = tuple(end - start for start, end in zip(ends, ends[1:], strict=False))
+            lengths = tuple(end - start for start, end in pairwise(ends))
             yield Packed(first, self._read(ends[0], ends[-1]), lengths)
 
     def rows(self, size: int) -> Iterator[Example]:

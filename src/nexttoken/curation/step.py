@@ -35,6 +35,7 @@ class Step(ABC):
 
     def survey(self, examples: Sequence[Example]) -> Any:
         """What the step needs to know of these rows; small, and can be pickled."""
+        raise NotImplementedError(f"{type(self).__name__} surveys nothing")
 
     @abstractmethod
     def judge(self, surveys: Iterable[Any], fetch: Fetch) -> Judge: ...

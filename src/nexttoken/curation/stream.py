@@ -1,18 +1,18 @@
 """Curation of a set larger than memory: stages of steps from one temporary file to the next, by several processes."""
 
-import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nexttoken.curation.counted import Tally
 from nexttoken.curation.spool import Packed, Spool, pack, pack_by
 from nexttoken.curation.step import CHUNK, Judge, Step, judge_rows
+from nexttoken.errors import UserError
 from nexttoken.progress import Progress
 from nexttoken.types import Example
 
@@ -59,25 +59,27 @@ def curate(
     surveys: list[Any] = []
     before: Spool | None = None
     for number, group in enumerate(groups):
-        with ExitStack() as stack:
-            chunks = pack_by(rows, CHUNK) if before is None else before.chunks(CHUNK)
-            if before is not None:
-                stack.callback(before.close)
-            total = num_rows if before is None else len(before)
-            judges = {name: make_judge(step, surveys, before) for name, step in group.items()}
-            following = next(iter(groups[number + 1].values())) if number + 1 < len(groups) else None
-            what = f"curate {number + 1}/{len(groups)}, {', '.join(group) or 'read'}"
-            progress = stack.enter_context(Progress(total, what))
-            after, surveys = Spool(folder / f"rows{number}"), []
+        judges = {name: make_judge(step, surveys, before) for name, step in group.items()}
+        following = next(iter(groups[number + 1].values())) if number + 1 < len(groups) else None
+        chunks = pack_by(rows, CHUNK) if before is None else before.chunks(CHUNK)
+        after, surveys = Spool(folder / f"rows{number}"), []
+        total = num_rows if before is None else len(before)
+        with Progress(total, f"curate {number + 1}/{len(groups)}, {', '.join(group) or 'read'}") as progress:
             for done in in_order(Work(judges, following), chunks, processes):
                 after.append(done.rows)
                 surveys.append(done.survey)
-                for name, tally in done.tallies.items():
-                    steps[name].tally.add(tally)
+                count(done, steps)
                 progress.advance(min(CHUNK, total - progress.done))
+        if before is not None:
+            before.close()
         before = after
     assert before is not None  # there is always a first stage
     return before
+
+
+def count(done: Done, steps: Mapping[str, Step]) -> None:
+    for name, tally in done.tallies.items():
+        steps[name].tally.add(tally)
 
 
 def stages(steps: Mapping[str, Step]) -> list[dict[str, Step]]:
@@ -118,15 +120,20 @@ def in_order(work: Callable[[T], R], items: Iterable[T], processes: int) -> Iter
     if processes == 1:
         yield from map(work, items)
         return
-    with multiprocessing.Pool(processes, _start_worker, (work,)) as pool:
-        yield from _windowed(pool, items, QUEUED * processes)
+    with ProcessPoolExecutor(processes, initializer=_start_worker, initargs=(work,)) as pool:
+        try:
+            yield from _windowed(pool, items, QUEUED * processes)
+        except BrokenProcessPool:
+            raise UserError(
+                "a process of the curation was ended from outside, often for want of memory; try processes=1"
+            ) from None
 
 
-def _windowed(pool: Pool, items: Iterable[Any], window: int) -> Iterator[Any]:
-    waiting: deque[Any] = deque()
+def _windowed(pool: ProcessPoolExecutor, items: Iterable[Any], window: int) -> Iterator[Any]:
+    waiting: deque[Future[Any]] = deque()
     for item in items:
-        waiting.append(pool.apply_async(_run, (item,)))
+        waiting.append(pool.submit(_run, item))
         if len(waiting) >= window:
-            yield waiting.popleft().get()
+            yield waiting.popleft().result()
     while waiting:
-        yield waiting.popleft().get()
+        yield waiting.popleft().result()

@@ -25,8 +25,8 @@ from nexttoken.judge.arguments import Arguments
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nexttoken.report.comparison import Comparison
     from nexttoken.report.open_runs import OpenRun
-    from nexttoken.report.variants import Comparison
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -69,8 +69,9 @@ def report(
     import pandas as pd
 
     from nexttoken.files import whole_file, write_json
+    from nexttoken.report.comparison import Comparison
     from nexttoken.report.variant_plot import variants_plot
-    from nexttoken.report.variants import Comparison, variants_page
+    from nexttoken.report.variants import variants_page
 
     named = {(one.variant, one.seed): table for one, table in zip(runs, tables, strict=True)}
     comparison = Comparison.of(named, given.by)

@@ -41,4 +41,6 @@ def read_rows(given: Arguments) -> list[Example]:
         raise UserError(
             f"{given.data} has no rows to be marked; give an input_dir of task={given.task}, or a file of it"
         )
+    if not any(row.answer for row in rows):
+        raise UserError(f"task={given.task} has no written answers to be marked; give task=dialogue or task=instruct")
     return rows

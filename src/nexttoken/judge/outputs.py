@@ -11,12 +11,15 @@ from nexttoken.jsonlines import json_rows
 from nexttoken.loaded import LoadedRun
 from nexttoken.report.open_runs import OpenFold, OpenRun
 from nexttoken.runs import FoldFolder, RunFolder
-from nexttoken.types import Example, TextPredictions
+from nexttoken.types import DIALOGUE, Example, TextPredictions
 
 
 @dataclass(frozen=True)
 class Written:
-    """Outputs to held-out rows, and the rows themselves, whose answers are the references; both by id."""
+    """Outputs to held-out rows, and what was asked for them, whose answers are the references; both by id.
+
+    A dialogue is asked for each of its answers, as `<id>#<k>`; every other row is asked as it is.
+    """
 
     outputs: Mapping[str, str]
     examples: Mapping[str, Example]
@@ -35,22 +38,29 @@ def written_by(run: OpenRun, num_rows: int, input_dir: str | None, base: str | N
     examples: dict[str, Example] = {}
     for fold in run.folds:
         folder = FoldFolder(fold.folder)
-        held_out = {example.id: example for example in loaded.held_out(folder)}
+        held_out = loaded.held_out(folder)
         if missing := wanting[fold.folder]:
-            _generate(loaded, folder, [held_out[row_id] for row_id in missing])
-        outputs |= {row_id: text for row_id, text in _read(fold).items() if row_id in held_out}
-        examples |= held_out
-    return Written(outputs, examples)
+            _generate(loaded, folder, [example for example in held_out if example.id in missing])
+        outputs |= _read(fold)
+        examples |= {example.id: example for example in _asked_for(loaded, held_out)}
+    return Written({row_id: text for row_id, text in outputs.items() if row_id in examples}, examples)
+
+
+def _asked_for(loaded: LoadedRun, held_out: list[Example]) -> list[Example]:
+    """What the run asks for rows; passages or demonstrations, which do not matter here, are not searched for."""
+    is_dialogue = any(DIALOGUE in example.fields for example in held_out)
+    return loaded.parts.inference.views(held_out, []) if is_dialogue else held_out
 
 
 def _path(fold: OpenFold) -> Path:
     return fold.folder / "generated.jsonl"
 
 
-def _without_output(fold: OpenFold, num_rows: int) -> list[str]:
-    """Ids among the first `num_rows`, in the order of oof.csv, that nothing was written to."""
-    has = _read(fold) if num_rows else {}
-    return [row_id for row_id in fold.rows["id"][:num_rows] if row_id not in has]
+def _without_output(fold: OpenFold, num_rows: int) -> set[str]:
+    """Rows among the first `num_rows`, in the order of oof.csv, that nothing was written to."""
+    has = set(_read(fold)) if num_rows else set()
+    first = fold.rows[fold.rows["row"].isin(fold.rows["row"].unique()[:num_rows])]
+    return set(first.loc[~first["id"].isin(has), "row"])
 
 
 def _read(fold: OpenFold) -> dict[str, str]:
@@ -76,5 +86,12 @@ def read_texts(path: Path) -> TextPredictions:
 def _generate(loaded: LoadedRun, folder: FoldFolder, examples: list[Example]) -> None:
     """Write outputs to `examples` and save them behind those that the fold has already."""
     fresh, old = loaded.generate(folder, examples), read_texts(folder.path / "generated.jsonl")
+    old = _without(old, set(fresh.ids))
     columns = {name: np.concatenate([old.columns[name], fresh.columns[name]]) for name in ("num_tokens", "finished")}
     folder.save_texts(TextPredictions(old.ids + fresh.ids, old.texts + fresh.texts, columns))
+
+
+def _without(texts: TextPredictions, ids: set[str]) -> TextPredictions:
+    kept = [place for place, row_id in enumerate(texts.ids) if row_id not in ids]
+    columns = {name: column[kept] for name, column in texts.columns.items()}
+    return TextPredictions(tuple(texts.ids[n] for n in kept), tuple(texts.texts[n] for n in kept), columns)

@@ -11,8 +11,6 @@ from nexttoken.report.open_runs import OpenRun
 from nexttoken.text_metrics import TEXT_METRICS
 from nexttoken.types import Example
 
-Place = tuple[str, int]  # variant and seed
-
 
 def measured(
     runs: Sequence[OpenRun], written: Sequence[Written], judge: Judge | None, rubric: str
@@ -29,29 +27,15 @@ def measured(
 
 
 def _scored(run: OpenRun, own: Written) -> pd.DataFrame:
-    rows = _with_whole_rows(run.rows, own)
+    rows = run.rows
     rows["output"] = rows["id"].map(own.outputs).astype(object)
     references = rows["id"].map({row_id: example.answer for row_id, example in own.examples.items()})
     known = rows["output"].notna() & references.notna()
-    outputs = rows.loc[known, "output"].tolist()
-    wanted = [
-        reference for reference, is_known in zip(references, known, strict=True) if is_known and reference is not None
-    ]
+    outputs, wanted = rows.loc[known, "output"].tolist(), references[known].tolist()
     for metric in TEXT_METRICS:
         rows[metric.name] = np.nan
         rows.loc[known, metric.name] = metric.score(outputs, wanted)
     return rows.assign(mark=np.nan)
-
-
-def _with_whole_rows(rows: pd.DataFrame, own: Written) -> pd.DataFrame:
-    """Add the rows that were answered as a whole and scored in pieces, without a loss of their own."""
-    of_row = rows.drop_duplicates("row").set_index("row")
-    whole = [row_id for row_id in own.outputs if row_id in of_row.index and row_id not in set(rows["id"])]
-    if not whole:
-        return rows
-    lengths = [float(len(own.examples[row_id].answer or "")) for row_id in whole]
-    known = of_row.loc[whole, ["group", "fold"]].reset_index(names="row")
-    return pd.concat([rows, known.assign(id=whole, num_characters=lengths)], ignore_index=True)
 
 
 def _asked(place: int, table: pd.DataFrame, own: Written, rubric: str) -> list[Example]:

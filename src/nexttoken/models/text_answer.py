@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from nexttoken.models.sharded import is_sharded
 from nexttoken.models.texts import collate_texts, row_losses
 from nexttoken.progress import Progress
 from nexttoken.ranks import num_ranks, rank
-from nexttoken.settings import GenerationSettings
-from nexttoken.types import AnswerLosses, Example, TextPredictions
+from nexttoken.types import AnswerLosses, Example
+
+if TYPE_CHECKING:
+    from nexttoken.models.engines import Writer
 
 
 class TextAnswerer:
@@ -52,24 +54,14 @@ class TextAnswerer:
             np.array([len(example.answer or "") for example in examples]),
         )
 
-    def write(
-        self,
-        examples: Sequence[Example],
-        settings: GenerationSettings,
-        journal: Path | None = None,
-        made_by: str = "",
-    ) -> TextPredictions:
-        """Write an answer to each example, those that `journal` holds already excepted; `made_by` names the model."""
+    @property
+    def writer(self) -> "Writer":
+        """What writes new answers with this model."""
+        from nexttoken.models.engines import Writer
         from nexttoken.models.generate.batch import TransformersGenerator
-        from nexttoken.models.generate.rows import GenerationPrompt
-        from nexttoken.models.generate.run import generate
 
-        encoded = self.encoder.encode_prompts(examples, settings.max_new_tokens)
-        self.counts.update(encoded.counts())
-        self.prompts += encoded.prompts
-        prompts = [GenerationPrompt(row.id, row.token_ids) for row in encoded.prompts]
         generator = TransformersGenerator(self.model, self.encoder.tokenizer, self.batch_tokens, self.encoder.ends)
-        return generate(generator, prompts, settings, journal, made_by)
+        return Writer(self.encoder, generator)
 
 
 @torch.inference_mode()

@@ -1,6 +1,6 @@
 """Finished folds of open tasks read back from disk: what each held-out answer cost, and which variant each run is."""
 
-import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +12,13 @@ import pandas as pd
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.files import read_json
-from nexttoken.runs import FOLD_NAME, INCIDENTAL, FoldFolder
+from nexttoken.runs import FOLD_NAME, FoldFolder, describe_differences
 from nexttoken.splits import load_folds
 from nexttoken.table import read_table
 
 AGAIN = "run the fold again"
 COSTS = ("nll", "num_tokens", "num_characters")
+log = logging.getLogger(__name__)
 SEED_IN_NAME = re.compile(r"[_-]?seed[-_=]?\d+")
 
 
@@ -85,45 +86,67 @@ def read_open_runs(paths: Sequence[Path]) -> list[OpenRun]:
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """A run's seed, and all that makes it a variant as one text."""
+class Variant:
+    """Runs that differ by seed alone, and the configuration that they share."""
 
-    seed: int
-    rest: str
+    config: dict[str, Any]
+    folders: tuple[Path, ...]
 
-    @classmethod
-    def read(cls, folder: Path) -> "RunConfig":
-        config = FoldFolder(sorted(folder.glob("fold*/config.yaml"))[0].parent).config()
-        rest = {key: value for key, value in config.items() if key not in (*INCIDENTAL, "split")}
-        kept = {"split": config.get("split"), **_without_seeds(rest)}
-        return cls(int(config.get("seed") or 0), json.dumps(kept, sort_keys=True, default=str))
+    @property
+    def bare_name(self) -> str:
+        """The folders' name without its seed; the first one's where nothing else is left, or others are called else."""
+        names = [folder.resolve().name for folder in self.folders]
+        bare = {SEED_IN_NAME.sub("", name) for name in names}
+        return (bare.pop() if len(bare) == 1 else "") or names[0]
 
-
-def _without_seeds(node: Any) -> Any:
-    """A seed below another key follows the run's own as a rule."""
-    if isinstance(node, Mapping):
-        return {key: _without_seeds(child) for key, child in node.items() if key != "seed"}
-    return [_without_seeds(child) for child in node] if isinstance(node, list) else node
+    @property
+    def long_name(self) -> str:
+        """The first folder's name with its parent's."""
+        return "/".join(self.folders[0].resolve().parts[-2:])
 
 
 def variant_names(folders: Sequence[Path]) -> dict[Path, str]:
-    """What the runs of a variant are called without their seed; with the parent folder where two variants are alike."""
-    configs = {folder: RunConfig.read(folder) for folder in folders}
-    members: dict[str, list[Path]] = {}
-    for folder, config in configs.items():
-        members.setdefault(config.rest, []).append(folder)
-    names = {rest: _shared_name(folders) for rest, folders in members.items()}
-    unique = {rest: name for rest, name in names.items() if list(names.values()).count(name) == 1}
-    chosen = {rest: unique.get(rest, "/".join(folders[0].resolve().parts[-2:])) for rest, folders in members.items()}
-    return {folder: chosen[config.rest] for folder, config in configs.items()}
+    """What each run's variant is called: its folder without the seed, or the whole name where another has the same.
+
+    How runs of the same name differ is logged: a key that a later version added makes two variants of one.
+    """
+    variants = _variants(folders)
+    by_name: dict[str, list[Variant]] = {}
+    for variant in variants:
+        by_name.setdefault(variant.bare_name, []).append(variant)
+    for first, *others in by_name.values():
+        for other in others:
+            differences = describe_differences(first.config, other.config)
+            log.warning("%s and %s are two variants: %s", first.folders[0], other.folders[0], differences)
+    names = {f: v.bare_name if len(by_name[v.bare_name]) == 1 else v.long_name for v in variants for f in v.folders}
+    return {folder: names[folder] for folder in folders}
 
 
-def _shared_name(folders: Sequence[Path]) -> str:
-    names = [folder.resolve().name for folder in folders]
-    if len(names) == 1:
-        return names[0]
-    bare = {SEED_IN_NAME.sub("", name) for name in names}
-    return bare.pop() if len(bare) == 1 else names[0]
+def _variants(folders: Sequence[Path]) -> list[Variant]:
+    variants: list[Variant] = []
+    for folder in folders:
+        config = {"split": _config(folder).get("split"), **_without_seeds(_config(folder))}
+        same = (n for n, variant in enumerate(variants) if not describe_differences(variant.config, config))
+        if (place := next(same, None)) is None:
+            variants.append(Variant(config, (folder,)))
+        else:
+            variants[place] = replace(variants[place], folders=(*variants[place].folders, folder))
+    return variants
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return FoldFolder(sorted(folder.glob("fold*/config.yaml"))[0].parent).config()
+
+
+def _without_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A seed below another key follows the run's own as a rule; that of the split tells which rows are held out."""
+    return {key: _seedless(child) for key, child in config.items() if key not in ("seed", "split")}
+
+
+def _seedless(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _seedless(child) for key, child in node.items() if key != "seed"}
+    return [_seedless(child) for child in node] if isinstance(node, list) else node
 
 
 def _finished(folder: Path) -> list[Path]:
@@ -143,7 +166,7 @@ def _read_run(folder: Path, variant: str) -> OpenRun:
         groups = dict(zip(folds.ids, folds.groups.tolist(), strict=True))
     task = str(next(iter(metrics.values())).get("task", folder.parent.name))
     read = [replace(fold, rows=_grouped(fold.rows, groups)) for fold in map(_read_fold, metrics)]
-    return OpenRun(folder, task, variant, RunConfig.read(folder).seed, tuple(read))
+    return OpenRun(folder, task, variant, int(_config(folder).get("seed") or 0), tuple(read))
 
 
 def _grouped(rows: pd.DataFrame, groups: Mapping[str, int]) -> pd.DataFrame:

@@ -24,7 +24,7 @@ HEADER = ["variant", "rows", "total", "mean", "max", "min", "user, mean", "assis
 COUNTS = ("num_tokens", "num_user_tokens", "num_assistant_tokens")
 NOTES = (
     "Tokens per training row, each row of the finished folds once. User and assistant: all their turns of a row "
-    "together; other: the chat template's marks, system text and the ends of turns."
+    "together; other: what is of neither."
 )
 
 
@@ -85,7 +85,7 @@ def published_table() -> str:
     """The published counts under the same headings."""
     rows = [
         [
-            f"{v.name}: {v.utterances} utterances, {v.windows} windows, persona {v.persona}",
+            f"{v.name}: {v.utterances} utterances, windows {v.windows}, persona {v.persona}",
             f"{v.rows:,}", f"{v.total:,}", f"{v.mean:.2f}", f"{v.most:,}", f"{v.least:,}",
             f"{v.user:.2f}", f"{v.assistant:.2f}", "",
         ]

@@ -1,14 +1,14 @@
-"""The picture of a comparison of variants: each one's value by every measure, with its interval and its seeds."""
+"""The picture of a comparison of variants: how far each is from the chosen one by every measure, and how surely."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nexttoken.report.comparison import Comparison
 from nexttoken.report.lettering import Lettering
 from nexttoken.report.plots import new_figure, save_figure
 from nexttoken.report.ranking import Ranking
-from nexttoken.report.variants import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,19 +29,25 @@ def variants_plot(comparison: Comparison, path: Path) -> list[str]:
             _panel(axes, ranking, names)
         panels[0].set_yticks(range(len(names)), [lettering.show(name) for name in names])
         panels[0].set_ylim(len(names) - 0.5, -0.5)
+        panels[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
         save_figure(figure, path)
     return lettering.key
 
 
 def _panel(axes: "Axes", ranking: Ranking, names: list[str]) -> None:
+    """Differences to the first of `names`, which are paired by row: values' own intervals would hide them."""
     order = [ranking.scored.variants.index(name) for name in names]
-    values, intervals = ranking.values[order], [ranking.interval(place) for place in order]
-    heights = np.arange(len(names))
-    error = np.abs(np.array([(i.low, i.high) for i in intervals]).T - values)
-    axes.errorbar(values, heights, xerr=error, fmt="o", color="C0", capsize=3, elinewidth=1)
-    for by_seed in ranking.by_seed[order].T if len(ranking.scored.seeds) > 1 else ():
-        axes.plot(by_seed, heights, linestyle="", marker="|", color="C1", markersize=9)
-    axes.axvline(ranking.values[ranking.best], color="0.6", linewidth=0.8, linestyle="--")
+    chosen, heights = order[0], np.arange(len(names))
+    intervals = [ranking.difference(place, chosen) for place in order]
+    values = ranking.values[order] - ranking.values[chosen]
+    error = np.abs(np.array([(interval.low, interval.high) for interval in intervals]).T - values)
+    axes.errorbar(values, heights, xerr=error, fmt="o", color="C0", capsize=3, elinewidth=1, label="95 % interval")
+    for number, seed in enumerate(ranking.scored.seeds if len(ranking.scored.seeds) > 1 else ()):
+        by_seed = ranking.by_seed[order, number] - ranking.by_seed[chosen, number]
+        axes.plot(
+            by_seed, heights, linestyle="", marker="|", color=f"C{number + 1}", markersize=12, label=f"seed {seed}"
+        )
+    axes.axvline(0, color="0.6", linewidth=0.8, linestyle="--")
     better = "higher" if ranking.measure.higher_is_better else "lower"
-    axes.set(xlabel=f"{ranking.measure.title}\n{better} is better", title="")
+    axes.set(xlabel=f"{ranking.measure.title}, difference\nto the chosen one; {better} is better")
     axes.grid(axis="x", linewidth=0.4)

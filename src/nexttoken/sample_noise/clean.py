@@ -1,14 +1,13 @@
 """Clean rows of many kinds, the awkward ones among them: kanji alone, numbers, one word, English words, letters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from string import Formatter
 
 import numpy as np
 
 from nexttoken.sample_noise import words
-from nexttoken.sample_noise.sentences import LETTERS, QUESTIONS, SENTENCES, STORIES
+from nexttoken.sample_noise.draw import Draw
+from nexttoken.sample_noise.sentences import LETTERS, QUESTIONS, STORIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,65 +22,6 @@ class Row:
 
     def with_(self, kind: str, **changes: str) -> "Row":
         return replace(self, kind=kind, **changes)
-
-
-CHOICES = {
-    "thing": words.THINGS,
-    "other": words.THINGS,
-    "place": words.PLACES,
-    "place2": words.PLACES,
-    "surname": words.SURNAMES,
-    "surname2": words.SURNAMES,
-    "given": words.GIVEN,
-    "when": words.WHEN,
-    "quality": words.QUALITIES,
-    "deed": words.DEEDS,
-    "reason": words.REASONS,
-    "caution": words.CAUTIONS,
-    "english": words.ENGLISH,
-}
-RANGES = {"number": (2, 99, 10), "small": (2, 9, 1), "percent": (11, 89, 1)}  # lowest, highest, times
-
-
-@cache
-def places(form: str) -> tuple[str, ...]:
-    """Names of the places in a form, each once."""
-    return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(form) if name))
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Draws words; the same generator gives the same rows."""
-
-    rng: np.random.Generator
-
-    def one(self, items: Sequence[str]) -> str:
-        return items[int(self.rng.integers(len(items)))]
-
-    def some(self, items: Sequence[str], count: int) -> list[str]:
-        return [items[int(index)] for index in self.rng.permutation(len(items))[:count]]
-
-    def whole(self, low: int, high: int) -> int:
-        return int(self.rng.integers(low, high + 1))
-
-    def uncommon(self) -> str:
-        """Few of them often, most of them seldom (Zipf)."""
-        return words.UNCOMMON[min(int(self.rng.zipf(1.3)), len(words.UNCOMMON)) - 1]
-
-    def fill(self, form: str, **given: str) -> str:
-        """Put a word into every place of `form`, those of `given` into theirs."""
-        return form.format(**{name: given[name] if name in given else self._word(name) for name in places(form)})
-
-    def _word(self, name: str) -> str:
-        if name == "uncommon":
-            return self.uncommon()
-        if name in RANGES:
-            low, high, factor = RANGES[name]
-            return str(self.whole(low, high) * factor)
-        return self.one(CHOICES[name])
-
-    def paragraph(self, count: int, **given: str) -> str:
-        return "".join(self.fill(form, **given) for form in self.some(SENTENCES, count))
 
 
 def explanation(draw: Draw) -> Row:
@@ -146,13 +86,15 @@ def kanji_alone(draw: Draw) -> Row:
         f"{draw.one(words.OFFICES)}{draw.one(words.MATTERS)}{draw.one(words.MOVES)}" for _ in range(draw.whole(1, 2))
     )
     place, town, surname = draw.one(words.PLACES), draw.one(words.PLACES), draw.one(words.SURNAMES)
+    address = f"{place}市{town}町{draw.whole(1, 9)}丁目{draw.whole(1, 40)}番地"
+    ask_headline = draw.fill("{place}の{thing}を扱う新聞の見出しを、漢字だけで作ってください。")
+    ask_idioms = draw.fill("{surname}さんの座右の銘になりそうな四字熟語を、{thing}にちなんで挙げてください。")
     kinds = (
         Row(f"{place}{draw.one(words.MATTERS)}関連記事見出", "", headline),
-        Row(draw.fill("{place}の{thing}を扱う新聞の見出しを、漢字だけで作ってください。"), "", headline),
-        Row(draw.fill("{surname}さんの座右の銘になりそうな四字熟語を、{thing}にちなんで挙げてください。"), "",
-            "、".join(draw.some(words.IDIOMS, draw.whole(2, 6)))),
-        Row(f"{surname}{draw.one(words.GIVEN)}氏所属団体所在地", "", f"{place}市{town}町{draw.whole(1, 9)}丁目{draw.whole(1, 40)}番地"),
-    )  # fmt: skip
+        Row(ask_headline, "", headline),
+        Row(ask_idioms, "", "、".join(draw.some(words.IDIOMS, draw.whole(2, 6)))),
+        Row(f"{surname}{draw.one(words.GIVEN)}氏所属団体所在地", "", address),
+    )
     return kinds[draw.whole(0, len(kinds) - 1)]
 
 

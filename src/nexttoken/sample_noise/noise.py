@@ -5,9 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from nexttoken.sample_noise import foreign, words
-from nexttoken.sample_noise.clean import Draw, Row, draw_clean
+from nexttoken.sample_noise.clean import Row, draw_clean
+from nexttoken.sample_noise.draw import Draw
 
 COPIES = ("repeat", "near_duplicate")  # found where one of the two rows is gone
+
+
+# The encoding in which a text was written, and the one in which it was read.
+WRONGLY_READ = (("utf-8", "cp932"), ("utf-8", "latin-1"), ("utf-8", "cp1252"), ("euc_jp", "cp932"), ("cp932", "utf-8"))
 
 
 def chinese_answer(row: Row, draw: Draw) -> Row:
@@ -43,7 +48,7 @@ def about_itself(row: Row, draw: Draw) -> Row:
 
 
 def code_or_link(row: Row, draw: Draw) -> Row:
-    addition = draw.fill(draw.one(foreign.CODE_AND_LINKS)).replace("§", "\n")
+    addition = draw.fill(draw.one(foreign.CODE_AND_LINKS))
     if draw.whole(0, 4) == 0:
         return row.with_("code_or_link", instruction=f"{row.instruction}\n{addition}")
     return row.with_("code_or_link", output=f"{row.output}\n{addition}")
@@ -68,9 +73,7 @@ def rare_character(row: Row, draw: Draw) -> Row:
 
 def mojibake(row: Row, draw: Draw) -> Row:
     """A stretch of the answer, or all of it, written in one encoding and read in another."""
-    written, read = (("utf-8", "cp932"), ("utf-8", "latin-1"), ("utf-8", "cp1252"), ("euc_jp", "cp932"), ("cp932", "utf-8"))[
-        draw.whole(0, 4)
-    ]  # fmt: skip
+    written, read = WRONGLY_READ[draw.whole(0, len(WRONGLY_READ) - 1)]
     text = draw.paragraph(1) if row.output.isascii() else row.output  # digits are the same in every encoding
     start = 0 if draw.whole(0, 1) else draw.whole(0, max(len(text) - 24, 0))
     broken = text[start:].encode(written, "ignore").decode(read, "replace")
@@ -169,8 +172,8 @@ def draw_rows(num_rows: int, share: float, seed: int) -> dict[str, Row]:
             rows += [(spoil(row, draw), -1) for row in spoilt[number * each : (number + 1) * each]]
     order = rng.permutation(len(rows)).tolist()
     ids = {old: f"r{new:06}" for new, old in enumerate(order)}
-    return {ids[old]: with_original(*rows[old], ids) for old in order}
+    return {ids[old]: with_original(rows[old][0], ids.get(rows[old][1], "")) for old in order}
 
 
-def with_original(row: Row, original: int, ids: Mapping[int, str]) -> Row:
-    return row if original < 0 else row.with_(row.kind, of=ids[original])
+def with_original(row: Row, original: str) -> Row:
+    return row.with_(row.kind, of=original)

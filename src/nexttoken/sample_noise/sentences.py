@@ -1,8 +1,14 @@
 """Sentences of the sample's clean rows, with places for words, and the questions that ask for them."""
 
+
+def lines(text: str) -> tuple[str, ...]:
+    """One sentence a line."""
+    return tuple(text.strip().split("\n"))
+
+
 # {thing} is what the row is about; every other place is drawn anew.
-SENTENCES = tuple(
-    """{thing}は、{place}でも{quality}ものとして知られています。
+SENTENCES = lines("""
+{thing}は、{place}でも{quality}ものとして知られています。
 {when}に{thing}を訪ねると、{quality}一面に気づくことがあります。
 まず、{deed}前に{caution}を確かめておくと安心です。
 {surname}さんによれば、{thing}が好まれるのは{reason}からです。
@@ -37,11 +43,10 @@ SENTENCES = tuple(
 英語の「{english}」に近い意味で使われる場合もあります。
 {quality}{thing}ほど、{deed}人の腕前が試されるものはありません。
 {when}になると、{place}の空気まで{quality}ものに感じられます。
-{caution}さえ守れば、年齢を問わず{deed}ことができます。""".splitlines()
-)
-
-QUESTIONS = tuple(
-    """{thing}について{number}字程度で説明してください。
+{caution}さえ守れば、年齢を問わず{deed}ことができます。
+""")
+QUESTIONS = lines("""
+{thing}について{number}字程度で説明してください。
 {thing}の魅力を、{other}と比べながら教えてください。
 {place}で{thing}を楽しむときの注意点は何ですか。
 {when}に{thing}を{deed}計画を立ててください。
@@ -55,33 +60,10 @@ QUESTIONS = tuple(
 小学生にも分かるように、{thing}の役割を説明してください。
 {thing}の歴史を簡単にまとめてください。
 {thing}をめぐる最近の課題を挙げてください。
-次の発表で{thing}を取り上げます。話の流れを考えてください。""".splitlines()
-)
-
-LETTERS = tuple(
-    """{surname}様
-
-いつもお世話になっております。{place}支店の{surname2}です。
-{when}に予定しております{thing}の件で、ご連絡いたしました。
-{caution}の都合により、開始を{small}時に改めたく存じます。
-{number}円の費用につきましては、{other}の担当者が改めてご説明します。
-どうぞよろしくお願いいたします。
-|{surname}さんへ
-
-先日は{place}まで来てくれてありがとう。
-{thing}の話がとても面白かったので、{other}の本を{small}冊買いました。
-次は{when}に会えるとうれしいです。{caution}だけ気をつけてね。
-{surname2}より
-|各位
-
-{thing}の見学会を{place}で開きます。定員は{number}名です。
-{when}に集合し、{small}班に分かれて{other}を見て回ります。
-{caution}のため、申し込みは早めにお願いします。
-担当：{surname}""".split("|")
-)
-
-STORIES = tuple(
-    """{place}の町に、{surname}{given}という{quality}子どもが住んでいました。
+次の発表で{thing}を取り上げます。話の流れを考えてください。
+""")
+STORIES = lines("""
+{place}の町に、{surname}{given}という{quality}子どもが住んでいました。
 ある日、{given}は{thing}の前で{quality}猫に出会います。
 「{when}になったら、一緒に{other}を探しに行こう」と猫は言いました。
 二人は{small}つの坂を越え、{uncommon}の香りがする庭にたどり着きます。
@@ -91,5 +73,35 @@ STORIES = tuple(
 空が暗くなると、{place2}から来た旅人が火をおこしてくれました。
 「{reason}のだから、急ぐことはないよ」と旅人は笑います。
 翌朝、{given}の手には{quality}{other}が残っていました。
-それから{given}は、{when}が来るたびに{thing}を訪ねるようになりました。""".splitlines()
-)
+それから{given}は、{when}が来るたびに{thing}を訪ねるようになりました。
+""")
+
+
+def parted(text: str) -> tuple[str, ...]:
+    """Texts of several lines, ---- between them."""
+    return tuple(part.strip() for part in text.split("----"))
+
+
+LETTERS = parted("""
+{surname}様
+
+いつもお世話になっております。{place}支店の{surname2}です。
+{when}に予定しております{thing}の件で、ご連絡いたしました。
+{caution}の都合により、開始を{small}時に改めたく存じます。
+{number}円の費用につきましては、{other}の担当者が改めてご説明します。
+どうぞよろしくお願いいたします。
+----
+{surname}さんへ
+
+先日は{place}まで来てくれてありがとう。
+{thing}の話がとても面白かったので、{other}の本を{small}冊買いました。
+次は{when}に会えるとうれしいです。{caution}だけ気をつけてね。
+{surname2}より
+----
+各位
+
+{thing}の見学会を{place}で開きます。定員は{number}名です。
+{when}に集合し、{small}班に分かれて{other}を見て回ります。
+{caution}のため、申し込みは早めにお願いします。
+担当：{surname}
+""")

@@ -10,7 +10,7 @@ from nexttoken.sample_noise.noise import draw_rows
 
 
 def write_sample_noise(folder: Path, num_rows: int, share: float, seed: int) -> str:
-    """Write train.jsonl and truth.jsonl (`id`, `kind`, `of`) into `folder`; return one line that says what they hold."""
+    """Write train.jsonl and truth.jsonl (`id`, `kind`, `of`) into `folder`; return a line that says what they hold."""
     rows = draw_rows(num_rows, share, seed)
     lines = ({"id": i, "instruction": r.instruction, "input": r.input, "output": r.output} for i, r in rows.items())
     write_lines(folder / "train.jsonl", lines)

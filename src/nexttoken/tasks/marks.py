@@ -113,8 +113,7 @@ class Marks:
         if not (isinstance(row.get("id"), str) or _is_whole(row.get("id"))) or not str(row["id"]).strip():
             raise RowFault("lacks id, a text or a whole number")
         texts = {name: text_of(row, name) for name in (INSTRUCTION, RESPONSE)}
-        # An absent cell of a table is NaN, an absent value of JSON null; both are nothing.
-        texts |= {name: text_of(row, name) if isinstance(row.get(name), str) else "" for name in OPTIONAL}
+        texts |= {name: "" if _is_absent(row.get(name)) else text_of(row, name) for name in OPTIONAL}
         return mark_example(str(row["id"]), texts, self._label(row, needs_mark))
 
     def _label(self, row: Mapping[str, Any], needs_mark: bool) -> int | None:
@@ -130,6 +129,11 @@ def mark_example(row_id: str, texts: Mapping[str, str], label: int | None = None
     """An example to be marked: instruction and response, and of input, reference and rubric those that `texts` has."""
     fields = {name: (SURROGATE.sub("\ufffd", texts.get(name, "")),) for name in (INSTRUCTION, RESPONSE, *OPTIONAL)}
     return Example(row_id, fields, label)
+
+
+def _is_absent(value: object) -> bool:
+    """An absent cell of a table is NaN, an absent value of JSON null."""
+    return value is None or (isinstance(value, float) and np.isnan(value))
 
 
 def _is_whole(value: object) -> bool:

@@ -42,6 +42,11 @@ class Skeleton:
         is_classifier = str(self.settings.head.get("_target_")).endswith(".Classification")
         return len(self.settings.prompt.get("labels") or "AB") if is_classifier else None
 
+    @property
+    def writes(self) -> bool:
+        """Whether answers are open: any token may be one of theirs, and has logits then."""
+        return str(self.settings.head.get("_target_")).endswith(".AnswerText")
+
     def build(self, num_layers: int | None = None, adapted: bool = True) -> Any:
         """The model on the meta device, with its adapter unless told otherwise, cut to `num_layers`."""
         import transformers
@@ -126,7 +131,7 @@ def count(skeleton: Skeleton, num_layers: int, step: Step) -> Counted:
         model.to_empty(device="cpu")
         token_ids = torch.zeros((step.rows, step.tokens), dtype=torch.long)
         with autocast:
-            return run(model, token_ids, whole_text=step.training and fit.text_epochs > 0)
+            return run(model, token_ids, skeleton.writes or (step.training and fit.text_epochs > 0))
 
 
 def run(model: Any, token_ids: Tensor, whole_text: bool = False) -> Counted:
