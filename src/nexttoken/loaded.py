@@ -102,6 +102,10 @@ class LoadedRun:
         return cls(folder, folds, parts, tokens, search_node=search, writing=writing)
 
     @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
     def writing_fold(self) -> FoldFolder:
         """The fold whose model writes open answers. Raises UserError where that one is not finished."""
         if self.writing.fold is None:

@@ -91,7 +91,7 @@ def test_a_named_template_marks_the_end_of_a_turn(chat_tokenizer, scratch):
     assert TextEncoder(chat_tokenizer, CHAT, 400).ends[-1] == chat_tokenizer.convert_tokens_to_ids("<|im_end|>")
     with pytest.raises(UserError, match=r"prompt.chat_template='gema' is not known.*'gemma'"):
         TextEncoder(scratch.tokenizer, replace(CHAT, chat_template="gema"), 400)
-    with pytest.raises(UserError, match="prompt.chat_template=gemma or chatml"):
+    with pytest.raises(UserError, match=r"prompt\.chat_template=gemma or chatml"):
         TextEncoder(scratch.tokenizer, CHAT, 400)
 
 

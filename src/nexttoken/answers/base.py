@@ -1,16 +1,31 @@
 """What the spine asks of a kind of answers, so that it need not know which one a task has."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from nexttoken.runs import FoldFolder
 from nexttoken.settings import Settings
-from nexttoken.types import Example
+from nexttoken.types import Example, LabelPredictions, TextPredictions
 
-if TYPE_CHECKING:
-    from nexttoken.loaded import LoadedRun
+
+class Run(Protocol):
+    """What a finished run can do: `nexttoken.loaded.LoadedRun`."""
+
+    @property
+    def environment(self) -> dict[str, Any]: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def writing_fold(self) -> FoldFolder: ...
+
+    def ask(self, examples: list[Example]) -> LabelPredictions: ...
+
+    def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions: ...
 
 
 class AnswerSet(Protocol):
@@ -34,8 +49,8 @@ class AnswerSet(Protocol):
     def table(self, metrics: Mapping[str, Any]) -> str:
         """One fold's score beside its references; `metrics` is what metrics.json holds."""
 
-    def answer(self, run: "LoadedRun", examples: list[Example]) -> Any:
+    def answer(self, run: Run, examples: list[Example]) -> Any:
         """The predictions of a run for rows that have been through its transforms."""
 
-    def finish(self, run: "LoadedRun", task: Any, predictions: Any) -> None:
+    def finish(self, run: Run, task: Any, predictions: Any) -> None:
         """What is said and kept once a submission is written."""

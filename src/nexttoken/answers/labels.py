@@ -1,10 +1,11 @@
 """Closed answers: class probabilities, averaged over folds."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nexttoken.answers.base import Run
 from nexttoken.files import write_json
 from nexttoken.report.genres import results_table
 from nexttoken.report.tables import fold_table
@@ -12,9 +13,6 @@ from nexttoken.runs import FoldFolder
 from nexttoken.scores import describe, labels_of, score, score_references
 from nexttoken.settings import Settings
 from nexttoken.types import Example, LabelPredictions, Task
-
-if TYPE_CHECKING:
-    from nexttoken.loaded import LoadedRun
 
 
 class Labels:
@@ -41,12 +39,12 @@ class Labels:
     def table(self, metrics: Mapping[str, Any]) -> str:
         return fold_table(metrics)
 
-    def answer(self, run: "LoadedRun", examples: list[Example]) -> LabelPredictions:
+    def answer(self, run: Run, examples: list[Example]) -> LabelPredictions:
         return run.ask(examples)
 
-    def finish(self, run: "LoadedRun", task: Task, predictions: LabelPredictions) -> None:
+    def finish(self, run: Run, task: Task, predictions: LabelPredictions) -> None:
         """result.json with the environment that its seconds depend on, where the task has one."""
         if results := task.results(predictions):
-            write_json(run.environment, run.folder.path / "environment.json")
-            write_json(results, run.folder.path / "result.json")
+            write_json(run.environment, run.path / "environment.json")
+            write_json(results, run.path / "result.json")
             print(results_table(results, by="file"))

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nexttoken.answers.base import Run
 from nexttoken.errors import UserError, first_five
 from nexttoken.ranks import num_ranks
 from nexttoken.report.open_table import open_fold_table
@@ -15,9 +16,6 @@ from nexttoken.runs import FoldFolder
 from nexttoken.settings import Settings
 from nexttoken.text_baseline import CharacterModel
 from nexttoken.types import DIALOGUE, AnswerLosses, Example, OpenTask, TextPredictions
-
-if TYPE_CHECKING:
-    from nexttoken.loaded import LoadedRun
 
 
 class Texts:
@@ -71,7 +69,7 @@ class Texts:
     def table(self, metrics: Mapping[str, Any]) -> str:
         return open_fold_table(metrics)
 
-    def answer(self, run: "LoadedRun", examples: list[Example]) -> TextPredictions:
+    def answer(self, run: Run, examples: list[Example]) -> TextPredictions:
         """Texts have no mean: one fold's model writes them. Raises UserError for several processes."""
         if num_ranks() > 1:
             raise UserError("open answers are written by one process; use devices=1, and one command per GPU")
@@ -79,7 +77,7 @@ class Texts:
         print(f"written by {fold.path}; texts have no mean over folds, fold=... chooses another")
         return run.generate(fold, [replace(example, answer=None) for example in examples])  # a reference is not shown
 
-    def finish(self, run: "LoadedRun", task: OpenTask, predictions: TextPredictions) -> None:
+    def finish(self, run: Run, task: OpenTask, predictions: TextPredictions) -> None:
         finished, num_tokens = predictions.columns["finished"], predictions.columns["num_tokens"]
         print(f"{int(num_tokens.sum()):,} tokens, {num_tokens.mean():.1f} an answer")
         if cut := [row for row, whole in zip(predictions.ids, finished, strict=True) if not whole]:

@@ -2,7 +2,6 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,15 +11,14 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.models.answer import describe_environment, halves, own_batches
 from nexttoken.models.collective import gather_rows
 from nexttoken.models.encode_text import NO_LABELS, EncodedText, TextEncoder
+from nexttoken.models.generate.batch import TransformersGenerator
 from nexttoken.models.memory import advice_on_memory, go_on_in_halves, is_out_of_memory
 from nexttoken.models.sharded import is_sharded
 from nexttoken.models.texts import collate_texts, row_losses
+from nexttoken.models.writer import Writer
 from nexttoken.progress import Progress
 from nexttoken.ranks import num_ranks, rank
 from nexttoken.types import AnswerLosses, Example
-
-if TYPE_CHECKING:
-    from nexttoken.models.engines import Writer
 
 
 class TextAnswerer:
@@ -55,11 +53,8 @@ class TextAnswerer:
         )
 
     @property
-    def writer(self) -> "Writer":
+    def writer(self) -> Writer:
         """What writes new answers with this model."""
-        from nexttoken.models.engines import Writer
-        from nexttoken.models.generate.batch import TransformersGenerator
-
         generator = TransformersGenerator(self.model, self.encoder.tokenizer, self.batch_tokens, self.encoder.ends)
         return Writer(self.encoder, generator)
 

@@ -1,0 +1,34 @@
+"""Examples in, texts out: an encoder with the engine that goes on from its prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nexttoken.models.encode_text import TextEncoder
+from nexttoken.models.generate.rows import GenerationPrompt, Generator
+from nexttoken.models.generate.run import generate
+from nexttoken.settings import GenerationSettings
+from nexttoken.types import Example, TextPredictions
+
+
+@dataclass(frozen=True)
+class Writer:
+    """An encoder and an engine: examples in, texts out."""
+
+    encoder: TextEncoder
+    generator: Generator
+
+    def write(
+        self,
+        examples: Sequence[Example],
+        settings: GenerationSettings,
+        journal: Path | None = None,
+        made_by: str = "",
+    ) -> TextPredictions:
+        """Write an answer to each example, those that `journal` holds already excepted; `made_by` names the model."""
+        encoded = self.encoder.encode_prompts(examples, settings.max_new_tokens)
+        if num_cut := sum(row.was_cut for row in encoded.prompts):
+            share = encoded.counts()["mean_share_cut"]
+            print(f"{num_cut} of {len(encoded.prompts)} prompts were cut, of {share:.0%} of their text on average")
+        prompts = [GenerationPrompt(row.id, row.token_ids) for row in encoded.prompts]
+        return generate(self.generator, prompts, settings, journal, made_by)
