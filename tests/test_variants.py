@@ -7,6 +7,7 @@ from matplotlib.image import imread
 
 from nexttoken.errors import UserError
 from nexttoken.report.comparison import LOSS_COLUMNS, Comparison
+from nexttoken.report.open_runs import short_names
 from nexttoken.report.ranking import PER_CHARACTER, PER_TOKEN, Ranking, Scored
 from nexttoken.report.variant_plot import variants_plot
 from nexttoken.report.variants import summary, variants_page
@@ -157,3 +158,14 @@ def test_the_plot_is_a_picture_with_every_measure(tmp_path):
     tables = {(name, seed): table(0.2 * (name == "猫"), seed, outputs=9) for name in ("a", "猫") for seed in (0, 1)}
     variants_plot(compared(tables), tmp_path / "judge.png")
     assert imread(tmp_path / "judge.png").shape[1] > 1000
+
+
+def test_names_are_told_without_the_words_that_all_have():
+    long = [
+        f"sweep_windows_{kind}_stories_learning_{end}"
+        for kind, end in (("all_2", "ra-d66a8952"), ("first_2", "x-eab1995c"))
+    ]
+    assert short_names(long) == ["all", "first"]
+    assert short_names(["first_4", "first_4_short"]) == ["first_4", "first_4_short"]
+    assert short_names(["e20", "shown"]) == ["e20", "shown"]
+    assert short_names(["alone"]) == ["alone"]

@@ -56,6 +56,16 @@ def _writes(s: Settings) -> bool:
     return str(s.head.get("_target_", "")).endswith(".AnswerText")
 
 
+def _is_dialogue(s: Settings) -> bool:
+    return str(s.task.get("_target_", "")).endswith(".Dialogue")
+
+
+def _cuts_dialogues(s: Settings) -> bool:
+    """Anything that walks over a dialogue's utterances."""
+    has_persona = any(str(node.get("_target_", "")).endswith(".Persona") for node in s.transforms.values())
+    return has_persona or _asks(s, "Replies") or _trains_with(s, "Windows") or bool(s.prompt.get("dialogue"))
+
+
 IMPOSSIBLE: list[tuple[Callable[[Settings], bool], str]] = [
     (
         lambda s: _writes(s) and bool(s.prompt.get("labels")),
@@ -76,6 +86,24 @@ IMPOSSIBLE: list[tuple[Callable[[Settings], bool], str]] = [
         lambda s: _writes(s) and (_asks(s, *OF_LABELS) or any(_trains_with(s, name) for name in REORDERED)),
         "orders, gates and few_shot are for labels, and the task's answers are open; use inference=once, demonstrations"
         " or replies, and train_transforms=none",
+    ),
+    (
+        lambda s: not _is_dialogue(s) and _cuts_dialogues(s),
+        "prompt=dialogue, inference=replies, windows and personas are for dialogues, which the task's rows are not; use"
+        " prompt=instruct, inference=once and transforms=none train_transforms=none, or task=dialogue",
+    ),
+    (
+        lambda s: _is_dialogue(s) and _writes(s) and not s.prompt.get("dialogue"),
+        "the task's rows are dialogues, and this prompt shows no utterances; use prompt=dialogue or dialogue_chat",
+    ),
+    (
+        lambda s: s.generate_rows > 0 and s.trainer.devices > 1,
+        "answers are written by one process: use generate_rows=0 with trainer.devices=2 or more, and predict.py on the"
+        " finished run",
+    ),
+    (
+        lambda s: s.generate_rows > 0 and s.generation.max_new_tokens >= s.max_tokens,
+        "generation.max_new_tokens leaves nothing of max_tokens for a prompt; lower it, or raise max_tokens",
     ),
     (
         lambda s: s.generate_rows > 0 and not _writes(s),

@@ -93,10 +93,10 @@ class LoadedRun:
             config = {**config, "model": {**config["model"], "name_or_path": base, "revision": None}}
         search = config.get("search", {})
         parts = build({**config, "train_transforms": {}})  # a way of asking that searches has a search of its own
-        if parts.task.classes and (writing.inference or writing.generation):
+        if parts.task.classes and writing != Writing(folder=writing.folder):
             raise UserError(
-                "inference=... and generation=... are for open answers; this run's probabilities were scored as its own"
-                " way of asking gives them: train with another one"
+                "inference, generation, engine and fold are for open answers; this run's probabilities are those of its"
+                " own way of asking, averaged over its folds: train with another one"
             )
         tokens = batch_tokens or parts.settings.batch_tokens
         return cls(folder, folds, parts, tokens, search_node=search, writing=writing)

@@ -128,14 +128,15 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
 
     `counted` takes what the transforms did to the training rows.
     """
-    from nexttoken.models.learn import Learner
-    from nexttoken.models.memory import forget_peak
-
-    forget_peak()
     transforms = parts.train_transforms if parts.settings.trainer.max_epochs else {}
     train_rows = apply_transforms(rows.train, transforms, counted)
     if not train_rows:
         raise UserError(f"the train_transforms leave none of {len(rows.train)} training rows; choose others")
+    parts.prompt.render(train_rows[0])  # a template of other fields is refused before torch is imported
+    from nexttoken.models.learn import Learner
+    from nexttoken.models.memory import forget_peak
+
+    forget_peak()
     dev_rows = parts.inference.views(rows.dev, rows.train)  # in the form in which questions will be asked
     head = make(parts.settings.head, "head")
     return Learner.load(parts.settings, head, parts.prompt, train_rows, dev_rows, fold.path)

@@ -10,10 +10,11 @@ from transformers import LlamaConfig
 import nexttoken.models.plan.make as plan_module
 from composed import settings
 from nexttoken.errors import UserError
-from nexttoken.models.budget import FILE, read_budget, save_budget, settle
+from nexttoken.models.budget import FILE, measure, read_budget, save_budget, settle
 from nexttoken.models.encode import Encoder
+from nexttoken.models.encode_text import TextEncoder
 from nexttoken.models.folder import load_answerer
-from nexttoken.models.heads import LabelSoftmax
+from nexttoken.models.heads import AnswerText, LabelSoftmax
 from nexttoken.models.learn import Learner
 from nexttoken.models.load import load_architecture
 from nexttoken.models.plan.longest import (
@@ -171,6 +172,15 @@ def test_rows_that_were_measured_are_not_cut(scratch, base_dir, tmp_path):
     learner = Learner.load(given, LabelSoftmax(), PROMPT, ROWS[:20], ROWS[20:30])
     assert learner.encoder.max_tokens < 512
     assert learner.train.counts()["num_truncated"] == learner.dev.counts()["num_truncated"] == 0
+
+
+def test_open_answers_get_room_to_be_written(scratch):
+    """Rows with short answers would leave none of their budget for those that the model writes."""
+    encoder = TextEncoder(scratch.tokenizer, Prompt("{{ text[0] }}", "\n"), AUTO)
+    rows = [Example(str(n), {"text": ("Why? " * n,)}, answer="so") for n in range(1, 30)]
+    longest = max(len(row.token_ids) for row in encoder.encode_prompts(rows, 0).prompts)
+    assert measure(encoder, AnswerText(), rows, 256).tokens == longest + 256
+    assert measure(encoder, AnswerText(), rows, 1).tokens > longest + 1  # what is learnt fits, too
 
 
 @pytest.mark.parametrize(

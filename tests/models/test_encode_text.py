@@ -1,5 +1,7 @@
 """Open answers as token ids: exactly what generation starts from, with nothing but answers and their ends learnt."""
 
+import copy
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ from nexttoken.errors import UserError
 from nexttoken.models.chat_templates import TEMPLATES
 from nexttoken.models.encode_text import TextEncoder
 from nexttoken.prompts import Prompt
+from nexttoken.transforms.dialogue import Persona
 from nexttoken.types import Example
 
 PLAIN = Prompt("### Instruction:\n{{ instruction[0] }}\n\n", "### Response:\n", cut_at=0.7)
@@ -82,7 +85,7 @@ def test_data_is_never_a_special_token(chat_tokenizer):
 def test_a_template_without_an_end_mark_gets_end_of_text(scratch):
     encoder = TextEncoder(scratch.tokenizer, replace(CHAT, chat_template="alpaca"), 400)
     row = encode(encoder, task("Go."))
-    assert row.text.startswith("<|bos|>### Instruction:\nGo.\n\n### Response:\ngood")
+    assert row.text == "<|bos|>### Instruction:\nGo.\n\n### Response:\ngood<|bos|>"
     assert row.token_ids[-1] == scratch.tokenizer.eos_token_id
     assert encoder.ends == (scratch.tokenizer.eos_token_id,)
 
@@ -95,13 +98,64 @@ def test_a_named_template_marks_the_end_of_a_turn(chat_tokenizer, scratch):
         TextEncoder(scratch.tokenizer, CHAT, 400)
 
 
+MARKS = {"gemma": "<end_of_turn>", "chatml": "<|im_end|>", "llama3": "<|eot_id|>", "alpaca": "<|bos|>"}
+
+
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
-def test_shipped_templates_open_an_answer_as_they_write_one(name, scratch):
-    encoder = TextEncoder(scratch.tokenizer, replace(TALK_CHAT, chat_template=name), 600)
+def test_shipped_templates_end_every_answer_with_a_token(name, scratch):
+    tokenizer = copy.deepcopy(scratch.tokenizer)  # whose end-of-text is <|bos|>
+    tokenizer.add_special_tokens({"additional_special_tokens": [MARKS[name]]})
+    encoder = TextEncoder(tokenizer, replace(TALK_CHAT, chat_template=name), 600)
     row = encode(encoder, talk("Hi", "yes", "Why"), learns_dialogue=True)
-    assert "yes" in learnt(encoder, row)
-    assert learnt(encoder, row).count("bye") == 1
-    assert "Why" not in learnt(encoder, row)
+    assert learnt(encoder, row) == f"yes{MARKS[name]}bye{MARKS[name]}"
+    assert tokenizer.convert_tokens_to_ids(MARKS[name]) in encoder.ends
+
+
+@pytest.mark.parametrize("name", ["gemma", "chatml", "llama3"])
+def test_a_mark_that_the_tokenizer_has_no_token_for_is_refused(name, scratch):
+    """It would be learnt, and written at the end of every answer, as text."""
+    encoder = TextEncoder(scratch.tokenizer, replace(CHAT, chat_template=name), 600)
+    with pytest.raises(UserError, match=rf"ends an answer with '{re.escape(MARKS[name])}', which is no token of this"):
+        encode(encoder, task("Go."))
+
+
+def test_a_template_that_writes_no_answers_is_refused(chat_tokenizer):
+    chat_tokenizer.chat_template = "{% for message in messages %}{% if message.role == 'user' %}U{% endif %}{% endfor %}"
+    with pytest.raises(UserError, match="the chat template writes no answers"):
+        encode(TextEncoder(chat_tokenizer, CHAT, 600), task("Go."))
+
+
+def test_a_template_that_can_think_is_asked_for_the_answer_itself(chat_tokenizer):
+    """As Qwen3's: an answer has an empty thought before it, which is read and neither learnt nor written."""
+    chat_tokenizer.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+        "{% if message.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+        "{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+        "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+        "{% endif %}"
+    )
+    encoder = TextEncoder(chat_tokenizer, CHAT, 400)
+    row = encode(encoder, task("Go."))
+    assert learnt(encoder, row) == "good<|im_end|>"
+    (asked,) = encoder.encode_prompts([task("Go.")], 10).prompts
+    assert asked.text.endswith("assistant\n<think>\n\n</think>\n\n")
+    with pytest.raises(UserError, match="leaves earlier turns out"):
+        encode(TextEncoder(chat_tokenizer, TALK_CHAT, 400), talk("Hi", "yes", "Why"))
+
+
+def test_a_dialogue_that_loses_its_first_utterances_keeps_its_persona(scratch):
+    turns = [f"{who} number {n}" for n in range(10) for who in ("question", "answer")][:-1]
+    (example,) = Persona("Socrates! ")([talk(*turns)])
+    row = encode(TextEncoder(scratch.tokenizer, TALK, 120), example)
+    assert row.was_cut
+    assert row.text.removeprefix("<|bos|>").startswith("User: Socrates! question number")
+    assert row.text.count("Socrates") == 1
+
+
+def test_answers_that_leave_no_room_for_a_prompt_are_refused(scratch):
+    with pytest.raises(UserError, match="generation.max_new_tokens=60 leaves nothing of max_tokens=60 for a prompt"):
+        TextEncoder(scratch.tokenizer, PLAIN, 60).encode_prompts([task("Go.")], 60)
 
 
 def test_gemma_has_no_system_role(scratch):

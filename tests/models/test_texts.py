@@ -7,13 +7,16 @@ import transformers
 
 from nexttoken.errors import UserError
 from nexttoken.models.batches import Batcher, Step, TrainSteps
-from nexttoken.models.encode_text import NO_LABELS, EncodedText
+from nexttoken.models.encode_text import NO_LABELS, EncodedText, TextEncoder
 from nexttoken.models.heads import AnswerText
 from nexttoken.models.module import AnswerModule
+from nexttoken.models.noise import noisy_embeddings
 from nexttoken.models.packing import pack
-from nexttoken.models.text_answer import measure_losses
+from nexttoken.models.text_answer import TextAnswerer, measure_losses
 from nexttoken.models.texts import IGNORED, answer_losses, collate_texts, row_losses
+from nexttoken.prompts import Prompt
 from nexttoken.settings import FitSettings
+from nexttoken.types import Example
 
 TINY = {"vocab_size": 97, "num_hidden_layers": 2, "max_position_embeddings": 128}
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -80,6 +83,23 @@ def test_packing_fills_sequences():
     assert [len(row.token_ids) for row in pack(rows(3), 1)] == sorted((len(r.token_ids) for r in rows(3)), reverse=True)
 
 
+def test_packed_rows_get_the_noise_of_rows_that_stand_alone(monkeypatch):
+    """Its size goes by a row's own length, not by that of the sequence which it shares."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]())
+    monkeypatch.setattr(torch, "rand_like", torch.ones_like)  # the largest noise that there is
+    sizes = {}
+    for name, batch in (("alone", collate_texts(rows())), ("packed", collate_texts(pack(rows(), 64)))):
+        embed = model.get_input_embeddings()
+        with noisy_embeddings(model, batch, 5.0), torch.no_grad():
+            noise = embed(batch.token_ids) - embed.weight[batch.token_ids]
+        real = batch.token_ids != 0
+        sizes[name] = sorted(noise[real][:, 0].tolist())
+    assert sizes["packed"] == pytest.approx(sizes["alone"], abs=1e-5)
+    longest = max(len(row.token_ids) for row in rows())
+    assert min(sizes["alone"]) == pytest.approx(5 / (longest * 32) ** 0.5, abs=1e-5)
+
+
 def test_no_logits_are_made_that_nobody_reads():
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]())
@@ -116,6 +136,18 @@ def test_a_step_is_the_mean_over_the_tokens_of_its_answers():
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(gradients[2], gradients[0], atol=1e-5, rtol=1e-4)
+
+
+def test_of_an_answer_that_is_cut_only_what_was_read_counts(scratch):
+    """Nats of its beginning over characters of the whole would look better than any model is."""
+    encoder = TextEncoder(scratch.tokenizer, Prompt("{{ instruction[0] }}", ":"), 40)
+    long, short = ("word " * 200, "word")
+    examples = [Example(answer, {"instruction": ("Go.",)}, answer=answer) for answer in (long, short)]
+    losses = TextAnswerer(scratch.model, encoder, 400)(examples)
+    assert losses.num_characters[1] == 4
+    assert 0 < losses.num_characters[0] < 200
+    read = scratch.tokenizer(long, add_special_tokens=False)["input_ids"][: losses.num_tokens[0]]
+    assert losses.num_characters[0] == len(scratch.tokenizer.decode(read))
 
 
 def test_a_loss_that_is_not_finite_names_its_rows():

@@ -8,6 +8,7 @@ from nexttoken.errors import UserError
 from nexttoken.files import read_json, write_json
 from nexttoken.models.answering import AnyEncoder
 from nexttoken.models.collective import from_first
+from nexttoken.models.encode_text import EncodedTexts
 from nexttoken.models.heads import Head
 from nexttoken.models.load import choose_device
 from nexttoken.models.plan.longest import Budget, Need, choose_budget
@@ -28,15 +29,19 @@ def settle(
     def make() -> Budget:
         if fold_dir is not None and not settings.overwrite and (fold_dir / FILE).exists():
             return read_budget(fold_dir)
-        return choose_budget(settings, config, choose_device(), measure(encoder, head, examples))
+        need = measure(encoder, head, examples, settings.generation.max_new_tokens)
+        return choose_budget(settings, config, choose_device(), need)
 
     return from_first(make)
 
 
-def measure(encoder: AnyEncoder, head: Head, examples: Sequence[Example]) -> Need:
-    """What `examples` need when nothing is cut; `encoder` has no limit."""
+def measure(encoder: AnyEncoder, head: Head, examples: Sequence[Example], max_new_tokens: int = 0) -> Need:
+    """What `examples` need when nothing is cut, answers of `max_new_tokens` among it; `encoder` has no limit."""
     encoded = encoder.encode(examples)
     longest = max(len(prompt.token_ids) for prompt in encoded.prompts)
+    if isinstance(encoded, EncodedTexts):
+        asked = (len(prompt.token_ids) - prompt.num_targets for prompt in encoded.prompts)
+        longest = max(longest, max(asked) + max_new_tokens)
     return Need(longest + encoded.labels.longest, len(head.contexts(encoded.labels)))
 
 

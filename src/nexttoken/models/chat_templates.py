@@ -24,14 +24,14 @@ LLAMA3 = """{{ bos_token }}{% for message in messages %}
 
 {% endif %}"""
 
-# As Stanford Alpaca wrote instructions; there is no mark of an end, so that end-of-text is learnt behind the answer.
+# As Stanford Alpaca wrote instructions; its answers end with end-of-text, a token that every tokenizer here has.
 ALPACA = """{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}
 
 {% elif message.role == 'user' %}### Instruction:
 {{ message.content }}
 
 {% else %}### Response:
-{{ message.content }}
+{{ message.content }}{{ eos_token }}
 
 {% endif %}{% endfor %}{% if add_generation_prompt %}### Response:
 {% endif %}"""

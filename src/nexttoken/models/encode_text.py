@@ -102,7 +102,15 @@ class TextEncoder(Renderer):
         return self.encode(examples)
 
     def encode_prompts(self, examples: Sequence[Example], reserve: int) -> EncodedTexts:
-        """Tokenise examples up to where their answers begin, leaving `reserve` tokens for those."""
+        """Tokenise examples up to where their answers begin, leaving `reserve` tokens for those.
+
+        Raises UserError where they leave no room for a prompt.
+        """
+        if reserve >= self.max_tokens:
+            raise UserError(
+                f"generation.max_new_tokens={reserve} leaves nothing of max_tokens={self.max_tokens} for a prompt; lower"
+                " it, or train with a higher max_tokens (at most the model's context)"
+            )
         clean = [self.disarm(example) for example in examples]
         texts = [self.text(example) for example, _ in clean]
         rows = []
@@ -121,12 +129,27 @@ class TextEncoder(Renderer):
     def ends(self) -> tuple[int, ...]:
         """The ids of the tokens that end an answer: end-of-text, and what the chat template writes behind one."""
         ends = [self.tokenizer.eos_token_id]
-        if self.prompt.chat:
-            turns = [Message("user", "a"), Message("assistant", "b")]
-            text = self._answered(turns, ())[len(self.opened(turns[:1], ())) :]
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            ends += [token for token in ids if token in self._special_ids][:1]
+        ids = self.tokenizer(self._end_mark, add_special_tokens=False)["input_ids"]
+        ends += [token for token in ids if token in self._special_ids][:1]
         return tuple(dict.fromkeys(end for end in ends if end is not None))
+
+    @cached_property
+    def _end_mark(self) -> str:
+        """What stands behind an answer. Raises UserError for a chat template whose mark this tokenizer has no token
+        for: it would be learnt, and written into every answer, as text."""
+        if not self.prompt.chat:
+            return self.end_of_text
+        turns = [Message("user", "a"), Message("assistant", "42")]
+        written = self.chat(turns, opens_answer=False)[len(self.chat(turns[:1])) :]
+        _, answer, mark = written.partition("42")
+        if not answer:
+            raise UserError("the chat template writes no answers; use prompt.chat=false or another prompt.chat_template")
+        if mark.strip() and not self.disarm.special.search(mark):
+            raise UserError(
+                f"the chat template ends an answer with {mark.strip()!r}, which is no token of this tokenizer and would"
+                " be written as text; use prompt.chat_template=alpaca or prompt.chat=false"
+            )
+        return mark
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
@@ -212,7 +235,7 @@ class TextEncoder(Renderer):
                 )
             segments += [before[len(done) :], answered[len(before) :]]
             done = answered
-        if not self.disarm.special.search(segments[-1]):
+        if not self.disarm.special.search(self._end_mark):
             segments[-1] += self.end_of_text
         return segments
 

@@ -84,6 +84,8 @@ class Learner:
         encoder: Any = make_encoder(head, tokenizer, prompt, within_context(config, settings.max_tokens))
         encoded = encoder.for_training(train)
         encoded_dev = encoder.for_choosing(dev, encoded) if dev else None
+        if settings.generate_rows:
+            encoder.encode_prompts(train[:1], settings.generation.max_new_tokens)  # refused now, not after training
         if settings.model.name_or_path is not None:
             if settings.trainer.max_epochs and settings.fit.learning_rate > FIRM:
                 rate = settings.fit.learning_rate

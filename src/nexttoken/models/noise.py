@@ -14,14 +14,14 @@ from nexttoken.models.readout import Batch
 def noisy_embeddings(model: nn.Module, batch: Batch, alpha: float) -> Iterator[None]:
     """Within this context embeddings (R, T, H) get noise of U(-1, 1) * alpha / sqrt(length * H).
 
-    The length is each row's own, so that padding does not change how much noise a row gets. Off for alpha 0.
+    The length is each row's own, so that neither padding nor packing changes how much noise it gets. Off for alpha 0.
     """
     if not alpha:
         yield
         return
 
     def add(_: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
-        size = alpha / (batch.lengths[:, None, None] * embedded.shape[-1]) ** 0.5
+        size = alpha / (batch.row_lengths[..., None] * embedded.shape[-1]) ** 0.5
         return embedded + (torch.rand_like(embedded) * 2 - 1) * size.to(embedded.dtype)
 
     handle = model.get_input_embeddings().register_forward_hook(add)  # type: ignore[operator]

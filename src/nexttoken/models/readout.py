@@ -38,6 +38,11 @@ class Batch:
         return scores.masked_fill(places >= self.num_options[:, None], -torch.inf)
 
     @property
+    def row_lengths(self) -> Tensor:
+        """(N*C, 1): tokens of the row that a position belongs to."""
+        return self.lengths[:, None]
+
+    @property
     def filler(self) -> "Batch":
         """The same rows, which count for nothing."""
         return replace(self, labels=torch.full_like(self.labels, UNKNOWN))

@@ -10,6 +10,7 @@ from nexttoken.errors import UserError
 from nexttoken.models.chat_templates import named
 from nexttoken.models.disarm import Disarm
 from nexttoken.prompts import Prompt
+from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import PASSAGES, Example, Message
 
 ENDS = {"system": "\n\n", "user": "", "assistant": "\n\n"}  # an answer stands directly behind its question
@@ -69,11 +70,18 @@ class Renderer:
         return self.tokenizer.eos_token
 
     def chat(self, messages: list[Message], opens_answer: bool = True) -> str:
-        """Messages through the chat template, up to where the assistant's next turn begins, or without that."""
+        """Messages through the chat template, up to where the assistant's next turn begins, or without that.
+
+        A template that can open a thought (Qwen3's) is told not to: the answer itself follows, learnt, read or written.
+        """
         turns = [{"role": m.role, "content": m.content} for m in messages]
         try:
             return self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=opens_answer, chat_template=self.chat_template
+                turns,
+                tokenize=False,
+                add_generation_prompt=opens_answer,
+                chat_template=self.chat_template,
+                enable_thinking=False,
             )
         except Exception as error:  # templates raise their own errors, such as 'System role not supported'
             raise UserError(
@@ -112,9 +120,10 @@ class Renderer:
         return Fitted(text, ids, without)
 
     def _fit_turns(self, example: Example, limit: int) -> Fitted:
-        name = self.prompt.dialogue
+        name, prefix = self.prompt.dialogue, example.tags.get(PREFIX, "")
         while name and len(example.fields[name]) > 2:
-            example = replace(example, fields={**example.fields, name: example.fields[name][2:]})
+            _, _, opening, *further = example.fields[name]
+            example = replace(example, fields={**example.fields, name: (prefix + opening, *further)})
             ids = self.ids(text := self.text(example))
             if len(ids) <= limit:
                 return Fitted(text, ids, example)

@@ -39,7 +39,10 @@ class TextAnswerer:
         return describe_environment(self.model, self.batch_tokens)
 
     def __call__(self, examples: Sequence[Example]) -> AnswerLosses:
-        """What each example's own answer costs the model, its end among it; earlier utterances are only read."""
+        """What each example's own answer costs the model, its end among it; earlier utterances are only read.
+
+        Of an answer that is longer than the budget only the beginning counts, in tokens and in characters.
+        """
         encoded = self.encoder.encode(examples)
         self.counts.update(encoded.counts())
         self.prompts += encoded.prompts
@@ -49,8 +52,12 @@ class TextAnswerer:
             tuple(row.id for row in encoded.prompts),
             nll,
             np.array([row.num_targets for row in encoded.prompts]),
-            np.array([len(example.answer or "") for example in examples]),
+            np.array([self._num_characters(*pair) for pair in zip(examples, encoded.prompts, strict=True)]),
         )
+
+    def _num_characters(self, example: Example, row: EncodedText) -> int:
+        scored = self.encoder.tokenizer.decode(row.token_ids[row.learnt]) if row.answer_cut else example.answer
+        return len(scored or "")
 
     @property
     def writer(self) -> Writer:

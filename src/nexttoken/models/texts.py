@@ -32,6 +32,15 @@ class TextBatch:
         return TextBatch(self.ids, *moved)  # type: ignore[arg-type]
 
     @property
+    def row_lengths(self) -> Tensor:
+        """(R, 1), or (R, T) where rows are packed: tokens of the row that a position belongs to."""
+        if self.positions is None:
+            return self.lengths[:, None]
+        places = (self.positions == 0).cumsum(dim=1)  # which row of its sequence, from 1
+        counts = places.new_zeros(len(places), places.shape[1] + 1).scatter_add(1, places, torch.ones_like(places))
+        return counts.gather(1, places)
+
+    @property
     def filler(self) -> "TextBatch":
         """The same rows, which count for nothing."""
         return replace(self, targets=torch.full_like(self.targets, IGNORED))

@@ -20,6 +20,7 @@ AGAIN = "run the fold again"
 COSTS = ("nll", "num_tokens", "num_characters")
 log = logging.getLogger(__name__)
 SEED_IN_NAME = re.compile(r"[_-]?seed[-_=]?\d+")
+HASHED = re.compile(r"-[0-9a-f]{8}$")  # the end of a name that runs.default_name cut
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,24 @@ def variant_names(folders: Sequence[Path]) -> dict[Path, str]:
         for other in others:
             differences = describe_differences(first.config, other.config)
             log.warning("%s and %s are two variants: %s", first.folders[0], other.folders[0], differences)
-    names = {f: v.bare_name if len(by_name[v.bare_name]) == 1 else v.long_name for v in variants for f in v.folders}
+    whole = [v.bare_name if len(by_name[v.bare_name]) == 1 else v.long_name for v in variants]
+    names = {folder: name for v, name in zip(variants, short_names(whole), strict=True) for folder in v.folders}
     return {folder: names[folder] for folder in folders}
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The names without the words that all of them have, as long as something different is left of each.
+
+    A name that was too long for a folder ends in a hash; what stands behind its last shared word is cut at random.
+    """
+    words = [name.split("_") for name in names]
+    shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
+    short = []
+    for own, name in zip(words, names, strict=True):
+        if HASHED.search(name) and shared & {*own}:
+            own = own[: max(place for place, word in enumerate(own) if word in shared)]
+        short.append("_".join(word for word in own if word not in shared))
+    return short if all(short) and len({*short}) == len(short) else list(names)
 
 
 def _variants(folders: Sequence[Path]) -> list[Variant]:
