@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -23,6 +26,11 @@ from nexttoken.tasks.instruct import Instruct
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
 ROWS = 5_000
+MARKS = [
+    "+train_transforms.marks._target_=nexttoken.curation.marks.KeepMarked",
+    "+train_transforms.marks.path=nowhere.csv",
+    "+train_transforms.marks.at_least=3",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -130,11 +138,55 @@ def test_faulty_lines_stop_the_command_by_number_and_leave_nothing(tmp_path):
         (["out=x", "task=quiz"], "no step of nexttoken.curation"),
         (["out=x", "train_transforms=curate_ja", "input_dir=nowhere"], "nowhere is no folder"),
         (["out=conf"], "exists already"),
+        (["out=README.md/x", "train_transforms=curate_ja"], "README.md takes no new folder"),
+        (["out=x", "train_transforms=curate_ja", "transforms=summary_length"], r"transforms \(summary_length\) are train.py's"),
+        (["out=x", "train_transforms=curate_ja", "train_transforms.words.words=GPT"], r"write words=\[GPT\]"),
+        (["out=x", "train_transforms=curate_ja", "train_transforms.lengths.asked=5"], r"asked=5, expected \[shortest"),
+        (["out=x", "train_transforms=curate_ja", "train_transforms.languages.language=jp"], "code 'jp'; write ja"),
+        (["out=x", "train_transforms=curate_ja", *MARKS], "nowhere.csv cannot be read as a table of marks"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(arguments, message):
     with pytest.raises(UserError, match=message):
         main(arguments)
+
+
+def test_a_trial_reads_the_first_rows_only_and_says_so(noisy, tmp_path):
+    out = tmp_path / "out"
+    arguments = [f"input_dir={noisy}", "train_transforms=curate_ja", "skip_faulty=true", f"out={out}", "processes=1"]
+    main([*arguments, "limit_rows=30"])
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["rows"]["read"] == 30
+    assert any("first 30 rows" in remark for remark in manifest["reading"])
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_an_ended_command_leaves_no_process_and_at_most_a_hidden_folder(sent, noisy, tmp_path):
+    texts = [text for text in (noisy / "train.jsonl").read_text(encoding="utf-8").split("\n") if '"id": "' in text]
+    copies = (text.replace('"id": "', f'"id": "{copy}-', 1) for copy in range(20) for text in texts)
+    (tmp_path / "train.jsonl").write_text("\n".join(copies), encoding="utf-8")  # some seconds of work
+    command = [sys.executable, "-m", "nexttoken.curate", f"input_dir={tmp_path}", "train_transforms=curate_ja"]
+    first = subprocess.Popen([*command, f"out={tmp_path / 'out'}", "skip_faulty=true"], start_new_session=True)
+    while not list(tmp_path.glob(".out.*/rows0")):
+        time.sleep(0.05)
+    time.sleep(1)  # its workers are at work
+    first.send_signal(sent)
+    assert first.wait(20)
+    assert not (tmp_path / "out").exists()
+    assert bool(list(tmp_path.glob(".out.*"))) == (sent == signal.SIGKILL)
+    until = time.monotonic() + 10
+    while time.monotonic() < until and session_lives(first.pid):
+        time.sleep(0.1)
+    assert not session_lives(first.pid)
+
+
+def session_lives(leader):
+    """Whether a process of the group that this one led is left."""
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_licence_is_looked_for_beside_the_rows(tmp_path):

@@ -236,6 +236,21 @@ def test_near_duplicates_are_dropped_and_other_numbers_are_other_rows():
     assert [example.id for example in kept] == ["r0", "r2", "r3"]
 
 
+def test_several_questions_about_one_passage_are_no_near_duplicates():
+    passage = "この町の図書館は川の近くにあり、朝から夕方まで多くの人が本を読みに来ます。建物は古い駅を直したものです。" * 2
+    asked = [("図書館はどこにありますか。", "川の近くにあります。"), ("建物は以前は何でしたか。", "駅でした。")]
+    asked += [("人は少ないですか。", "いいえ。"), ("本を読む人は来ますか。", "はい。"), ("古い建物ですか。", "はい。")]
+    tasks = [row(answer, question, passage, f"r{number}") for number, (question, answer) in enumerate(asked)]
+    again = row("川の近くにありますよ。", "図書館はどこにありますか。", passage, "again")
+    said_otherwise = row("川の近くにあります。", "図書館はどこにあるのですか。", passage, "otherwise")
+    assert DropNearDuplicates()([*tasks, again, said_otherwise]) == tasks
+
+
+def test_numbers_in_kanji_make_other_rows_too():
+    texts = [f"りんごが三個とみかんが{number}個あるとき、全部でいくつになるのかを漢数字で答えてみます。" for number in "四五六"]
+    assert len(DropNearDuplicates()(rows(*texts))) == 3
+
+
 def test_sketches_find_similar_texts_and_estimate_their_similarity():
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -333,6 +348,20 @@ def test_rows_in_a_spool_are_reached_by_position(noisy, tmp_path):
     assert len(spool) == len(noisy)
     assert spool.fetch(500) == noisy[500]
     assert all(second.first - first.first == 9 for first, second in pairwise(list(spool.chunks(9))))
+    spool.close()
+
+
+def test_long_rows_pass_in_smaller_chunks(tmp_path):
+    long = [row("あ" * 1_000_000, row_id=f"r{number}") for number in range(20)]  # 3 MB each as bytes
+    packed = list(pack_by(long, CHUNK))
+    assert max(len(chunk.lengths) for chunk in packed) == 3
+    spool = Spool(tmp_path / "rows")
+    for chunk in packed:
+        spool.append(chunk)
+    chunks = list(spool.chunks(CHUNK))
+    assert max(len(chunk.lengths) for chunk in chunks) == 3
+    assert [example for chunk in chunks for example in chunk.unpack()] == long
+    assert [chunk.first for chunk in chunks] == list(range(0, 20, 3))
     spool.close()
 
 

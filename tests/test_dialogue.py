@@ -261,3 +261,10 @@ def test_real_dialogues_are_read_cut_and_asked(shared_dir: Path) -> None:
     assert len(Windows(4, first=1)(examples)) == 1200
     assert all(text.strip() for example in examples for text in (*example.fields["dialogue"], example.answer))
     assert len(set(group_ids([task(shared_dir).group_text(example) for example in examples[:50]]))) == 50
+
+
+def test_speakers_are_known_in_capitals_and_small_letters(tmp_path: Path) -> None:
+    turns = [{"speaker": "User", "utterance": "Hi."}, {"speaker": "ASSISTANT", "utterance": "Hello."}]
+    (tmp_path / "train.jsonl").write_text(json.dumps({"id": "007", "turns": turns}), encoding="utf-8")
+    (example,) = Dialogue("dialogue", tmp_path).read("train")
+    assert (example.id, example.fields[DIALOGUE], example.answer) == ("007", ("Hi.",), "Hello.")

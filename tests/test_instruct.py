@@ -265,3 +265,49 @@ def test_real_files_are_tasks_and_references_at_once(file, number, first, shared
     if first is not None:
         assert rows[0]["task_id"] == first
         assert type(rows[0]["task_id"]) is type(first)
+
+
+@pytest.mark.parametrize("rest", ['[{"id": "b", "instruction": "Say bye.", "output": "Bye."}]', "and more", "]"])
+def test_text_behind_an_array_is_refused_and_not_left_out(rest: str, tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", "[" + json.dumps(PLAIN) + "]\n\n" + rest)
+    with pytest.raises(UserError, match=r"train\.jsonl, line 3: text behind the end of the array"):
+        task(tmp_path).read("train")
+
+
+def test_rows_without_ids_keep_apart_in_files_whose_names_begin_alike(tmp_path: Path) -> None:
+    row = {"instruction": "Say hello.", "output": "Hello."}
+    for name in ("alpaca.v1.jsonl", "alpaca.v2.jsonl"):
+        write(tmp_path / name, row)
+    assert [e.id for e in task(tmp_path, train_files=["*.jsonl"]).read("train")] == ["alpaca.v1-1", "alpaca.v2-1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["/data/mine/train.jsonl"], "write input_dir=/data/mine"),
+        ([""], "is no name or pattern of instruction files"),
+        (["a**"], "is no name or pattern of instruction files"),
+        (None, "expected a list of names or patterns"),
+        (3, "expected a list of names or patterns"),
+    ],
+)
+def test_file_names_that_cannot_be_are_one_line(names: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        task(tmp_path, train_files=names).read("train")
+
+
+def test_a_conversation_loses_its_further_rounds_and_says_so(tmp_path: Path, caplog) -> None:
+    turns = [{"from": name, "value": name} for name in ("human", "gpt", "human", "gpt")]
+    write(tmp_path / "train.jsonl", {"conversations": turns}, {"conversations": turns[:2]})
+    caplog.set_level(logging.INFO)
+    task(tmp_path).read("train")
+    assert "only the first round is used; task=dialogue learns from all of them: 1 row (train.jsonl:1)" in caplog.text
+
+
+def test_nothing_is_worked_on_behind_a_fault_that_will_stop_the_command(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", PLAIN, "{broken\n", {**PLAIN, "id": "b"}, {**PLAIN, "id": "a"})
+    rows = task(tmp_path).stream("train")
+    assert next(rows).id == "a"
+    with pytest.raises(UserError, match=r"2 rows are faulty: .*:2 .*, train\.jsonl:4 \(id a again\)"):
+        next(rows)
+    assert [row.id for row in task(tmp_path, skip_faulty=True).stream("train")] == ["a", "b"]

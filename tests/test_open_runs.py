@@ -15,7 +15,9 @@ from nexttoken import load_run, pipeline
 from nexttoken.errors import UserError
 from nexttoken.loaded import LoadedRun, Writing
 from nexttoken.runs import RunFolder
+from nexttoken.types import Example
 from test_pipeline import composed
+from test_resume import run, server  # noqa: F401 - a fixture
 
 SMALL = [
     "name=small",
@@ -136,6 +138,28 @@ def test_dialogues_are_scored_answer_by_answer_whatever_they_were_trained_on(dia
     assert len(predict(dialogue)) == len(asked)
 
 
+def test_a_notebook_writes_beside_a_run_that_is_read_only(instruct, tmp_path, monkeypatch):
+    folder = instruct / "instruct" / "small"
+    run = load_run(folder, written=tmp_path / "written")
+    rows = run.held_out(run.folds[0])[:2]
+    monkeypatch.setattr("nexttoken.loaded.os.access", lambda *_: False)  # whoever runs the tests may write anywhere
+    assert run.generate(run.folds[0], rows).ids == tuple(row.id for row in rows)
+    assert len(list((tmp_path / "written").iterdir())) == 1
+    with pytest.raises(UserError, match=r"is read-only.*load_run\(..., written="):
+        load_run(folder).generate(run.folds[0], rows)
+
+
+def test_a_loaded_run_shows_solved_rows_and_never_those_it_is_scored_on(instruct):
+    writing = Writing(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
+    retriever = {"_target_": BM25, "corpus": "unused", "index_dir": str(instruct / "index")}
+    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), retriever=retriever, writing=writing)
+    held_out = run.held_out(run.folds[0])
+    own, whole = ({row.id for row in run.inference(run.folds[0], *asked).pool} for asked in ((), ([Example("x", {})],)))
+    assert own
+    assert whole == own | {row.id for row in held_out}
+    assert own.isdisjoint(row.id for row in held_out)
+
+
 def test_open_answers_have_no_table_of_probabilities(instruct):
     with pytest.raises(UserError, match="answers in text"):
         load_run(instruct / "instruct" / "small").predict(pd.DataFrame())
@@ -155,12 +179,35 @@ def test_open_answers_have_no_table_of_probabilities(instruct):
         (["task=dialogue", "inference.num_utterances=3"], "expected an even number"),
         (["task=instruct", "prompt.chat=true"], "no chat template; name one"),
         (["task=instruct", "generation.top_p=2"], "generation.top_p=2 is not accepted"),
+        (["task=instruct", "prompt=dialogue"], "are for dialogues, which the task's rows are not"),
+        (["task=instruct", "inference=replies"], "are for dialogues, which the task's rows are not"),
+        (["task=instruct", "transforms=persona_short"], "are for dialogues, which the task's rows are not"),
+        (["task=instruct", "train_transforms=windows_all_2"], "are for dialogues, which the task's rows are not"),
+        (["task=dialogue", "prompt=instruct"], "this prompt shows no utterances; use prompt=dialogue"),
+        (["task=instruct", "generate_rows=2", "trainer.devices=2"], "answers are written by one process"),
+        (["task=instruct", "generate_rows=2", "max_tokens=12"], "max_new_tokens leaves nothing of max_tokens"),
+        (["task=instruct", "generate_rows=2", "max_tokens=16"], "does not hold the prompt without its fields"),
+        (["task=instruct", "prompt=summary_ja"], "'length' is undefined"),
     ],
 )
 def test_what_cannot_work_together_is_refused_at_once(tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
         train(tmp_path, *overrides)
     assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_fine_tuning_that_is_killed_continues_exactly(server, tmp_path, repository):  # noqa: F811
+    """Packed rows, dropout and embedding noise included."""
+    overrides = ["task=instruct", f"input_dir={repository / 'input' / 'sample-instruct'}", "fit.packing=true"]
+    overrides += ["fit.neftune_alpha=5", "model.scratch.vocab_size=400", "batch_tokens=200", "logger=none"]
+    folds = {name: tmp_path / name / "instruct" / "x" / "fold0" for name in ("whole", "step", "model")}
+    assert run(server, tmp_path / "whole", "none", 0, *overrides) == 0
+    for moment, number in (("step", 4), ("model", 1)):
+        assert run(server, tmp_path / moment, moment, number, *overrides) == -signal.SIGKILL
+        assert not (folds[moment] / "metrics.json").exists()
+        assert run(server, tmp_path / moment, "none", 0, *overrides) == 0
+        for name in ("model/model.safetensors", "oof.csv", "curve.csv", "tokens.csv"):
+            assert (folds[moment] / name).read_bytes() == (folds["whole"] / name).read_bytes()
 
 
 KILLED = """

@@ -16,6 +16,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can spell it
 UNFIT_ID = re.compile("[\r\n\ud800-\udfff]")  # a line break, or half a character
 GZIP = b"\x1f\x8b"
 BOM = "\ufeff"
+FORMAT_ENDING = re.compile(r"(\.(jsonl?|csv|gz))+$")
 SPACE = re.compile(r"\s*")
 
 
@@ -36,7 +37,8 @@ class Place:
 
     @property
     def stem(self) -> str:
-        return self.file.split(".")[0]
+        """Its name without what says the format, so that a.v1.jsonl and a.v2.jsonl keep apart."""
+        return FORMAT_ENDING.sub("", self.file)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else f"{self.file}, row {self.row}"
@@ -126,7 +128,8 @@ def _array_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         position = _skip(text, position)
         line, counted = line + text.count("\n", counted, position), position
         if text[position : position + 1] == "]":
-            return
+            separator, position = "]", position + 1
+            break
         row += 1
         try:
             value, position = decoder.raw_decode(text, position)
@@ -142,6 +145,9 @@ def _array_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         raise UserError(
             f"{path}, line {line}, row {row}: expected , or ] after this element; the file is cut or not one array"
         )
+    if (behind := _skip(text, position)) < len(text):
+        place = f"{path}, line {text.count(chr(10), 0, behind) + 1}"
+        raise UserError(f"{place}: text behind the end of the array; expected one array or one object a line")
 
 
 def _skip(text: str, position: int) -> int:

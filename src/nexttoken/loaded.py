@@ -1,7 +1,8 @@
 """A finished run that answers questions again: for predict.py and for a notebook."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -118,21 +119,19 @@ class LoadedRun:
     def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions:
         """Write answers with the fold's model; a killed call goes on where it stopped.
 
-        Demonstrations come from the fold's training rows, and, for rows of other files, from its held-out ones too.
+        Raises UserError where the run's folder is read-only, as on Kaggle, and no other one was given to `load_run`.
         """
-        ids = {example.id for example in examples}
-        rows = self._training if self.parts.inference.shows_pool else []
-        held_out = set(fold.row_ids()) if rows else set()
-        pool = [row for row in rows if row.id not in held_out] if ids & held_out else rows
-        inference = self.parts.inference.with_pool(pool)
+        folder = self.writing.folder or fold.path / "written"
+        if not self.writing.folder and not os.access(fold.path, os.W_OK):
+            raise UserError(f"{fold.path} is read-only, so answers cannot be kept there; load_run(..., written='written')")
+        inference = self.inference(fold, examples)
         settings = self.parts.settings.generation
         made_by = f"{fold.path.resolve()} {fold.mark}"
         asked = [made_by, settings.model_dump(), self.parts.settings.inference, dict(self.writing.engine)]
         name = hash_text(json.dumps(asked))[:16]
         engine, head = make(dict(self.writing.engine), "engine"), make(self.parts.settings.head, "head")
         writer = engine(fold.path, self.parts.settings, self.parts.prompt, head, self.batch_tokens)
-        journal = (self.writing.folder or fold.path / "written") / f"{name}.jsonl"
-        return inference(examples, lambda views: writer.write(views, settings, journal, made_by))
+        return inference(examples, lambda views: writer.write(views, settings, folder / f"{name}.jsonl", made_by))
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -167,11 +166,19 @@ class LoadedRun:
         self.environment.update(answerer.environment)
         return answerer
 
-    def inference(self, fold: FoldFolder) -> Inference:
-        """The run's way of asking, with what it learnt in this fold, and thresholds that were chosen since."""
+    def inference(self, fold: FoldFolder, examples: Sequence[Example] = ()) -> Inference:
+        """The run's way of asking, with what it learnt in this fold, thresholds chosen since, and solved rows to show.
+
+        These are the fold's training rows; where none of `examples` is held out, as in other files, all rows.
+        """
         path = self.folder.path / "gate.json"
         chosen = asdict(read_gate(path)) if path.exists() else {}
-        return self.parts.inference.restored(fold.state() | chosen)
+        restored = self.parts.inference.restored(fold.state() | chosen)
+        if not restored.shows_pool:
+            return restored
+        held_out = set(fold.row_ids())
+        is_of_others = bool(examples) and held_out.isdisjoint(example.id for example in examples)
+        return restored.with_pool([row for row in self._training if is_of_others or row.id not in held_out])
 
     @cached_property
     def search(self) -> Search:
@@ -213,6 +220,10 @@ class LoadedRun:
         return pd.DataFrame({"id": predictions.ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))
 
 
-def load_run(path: str | Path, base: str | None = None) -> LoadedRun:
-    """Load a run folder for use in a notebook: `load_run("output/lmsys/<name>").predict(test_df)`."""
-    return LoadedRun.load(RunFolder(Path(path)), base=base)
+def load_run(path: str | Path, base: str | None = None, written: str | Path | None = None) -> LoadedRun:
+    """Load a run folder for use in a notebook: `load_run("output/lmsys/<name>").predict(test_df)`.
+
+    `written` is a folder that keeps open answers while they are written; None: one in the run's own.
+    """
+    writing = Writing(folder=Path(written) if written else None)
+    return LoadedRun.load(RunFolder(Path(path)), base=base, writing=writing)

@@ -70,7 +70,8 @@ def main(arguments: Sequence[str]) -> None:
 
     parts, settings = loaded.parts, loaded.parts.settings
     head = make(settings.head, "head")
-    merge = Merge(fold.path, settings, parts.prompt, head, parts.inference, loaded.batch_tokens, given.dtype)
+    asks = loaded.inference(fold)  # with the solved rows that it shows
+    merge = Merge(fold.path, settings, parts.prompt, head, asks, loaded.batch_tokens, given.dtype)
     for name, value in merge.save(given.out, examples).as_dict().items():
         print(f"{name}: {value}")
     classifies = " head=classification" if settings.head["_target_"].endswith(".Classification") else ""

@@ -229,6 +229,22 @@ def test_unreadable_lines_are_named_and_their_rows_written_anew(tmp_path, capsys
     assert result.texts == write_counting(None, rows())[0].texts
 
 
+def test_two_at_once_do_not_cut_off_each_others_rows(tmp_path):
+    path, rows = tmp_path / "journal.jsonl", [Written(id, "x", 1, True, 0.1) for id in "abcd"]
+    with Journal(path, {"a": 1}) as first, Journal(path, {"a": 1}) as second:
+        first.add("a", rows[0])
+        with pytest.raises(UserError, match="is being written by another process"):
+            second.add("b", rows[1])
+        first.add("c", rows[2])
+    with Journal(path, {"a": 1}) as third, Journal(path, {"a": 1}) as late:
+        third.add("d", rows[3])
+        third.__exit__(None, None, None)  # it has ended before the other one begins to write
+        with pytest.raises(UserError, match="is being written by another process"):
+            late.add("b", rows[1])
+    with Journal(path, {"a": 1}) as again:
+        assert sorted(again.rows) == ["a", "c", "d"]
+
+
 def test_rows_that_an_engine_loses_and_ids_that_are_there_twice_are_named():
     with pytest.raises(UserError, match=r"no answer to 1 rows \(001\)"):
         generate(Counting(lost="001"), rows(), GenerationSettings())

@@ -108,6 +108,9 @@ def test_an_adapter_comes_with_its_rank(asked, tmp_path):
     list(vllm.VLLMGenerator("model", tmp_path, [2]).write(ROWS, GenerationSettings()))
     assert (asked.engine["enable_lora"], asked.engine["max_lora_rank"]) == (True, 64)
     assert asked.adapters == [("adapter", 1, str(tmp_path))]
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 12}))
+    vllm.VLLMGenerator("model", tmp_path, [2])
+    assert asked.engine["max_lora_rank"] == 16, "the next one that vLLM takes"
 
 
 def test_rows_are_asked_for_in_chunks(asked, monkeypatch):

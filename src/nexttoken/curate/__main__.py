@@ -6,15 +6,19 @@ python -m nexttoken.curate task=dialogue input_dir=input/dialogues train_transfo
 licence=CC-BY-4.0     of the source; else what a LICENSE or README beside it says
 skip_faulty=true      leave out lines that cannot be read; they are named and counted
 processes=2           that read and judge rows
+limit_rows=1000       a trial on the first rows
 Everything else is an override as for train.py (task=instruct unless another is named).
 Writes train.jsonl, manifest.json and report.md, all of them or none.
 """
 
 import logging
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,8 @@ from nexttoken.errors import UserError
 from nexttoken.files import write_json
 from nexttoken.settings import Settings
 
+log = logging.getLogger("nexttoken.curate")
+
 
 def main(arguments: Sequence[str]) -> None:
     from nexttoken.checks import check_settings
@@ -38,13 +44,15 @@ def main(arguments: Sequence[str]) -> None:
 
     given = Arguments.parse(arguments)
     settings = check_settings(Settings, plain(compose("train", given.train_overrides)))
-    steps = require_steps(make(settings.train_transforms, "train_transforms"))
+    steps = require_steps(settings, make(settings.train_transforms, "train_transforms"))
     task = make(settings.task, "task")
-    source = source_files(task, Path(settings.input_dir))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{given.out.name}.", dir=given.out.parent) as folder, remarks() as read:
+    with folder_beside(given.out) as folder, remarks() as read:
+        source = source_files(task, Path(settings.input_dir))
         num_rows = sum(file.num_lines for file in source)
-        rows = curate(training_rows(task), steps, Path(folder), num_rows, given.processes)
+        if settings.limit_rows:
+            log.info("only the first %d rows are read, for limit_rows=%d", settings.limit_rows, settings.limit_rows)
+        given_rows = islice(training_rows(task), settings.limit_rows)
+        rows = curate(given_rows, steps, Path(folder), settings.limit_rows or num_rows, given.processes)
         manifest = describe(settings, given, source, steps, read)
         write(rows, manifest, Path(folder) / "new")
         rows.close()
@@ -52,14 +60,29 @@ def main(arguments: Sequence[str]) -> None:
     print(summary(manifest, given.out))
 
 
-def require_steps(transforms: dict[str, Any]) -> dict[str, Step]:
-    """Raises UserError where there is none, and for a transform that is no curation."""
+@contextmanager
+def folder_beside(out: Path) -> Iterator[str]:
+    """A hidden folder that is removed at the end. Raises UserError where nothing can be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
+    except OSError as error:
+        raise UserError(f"{out.parent} takes no new folder ({error.strerror}); choose another out=...") from None
+    with folder as name:
+        yield name
+
+
+def require_steps(settings: Settings, transforms: dict[str, Any]) -> dict[str, Step]:
+    """Raises UserError where there is none, for a transform that is no curation, and for what a step cannot do."""
+    if settings.transforms:
+        raise UserError(f"transforms ({', '.join(settings.transforms)}) are train.py's alone; leave them out here")
     if not transforms:
         raise UserError("train_transforms names no step; add train_transforms=curate_ja")
     for name, transform in transforms.items():
         if not isinstance(transform, Step):
             kind = type(transform).__name__
             raise UserError(f"train_transforms.{name} ({kind}) is no step of nexttoken.curation; use curate_ja")
+        transform.check()
     return transforms
 
 
@@ -124,4 +147,5 @@ def summary(manifest: dict[str, Any], out: Path) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended run removes its hidden folder
     run(main, __doc__)

@@ -11,6 +11,7 @@ from nexttoken.errors import UserError
 from nexttoken.matching import matching
 from nexttoken.types import Example
 
+TEXT_ENDINGS = ("", ".txt", ".md", ".rst")
 BLOCK = 1 << 20  # bytes read at once
 UNKNOWN = "unknown – state it with licence=..."
 LICENCE_LINE = re.compile(r"^[\s#*_-]*licen[cs]e\**\s*[:：]\s*\**\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
@@ -64,5 +65,6 @@ def find_licence(input_dir: Path) -> str:
 
 
 def named(folder: Path, *beginnings: str) -> list[Path]:
-    """Files whose names begin so, in capitals or not."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.name.upper().startswith(beginnings))
+    """Files of these names, in capitals or not: README, readme.md, LICENSE-CC.txt; rows are none of them."""
+    files = (path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in TEXT_ENDINGS)
+    return sorted(path for path in files if path.name.upper().startswith(beginnings))

@@ -52,6 +52,11 @@ class KeepLanguage(RowStep):
         if not all(0 <= share <= 1 for share in shares):
             raise UserError(f"KeepLanguage: at_least={self.at_least}, at_most={dict(self.at_most)}; shares are 0 to 1")
 
+    def check(self) -> None:
+        for code in (self.language, *self.at_most):
+            if code not in known_languages():
+                raise UserError(f"KeepLanguage: no language has the code {code!r}; write ja, en, zh or another of ISO 639")
+
     def look(self, example: Example) -> Example | Drop:
         for side in self.sides:
             if found := self._foreign(side_text(example, side)):
@@ -126,6 +131,12 @@ def probabilities(part: str) -> dict[str, float]:
     """The model's five most probable languages of the part's beginning, and how probable they are."""
     found = detector().detect(part.strip()[:MOST] or "-", model="lite", k=5)
     return {str(item["lang"]): float(item["score"]) for item in found}
+
+
+@cache
+def known_languages() -> frozenset[str]:
+    """The codes that the model gives; what is no text could be any of them."""
+    return frozenset(str(item["lang"]) for item in detector().detect("-", model="lite", k=1000))
 
 
 @cache

@@ -28,6 +28,9 @@ class KeepMarked(Step):
         if self.missing not in ("keep", "drop"):
             raise UserError(f"KeepMarked: missing={self.missing!r}, expected keep or drop")
 
+    def check(self) -> None:
+        read_marks(Path(self.path))
+
     def judge(self, surveys: Iterable[Any], fetch: Fetch) -> Judge:
         return HasMark(read_marks(Path(self.path)), self)
 

@@ -11,15 +11,15 @@ import numpy as np
 from nexttoken.curation.minhash import Sketches, jaccard, shingles, sketch
 from nexttoken.curation.repeats import NotAgain
 from nexttoken.curation.step import Fetch, Judge, Step
-from nexttoken.curation.texts import whole_text
+from nexttoken.curation.texts import texts_of, whole_text
 from nexttoken.errors import UserError
 from nexttoken.splits import normalise
-from nexttoken.types import Example
+from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
 MAX_CHARACTERS = 4_000  # of a row that are compared
 MAX_FIRSTS = 16  # earlier rows of one key that a row is compared with: a form that thousands share stays linear
 MARGIN = 0.18  # an estimate this much under the threshold is out: three standard deviations of 64 values
-NUMBER = re.compile(r"\d+")
+NUMBER = re.compile(r"\d+|[〇零一二三四五六七八九十百千万億兆]+")
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,26 @@ class DropNearDuplicates(Step):
 
     Candidates share a band of MinHash values; each is verified exactly on the two texts, questions and answers
     together. Rows with different numbers are different ("2 + 3", "2 + 4"), and so are rows of fewer than `least` runs
-    unless they are equal. 8 * `bands` + `bands` * `rows` bytes a row are held, texts only while they are compared.
+    unless they are equal. Several questions about one long passage are different, too: where not the whole question is
+    the same, the instructions, the inputs and the answers each have to be alike, by `each`. 8 * `bands` + `bands` * `rows` bytes a row are held, texts only while they are compared.
     """
 
     surveys = True
     threshold: float = 0.75
     width: int = 3  # characters of a run
     least: int = 24
+    each: float = 0.4
     bands: int = 16
     rows: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1 or min(self.width, self.least, self.bands, self.rows) < 1:
+        shares, counts = (self.threshold, self.each), (self.width, self.least, self.bands, self.rows)
+        if not all(isinstance(value, int | float) for value in (*shares, *counts)):
+            raise UserError(f"DropNearDuplicates: {shares} and {counts} are not all numbers; expected numbers")
+        if not 0 < self.threshold <= 1 or not 0 <= self.each <= 1 or min(counts) < 1:
             raise UserError(
-                f"DropNearDuplicates: threshold={self.threshold}, expected over 0 to 1; width={self.width},"
+                f"DropNearDuplicates: threshold={self.threshold}, expected over 0 to 1; each={self.each}, expected"
+                f" 0 to 1; width={self.width},"
                 f" least={self.least}, bands={self.bands}, rows={self.rows}, expected at least 1"
             )
 
@@ -65,6 +71,14 @@ class DropNearDuplicates(Step):
 
 def compared(example: Example) -> str:
     return normalise(whole_text(example)[:MAX_CHARACTERS])
+
+
+def parts(example: Example) -> tuple[str, ...]:
+    """What of two rows is compared with each other: what is asked, as texts of its own, and then what is answered."""
+    fields = example.fields
+    asked = [*(fields.get(name, ()) for name in (INSTRUCTION, INPUT)), fields.get(DIALOGUE, ())[0::2]]
+    texts = ("\n".join(texts) for texts in (*asked, texts_of(example, "answered")))
+    return tuple(normalise(text[:MAX_CHARACTERS]) for text in texts)
 
 
 def shared_keys(keys: np.ndarray) -> dict[int, list[tuple[int, int]]]:
@@ -100,12 +114,22 @@ class Search:
                 self.firsts[key].append(position)
 
     def _first_like(self, position: int, others: Sequence[int]) -> str:
-        text = compared(self.fetch(position))
-        threshold, numbers, own = self.step.threshold, NUMBER.findall(text), shingles(text, self.step.width)
+        row = self.fetch(position)
+        text = compared(row)
+        numbers, own = NUMBER.findall(text), shingles(text, self.step.width)
         for other in others:
             self.num_compared += 1
             example = self.fetch(other)
             text = compared(example)
-            if NUMBER.findall(text) == numbers and jaccard(own, shingles(text, self.step.width)) >= threshold:
+            is_like = jaccard(own, shingles(text, self.step.width)) >= self.step.threshold
+            if is_like and NUMBER.findall(text) == numbers and self._is_same_task(row, example):
                 return example.id
         return ""
+
+    def _is_same_task(self, row: Example, other: Example) -> bool:
+        """Whether they ask the same, or are alike in every part: a long passage makes up for no other question."""
+        pairs = list(zip(parts(row), parts(other), strict=True))
+        if all(mine == its for mine, its in pairs[:-1]):
+            return True
+        width, least = self.step.width, self.step.each
+        return all(mine == its or jaccard(shingles(mine, width), shingles(its, width)) >= least for mine, its in pairs)

@@ -90,9 +90,9 @@ def encodable(encoding: str) -> np.ndarray:
 
 
 def sample_rows(num_rows: int, fetch: Fetch) -> list[np.ndarray]:
-    """The code points of evenly spaced rows."""
+    """The distinct code points of evenly spaced rows."""
     positions = np.linspace(0, num_rows, min(num_rows, SAMPLE), endpoint=False, dtype=np.int64)
-    return [code_points(whole_text(fetch(int(position)))) for position in positions]
+    return [np.unique(code_points(whole_text(fetch(int(position))))) for position in positions]
 
 
 def code_points(text: str) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 import pickle
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 from nexttoken.types import Example
+
+MAX_BYTES = 8 << 20  # of rows that are judged at once; a row may be longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,17 @@ def pack(rows: Iterable[Example], first: int) -> Packed:
 
 
 def pack_by(rows: Iterable[Example], size: int) -> Iterator[Packed]:
-    """Pack `size` rows at a time."""
-    iterator, first = iter(rows), 0
-    while chunk := list(islice(iterator, size)):
-        yield pack(chunk, first)
-        first += len(chunk)
+    """Pack `size` rows at a time, fewer where they fill MAX_BYTES: books take no more memory than tweets."""
+    packed: list[bytes] = []
+    first = num_bytes = 0
+    for row in rows:
+        packed.append(dump(row))
+        num_bytes += len(packed[-1])
+        if len(packed) == size or num_bytes >= MAX_BYTES:
+            yield Packed(first, b"".join(packed), tuple(map(len, packed)))
+            first, num_bytes, packed = first + len(packed), 0, []
+    if packed:
+        yield Packed(first, b"".join(packed), tuple(map(len, packed)))
 
 
 def dump(row: Example) -> bytes:
@@ -69,11 +78,14 @@ class Spool:
         return load(self._read(start, end))
 
     def chunks(self, size: int) -> Iterator[Packed]:
-        """Yield `size` rows at a time, packed as they are."""
-        for first in range(0, len(self), size):
-            ends = self._ends[first : first + size + 1]
+        """Yield `size` rows at a time, fewer where they fill MAX_BYTES, packed as they are."""
+        first = 0
+        while first < len(self):
+            full = bisect_left(self._ends, self._ends[first] + MAX_BYTES, lo=first + 1, hi=len(self._ends) - 1)
+            ends = self._ends[first : min(full, first + size) + 1]
             lengths = tuple(end - start for start, end in pairwise(ends))
             yield Packed(first, self._read(ends[0], ends[-1]), lengths)
+            first += len(lengths)
 
     def rows(self, size: int) -> Iterator[Example]:
         for packed in self.chunks(size):

@@ -40,6 +40,9 @@ class Step(ABC):
     @abstractmethod
     def judge(self, surveys: Iterable[Any], fetch: Fetch) -> Judge: ...
 
+    def check(self) -> None:
+        """Raises UserError for what would stop the step later, such as a table that is not there."""
+
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
         self.tally.clear()
         chunks = (examples[start : start + CHUNK] for start in range(0, len(examples), CHUNK))

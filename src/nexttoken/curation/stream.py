@@ -1,11 +1,14 @@
 """Curation of a set larger than memory: stages of steps from one temporary file to the next, by several processes."""
 
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,6 +112,16 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
+
+
+def _end_with_the_first() -> None:
+    """A first process that is killed ends nobody, and its workers would wait for work for ever."""
+    first = parent_process()
+    assert first is not None  # this runs in workers only
+    first.join()
+    os._exit(1)
 
 
 def _run(item: Any) -> Any:

@@ -20,6 +20,8 @@ class DropWords(RowStep):
 
     def __post_init__(self) -> None:
         require_sides(self.sides)
+        if isinstance(self.words, str):
+            raise UserError(f"DropWords: words={self.words!r} would drop each of its letters; write words=[{self.words}]")
         if not self.words or not all(self.words):
             raise UserError(
                 "DropWords: words is empty, or holds an empty text, which every row has; list texts to drop"
@@ -91,9 +93,14 @@ class Lengths(RowStep):
 
     def __post_init__(self) -> None:
         for side in SIDES:
-            shortest, longest = getattr(self, side)
-            if not 0 <= shortest <= longest:
-                raise UserError(f"Lengths: {side}=[{shortest}, {longest}], expected [shortest, longest] in characters")
+            given = getattr(self, side)
+            try:
+                shortest, longest = given
+                is_sound = 0 <= shortest <= longest
+            except (TypeError, ValueError):
+                is_sound = False
+            if not is_sound:
+                raise UserError(f"Lengths: {side}={given}, expected [shortest, longest] in characters")
 
     def look(self, example: Example) -> Example | Drop:
         for side in SIDES:

@@ -16,7 +16,7 @@ Role = Literal["user", "assistant", "system"]
 
 @dataclass(frozen=True)
 class Speakers:
-    """Whom a file calls the user, and whom the assistant.
+    """Whom a file calls the user, and whom the assistant, upper and lower case alike.
 
     Any other "system" is the assistant where turns have a `speaker`, as task-oriented corpora write it; where they have
     a `role`, it is the message that chat models are instructed by.
@@ -26,11 +26,12 @@ class Speakers:
     assistant: Sequence[str] = ("assistant", "gpt", "model", "bot")
 
     def role(self, name: object, key: str) -> Role:
-        if name in self.user:
+        folded = str(name).lower()
+        if folded in map(str.lower, self.user):
             return "user"
-        if name in self.assistant or (name == "system" and key == "speaker"):
+        if folded in map(str.lower, self.assistant) or (folded == "system" and key == "speaker"):
             return "assistant"
-        if name == "system":
+        if folded == "system":
             return "system"
         raise RowFault(
             f"unknown speaker {str(name)[:40]!r}, expected one of {first_five([*self.user, *self.assistant])}"

@@ -108,8 +108,8 @@ class OpenFiles(ABC):
     def stream(self, split: Split) -> Iterator[Example]:
         """Yield rows as they are read, none of them kept: the files of `split` may be larger than the memory.
 
-        Raises: UserError, after the last row, where any was faulty; with `skip_faulty` they are left out of training,
-        counted. Test rows are never left out.
+        Raises: UserError, at the files' end, where any was faulty, and no row is given behind the first of those; with
+        `skip_faulty` they are left out of training, counted. Test rows are never left out.
         """
         for entry in self._entries(split):
             yield entry.example
@@ -132,8 +132,10 @@ class OpenFiles(ABC):
                 except RowFault as fault:
                     found.faults.add(f"{place} ({fault})")
                     continue
+                is_empty = False
+                if found.faults.count and not (self.skip_faulty and split == "train"):
+                    continue  # it will be refused: the rest is read for further faults, not worked on
                 for entry in entries:
-                    is_empty = False
                     example, halves = without_halves(entry.example)
                     if halves:
                         found.halves.add(place, halves)

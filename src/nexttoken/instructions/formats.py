@@ -13,11 +13,15 @@ RUBRIC_KEYS = ("eval_aspect", "rubric")  # what a judge is to look at
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """An instruction, what it is about ("": it says everything itself), and the answer, None where it is unknown."""
+    """An instruction, what it is about ("": it says everything itself), and the answer, None where it is unknown.
+
+    `remarks` say what had to be done to the row for it to be so.
+    """
 
     instruction: str
     input: str = ""
     output: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class InstructionFormat(Protocol):
@@ -80,8 +84,10 @@ class Conversation:
     own_keys: frozenset[str] = frozenset({*TURN_KEYS, *RUBRIC_KEYS})
 
     def solved(self, row: Mapping[str, Any]) -> list[Solved]:
-        texts = turns_of(row, Speakers()).texts
-        return [Solved(texts[0], output=texts[1] if len(texts) > 1 else None)]
+        turns = turns_of(row, Speakers())
+        texts = turns.texts
+        further = ("only the first round is used; task=dialogue learns from all of them",) if len(texts) > 2 else ()
+        return [Solved(texts[0], output=texts[1] if len(texts) > 1 else None, remarks=(*turns.remarks, *further))]
 
 
 # In the order in which they are tried on a row: the more particular first.

@@ -230,8 +230,9 @@ class TextEncoder(Renderer):
             answered = self._answered(turns[: place + 1], earlier)
             if not (before.startswith(done) and answered.startswith(before)):
                 raise UserError(
-                    "the chat template writes an answer otherwise than it opens one, or leaves earlier turns out, so"
-                    " answers cannot be told from prompts; use prompt.chat=false or another prompt.chat_template"
+                    f"row {example.id}: the chat template writes an answer otherwise than it opens one, or leaves earlier"
+                    " turns out, so answers cannot be told from prompts; use prompt.chat=false or another"
+                    " prompt.chat_template"
                 )
             segments += [before[len(done) :], answered[len(before) :]]
             done = answered

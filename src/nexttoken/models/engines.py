@@ -5,7 +5,7 @@ from typing import Any
 
 from nexttoken.models.budget import with_budget
 from nexttoken.models.encode_text import TextEncoder
-from nexttoken.models.folder import keeps_base, load_answerer
+from nexttoken.models.folder import keeps_base, load_answerer, refuse_other_base
 from nexttoken.models.generate.vllm import VLLMGenerator
 from nexttoken.models.load import load_config, load_tokenizer, within_context
 from nexttoken.models.text_answer import TextAnswerer
@@ -27,6 +27,9 @@ def vllm(fold_dir: Path, settings: Settings, prompt: Prompt, head: Any, batch_to
     whole = settings.model.model_copy(update={"name_or_path": str(fold_dir / "model"), "revision": None})
     model = settings.model if on_base else whole
     adapter = fold_dir / "adapter" if on_base and settings.adapter and settings.trainer.max_epochs else None
-    encoder = TextEncoder(load_tokenizer(model, ()), prompt, within_context(load_config(model), settings.max_tokens))
+    tokenizer = load_tokenizer(model, ())
+    if on_base:
+        refuse_other_base(fold_dir / "adapter", settings, tokenizer)
+    encoder = TextEncoder(tokenizer, prompt, within_context(load_config(model), settings.max_tokens))
     limits = {"max_model_len": encoder.max_tokens, **options}
     return Writer(encoder, VLLMGenerator(str(model.name_or_path), adapter, encoder.ends, **limits))

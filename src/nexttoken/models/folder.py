@@ -132,16 +132,21 @@ def _load_on_base(fold_dir: Path, settings: Settings, num_classes: int | None) -
     has_adapter = settings.adapter is not None and settings.trainer.max_epochs > 0
     _refuse_missing(folder, (base.FILE, *adapters.FILES) if has_adapter else (base.FILE,))
     tokenizer = load_tokenizer(settings.model, ())
-    trained_on, here = base.read_base(folder), base.identify(settings.model, tokenizer)
-    base.refuse_other(trained_on, here, folder)
-    if settings.quantization is None:
-        base.refuse_other_storage(trained_on, here, folder)
+    refuse_other_base(folder, settings, tokenizer)
     architecture = load_config(settings.model).get_text_config().model_type
     dtype = choose_dtype(settings.model, architecture, training=False)
     model = load_model(settings.model, tokenizer, settings.max_tokens, dtype, settings.quantization, num_classes)
     if has_adapter and settings.adapter is not None:
         model = adapters.load_adapter(model, settings.adapter, folder, num_classes)
     return model, tokenizer
+
+
+def refuse_other_base(folder: Path, settings: Settings, tokenizer: Any) -> None:
+    """Raise UserError where `settings` name another base than the one that `folder` belongs to."""
+    trained_on, here = base.read_base(folder), base.identify(settings.model, tokenizer)
+    base.refuse_other(trained_on, here, folder)
+    if settings.quantization is None:
+        base.refuse_other_storage(trained_on, here, folder)
 
 
 def _refuse_missing(folder: Path, names: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nexttoken.models.encode_text import TextEncoder
+from nexttoken.models.encode_text import EncodedText, TextEncoder
 from nexttoken.models.generate.rows import GenerationPrompt, Generator
 from nexttoken.models.generate.run import generate
 from nexttoken.settings import GenerationSettings
@@ -27,8 +27,14 @@ class Writer:
     ) -> TextPredictions:
         """Write an answer to each example, those that `journal` holds already excepted; `made_by` names the model."""
         encoded = self.encoder.encode_prompts(examples, settings.max_new_tokens)
-        if num_cut := sum(row.was_cut for row in encoded.prompts):
-            share = encoded.counts()["mean_share_cut"]
-            print(f"{num_cut} of {len(encoded.prompts)} prompts were cut, of {share:.0%} of their text on average")
+        _report_cut(encoded.prompts)
         prompts = [GenerationPrompt(row.id, row.token_ids) for row in encoded.prompts]
         return generate(self.generator, prompts, settings, journal, made_by)
+
+
+def _report_cut(rows: Sequence[EncodedText]) -> None:
+    """Rows that only gave up demonstrations or passages have lost nothing of their own."""
+    lost = [row.share_cut for row in rows if row.share_cut]
+    if num_cut := sum(row.was_cut for row in rows):
+        own = f"{len(lost)} lost {sum(lost) / len(lost):.0%} of their own text on average" if lost else "no own text"
+        print(f"{num_cut} of {len(rows)} prompts were cut: {own}")

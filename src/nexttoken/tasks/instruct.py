@@ -54,7 +54,7 @@ def _entries(
         answer = _checked(solved, needs_answer)
         fields = {INSTRUCTION: (solved.instruction,), INPUT: (solved.input,), RUBRIC: (rubric,)}
         own = original if number == 1 else f"{original}-{number}"
-        entries.append(Entry(own, Example(str(own), fields, tags=tags, answer=answer), place))
+        entries.append(Entry(own, Example(str(own), fields, tags=tags, answer=answer), place, solved.remarks))
     return entries
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,7 +36,8 @@ class Journal:
     def __init__(self, path: Path | None, asked: Mapping[str, Any]) -> None:
         self.path, self.asked = path, json.loads(json.dumps(asked))
         self.rows: dict[str, Written] = {}  # by key
-        self._whole = self._read(path.read_bytes()) if path and path.exists() else 0  # bytes of lines that ended
+        content = path.read_bytes() if path and path.exists() else b""
+        self._size, self._whole = len(content), self._read(content)  # bytes, and those of lines that ended
         self._file: Any = None
 
     def _read(self, content: bytes) -> int:
@@ -83,9 +85,22 @@ class Journal:
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")
+        self._refuse_others(path)
         self._file.truncate(self._whole)
         if not self._whole:
             self._append({"asked": self.asked})
+
+    def _refuse_others(self, path: Path) -> None:
+        """Raises UserError where another process writes here, or has since this one has read: it would cut off lines."""
+        import fcntl  # POSIX only
+
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._size = -1
+        if os.fstat(self._file.fileno()).st_size != self._size:
+            raise UserError(f"{path} is being written by another process; start again when that one has ended")
 
     def _append(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")  # ASCII: lone surrogates in an id come back

@@ -16,6 +16,7 @@ from nexttoken.models.generate.rows import GenerationPrompt, Written
 from nexttoken.models.generate.vocabulary import encoded
 from nexttoken.settings import GenerationSettings
 
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, that vLLM makes room for
 CHUNK = 256  # rows that are asked for at once: what a kill loses at most
 
 
@@ -40,7 +41,7 @@ class VLLMGenerator:
 
             self._adapter = LoRARequest("adapter", 1, str(adapter_path))
             rank = json.loads((Path(adapter_path) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-            options = {"enable_lora": True, "max_lora_rank": rank, **options}
+            options = {"enable_lora": True, "max_lora_rank": next((r for r in RANKS if r >= rank), rank), **options}
         # generation_config="vllm": the folder's generation_config.json does not count, the settings do
         self._engine = vllm.LLM(model=str(model_path), generation_config="vllm", **options)
         self.context = self._engine.llm_engine.model_config.max_model_len
