@@ -139,10 +139,13 @@ def test_faulty_lines_stop_the_command_by_number_and_leave_nothing(tmp_path):
         (["out=x", "train_transforms=curate_ja", "input_dir=nowhere"], "nowhere is no folder"),
         (["out=conf"], "exists already"),
         (["out=README.md/x", "train_transforms=curate_ja"], "README.md takes no new folder"),
-        (["out=x", "train_transforms=curate_ja", "transforms=summary_length"], r"transforms \(summary_length\) are train.py's"),
-        (["out=x", "train_transforms=curate_ja", "train_transforms.words.words=GPT"], r"write words=\[GPT\]"),
+        (
+            ["out=x", "train_transforms=curate_ja", "transforms=summary_length"],
+            "are train.py's alone",
+        ),
+        (["out=x", "train_transforms=curate_ja", "train_transforms.words.words=GPT"], r"expected \[GPT\]"),
         (["out=x", "train_transforms=curate_ja", "train_transforms.lengths.asked=5"], r"asked=5, expected \[shortest"),
-        (["out=x", "train_transforms=curate_ja", "train_transforms.languages.language=jp"], "code 'jp'; write ja"),
+        (["out=x", "train_transforms=curate_ja", "train_transforms.languages.language=jp"], "called 'jp'; write ja"),
         (["out=x", "train_transforms=curate_ja", *MARKS], "nowhere.csv cannot be read as a table of marks"),
     ],
 )

@@ -237,7 +237,7 @@ def test_near_duplicates_are_dropped_and_other_numbers_are_other_rows():
 
 
 def test_several_questions_about_one_passage_are_no_near_duplicates():
-    passage = "この町の図書館は川の近くにあり、朝から夕方まで多くの人が本を読みに来ます。建物は古い駅を直したものです。" * 2
+    passage = "この町の図書館は川の近くにあり、朝から夕方まで人が本を読みに来ます。建物は古い駅を直したものです。" * 2
     asked = [("図書館はどこにありますか。", "川の近くにあります。"), ("建物は以前は何でしたか。", "駅でした。")]
     asked += [("人は少ないですか。", "いいえ。"), ("本を読む人は来ますか。", "はい。"), ("古い建物ですか。", "はい。")]
     tasks = [row(answer, question, passage, f"r{number}") for number, (question, answer) in enumerate(asked)]
@@ -247,7 +247,9 @@ def test_several_questions_about_one_passage_are_no_near_duplicates():
 
 
 def test_numbers_in_kanji_make_other_rows_too():
-    texts = [f"りんごが三個とみかんが{number}個あるとき、全部でいくつになるのかを漢数字で答えてみます。" for number in "四五六"]
+    texts = [
+        f"りんごが三個とみかんが{number}個あるとき、全部でいくつになるのかを漢数字で答えます。" for number in "四五六"
+    ]
     assert len(DropNearDuplicates()(rows(*texts))) == 3
 
 

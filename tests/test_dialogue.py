@@ -14,7 +14,7 @@ from nexttoken.splits import group_ids
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.transforms import apply_transforms
 from nexttoken.transforms.dialogue import Persona, Windows, last_reply, replies
-from nexttoken.types import Example, TextPredictions
+from nexttoken.types import DIALOGUE, Example, TextPredictions
 
 NAME, SENTENCE = "ソクラテスさん。", "あなたは古代ギリシャの哲学者ソクラテスです。"
 

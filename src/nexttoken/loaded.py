@@ -123,7 +123,9 @@ class LoadedRun:
         """
         folder = self.writing.folder or fold.path / "written"
         if not self.writing.folder and not os.access(fold.path, os.W_OK):
-            raise UserError(f"{fold.path} is read-only, so answers cannot be kept there; load_run(..., written='written')")
+            raise UserError(
+                f"{fold.path} is read-only, so answers cannot be kept there; load_run(..., written='written')"
+            )
         inference = self.inference(fold, examples)
         settings = self.parts.settings.generation
         made_by = f"{fold.path.resolve()} {fold.mark}"

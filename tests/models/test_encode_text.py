@@ -120,7 +120,9 @@ def test_a_mark_that_the_tokenizer_has_no_token_for_is_refused(name, scratch):
 
 
 def test_a_template_that_writes_no_answers_is_refused(chat_tokenizer):
-    chat_tokenizer.chat_template = "{% for message in messages %}{% if message.role == 'user' %}U{% endif %}{% endfor %}"
+    chat_tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'user' %}U{% endif %}{% endfor %}"
+    )
     with pytest.raises(UserError, match="the chat template writes no answers"):
         encode(TextEncoder(chat_tokenizer, CHAT, 600), task("Go."))
 
@@ -154,7 +156,7 @@ def test_a_dialogue_that_loses_its_first_utterances_keeps_its_persona(scratch):
 
 
 def test_answers_that_leave_no_room_for_a_prompt_are_refused(scratch):
-    with pytest.raises(UserError, match="generation.max_new_tokens=60 leaves nothing of max_tokens=60 for a prompt"):
+    with pytest.raises(UserError, match=r"generation\.max_new_tokens=60 leaves nothing of max_tokens=60 for a prompt"):
         TextEncoder(scratch.tokenizer, PLAIN, 60).encode_prompts([task("Go.")], 60)
 
 

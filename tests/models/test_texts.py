@@ -1,5 +1,7 @@
 """The loss of open answers against its plain definition: padding, packing, batches and order change nothing."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import transformers
 
 from nexttoken.errors import UserError
 from nexttoken.models.batches import Batcher, Step, TrainSteps
-from nexttoken.models.encode_text import NO_LABELS, EncodedText, TextEncoder
+from nexttoken.models.encode_text import TextEncoder
+from nexttoken.models.encoded_texts import NO_LABELS, EncodedText
 from nexttoken.models.heads import AnswerText
 from nexttoken.models.module import AnswerModule
 from nexttoken.models.noise import noisy_embeddings
@@ -98,6 +101,19 @@ def test_packed_rows_get_the_noise_of_rows_that_stand_alone(monkeypatch):
     assert sizes["packed"] == pytest.approx(sizes["alone"], abs=1e-5)
     longest = max(len(row.token_ids) for row in rows())
     assert min(sizes["alone"]) == pytest.approx(5 / (longest * 32) ** 0.5, abs=1e-5)
+
+
+def test_packing_is_quick_and_loses_nothing_where_there_are_many_rows():
+    some = np.random.default_rng(0).integers(20, 400, 30_000)
+    many = [
+        EncodedText(str(n), "", np.zeros(size, np.int32), np.zeros(size, bool), False) for n, size in enumerate(some)
+    ]
+    start = time.perf_counter()
+    packed = pack(many, 512)
+    assert time.perf_counter() - start < 10  # a search through all sequences took a minute
+    assert sorted(name for row in packed for name in row.id.split(", ")) == sorted(row.id for row in many)
+    assert all(len(row.token_ids) <= 512 for row in packed)
+    assert sum(some) / 512 <= len(packed) <= 1.05 * sum(some) / 512
 
 
 def test_no_logits_are_made_that_nobody_reads():

@@ -55,7 +55,9 @@ class KeepLanguage(RowStep):
     def check(self) -> None:
         for code in (self.language, *self.at_most):
             if code not in known_languages():
-                raise UserError(f"KeepLanguage: no language has the code {code!r}; write ja, en, zh or another of ISO 639")
+                raise UserError(
+                    f"KeepLanguage: no language is called {code!r}; write ja, en or another code of ISO 639"
+                )
 
     def look(self, example: Example) -> Example | Drop:
         for side in self.sides:

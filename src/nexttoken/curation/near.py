@@ -29,7 +29,9 @@ class DropNearDuplicates(Step):
     Candidates share a band of MinHash values; each is verified exactly on the two texts, questions and answers
     together. Rows with different numbers are different ("2 + 3", "2 + 4"), and so are rows of fewer than `least` runs
     unless they are equal. Several questions about one long passage are different, too: where not the whole question is
-    the same, the instructions, the inputs and the answers each have to be alike, by `each`. 8 * `bands` + `bands` * `rows` bytes a row are held, texts only while they are compared.
+    the same, the instructions, the inputs and the answers each have to be alike, by `each`.
+
+    8 * `bands` + `bands` * `rows` bytes a row are held, texts only while they are compared.
     """
 
     surveys = True

@@ -40,7 +40,7 @@ class Step(ABC):
     @abstractmethod
     def judge(self, surveys: Iterable[Any], fetch: Fetch) -> Judge: ...
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 -- most steps have nothing to check
         """Raises UserError for what would stop the step later, such as a table that is not there."""
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:

@@ -21,7 +21,7 @@ class DropWords(RowStep):
     def __post_init__(self) -> None:
         require_sides(self.sides)
         if isinstance(self.words, str):
-            raise UserError(f"DropWords: words={self.words!r} would drop each of its letters; write words=[{self.words}]")
+            raise UserError(f"DropWords: words={self.words!r} would drop every letter of it; expected [{self.words}]")
         if not self.words or not all(self.words):
             raise UserError(
                 "DropWords: words is empty, or holds an empty text, which every row has; list texts to drop"

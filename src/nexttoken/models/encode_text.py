@@ -1,7 +1,7 @@
-"""Examples with open answers to token ids: what is read, which of its tokens are learnt, and whose words they are."""
+"""Examples with open answers to token ids: what is read, and which of its tokens are learnt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -9,51 +9,12 @@ import numpy as np
 
 from nexttoken.cutting import kept_share
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.labels import LabelTokens
+from nexttoken.models.encoded_texts import EncodedText, EncodedTexts
 from nexttoken.models.render import Renderer
 from nexttoken.progress import Progress
 from nexttoken.types import Example, Message
 
 JOIN = 24  # characters before a segment that decide how its first token is written
-NO_LABELS = LabelTokens((), (), (), 0)
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedText:
-    """What the model reads for one example, the answer among it: `token_ids` (T,) int32, `learnt` (T,) bool."""
-
-    id: str
-    text: str
-    token_ids: np.ndarray
-    learnt: np.ndarray
-    was_cut: bool
-    share_cut: float = 0.0  # of the characters of its fields
-    answer_cut: bool = False
-    round: int = 0
-
-    @property
-    def num_targets(self) -> int:
-        return int(self.learnt.sum())
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedTexts:
-    """All rows of a split, and what was changed to make them."""
-
-    prompts: list[EncodedText]
-    num_disarmed: int
-    left_out: tuple[str, ...] = ()  # ids of rows whose answers alone are longer than the budget
-    labels: LabelTokens = NO_LABELS
-
-    def counts(self) -> dict[str, int | float]:
-        cut = [row.share_cut for row in self.prompts if row.was_cut]
-        return {
-            "num_truncated": len(cut),
-            "mean_share_cut": float(np.mean(cut)) if cut else 0.0,  # of the rows that were cut
-            "num_answers_cut": sum(row.answer_cut for row in self.prompts),
-            "num_left_out": len(self.left_out),
-            "num_disarmed": self.num_disarmed,
-        }
 
 
 class TextEncoder(Renderer):
@@ -108,8 +69,8 @@ class TextEncoder(Renderer):
         """
         if reserve >= self.max_tokens:
             raise UserError(
-                f"generation.max_new_tokens={reserve} leaves nothing of max_tokens={self.max_tokens} for a prompt; lower"
-                " it, or train with a higher max_tokens (at most the model's context)"
+                f"generation.max_new_tokens={reserve} leaves nothing of max_tokens={self.max_tokens} for a prompt;"
+                " lower it, or train with a higher max_tokens (at most the model's context)"
             )
         clean = [self.disarm(example) for example in examples]
         texts = [self.text(example) for example, _ in clean]
@@ -143,7 +104,9 @@ class TextEncoder(Renderer):
         written = self.chat(turns, opens_answer=False)[len(self.chat(turns[:1])) :]
         _, answer, mark = written.partition("42")
         if not answer:
-            raise UserError("the chat template writes no answers; use prompt.chat=false or another prompt.chat_template")
+            raise UserError(
+                "the chat template writes no answers; use prompt.chat=false or another prompt.chat_template"
+            )
         if mark.strip() and not self.disarm.special.search(mark):
             raise UserError(
                 f"the chat template ends an answer with {mark.strip()!r}, which is no token of this tokenizer and would"
@@ -230,8 +193,8 @@ class TextEncoder(Renderer):
             answered = self._answered(turns[: place + 1], earlier)
             if not (before.startswith(done) and answered.startswith(before)):
                 raise UserError(
-                    f"row {example.id}: the chat template writes an answer otherwise than it opens one, or leaves earlier"
-                    " turns out, so answers cannot be told from prompts; use prompt.chat=false or another"
+                    f"row {example.id}: the chat template writes an answer otherwise than it opens one, or leaves"
+                    " earlier turns out, so answers cannot be told from prompts; use prompt.chat=false or another"
                     " prompt.chat_template"
                 )
             segments += [before[len(done) :], answered[len(before) :]]

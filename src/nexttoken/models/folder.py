@@ -17,7 +17,7 @@ from nexttoken.models import adapters, base
 from nexttoken.models.answering import Answerer, make_answerer, make_encoder
 from nexttoken.models.budget import with_budget
 from nexttoken.models.encode import Encoded
-from nexttoken.models.encode_text import NO_LABELS, EncodedTexts
+from nexttoken.models.encoded_texts import NO_LABELS, EncodedTexts
 from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import choose_device, choose_dtype, load_config, load_model, load_tokenizer, within_context

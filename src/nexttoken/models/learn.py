@@ -15,7 +15,7 @@ from nexttoken.models.base import weights_folder
 from nexttoken.models.batches import Batcher, TrainSteps
 from nexttoken.models.budget import save_budget, settle
 from nexttoken.models.encode import Encoded
-from nexttoken.models.encode_text import EncodedTexts
+from nexttoken.models.encoded_texts import EncodedTexts
 from nexttoken.models.fit import fit
 from nexttoken.models.folder import keeps_base, place, save_rows_read, save_trained
 from nexttoken.models.heads import Head

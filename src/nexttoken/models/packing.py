@@ -4,6 +4,7 @@ Transformers reads restarted positions as the borders of a packed sequence and m
 variable-length flash attention computes nothing across them at all.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,21 +23,20 @@ class PackedRow:
 
 
 def pack(rows: Sequence[Any], capacity: int) -> list[PackedRow]:
-    """Fill sequences of at most `capacity` tokens, the longest row first into the first sequence that has room.
+    """Fill sequences of at most `capacity` tokens, the longest row first into the one that it leaves the least room in.
 
-    A row longer than that has a sequence of its own. (First-fit decreasing: at most 11/9 of the fewest, Johnson 1973.)
+    A row longer than that has a sequence of its own. (Best-fit decreasing: at most 11/9 of the fewest, Johnson 1973.)
     """
     bins: list[list[int]] = []
-    room: list[int] = []
+    room: list[tuple[int, int]] = []  # tokens left and the sequence that has them, sorted
     for index in sorted(range(len(rows)), key=lambda i: (-len(rows[i].token_ids), i)):
         size = len(rows[index].token_ids)
-        place = next((number for number, left in enumerate(room) if left >= size), None)
-        if place is None:
-            bins.append([index])
-            room.append(capacity - size)
-        else:
-            bins[place].append(index)
-            room[place] -= size
+        place = bisect_left(room, (size, 0))
+        left, number = room.pop(place) if place < len(room) else (capacity, len(bins))
+        if number == len(bins):
+            bins.append([])
+        bins[number].append(index)
+        insort(room, (left - size, number))
     return [_packed([rows[index] for index in members]) for members in bins]
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.answer import describe_environment, halves, own_batches
 from nexttoken.models.collective import gather_rows
-from nexttoken.models.encode_text import NO_LABELS, EncodedText, TextEncoder
+from nexttoken.models.encode_text import TextEncoder
+from nexttoken.models.encoded_texts import NO_LABELS, EncodedText
 from nexttoken.models.generate.batch import TransformersGenerator
 from nexttoken.models.memory import advice_on_memory, go_on_in_halves, is_out_of_memory
 from nexttoken.models.sharded import is_sharded

@@ -91,7 +91,7 @@ class Journal:
             self._append({"asked": self.asked})
 
     def _refuse_others(self, path: Path) -> None:
-        """Raises UserError where another process writes here, or has since this one has read: it would cut off lines."""
+        """Raises UserError where another process writes here, or has since the file was read: its lines would go."""
         import fcntl  # POSIX only
 
         with suppress(OSError):  # a file system without locks

@@ -1,0 +1,47 @@
+"""What the model reads of examples with open answers: token ids, which of them are learnt, and what was changed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nexttoken.models.labels import LabelTokens
+
+NO_LABELS = LabelTokens((), (), (), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """What the model reads for one example, the answer among it: `token_ids` (T,) int32, `learnt` (T,) bool."""
+
+    id: str
+    text: str
+    token_ids: np.ndarray
+    learnt: np.ndarray
+    was_cut: bool
+    share_cut: float = 0.0  # of the characters of its fields
+    answer_cut: bool = False
+    round: int = 0
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.learnt.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTexts:
+    """All rows of a split, and what was changed to make them."""
+
+    prompts: list[EncodedText]
+    num_disarmed: int
+    left_out: tuple[str, ...] = ()  # ids of rows whose answers alone are longer than the budget
+    labels: LabelTokens = NO_LABELS
+
+    def counts(self) -> dict[str, int | float]:
+        cut = [row.share_cut for row in self.prompts if row.was_cut]
+        return {
+            "num_truncated": len(cut),
+            "mean_share_cut": float(np.mean(cut)) if cut else 0.0,  # of the rows that were cut
+            "num_answers_cut": sum(row.answer_cut for row in self.prompts),
+            "num_left_out": len(self.left_out),
+            "num_disarmed": self.num_disarmed,
+        }
