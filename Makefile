@@ -1,15 +1,19 @@
-# make run: train on the embedded sample and predict. make test: everything the tests need, then all of them.
+# make run: train on the embedded sample and predict. make test: everything the tests need, then the tests.
+# make test-slow: those that kill and restart programs, or run several processes at once.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test check lint lock clean
+.PHONY: run test test-slow check lint lock clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
 	$(BIN)/python predict.py
 
 test: .venv/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/.test
+	$(BIN)/python -m pytest -m slow
 
 check: lint test
 

@@ -17,6 +17,8 @@ from benchmarks.shapes import SHAPES, TokenCost, body_parameters, row_lengths, t
 from model_shapes import SHAPES as PUBLISHED
 from nexttoken.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = {"work", "peer", "precision", "ratio", "ratio_min", "ratio_max", "memory_ratio", "versions"}
 ASKED = ["shape=tiny", "tokens=32", "rows=2", "steps=2", "batch_tokens=32"]

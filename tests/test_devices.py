@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from nexttoken.errors import UserError
 from nexttoken.models.collective import gather_rows
 
+pytestmark = pytest.mark.slow
+
 # Rows that two processes cannot share evenly: the last step has one id, which leaves the second process without rows.
 SMALL = [
     "fold=0",

@@ -219,6 +219,7 @@ predict(Path({output!r}), "batch_tokens=40", "name=killed")
 """
 
 
+@pytest.mark.slow
 def test_a_prediction_that_is_killed_goes_on_where_it_stopped(instruct, tmp_path, repository):
     """At any row: the journal only grows, no row is written twice, and the submission is the undisturbed one."""
     undisturbed = predict(instruct, "batch_tokens=4000", "name=whole")

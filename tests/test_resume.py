@@ -8,6 +8,8 @@ import pytest
 
 from interrupted import train
 
+pytestmark = pytest.mark.slow
+
 FILES = ("model/model.safetensors", "oof.csv", "curve.csv", "labels.json", "config.yaml")
 MOMENTS = [
     *(("step", number) for number in range(1, 9)),

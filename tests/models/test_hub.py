@@ -27,6 +27,8 @@ from nexttoken.errors import UserError
 from nexttoken.models.load import load_config, load_model, load_tokenizer, within_context
 from nexttoken.settings import ModelSettings
 
+pytestmark = pytest.mark.slow
+
 for name, revision, token in json.loads(sys.argv[1]):
     os.environ["HF_TOKEN"] = token
     settings, start = ModelSettings(name_or_path=name, revision=revision), time.monotonic()

@@ -37,10 +37,10 @@ class EncodedTexts:
     labels: LabelTokens = NO_LABELS
 
     def counts(self) -> dict[str, int | float]:
-        cut = [row.share_cut for row in self.prompts if row.was_cut]
+        lost = [row.share_cut for row in self.prompts if row.share_cut]
         return {
-            "num_truncated": len(cut),
-            "mean_share_cut": float(np.mean(cut)) if cut else 0.0,  # of the rows that were cut
+            "num_truncated": sum(row.was_cut for row in self.prompts),  # of demonstrations, or of their own text
+            "mean_share_cut": float(np.mean(lost)) if lost else 0.0,  # of the rows that lost some of their own
             "num_answers_cut": sum(row.answer_cut for row in self.prompts),
             "num_left_out": len(self.left_out),
             "num_disarmed": self.num_disarmed,
