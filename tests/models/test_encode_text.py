@@ -204,3 +204,13 @@ def test_a_long_instruction_keeps_the_answer_whole(stories):
 def test_a_row_without_an_answer_cannot_be_learnt(scratch):
     with pytest.raises(UserError, match="row a has no answer to learn"):
         TextEncoder(scratch.tokenizer, PLAIN, 99).encode([task("?", None)])
+
+
+def test_no_more_demonstrations_are_given_up_than_have_to_go(scratch):
+    solved = tuple(task(f"Number {n}. " + "word " * (3 * n), f"answer {n}") for n in range(6))
+    example = task("Go.", None, demonstrations=solved)
+    encoder = TextEncoder(scratch.tokenizer, PLAIN, 10_000)
+    sizes = [len(encoder.ids(encoder.text(replace(example, demonstrations=solved[n:])))) for n in range(7)]
+    for limit in range(sizes[-1], sizes[0]):
+        expected = next(n for n, size in enumerate(sizes) if size <= limit)
+        assert encoder.fit(example, limit).example.demonstrations == solved[expected:]

@@ -1,5 +1,6 @@
 """One example as the exact text and token ids that the model continues, within a budget that never costs the cue."""
 
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -100,8 +101,8 @@ class Renderer:
     def fit(self, example: Example, limit: int) -> Fitted:
         """Give up what was added first: demonstrations, the least similar first, then passages; then earlier
         utterances of a dialogue, by twos; then cut the fields. Raises UserError where `limit` tokens hold no prompt."""
-        while example.demonstrations:
-            example = replace(example, demonstrations=example.demonstrations[1:])
+        if shown := example.demonstrations:
+            example = replace(example, demonstrations=shown[self._num_given_up(example, limit) :])
             ids = self.ids(text := self.text(example))
             if len(ids) <= limit:
                 return Fitted(text, ids, example)
@@ -118,6 +119,16 @@ class Renderer:
                 return Fitted(longer_text, longer, with_passages)
             room -= len(longer) - limit
         return Fitted(text, ids, without)
+
+    def _num_given_up(self, example: Example, limit: int) -> int:
+        """How many demonstrations have to go, found by halving: twenty would be tokenised twenty times, one by one."""
+        shown = example.demonstrations
+
+        def fits(number: int) -> bool:
+            fewer = replace(example, demonstrations=shown[number:])
+            return len(self.ids(self.text(fewer))) <= limit
+
+        return bisect_left(range(len(shown)), True, lo=1, key=fits)
 
     def _fit_turns(self, example: Example, limit: int) -> Fitted:
         name, prefix = self.prompt.dialogue, example.tags.get(PREFIX, "")
