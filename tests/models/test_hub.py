@@ -20,14 +20,14 @@ from nexttoken.models.hub import from_hub
 from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.settings import ModelSettings, ScratchSettings
 
+pytestmark = pytest.mark.slow
+
 CHILD = """
 import hashlib, json, os, sys, time
 from transformers import LlamaForCausalLM  # imports what loading will want, so that only the loading is timed
 from nexttoken.errors import UserError
 from nexttoken.models.load import load_config, load_model, load_tokenizer, within_context
 from nexttoken.settings import ModelSettings
-
-pytestmark = pytest.mark.slow
 
 for name, revision, token in json.loads(sys.argv[1]):
     os.environ["HF_TOKEN"] = token
