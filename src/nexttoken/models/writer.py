@@ -37,5 +37,9 @@ def _report_cut(rows: Sequence[EncodedText]) -> None:
     """Rows that only gave up demonstrations or passages have lost nothing of their own."""
     lost = [row.share_cut for row in rows if row.share_cut]
     if num_cut := sum(row.was_cut for row in rows):
-        own = f"{len(lost)} lost {sum(lost) / len(lost):.0%} of their own text on average" if lost else "none its own"
-        print(f"{num_cut} of {len(rows)} prompts gave up demonstrations or text: {own}")
+        own = (
+            f"{len(lost)} lost {sum(lost) / len(lost):.0%} of their own text on average"
+            if lost
+            else "demonstrations only"
+        )
+        print(f"{num_cut} of {len(rows)} prompts gave something up: {own}")
