@@ -25,59 +25,11 @@ from nexttoken.models.generate.bounds import batches, bounds
 from nexttoken.models.generate.rows import GenerationPrompt, Written
 from nexttoken.settings import GenerationSettings
 
-WORDS = [
-    "Once",
-    "upon",
-    "a",
-    "time",
-    "there",
-    "was",
-    "a",
-    "little",
-    "girl",
-    "named",
-    "Lily",
-    "and",
-    "her",
-    "dog",
-    "Tim",
-    "who",
-    "loved",
-    "to",
-    "play",
-    "in",
-    "the",
-    "park",
-    "with",
-    "a",
-    "big",
-    "red",
-    "ball.",
-    "One",
-    "day",
-    "they",
-    "saw",
-    "a",
-    "cat",
-    "and",
-    "said",
-    "hello",
-    "to",
-    "it,",
-    "but",
-    "the",
-    "cat",
-    "was",
-    "sad.",
-    "It",
-    "had",
-    "lost",
-    "its",
-    "hat",
-    "in",
-    "the",
-    "rain!",
-]
+STORY = (
+    "Once upon a time there was a little girl named Lily and her dog Tim who loved to play in the park with a big red ball. "
+    "One day they saw a cat and said hello to it, but the cat was sad. It had lost its hat in the rain!"
+)
+WORDS = STORY.split()
 NEW = 16  # tokens that are written
 END, DOT = 2, 426  # of stories260k: the end of text, and "." as one token
 
