@@ -22,7 +22,8 @@ from nexttoken.models.load import choose_device, load_model, load_tokenizer
 from nexttoken.settings import GenerationSettings, ModelSettings
 
 STORY = (
-    "Once upon a time there was a little girl named Lily and her dog Tim who loved to play in the park with a big red ball. "
+    "Once upon a time there was a little girl named Lily and her dog Tim who loved to "
+    "play in the park with a big red ball. "
     "One day they saw a cat and said hello to it, but the cat was sad. It had lost its hat in the rain."
 )
 WORDS = STORY.split()

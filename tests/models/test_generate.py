@@ -26,7 +26,8 @@ from nexttoken.models.generate.rows import GenerationPrompt, Written
 from nexttoken.settings import GenerationSettings
 
 STORY = (
-    "Once upon a time there was a little girl named Lily and her dog Tim who loved to play in the park with a big red ball. "
+    "Once upon a time there was a little girl named Lily and her dog Tim who loved to "
+    "play in the park with a big red ball. "
     "One day they saw a cat and said hello to it, but the cat was sad. It had lost its hat in the rain!"
 )
 WORDS = STORY.split()
