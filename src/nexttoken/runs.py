@@ -239,7 +239,7 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
 
 
 def hash_examples(examples: Sequence[Example]) -> str:
-    """SHA-256 over every row's id, fields and label: a run is continued on the rows it was started on."""
+    """SHA-256 over every row's id, fields and answer: a run is continued on the rows it was started on."""
     return hash_text(
         json.dumps([(e.id, list(e.fields.items()), e.label if e.answer is None else e.answer) for e in examples])
     )

@@ -8,17 +8,15 @@ import torch
 import transformers
 
 from nexttoken.errors import UserError
-from nexttoken.models.batches import Batcher, Step, TrainSteps
+from nexttoken.models.batches import Batcher, TrainSteps
 from nexttoken.models.encode_text import TextEncoder
 from nexttoken.models.encoded_texts import NO_LABELS, EncodedText
 from nexttoken.models.heads import AnswerText
-from nexttoken.models.module import AnswerModule
 from nexttoken.models.noise import noisy_embeddings
 from nexttoken.models.packing import pack
 from nexttoken.models.text_answer import TextAnswerer, measure_losses
 from nexttoken.models.texts import IGNORED, answer_losses, collate_texts, row_losses
 from nexttoken.prompts import Prompt
-from nexttoken.settings import FitSettings
 from nexttoken.types import Example
 
 TINY = {"vocab_size": 97, "num_hidden_layers": 2, "max_position_embeddings": 128}
@@ -172,6 +170,3 @@ def test_a_loss_that_is_not_finite_names_its_rows():
     torch.nn.init.constant_(model.model.norm.weight, torch.nan)
     with pytest.raises(UserError, match="not finite for 9 rows"):
         measure_losses(model, rows(), 100)
-    module = AnswerModule(model, AnswerText(), NO_LABELS, FitSettings(), 1, 0)
-    assert isinstance(module._not_finite("the loss is nan", [collate_texts(rows())]), UserError)
-    assert Step([], 0, 0).num_targets == 0

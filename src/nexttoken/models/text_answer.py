@@ -1,24 +1,19 @@
 """A model that answers in text: what known answers cost it, and the answers that it writes itself."""
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
-from nexttoken.errors import UserError, first_five
-from nexttoken.models.answer import describe_environment, halves, own_batches
-from nexttoken.models.collective import gather_rows
+from nexttoken.models.answer import describe_environment
+from nexttoken.models.ask import ask_rows
 from nexttoken.models.encode_text import TextEncoder
 from nexttoken.models.encoded_texts import NO_LABELS, EncodedText
 from nexttoken.models.generate.batch import TransformersGenerator
-from nexttoken.models.memory import advice_on_memory, go_on_in_halves, is_out_of_memory
-from nexttoken.models.sharded import is_sharded
+from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.texts import collate_texts, row_losses
 from nexttoken.models.writer import Writer
-from nexttoken.progress import Progress
-from nexttoken.ranks import num_ranks, rank
 from nexttoken.types import AnswerLosses, Example
 
 
@@ -67,49 +62,16 @@ class TextAnswerer:
         return Writer(self.encoder, generator)
 
 
-@torch.inference_mode()
 def measure_losses(model: nn.Module, rows: Sequence[EncodedText], batch_tokens: int) -> np.ndarray:
     """Each row's loss (N,) float64 in nats, summed over its learnt tokens, in the order of `rows`.
 
-    With several processes each reads its share, and all of them return all rows. Raises UserError, naming ids, where
-    a loss is not finite.
+    Raises UserError, naming ids, where a loss is not finite.
     """
-    training = model.training
-    model.eval()
+    device = next(model.parameters()).device
+
+    def ask(batch: Sequence[EncodedText]) -> np.ndarray:
+        return row_losses(model, collate_texts(batch).to(device)).double().cpu().numpy()[:, None]
+
     lengths = [len(row.token_ids) for row in rows]
-    shares = [own_batches(lengths, batch_tokens, number) for number in range(num_ranks())]
-    batches = deque(shares[rank()])
-    losses: dict[int, np.ndarray] = {}
-    halved = is_sharded(model)  # whose processes have to make equally many calls
-    with Progress(sum(map(len, batches)), "read answers") as progress:
-        while batches:
-            members = batches.popleft()
-            found = _losses(model, [rows[index] for index in members], may_fail=not halved)
-            if found is None:  # memory was too short: every batch that is left goes through in halves, once
-                halved = True
-                go_on_in_halves()
-                batches = deque(half for batch in (members, *batches) for half in halves(batch))
-                continue
-            losses |= dict(zip(members, found[:, None], strict=True))
-            progress.advance(len(members))
-    num_fillers = max(map(len, shares)) - len(shares[rank()])
-    for _ in range(num_fillers if is_sharded(model) else 0):
-        _losses(model, rows[-1:], may_fail=False)
-    model.train(training)
-    nll = np.array(gather_rows(losses, len(rows)))[:, 0]
-    if bad := [row.id for row, loss in zip(rows, nll, strict=True) if not np.isfinite(loss)]:
-        raise UserError(
-            f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
-        )
-    return nll
-
-
-def _losses(model: nn.Module, rows: Sequence[EncodedText], may_fail: bool) -> np.ndarray | None:
-    """Losses (N,) of one batch; None when memory was too short for it and it `may_fail`."""
-    batch = collate_texts(rows).to(next(model.parameters()).device)
-    try:
-        return row_losses(model, batch).double().cpu().numpy()
-    except Exception as error:
-        if may_fail and is_out_of_memory(error):
-            return None
-        raise
+    losses, _ = ask_rows(model, rows, lengths, batch_tokens, ask, "read answers")
+    return losses[:, 0]

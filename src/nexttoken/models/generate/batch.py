@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.answer import halves
+from nexttoken.models.ask import halves
 from nexttoken.models.generate.bounds import batches, bounds
 from nexttoken.models.generate.processors import BannedTexts, GumbelNoise, NotFinite
 from nexttoken.models.generate.rows import GenerationPrompt, Written
