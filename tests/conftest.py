@@ -19,6 +19,12 @@ CHAT_TEMPLATE = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_token_cache(tmp_path_factory) -> None:
+    """Tests and the processes that they start leave the user's cache of tokenised rows alone."""
+    os.environ["NEXTTOKEN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

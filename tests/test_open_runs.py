@@ -49,7 +49,7 @@ def lines(path: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def instruct(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("instruct")
-    train(folder, "task=instruct", "limit_rows=40", "generate_rows=5", "save_prompts=true", "fit.packing=true")
+    train(folder, "task=instruct", "limit_rows=40", "generate_rows=5", "save_prompts=true")
     return folder
 
 
@@ -142,7 +142,8 @@ def test_a_notebook_writes_beside_a_run_that_is_read_only(instruct, tmp_path, mo
     folder = instruct / "instruct" / "small"
     run = load_run(folder, written=tmp_path / "written")
     rows = run.held_out(run.folds[0])[:2]
-    monkeypatch.setattr("nexttoken.loaded.os.access", lambda *_: False)  # whoever runs the tests may write anywhere
+    # whoever runs the tests may write anywhere
+    monkeypatch.setattr("nexttoken.loaded.writing.os.access", lambda *_: False)
     assert run.generate(run.folds[0], rows).ids == tuple(row.id for row in rows)
     assert len(list((tmp_path / "written").iterdir())) == 1
     with pytest.raises(UserError, match=r"is read-only.*load_run\(..., written="):
@@ -174,7 +175,6 @@ def test_open_answers_have_no_table_of_probabilities(instruct):
         (["task=instruct", "inference=rotated"], "are for labels, and the task's answers are open"),
         (["task=quiz", "inference=replies"], "are for open answers"),
         (["generate_rows=3"], "generate_rows is for open answers"),
-        (["fit.packing=true"], "fit.packing is for open answers"),
         (["task=instruct", "fit.text_epochs=1"], "open answers have none"),
         (["task=dialogue", "inference.num_utterances=3"], "expected an even number"),
         (["task=instruct", "prompt.chat=true"], "no chat template; name one"),
@@ -198,7 +198,7 @@ def test_what_cannot_work_together_is_refused_at_once(tmp_path, overrides, messa
 
 def test_fine_tuning_that_is_killed_continues_exactly(server, tmp_path, repository):  # noqa: F811
     """Packed rows, dropout and embedding noise included."""
-    overrides = ["task=instruct", f"input_dir={repository / 'input' / 'sample-instruct'}", "fit.packing=true"]
+    overrides = ["task=instruct", f"input_dir={repository / 'input' / 'sample-instruct'}"]
     overrides += ["fit.neftune_alpha=5", "model.scratch.vocab_size=400", "batch_tokens=200", "logger=none"]
     folds = {name: tmp_path / name / "instruct" / "x" / "fold0" for name in ("whole", "step", "model")}
     assert run(server, tmp_path / "whole", "none", 0, *overrides) == 0

@@ -4,12 +4,13 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
-from nexttoken.table import read_table
+from nexttoken.table import numbers, read_columns, read_table
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 ROW_ID = TEXT.filter(lambda text: text.strip() and "\n" not in text and "\r" not in text)
@@ -35,8 +36,8 @@ def refusal(path: Path, columns: tuple[str, ...] = ("id", "text")) -> str:
 def test_every_id_and_text_comes_back_unchanged(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
     file = io.StringIO(newline="")
     csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("id", "text"), *rows])
-    table = read_table(write(tmp_path, file.getvalue()), ["id", "text"])
-    assert list(table.itertuples(index=False, name=None)) == rows
+    columns = read_columns(write(tmp_path, file.getvalue()), ["id", "text"])
+    assert list(zip(columns["id"], columns["text"], strict=True)) == rows
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,8 @@ def test_wrong_byte_far_into_the_file_is_counted_from_its_start(tmp_path: Path) 
 )
 def test_broken_tables_are_refused_by_line_or_id(tmp_path: Path, data: str, expected: str) -> None:
     assert expected in refusal(write(tmp_path, data))
+
+
+def test_numbers_of_text_with_nan_where_there_is_none() -> None:
+    table = {"id": ["x", "y"], "a": ["1", "0"], "b": ["1e-3", "1_0"], "c": ["", " 2 "]}
+    np.testing.assert_array_equal(numbers(table, ["b", "a", "c"]), [[0.001, 1, np.nan], [np.nan, 0, 2]])

@@ -110,10 +110,6 @@ IMPOSSIBLE: list[tuple[Callable[[Settings], bool], str]] = [
         "generate_rows is for open answers; the probabilities of labels are in oof.csv: use generate_rows=0",
     ),
     (
-        lambda s: s.fit.packing and not _writes(s),
-        "fit.packing is for open answers; labels are read from rows that each stand alone: use fit.packing=false",
-    ),
-    (
         lambda s: _writes(s) and s.fit.text_epochs > 0,
         "fit.text_epochs learns a text before its labels, and open answers have none: use fit.text_epochs=0",
     ),

@@ -1,21 +1,26 @@
-"""What both entries share: Hydra's errors and ours as one line with the nearest key, and exit status 2."""
+"""What both entries share: help, Hydra's errors and ours as one line with the nearest key, and exit status 2."""
 
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nexttoken.errors import UserError
 from nexttoken.nearest import nearest
 from nexttoken.ranks import failure
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = {"-h", "--help"}
+
 
 def run(main: Callable[[], Any]) -> None:
-    """Call a `hydra.main` function; a configuration that cannot be composed is one line instead of a traceback."""
+    """Call a `hydra.main` function, or answer --help; a configuration that cannot be composed is one line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -24,10 +29,45 @@ def run(main: Callable[[], Any]) -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
     logging.getLogger("nexttoken").setLevel(logging.INFO)  # what was found in the data; libraries speak up from WARNING
+    entry = Path(sys.argv[0]).absolute()
+    overrides = [argument for argument in sys.argv[1:] if argument not in HELP]
+    asks_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
     try:
-        main()
+        if asks_help:  # with a further option, such as --resolve, the help is Hydra's
+            print(help_text(entry, str(sys.modules[main.__module__].__doc__), overrides))
+        else:
+            main()
     except (HydraException, OmegaConfBaseException) as error:
-        stop(one_line(error, Path(sys.argv[0]).absolute()), 2)
+        stop(one_line(error, entry), 2)
+
+
+def help_text(entry: Path, usage: str, overrides: Sequence[str]) -> str:
+    """`usage`, the choices of every group of `entry`, and its configuration with `overrides`.
+
+    Hydra's own --help lists the groups by composing once for each of them, which takes longer than all the rest.
+    """
+    from omegaconf import OmegaConf
+
+    config = compose_entry(entry, overrides, return_hydra_config=True)
+    groups = sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/"))
+    files = {group: sorted(path.stem for path in (entry.parent / "conf" / group).glob("*.yaml")) for group in groups}
+    choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in files.items())
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return (
+        f"{usage.strip()}\n\nChoices, group=choice:\n\n{choices}\n\n"
+        f"Configuration, key=value for any of it:\n\n{OmegaConf.to_yaml(own)}\n"
+        f"Hydra's own options: python {entry.name} --hydra-help"
+    )
+
+
+def compose_entry(entry: Path, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> "DictConfig":
+    """The configuration of `entry`, such as <checkout>/train.py, whatever Hydra composed before."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(entry.parent / "conf"), version_base="1.3"):
+        return compose(entry.stem, [*overrides], return_hydra_config=return_hydra_config)
 
 
 @contextmanager
@@ -61,14 +101,10 @@ def one_line(error: Exception, entry: Path) -> str:
 
 
 def known_keys(entry: Path) -> list[str]:
-    """All keys of the configuration of `entry`, such as <checkout>/train.py, without the failed overrides."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+    """All keys of the configuration of `entry`, without the failed overrides."""
     from omegaconf import OmegaConf
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(entry.parent / "conf"), version_base="1.3"):
-        config = OmegaConf.to_container(compose(entry.stem, return_hydra_config=False))
+    config = OmegaConf.to_container(compose_entry(entry))
 
     def walk(node: Any, path: str) -> list[str]:
         if not isinstance(node, dict):

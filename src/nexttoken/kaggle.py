@@ -21,7 +21,7 @@ from nexttoken.arguments import key_values, run
 from nexttoken.errors import UserError
 from nexttoken.ledger import record
 from nexttoken.submission import validate_submission
-from nexttoken.table import read_table
+from nexttoken.table import read_columns
 
 SLUGS = {"lmsys": "lmsys-chatbot-arena"}  # our short name -> Kaggle's
 FILES = ("train.csv", "test.csv", "sample_submission.csv")
@@ -56,8 +56,8 @@ def submit(path: Path, message: str = "", competition: str = "lmsys", input_dir:
     """Validate a submission against the competition's files, upload it, and note it in the ledger beside it."""
     slug = _slug(competition)
     folder = Path(input_dir or f"input/{slug}")
-    test_ids = read_table(folder / "test.csv", ["id"])["id"].tolist()
-    columns = read_table(folder / "sample_submission.csv", ["id"]).columns.tolist()
+    test_ids = read_columns(folder / "test.csv", ["id"])["id"]
+    columns = list(read_columns(folder / "sample_submission.csv", ["id"]))
     validate_submission(path, test_ids, columns)
     api = client(slug)
     try:

@@ -17,7 +17,6 @@ from nexttoken.checks import check_settings
 from nexttoken.console import show_config
 from nexttoken.errors import UserError
 from nexttoken.ledger import record
-from nexttoken.loaded import LoadedRun, Writing
 from nexttoken.parts import Parts, make, plain, prepare
 from nexttoken.ranks import is_first, launch
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
@@ -72,6 +71,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
 
 def predict(cfg: DictConfig) -> Path:
     """Answer the test rows with a run's folds and write a validated submission; return its path."""
+    from nexttoken.loaded import LoadedRun, Writing
+
     settings = check_settings(PredictSettings, plain(cfg))
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     run = LoadedRun.load(

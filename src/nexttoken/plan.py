@@ -21,6 +21,7 @@ def plan(arguments: Sequence[str]) -> None:
 
     settings = check_settings(Settings, plain(compose("train", arguments)))
     from nexttoken.models.load import choose_device, load_architecture
+    from nexttoken.models.plan.fill import with_batch_tokens
     from nexttoken.models.plan.make import make_plan
 
     config, device = load_architecture(settings), choose_device()
@@ -30,7 +31,7 @@ def plan(arguments: Sequence[str]) -> None:
         budget = choose_budget(settings, config, device)  # by the device alone: the rows are not read here
         print(budget)
         settings = settings.model_copy(update={"max_tokens": budget.max_tokens})
-    print(make_plan(settings, config, device).table())
+    print(make_plan(with_batch_tokens(settings, config), config, device).table())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from nexttoken.errors import UserError
@@ -101,10 +100,8 @@ class FoldFolder:
 
     def save_oof(self, predictions: LabelPredictions, labels: np.ndarray, fold: int, classes: Sequence[str]) -> None:
         """Write oof.csv: id, fold, label, then one column per class in full precision."""
-        frame = pd.DataFrame({"id": predictions.ids, "fold": fold, "label": labels})
-        frame[list(classes)] = predictions.probs
-        with whole_file(self.path / "oof.csv") as part:
-            frame.to_csv(part, index=False)
+        probs = dict(zip(classes, predictions.probs.T, strict=True))
+        _save_table({"id": predictions.ids, "fold": fold, "label": labels} | probs, self.path / "oof.csv")
 
     def save_rows(self, examples: Sequence[Example], predictions: LabelPredictions) -> None:
         """Write rows.csv: id, the tags (genre, file), number of options, and what else is known of each row."""
@@ -112,11 +109,12 @@ class FoldFolder:
         tags = {name: [example.tags.get(name, "") for example in examples] for name in names}
         sizes = [example.num_options or predictions.probs.shape[1] for example in examples]
         columns = {"id": predictions.ids, **tags, "num_options": sizes, **predictions.columns}
-        with whole_file(self.path / "rows.csv") as part:
-            pd.DataFrame(columns).to_csv(part, index=False)
+        _save_table(columns, self.path / "rows.csv")
 
     def row_ids(self) -> list[str]:
         """The rows that the fold was scored on, those of its oof.csv, each once, in order."""
+        import pandas as pd
+
         table = pd.read_csv(self.path / "oof.csv", dtype={"id": str, "row": str}, na_filter=False)
         return list(dict.fromkeys(table["row"] if "row" in table else table["id"]))
 
@@ -131,8 +129,7 @@ class FoldFolder:
         rows = [row if row in own else row.rpartition("#")[0] for row in losses.ids]  # a window of a dialogue
         columns = {"id": losses.ids, "row": rows, "fold": fold, "nll": losses.nll}
         counts = {"num_tokens": losses.num_tokens, "num_characters": losses.num_characters}
-        with whole_file(self.path / "oof.csv") as part:
-            pd.DataFrame(columns | counts).to_csv(part, index=False)
+        _save_table(columns | counts, self.path / "oof.csv")
 
     def save_texts(self, texts: TextPredictions) -> None:
         """Write generated.jsonl: the answers that the model wrote to held-out rows."""
@@ -236,6 +233,14 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
     words += [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
     name = re.sub(r"[^\w.-]+", "-", "_".join(words))  # nothing that would need quotes in run=<name>
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{hash_text(name)[:8]}"
+
+
+def _save_table(columns: Mapping[str, Any], path: Path) -> None:
+    """Write `columns` of equal length, or of one value for all rows, as CSV with numbers in full precision."""
+    import pandas as pd
+
+    with whole_file(path) as part:
+        pd.DataFrame(columns).to_csv(part, index=False)
 
 
 def hash_examples(examples: Sequence[Example]) -> str:

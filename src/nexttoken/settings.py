@@ -19,9 +19,9 @@ Name = Annotated[str, BeforeValidator(str), Field(pattern=r"^[^/\\\x00.][^/\\\x0
 
 
 class Checked(BaseModel):
-    """Frozen, and refuses keys it does not know."""
+    """Frozen, and refuses keys it does not know; its validator is built where it is first used, not at import."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 class ScratchSettings(Checked):
@@ -79,7 +79,7 @@ def empty_is_none(node: Any) -> Any:
     return node or None
 
 
-AUTO = 2**30  # max_tokens=auto: more than any context holds, until models/budget.py has chosen a number
+AUTO = 2**30  # max_tokens=auto, batch_tokens=auto: more than any device holds, until models/plan has chosen a number
 
 
 def auto_is_most(value: Any) -> Any:
@@ -98,7 +98,6 @@ class FitSettings(Checked):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
     gradient_checkpointing: bool = False  # activations are computed again in the backward pass: less memory, slower
     neftune_alpha: NonNegativeFloat = 0.0  # uniform noise on the embeddings while training (Jain et al. 2023)
-    packing: bool = False  # rows of open answers share sequences of max_tokens; none of them sees another
     text_epochs: NonNegativeInt = 0  # epochs of plain language modelling on the prompts before the labels are shown
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
 
@@ -139,7 +138,7 @@ class Settings(Checked):
     overwrite: bool
     save_prompts: bool
     max_tokens: Annotated[PositiveInt, BeforeValidator(auto_is_most)]
-    batch_tokens: PositiveInt
+    batch_tokens: Annotated[PositiveInt, BeforeValidator(auto_is_most)]
     limit_rows: PositiveInt | None
     generate_rows: NonNegativeInt = 0
     task: dict[str, Any]
@@ -168,7 +167,7 @@ class PredictSettings(Checked):
     output_dir: str
     submissions_dir: str
     name: Name | None
-    batch_tokens: PositiveInt | None
+    batch_tokens: Annotated[PositiveInt | None, BeforeValidator(auto_is_most)]
     base: str | None
     retriever: dict[str, Any]
     inference: dict[str, Any]

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from nexttoken.arguments import key_values, run
 from nexttoken.errors import UserError, first_five
 from nexttoken.files import whole_file
-from nexttoken.table import read_table
+from nexttoken.table import numbers, read_columns
 
 TOLERANCE = 1e-6  # float32 softmaxes sum to 1 within about 1e-7
 
@@ -39,12 +38,10 @@ def write_submission(ids: Sequence[str], probs: np.ndarray, columns: Sequence[st
 
 def validate_submission(path: Path, test_ids: Sequence[str], columns: Sequence[str]) -> None:
     """Read `path` from disk and refuse (UserError) all but this header, these ids in this order, and valid rows."""
-    table = read_table(path, columns, how_to_get="write it with `python predict.py`")
-    if list(table.columns) != list(columns):
-        raise UserError(
-            f"{path} has the header {', '.join(table.columns)}; sample_submission.csv has {', '.join(columns)}"
-        )
-    ids = table[columns[0]].tolist()
+    table = read_columns(path, columns, how_to_get="write it with `python predict.py`")
+    if list(table) != list(columns):
+        raise UserError(f"{path} has the header {', '.join(table)}; sample_submission.csv has {', '.join(columns)}")
+    ids = table[columns[0]]
     check_same_ids(str(path), ids, "test.csv", test_ids)
     if ids != list(test_ids):
         row = next(row for row, row_id in enumerate(ids) if row_id != test_ids[row])
@@ -52,8 +49,7 @@ def validate_submission(path: Path, test_ids: Sequence[str], columns: Sequence[s
             f"{path} has the ids of test.csv in another order: row {row + 1} is {ids[row]}, expected {test_ids[row]}; "
             "sort its rows like test.csv"
         )
-    numbers = table[list(columns[1:])].apply(pd.to_numeric, errors="coerce")
-    check_probs(str(path), test_ids, numbers.to_numpy(np.float64), columns[1:])
+    check_probs(str(path), test_ids, numbers(table, columns[1:]), columns[1:])
 
 
 def check_probs(source: str, ids: Sequence[str], probs: np.ndarray, classes: Sequence[str]) -> None:
@@ -62,11 +58,11 @@ def check_probs(source: str, ids: Sequence[str], probs: np.ndarray, classes: Seq
         raise UserError(
             f"{source}: probabilities of shape {probs.shape}, expected ({len(ids)}, {len(classes)}): one row per id"
         )
-    repeated = pd.Series(ids, dtype="str").duplicated().to_numpy()
+    firsts = np.unique(np.array(ids, dtype=object), return_index=True)[1]
     with np.errstate(invalid="ignore"):  # inf - inf in a row that "not finite" reports
         sums = probs.sum(axis=1)
     faults = {
-        "given more than once": repeated,
+        "given more than once": ~np.isin(np.arange(len(ids)), firsts),
         "not finite": ~np.isfinite(probs).all(axis=1),
         "outside [0, 1]": ((probs < 0) | (probs > 1)).any(axis=1),
         "not summing to 1": np.abs(sums - 1) > TOLERANCE,
@@ -98,8 +94,8 @@ def main(arguments: Sequence[str]) -> None:
     if len(paths) != 1:
         raise UserError(f"expected one submission file, got {len(paths)}; {__doc__.splitlines()[-1].strip()}")
     input_dir = Path(options["input_dir"])
-    test_ids = read_table(input_dir / "test.csv", ["id"])["id"].tolist()
-    columns = read_table(input_dir / "sample_submission.csv", ["id"]).columns.tolist()
+    test_ids = read_columns(input_dir / "test.csv", ["id"])["id"]
+    columns = list(read_columns(input_dir / "sample_submission.csv", ["id"]))
     validate_submission(Path(paths[0]), test_ids, columns)
     print(f"{paths[0]}: valid, {len(test_ids):,} rows with the ids of {input_dir / 'test.csv'} in order")
 

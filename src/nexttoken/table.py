@@ -3,21 +3,33 @@
 import csv
 import difflib
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import pandas as pd
+import numpy as np
 
 from nexttoken.errors import UserError, first_five
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 DOWNLOAD = "python -m nexttoken.kaggle download"
+Columns = dict[str, list[str]]  # a table of text by column name, in the file's order
 KANA = re.compile("[ぁ-んァ-ヶ]")
 
 csv.field_size_limit(2**31 - 1)  # a field of 200,000 characters is data; Python's default stops at 131,072
 
 
-def read_table(path: Path, columns: Sequence[str], how_to_get: str = f"run `{DOWNLOAD}`") -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str], how_to_get: str = f"run `{DOWNLOAD}`") -> "pd.DataFrame":
+    """Read every column of `path` as `read_columns` does, into a table."""
+    import pandas as pd
+
+    return pd.DataFrame(read_columns(path, columns, how_to_get), dtype="str")
+
+
+def read_columns(path: Path, columns: Sequence[str], how_to_get: str = f"run `{DOWNLOAD}`") -> Columns:
     """Read every column of `path` as text: "NA" stays "NA", "007" stays "007", an empty cell is "".
 
     `columns` must be among the header's; the first of them is the row's id: one line, not empty, unique.
@@ -29,9 +41,21 @@ def read_table(path: Path, columns: Sequence[str], how_to_get: str = f"run `{DOW
     if not rows:
         raise UserError(f"{path} has no rows below its header: expected columns {', '.join(columns)}; {how_to_get}")
     _check_header(path, header, columns)
-    table = pd.DataFrame(rows, columns=header, dtype="str")
-    _check_ids(path, table[columns[0]], lines)
-    return table
+    place = header.index(columns[0])
+    _check_ids(path, columns[0], [row[place] for row in rows], lines)
+    return {name: [row[place] for row in rows] for place, name in enumerate(header)}
+
+
+def numbers(table: Columns, columns: Sequence[str]) -> np.ndarray:
+    """Return those columns of text as float64, (N, K): NaN where a cell is no number."""
+    import pandas as pd
+
+    return np.stack([pd.to_numeric(pd.Series(table[name]), errors="coerce") for name in columns], axis=1, dtype=float)
+
+
+def rows_in_memory(rows: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> Iterable[Mapping[Any, Any]]:
+    """Return the rows of a notebook's table as dictionaries, and dictionaries as they are."""
+    return rows.to_dict("records") if hasattr(rows, "to_dict") else rows
 
 
 def _parse(path: Path, expected: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -83,16 +107,12 @@ def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None
         raise UserError(f"{path} lacks the columns {', '.join(missing)}; its header is: {', '.join(header)[:300]}")
 
 
-def _check_ids(path: Path, ids: "pd.Series[str]", lines: list[int]) -> None:
-    unusable = ids.str.strip().eq("") | ids.str.contains(r"[\r\n]")
-    if unusable.any():
-        bad = [line for line, is_bad in zip(lines, unusable, strict=True) if is_bad]
-        raise UserError(
-            f"{path}: {ids.name} empty or with a line break on lines {first_five(bad)}; give each row an id"
-        )
-    if ids.duplicated().any():
-        twice = ids[ids.duplicated()].unique()
-        raise UserError(f"{path}: {ids.name} used more than once: {first_five(twice)}; keep one row of each")
+def _check_ids(path: Path, column: str, ids: list[str], lines: list[int]) -> None:
+    unusable = (not row_id.strip() or "\r" in row_id or "\n" in row_id for row_id in ids)
+    if bad := [line for line, is_bad in zip(lines, unusable, strict=True) if is_bad]:
+        raise UserError(f"{path}: {column} empty or with a line break on lines {first_five(bad)}; give each row an id")
+    if twice := [row_id for row_id, count in Counter(ids).items() if count > 1]:
+        raise UserError(f"{path}: {column} used more than once: {first_five(twice)}; keep one row of each")
 
 
 def refuse_encoding(path: Path) -> NoReturn:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-import pandas as pd
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nexttoken.metrics import Metric
 
 Split = Literal["train", "test"]
@@ -141,7 +142,7 @@ class Task(Protocol):
 
     def read(self, split: Split) -> list[Example]: ...
 
-    def parse(self, frame: pd.DataFrame) -> list[Example]: ...  # test rows that are already in memory
+    def parse(self, frame: "pd.DataFrame") -> list[Example]: ...  # test rows that are already in memory
 
     def truth(self) -> Mapping[str, tuple[float, ...]]: ...  # known true probabilities by id; usually empty
 

@@ -1,14 +1,16 @@
 """Batches partition the rows within the token budget; training steps are a pure function of seed and step."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexttoken.models.batches import Batcher, Step, TrainSteps, token_batches
+from nexttoken.models.batches import Batcher, Step, TrainSteps, packed_batches, token_batches
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.labels import LabelTokens
 
@@ -40,7 +42,11 @@ def make_steps(rows: list[Row], seed: int = 0, batch_size: int = 4, batch_tokens
 def micro_batches(step: Step) -> list[list[tuple[str, int]]]:
     """Per micro-batch, id and length of the rows that count."""
     return [
-        [(id, length) for id, length, label in zip(b.ids, b.lengths.tolist(), b.labels, strict=True) if label >= 0]
+        [
+            (id, length)
+            for id, length, label in zip(b.ids, (len(row.token_ids) for row in b.rows), b.labels, strict=True)
+            if label >= 0
+        ]
         for b in step.batches
     ]
 
@@ -96,13 +102,13 @@ def test_every_row_once_an_epoch(num_ids, batch_size, seed):
 
 def test_micro_batches_keep_the_token_budget():
     for step in make_steps(both_orders(10), batch_tokens=20):
-        assert all(batch.token_ids.numel() <= 20 for batch in step.batches)
+        assert all(batch.layout.token_ids.numel() <= 20 for batch in step.batches)
         assert len(step.batches) > 1
 
 
 def test_the_budget_counts_every_context_and_its_tokens():
     batches = Batcher(LabelSoftmax(), TWO_CONTEXTS, 60).batches(both_orders(10))
-    assert max(batch.token_ids.numel() for batch in batches) <= 60
+    assert max(batch.layout.token_ids.numel() for batch in batches) <= 60
     assert Counter(id for batch in batches for id in batch.ids) == Counter(row.id for row in both_orders(10))
 
 
@@ -147,15 +153,33 @@ def test_ranks_share_the_rows_and_make_as_many_batches_each(num_ids, batch_size,
         assert {share.num_rows for share in shares} == {whole.num_rows}
 
 
-def test_halves_hold_the_same_rows_with_less_padding():
-    (batch,) = Batcher(LabelSoftmax(), TWO_CONTEXTS, 1000).batches(both_orders(5))
+@pytest.mark.parametrize("packs", [True, False])
+def test_halves_hold_the_same_rows_with_less_padding(packs):
+    (batch,) = Batcher(LabelSoftmax(), TWO_CONTEXTS, 1000, packs=packs).batches(both_orders(5))
     first, second = batch.halves
     assert first.ids + second.ids == batch.ids
-    assert len(first.token_ids) + len(second.token_ids) == len(batch.token_ids) == 2 * len(batch.ids)
-    for half, start in ((first, 0), (second, len(first.token_ids))):
-        for row, (ids, positions, length) in enumerate(zip(half.token_ids, half.positions, half.lengths, strict=True)):
-            assert ids[:length].tolist() == batch.token_ids[start + row][:length].tolist()
-            assert positions.tolist() == batch.positions[start + row].tolist()
-    assert second.token_ids.shape[1] == second.lengths.max() < batch.token_ids.shape[1]
-    alone = Batcher(LabelSoftmax(), PROMPT_ONLY, 1000).batches(both_orders(1)[:1])[0]
+    assert first.labels.tolist() + second.labels.tolist() == batch.labels.tolist()
+    assert {part.layout.segments is not None for part in (batch, first, second)} == {packs}
+    if packs:
+        assert torch.cat([first.layout.token_ids, second.layout.token_ids], dim=1).equal(batch.layout.token_ids)
+    else:
+        assert first.layout.num_padding + second.layout.num_padding < batch.layout.num_padding
+    alone = Batcher(LabelSoftmax(), PROMPT_ONLY, 1000, packs=packs).batches(both_orders(1)[:1])[0]
     assert alone.halves == [alone]
+
+
+@given(st.lists(st.integers(1, 60), max_size=80), st.integers(1, 200))
+def test_packed_batches_partition_the_rows_and_are_filled(lengths, batch_tokens):
+    batches = packed_batches(lengths, batch_tokens)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    sizes = [sum(lengths[row] for row in batch) for batch in batches]
+    assert all(size <= batch_tokens or len(batch) == 1 for size, batch in zip(sizes, batches, strict=True))
+    assert sum(size <= batch_tokens // 2 for size in sizes) <= 1, "two half empty ones would be one"
+
+
+def test_packing_is_quick_where_there_are_many_rows():
+    sizes = np.random.default_rng(0).integers(20, 400, 30_000).tolist()
+    start = time.perf_counter()
+    batches = packed_batches(sizes, 512)
+    assert time.perf_counter() - start < 10  # a search through all batches took a minute
+    assert sum(sizes) / 512 <= len(batches) <= 1.05 * sum(sizes) / 512

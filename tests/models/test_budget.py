@@ -13,7 +13,7 @@ from nexttoken.errors import UserError
 from nexttoken.models.budget import FILE, measure, read_budget, save_budget, settle
 from nexttoken.models.encode import Encoder
 from nexttoken.models.encode_text import TextEncoder
-from nexttoken.models.folder import load_answerer
+from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import AnswerText, LabelSoftmax
 from nexttoken.models.learn import Learner
 from nexttoken.models.load import load_architecture

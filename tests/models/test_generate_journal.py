@@ -70,7 +70,7 @@ def die_at(moment: str, number: int) -> None:
 
     places: dict[str, tuple[Any, str]] = {
         "batch": (batch.TransformersGenerator, "_write_batch"),  # before its rows are written
-        "line": (journal.os, "fsync"),  # the line is flushed, the row not yet counted; the first is the head
+        "line": (os, "fsync"),  # the line is flushed, the row not yet counted; the first is the head
         "between": (journal.Journal, "add"),
         "torn": (journal.Journal, "_append"),  # in the middle of a line
     }

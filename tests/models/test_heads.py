@@ -59,7 +59,8 @@ def test_classification_is_what_transformers_calls_sequence_classification():
     head, model = Classification(), build(num_classes=3).eval()
     assert isinstance(model, LlamaForSequenceClassification)
     batch = one_batch(head, LABELS)
-    padded = torch.where(torch.arange(batch.token_ids.shape[1]) < batch.lengths[:, None], batch.token_ids, PAD)
+    ids, lengths = batch.layout.token_ids, torch.tensor(batch.layout.lengths)
+    padded = torch.where(torch.arange(ids.shape[1]) < lengths[:, None], ids, PAD)
     model.config.pad_token_id = PAD
     torch.testing.assert_close(head.scores(model, batch, LABELS), model(input_ids=padded).logits, atol=1e-6, rtol=1e-6)
 
@@ -141,11 +142,11 @@ def out_of_memory_above(model: torch.nn.Module, num_tokens: int) -> list[int]:
 def test_prediction_goes_on_in_halves_once(capsys):
     head, model = LabelSoftmax(), build()
     whole = predict_labels(model, head, rows(), LABELS, 400)
-    sizes = out_of_memory_above(model, 250)
+    sizes = out_of_memory_above(model, 150)
     halved = predict_labels(model, head, rows(), LABELS, 400)
     assert halved.ids == whole.ids
     np.testing.assert_allclose(halved.probs, whole.probs, atol=1e-6)
-    assert max(sizes) <= 250
+    assert max(sizes) <= 150
     assert capsys.readouterr().out.count("out of memory") == 1
     out_of_memory_above(model, 20)
     with pytest.raises(torch.OutOfMemoryError):
@@ -218,17 +219,18 @@ def test_noise_has_the_size_of_the_paper_and_ignores_padding():
     """Uniform in alpha / sqrt(length x width), for each row's own length; off outside and for alpha 0."""
     model = build()
     batch = one_batch(Classification(), LABELS)
-    plain = model.get_input_embeddings()(batch.token_ids)
-    with noisy_embeddings(model, batch, alpha=5.0):
-        noise = model.get_input_embeddings()(batch.token_ids) - plain
-    for row, length in zip(noise, batch.lengths.tolist(), strict=True):
+    token_ids = batch.layout.token_ids
+    plain = model.get_input_embeddings()(token_ids)
+    with noisy_embeddings(model, batch.layout, alpha=5.0):
+        noise = model.get_input_embeddings()(token_ids) - plain
+    for row, length in zip(noise, batch.layout.lengths, strict=True):
         limit = 5 / (length * 32) ** 0.5
         assert row[:length].abs().max() <= limit + 1e-6
         assert row[:length].abs().max() > 0.9 * limit
         assert abs(row[:length].mean().item()) < 0.2 * limit
-    with noisy_embeddings(model, batch, alpha=0.0):
-        assert torch.equal(model.get_input_embeddings()(batch.token_ids), plain)
-    assert torch.equal(model.get_input_embeddings()(batch.token_ids), plain)
+    with noisy_embeddings(model, batch.layout, alpha=0.0):
+        assert torch.equal(model.get_input_embeddings()(token_ids), plain)
+    assert torch.equal(model.get_input_embeddings()(token_ids), plain)
 
 
 def test_the_described_architecture_is_the_one_built():

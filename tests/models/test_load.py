@@ -19,7 +19,8 @@ from composed import settings
 from nexttoken.errors import UserError
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.encode import Encoder
-from nexttoken.models.folder import choose_device, load_answerer, save_labels, save_whole
+from nexttoken.models.folder import choose_device, save_labels, save_whole
+from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.load import load_model, load_tokenizer, within_context
 from nexttoken.prompts import Prompt

@@ -19,7 +19,8 @@ from nexttoken.models.adapters import add_adapter
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.base import FILE, identify
 from nexttoken.models.encode import Encoder
-from nexttoken.models.folder import load_answerer, save_labels, save_trained, save_whole
+from nexttoken.models.folder import save_labels, save_trained, save_whole
+from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.models.merge import Merge

@@ -18,7 +18,8 @@ from nexttoken.models import save_quantized as saving
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base import identify, read_base
 from nexttoken.models.encode import Encoder
-from nexttoken.models.folder import load_answerer, save_labels, save_trained, save_whole
+from nexttoken.models.folder import save_labels, save_trained, save_whole
+from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.load import load_config, load_model, load_tokenizer
 from nexttoken.models.quantized import four_bit_layers, refuse_untrainable

@@ -16,7 +16,9 @@ from nexttoken.models.encode import EncodedPrompt
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import load_model
-from nexttoken.models.readout import answer_logits, collate, label_scores, reading_at
+from nexttoken.models.reading import reading
+from nexttoken.models.readout import answer_logits, collate, label_scores
+from nexttoken.models.shortcuts import Shortcuts, shortcuts
 from nexttoken.settings import ModelSettings, QuantizationSettings
 
 VOCABULARY = 97
@@ -37,10 +39,13 @@ ARCHITECTURES = {
     "Llama": {},
     "Mistral": {"sliding_window": 8},
     "Qwen2": {"tie_word_embeddings": True},
-    "Gemma2": {"final_logit_softcapping": 3.0},
+    "Gemma2": {"final_logit_softcapping": 3.0, "sliding_window": 8},
+    "Gemma3": {"sliding_window": 8},
+    "Qwen3": {},
     "Cohere": {"logit_scale": 0.3},
     "Granite": {"logits_scaling": 7.0},
-    "Phi": {},
+    "Phi": {},  # its head has a bias
+    "Phi3": {"bos_token_id": 0, "eos_token_id": 0},
     "GPTNeoX": {},
     "GPT2": {},
 }
@@ -55,8 +60,9 @@ CONTINUATIONS = {
 def build(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     options = GPT2 if name == "GPT2" else SMALL
-    config = getattr(transformers, f"{name}Config")(**options | ARCHITECTURES[name])
-    return getattr(transformers, f"{name}ForCausalLM" if name != "GPT2" else "GPT2LMHeadModel")(config).eval()
+    kind = "Gemma3TextConfig" if name == "Gemma3" else f"{name}Config"
+    config = getattr(transformers, kind)(**options | ARCHITECTURES[name])
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -67,6 +73,11 @@ def model(request) -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def llama() -> torch.nn.Module:
     return build("Llama")
+
+
+@pytest.fixture(params=[True, False], ids=["packed", "padded"])
+def packs(request) -> bool:
+    return request.param
 
 
 @pytest.fixture(params=CONTINUATIONS)
@@ -108,17 +119,23 @@ def exact_scores(model: torch.nn.Module, prompts: list[EncodedPrompt], tokens: L
     return probs.log()
 
 
+def test_every_architecture_of_the_model_configurations_takes_all_shortcuts(model):
+    assert shortcuts(model) == Shortcuts(packs=True, skips=True)
+
+
 @torch.inference_mode()
 def test_logits_are_those_of_the_full_forward(model):
     ids = torch.randint(1, VOCABULARY, (3, 21))
-    positions = torch.tensor([[20, 3], [0, 1], [7, 7]])
-    whole = model(input_ids=ids).logits
-    with reading_at(model, positions):
+    reads, columns = torch.tensor([3, 20, 21, 22, 49]), [5, 96, 0]
+    whole = model(input_ids=ids).logits.flatten(0, 1)[reads]
+    with reading(model, reads):
         read = model(input_ids=ids).logits
-    expected = whole.gather(1, positions[..., None].expand(-1, -1, VOCABULARY))
-    torch.testing.assert_close(read, expected, atol=1e-6, rtol=1e-6)
-    assert expected.std() > 0.05
-    assert model(input_ids=ids).logits.shape == whole.shape, "afterwards the model is as it was"
+    with reading(model, reads, columns):
+        narrow = model(input_ids=ids).logits
+    torch.testing.assert_close(read[0], whole, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(narrow[0], whole[:, columns], atol=1e-6, rtol=1e-6)
+    assert whole.std() > 0.05
+    assert model(input_ids=ids).logits.shape == (3, 21, VOCABULARY), "afterwards the model is as it was"
 
 
 @torch.inference_mode()
@@ -127,29 +144,42 @@ def test_what_stands_behind_the_head_applies(name):
     """The cap or scale moves these logits, so the comparison above would show its absence."""
     model, from_head = build(name), []
     model.get_output_embeddings().register_forward_hook(lambda _, __, output: from_head.append(output))
-    logits = answer_logits(model, collate(random_prompts(), label_tokens(CONTINUATIONS["one token"]).contexts))
-    assert (logits - from_head[0]).abs().max() > 0.1
-    assert (logits.argmax(-1) == from_head[0].argmax(-1)).all()
+    logits = answer_logits(model, collate(random_prompts(), ((),), packs=True), [5, 7, 11])[:, 0, 0]
+    assert from_head[0].shape == (1, 12, 3)
+    assert (logits - from_head[0][0]).abs().max() > 0.1
 
 
 @torch.inference_mode()
-def test_the_head_runs_at_the_answer_only(model, tokens):
-    batch = collate(random_prompts(), tokens.contexts)
-    shapes = []
-    handle = model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
-    logits = answer_logits(model, batch)
+def test_the_head_runs_at_the_answer_and_for_the_labels_only(model, packs):
+    """Not over the rows, and not over the vocabulary: no logits are made that nobody reads."""
+    batch, shapes = collate(random_prompts(), ((),), packs), []
+    shortcuts(model)
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda _, inputs, output: shapes.append((tuple(inputs[0].shape), tuple(output.shape)))
+    )
+    logits = answer_logits(model, batch, [5, 7, 11])
     handle.remove()
-    num_rows, num_steps = 12 * len(tokens.contexts), max(map(len, tokens.continuations))
-    assert [tuple(shape) for shape in shapes] == [(num_rows, num_steps, 32)]
-    assert logits.shape == (num_rows, num_steps, VOCABULARY)
-    assert batch.token_ids.shape[1] > 40 + num_steps - 2
+    assert shapes == [((1, 12, 32), (1, 12, 3))]
+    assert logits.shape == (12, 1, 1, 3)
 
 
 @torch.inference_mode()
-def test_scores_are_sums_of_log_probabilities_row_by_row(model, tokens):
+def test_labels_of_several_tokens_share_their_prompt(model, tokens):
+    """Packed, each prompt is read once, and each context behind it."""
+    prompts = random_prompts()
+    batch = collate(prompts, tokens.contexts, packs=True)
+    num_tokens = sum(len(prompt.token_ids) + sum(map(len, tokens.contexts)) for prompt in prompts)
+    assert batch.layout.token_ids.shape == (1, num_tokens)
+    assert batch.layout.num_padding == 0
+    padded = answer_logits(model, collate(prompts, tokens.contexts))
+    torch.testing.assert_close(answer_logits(model, batch), padded, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_scores_are_sums_of_log_probabilities_row_by_row(model, tokens, packs):
     """Less what goes on as a longer label, in training as in reading: else "10" would be learnt at the cost of "1"."""
     prompts = random_prompts()
-    scores = label_scores(answer_logits(model, collate(prompts, tokens.contexts)), tokens, whole_vocabulary=True)
+    scores = label_scores(model, collate(prompts, tokens.contexts, packs), tokens, whole_vocabulary=True)
     tolerance = 1e-3 if tokens.continuations == CONTINUATIONS["one starts another"] else 2e-5  # of a difference
     torch.testing.assert_close(scores, exact_scores(model, prompts, tokens), atol=tolerance, rtol=tolerance)
 
@@ -158,7 +188,7 @@ def test_scores_are_sums_of_log_probabilities_row_by_row(model, tokens):
 def test_labels_that_begin_others_exclude_them(model):
     """ "1" is not right because "10" is: what goes on as a longer label is taken off the shorter one."""
     tokens, prompts = label_tokens(CONTINUATIONS["one starts another"]), random_prompts()
-    scores = label_scores(answer_logits(model, collate(prompts, tokens.contexts)), tokens)
+    scores = label_scores(model, collate(prompts, tokens.contexts, packs=True), tokens)
     torch.testing.assert_close(scores, exact_scores(model, prompts, tokens), atol=1e-3, rtol=1e-3)
     first = plain_score(model, prompts[0], tokens.continuations[0])
     assert abs(scores[0].logsumexp(0) - first) < 1e-4, "together they are all texts that begin so"
@@ -179,8 +209,8 @@ def test_absent_options_have_probability_zero_and_the_others_share_it(llama):
 def test_one_token_labels_need_no_vocabulary(llama):
     """The softmax over labels is the same from logits and from log-probabilities."""
     tokens = label_tokens(CONTINUATIONS["one token"])
-    logits = answer_logits(llama, collate(random_prompts(), tokens.contexts))
-    from_logits, from_log_probs = (label_scores(logits, tokens, whole).softmax(-1) for whole in (False, True))
+    batch = collate(random_prompts(), tokens.contexts)
+    from_logits, from_log_probs = (label_scores(llama, batch, tokens, whole).softmax(-1) for whole in (False, True))
     torch.testing.assert_close(from_logits, from_log_probs, atol=1e-6, rtol=1e-5)
 
 
@@ -216,11 +246,11 @@ def test_predicting_leaves_the_mode_as_it_was(llama):
         assert llama.training is training
 
 
-def test_gradients_are_those_of_the_full_logits(model, tokens):
+def test_gradients_are_those_of_the_full_logits(model, tokens, packs):
     prompts = random_prompts(5)
     labels = torch.tensor([p.label for p in prompts])
     losses = (
-        cross_entropy(label_scores(answer_logits(model, collate(prompts, tokens.contexts)), tokens), labels),
+        cross_entropy(label_scores(model, collate(prompts, tokens.contexts, packs), tokens), labels),
         cross_entropy(exact_scores(model, prompts, tokens), labels),
     )
     read, plain = (torch.autograd.grad(loss, list(model.parameters()), allow_unused=True) for loss in losses)
@@ -247,8 +277,8 @@ def test_logits_that_are_not_finite_name_the_rows():
 class OwnProjection(transformers.LlamaForCausalLM):
     """A model that multiplies by its head's weights without calling the head, as some models with own code do."""
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool = False):
-        hidden = self.model(input_ids=input_ids, use_cache=use_cache).last_hidden_state
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = False, **packed):
+        hidden = self.model(input_ids=input_ids, use_cache=use_cache, **packed).last_hidden_state
         return transformers.modeling_outputs.CausalLMOutput(logits=hidden @ self.lm_head.weight.T)
 
 

@@ -1,7 +1,5 @@
 """The loss of open answers against its plain definition: padding, packing, batches and order change nothing."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -13,9 +11,8 @@ from nexttoken.models.encode_text import TextEncoder
 from nexttoken.models.encoded_texts import NO_LABELS, EncodedText
 from nexttoken.models.heads import AnswerText
 from nexttoken.models.noise import noisy_embeddings
-from nexttoken.models.packing import pack
 from nexttoken.models.text_answer import TextAnswerer, measure_losses
-from nexttoken.models.texts import IGNORED, answer_losses, collate_texts, row_losses
+from nexttoken.models.texts import answer_losses, collate_texts, row_losses
 from nexttoken.prompts import Prompt
 from nexttoken.types import Example
 
@@ -66,22 +63,11 @@ def test_losses_are_those_of_full_logits_row_by_row(model):
 
 
 def test_packed_rows_do_not_see_each_other(model):
-    expected = sum(plainly(model, row) for row in rows())
-    for capacity in (35, 64, 120):
-        packed = pack(rows(), capacity)
+    expected = [plainly(model, row) for row in rows()]
+    for packs in (True, False):
         with torch.no_grad():
-            total = sum(float(answer_losses(model, collate_texts([row])).sum()) for row in packed)
-            together = float(answer_losses(model, collate_texts(packed)).sum())
-        assert total == pytest.approx(expected, abs=1e-3)
-        assert together == pytest.approx(expected, abs=1e-3)
-
-
-def test_packing_fills_sequences():
-    packed = pack(rows(40), 64)
-    assert all(len(row.token_ids) <= 64 for row in packed)
-    assert sum(len(row.token_ids) for row in packed) == sum(len(row.token_ids) for row in rows(40))
-    assert len(packed) < 40 / 2
-    assert [len(row.token_ids) for row in pack(rows(3), 1)] == sorted((len(r.token_ids) for r in rows(3)), reverse=True)
+            found = row_losses(model, collate_texts(rows(), packs))
+        assert found.tolist() == pytest.approx(expected, abs=1e-3)
 
 
 def test_packed_rows_get_the_noise_of_rows_that_stand_alone(monkeypatch):
@@ -90,28 +76,15 @@ def test_packed_rows_get_the_noise_of_rows_that_stand_alone(monkeypatch):
     model = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]())
     monkeypatch.setattr(torch, "rand_like", torch.ones_like)  # the largest noise that there is
     sizes = {}
-    for name, batch in (("alone", collate_texts(rows())), ("packed", collate_texts(pack(rows(), 64)))):
-        embed = model.get_input_embeddings()
-        with noisy_embeddings(model, batch, 5.0), torch.no_grad():
-            noise = embed(batch.token_ids) - embed.weight[batch.token_ids]
-        real = batch.token_ids != 0
+    for name, batch in (("alone", collate_texts(rows())), ("packed", collate_texts(rows(), packs=True))):
+        embed, token_ids = model.get_input_embeddings(), batch.layout.token_ids
+        with noisy_embeddings(model, batch.layout, 5.0), torch.no_grad():
+            noise = embed(token_ids) - embed.weight[token_ids]
+        real = token_ids != 0
         sizes[name] = sorted(noise[real][:, 0].tolist())
     assert sizes["packed"] == pytest.approx(sizes["alone"], abs=1e-5)
     longest = max(len(row.token_ids) for row in rows())
     assert min(sizes["alone"]) == pytest.approx(5 / (longest * 32) ** 0.5, abs=1e-5)
-
-
-def test_packing_is_quick_and_loses_nothing_where_there_are_many_rows():
-    some = np.random.default_rng(0).integers(20, 400, 30_000)
-    many = [
-        EncodedText(str(n), "", np.zeros(size, np.int32), np.zeros(size, bool), False) for n, size in enumerate(some)
-    ]
-    start = time.perf_counter()
-    packed = pack(many, 512)
-    assert time.perf_counter() - start < 10  # a search through all sequences took a minute
-    assert sorted(name for row in packed for name in row.id.split(", ")) == sorted(row.id for row in many)
-    assert all(len(row.token_ids) <= 512 for row in packed)
-    assert sum(some) / 512 <= len(packed) <= 1.05 * sum(some) / 512
 
 
 def test_no_logits_are_made_that_nobody_reads():
@@ -121,13 +94,13 @@ def test_no_logits_are_made_that_nobody_reads():
     model.get_output_embeddings().register_forward_hook(lambda _, __, logits: sizes.append(tuple(logits.shape)))
     batch = collate_texts(rows())
     row_losses(model, batch)
-    assert sizes == [(1, int((batch.targets != IGNORED).sum()), 97)]
+    assert sizes == [(1, sum(row.num_targets for row in rows()), 97)]
 
 
 def test_a_batch_of_halves_and_fillers():
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]()).eval()
-    batch = collate_texts(rows())
+    batch = collate_texts(rows(), packs=True)
     halves = torch.cat([row_losses(model, half) for half in batch.halves])
     torch.testing.assert_close(halves, row_losses(model, batch), atol=1e-5, rtol=0)
     assert answer_losses(model, batch.filler).sum().item() == 0
@@ -140,8 +113,8 @@ def test_a_step_is_the_mean_over_the_tokens_of_its_answers():
     model = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]())
     num_tokens = sum(row.num_targets for row in rows())
     gradients = []
-    for tokens, packed in ((10_000, 0), (40, 0), (100, 64)):
-        batcher = Batcher(AnswerText(), NO_LABELS, tokens, pack_tokens=packed)
+    for tokens, packed in ((10_000, False), (40, False), (100, True)):
+        batcher = Batcher(AnswerText(), NO_LABELS, tokens, packs=packed)
         (step,) = TrainSteps(rows(), 9, 0, batcher)
         assert (step.num_rows, step.num_targets) == (9, num_tokens)
         model.zero_grad()

@@ -7,8 +7,6 @@ import numpy as np
 
 from nexttoken.answers.base import Run
 from nexttoken.files import write_json
-from nexttoken.report.genres import results_table
-from nexttoken.report.tables import fold_table
 from nexttoken.runs import FoldFolder
 from nexttoken.scores import describe, labels_of, score, score_references
 from nexttoken.settings import Settings
@@ -37,6 +35,8 @@ class Labels:
         fold.save_oof(predictions, labels_of(examples), number, task.classes)
 
     def table(self, metrics: Mapping[str, Any]) -> str:
+        from nexttoken.report.tables import fold_table
+
         return fold_table(metrics)
 
     def answer(self, run: Run, examples: list[Example]) -> LabelPredictions:
@@ -44,6 +44,8 @@ class Labels:
 
     def finish(self, run: Run, task: Task, predictions: LabelPredictions) -> None:
         """result.json with the environment that its seconds depend on, where the task has one."""
+        from nexttoken.report.genres import results_table
+
         if results := task.results(predictions):
             write_json(run.environment, run.path / "environment.json")
             write_json(results, run.path / "result.json")

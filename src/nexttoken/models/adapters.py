@@ -61,11 +61,25 @@ def save_adapter(model: Any, folder: Path, weights: dict[str, Tensor] | None = N
 
 
 def load_adapter(model: nn.Module, settings: AdapterSettings, folder: Path, num_classes: int | None = None) -> Any:
-    """Put a saved adapter back on its base. Raises UserError for another shape and for keys missing or foreign."""
+    """Put a saved adapter back on its base. Raises UserError as `put_adapter` does."""
+    model = add_empty(model, settings, num_classes)
+    put_adapter(model, settings, folder)
+    return model
+
+
+def add_empty(model: nn.Module, settings: AdapterSettings, num_classes: int | None = None) -> Any:
+    """`model` with an adapter of the shape in `settings`, whose weights are to be put in place: their start is none."""
+    return add_adapter(model, settings.model_copy(update={"init": "default"}), num_classes)
+
+
+def put_adapter(model: Any, settings: AdapterSettings, folder: Path) -> None:
+    """Overwrite all weights of the model's adapter with saved ones; nothing is changed where they do not fit.
+
+    Raises UserError for an adapter of other settings or another shape, and for keys missing or foreign.
+    """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     _refuse_other_settings(settings, folder)
-    model = add_adapter(model, settings.model_copy(update={"init": "default"}), num_classes)
     try:
         saved = load_file(folder / FILES[1])
     except (OSError, SafetensorError) as error:
@@ -81,7 +95,6 @@ def load_adapter(model: nn.Module, settings: AdapterSettings, folder: Path, num_
             " was cut short; train this fold again with overwrite=true"
         )
     set_peft_model_state_dict(model, saved)
-    return model
 
 
 def _refuse_other_settings(settings: AdapterSettings, folder: Path) -> None:

@@ -8,12 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from nexttoken.models.answer_journal import NOT_KEPT, AnswerJournal, Keeping
 from nexttoken.models.ask import ask_rows
+from nexttoken.models.batches import shared_batches, token_batches
 from nexttoken.models.encode import EncodedPrompt, Encoder
 from nexttoken.models.heads import LabelHead
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.memory import advice_on_memory
+from nexttoken.models.prefixes import common_prefix
 from nexttoken.models.readout import collate, num_read
+from nexttoken.models.shortcuts import read_prefix, shortcuts
 from nexttoken.ranks import num_ranks
 from nexttoken.types import Example, LabelPredictions
 
@@ -26,6 +30,7 @@ class LabelAnswerer:
     ) -> None:
         self.model, self.head, self.encoder = model, head, encoder
         self.labels, self.batch_tokens = labels, batch_tokens
+        self.keeping = Keeping()  # of answers, for a prediction that is killed to go on from
         self.forget()
 
     def forget(self) -> None:
@@ -41,28 +46,49 @@ class LabelAnswerer:
         encoded = self.encoder.encode(examples, self.labels)
         self.counts.update(encoded.counts())
         self.prompts += encoded.prompts
-        with advice_on_memory(self.batch_tokens):
-            return predict_labels(self.model, self.head, encoded.prompts, self.labels, self.batch_tokens)
+        asked = {"labels": self.labels.continuations, "precision": self.environment["precision"]}
+        with advice_on_memory(self.batch_tokens), self.keeping.journal(asked) as journal:
+            return predict_labels(
+                self.model, self.head, encoded.prompts, self.labels, self.batch_tokens, journal=journal
+            )
 
 
 def predict_labels(
-    model: nn.Module, head: LabelHead, prompts: Sequence[EncodedPrompt], labels: LabelTokens, batch_tokens: int
+    model: nn.Module,
+    head: LabelHead,
+    prompts: Sequence[EncodedPrompt],
+    labels: LabelTokens,
+    batch_tokens: int,
+    share_prefixes: bool = True,
+    journal: AnswerJournal = NOT_KEPT,
 ) -> LabelPredictions:
     """Class probabilities in the order of `prompts`: softmax in float32 over the label scores.
 
+    What prompts begin with alike is read once, unless `share_prefixes` is off or the model cannot pack rows.
     The column `seconds` is each row's share of its batch's time; loading and tokenising are not in it.
     Raises UserError, naming ids, when the model returns something that is not finite.
     """
     contexts, device = head.contexts(labels), next(model.parameters()).device
+    packs = shortcuts(model).packs
+    shares = share_prefixes and packs
+    rows = [prompt.token_ids for prompt in prompts]
+    shared = common_prefix(rows) if shares else 0
+    lengths = [num_read(contexts, len(row) - shared, packs) for row in rows]
+    extra = sum(map(len, contexts))
+    if shares:
+        planned = shared_batches([row[shared:] for row in rows], batch_tokens, extra)
+    else:
+        planned = token_batches(lengths, batch_tokens, packs)
+    prefix = read_prefix(model, rows[0][:shared]) if shared else None
 
-    def ask(rows: Sequence[EncodedPrompt]) -> np.ndarray:
-        scores = head.scores(model, collate(rows, contexts).to(device), labels)
-        return scores.softmax(dim=-1).double().cpu().numpy()
+    def ask(asked: Sequence[EncodedPrompt]) -> np.ndarray:
+        batch = collate(asked, contexts, packs, prefix, shares).to(device)
+        return head.scores(model, batch, labels).softmax(dim=-1).double().cpu().numpy()
 
-    lengths = [num_read(contexts, len(prompt.token_ids)) for prompt in prompts]
-    probs, seconds = ask_rows(model, prompts, lengths, batch_tokens, ask, "predict")
+    found, seconds = ask_rows(model, prompts, lengths, planned, journal.around(ask), "predict")
+    probs, before = found[:, :-1], found[:, -1]
     ids = tuple(prompt.id for prompt in prompts)
-    return LabelPredictions(ids, probs / probs.sum(axis=1, keepdims=True), {"seconds": seconds})
+    return LabelPredictions(ids, probs / probs.sum(axis=1, keepdims=True), {"seconds": before + seconds})
 
 
 def describe_environment(model: nn.Module, batch_tokens: int) -> dict[str, str | int]:

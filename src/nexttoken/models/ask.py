@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.batches import token_batches
 from nexttoken.models.collective import gather_rows
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.sharded import is_sharded
@@ -22,16 +21,17 @@ Ask = Callable[[Sequence[Any]], np.ndarray]  # the n rows of a batch -> (n, C) f
 
 @torch.inference_mode()
 def ask_rows(
-    model: nn.Module, rows: Sequence[Any], lengths: Sequence[int], batch_tokens: int, ask: Ask, what: str
+    model: nn.Module, rows: Sequence[Any], lengths: Sequence[int], planned: Sequence[list[int]], ask: Ask, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `ask` says of each row, (N, C) in order, and its share of its batch's seconds, (N,), by tokens.
+    """What `ask` says of each row, (N, C) in order, and its share of its batch's seconds, (N,), by its tokens.
 
+    `planned` are the numbers of the rows that go through the model together, those of all processes.
     Memory that is too short halves the batches, once. With several processes all of them return all rows.
     Raises UserError, naming ids, for what is not finite: no NaN ever reaches a file.
     """
     training = model.training
     model.eval()
-    shares = [own_batches(lengths, batch_tokens, number) for number in range(num_ranks())]
+    shares = [planned[number :: num_ranks()] for number in range(num_ranks())]
     batches = deque(shares[rank()])
     answers: dict[int, np.ndarray] = {}
     halved = is_sharded(model)  # whose processes have to make equally many calls
@@ -62,12 +62,6 @@ def ask_rows(
             f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
         )
     return gathered[:, :-1], gathered[:, -1]
-
-
-def own_batches(lengths: Sequence[int], batch_tokens: int, rank: int) -> list[list[int]]:
-    """The row indices that a process answers, in batches."""
-    own = range(rank, len(lengths), num_ranks())
-    return [[own[place] for place in batch] for batch in token_batches([lengths[row] for row in own], batch_tokens)]
 
 
 def halves(rows: list[int]) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """Which prompts go through the model together: batches filled by tokens, optimizer steps filled by ids."""
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +10,19 @@ import torch
 
 from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
-from nexttoken.models.packing import pack
+from nexttoken.models.prefixes import alike
 
 
-def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Partition row indices, longest first, so that rows x longest row <= `batch_tokens` (a lone row may exceed it).
+def token_batches(lengths: Sequence[int], batch_tokens: int, packs: bool = False) -> list[list[int]]:
+    """Partition row indices, longest first, so that a batch has at most `batch_tokens` (a lone row may exceed it).
 
-    Sorting keeps padding low; longest first makes a memory error come at once instead of after an hour.
+    Longest first keeps padding low, and makes a memory error come at once instead of after an hour.
     """
+    return packed_batches(lengths, batch_tokens) if packs else padded_batches(lengths, batch_tokens)
+
+
+def padded_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Batches of rows x longest row <= `batch_tokens`."""
     batches: list[list[int]] = []
     longest = 0
     for index in longest_first(lengths):
@@ -26,6 +32,37 @@ def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
             batches.append([index])
             longest = max(lengths[index], 1)
     return batches
+
+
+def packed_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Batches of rows whose lengths add up to `batch_tokens` at most: each row into the fullest one that has room.
+
+    (Best-fit decreasing: at most 11/9 of the fewest batches, Johnson 1973.)
+    """
+    batches: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # tokens left and the batch that has them, sorted
+    for index in longest_first(lengths):
+        place = bisect_left(room, (lengths[index], 0))
+        left, number = room.pop(place) if place < len(room) else (batch_tokens, len(batches))
+        if number == len(batches):
+            batches.append([])
+        batches[number].append(index)
+        insort(room, (left - lengths[index], number))
+    return batches
+
+
+def shared_batches(rows: Sequence[np.ndarray], batch_tokens: int, extra: int = 0) -> list[list[int]]:
+    """Packed batches of token rows in which those that begin alike are neighbours, so that this is read once.
+
+    `extra` tokens are read behind every row. What is too much for one batch takes several.
+    """
+    parts: list[tuple[list[int], int]] = []
+    for group in alike(rows):
+        own = packed_batches([len(rows[n]) - group.shared + extra for n in group.members], batch_tokens - group.shared)
+        chosen = ([group.members[place] for place in places] for places in own)
+        parts += [(m, group.shared + sum(len(rows[n]) - group.shared + extra for n in m)) for m in chosen]
+    batches = packed_batches([cost for _, cost in parts], batch_tokens)
+    return [[row for part in batch for row in parts[part][0]] for batch in batches]
 
 
 def longest_first(lengths: Sequence[int]) -> list[int]:
@@ -45,20 +82,21 @@ class Batcher:
     batch_tokens: int
     rank: int = 0
     num_ranks: int = 1
-    pack_tokens: int = 0  # rows of open answers share sequences of so many tokens; 0: each has its own
+    packs: bool = False  # rows lie one behind the other, without padding
 
     def batches(self, rows: Sequence[Any]) -> list[Any]:
-        if self.pack_tokens:
-            rows = pack(rows, self.pack_tokens)
-        lengths = [self.head.num_read(row, self.labels) for row in rows]
+        lengths = [self.head.num_read(row, self.labels, self.packs) for row in rows]
         order = longest_first(lengths)
         shares = [self._pack(order[rank :: self.num_ranks], lengths) for rank in range(self.num_ranks)]
-        own = [self.head.collate([rows[index] for index in batch], self.labels) for batch in shares[self.rank]]
+        own = [self._collate([rows[index] for index in batch]) for batch in shares[self.rank]]
         num_fillers = max(map(len, shares)) - len(own)
-        return own + [self.head.collate([rows[order[-1]]], self.labels).filler] * num_fillers
+        return own + [self._collate([rows[order[-1]]]).filler] * num_fillers
+
+    def _collate(self, rows: Sequence[Any]) -> Any:
+        return self.head.collate(rows, self.labels, self.packs)
 
     def _pack(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-        packed = token_batches([lengths[index] for index in indices], self.batch_tokens)
+        packed = token_batches([lengths[index] for index in indices], self.batch_tokens, self.packs)
         return [[indices[place] for place in batch] for batch in packed]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.labels import LabelTokens, find_label_tokens
 from nexttoken.models.render import Renderer
-from nexttoken.progress import Progress
+from nexttoken.models.token_cache import CHUNK, token_rows
+from nexttoken.models.token_rows import SavedText, TokenRow
 from nexttoken.types import Example
 
 TAIL = 3  # tokens before the answer that decide how a label is written after them
@@ -21,12 +22,17 @@ class EncodedPrompt:
 
     id: str
     label: int | None
-    text: str
+    source: str | SavedText
     token_ids: np.ndarray
     was_cut: bool
     num_options: int | None = None
     round: int = 0  # rounds of an id take turns in training, one an epoch
     num_targets: int = 1  # a label is one, whatever it is spelt with
+
+    @property
+    def text(self) -> str:
+        """The exact text that the model continues; read from the cache of tokenised rows where it lies there."""
+        return self.source if isinstance(self.source, str) else self.source()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +50,20 @@ class Encoded:
 class Encoder(Renderer):
     """Examples with labels to prompts; finds the tokens of the labels on the way."""
 
-    def encode(self, examples: Sequence[Example], expected: LabelTokens | None = None, chunk: int = 512) -> Encoded:
+    def encode(self, examples: Sequence[Example], expected: LabelTokens | None = None, chunk: int = CHUNK) -> Encoded:
         """Tokenise every example once (over-long ones again after cutting); finds the label tokens on the way.
 
         Raises UserError when the budget does not even hold the prompt without its fields, or when the label tokens
         are not the `expected` ones, those that the model was trained with.
         """
-        prompts: list[EncodedPrompt] = []
-        num_disarmed = 0
-        self._alike: list[str] = []  # rows whose options were cut until some cannot be told apart
-        with Progress(len(examples), "tokenise") as progress:
-            for start in range(0, len(examples), chunk):
-                part = examples[start : start + chunk]
-                clean = [self.disarm(example) for example in part]
-                num_disarmed += sum(count for _, count in clean)
-                prompts += self._encode_chunk([example for example, _ in clean])
-                progress.advance(len(part))
-        self._report_alike(len(prompts))
+        rows = token_rows(self, examples, self._make, chunk=chunk)
+        alike = [own.id for own, row in zip(examples, rows, strict=True) if row.lost]
+        self._report_alike(alike, len(rows))
+        prompts = [
+            EncodedPrompt(own.id, own.label, row.text, row.token_ids, row.was_cut, own.num_options, own.round)
+            for own, row in zip(examples, rows, strict=True)
+        ]
+        num_disarmed = sum(row.num_disarmed for row in rows)
         labels = self._labels(prompts)
         if expected is not None and labels != expected:
             raise UserError(
@@ -80,26 +83,24 @@ class Encoder(Renderer):
         """The rows that checkpoints are chosen by."""
         return self.encode(examples, train.labels)
 
-    def _report_alike(self, num_rows: int) -> None:
+    def _report_alike(self, alike: list[str], num_rows: int) -> None:
         """Raises UserError where most rows have lost their options; a few are counted, and answered all the same."""
-        alike = list(dict.fromkeys(self._alike))
+        alike = list(dict.fromkeys(alike))
         line = f"max_tokens={self.max_tokens} leaves too little of the options to tell them apart"
         if 2 * len(alike) > num_rows:
             raise UserError(f"{line} in {len(alike)} of {num_rows} rows ({first_five(alike)}); raise max_tokens")
         if alike:
             print(f"{line} in {len(alike)} of {num_rows} rows ({first_five(alike)})")
 
-    def _encode_chunk(self, examples: Sequence[Example]) -> Iterator[EncodedPrompt]:
-        texts = [self.text(example) for example in examples]
-        for example, text, ids in zip(examples, texts, self.batch_ids(texts), strict=True):
-            was_cut = len(ids) > self._limit
+    def _make(self, examples: Sequence[Example]) -> Iterator[TokenRow]:
+        clean = [self.disarm(example) for example in examples]
+        texts = [self.text(example) for example, _ in clean]
+        for (example, num_disarmed), text, ids in zip(clean, texts, self.batch_ids(texts), strict=True):
+            was_cut, lost_options = len(ids) > self._limit, False
             if was_cut:
                 fitted = self.fit(example, self._limit)
-                text, ids = fitted.text, fitted.ids
-                self._alike += [example.id] * fitted.lost_options
-            token_ids = np.asarray(ids, dtype=np.int32)
-            own = (example.num_options, example.round)
-            yield EncodedPrompt(example.id, example.label, text, token_ids, was_cut, *own)
+                text, ids, lost_options = fitted.text, fitted.ids, fitted.lost_options
+            yield TokenRow(np.asarray(ids, np.int32), text, None, was_cut, lost_options, 0.0, num_disarmed)
 
     @cached_property
     def _reserve(self) -> int:
@@ -114,9 +115,9 @@ class Encoder(Renderer):
 
     def _labels(self, prompts: list[EncodedPrompt]) -> LabelTokens:
         """Audit the labels once for every different end of a prompt: the tokens before the answer decide theirs."""
-        by_tail = {tuple(p.token_ids[-TAIL:].tolist()): p.text for p in prompts}
+        by_tail = {tuple(p.token_ids[-TAIL:].tolist()): p for p in prompts}
         return find_label_tokens(
-            by_tail.values(),
+            (prompt.text for prompt in by_tail.values()),
             self.prompt.labels,
             self.ids,
             self.tokenizer.convert_ids_to_tokens,

@@ -1,9 +1,10 @@
 """Examples with open answers to token ids: what is read, and which of its tokens are learnt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from nexttoken.cutting import kept_share
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.encoded_texts import EncodedText, EncodedTexts
 from nexttoken.models.render import Renderer
-from nexttoken.progress import Progress
+from nexttoken.models.token_cache import CHUNK, token_rows
+from nexttoken.models.token_rows import TokenRow
 from nexttoken.types import Example, Message
 
 JOIN = 24  # characters before a segment that decide how its first token is written
@@ -25,26 +27,19 @@ class TextEncoder(Renderer):
     """
 
     def encode(
-        self, examples: Sequence[Example], *, learns_dialogue: bool = False, keeps_all: bool = True, chunk: int = 512
+        self, examples: Sequence[Example], *, learns_dialogue: bool = False, keeps_all: bool = True, chunk: int = CHUNK
     ) -> EncodedTexts:
         """Tokenise every example with its answer; `learns_dialogue` marks the assistant's earlier utterances, too.
 
         An answer longer than the budget loses its end where `keeps_all`; else its row is left out, since it would
         teach never to stop. Raises UserError for an example without an answer, or where nothing is left.
         """
-        rows: list[EncodedText] = []
-        left_out: list[str] = []
-        num_disarmed = 0
-        with Progress(len(examples), "tokenise") as progress:
-            for start in range(0, len(examples), chunk):
-                clean = [self.disarm(example) for example in examples[start : start + chunk]]
-                num_disarmed += sum(count for _, count in clean)
-                for row in self._encode_chunk([example for example, _ in clean], learns_dialogue):
-                    if row.answer_cut and not keeps_all:
-                        left_out.append(row.id)
-                    else:
-                        rows.append(row)
-                progress.advance(len(clean))
+        make = partial(self._make, learns_dialogue=learns_dialogue)
+        made = token_rows(self, examples, make, f"learns_dialogue={learns_dialogue}", chunk)
+        rows = [_encoded(*pair, self.tokenizer) for pair in zip(examples, made, strict=True)]
+        num_disarmed = sum(row.num_disarmed for row in made)
+        left_out = [row.id for row in rows if row.answer_cut and not keeps_all]
+        rows = [row for row in rows if keeps_all or not row.answer_cut]
         if left_out:
             print(
                 f"{len(left_out)} of {len(examples)} rows are left out: their answers alone are longer than"
@@ -119,13 +114,13 @@ class TextEncoder(Renderer):
         added = self.tokenizer.added_tokens_decoder.items()
         return frozenset(self.tokenizer.all_special_ids) | {number for number, token in added if token.special}
 
-    def _encode_chunk(self, examples: Sequence[Example], learns_dialogue: bool) -> list[EncodedText]:
-        return [
-            self._row(example, pieces, learns_dialogue)
-            for example, pieces in zip(examples, self._pieces(examples), strict=True)
-        ]
+    def _make(self, examples: Sequence[Example], learns_dialogue: bool) -> Iterator[TokenRow]:
+        clean = [self.disarm(example) for example in examples]
+        found = zip(clean, self._pieces([example for example, _ in clean]), strict=True)
+        for (example, num_disarmed), pieces in found:
+            yield replace(self._row(example, pieces, learns_dialogue), num_disarmed=num_disarmed)
 
-    def _row(self, example: Example, pieces: list[list[int]], learns_dialogue: bool) -> EncodedText:
+    def _row(self, example: Example, pieces: list[list[int]], learns_dialogue: bool) -> TokenRow:
         """Put the pieces together; where they are too many, fit the prompt to what its answer leaves of the budget."""
         shown, was_cut = example, sum(map(len, pieces)) > self.max_tokens
         if was_cut:
@@ -144,11 +139,7 @@ class TextEncoder(Renderer):
             start = sum(map(len, pieces[:place]))
             learnt[start : start + self._num_learnt(pieces[place])] = True
         answer_cut = sum(map(len, pieces)) > self.max_tokens
-        text = self.tokenizer.decode(ids)
-        share = _share_cut(example, shown)
-        return EncodedText(
-            example.id, text, np.asarray(ids, np.int32), learnt, was_cut, share, answer_cut, example.round
-        )
+        return TokenRow(np.asarray(ids, np.int32), "", learnt, was_cut, answer_cut, _share_cut(example, shown))
 
     def _shortest_prompt(self, example: Example) -> list[int]:
         """The prompt without its fields, where the answer takes all the room: raises UserError if even that is none."""
@@ -208,6 +199,12 @@ class TextEncoder(Renderer):
         if self.prompt.chat:
             return self.chat(turns, opens_answer=False)
         return self.opened(turns[:-1], earlier) + turns[-1].content + self.end_of_text
+
+
+def _encoded(example: Example, row: TokenRow, tokenizer: Any) -> EncodedText:
+    assert row.learnt is not None
+    text, own = partial(tokenizer.decode, row.token_ids), (row.was_cut, row.share_cut, row.lost, example.round)
+    return EncodedText(example.id, text, row.token_ids, row.learnt, *own)
 
 
 def _share_cut(whole: Example, shown: Example) -> float:

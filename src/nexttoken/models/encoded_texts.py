@@ -1,5 +1,6 @@
 """What the model reads of examples with open answers: token ids, which of them are learnt, and what was changed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +15,18 @@ class EncodedText:
     """What the model reads for one example, the answer among it: `token_ids` (T,) int32, `learnt` (T,) bool."""
 
     id: str
-    text: str
+    source: str | Callable[[], str]
     token_ids: np.ndarray
     learnt: np.ndarray
     was_cut: bool
     share_cut: float = 0.0  # of the characters of its fields
     answer_cut: bool = False
     round: int = 0
+
+    @property
+    def text(self) -> str:
+        """What the model reads, as text; decoded when somebody wants to see it."""
+        return self.source if isinstance(self.source, str) else self.source()
 
     @property
     def num_targets(self) -> int:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from nexttoken.models.base import identify
 from nexttoken.models.budget import with_budget
 from nexttoken.models.encode_text import TextEncoder
-from nexttoken.models.folder import keeps_base, load_answerer, refuse_other_base
+from nexttoken.models.folder import keeps_base, refuse_other_base
+from nexttoken.models.folds import load_answerer
 from nexttoken.models.generate.vllm import VLLMGenerator
 from nexttoken.models.load import load_config, load_tokenizer, within_context
 from nexttoken.models.text_answer import TextAnswerer
@@ -29,7 +31,7 @@ def vllm(fold_dir: Path, settings: Settings, prompt: Prompt, head: Any, batch_to
     adapter = fold_dir / "adapter" if on_base and settings.adapter and settings.trainer.max_epochs else None
     tokenizer = load_tokenizer(model, ())
     if on_base:
-        refuse_other_base(fold_dir / "adapter", settings, tokenizer)
+        refuse_other_base(fold_dir / "adapter", settings, identify(settings.model, tokenizer))
     encoder = TextEncoder(tokenizer, prompt, within_context(load_config(model), settings.max_tokens))
     limits = {"max_model_len": encoder.max_tokens, **options}
     return Writer(encoder, VLLMGenerator(str(model.name_or_path), adapter, encoder.ends, **limits))

@@ -1,4 +1,4 @@
-"""What a fold leaves of its model: whole weights, or an adapter that names its base; and back as an answerer."""
+"""What a fold leaves of its model: whole weights, or an adapter that names its base; and what of it may be used."""
 
 import csv
 import os
@@ -14,14 +14,10 @@ from torch import Tensor, nn
 from nexttoken.errors import UserError
 from nexttoken.files import read_json, whole_file, write_json
 from nexttoken.models import adapters, base
-from nexttoken.models.answering import Answerer, make_answerer, make_encoder
-from nexttoken.models.budget import with_budget
 from nexttoken.models.encode import Encoded
-from nexttoken.models.encoded_texts import NO_LABELS, EncodedTexts
-from nexttoken.models.heads import Head
+from nexttoken.models.encoded_texts import EncodedTexts
 from nexttoken.models.labels import LabelTokens
-from nexttoken.models.load import choose_device, choose_dtype, load_config, load_model, load_tokenizer, within_context
-from nexttoken.prompts import Prompt
+from nexttoken.models.load import choose_device
 from nexttoken.settings import Settings
 
 WHOLE = ("config.json", "tokenizer.json")
@@ -99,56 +95,19 @@ def load_labels(path: Path) -> LabelTokens:
         raise UserError(f"{path} does not hold label tokens ({error!r}); expected a file written by train.py") from None
 
 
-def load_answerer(fold_dir: Path, settings: Settings, prompt: Prompt, head: Head, batch_tokens: int) -> Answerer:
-    """Rebuild what a finished fold asked with.
-
-    Raises UserError when its files are missing or broken, or when an adapter meets another base than its own.
-    """
-    labels = load_labels(fold_dir / "labels.json") if prompt.labels else NO_LABELS
-    if labels.labels != tuple(prompt.labels):
-        raise UserError(f"{fold_dir} was trained on the labels {list(labels.labels)}, not {list(prompt.labels)}")
-    settings = with_budget(settings, fold_dir)
-    load = _load_on_base if keeps_base(settings) else _load_whole
-    model, tokenizer = load(fold_dir, settings, head.num_outputs(labels))
-    encoder = make_encoder(head, tokenizer, prompt, within_context(model.config, settings.max_tokens))
-    return make_answerer(head, place(model), encoder, labels, batch_tokens)
-
-
 def place(model: nn.Module) -> nn.Module:
     """The model on this process's device, where training leaves it no longer: Lightning moves it to the CPU."""
     return model.to(choose_device())
 
 
-def _load_whole(fold_dir: Path, settings: Settings, num_classes: int | None) -> tuple[Any, Any]:
-    folder = fold_dir / "model"
-    _refuse_missing(folder, WHOLE if base.weight_files(folder) else (*WHOLE, "model.safetensors"))
-    saved = settings.model.model_copy(update={"name_or_path": str(folder), "revision": None})
-    tokenizer = load_tokenizer(saved, ())
-    return load_model(saved, tokenizer, settings.max_tokens, num_classes=num_classes), tokenizer
-
-
-def _load_on_base(fold_dir: Path, settings: Settings, num_classes: int | None) -> tuple[Any, Any]:
-    folder = fold_dir / "adapter"
-    has_adapter = settings.adapter is not None and settings.trainer.max_epochs > 0
-    _refuse_missing(folder, (base.FILE, *adapters.FILES) if has_adapter else (base.FILE,))
-    tokenizer = load_tokenizer(settings.model, ())
-    refuse_other_base(folder, settings, tokenizer)
-    architecture = load_config(settings.model).get_text_config().model_type
-    dtype = choose_dtype(settings.model, architecture, training=False)
-    model = load_model(settings.model, tokenizer, settings.max_tokens, dtype, settings.quantization, num_classes)
-    if has_adapter and settings.adapter is not None:
-        model = adapters.load_adapter(model, settings.adapter, folder, num_classes)
-    return model, tokenizer
-
-
-def refuse_other_base(folder: Path, settings: Settings, tokenizer: Any) -> None:
-    """Raise UserError where `settings` name another base than the one that `folder` belongs to."""
-    trained_on, here = base.read_base(folder), base.identify(settings.model, tokenizer)
+def refuse_other_base(folder: Path, settings: Settings, here: base.Base) -> None:
+    """Raise UserError where `here`, the base that `settings` name, is not the one that `folder` belongs to."""
+    trained_on = base.read_base(folder)
     base.refuse_other(trained_on, here, folder)
     if settings.quantization is None:
         base.refuse_other_storage(trained_on, here, folder)
 
 
-def _refuse_missing(folder: Path, names: tuple[str, ...]) -> None:
+def refuse_missing(folder: Path, names: tuple[str, ...]) -> None:
     if missing := [name for name in names if not (folder / name).exists()]:
         raise UserError(f"{folder} has no {', '.join(missing)}; train this fold again with overwrite=true")

@@ -6,16 +6,10 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from nexttoken.models.labels import Contexts, LabelTokens
-from nexttoken.models.readout import (
-    UNKNOWN,
-    Batch,
-    answer_logits,
-    collate,
-    gather_positions,
-    label_scores,
-    num_read,
-)
-from nexttoken.models.texts import IGNORED, TextBatch, answer_losses, collate_texts
+from nexttoken.models.last_layer import decoder
+from nexttoken.models.readout import UNKNOWN, Batch, collate, label_scores, num_read
+from nexttoken.models.shortcuts import skipping
+from nexttoken.models.texts import TextBatch, answer_losses, collate_texts
 
 
 class Head(Protocol):
@@ -27,11 +21,11 @@ class Head(Protocol):
     def contexts(self, labels: LabelTokens) -> Contexts:
         """The token strings to append to each row, which goes through the model once with each."""
 
-    def num_read(self, row: Any, labels: LabelTokens) -> int:
+    def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
         """Tokens that go through the model to read a row's answer."""
 
-    def collate(self, rows: Sequence[Any], labels: LabelTokens) -> Any:
-        """Rows as one batch."""
+    def collate(self, rows: Sequence[Any], labels: LabelTokens, packs: bool = False) -> Any:
+        """Rows as one batch, padded or packed."""
 
     def loss(self, model: nn.Module, batch: Any, labels: LabelTokens) -> Tensor:
         """Cross-entropy summed over the batch's targets: rows with a known label, or the tokens of answers."""
@@ -56,11 +50,11 @@ class LabelSoftmax:
     def contexts(self, labels: LabelTokens) -> Contexts:
         return labels.contexts
 
-    def num_read(self, row: Any, labels: LabelTokens) -> int:
-        return num_read(self.contexts(labels), len(row.token_ids))
+    def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
+        return num_read(self.contexts(labels), len(row.token_ids), packs)
 
-    def collate(self, rows: Sequence[Any], labels: LabelTokens) -> Batch:
-        return collate(rows, self.contexts(labels))
+    def collate(self, rows: Sequence[Any], labels: LabelTokens, packs: bool = False) -> Batch:
+        return collate(rows, self.contexts(labels), packs)
 
     def dev_loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
         scores = self.scores(model, batch, labels)
@@ -68,7 +62,7 @@ class LabelSoftmax:
         return loss, (batch.labels != UNKNOWN).sum()
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        return batch.only_options(label_scores(answer_logits(model, batch), labels))
+        return batch.only_options(label_scores(model, batch, labels))
 
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         scores = self.scores(model, batch, labels)
@@ -82,7 +76,7 @@ class WholeVocabulary(LabelSoftmax):
     """
 
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        log_probs = label_scores(answer_logits(model, batch), labels, whole_vocabulary=True)
+        log_probs = label_scores(model, batch, labels, whole_vocabulary=True)
         return nn.functional.nll_loss(log_probs, batch.labels, ignore_index=UNKNOWN, reduction="sum")
 
 
@@ -97,8 +91,9 @@ class Classification(LabelSoftmax):
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator] # inside peft's wrapper
-        hidden = plain.base_model(input_ids=batch.token_ids, use_cache=False).last_hidden_state  # (N, T, H)
-        last = gather_positions(hidden, batch.positions)[:, 0]  # (N, H)
+        with skipping(model, batch.reads), batch.layout.attending(model):
+            hidden = decoder(model)(**batch.layout.inputs).last_hidden_state.flatten(0, 1)  # (R*T, H)
+        last = hidden[batch.reads][batch.places[:, 0, 0]]  # (N, H)
         return batch.only_options(plain.score(last.to(next(plain.score.parameters()).dtype)).float())
 
 
@@ -111,14 +106,14 @@ class AnswerText:
     def contexts(self, labels: LabelTokens) -> Contexts:
         return ((),)  # the answer stands in the row itself
 
-    def num_read(self, row: Any, labels: LabelTokens) -> int:
+    def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
         return len(row.token_ids)
 
-    def collate(self, rows: Sequence[Any], labels: LabelTokens) -> TextBatch:
-        return collate_texts(rows)
+    def collate(self, rows: Sequence[Any], labels: LabelTokens, packs: bool = False) -> TextBatch:
+        return collate_texts(rows, packs)
 
     def loss(self, model: nn.Module, batch: TextBatch, labels: LabelTokens) -> Tensor:
         return answer_losses(model, batch).sum()
 
     def dev_loss(self, model: nn.Module, batch: TextBatch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
-        return answer_losses(model, batch).sum(), (batch.targets != IGNORED).sum()
+        return answer_losses(model, batch).sum(), batch.num_targets

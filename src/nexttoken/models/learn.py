@@ -31,10 +31,12 @@ from nexttoken.models.load import (
 from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.module import AnswerModule
+from nexttoken.models.plan.fill import with_batch_tokens
 from nexttoken.models.plan.longest import Budget
 from nexttoken.models.plan.make import make_plan
 from nexttoken.models.quantized import num_weights, refuse_untrainable
 from nexttoken.models.sharded import shard, whole_weights
+from nexttoken.models.shortcuts import shortcuts
 from nexttoken.prompts import Prompt
 from nexttoken.ranks import is_first, num_ranks, rank
 from nexttoken.settings import AUTO, Settings
@@ -81,6 +83,7 @@ class Learner:
             budget = settle(settings, config, unlimited, head, [*train, *dev], fold_dir)
             print(budget)
             settings = settings.model_copy(update={"max_tokens": budget.max_tokens})
+        settings = with_batch_tokens(settings, config)
         encoder: Any = make_encoder(head, tokenizer, prompt, within_context(config, settings.max_tokens))
         encoded = encoder.for_training(train)
         encoded_dev = encoder.for_choosing(dev, encoded) if dev else None
@@ -115,7 +118,7 @@ class Learner:
             if self.budget is not None:
                 save_budget(self.budget, folder)
         start = time.monotonic()
-        num_trained = self._fit(folder, loggers) if num_epochs else 0
+        num_trained, padded_share = self._fit(folder, loggers) if num_epochs else (0, 0.0)
         seconds = time.monotonic() - start
         weights = whole_weights(self.model)
         if is_first():
@@ -129,12 +132,14 @@ class Learner:
             **{f"num_train_{key[4:]}": number for key, number in self.train.counts().items() if key in TRAIN_COUNTS},
             "train_seconds": seconds,
             "train_rows_per_second": num_trained / seconds if num_trained else 0.0,
+            "padded_share": padded_share,
         }
 
-    def _fit(self, folder: Path, loggers: list) -> int:
+    def _fit(self, folder: Path, loggers: list) -> tuple[int, float]:
+        """Train; return the number of rows trained on now, and which share of the places held no token."""
         settings, labels = self.settings, self.train.labels
-        packed = settings.max_tokens if settings.fit.packing else 0
-        batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packed)
+        packs = shortcuts(self.model).packs
+        batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packs)
         steps = TrainSteps(self.train.prompts, settings.fit.batch_size, settings.seed, batcher)
         num_steps = len(steps) * settings.trainer.max_epochs
         module = AnswerModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed)
@@ -144,7 +149,8 @@ class Learner:
             if settings.trainer.strategy == "fsdp":
                 shard(self.model)
             options = settings.trainer.model_dump() | {"precision": precision}
-            return fit(module, steps, dev_batches, folder, options, loggers)
+            num_rows = fit(module, steps, dev_batches, folder, options, loggers)
+        return num_rows, module.num_padding / max(module.num_places, 1)
 
 
 def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:

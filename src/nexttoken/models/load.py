@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from nexttoken.errors import UserError, first_five
+from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.hub import from_hub, locate
 from nexttoken.models.quantized import keep_trainable, loading_options
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
@@ -125,6 +126,7 @@ def load_model(
     import transformers
     from transformers.utils import logging
 
+    keep_freed_memory()
     if settings.name_or_path is None:
         return build_llama(settings.scratch, tokenizer, max_tokens, num_classes).train()
     logging.disable_progress_bar()

@@ -20,7 +20,8 @@ from nexttoken.inference import Inference
 from nexttoken.models import adapters
 from nexttoken.models.answering import AnyEncoder, make_answerer, make_encoder
 from nexttoken.models.base import read_base
-from nexttoken.models.folder import load_answerer, place, save_whole, whole_folder
+from nexttoken.models.folder import place, save_whole, whole_folder
+from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import Head
 from nexttoken.models.load import load_config, load_model, load_tokenizer
 from nexttoken.models.note import copy_licences, write_note

@@ -1,8 +1,10 @@
 """The Lightning module: a causal LM that learns to put its next-token probability on the right answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -11,11 +13,14 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.models.batches import Step
 from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
+from nexttoken.models.layout import Layout
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.noise import noisy_embeddings
 from nexttoken.models.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.models.readout import UNKNOWN, Batch
+from nexttoken.models.segments import ROOT
 from nexttoken.models.sharded import put, whole
+from nexttoken.models.shortcuts import skipping
 from nexttoken.ranks import rank
 from nexttoken.settings import FitSettings
 
@@ -36,6 +41,7 @@ class AnswerModule(LightningModule):
         self.automatic_optimization = False
         self.halves_batches = False  # once memory was too short for a batch
         self.dev_total = torch.zeros(2)  # summed loss and targets of the dev part so far
+        self.num_padding = self.num_places = 0  # of the training batches so far
 
     def training_step(self, step: Step, _: int) -> None:
         total = self._accumulate(step)
@@ -59,13 +65,16 @@ class AnswerModule(LightningModule):
         self.optimizers().zero_grad()  # type: ignore[union-attr]
         batches = [half for batch in step.batches for half in batch.halves] if self.halves_batches else step.batches
         total = torch.zeros((), device=self.device)
+        self.num_padding += sum(batch.layout.num_padding for batch in batches)
+        self.num_places += sum(batch.layout.token_ids.numel() for batch in batches)
         try:
             for batch in batches:
-                with noisy_embeddings(self.model, batch, self.settings.neftune_alpha):
-                    loss = self.loss(batch) / max(step.num_targets, 1)
-                if not torch.isfinite(loss):
-                    raise self._not_finite(f"the loss is {loss.item()}", [batch])
-                self.manual_backward(loss * self.trainer.world_size)  # averaged over the processes, we want the sum
+                with self._computing(batch):
+                    with noisy_embeddings(self.model, batch.layout, self.settings.neftune_alpha):
+                        loss = self.loss(batch) / max(step.num_targets, 1)
+                    if not torch.isfinite(loss):
+                        raise self._not_finite(f"the loss is {loss.item()}", [batch])
+                    self.manual_backward(loss * self.trainer.world_size)  # averaged over processes, we want the sum
                 total += loss.detach()
         except Exception as error:
             if self.halves_batches or self.trainer.world_size > 1 or not is_out_of_memory(error):
@@ -73,6 +82,13 @@ class AnswerModule(LightningModule):
             self.halves_batches = True
             return None
         return total
+
+    @contextmanager
+    def _computing(self, batch: Any) -> Iterator[None]:
+        """What a batch computes of the model; it lasts until the gradients are there, for layers may run again."""
+        learns_text = self.current_epoch < self.settings.text_epochs
+        with nullcontext() if learns_text else skipping(self.model, batch.reads), batch.layout.attending(self.model):
+            yield
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["halves_batches"] = self.halves_batches
@@ -142,9 +158,18 @@ class AnswerModule(LightningModule):
 
 def text_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Each row's mean next-token cross-entropy, summed over the rows that count: the language before the labels."""
-    logits = model(input_ids=batch.token_ids, use_cache=False).logits[:, :-1].float()  # (R, T-1, V)
-    targets = batch.token_ids[:, 1:].clone()
-    targets[torch.arange(1, batch.token_ids.shape[1], device=targets.device) >= batch.lengths[:, None]] = -100
-    losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").sum(1)  # (R,)
-    per_row = (losses / (batch.lengths - 1).clamp(min=1)).unflatten(0, (len(batch.ids), -1)).mean(1)  # (N,)
-    return (per_row * (batch.labels != UNKNOWN)).sum()
+    layout = batch.layout
+    with layout.attending(model):
+        logits = model(**layout.inputs).logits.flatten(0, 1).float()  # (R*T, V)
+    total = logits.new_zeros(())
+    texts = [piece for piece, parent in enumerate(layout.parents) if parent == ROOT]  # not the labels behind them
+    for row, pieces in enumerate(np.array_split(texts, len(batch.ids))):
+        losses = [_piece_loss(logits, layout, int(piece)) for piece in pieces]
+        total = total + torch.stack(losses).mean() * (batch.labels[row] != UNKNOWN)
+    return total
+
+
+def _piece_loss(logits: Tensor, layout: Layout, piece: int) -> Tensor:
+    start, size = layout.starts[piece], layout.lengths[piece]
+    targets = layout.token_ids.flatten()[start + 1 : start + size]
+    return nn.functional.cross_entropy(logits[start : start + size - 1], targets, reduction="sum") / max(size - 1, 1)

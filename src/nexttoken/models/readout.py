@@ -1,14 +1,17 @@
-"""Scores of labels from a causal LM: the head is computed only where an answer is read."""
+"""Scores of labels from a causal LM: only the places and the tokens that spell an answer are computed."""
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from nexttoken.errors import UserError
 from nexttoken.models.labels import Contexts, LabelTokens
+from nexttoken.models.layout import Layout, Pieces
+from nexttoken.models.prefixes import Group, neighbours_alike
+from nexttoken.models.reading import reading, require_head
+from nexttoken.models.segments import ROOT, KeyValues
+from nexttoken.models.shortcuts import skipping
 
 UNKNOWN = -1  # the label of a row that is read but not learnt from
 ALL = 1 << 20  # more options than any question has: every label may be right
@@ -16,31 +19,29 @@ ALL = 1 << 20  # more options than any question has: every label may be right
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded prompts, each repeated once per label context (C rows an example; C is 1 for one-token labels).
+    """Prompts, each with every label context behind it (C an example; C is 1 for one-token labels).
 
-    `token_ids` (N*C, T); `positions` (N*C, J): where logits are read; `labels` (N,), -1 where unknown; `ids` N strings.
+    `reads` (M,): the places of the layout that are read, in order, each once; `places` (N, C, J): which of them a
+    context's steps are; `labels` (N,), -1 where unknown; `ids` N strings.
     """
 
     ids: tuple[str, ...]
-    token_ids: Tensor
-    positions: Tensor
+    layout: Layout
+    reads: Tensor
+    places: Tensor
     labels: Tensor
-    lengths: Tensor  # (N*C,) tokens without padding
     num_options: Tensor  # (N,) labels from this one on do not stand for an option of the row
+    rows: tuple  # what it was made of,
+    make: Callable[[Sequence], "Batch"]  # and how
 
     def to(self, device: torch.device) -> "Batch":
-        tensors = (self.token_ids, self.positions, self.labels, self.lengths, self.num_options)
-        return Batch(self.ids, *(tensor.to(device, non_blocking=True) for tensor in tensors))
+        names = ("layout", "reads", "places", "labels", "num_options")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def only_options(self, scores: Tensor) -> Tensor:
         """The scores (N, K) with those of absent options at minus infinity: their probability is exactly 0."""
         places = torch.arange(scores.shape[1], device=scores.device)
         return scores.masked_fill(places >= self.num_options[:, None], -torch.inf)
-
-    @property
-    def row_lengths(self) -> Tensor:
-        """(N*C, 1): tokens of the row that a position belongs to."""
-        return self.lengths[:, None]
 
     @property
     def filler(self) -> "Batch":
@@ -49,89 +50,84 @@ class Batch:
 
     @property
     def halves(self) -> list["Batch"]:
-        """The same rows in two batches, each padded to its own longest row; a batch of one row stays whole."""
-        if len(self.ids) == 1:
-            return [self]
-        middle, num_contexts = len(self.ids) // 2, len(self.token_ids) // len(self.ids)
-        return [self._rows(slice(None, middle), num_contexts), self._rows(slice(middle, None), num_contexts)]
-
-    def _rows(self, part: slice, num_contexts: int) -> "Batch":
-        read = slice(*(None if at is None else at * num_contexts for at in (part.start, part.stop)))
-        lengths = self.lengths[read]
-        token_ids = self.token_ids[read, : int(lengths.max())]
-        own = (self.labels[part], lengths, self.num_options[part])
-        return Batch(self.ids[part], token_ids, self.positions[read], *own)
+        """The same rows in two batches; a batch of one row stays whole."""
+        middle = len(self.rows) // 2
+        parts = (self.rows[:middle], self.rows[middle:]) if middle else ()
+        return [self.make(part).to(self.labels.device) for part in parts] or [self]
 
 
-def num_read(contexts: Contexts, prompt_tokens: int) -> int:
-    """Tokens that go through the model to read every label after a prompt of that many."""
+def num_read(contexts: Contexts, prompt_tokens: int, packs: bool = False) -> int:
+    """Tokens that go through the model to read every label after a prompt of that many: packed, it is shared."""
+    if packs:
+        return prompt_tokens + sum(map(len, contexts))
     return len(contexts) * (prompt_tokens + max(map(len, contexts)))
 
 
-def collate(prompts: Sequence, contexts: Contexts) -> Batch:
-    """Pad prompts on the right. Causal attention never looks right, so padding needs no mask and changes nothing."""
-    rows = [torch.tensor([*p.token_ids.tolist(), *context]) for p in prompts for context in contexts]
-    starts = torch.tensor([len(p.token_ids) - 1 for p in prompts for _ in contexts])
-    lengths = torch.tensor([len(row) for row in rows])
-    token_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
-    offsets = torch.arange(max(map(len, contexts)) + 1)
-    positions = (starts[:, None] + offsets).clamp(
-        max=lengths[:, None] - 1
-    )  # a shorter context repeats its last position
+def collate(
+    prompts: Sequence, contexts: Contexts, packs: bool = False, prefix: KeyValues | None = None, shares: bool = False
+) -> Batch:
+    """Lay prompts out for reading. Packed, a prompt is read once for all contexts, and with `shares` the beginning
+    that neighbours have in common once for all of them; `prefix` is what every prompt begins with and was read before.
+    """
+    pieces, found = Pieces(), []
+    if packs:
+        first = prefix.length if prefix else 0
+        rows = [prompt.token_ids[first:] for prompt in prompts]
+        for row, (trunk, shared) in zip(rows, _add_trunks(pieces, rows, shares), strict=True):
+            found.append(_branches(pieces, row[shared:], contexts, trunk))
+    else:
+        for prompt in prompts:
+            own = [(pieces.add([*prompt.token_ids.tolist(), *context]), len(context)) for context in contexts]
+            found.append([[(piece, -1 - size + j) for j in range(size + 1)] for piece, size in own])
+    layout = pieces.packed(prefix) if packs else pieces.padded()
+    num_steps = max(map(len, contexts)) + 1
+    flat = [
+        [[layout.place(*(steps[min(j, len(steps) - 1)])) for j in range(num_steps)] for steps in row] for row in found
+    ]  # a shorter context repeats its last place
+    reads, places = torch.tensor(flat).unique(return_inverse=True)
     labels = torch.tensor([UNKNOWN if p.label is None else p.label for p in prompts])
     num_options = torch.tensor([ALL if p.num_options is None else p.num_options for p in prompts])
-    return Batch(tuple(p.id for p in prompts), token_ids, positions, labels, lengths, num_options)
+    ids = tuple(p.id for p in prompts)
+
+    def make(part: Sequence) -> Batch:
+        return collate(part, contexts, packs, prefix, shares)
+
+    return Batch(ids, layout, reads, places, labels, num_options, tuple(prompts), make)
 
 
-@contextmanager
-def reading(model: nn.Module, choose: Callable[[Tensor], Tensor]):
-    """Within this context `model(...)` returns logits of those hidden states only that `choose` takes of (R, T, H).
-
-    They are taken in front of the output head, inside the model's own forward, so whatever the architecture does
-    around its head (soft-capping, scaling, bias, tied or quantised weights) applies as it should.
-    """
-
-    def chosen(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (choose(inputs[0]),)
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(chosen)  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        handle.remove()
+def _add_trunks(pieces: Pieces, rows: Sequence, shares: bool) -> list[tuple[int, int]]:
+    """For each row the piece that it goes on from, and how many of its tokens stand there."""
+    found: list[tuple[int, int]] = []
+    for group in neighbours_alike(rows, worth=0) if shares else [Group([row], 0, 0) for row in range(len(rows))]:
+        trunk = pieces.add(rows[group.members[0]][: group.shared]) if group.shared else ROOT
+        found += [(trunk, group.shared)] * len(group.members)
+    return found
 
 
-def reading_at(model: nn.Module, positions: Tensor):
-    """`reading` at `positions` (R, J): the logits are (R, J, V)."""
-    return reading(model, lambda hidden: gather_positions(hidden, positions))
+def _branches(pieces: Pieces, tokens: Sequence, contexts: Contexts, trunk: int) -> list[list[tuple[int, int]]]:
+    """Add a prompt, and each context behind it; return for each context the places (piece, token) of its steps."""
+    if len(contexts) == 1:
+        size = len(contexts[0])
+        whole = pieces.add([*tokens.tolist(), *contexts[0]], trunk)  # type: ignore[attr-defined]
+        return [[(whole, -1 - size + j) for j in range(size + 1)]]
+    prompt = pieces.add(tokens, trunk)
+    branches = [(pieces.add(context, prompt), len(context)) for context in contexts if context]
+    steps = [[(prompt, -1), *((piece, j) for j in range(size))] for piece, size in branches]
+    return steps if all(contexts) else [[(prompt, -1)], *steps]
 
 
-def gather_positions(hidden: Tensor, positions: Tensor) -> Tensor:
-    """The hidden states (R, T, H) at `positions` (R, J): (R, J, H)."""
-    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
-
-
-def answer_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Float32 logits (N*C, J, V) at the answer positions of a batch.
+def answer_logits(model: nn.Module, batch: Batch, columns: Sequence[int] | None = None) -> Tensor:
+    """Float32 logits (N, C, J, V) at the answer places of a batch, or (N, C, J, k) of the tokens `columns` alone.
 
     Raises UserError for a model that passes its output head by: its logits would be those of other positions.
     """
-    with reading_at(model, batch.positions):
-        logits = model(input_ids=batch.token_ids, use_cache=False).logits
-    require_head(model, logits, batch.positions.shape[1])
-    return logits.float()
+    with skipping(model, batch.reads), batch.layout.attending(model), reading(model, batch.reads, columns):
+        logits = model(**batch.layout.inputs).logits
+    require_head(model, logits, len(batch.reads))
+    return logits[0].float()[batch.places]
 
 
-def require_head(model: nn.Module, logits: Tensor, num_read: int) -> None:
-    """Raises UserError unless logits (R, J, V) are those of `num_read` positions."""
-    if logits.shape[1] != num_read:
-        raise UserError(
-            f"{type(model).__name__} does not call its output head, so answers cannot be read from it; choose a model"
-            " that runs transformers' own code"
-        )
-
-
-def label_scores(logits: Tensor, tokens: LabelTokens, whole_vocabulary: bool = False) -> Tensor:
+def label_scores(model: nn.Module, batch: Batch, tokens: LabelTokens, whole_vocabulary: bool = False) -> Tensor:
     """Scores (N, K) whose softmax over K are the class probabilities.
 
     One-token labels are scored by their logits, others by the log-probability of their whole token sequence; where one
@@ -139,14 +135,17 @@ def label_scores(logits: Tensor, tokens: LabelTokens, whole_vocabulary: bool = F
     learning the longer one does not teach that the shorter one always goes on.
     `whole_vocabulary` forces log-probabilities for one-token labels too (the loss over the vocabulary needs them).
     """
-    contexts = tokens.contexts
-    logits = logits.unflatten(0, (-1, len(contexts)))  # (N, C, J, V)
-    if whole_vocabulary or not tokens.one_token_each:
-        logits = logits.log_softmax(dim=-1)
-    scores = []
+    if tokens.one_token_each and not whole_vocabulary:
+        return answer_logits(model, batch, [ids[0] for ids in tokens.continuations])[:, 0, 0]
+    return sequence_scores(answer_logits(model, batch), tokens)
+
+
+def sequence_scores(logits: Tensor, tokens: LabelTokens) -> Tensor:
+    """Log-probabilities (N, K) of exactly each label, from logits (N, C, J, V)."""
+    contexts, log_probs, scores = tokens.contexts, logits.log_softmax(dim=-1), []
     for ids in tokens.continuations:
         row = next(i for i, context in enumerate(contexts) if context[: len(ids) - 1] == ids[:-1])
-        scores.append(sum(logits[:, row, step, token] for step, token in enumerate(ids)))
+        scores.append(sum(log_probs[:, row, step, token] for step, token in enumerate(ids)))
     return _exclusive(torch.stack(scores, dim=1), tokens.continuations)  # type: ignore[arg-type]
 
 

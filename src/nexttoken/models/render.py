@@ -94,9 +94,16 @@ class Renderer:
         return self.batch_ids([text])[0]
 
     def batch_ids(self, texts: list[str]) -> list[list[int]]:
-        encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        encoded = self._plain_ids(texts)
         num_opening = len(self._opening)
         return [ids if ids[:num_opening] == self._opening else self._opening + ids for ids in encoded]
+
+    def _plain_ids(self, texts: list[str]) -> list[list[int]]:
+        """The tokenizer's own answer, without the offsets and masks that nobody reads: two thirds of its time."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None or backend.truncation or backend.padding:
+            return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def fit(self, example: Example, limit: int) -> Fitted:
         """Give up what was added first: demonstrations, the least similar first, then passages; then earlier

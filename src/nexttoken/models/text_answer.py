@@ -8,10 +8,12 @@ from torch import nn
 
 from nexttoken.models.answer import describe_environment
 from nexttoken.models.ask import ask_rows
+from nexttoken.models.batches import token_batches
 from nexttoken.models.encode_text import TextEncoder
 from nexttoken.models.encoded_texts import NO_LABELS, EncodedText
 from nexttoken.models.generate.batch import TransformersGenerator
 from nexttoken.models.memory import advice_on_memory
+from nexttoken.models.shortcuts import shortcuts
 from nexttoken.models.texts import collate_texts, row_losses
 from nexttoken.models.writer import Writer
 from nexttoken.types import AnswerLosses, Example
@@ -67,11 +69,12 @@ def measure_losses(model: nn.Module, rows: Sequence[EncodedText], batch_tokens: 
 
     Raises UserError, naming ids, where a loss is not finite.
     """
-    device = next(model.parameters()).device
+    device, packs = next(model.parameters()).device, shortcuts(model).packs
 
     def ask(batch: Sequence[EncodedText]) -> np.ndarray:
-        return row_losses(model, collate_texts(batch).to(device)).double().cpu().numpy()[:, None]
+        return row_losses(model, collate_texts(batch, packs).to(device)).double().cpu().numpy()[:, None]
 
     lengths = [len(row.token_ids) for row in rows]
-    losses, _ = ask_rows(model, rows, lengths, batch_tokens, ask, "read answers")
+    planned = token_batches(lengths, batch_tokens, packs)
+    losses, _ = ask_rows(model, rows, lengths, planned, ask, "read answers")
     return losses[:, 0]

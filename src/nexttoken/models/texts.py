@@ -1,104 +1,84 @@
-"""Rows with open answers through the model: padded or packed, with the loss at the answers' tokens only."""
+"""Rows with open answers through the model, with the loss at the answers' tokens only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.readout import reading, require_head
-
-IGNORED = -100  # a position that nothing is learnt at
+from nexttoken.models.layout import Layout, Pieces
+from nexttoken.models.reading import reading, require_head
+from nexttoken.models.shortcuts import skipping
 
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """Right-padded rows: `token_ids` (R, T); `targets` (R, T): what has to follow each position, IGNORED elsewhere.
+    """Rows of which M tokens are learnt: `reads` (M,) are the places in front of them, `targets` (M,) their ids.
 
-    `positions` (R, T) restart with every row of a packed sequence; None where each row stands alone. `ids` name the
-    rows, of which a packed sequence has several.
+    `row_of` (M,) says whose they are; `weight` is 0 where the rows count for nothing.
     """
 
     ids: tuple[str, ...]
-    token_ids: Tensor
+    layout: Layout
+    reads: Tensor
     targets: Tensor
-    lengths: Tensor  # (R,) tokens without padding
-    positions: Tensor | None = None
+    row_of: Tensor
+    rows: tuple
+    packs: bool
+    weight: float = 1.0
 
     def to(self, device: torch.device) -> "TextBatch":
-        tensors = (self.token_ids, self.targets, self.lengths, self.positions)
-        moved = (None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors)
-        return TextBatch(self.ids, *moved)  # type: ignore[arg-type]
+        names = ("layout", "reads", "targets", "row_of")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     @property
-    def row_lengths(self) -> Tensor:
-        """(R, 1), or (R, T) where rows are packed: tokens of the row that a position belongs to."""
-        if self.positions is None:
-            return self.lengths[:, None]
-        places = (self.positions == 0).cumsum(dim=1)  # which row of its sequence, from 1
-        counts = places.new_zeros(len(places), places.shape[1] + 1).scatter_add(1, places, torch.ones_like(places))
-        return counts.gather(1, places)
+    def num_targets(self) -> Tensor:
+        return torch.tensor(len(self.targets) if self.weight else 0, device=self.targets.device)
 
     @property
     def filler(self) -> "TextBatch":
         """The same rows, which count for nothing."""
-        return replace(self, targets=torch.full_like(self.targets, IGNORED))
+        return replace(self, weight=0.0)
 
     @property
     def halves(self) -> list["TextBatch"]:
-        """The same rows in two batches, each padded to its own longest row; a batch of one row stays whole."""
-        num_rows = len(self.token_ids)
-        if num_rows == 1:
-            return [self]
-        return [self._rows(slice(None, num_rows // 2)), self._rows(slice(num_rows // 2, None))]
-
-    def _rows(self, part: slice) -> "TextBatch":
-        lengths = self.lengths[part]
-        own = (part, slice(int(lengths.max())))
-        positions = None if self.positions is None else self.positions[own]
-        return TextBatch(self.ids[part], self.token_ids[own], self.targets[own], lengths, positions)
+        """The same rows in two batches; a batch of one row stays whole."""
+        middle = len(self.rows) // 2
+        parts = (self.rows[:middle], self.rows[middle:]) if middle else ()
+        return [
+            replace(collate_texts(part, self.packs).to(self.targets.device), weight=self.weight) for part in parts
+        ] or [self]
 
 
-def collate_texts(rows: Sequence[Any]) -> TextBatch:
-    """Pad rows on the right; causal attention never looks there, so padding needs no mask and changes nothing."""
-    token_ids = [torch.as_tensor(row.token_ids, dtype=torch.long) for row in rows]
-    targets = [_targets(row) for row in rows]
-    positions = [torch.as_tensor(row.positions) for row in rows if hasattr(row, "positions")]
-    pad = nn.utils.rnn.pad_sequence
-    return TextBatch(
-        tuple(row.id for row in rows),
-        pad(token_ids, batch_first=True, padding_value=0),
-        pad(targets, batch_first=True, padding_value=IGNORED),
-        torch.tensor([len(ids) for ids in token_ids]),
-        pad(positions, batch_first=True, padding_value=0) if positions else None,
-    )
-
-
-def _targets(row: Any) -> Tensor:
-    """A learnt token is the target of the position before it; the first token of a row is nobody's."""
-    ids, learnt = torch.as_tensor(row.token_ids, dtype=torch.long), torch.as_tensor(row.learnt)
-    following = torch.where(learnt, ids, IGNORED)[1:]
-    return torch.cat([following, following.new_full((1,), IGNORED)])
+def collate_texts(rows: Sequence[Any], packs: bool = False) -> TextBatch:
+    """Lay rows out with the places in front of their learnt tokens; the first token of a row is nobody's target."""
+    pieces = Pieces()
+    for row in rows:
+        pieces.add(row.token_ids)
+    layout = pieces.packed() if packs else pieces.padded()
+    learnt = [np.flatnonzero(np.asarray(row.learnt)[1:]) for row in rows]  # counted from the place before
+    reads = [torch.from_numpy(own + start) for own, start in zip(learnt, layout.starts, strict=True)]
+    targets = [torch.as_tensor(np.asarray(row.token_ids)[own + 1]) for row, own in zip(rows, learnt, strict=True)]
+    row_of = torch.repeat_interleave(torch.tensor(list(map(len, learnt))))
+    ids = tuple(row.id for row in rows)
+    return TextBatch(ids, layout, torch.cat(reads), torch.cat(targets).long(), row_of, tuple(rows), packs)
 
 
 def answer_losses(model: nn.Module, batch: TextBatch) -> Tensor:
     """Cross-entropy (M,) in nats of the batch's M learnt tokens, row by row.
 
-    The output head runs at their positions only: (1, M, V) logits instead of (R, T, V). Raises UserError for a model
+    The output head runs at their places only: (1, M, V) logits instead of (R, T, V). Raises UserError for a model
     that passes its output head by.
     """
-    where = batch.targets != IGNORED
-    extra = {} if batch.positions is None else {"position_ids": batch.positions}
-    with reading(model, lambda hidden: hidden[where][None]):
-        logits = model(input_ids=batch.token_ids, use_cache=False, **extra).logits
-    targets = batch.targets[where]
-    require_head(model, logits, len(targets))
-    return nn.functional.cross_entropy(logits[0].float(), targets, reduction="none")
+    with skipping(model, batch.reads), batch.layout.attending(model), reading(model, batch.reads):
+        logits = model(**batch.layout.inputs).logits
+    require_head(model, logits, len(batch.targets))
+    return nn.functional.cross_entropy(logits[0].float(), batch.targets, reduction="none") * batch.weight
 
 
 def row_losses(model: nn.Module, batch: TextBatch) -> Tensor:
-    """Cross-entropy (R,) in nats, summed over each row's learnt tokens."""
-    rows = (batch.targets != IGNORED).nonzero()[:, 0]
+    """Cross-entropy (N,) in nats, summed over each row's learnt tokens."""
     losses = answer_losses(model, batch)
-    return losses.new_zeros(len(batch.token_ids)).index_add(0, rows, losses)
+    return losses.new_zeros(len(batch.rows)).index_add(0, batch.row_of, losses)

@@ -9,7 +9,7 @@ from nexttoken.jsonlines import dump_json, json_rows
 from nexttoken.quizzes.base import QuizFormat
 from nexttoken.quizzes.question import Question
 from nexttoken.quizzes.rows import write_csv
-from nexttoken.table import read_table
+from nexttoken.table import read_columns
 
 
 def write_answers(
@@ -46,7 +46,7 @@ def _read(quiz_format: QuizFormat, path: Path) -> list[tuple[str, str]]:
     columns = quiz_format.answer_columns
     if quiz_format.answer_suffix == "jsonl":
         return [(row[columns[0]], row[columns[1]]) for _, row in json_rows(path)]
-    table = read_table(path, columns, how_to_get="write it with `python predict.py`")
+    table = read_columns(path, columns, how_to_get="write it with `python predict.py`")
     return list(zip(table[columns[0]], table[columns[1]], strict=True))
 
 

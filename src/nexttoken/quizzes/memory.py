@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import pandas as pd
-
 from nexttoken.jsonlines import Fault, Place, RowFault
 from nexttoken.quizzes import named
 from nexttoken.quizzes.folder import refuse, repeated_ids
@@ -17,9 +15,11 @@ def questions_in_memory(rows: Iterable[Mapping[Any, Any]], format_name: str) -> 
 
     Raises UserError naming faulty rows by their number.
     """
+    from pandas import NA
+
     questions, faults = [], []
     for number, row in enumerate(rows, start=1):
-        known = {str(key): value for key, value in row.items() if not _is_absent(value)}
+        known = {str(key): value for key, value in row.items() if value is not NA and not _is_nan(value)}
         is_plain = format_name == "auto" or {"question", "options"} <= known.keys()
         quiz_format = named("plain" if is_plain else format_name)
         try:
@@ -31,5 +31,5 @@ def questions_in_memory(rows: Iterable[Mapping[Any, Any]], format_name: str) -> 
     return questions
 
 
-def _is_absent(value: Any) -> bool:
-    return value is pd.NA or (isinstance(value, float) and math.isnan(value))
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -5,8 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pandas as pd
-
 from nexttoken.errors import UserError
 from nexttoken.files import whole_file
 from nexttoken.jsonlines import SURROGATE, Place, RowFault, is_packed, read_text
@@ -14,7 +12,7 @@ from nexttoken.quizzes.base import QuizFormat, genre_of, id_of
 from nexttoken.quizzes.jmmlu import letter_index
 from nexttoken.quizzes.question import Question
 from nexttoken.quizzes.rows import csv_rows, write_csv
-from nexttoken.table import read_table
+from nexttoken.table import Columns, read_columns
 
 OPTIONS = tuple("ABCDE")
 NEEDED = ("id", "prompt", *OPTIONS)
@@ -41,8 +39,8 @@ class ScienceExam(QuizFormat):
     def rows(self, path: Path) -> Iterator[tuple[Place, dict[str, str]]]:
         table = _table(path)
         lines = [line for line, _ in csv_rows(path)][1:]  # without the header's
-        for number, (line, row) in enumerate(zip(lines, table.to_dict("records"), strict=True), start=1):
-            yield Place(path.name, line, number), {str(key): value for key, value in row.items()}
+        for number, (line, *cells) in enumerate(zip(lines, *table.values(), strict=True), start=1):
+            yield Place(path.name, line, number), dict(zip(table, cells, strict=True))
 
     def question(self, row: Mapping[str, Any], place: Place) -> Question:
         if missing := [key for key in NEEDED[1:4] if key not in row]:
@@ -75,20 +73,20 @@ class ScienceExam(QuizFormat):
         filled = [key for key in columns if key in NEEDED or any(row.get(key) for row in rows)]
         with whole_file(path) as part:
             write_csv([filled, *[[row.get(key, "") for key in filled] for row in rows]], part)
-            read_table(part, NEEDED, how_to_get="give every question an id")
+            read_columns(part, NEEDED, how_to_get="give every question an id")
 
     def option_names(self, question: Question) -> list[str]:
         return list(OPTIONS[: len(question.options)])
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _table(path: Path) -> Columns:
     """Return the table with every check of its own; a gzipped one is unpacked into a passing folder for that."""
     if not is_packed(path):
-        return read_table(path, NEEDED)
+        return read_columns(path, NEEDED)
     with TemporaryDirectory() as folder:
         unpacked = Path(folder) / path.name
         unpacked.write_text(read_text(path), encoding="utf-8", newline="")
         try:
-            return read_table(unpacked, NEEDED)
+            return read_columns(unpacked, NEEDED)
         except UserError as error:
             raise UserError(str(error).replace(str(unpacked), str(path))) from None

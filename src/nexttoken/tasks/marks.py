@@ -4,10 +4,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.jsonlines import SURROGATE, Fault, Place, RowFault, faults_line, json_rows, text_of
@@ -15,7 +14,11 @@ from nexttoken.mark_baseline import MarkBaseline
 from nexttoken.mark_metrics import MARK_METRICS, write_marks
 from nexttoken.metrics import Metric
 from nexttoken.submission import check_probs, check_same_ids
+from nexttoken.table import rows_in_memory
 from nexttoken.types import INPUT, INSTRUCTION, Baseline, Example, LabelPredictions, Split
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESPONSE = "response"
 OPTIONAL = (INPUT, "reference", "rubric")  # "" where a row has none
@@ -59,10 +62,10 @@ class Marks:
         places = ((Place(path.name, line, number), row) for number, (line, row) in rows)
         return self._examples(places, needs_mark=split == "train")
 
-    def parse(self, frame: pd.DataFrame | Iterable[Mapping[str, Any]]) -> list[Example]:
+    def parse(self, frame: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> list[Example]:
         """Return the examples of rows in memory, a table or dictionaries. Raises UserError naming faulty rows."""
-        rows: Iterable[Mapping[Any, Any]] = frame.to_dict("records") if isinstance(frame, pd.DataFrame) else frame
-        places = ((Place("the rows given", 0, number), row) for number, row in enumerate(rows, start=1))
+        rows = enumerate(rows_in_memory(frame), start=1)
+        places = ((Place("the rows given", 0, number), row) for number, row in rows)
         return self._examples(places, needs_mark=False)
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:

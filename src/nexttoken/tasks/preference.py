@@ -7,17 +7,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics import METRICS, Metric
 from nexttoken.submission import check_probs, check_same_ids, write_submission
-from nexttoken.table import read_table
+from nexttoken.table import Columns, numbers, read_columns
 from nexttoken.transforms.augment import SWAPPED_CLASSES
 from nexttoken.types import Baseline, Example, LabelPredictions, Split
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIELDS = ("prompt", "response_a", "response_b")
 CLASSES = ("winner_model_a", "winner_model_b", "winner_tie")
@@ -41,12 +43,12 @@ class Preference:
     def path(self, file_name: str) -> Path:
         return Path(self.input_dir) / file_name
 
-    def table(self, split: Split) -> pd.DataFrame:
+    def table(self, split: Split) -> Columns:
         """Return the rows of train.csv or test.csv as text; the test's ids are those of sample_submission.csv."""
         if split == "train":
-            return read_table(self.path("train.csv"), ["id", *FIELDS, *CLASSES])
-        table = read_table(self.path("test.csv"), ["id", *FIELDS])
-        ids, sample_ids = table["id"].tolist(), self._sample()["id"].tolist()
+            return read_columns(self.path("train.csv"), ["id", *FIELDS, *CLASSES])
+        table = read_columns(self.path("test.csv"), ["id", *FIELDS])
+        ids, sample_ids = table["id"], self._sample()["id"]
         check_same_ids(str(self.path("sample_submission.csv")), sample_ids, "test.csv", ids)
         if sample_ids != ids:
             log.info("sample_submission.csv orders its ids differently: the order of test.csv is followed")
@@ -55,7 +57,7 @@ class Preference:
     def read(self, split: Split) -> list[Example]:
         return self.examples(self.table(split), split)
 
-    def parse(self, frame: pd.DataFrame) -> list[Example]:
+    def parse(self, frame: "pd.DataFrame") -> list[Example]:
         """Return the examples of test rows in memory. Raises UserError for a missing column or an absent text."""
         if missing := [column for column in ("id", *FIELDS) if column not in frame.columns]:
             raise UserError(
@@ -66,17 +68,17 @@ class Preference:
                 raise UserError(
                     f"{column} is absent in rows {first_five(frame.index[absent])}; expected text as in test.csv"
                 )
-        if pd.api.types.is_float_dtype(frame["id"]):
+        if frame["id"].dtype.kind == "f":
             raise UserError("the ids are floats, so their digits may be lost; read test.csv with dtype={'id': str}")
-        return self.examples(frame[["id", *FIELDS]].astype(str), "test")
+        return self.examples({name: frame[name].astype(str).tolist() for name in ("id", *FIELDS)}, "test")
 
-    def examples(self, table: pd.DataFrame, split: Split) -> list[Example]:
+    def examples(self, table: Columns, split: Split) -> list[Example]:
         """Return one example per row: each field's turns in order, as many in each field, "" for an absent one.
 
         Raises: UserError for cells that are not JSON lists of strings and nulls, and labels that are not one-hot.
         """
         path = self.path(f"{split}.csv")
-        labels = _labels(path, table) if split == "train" else [None] * len(table)
+        labels = _labels(path, table) if split == "train" else [None] * len(table["id"])
         columns = [parse_turns(path, table, field) for field in FIELDS]
         if count := sum(len(SURROGATE.findall(turn or "")) for column in columns for turns in column for turn in turns):
             log.info("%s: %d lone surrogates (halves of a character) became U+FFFD", path, count)
@@ -90,9 +92,9 @@ class Preference:
         path = self.path("truth.csv")
         if not path.exists():
             return {}
-        table = read_table(path, ["id", *CLASSES])
-        probs = table[list(CLASSES)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-        check_probs(str(path), table["id"].tolist(), probs, CLASSES)
+        table = read_columns(path, ["id", *CLASSES])
+        probs = numbers(table, CLASSES)
+        check_probs(str(path), table["id"], probs, CLASSES)
         return dict(zip(table["id"], map(tuple, probs.tolist()), strict=True))
 
     def group_text(self, example: Example) -> str:
@@ -106,8 +108,8 @@ class Preference:
     def write(self, predictions: LabelPredictions, path: Path) -> None:
         """Write the submission in the row order of test.csv and the column order of sample_submission.csv."""
         check_probs("the predictions", predictions.ids, predictions.probs, CLASSES)
-        columns = self._sample().columns.tolist()
-        test_ids = self.table("test")["id"].tolist()
+        columns = list(self._sample())
+        test_ids = self.table("test")["id"]
         check_same_ids("the predictions", predictions.ids, "test.csv", test_ids)
         row = {row_id: index for index, row_id in enumerate(predictions.ids)}
         order = [CLASSES.index(column) for column in columns[1:]]
@@ -116,15 +118,16 @@ class Preference:
     def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]:
         return []  # the submission says it all
 
-    def _sample(self) -> pd.DataFrame:
+    def _sample(self) -> Columns:
         path = self.path("sample_submission.csv")
-        sample = read_table(path, ["id", *CLASSES])
-        if sample.columns[0] != "id" or sorted(sample.columns[1:]) != sorted(CLASSES):
-            raise UserError(f"{path} has the columns {', '.join(sample.columns)}; expected id, {', '.join(CLASSES)}")
+        sample = read_columns(path, ["id", *CLASSES])
+        first, *classes = sample
+        if first != "id" or sorted(classes) != sorted(CLASSES):
+            raise UserError(f"{path} has the columns {', '.join(sample)}; expected id, {', '.join(CLASSES)}")
         return sample
 
 
-def parse_turns(path: Path, table: pd.DataFrame, field: str) -> list[list[str | None]]:
+def parse_turns(path: Path, table: Columns, field: str) -> list[list[str | None]]:
     """Return each row's turns as the file has them; raise UserError for cells that are not lists of text and nulls."""
     turns = [_json_turns(cell) for cell in table[field]]
     if bad := [row_id for row_id, cell_turns in zip(table["id"], turns, strict=True) if cell_turns is None]:
@@ -154,11 +157,11 @@ def _same_length(fields: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     return [(*turns, *[""] * (longest - len(turns))) for turns in fields]
 
 
-def _labels(path: Path, table: pd.DataFrame) -> list[int]:
-    one_hot = table[list(CLASSES)].to_numpy(dtype=object)  # (N, 3) of "0" and "1"
+def _labels(path: Path, table: Columns) -> list[int]:
+    one_hot = np.array([table[name] for name in CLASSES], dtype=object).T  # (N, 3) of "0" and "1"
     valid = np.isin(one_hot, ["0", "1"]).all(axis=1) & ((one_hot == "1").sum(axis=1) == 1)
     if not valid.all():
-        bad = table["id"][~valid]
+        bad = [row_id for row_id, is_valid in zip(table["id"], valid, strict=True) if not is_valid]
         raise UserError(
             f"{path}: {', '.join(CLASSES)} of {len(bad)} rows, ids {first_five(bad)}, "
             "are not 0 or 1 with exactly one 1; mend those rows, or download the file again"

@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from nexttoken.errors import UserError
 from nexttoken.jsonlines import SURROGATE
@@ -22,7 +21,11 @@ from nexttoken.quizzes.memory import questions_in_memory
 from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Question
 from nexttoken.splits import normalise
 from nexttoken.submission import check_probs, check_same_ids
+from nexttoken.table import rows_in_memory
 from nexttoken.types import Baseline, Example, LabelPredictions, Split
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +93,12 @@ class Quiz:
             return questions
         return [question for question in questions if self._is_test(question) == (split == "test")]
 
-    def parse(self, frame: pd.DataFrame | Iterable[Mapping[str, Any]]) -> list[Example]:
+    def parse(self, frame: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> list[Example]:
         """Return the examples of rows in memory: a table, or dictionaries, with the columns of the task's format.
 
         Rows with `question` and `options` are taken in any task. Raises UserError naming rows by their number.
         """
-        rows: Iterable[Mapping[Any, Any]] = frame.to_dict("records") if isinstance(frame, pd.DataFrame) else frame
-        return self._examples(questions_in_memory(rows, self.format))
+        return self._examples(questions_in_memory(rows_in_memory(frame), self.format))
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:
         return {}

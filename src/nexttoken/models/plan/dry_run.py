@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.readout import reading_at
+from nexttoken.models.reading import reading
 from nexttoken.settings import Settings
 
 
@@ -154,14 +154,14 @@ def run(model: Any, token_ids: Tensor, whole_text: bool = False) -> Counted:
 def _loss(model: Any, token_ids: Tensor, whole_text: bool) -> Tensor:
     """A scalar from the same tensors that the project's losses are made of: all logits, or those of each row's end."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside peft's wrapper
-    last = torch.full((len(token_ids), 1), token_ids.shape[1] - 1)
+    last = torch.arange(1, len(token_ids) + 1) * token_ids.shape[1] - 1
     if plain.get_output_embeddings() is None:  # a classification layer
         hidden = plain.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
         logits = plain.score(hidden[:, -1].to(next(plain.score.parameters()).dtype))
     elif whole_text:
         logits = model(input_ids=token_ids, use_cache=False).logits
     else:
-        with reading_at(model, last):
+        with reading(model, last):
             logits = model(input_ids=token_ids, use_cache=False).logits
     return logits.float().log_softmax(dim=-1).mean()
 

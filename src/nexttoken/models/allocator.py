@@ -1,0 +1,21 @@
+"""The C library's memory on the CPU: kept for the next layer instead of being given back and asked for again.
+
+glibc maps each large block anew and unmaps it when it is freed, so that every activation is first written into pages
+that the kernel has to fetch and clear: about five thousand a batch of 1,000 tokens (measured: docs/speed.md).
+"""
+
+import ctypes
+import sys
+from functools import cache
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h
+LARGEST = 2**30  # bytes: what is smaller is kept
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Tell the C library, once a process; False where it is another one, which does as it likes."""
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(MMAP_THRESHOLD, LARGEST)) and bool(mallopt(TRIM_THRESHOLD, LARGEST))

@@ -1,0 +1,128 @@
+"""Which shortcuts a model's architecture allows, found by trying: what does not give the same numbers is not used."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nexttoken.models.last_layer import decoder, only_at, row_by_row
+from nexttoken.models.layout import Layout, Pieces
+from nexttoken.models.segments import KeyValues
+from nexttoken.models.sharded import is_sharded
+
+EXACT, ROUNDED = 1e-4, 0.05  # of a row's norm: in 32 bit, and in 16
+KNOWN = {"full_attention", "sliding_attention"}  # not in chunks, not over a state
+ROWS = ((5, 3, 8, 1, 13, 2), (5, 3, 8, 21, 34), (4, 7, 11, 18, 29, 47, 9))  # token ids; two begin alike
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """`packs`: rows may lie one behind the other; `skips`: the last layer may be computed where it is read."""
+
+    packs: bool = False
+    skips: bool = False
+
+
+_found: WeakKeyDictionary[nn.Module, Shortcuts] = WeakKeyDictionary()
+_skipping: WeakSet[nn.Module] = WeakSet()
+
+
+def shortcuts(model: nn.Module) -> Shortcuts:
+    """Try on three short rows, once a model: the architecture's own forward of each row alone is what has to come out.
+
+    Exotic positions, additions to attention, layers that mix places: whatever a shortcut would break shows here, and
+    rows are padded and layers computed whole instead.
+    """
+    if model not in _found:
+        _found[model] = Shortcuts() if not can_be_tried(model) else _best(model)
+    return _found[model]
+
+
+def can_be_tried(model: Any) -> bool:
+    """Not without weights, not in pieces on several devices, and not with layers that only long rows tell apart."""
+    layer_types = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    return not is_sharded(model) and not any(p.is_meta for p in model.parameters()) and {*layer_types} <= KNOWN
+
+
+@torch.no_grad()
+def _best(model: nn.Module) -> Shortcuts:
+    with evaluating(model):
+        plain = torch.cat([_hidden(model, [row], Shortcuts()) for row in ROWS])
+        tries = (Shortcuts(True, True), Shortcuts(True, False), Shortcuts(False, True))
+        return next((tried for tried in tries if _gives(model, tried, plain)), Shortcuts())
+
+
+def _gives(model: nn.Module, tried: Shortcuts, plain: Tensor) -> bool:
+    try:
+        found = _hidden(model, ROWS, tried)
+    except Exception:  # an architecture may refuse in any way it likes
+        return False
+    tolerance = EXACT if found.dtype == torch.float32 else ROUNDED
+    return found.shape == plain.shape and bool(((found - plain).norm(dim=1) <= tolerance * plain.norm(dim=1)).all())
+
+
+def _hidden(model: nn.Module, rows: Sequence[Sequence[int]], tried: Shortcuts) -> Tensor:
+    """The last hidden state (N, H) of each row; packed ones share the token that they all begin with, and a trunk."""
+    device, pieces = next(model.parameters()).device, Pieces()
+    rows = [(1, *row) for row in rows]
+    if not tried.packs:
+        ends = [(pieces.add(row), len(row) - 1) for row in rows]
+        return read_hidden(model, pieces.padded().to(device), ends, tried.skips)
+    prefix = read_prefix(model, rows[0][:1])
+    trunk = pieces.add(rows[0][1:4])
+    ends = [(pieces.add(row[4:], trunk), len(row) - 5) for row in rows[:2]]
+    ends += [(pieces.add(row[1:]), len(row) - 2) for row in rows[2:]]
+    return read_hidden(model, pieces.packed(prefix).to(device), ends, tried.skips)
+
+
+def read_hidden(model: nn.Module, layout: Layout, ends: Sequence[tuple[int, int]], skips: bool) -> Tensor:
+    reads = torch.tensor([layout.starts[piece] + offset for piece, offset in ends], device=layout.token_ids.device)
+    with layout.attending(model), ExitStack() as stack:
+        if skips:
+            stack.enter_context(only_at(row_by_row(model), reads))
+        return decoder(model)(**layout.inputs).last_hidden_state.flatten(0, 1)[reads]
+
+
+@torch.no_grad()
+def read_prefix(model: nn.Module, token_ids: Sequence[int] | np.ndarray) -> KeyValues:
+    """Read tokens that many rows begin with, and keep what attention needs of them."""
+    kept, pieces = KeyValues(len(token_ids)), Pieces()
+    pieces.add(token_ids)
+    layout = pieces.packed(kept=kept).to(next(model.parameters()).device)
+    with evaluating(model), layout.attending(model):
+        decoder(model)(**layout.inputs)
+    return kept
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout, and in the mode that it was in afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def skipping(model: nn.Module, reads: Tensor) -> Iterator[None]:
+    """Within this context the last layer is computed at `reads` only, where the model allows it.
+
+    It has to last until the gradients are there: layers run again on the way back where activations are not kept.
+    Entered once more inside, it changes nothing.
+    """
+    if model in _skipping or not shortcuts(model).skips:
+        yield
+        return
+    _skipping.add(model)
+    try:
+        with only_at(row_by_row(model), reads):
+            yield
+    finally:
+        _skipping.discard(model)

@@ -1,0 +1,53 @@
+"""batch_tokens=auto: what the device holds, never less than a row, and no more than it is faster with."""
+
+import pytest
+import torch
+
+from composed import settings
+from nexttoken.models.load import load_architecture
+from nexttoken.models.plan import fill
+from nexttoken.models.plan.fill import choose_batch_tokens, with_batch_tokens
+from nexttoken.models.plan.make import make_plan
+from nexttoken.settings import AUTO
+
+CPU = torch.device("cpu")
+
+
+def with_free(monkeypatch, num_bytes: int | None) -> None:
+    monkeypatch.setattr("nexttoken.models.plan.make.free_memory", lambda _: num_bytes)
+
+
+@pytest.fixture
+def chosen():
+    some = settings("batch_tokens=auto", "max_tokens=256")
+    assert some.batch_tokens == AUTO
+    return some, load_architecture(some)
+
+
+def test_a_cpu_takes_what_is_fastest_there(chosen, capsys):
+    some, config = chosen
+    assert with_batch_tokens(some, config).batch_tokens == 1024
+    assert capsys.readouterr().out.startswith("batch_tokens: auto -> 1,024: a CPU is no faster with more, ")
+    given = some.model_copy(update={"batch_tokens": 300})
+    assert with_batch_tokens(given, config) is given
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("tokens", [512, 2048, 16_384])
+def test_the_memory_is_filled_and_not_more(chosen, monkeypatch, tokens):
+    """With as much as a number takes, by the plan, that number is chosen; with less, half of it."""
+    some, config = chosen
+    monkeypatch.setattr(fill, "ENOUGH", {"cpu": 65_536})
+    needed = make_plan(some.model_copy(update={"batch_tokens": tokens}), config, CPU).needed
+    with_free(monkeypatch, int(needed / 0.9) + 1000)
+    assert choose_batch_tokens(some, config, CPU).number == tokens
+    with_free(monkeypatch, int(needed / 0.9) - 1000)
+    assert choose_batch_tokens(some, config, CPU).number == max(tokens // 2, 256)
+
+
+def test_a_row_is_never_cut_for_it(chosen, monkeypatch):
+    some, config = chosen
+    with_free(monkeypatch, 1000)
+    assert choose_batch_tokens(some, config, CPU).number == 256
+    with_free(monkeypatch, None)
+    assert "unknown" in choose_batch_tokens(some, config, CPU).reason
