@@ -1,0 +1,135 @@
+"""Runs whose folds are LoRA adapters on one base, as training leaves them; nothing is trained."""
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.workload import Workload
+
+SAMPLE = Path(__file__).resolve().parents[1] / "input" / "sample-preferences"
+FOLDS = range(5)
+ORDERS = ("straight", "swapped")
+SWAPPED = [1, 0, 2]  # classes of a swapped pair
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Where everything lies: the run of five folds, five runs of one fold each, and the test rows in both orders."""
+
+    folder: Path
+
+    @property
+    def together(self) -> Path:
+        return self.folder / "output" / "lmsys" / "folds"
+
+    def alone(self, fold: int) -> Path:
+        return self.folder / "output" / "lmsys" / f"fold{fold}"
+
+    def input_dir(self, order: str) -> Path:
+        return self.folder / order
+
+
+def make_runs(folder: Path, workload: Workload) -> Runs:
+    """Write base, adapters (random ones, through the project's own saving), run folders and data."""
+    from nexttoken.models.folder import save_whole
+    from nexttoken.models.scratch import learn_bpe
+    from nexttoken.settings import ScratchSettings
+
+    runs, words = Runs(folder), _words()
+    _write_rows(runs, words, workload.lengths)
+    scratch = ScratchSettings(vocab_size=workload.shape.sizes["vocab_size"])
+    base = folder / "base"
+    save_whole(base, workload.model(), learn_bpe(scratch, [" ".join(words)]))
+    config = {order: _config(runs, base, order) for order in ("once", "swap_averaged")}
+    for number in FOLDS:
+        fold = runs.together / f"fold{number}"
+        _save_fold(fold, config["swap_averaged"], number)
+        shutil.copytree(fold, runs.alone(number) / "fold0")
+        _claim(runs.alone(number) / "fold0", config["once"])
+    return runs
+
+
+def average(probs: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, 3), of a list that has each fold straight, then swapped."""
+    turned = [one if place % 2 == 0 else one[:, SWAPPED] for place, one in enumerate(probs)]
+    return np.mean(turned, axis=0)
+
+
+def _words() -> list[str]:
+    with (SAMPLE / "train.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [word for row in rows for name in ("response_a", "response_b") for word in json.loads(row[name])[0].split()]
+
+
+def _write_rows(runs: Runs, words: Sequence[str], lengths: Sequence[int]) -> None:
+    """Pairs of answers that are each some 2/5 of their row's tokens."""
+    rng = np.random.default_rng(0)
+    pairs = [[" ".join(rng.choice(words, max(2 * length // 5, 1)).tolist()) for _ in ORDERS] for length in lengths]
+    for order in ORDERS:
+        folder = runs.input_dir(order)
+        folder.mkdir(parents=True)
+        shutil.copy(SAMPLE / "train.csv", folder)
+        answers = [pair if order == "straight" else pair[::-1] for pair in pairs]
+        texts = [[json.dumps([text]) for text in ("Which one?", *pair)] for pair in answers]
+        _write(folder / "test.csv", ["id", "prompt", "response_a", "response_b"], texts)
+        with (SAMPLE / "sample_submission.csv").open(encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file))
+        _write(folder / "sample_submission.csv", header, [["0.333333"] * 3] * len(pairs))
+
+
+def _write(path: Path, header: list[str], rows: Sequence[Sequence[str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(header)
+        lines.writerows([str(1000 + number), *row] for number, row in enumerate(rows))
+
+
+def _config(runs: Runs, base: Path, inference: str) -> dict[str, Any]:
+    from nexttoken.compose import compose
+    from nexttoken.parts import prepare
+
+    places = [f"model.name_or_path={base}", f"input_dir={runs.input_dir('straight')}", f"output_dir={runs.folder}"]
+    settings = ["adapter=lora", "fit=finetune", "max_tokens=2048", "batch_tokens=1024", "name=folds"]
+    _, config = prepare(compose("train", [*places, *settings, f"inference={inference}"]), [])
+    return config
+
+
+def _claim(fold: Path, config: dict[str, Any]) -> None:
+    from nexttoken.runs import FoldFolder
+
+    FoldFolder(fold).claim(config, "")
+    FoldFolder(fold).save_metrics({"log_loss": 1.0, "num_examples": 1})
+
+
+def _save_fold(fold: Path, config: dict[str, Any], seed: int) -> None:
+    """What training leaves of a fold, with an adapter that moves the answers."""
+    import torch
+
+    from nexttoken.models.adapters import add_adapter
+    from nexttoken.models.encode import Encoder
+    from nexttoken.models.folder import save_labels, save_trained
+    from nexttoken.models.load import load_model, load_tokenizer
+    from nexttoken.parts import build
+
+    parts = build(config)
+    settings = parts.settings
+    tokenizer = load_tokenizer(settings.model, ())
+    model = load_model(settings.model, tokenizer, settings.max_tokens, torch.float32)
+    assert settings.adapter is not None
+    torch.manual_seed(seed)
+    model = add_adapter(model, settings.adapter)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
+    fold.mkdir(parents=True)
+    _claim(fold, config)
+    save_trained(fold, settings, model, tokenizer)
+    labels = Encoder(tokenizer, parts.prompt, settings.max_tokens).encode(parts.task.read("test")).labels
+    save_labels(fold / "labels.json", labels)

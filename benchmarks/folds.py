@@ -1,0 +1,136 @@
+"""Five folds asked in both orders by one command, against ten separate runs; and the same within one process.
+
+python -m benchmarks.folds                        24M body, 8k vocabulary, LoRA; about ten minutes on two cores
+python -m benchmarks.folds rows=200               the share of loading falls, and with it the gain
+python -m benchmarks.folds size=tiny repeats=1    a rehearsal; writes no file unless told
+
+  cases         process, commands
+  rows          of the test set, 100 to 2,000 tokens each
+  repeats       pairs that are counted; in every other one the ten runs come first
+  out           JSON; benchmarks/results/folds.json
+
+The ten runs are ten `predict.py`, as a user without folds and orders would start them, their CSVs averaged: start-up
+counts. The second record leaves it out: both sides are in processes that have imported everything, and ten times a
+run is loaded and asked.
+"""
+
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.cases import merged
+from benchmarks.fold_runs import FOLDS, ORDERS, Runs, average, make_runs
+from benchmarks.measure import Record, Run, compare, read_records, table, write_records
+from benchmarks.shapes import shape
+from benchmarks.sides import Side, alternate, largest_difference, working
+from benchmarks.workload import REALISTIC, Workload
+from nexttoken.arguments import key_values, run, whole_number
+from nexttoken.errors import UserError
+from nexttoken.nearest import nearest
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULTS = {"cases": "all", "rows": "12", "repeats": "5", "size": "full", "out": ""}
+WORK = "5 folds x 2 orders predicted"
+SMALL = shape("LlamaConfig", 32, 64, 2, 2, 2, vocab_size=400, max_position_embeddings=4096)
+TOLERANCE = 1e-5  # of a class probability: batches differ, so float32 rounds otherwise
+
+
+def predict(run_dir: Path, input_dir: Path, folder: Path, name: str) -> float:
+    """Run predict.py; return its peak memory in MB. Raises UserError where it fails."""
+    places = (f"run={run_dir}", f"input_dir={input_dir}", f"submissions_dir={folder}", f"name={name}")
+    said = folder / f"{name}.txt"
+    with said.open("w") as file:
+        process = subprocess.Popen([sys.executable, "predict.py", *places], cwd=ROOT, stdout=file, stderr=file)
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise UserError(f"predict.py ended with {process.returncode}: {said.read_text().strip()[-300:]}")
+    return used.ru_maxrss * 1024 / 1e6
+
+
+def probabilities(path: Path) -> np.ndarray:
+    with path.open(encoding="utf-8", newline="") as file:
+        return np.array([[float(value) for value in row[1:]] for row in list(csv.reader(file))[1:]])
+
+
+def one_command(runs: Runs, folder: Path) -> tuple[Run, np.ndarray]:
+    start = time.perf_counter()
+    megabytes = predict(runs.together, runs.input_dir("straight"), folder, "together")
+    return Run(time.perf_counter() - start, megabytes), probabilities(folder / "together.csv")
+
+
+def ten_commands(runs: Runs, folder: Path) -> tuple[Run, np.ndarray]:
+    start, megabytes = time.perf_counter(), 0.0
+    names = {f"{fold}{order}": (runs.alone(fold), runs.input_dir(order)) for fold in FOLDS for order in ORDERS}
+    for name, places in names.items():
+        megabytes = max(megabytes, predict(*places, folder, name))
+    seconds = time.perf_counter() - start
+    return Run(seconds, megabytes), average([probabilities(folder / f"{name}.csv") for name in names])
+
+
+def commands(runs: Runs, repeats: int, facts: dict) -> Record:
+    """One command and ten, in turns; the same probabilities are expected each time."""
+    pairs, differences = [], []
+    for number in range(repeats):
+        made = {}
+        for side in (one_command, ten_commands)[:: 1 if number % 2 == 0 else -1]:
+            with tempfile.TemporaryDirectory() as folder:
+                made[side] = side(runs, Path(folder))
+        pairs.append((made[one_command][0], made[ten_commands][0]))
+        differences.append(largest_difference([*made[one_command][1]], [*made[ten_commands][1]], TOLERANCE, WORK))
+    facts = {**facts, "largest_difference": max(differences)}
+    own = {"kind": "time", "target": 0.85, "facts": facts, "note": "start-up counts; memory is a whole process's"}
+    return compare(WORK, "10 separate runs of predict.py", "fp32", pairs, **own)
+
+
+def in_one_process(runs: Runs, repeats: int, facts: dict) -> Record:
+    """Loading and asking alone. Raises UserError where the base is not loaded once."""
+    sides = [Side(f"benchmarks.fold_sides:{name}", {"folder": runs.folder}) for name in ("Together", "Separately")]
+    work = f"{WORK}, nothing imported"
+    with working(*sides) as (ours, peer):
+        found = [side.ask("check") for side in (ours, peer)]
+        difference = largest_difference(found[0], found[1], TOLERANCE, work)
+        pairs = alternate(ours, peer, repeats)
+        (loads, seconds), (peer_loads, peer_seconds) = ours.ask("loaded"), peer.ask("loaded")
+    if (loads, peer_loads) != (1, 10):
+        raise UserError(f"the base was loaded {loads} times, and {peer_loads} times in ten runs; expected 1 and 10")
+    facts = {**facts, "largest_difference": difference, "base_loads": loads, "peer_base_loads": peer_loads}
+    last, peer_last = pairs[-1]
+    facts |= {"share_of_loading": seconds / last.seconds, "peer_share_of_loading": peer_seconds / peer_last.seconds}
+    return compare(work, "10 times load and ask", "fp32", pairs, kind="time", target=0.85, facts=facts)
+
+
+CASES = {"process": in_one_process, "commands": commands}
+
+
+def main(arguments: Sequence[str]) -> None:
+    given = key_values(arguments, DEFAULTS)
+    rows = whole_number("rows", given["rows"], DEFAULTS["rows"], 1, 100_000)
+    repeats = whole_number("repeats", given["repeats"], DEFAULTS["repeats"], 1, 99)
+    if given["size"] not in ("full", "tiny"):
+        raise UserError(f"size={given['size']} is not known; write size=full, or size=tiny for a rehearsal")
+    tiny = given["size"] == "tiny"
+    out = Path(given["out"] or "benchmarks/results/folds.json")
+    chosen = list(CASES) if given["cases"] == "all" else given["cases"].split(",")
+    if unknown := [case for case in chosen if case not in CASES]:
+        raise UserError(f"cases={unknown[0]} is not known; {nearest(unknown[0], CASES)}")
+    with tempfile.TemporaryDirectory() as folder:
+        workload = Workload(SMALL, rows, longest=200) if tiny else Workload(REALISTIC, rows)
+        runs, made = make_runs(Path(folder), workload), []
+        facts = {"rows": rows, "folds": len(FOLDS), "orders": len(ORDERS)}
+        for case in chosen:
+            made.append(CASES[case](runs, repeats, facts))
+            if given["out"] or not tiny:  # a killed command leaves what it has measured
+                write_records(out, merged(read_records(out), made))
+    print(table(made))
+
+
+if __name__ == "__main__":
+    run(main, __doc__)  # type: ignore[arg-type]

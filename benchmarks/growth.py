@@ -1,0 +1,211 @@
+"""Do speed and memory stay what they are when the rows become many? Tokenise and predict 1,000 to 60,000 rows.
+
+python -m benchmarks.growth                        about ten minutes on 2 cores
+python -m benchmarks.growth rows=200,2000 repeats=1 out=growth.json
+
+Every measurement has a process of its own: pairs of answers as in the sample competition, a tiny model with random
+weights, the shipped encoder and answerer. Each size is tokenised, predicted, and tokenised again with the rows in the
+cache. Memory is private memory: what is mapped from the cache can be given back at any time.
+"""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.measure import Record, table, versions, write_records
+from nexttoken.arguments import key_values, run, whole_number
+from nexttoken.errors import UserError
+from nexttoken.types import Example
+
+if TYPE_CHECKING:
+    from nexttoken.models.answer import LabelAnswerer
+
+DEFAULTS = {"rows": "1000,5000,20000,60000", "repeats": "3", "out": "benchmarks/results/growth.json"}
+MOST_ROWS = 1_000_000
+SAMPLED = 0.002  # seconds between two looks at the memory
+LEARNT_FROM = 500  # rows that the tokenizer is made of: the same for every size
+WORK = {"tokenise": "first time", "again": "rows in the cache", "predict": "tiny model"}
+USAGE = """
+python -m benchmarks.growth [rows=1000,5000,20000,60000] [repeats=3] [out=benchmarks/results/growth.json]
+Rows per second and private memory of tokenising and predicting so many rows; the last number beside the first.
+"""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One piece of work: its seconds, those of all cores, and MB of private memory at its peak beyond what it found."""
+
+    seconds: float
+    cpu_seconds: float
+    extra_mb: float
+
+
+class Watched:
+    """A context manager that measures what happens inside; `phase` is there afterwards."""
+
+    phase: Phase
+
+    def __enter__(self) -> "Watched":
+        self._before = self._most = private_mb()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        self._start = time.perf_counter(), time.process_time()
+        return self
+
+    def _look(self) -> None:
+        while not self._ended.wait(SAMPLED):
+            self._most = max(self._most, private_mb())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        spent = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        self._ended.set()
+        self._thread.join()
+        self.phase = Phase(*spent, max(self._most, private_mb()) - self._before)
+
+
+def private_mb() -> float:
+    """Memory of this process that no file stands behind (Linux)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
+
+
+def measure(num_rows: int, cache: str) -> dict[str, Phase]:
+    """What each piece of work takes for so many rows, in this process; `cache` is an empty folder."""
+    from nexttoken.models import token_cache
+
+    os.environ |= {"NEXTTOKEN_CACHE": cache, "TOKENIZERS_PARALLELISM": "true"}
+    token_cache.LEAST = 0  # a thousand short rows would not be kept, and that is another kind of work
+    rows = examples(num_rows)
+    answerer = tiny_answerer(rows)
+    answerer(rows[:2])  # what is loaded when it is first wanted
+    answerer.forget()
+    with Watched() as tokenise:
+        first = answerer.encoder.encode(rows)
+    del first
+    with Watched() as again:
+        encoded = answerer.encoder.encode(rows)
+    with Watched() as predict:
+        predict_rows(answerer, encoded.prompts)
+    return {"tokenise": tokenise.phase, "again": again.phase, "predict": predict.phase}
+
+
+def examples(num_rows: int) -> list[Example]:
+    import numpy as np
+
+    from nexttoken.sample.generate import draw_pairs
+
+    pairs = draw_pairs(num_rows, np.random.default_rng(0))
+    return [
+        Example(str(pair.id), dict(zip(("prompt", "response_a", "response_b"), texts(pair), strict=True)), row % 3)
+        for row, pair in enumerate(pairs)
+    ]
+
+
+def texts(pair: Any) -> tuple[tuple[str, ...], ...]:
+    turns = (pair.prompt.turns, pair.answers[0].turns, pair.answers[1].turns)
+    return tuple(tuple(turn or "" for turn in own) for own in turns)
+
+
+def tiny_answerer(rows: Sequence[Example]) -> "LabelAnswerer":
+    import torch
+
+    from nexttoken.models.answer import LabelAnswerer
+    from nexttoken.models.encode import Encoder
+    from nexttoken.models.heads import LabelSoftmax
+    from nexttoken.models.learn import training_texts
+    from nexttoken.models.load import load_model, load_tokenizer
+    from nexttoken.prompts import Prompt
+    from nexttoken.settings import ModelSettings, ScratchSettings
+
+    torch.manual_seed(0)
+    loop = "{% for q, a, b in zip(prompt, response_a, response_b) %}Q: {{ q }}\nA: {{ a }}\nB: {{ b }}\n{% endfor %}"
+    prompt = Prompt("Which answer is better?\n" + loop, "### Answer\n", ("A", "B", "tie"))
+    settings = ModelSettings(scratch=ScratchSettings(vocab_size=1000, hidden_size=32, num_layers=1, num_heads=2))
+    tokenizer = load_tokenizer(settings, training_texts(prompt, rows[:LEARNT_FROM]))
+    encoder = Encoder(tokenizer, prompt, 512)
+    labels = encoder.encode(rows[:1]).labels
+    return LabelAnswerer(load_model(settings, tokenizer, 512).eval(), LabelSoftmax(), encoder, labels, 4096)
+
+
+def predict_rows(answerer: "LabelAnswerer", prompts: Sequence[Any]) -> None:
+    from nexttoken.models.answer import predict_labels
+
+    predict_labels(answerer.model, answerer.head, prompts, answerer.labels, answerer.batch_tokens)
+
+
+def in_its_own_process(num_rows: int) -> dict[str, Phase]:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes,
+    ):
+        return processes.submit(measure, num_rows, cache).result()
+
+
+def record(phase: str, measured: dict[int, list[dict[str, Phase]]]) -> Record:
+    """The largest number of rows beside the smallest; the figures of all sizes are in `facts`."""
+    rates = {size: [size / one[phase].seconds for one in some] for size, some in measured.items()}
+    memory = {size: median(one[phase].extra_mb for one in some) for size, some in measured.items()}
+    few, many = min(rates), max(rates)
+    singles = [mine / other for mine, other in zip(rates[many], rates[few], strict=True)]
+    sizes = {
+        str(size): {
+            "rows_per_second": round(median(rates[size])),
+            "cpu_ms_per_row": round(median(one[phase].cpu_seconds for one in some) / size * 1e3, 3),
+            "extra_mb": round(memory[size], 1),
+        }
+        for size, some in measured.items()
+    }
+    return Record(
+        f"{'tokenise' if phase == 'again' else phase} {many:,} rows, {WORK[phase]}",
+        f"{few:,} rows",
+        "float32" if phase == "predict" else None,
+        ratio=median(rates[many]) / median(rates[few]),
+        ratio_min=min(singles),
+        ratio_max=max(singles),
+        memory_ratio=memory[many] / max(memory[few], 1.0),
+        versions=versions(("tokenizers",)),
+        seconds=many / median(rates[many]),
+        peer_seconds=few / median(rates[few]),
+        extra_mb=memory[many],
+        peer_extra_mb=memory[few],
+        repeats=len(rates[many]),
+        facts={"sizes": sizes},
+    )
+
+
+def main(given: Sequence[str]) -> None:
+    """Raises UserError for an unknown key, or fewer than two numbers of rows."""
+    values = key_values(given, DEFAULTS)
+    texts_of_sizes = values["rows"].split(",")
+    sizes = sorted({whole_number("rows", text, "1000", LEARNT_FROM, MOST_ROWS) for text in texts_of_sizes})
+    if len(sizes) < 2:
+        raise UserError(f"rows={values['rows']} is one size; expected two or more, such as rows=1000,60000")
+    repeats = whole_number("repeats", values["repeats"], DEFAULTS["repeats"], 1, 100)
+    measured: dict[int, list[dict[str, Phase]]] = {size: [] for size in sizes}
+    for _ in range(repeats):
+        for size in sizes:
+            found = in_its_own_process(size)
+            measured[size].append(found)
+            said = (
+                f"{name} {size / phase.seconds:,.0f} rows/s +{phase.extra_mb:.0f} MB" for name, phase in found.items()
+            )
+            print(f"{size:,} rows: {', '.join(said)}", flush=True)
+    records = [record(phase, measured) for phase in WORK]
+    print(table(records))
+    write_records(Path(values["out"]), records)
+
+
+if __name__ == "__main__":
+    run(main, USAGE)

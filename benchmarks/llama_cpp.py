@@ -1,0 +1,158 @@
+"""Prediction side by side with llama.cpp: the same weights as GGUF, the same prompts in batches, last logits only.
+
+pip install -e .[llama]                          the Python binding of llama.cpp, which needs a compiler
+python -m benchmarks.llama_cpp                   ours in fp32 against its F32, BF16 and Q8_0
+python -m benchmarks.llama_cpp cases=bf16 rows=8
+python -m benchmarks.llama_cpp size=tiny repeats=2
+
+  cases         f32, bf16, q8_0: what llama.cpp's matrices are in
+  size          full (24M body, 8k vocabulary), or a tiny model and a few short rows
+  rows          prompts
+  repeats       pairs of runs that are counted
+  batch_tokens  of our batches; llama.cpp tries its own and keeps the fastest
+  out           JSON, the plot beside it; benchmarks/results/llama_cpp.json
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import Case, Options, command
+from benchmarks.llama_file import write_gguf
+from benchmarks.sides import Answers, Side
+from benchmarks.workload import LABEL_IDS, REALISTIC, TINY, Workload, softmax
+from nexttoken.arguments import run
+
+SIZES = (256, 512, 1024, 2048)  # tokens of a call; the longest prompt always fits
+MOST_SEQUENCES = 32
+TITLE = "predict, realistic head share (24M body, 8k vocabulary)"
+OWN_BUFFERS = "its buffers are made beforehand and are not in its extra memory"
+FORMATS = {"f32": ("F32", 1e-2), "bf16": ("BF16", 0.05), "q8_0": ("Q8_0", 0.05)}
+
+
+class LlamaCpp:
+    """llama.cpp by its C interface: prompts as sequences of a batch, logits of each one's last token."""
+
+    def __init__(self, workload: Workload, number_format: str) -> None:
+        import llama_cpp
+        import torch
+
+        self.api, self.workload = llama_cpp, workload
+        self.silent = llama_cpp.llama_log_callback(lambda *_: None)  # kept: C holds no reference
+        llama_cpp.llama_log_set(self.silent, None)
+        with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
+            path = Path(folder) / "model.gguf"
+            write_gguf(workload.model(), path, number_format)
+            options = llama_cpp.llama_model_default_params()
+            self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), options)
+        self.longest, self.threads = max(map(len, workload.prompts)), torch.get_num_threads()
+        self.exact = number_format == "F32"
+        self.open(512)
+
+    def open(self, size: int) -> None:
+        """A context for calls of `size` tokens, or of the longest prompt."""
+        self.size = max(size, self.longest)
+        options = self.api.llama_context_default_params()
+        options.n_ctx = options.n_batch = self.size
+        options.n_ubatch = min(size, self.size)
+        options.n_seq_max = MOST_SEQUENCES
+        options.kv_unified = True
+        options.n_threads = options.n_threads_batch = self.threads
+        if self.exact:
+            options.type_k = options.type_v = self.api.GGML_TYPE_F32
+        self.context = self.api.llama_init_from_model(self.model, options)
+        self.batch = self.api.llama_batch_init(self.size, 0, 1)
+
+    def settle(self) -> str:
+        """Try calls of several sizes, and keep the fastest."""
+        seconds = {}
+        for size in SIZES:
+            self.close()
+            self.open(size)
+            self.run()
+            start = time.perf_counter()
+            self.run()
+            seconds[size] = time.perf_counter() - start
+        best = min(seconds, key=lambda size: seconds[size])
+        self.close()
+        self.open(best)
+        tried = ", ".join(f"{size}: {value:.2f} s" for size, value in seconds.items())
+        return f"peer at its best: calls of {best} tokens (tried {tried})"
+
+    def close(self) -> None:
+        self.api.llama_batch_free(self.batch)
+        self.api.llama_free(self.context)
+
+    def run(self) -> Answers:
+        prompts = self.workload.prompts
+        scores = np.empty((len(prompts), len(LABEL_IDS)))
+        for rows in self.calls():
+            places = self.fill([prompts[row] for row in rows])
+            self.api.llama_memory_clear(self.api.llama_get_memory(self.context), False)
+            if status := self.api.llama_decode(self.context, self.batch):
+                raise RuntimeError(f"llama_decode returns {status}")
+            for row, place in zip(rows, places, strict=True):
+                logits = self.api.llama_get_logits_ith(self.context, place)
+                scores[row] = [logits[label] for label in LABEL_IDS]
+        return Answers(softmax(scores))
+
+    def check(self) -> np.ndarray:
+        return self.run().values
+
+    def calls(self) -> Iterator[list[int]]:
+        """Rows of each call, longest first."""
+        lengths, total = [len(prompt) for prompt in self.workload.prompts], 0
+        rows: list[int] = []
+        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+            if rows and (total + lengths[row] > self.batch_limit or len(rows) == MOST_SEQUENCES):
+                yield rows
+                rows, total = [], 0
+            rows.append(row)
+            total += lengths[row]
+        yield rows
+
+    @property
+    def batch_limit(self) -> int:
+        return int(self.api.llama_n_ubatch(self.context))
+
+    def fill(self, prompts: list[list[int]]) -> list[int]:
+        """Put prompts into the batch; return the places of their last tokens."""
+        lengths = [len(prompt) for prompt in prompts]
+        total, batch = sum(lengths), self.batch
+        fields = (getattr(batch, name) for name in ("token", "pos", "n_seq_id", "logits"))
+        tokens, positions, counts, wanted = (np.ctypeslib.as_array(field, shape=(total,)) for field in fields)
+        tokens[:] = np.concatenate(prompts)
+        positions[:] = np.concatenate([np.arange(length) for length in lengths])
+        for place, sequence in enumerate(np.repeat(np.arange(len(prompts)), lengths).tolist()):
+            batch.seq_id[place][0] = sequence
+        last = np.cumsum(lengths) - 1
+        counts[:], wanted[:] = 1, 0
+        wanted[last] = 1
+        batch.n_tokens = total
+        return last.tolist()
+
+
+def cases(options: Options) -> dict[str, Case]:
+    work = Workload(REALISTIC, options.rows or 48, alike=8)
+    if options.tiny:
+        work = Workload(TINY, options.rows or 6, shortest=4, median=9, longest=60)
+    ours = Side("benchmarks.ours:Predict", {"workload": work, "batch_tokens": options.batch_tokens})
+    made = {}
+    for name, (number_format, tolerance) in FORMATS.items():
+        peer = Side("benchmarks.llama_cpp:LlamaCpp", {"workload": work, "number_format": number_format})
+        precision = f"fp32 against {number_format}"
+        further: dict[str, Any] = {"settles": True, "note": OWN_BUFFERS, "packages": ("llama_cpp_python",)}
+        made[name] = Case(TITLE, "llama.cpp", precision, work, ours, peer, tolerance=tolerance, **further)
+    return made
+
+
+def main(arguments: list[str]) -> None:
+    command("llama_cpp", cases, arguments)
+
+
+if __name__ == "__main__":
+    run(main, __doc__)  # type: ignore[arg-type]

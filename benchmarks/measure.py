@@ -1,0 +1,174 @@
+"""What every benchmark reports: one record a comparison, as JSON, as a table and as a plot of ratios."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from nexttoken.errors import UserError
+from nexttoken.files import write_json
+from nexttoken.report.markdown import markdown
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "numpy")
+HEADER = ["work", "peer", "precision", "ratio", "spread", "wanted", "memory", "wanted"]
+HEADER += ["s", "peer's s", "MB", "peer's MB"]
+Kind = Literal["speed", "time", "share"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One repetition of one side: seconds, and MB of memory at its peak beyond what was held before it."""
+
+    seconds: float
+    extra_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """Ours against a peer doing the same work.
+
+    `ratio` is, by `kind`: `speed`, our rows/s over the peer's (higher is better); `time`, our seconds over the peer's
+    (lower is better); `share`, the seconds that the arithmetic needs at the machine's measured rate over ours (the
+    peer is the machine). It is the ratio of medians; `ratio_min` and `ratio_max` are those of single repetitions, each
+    with the peer's next to it. `memory_ratio` is our extra memory over the peer's. Seconds and MB are medians.
+    """
+
+    work: str
+    peer: str
+    precision: str | None  # None: nothing is computed in any
+    ratio: float
+    ratio_min: float
+    ratio_max: float
+    memory_ratio: float | None
+    versions: Mapping[str, str | None]
+    kind: Kind = "speed"
+    target: float | None = None
+    memory_target: float | None = None
+    seconds: float | None = None
+    peer_seconds: float | None = None
+    extra_mb: float | None = None
+    peer_extra_mb: float | None = None
+    repeats: int = 0
+    note: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)  # rows, tokens, the largest difference of answers, ...
+
+    @property
+    def key(self) -> tuple[str, str, str | None]:
+        """What a later measurement of the same has, too."""
+        return self.work, self.peer, self.precision
+
+    @property
+    def summary(self) -> str:
+        """`2.31x (2.20x to 2.40x), memory 0.20`."""
+        ratio, low, high = (ratio_text(self, value) for value in (self.ratio, self.ratio_min, self.ratio_max))
+        memory = "" if self.memory_ratio is None else f", memory {self.memory_ratio:.2f}"
+        return f"{ratio} ({low} to {high}){memory}"
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether ratio and memory are as wanted; None where nothing is."""
+        if self.target is None:
+            return None
+        fast = self.ratio <= self.target if self.kind == "time" else self.ratio >= self.target
+        wanted = self.memory_target
+        return fast and (wanted is None or (self.memory_ratio is not None and self.memory_ratio <= wanted))
+
+
+def compare(work: str, peer: str, precision: str | None, runs: Sequence[tuple[Run, Run]], **own: Any) -> Record:
+    """The record of repetitions (ours, peer's) of the same work; `own` are further fields of the record.
+
+    Raises UserError for fewer than one repetition.
+    """
+    if not runs:
+        raise UserError(f"{work}: nothing was measured, expected one repetition or more; write repeats=5")
+    ours, peers = [run for run, _ in runs], [run for _, run in runs]
+    seconds, peer_seconds = (median(run.seconds for run in side) for side in (ours, peers))
+    extra, peer_extra = _median_mb(ours), _median_mb(peers)
+    upside_down = own.get("kind") == "time"
+    single = [mine.seconds / theirs.seconds for mine, theirs in runs]
+    ratios = single if upside_down else [1 / value for value in single]
+    own["versions"] = versions(own.pop("packages", ()))
+    return Record(
+        work,
+        peer,
+        precision,
+        ratio=seconds / peer_seconds if upside_down else peer_seconds / seconds,
+        ratio_min=min(ratios),
+        ratio_max=max(ratios),
+        memory_ratio=extra / peer_extra if extra is not None and peer_extra else None,
+        seconds=seconds,
+        peer_seconds=peer_seconds,
+        extra_mb=extra,
+        peer_extra_mb=peer_extra,
+        repeats=len(runs),
+        **own,
+    )
+
+
+def share_of_rate(work: str, precision: str, floors: Sequence[float], runs: Sequence[Run], **own: Any) -> Record:
+    """How near `runs` come to `floors`, the seconds of their arithmetic at the machine's rate beside each of them."""
+    machine = [Run(floor) for floor in floors]
+    made = list(zip(runs, machine, strict=True))
+    return compare(work, "the machine's matrix rate", precision, made, kind="share", **own)
+
+
+def versions(more: Sequence[str] = ()) -> dict[str, str | None]:
+    """Of Python and of the packages that a figure depends on; None for one that is not installed."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in (*PACKAGES, *more)}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _median_mb(runs: Sequence[Run]) -> float | None:
+    known = [run.extra_mb for run in runs if run.extra_mb is not None]
+    return median(known) if len(known) == len(runs) else None
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Replace the file by these records, whole or not at all."""
+    write_json([asdict(record) for record in records], path)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records in a file, none where there is no file. Raises UserError for a file that holds something else."""
+    if not path.exists():
+        return []
+    try:
+        return [Record(**made) for made in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is not a list of a benchmark's records; name another file with out=...") from None
+
+
+def table(records: Sequence[Record]) -> str:
+    """The records for the terminal: ratio with its spread and what is wanted, memory likewise, absolute figures."""
+    return markdown(HEADER, [_row(record) for record in records])
+
+
+def _row(record: Record) -> list[str]:
+    sign = {"time": "≤ ", "speed": "≥ ", "share": "≥ "}[record.kind]
+    ratio, low, high = (ratio_text(record, value) for value in (record.ratio, record.ratio_min, record.ratio_max))
+    wanted = "" if record.target is None else sign + ratio_text(record, record.target)
+    memory = "" if record.memory_ratio is None else f"{record.memory_ratio:.2f}"
+    memory_wanted = "" if record.memory_target is None else f"≤ {record.memory_target:.2f}"
+    absolute = [_number(record.seconds, ".2f"), _number(record.peer_seconds, ".2f")]
+    absolute += [_number(record.extra_mb, ".0f"), _number(record.peer_extra_mb, ".0f")]
+    named = [record.work, record.peer, record.precision or ""]
+    return [*named, ratio, f"{low} to {high}", wanted, memory, memory_wanted, *absolute]
+
+
+def ratio_text(record: Record, value: float) -> str:
+    """`2.31x` for a ratio, `85 %` for a share."""
+    return f"{value:.0%}".replace("%", " %") if record.kind == "share" else f"{value:.2f}x"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,45 @@
+"""This project's side of the comparisons of prediction: its own code from token ids to probabilities."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.sides import Answers
+from benchmarks.workload import LABEL_IDS, MatrixRate, Workload
+from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.answer import predict_labels
+from nexttoken.models.encode import EncodedPrompt
+from nexttoken.models.heads import LabelSoftmax
+from nexttoken.models.labels import LabelTokens
+
+NAMES = ("A", "B", "tie")
+LABELS = LabelTokens(NAMES, tuple((i,) for i in LABEL_IDS), tuple((name,) for name in NAMES), num_rejoined=0)
+
+
+def encoded(workload: Workload) -> list[EncodedPrompt]:
+    rows = zip(workload.prompts, workload.labels, strict=True)
+    return [
+        EncodedPrompt(str(row), label, "", np.array(ids, dtype=np.int32), False)
+        for row, (ids, label) in enumerate(rows)
+    ]
+
+
+class Predict:
+    """Label probabilities by `predict_labels`; `options` are its further keywords."""
+
+    def __init__(self, workload: Workload, batch_tokens: int, **options: Any) -> None:
+        keep_freed_memory()  # as loading does
+        self.model, self.prompts = workload.model(), encoded(workload)
+        self.batch_tokens, self.options = batch_tokens, options
+        self._rate = MatrixRate(self.model)
+
+    def run(self) -> Answers:
+        found = predict_labels(self.model, LabelSoftmax(), self.prompts, LABELS, self.batch_tokens, **self.options)
+        return Answers(found.probs)
+
+    def check(self) -> np.ndarray:
+        return self.run().values
+
+    def rate(self) -> float:
+        """Operations per second of the machine at this model's products, now."""
+        return self._rate()

@@ -1,0 +1,157 @@
+"""This project's side of the comparisons of training: LoRA through its own batches, module and Lightning's fit."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.utils.logging import disable_progress_bar
+
+from benchmarks.ours import LABELS, encoded
+from benchmarks.sides import Answers
+from benchmarks.workload import MatrixRate, Workload
+from nexttoken.models.adapters import add_adapter
+from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.batches import Batcher, Step, TrainSteps
+from nexttoken.models.fit import fit
+from nexttoken.models.heads import Head, LabelSoftmax, WholeVocabulary
+from nexttoken.models.load import load_model
+from nexttoken.models.module import AnswerModule
+from nexttoken.models.optimizers import learning_rate_factor, make_optimizer
+from nexttoken.models.shortcuts import shortcuts
+from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
+
+ADAPTER = AdapterSettings(  # conf/adapter/lora.yaml
+    r=16, alpha=32, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"
+)
+LEARNING_RATE = 2e-4
+SEED = 0  # of the order of rows and of the adapter
+
+
+class ClockedModule(AnswerModule):
+    """The project's module, with each step's loss and the seconds from the first step's begin to the last one's end."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.losses: list[float] = []
+        self.begin: float | None = None
+
+    def training_step(self, step: Step, index: int) -> None:
+        self.begin = self.begin or time.perf_counter()
+        super().training_step(step, index)
+        self.end = time.perf_counter()
+        self.losses.append(float(self.trainer.callback_metrics["train_loss"]))
+
+
+class Train:
+    """One epoch of `fit` with LoRA over a frozen base: `steps` optimizer steps, each run from the same weights.
+
+    Timed as it is used: dropout, and the softmax over the labels. For comparing (`check`) without dropout, and
+    with `head` as the peer computes its loss.
+    """
+
+    def __init__(self, workload: Workload, steps: int, batch_tokens: int, check_head: str = "vocabulary") -> None:
+        keep_freed_memory()  # as loading does
+        self.workload, self.batch_tokens = workload, batch_tokens
+        self.check_head = {"vocabulary": WholeVocabulary(), "label": LabelSoftmax()}[check_head]
+        self.rows = encoded(workload)
+        self.settings = FitSettings(
+            batch_size=workload.rows // steps, learning_rate=LEARNING_RATE, warmup_fraction=0, decay="constant"
+        )
+        base = self.base()
+        self._rate = MatrixRate(base)
+        self.model = with_adapter(base)
+        self.start = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def base(self) -> nn.Module:
+        return self.workload.model()
+
+    def run(self) -> Answers:
+        return self._train(LabelSoftmax())
+
+    def check(self) -> np.ndarray:
+        """The loss of each step."""
+        set_dropout(self.model, 0.0)
+        answers = self._train(self.check_head)
+        set_dropout(self.model, ADAPTER.dropout)
+        return answers.values
+
+    def rate(self) -> float:
+        """Operations per second of the machine at this model's products, now."""
+        return self._rate()
+
+    def steps(self, head: Head) -> TrainSteps:
+        batcher = Batcher(head, LABELS, self.batch_tokens, packs=shortcuts(self.model).packs)
+        return TrainSteps(self.rows, self.settings.batch_size, SEED, batcher)
+
+    def restore(self) -> None:
+        """The adapter as it was."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name in self.start:
+                    parameter.copy_(self.start[name])
+
+    def _train(self, head: Head) -> Answers:
+        self.restore()
+        steps = self.steps(head)
+        module = ClockedModule(self.model, head, LABELS, self.settings, len(steps), SEED)
+        precision = "32-true" if self.workload.precision == "float32" else "bf16-mixed"
+        options = TrainerSettings(max_epochs=1, accelerator="cpu").model_dump() | {"precision": precision}
+        with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
+            fit(module, steps, [], Path(folder), options, [])
+        return Answers(np.array(module.losses), module.end - (module.begin or module.end))
+
+
+class TrainQuantised(Train):
+    """The same over a base in NF4, quantised while it is loaded, as a user's is."""
+
+    def base(self) -> nn.Module:
+        with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
+            disable_progress_bar()
+            self.workload.model().save_pretrained(folder)
+            vocabulary = range(self.workload.shape.sizes["vocab_size"])  # stands for the tokenizer
+            dtype = getattr(torch, self.workload.precision)
+            settings = ModelSettings(name_or_path=folder)
+            return load_model(settings, vocabulary, self.workload.longest, dtype, QuantizationSettings(bits=4))
+
+
+class BareLoop(Train):
+    """The same steps without Lightning: gradients added up, clipped, AdamW, and nothing else."""
+
+    def _train(self, head: Head) -> Answers:
+        self.restore()
+        steps, losses = self.steps(head), []
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = make_optimizer(self.settings, trained)
+        factor = learning_rate_factor(self.settings, len(steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        begin = time.perf_counter()
+        for step in steps:
+            optimizer.zero_grad()
+            total = 0.0
+            for batch in step.batches:
+                with batch.layout.attending(self.model):
+                    loss = head.loss(self.model, batch, LABELS) / step.num_targets
+                    loss.backward()
+                total += loss.item()
+            nn.utils.clip_grad_norm_(trained, self.settings.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            losses.append(total)
+        return Answers(np.array(losses), time.perf_counter() - begin)
+
+
+def with_adapter(model: nn.Module, num_classes: int | None = None) -> Any:
+    """The model with the adapter of conf/adapter/lora.yaml, its matrices the same in each process."""
+    torch.manual_seed(SEED)
+    return add_adapter(model, ADAPTER, num_classes).train()
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """Of every dropout layer: the adapter's, since the models have none of their own."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share

@@ -1,0 +1,185 @@
+"""Two sides of a comparison, each in a worker process of its own, that take turns: while one runs, the other sleeps."""
+
+import ctypes
+import gc
+import importlib
+import io
+import logging
+import multiprocessing
+import re
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.measure import Run
+from nexttoken.errors import UserError
+
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"  # the peak of resident memory is what is resident now (man 5 proc)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run found, to be compared between sides; its own seconds where the clock must not count everything."""
+
+    values: np.ndarray
+    seconds: float | None = None
+
+
+class Work(Protocol):
+    """One side's work, its model already built."""
+
+    def run(self) -> Answers:
+        """Do all of it once: what is timed."""
+
+    def check(self) -> np.ndarray:
+        """Do it once, not timed, so that the values can be compared with the other side's; the warm-up, too."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """How a worker makes its work: what `make` names ("benchmarks.peers:Harness") is called there with `arguments`.
+
+    A name, so that this process imports none of what the sides need.
+    """
+
+    make: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Worker:
+    """A side at work in another process, spawned: nothing is inherited but the environment."""
+
+    def __init__(self, side: Side) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, side), daemon=True)
+        self._process.start()
+        other.close()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """What the work's `method` returns; `measured` runs it and returns the Run.
+
+        Raises UserError with the worker's own words where it failed.
+        """
+        try:
+            self._pipe.send((method, arguments))
+            found, value = self._pipe.recv()
+        except (EOFError, OSError):
+            raise UserError("a side of the comparison died (out of memory?); try fewer rows") from None
+        if not found:
+            raise UserError(f"a side of the comparison failed: {value}")
+        return value
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join(10)
+        self._process.kill()
+
+
+@contextmanager
+def working(*sides: Side) -> Iterator[list[Worker]]:
+    """Workers for `sides`, built at the same time; they end with the context."""
+    workers = [Worker(side) for side in sides]
+    try:
+        for worker in workers:
+            worker.ask("ready")
+        yield workers
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def alternate(ours: Worker, peer: Worker, repeats: int, between: Callable[[], None] | None = None) -> list:
+    """`repeats` pairs (our Run, the peer's Run), each side first in every other one; `between` is called after each."""
+    pairs = []
+    for number in range(repeats):
+        order = [ours, peer] if number % 2 == 0 else [peer, ours]
+        runs = {id(worker): worker.ask("measured") for worker in order}
+        pairs.append((runs[id(ours)], runs[id(peer)]))
+        if between is not None:
+            between()
+    return pairs
+
+
+def largest_difference(ours: Sequence, peer: Sequence, tolerance: float, work: str) -> float:
+    """The largest difference between the sides' values. Raises UserError where it is above `tolerance`."""
+    if np.shape(ours) != np.shape(peer):
+        raise UserError(
+            f"{work}: the sides give {np.shape(ours)} and {np.shape(peer)} values; choose rows=16, 24 or 48"
+        )
+    difference = float(np.abs(np.asarray(ours) - np.asarray(peer)).max())
+    if not difference <= tolerance:  # NaN is not, either
+        raise UserError(
+            f"{work}: the sides differ by {difference:.2g}, expected at most {tolerance:g}; they do other work"
+        )
+    return difference
+
+
+def _serve(pipe: Connection, side: Side) -> None:
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    with redirect_stdout(io.StringIO()):  # what libraries print is not about the comparison
+        _answer(pipe, side)
+
+
+def _answer(pipe: Connection, side: Side) -> None:
+    """Make the work at once, so that two sides do it at the same time, then answer until the pipe is closed."""
+    work, failure = None, ""
+    try:
+        work = _named(side.make)(**side.arguments)
+    except Exception as error:
+        failure = _told(error)
+    while True:
+        try:
+            method, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((False, failure) if work is None else (True, _do(work, method, arguments)))
+        except Exception as error:
+            pipe.send((False, _told(error)))
+
+
+def _do(work: Work, method: str, arguments: Sequence[Any]) -> Any:
+    if method == "ready":
+        return None
+    return measured(work) if method == "measured" else getattr(work, method)(*arguments)
+
+
+def _told(error: Exception) -> str:
+    """What happened and where, in one line."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join(str(error).split())[:500]
+    if isinstance(error, ModuleNotFoundError):
+        what += "; pip install -e .[bench] brings the peers"
+    return f"{type(error).__name__}: {what} ({Path(place.filename).name}:{place.lineno})"
+
+
+def _named(name: str) -> Callable[..., Work]:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def measured(work: Work) -> Run:
+    """Run once, with what it takes: seconds, and MB of resident memory at the peak beyond those held before."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    CLEAR_REFS.write_text(RESET_PEAK)
+    before, start = _megabytes("VmRSS"), time.perf_counter()
+    answers = work.run()
+    seconds = time.perf_counter() - start
+    return Run(answers.seconds if answers.seconds is not None else seconds, _megabytes("VmHWM") - before)
+
+
+def _megabytes(key: str) -> float:
+    found = re.search(rf"^{key}:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    return int(found[1]) / 1000 if found else float("nan")
