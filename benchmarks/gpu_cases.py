@@ -25,6 +25,7 @@ from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import load_model
 from nexttoken.models.memory import forget_peak, peak_memory_mb
 from nexttoken.models.module import AnswerModule
+from nexttoken.models.shortcuts import shortcuts
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 
 ADAPTER = AdapterSettings(
@@ -99,8 +100,8 @@ class TimedModule(AnswerModule):
         super().training_step(step, index)
         synchronize(self.device)
         self.ends.append(time.perf_counter())
-        self.real.append(sum(int(batch.lengths.sum()) for batch in step.batches))
-        self.padded.append(sum(batch.token_ids.numel() for batch in step.batches))
+        self.real.append(sum(sum(batch.layout.lengths) for batch in step.batches))
+        self.padded.append(sum(batch.layout.token_ids.numel() for batch in step.batches))
 
 
 def synchronize(device: torch.device) -> None:
@@ -172,9 +173,10 @@ def predict(model: nn.Module, case: Case, workload: Workload) -> Speed:
     for _ in range(1 + workload.steps):
         predict_labels(model, HEAD, prompts, LABELS, workload.batch_tokens)
         ends.append(time.perf_counter())
-    batches = token_batches(lengths, workload.batch_tokens)
-    padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
-    seconds = np.diff(ends)[1:].tolist()
+    seconds, padded = np.diff(ends)[1:].tolist(), sum(lengths)
+    if not shortcuts(model).packs:
+        batches = token_batches(lengths, workload.batch_tokens)
+        padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
     return Speed(seconds, [sum(lengths)] * workload.steps, 1 - sum(lengths) / padded, peak_memory_mb() / 2**10)
 
 
@@ -187,7 +189,8 @@ def train(model: Any, case: Case, workload: Workload) -> Speed:
     model.zero_grad(set_to_none=True)  # of a case that failed
     num_steps = WARMUP + workload.steps
     prompts = workload.prompts(case.lengths, workload.rows * num_steps)
-    steps = TrainSteps(prompts, workload.rows, 0, Batcher(HEAD, LABELS, workload.batch_tokens))
+    batcher = Batcher(HEAD, LABELS, workload.batch_tokens, packs=shortcuts(model).packs)
+    steps = TrainSteps(prompts, workload.rows, 0, batcher)
     settings = FitSettings(
         batch_size=workload.rows, learning_rate=2e-5, gradient_checkpointing=case.gradient_checkpointing
     )

@@ -24,7 +24,7 @@ from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.pipeline import train
 from nexttoken.prompts import Prompt
-from nexttoken.settings import Settings
+from nexttoken.settings import AUTO, Settings
 from nexttoken.tasks.preference import Preference
 from nexttoken.types import Example, LabelPredictions
 
@@ -146,6 +146,16 @@ def test_whole_weights_take_turns_and_share_a_tokenizer_that_is_the_same(base_di
     assert loads == [str(fold / "model") for fold in folds]
     assert encoders[0] is encoders[1]
     assert encoders[0] is not encoders[2]
+
+
+def test_whole_weights_need_their_base_no_more_to_choose_batch_tokens(base_dir, tmp_path):
+    """As on Kaggle without internet: what was trained lies there whole, and where it came from does not."""
+    base = Path(shutil.copytree(base_dir, tmp_path / "base"))
+    asked = asked_of(base)
+    fold = make_fold(tmp_path / "fold0", asked, 0)
+    shutil.rmtree(base)
+    answerer = FoldModels(asked, PROMPT, LabelSoftmax(), AUTO).answerer(fold)
+    assert 128 <= answerer.batch_tokens < AUTO
 
 
 def test_a_fold_with_a_budget_of_its_own_cuts_by_it(base_dir, tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nexttoken.models.batches import Batcher, Step, TrainSteps, packed_batches, token_batches
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.labels import LabelTokens
+from nexttoken.models.readout import UNKNOWN
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=40)
 PROMPT_ONLY = LabelTokens(("A", "B"), ((1,), (2,)), (("A",), ("B",)), 0)
@@ -166,6 +167,8 @@ def test_halves_hold_the_same_rows_with_less_padding(packs):
         assert first.layout.num_padding + second.layout.num_padding < batch.layout.num_padding
     alone = Batcher(LabelSoftmax(), PROMPT_ONLY, 1000, packs=packs).batches(both_orders(1)[:1])[0]
     assert alone.halves == [alone]
+    for half in batch.filler.halves:
+        assert set(half.labels.tolist()) == {UNKNOWN}, "what counts for nothing does so in halves"
 
 
 @given(st.lists(st.integers(1, 60), max_size=80), st.integers(1, 200))

@@ -190,6 +190,15 @@ def test_a_step_is_repeated_in_halves_and_learns_the_same(capsys):
         short._accumulate(step)
 
 
+@pytest.mark.parametrize(("num_processes", "halves"), [(1, True), (2, False)])
+def test_halves_go_on_in_one_process_only(monkeypatch, num_processes, halves):
+    """A run may be resumed on more devices, whose numbers of batches have to stay the same."""
+    monkeypatch.setattr("nexttoken.models.module.num_ranks", lambda: num_processes)
+    module = bare()
+    module.on_load_checkpoint({"halves_batches": True})
+    assert module.halves_batches == halves
+
+
 def test_only_memory_is_answered_by_halves():
     module = bare()
     module.model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("something else")))

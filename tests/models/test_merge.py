@@ -15,8 +15,9 @@ from nexttoken import pipeline
 from nexttoken.errors import UserError
 from nexttoken.inference import Once
 from nexttoken.merge import main
+from nexttoken.models import answer
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.answer import LabelAnswerer
+from nexttoken.models.answer import LabelAnswerer, predict_labels
 from nexttoken.models.base import FILE, identify
 from nexttoken.models.encode import Encoder
 from nexttoken.models.folder import save_labels, save_trained, save_whole
@@ -26,7 +27,7 @@ from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.models.merge import Merge
 from nexttoken.models.save_quantized import save_quantized
 from nexttoken.prompts import Prompt
-from nexttoken.settings import ModelSettings, ScratchSettings
+from nexttoken.settings import AUTO, ModelSettings, ScratchSettings
 from nexttoken.types import Example
 
 PROMPT = Prompt("{{ text[0] }}\n", "### Answer\n", ["A", "B", "tie"])
@@ -107,6 +108,17 @@ def test_merged_weights_answer_as_the_adapter_does(base, tmp_path, examples, ove
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert not [name for name in weights if "lora" in name]
     assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+
+
+def test_both_models_are_asked_in_batches_that_were_chosen(base, tmp_path, examples, monkeypatch):
+    """Where the run says batch_tokens=auto, which is a number beyond every memory until one is chosen."""
+    merge = fold_with_adapter(tmp_path / "fold0", base, examples, "quantization=none")
+    asked_with: list[int] = []
+    real = predict_labels
+    monkeypatch.setattr(answer, "predict_labels", lambda *args, **own: asked_with.append(args[4]) or real(*args, **own))
+    replace(merge, batch_tokens=AUTO).save(tmp_path / "merged", examples)
+    assert len(asked_with) == 2
+    assert set(asked_with) == {asked_with[0]} != {AUTO}
 
 
 def test_merging_into_4_bit_weights_would_change_the_answers(base, tmp_path, examples):

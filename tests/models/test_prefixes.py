@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexttoken.models.batches import shared_batches
-from nexttoken.models.prefixes import FEWEST, alike, common_length, common_prefix, neighbours_alike
+from nexttoken.models.prefixes import FEWEST, alike, common_length, common_prefix, fewest_tokens, neighbours_alike
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(1, 30)).map(
@@ -33,8 +33,30 @@ def test_batches_hold_every_row_once_and_keep_the_budget(rows, batch_tokens):
     batches = shared_batches(rows, batch_tokens)
     assert sorted(row for batch in batches for row in batch) == list(range(len(rows)))
     for batch in batches:
-        tokens = sum(group.cost for group in neighbours_alike([rows[row] for row in batch], worth=0))
+        tokens = sum(group.cost for group in fewest_tokens([rows[row] for row in batch]))
         assert tokens <= batch_tokens or len(batch) == 1
+
+
+def test_a_lone_row_in_front_takes_nothing_from_the_groups_behind_it():
+    """All begin with the same 40 tokens, groups with 900: the lone row must not part them at 40."""
+    draw = np.random.default_rng(0)
+    start, rows = draw.integers(1, 97, 40), []
+    for number in (1, 8, 8, 8):
+        text = np.append(start, draw.integers(1, 97, 860 if number > 1 else 1500))
+        rows += [np.append(text, draw.integers(1, 97, 60)) for _ in range(number)]
+    (batch,) = shared_batches(rows, 8192)
+    assert sum(group.cost for group in fewest_tokens([rows[row] for row in batch])) == 1600 + 3 * (900 + 8 * 60)
+
+
+@given(ROWS)
+def test_no_parting_reads_fewer_tokens(rows):
+    groups, planned = fewest_tokens(rows), neighbours_alike(rows)
+    assert [row for group in groups for row in group.members] == list(range(len(rows)))
+    for group in groups:
+        own = [rows[row] for row in group.members]
+        assert all(common_length(own[0], row) >= group.shared < len(row) for row in own)
+        assert group.num_tokens == sum(map(len, own))
+    assert sum(group.cost for group in groups) <= sum(group.cost for group in planned)
 
 
 def test_rows_that_begin_alike_are_neighbours_in_a_batch():

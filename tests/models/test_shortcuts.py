@@ -99,6 +99,50 @@ def test_what_cannot_be_packed_is_padded_and_gives_the_same(name, options, expec
     np.testing.assert_allclose(found, expected_probs, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Phimoe", {"sliding_window": 16, "num_local_experts": 2, "num_experts_per_tok": 1}),
+        (
+            "Qwen2Moe",
+            {"use_sliding_window": True, "sliding_window": 16, "layer_types": ["sliding_attention"] * 2}
+            | {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16},
+        ),
+    ],
+)
+def test_a_window_that_only_the_mask_knows_is_not_lost(name, options):
+    model, rows = build(name, **options), rows_that_begin_alike()[::3]
+    found = predict_labels(model, LabelSoftmax(), rows, LABELS, 10_000).probs
+    with torch.inference_mode():
+        alone = [model(torch.as_tensor(row.token_ids[None], dtype=torch.long)).logits[0, -1] for row in rows]
+    np.testing.assert_allclose(found, torch.stack(alone)[:, [5, 7, 11]].softmax(-1), atol=2e-6)
+
+
+def test_positions_that_long_rows_stretch_are_the_same_for_their_beginning():
+    """Rows of 83 tokens and more, where 64 are the most before rotary positions change; their 40 first are shared."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 4.0}
+    rope |= {"rope_theta": 10_000.0, "original_max_position_embeddings": 64}
+    model = build("Phi3", rope_parameters=rope, original_max_position_embeddings=64)
+    rows = [row for row in rows_that_begin_alike() if len(row.token_ids) > 64]
+    expected = predict_labels(model, LabelSoftmax(), rows, LABELS, 1, share_prefixes=False).probs
+    found = predict_labels(model, LabelSoftmax(), rows, LABELS, 10_000).probs
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_a_vocabulary_may_be_smaller_than_the_rows_that_are_tried():
+    assert shortcuts(build("Llama", vocab_size=13)) == Shortcuts(True, True)
+
+
+def test_masks_of_a_batch_go_with_it():
+    """Dev batches live as long as the run; moved to the device anew each time, they must not collect masks there."""
+    model, rows = build("Gemma2", sliding_window=16), rows_that_begin_alike()
+    (batch,) = Batcher(LabelSoftmax(), LABELS, 10_000, packs=True).batches(rows)
+    moved = batch.to(torch.device("cpu"))
+    LabelSoftmax().scores(model, moved, LABELS)
+    assert moved.layout.segments._masks
+    assert not batch.layout.segments._masks
+
+
 class Leaky(transformers.LlamaForCausalLM):
     """A model whose places look at the mean of all places."""
 
@@ -179,3 +223,34 @@ def test_heads_of_every_kind_give_their_full_logits(change, computed):
         torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
     assert sizes == [computed] * 2
     assert whole.std() > 0.05
+
+
+def test_a_head_that_was_unpacked_for_dev_rows_is_learnt_through():
+    model = four_bit(build("Llama", hidden_size=64, tie_word_embeddings=False))
+    ids, reads = torch.randint(1, 97, (2, 9)), torch.tensor([4, 8])
+    with torch.inference_mode(), reading(model, reads, [5, 7]):
+        model(input_ids=ids)
+    with reading(model, reads, [5, 7]):
+        model(input_ids=ids).logits.sum().backward()
+    assert model.model.embed_tokens.weight.grad.abs().sum() > 0
+
+
+class Doubling(torch.nn.Linear):
+    """A head whose outputs are not only those of its weights."""
+
+    def forward(self, hidden):
+        return 2 * super().forward(hidden)
+
+
+def test_a_head_with_a_forward_of_its_own_keeps_it():
+    """Be it the class's, or the one that accelerate hangs on the module."""
+    model = build("Llama", tie_word_embeddings=False)
+    model.lm_head.__class__ = Doubling
+    ids, reads = torch.randint(1, 97, (2, 9)), torch.tensor([4, 8])
+    whole = model(input_ids=ids).logits.flatten(0, 1)[reads][:, [5, 7]]
+    with reading(model, reads, [5, 7]):
+        torch.testing.assert_close(model(input_ids=ids).logits[0], whole)
+    hung = model.lm_head.forward = lambda hidden: 3 * hidden @ model.lm_head.weight.T
+    with reading(model, reads, [5, 7]):
+        torch.testing.assert_close(model(input_ids=ids).logits[0], 1.5 * whole)
+    assert model.lm_head.forward is hung

@@ -17,7 +17,7 @@ from nexttoken.models.labels import LabelTokens
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.prefixes import common_prefix
 from nexttoken.models.readout import collate, num_read
-from nexttoken.models.shortcuts import read_prefix, shortcuts
+from nexttoken.models.shortcuts import keeps_prefix, read_prefix, shortcuts
 from nexttoken.ranks import num_ranks
 from nexttoken.types import Example, LabelPredictions
 
@@ -72,7 +72,7 @@ def predict_labels(
     packs = shortcuts(model).packs
     shares = share_prefixes and packs
     rows = [prompt.token_ids for prompt in prompts]
-    shared = common_prefix(rows) if shares else 0
+    shared = common_prefix(rows) if shares and keeps_prefix(model) else 0
     lengths = [num_read(contexts, len(row) - shared, packs) for row in rows]
     extra = sum(map(len, contexts))
     if shares:

@@ -33,7 +33,7 @@ class FoldModels:
         Raises UserError when files are missing or broken, or when an adapter meets another base than its own.
         """
         labels, settings = self._labels(fold_dir), with_budget(self.settings, fold_dir)
-        self._choose_batch_tokens(settings)  # before the weights take their memory
+        self._choose_batch_tokens(settings, fold_dir)  # before the weights take their memory
         folder = self._weights.folder_of(fold_dir)
         if folder != self._in_memory:
             self._let_go()
@@ -46,11 +46,14 @@ class FoldModels:
         known.forget()
         return known
 
-    def _choose_batch_tokens(self, settings: Settings) -> None:
-        """Put a number in place of auto, for asking on this device."""
+    def _choose_batch_tokens(self, settings: Settings, fold_dir: Path) -> None:
+        """Put a number in place of auto, for asking on this device; whole weights need nothing but their own folder."""
         if self.batch_tokens == AUTO:
-            asking = settings.trainer.model_copy(update={"max_epochs": 0})
-            settings = settings.model_copy(update={"batch_tokens": AUTO, "trainer": asking})
+            asking, model = settings.trainer.model_copy(update={"max_epochs": 0}), settings.model
+            if not keeps_base(settings):
+                own = {"name_or_path": str(self._weights.folder_of(fold_dir)), "revision": None, "dtype": "float32"}
+                model = model.model_copy(update=own)
+            settings = settings.model_copy(update={"batch_tokens": AUTO, "trainer": asking, "model": model})
             self.batch_tokens = with_batch_tokens(settings, load_architecture(settings)).batch_tokens
 
     def _let_go(self) -> None:

@@ -138,7 +138,8 @@ class Learner:
     def _fit(self, folder: Path, loggers: list) -> tuple[int, float]:
         """Train; return the number of rows trained on now, and which share of the places held no token."""
         settings, labels = self.settings, self.train.labels
-        packs = shortcuts(self.model).packs
+        with advice_on_memory(settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
+            packs = shortcuts(self.model if settings.trainer.strategy == "fsdp" else place(self.model)).packs
         batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packs)
         steps = TrainSteps(self.train.prompts, settings.fit.batch_size, settings.seed, batcher)
         num_steps = len(steps) * settings.trainer.max_epochs

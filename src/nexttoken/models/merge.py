@@ -92,7 +92,7 @@ class Merge:
             save_whole(part, self._merge(answerer.model, num_classes), encoder.tokenizer)
             copy_licences(self.settings.model, part)
             model, encoder = self._load(part, num_classes, encoder)
-            again = make_answerer(self.head, place(model), encoder, answerer.labels, self.batch_tokens)
+            again = make_answerer(self.head, place(model), encoder, answerer.labels, answerer.batch_tokens)
             after = self.inference(list(examples), again)
             comparison = Comparison.of(before, after, examples)
             self._write_note(part, comparison)

@@ -21,7 +21,7 @@ from nexttoken.models.readout import UNKNOWN, Batch
 from nexttoken.models.segments import ROOT
 from nexttoken.models.sharded import put, whole
 from nexttoken.models.shortcuts import skipping
-from nexttoken.ranks import rank
+from nexttoken.ranks import num_ranks, rank
 from nexttoken.settings import FitSettings
 
 
@@ -94,7 +94,8 @@ class AnswerModule(LightningModule):
         checkpoint["halves_batches"] = self.halves_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.halves_batches = checkpoint["halves_batches"]
+        # Several processes have to make equally many batches, and a batch of one row has no halves.
+        self.halves_batches = checkpoint["halves_batches"] and num_ranks() == 1
 
     def loss(self, batch: Any) -> Tensor:
         """Cross-entropy summed over the batch's targets; before that, epochs of the texts' own tokens."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -28,6 +29,7 @@ def reading(model: nn.Module, reads: Tensor, columns: Sequence[int] | None = Non
     def narrowed(_: nn.Module, __: Any, logits: Tensor) -> Tensor:
         return logits if logits.shape[-1] == len(columns or ()) else logits[..., list(columns or ())]
 
+    before = head.__dict__.get("forward")  # accelerate's, which stays
     handles = [head.register_forward_pre_hook(chosen)]
     if columns is not None:
         handles.append(head.register_forward_hook(narrowed))
@@ -37,6 +39,8 @@ def reading(model: nn.Module, reads: Tensor, columns: Sequence[int] | None = Non
         yield
     finally:
         head.__dict__.pop("forward", None)
+        if before is not None:
+            head.forward = before
         for handle in handles:
             handle.remove()
 
@@ -48,8 +52,8 @@ def rows_of(head: nn.Module) -> Any:
     if type(head).__name__ == "Linear4bit":
         return four_bit_rows
     weight = getattr(head, "weight", None)
-    is_whole = isinstance(head, nn.Linear) and weight is not None and weight.is_floating_point()
-    return whole_rows if is_whole and not type(head).__module__.startswith("bitsandbytes") else None
+    is_plain = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward
+    return whole_rows if is_plain and weight is not None and weight.is_floating_point() else None
 
 
 def whole_rows(head: Any, columns: list[int]) -> Tensor:
@@ -63,7 +67,8 @@ def four_bit_rows(head: Any, columns: list[int]) -> Tensor:
     if key not in kept:
         from bitsandbytes.functional import dequantize_4bit
 
-        kept[key] = dequantize_4bit(head.weight.data, head.weight.quant_state)[columns]
+        with torch.inference_mode(False), torch.no_grad():  # training, too, may need what a dev row unpacked
+            kept[key] = dequantize_4bit(head.weight.data, head.weight.quant_state)[columns]
     return kept[key]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nexttoken.models.labels import Contexts, LabelTokens
 from nexttoken.models.layout import Layout, Pieces
-from nexttoken.models.prefixes import Group, neighbours_alike
+from nexttoken.models.prefixes import Group, fewest_tokens
 from nexttoken.models.reading import reading, require_head
 from nexttoken.models.segments import ROOT, KeyValues
 from nexttoken.models.shortcuts import skipping
@@ -53,7 +53,9 @@ class Batch:
         """The same rows in two batches; a batch of one row stays whole."""
         middle = len(self.rows) // 2
         parts = (self.rows[:middle], self.rows[middle:]) if middle else ()
-        return [self.make(part).to(self.labels.device) for part in parts] or [self]
+        halves = [self.make(part).to(self.labels.device) for part in parts]
+        labels = (self.labels[:middle], self.labels[middle:])  # those of a filler count for nothing
+        return [replace(half, labels=own) for half, own in zip(halves, labels, strict=False)] or [self]
 
 
 def num_read(contexts: Contexts, prompt_tokens: int, packs: bool = False) -> int:
@@ -98,7 +100,7 @@ def collate(
 def _add_trunks(pieces: Pieces, rows: Sequence, shares: bool) -> list[tuple[int, int]]:
     """For each row the piece that it goes on from, and how many of its tokens stand there."""
     found: list[tuple[int, int]] = []
-    for group in neighbours_alike(rows, worth=0) if shares else [Group([row], 0, 0) for row in range(len(rows))]:
+    for group in fewest_tokens(rows) if shares else [Group([row], 0, 0) for row in range(len(rows))]:
         trunk = pieces.add(rows[group.members[0]][: group.shared]) if group.shared else ROOT
         found += [(trunk, group.shared)] * len(group.members)
     return found

@@ -1,8 +1,7 @@
 """Attention of packed rows, segment by segment: nothing is computed across rows, and a shared prefix only once.
 
 A segment is a run of tokens in a packed sequence; it may go on where another one ends, which it then sees as well. Each
-segment is one call of torch's fused attention without a mask, which costs less than one call with a dense mask over all
-(measured: `python -m benchmarks.inference`).
+segment is one call of torch's fused attention without a mask, where a dense mask over all would compute every pair.
 """
 
 from collections.abc import Iterator
@@ -77,6 +76,8 @@ def attend(
     """
     if segments is None or attention_mask is not None or any(others.get(name) is not None for name in FOREIGN):
         raise NotImplementedError(f"{type(module).__name__} cannot attend by segment")
+    if sliding_window is None and slides(module):
+        raise NotImplementedError(f"{type(module).__name__} keeps its window to itself")
     if segments.kept is not None:
         segments.kept.layers[module] = (key, value)
     queries, keys, values = (part.split(segments.lengths, dim=2) for part in (query, key, value))
@@ -92,6 +93,14 @@ def attend(
         mask = segments.mask(own.shape[2], k.shape[2], sliding_window, k.device) if is_masked or softcap else None
         outputs.append(_attend(own, k, v, mask, scaling, dropout, softcap).transpose(1, 2))
     return torch.cat(outputs, dim=1), None
+
+
+def slides(module: nn.Module) -> bool:
+    """Whether the configuration says that this layer sees a window only; some tell it to nobody but their own mask."""
+    config: Any = getattr(module, "config", None)
+    if layer_types := getattr(config, "layer_types", None):
+        return layer_types[module.layer_idx] == "sliding_attention"  # type: ignore[index]
+    return bool(getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
 
 
 def _attend(

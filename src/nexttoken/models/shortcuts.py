@@ -16,6 +16,7 @@ from nexttoken.models.segments import KeyValues
 from nexttoken.models.sharded import is_sharded
 
 EXACT, ROUNDED = 1e-4, 0.05  # of a row's norm: in 32 bit, and in 16
+STRETCHED = {"dynamic", "longrope"}  # rotary positions, by the longest row that is read with them
 KNOWN = {"full_attention", "sliding_attention"}  # not in chunks, not over a state
 ROWS = ((5, 3, 8, 1, 13, 2), (5, 3, 8, 21, 34), (4, 7, 11, 18, 29, 47, 9))  # token ids; two begin alike
 
@@ -49,6 +50,14 @@ def can_be_tried(model: Any) -> bool:
     return not is_sharded(model) and not any(p.is_meta for p in model.parameters()) and {*layer_types} <= KNOWN
 
 
+def keeps_prefix(model: Any) -> bool:
+    """Whether the beginning of rows may be read alone, before them: not by a sharded model, which comes together only
+    as a whole, nor where longer rows stretch the positions."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)]  # or one a layer type
+    return shortcuts(model).packs and not is_sharded(model) and STRETCHED.isdisjoint(kinds)
+
+
 @torch.no_grad()
 def _best(model: nn.Module) -> Shortcuts:
     with evaluating(model):
@@ -69,7 +78,8 @@ def _gives(model: nn.Module, tried: Shortcuts, plain: Tensor) -> bool:
 def _hidden(model: nn.Module, rows: Sequence[Sequence[int]], tried: Shortcuts) -> Tensor:
     """The last hidden state (N, H) of each row; packed ones share the token that they all begin with, and a trunk."""
     device, pieces = next(model.parameters()).device, Pieces()
-    rows = [(1, *row) for row in rows]
+    num_tokens = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    rows = [[token % num_tokens for token in (1, *row)] for row in rows]
     if not tried.packs:
         ends = [(pieces.add(row), len(row) - 1) for row in rows]
         return read_hidden(model, pieces.padded().to(device), ends, tried.skips)
