@@ -13,7 +13,9 @@ from nexttoken.errors import UserError
 from nexttoken.labels import Arguments, main, situations_table
 from nexttoken.models.audit import CHAT, MAX_TOKENS, Audit, audit_situations
 from nexttoken.models.encode import Encoded, Encoder
-from nexttoken.models.readout import collate, label_scores
+from nexttoken.models.layout import Layout
+from nexttoken.models.readout import collate, sequence_scores
+from nexttoken.models.segments import ROOT
 from real_tokenizers import BUILDERS, Reference, byte_level
 
 SCRATCH = "scratch, learnt from the embedded sample"
@@ -78,13 +80,6 @@ def test_scores_read_exactly_these_tokens(name):
             continue
         encoded = Encoder(tokenizer, audit.situation.prompt, MAX_TOKENS).encode(audit.situation.rows)
         size = 1 + max(chain(*tokens.continuations))
-        batch = collate(encoded.prompts[-1:], tokens.contexts)
-        logits = torch.stack(
-            [
-                torch.stack([logits_after(row[: at + 1].tolist(), size) for at in positions])
-                for row, positions in zip(batch.token_ids, batch.positions, strict=True)
-            ]
-        )
         prompt = encoded.prompts[-1].token_ids.tolist()
         whole = [log_probability(prompt, list(ids), size) for ids in tokens.continuations]
         longer = [
@@ -95,8 +90,21 @@ def test_scores_read_exactly_these_tokens(name):
             torch.log1p(-sum(torch.exp(whole[k] - own) for k in others)) + own if others else own
             for own, others in zip(whole, longer, strict=True)
         ]
-        scores = label_scores(logits, tokens, whole_vocabulary=True)
-        torch.testing.assert_close(scores, torch.stack(expected)[None])
+        for packs in (False, True):
+            batch = collate(encoded.prompts[-1:], tokens.contexts, packs)
+            read = [logits_after(tokens_before(batch.layout, place), size) for place in batch.reads.tolist()]
+            scores = sequence_scores(torch.stack(read)[batch.places], tokens)
+            torch.testing.assert_close(scores, torch.stack(expected)[None])
+
+
+def tokens_before(layout: Layout, place: int) -> list[int]:
+    """The tokens that a place sees, itself among them."""
+    piece = max(number for number, start in enumerate(layout.starts) if start <= place)
+    seen = layout.token_ids.flatten()[layout.starts[piece] : place + 1].tolist()
+    while (piece := layout.parents[piece]) != ROOT:
+        start = layout.starts[piece]
+        seen = layout.token_ids.flatten()[start : start + layout.lengths[piece]].tolist() + seen
+    return seen
 
 
 def logits_after(prefix: list[int], size: int) -> torch.Tensor:

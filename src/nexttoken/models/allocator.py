@@ -12,6 +12,12 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGEST = 2**30  # bytes: what is smaller is kept
 
 
+def give_back() -> None:
+    """Return what is kept and not used to the system, so that the next peak is measured from what is really held."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None:
+        trim(0)
+
+
 @cache
 def keep_freed_memory() -> bool:
     """Tell the C library, once a process; False where it is another one, which does as it likes."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nexttoken.errors import UserError
+from nexttoken.models.allocator import give_back
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # what clear_refs takes for "the peak of resident memory is what is resident now" (man 5 proc)
@@ -40,6 +41,7 @@ def forget_peak() -> None:
     Where the system cannot (macOS, some containers) the peak stays the process's.
     """
     gc.collect()  # what the fold before left behind is not this one's
+    give_back()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):

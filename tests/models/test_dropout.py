@@ -1,0 +1,58 @@
+"""Adapters' dropout on the CPU: the definition of nn.Dropout, with masks that are a function of torch's seed."""
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from composed import settings
+from nexttoken.models.adapters import add_adapter
+from nexttoken.models.dropout import QuickDropout
+
+
+@pytest.mark.parametrize("p", [0.05, 0.1, 0.5])
+def test_it_drops_its_share_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    values = torch.ones(997, 1003, requires_grad=True)
+    dropped = QuickDropout(p)(values)
+    share = float((dropped == 0).float().mean())
+    assert share == pytest.approx(p, abs=0.002)
+    assert float(dropped.detach().max()) == pytest.approx(1 / (1 - p), rel=1e-4)
+    assert float(dropped.mean().detach()) == pytest.approx(1, abs=0.002)
+    places = (dropped == 0).float().mean(0), (dropped == 0).float().mean(1)
+    assert max(float((share_of - p).abs().max()) for share_of in places) < 0.08, "no row and no column is spared"
+    (gradient,) = torch.autograd.grad(dropped.sum(), values)
+    assert gradient.equal(dropped.detach())
+
+
+def test_each_of_the_four_numbers_of_a_draw_is_used_alike():
+    torch.manual_seed(0)
+    dropped = QuickDropout(0.25)(torch.ones(400_000)) == 0
+    assert [float(dropped[n::4].float().mean()) for n in range(4)] == pytest.approx([0.25] * 4, abs=0.005)
+
+
+def test_masks_are_a_function_of_the_seed_and_of_nothing_in_evaluation():
+    values, quick = torch.randn(3, 5, 7), QuickDropout(0.3)
+    torch.manual_seed(1)
+    first, second = quick(values), quick(values)
+    torch.manual_seed(1)
+    assert quick(values).equal(first)
+    assert not first.equal(second)
+    assert quick.eval()(values) is values
+    assert QuickDropout(0.0)(values).equal(values)
+    assert QuickDropout(1.0)(values).count_nonzero() == 0
+    assert quick.train()(values.bfloat16()).dtype == torch.bfloat16
+
+
+def test_adapters_have_it_and_the_base_does_not():
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=97, **sizes))
+    base = nn.ModuleDict({"dropout": nn.Dropout(0.1)})
+    llama.add_module("own", base)
+    adapted = add_adapter(llama, settings("adapter=lora", "model.name_or_path=base").adapter)
+    kinds = {type(module) for module in adapted.modules() if isinstance(module, nn.Dropout)}
+    assert kinds == {QuickDropout, nn.Dropout}
+    assert type(base["dropout"]) is nn.Dropout
+    places = [module.lora_dropout["default"] for module in adapted.modules() if hasattr(module, "lora_dropout")]
+    assert len(places) == 14
+    assert {type(place) for place in places} == {QuickDropout}
