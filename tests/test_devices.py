@@ -88,6 +88,7 @@ def test_an_adapter_on_a_sharded_16_bit_base_is_the_one_of_a_single_process(repo
     """Killed in between and continued: weights and optimizer states find their shards again."""
     lora = [f"model.name_or_path={base_dir}", "adapter=lora", "adapter.dropout=0", f"output_dir={tmp_path}"]
     lora += ["model.dtype=bfloat16", "trainer.precision=32-true", "fit.checkpoint_steps=1"]
+    lora += ["prompt.system=''"]  # in the base's own words the numbers are too long
     for name, ways in WAYS.items():
         if name == "sharded":
             command = [sys.executable, "train.py", *SMALL, *lora, f"name={name}", *ways]
@@ -106,8 +107,9 @@ def test_an_adapter_on_a_sharded_16_bit_base_is_the_one_of_a_single_process(repo
         load_file(tmp_path / "lmsys" / name / "fold0/adapter/adapter_model.safetensors") for name in ("one", "sharded")
     )
     assert one.keys() == two.keys()
-    for name in one:
-        np.testing.assert_allclose(one[name], two[name], atol=1e-4)
+    for name in one:  # products in bfloat16 are rounded by how rows lie together, and Adam follows a sign
+        difference, whole = (np.linalg.norm(np.asarray(part)) for part in (one[name] - two[name], one[name]))
+        assert difference <= 2**-8 * whole, name  # one rounding
     oof = [pd.read_csv(tmp_path / "lmsys" / name / "fold0/oof.csv").iloc[:, 3:] for name in ("one", "sharded")]
     np.testing.assert_allclose(*oof, atol=0.01)  # products in bfloat16
 
