@@ -2,12 +2,13 @@
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.ours import LABELS, encoded
@@ -17,11 +18,12 @@ from nexttoken.models.adapters import add_adapter
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.batches import Batcher, Step, TrainSteps
 from nexttoken.models.fit import fit
+from nexttoken.models.gradients import Learners, num_learners
 from nexttoken.models.heads import Head, LabelSoftmax, WholeVocabulary
 from nexttoken.models.load import load_model
 from nexttoken.models.module import AnswerModule
 from nexttoken.models.optimizers import learning_rate_factor, make_optimizer
-from nexttoken.models.shortcuts import shortcuts
+from nexttoken.models.shortcuts import shortcuts, skipping
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 
 ADAPTER = AdapterSettings(  # conf/adapter/lora.yaml
@@ -64,6 +66,8 @@ class Train:
         base = self.base()
         self._rate = MatrixRate(base)
         self.model = with_adapter(base)
+        self.precision = "32-true" if workload.precision == "float32" else "bf16-mixed"
+        self.at_once = num_learners(self.model, self.settings, self.precision)
         self.start = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
 
     def base(self) -> nn.Module:
@@ -84,7 +88,8 @@ class Train:
         return self._rate()
 
     def steps(self, head: Head) -> TrainSteps:
-        batcher = Batcher(head, LABELS, self.batch_tokens, packs=shortcuts(self.model).packs)
+        packs = shortcuts(self.model).packs
+        batcher = Batcher(head, LABELS, self.batch_tokens, packs=packs, at_once=self.at_once)
         return TrainSteps(self.rows, self.settings.batch_size, SEED, batcher)
 
     def restore(self) -> None:
@@ -97,9 +102,8 @@ class Train:
     def _train(self, head: Head) -> Answers:
         self.restore()
         steps = self.steps(head)
-        module = ClockedModule(self.model, head, LABELS, self.settings, len(steps), SEED)
-        precision = "32-true" if self.workload.precision == "float32" else "bf16-mixed"
-        options = TrainerSettings(max_epochs=1, accelerator="cpu").model_dump() | {"precision": precision}
+        module = ClockedModule(self.model, head, LABELS, self.settings, len(steps), SEED, self.at_once)
+        options = TrainerSettings(max_epochs=1, accelerator="cpu").model_dump() | {"precision": self.precision}
         with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
             fit(module, steps, [], Path(folder), options, [])
         return Answers(np.array(module.losses), module.end - (module.begin or module.end))
@@ -128,20 +132,23 @@ class BareLoop(Train):
         optimizer = make_optimizer(self.settings, trained)
         factor = learning_rate_factor(self.settings, len(steps))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        learners = Learners(self.model, self.at_once)
         begin = time.perf_counter()
-        for step in steps:
+        for number, step in enumerate(steps):
             optimizer.zero_grad()
-            total = 0.0
-            for batch in step.batches:
-                with batch.layout.attending(self.model):
-                    loss = head.loss(self.model, batch, LABELS) / step.num_targets
-                    loss.backward()
-                total += loss.item()
+            total = sum(loss.item() for loss in learners.add_up(partial(self._learn, head, step), step.batches, number))
             nn.utils.clip_grad_norm_(trained, self.settings.max_grad_norm)
             optimizer.step()
             schedule.step()
             losses.append(total)
         return Answers(np.array(losses), time.perf_counter() - begin)
+
+    @staticmethod
+    def _learn(head: Head, step: Step, model: nn.Module, batch: Any) -> Tensor:
+        with skipping(model, batch.reads), batch.layout.attending(model):
+            loss = head.loss(model, batch, LABELS) / step.num_targets
+            loss.backward()
+        return loss.detach()
 
 
 def with_adapter(model: nn.Module, num_classes: int | None = None) -> Any:

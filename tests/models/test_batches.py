@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexttoken.models.batches import Batcher, Step, TrainSteps, packed_batches, token_batches
+from nexttoken.models.batches import Batcher, Step, TrainSteps, even_batches, packed_batches, token_batches
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.readout import UNKNOWN
@@ -73,6 +73,16 @@ def test_batches_partition_the_rows(lengths, batch_tokens):
         assert len(batch) == 1 or len(batch) * longest <= batch_tokens
     flat = [lengths[index] for batch in batches for index in batch]
     assert flat == sorted(lengths, reverse=True), "like lengths together, the largest first"
+
+
+@given(LENGTHS.filter(len), st.integers(1, 120), st.integers(2, 4))
+def test_even_batches_end_together(lengths, batch_tokens, multiple):
+    batches = even_batches(lengths, batch_tokens, multiple)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    sizes = [sum(lengths[index] for index in batch) for batch in batches]
+    assert all(len(batch) == 1 or size <= batch_tokens for batch, size in zip(batches, sizes, strict=True))
+    assert len(batches) % multiple == 0 or len(batches) == len(lengths)
+    assert max(sizes) - min(sizes) <= max(lengths)
 
 
 @given(LENGTHS.filter(len), st.integers(1, 120))

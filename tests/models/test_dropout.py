@@ -44,6 +44,32 @@ def test_masks_are_a_function_of_the_seed_and_of_nothing_in_evaluation():
     assert quick.train()(values.bfloat16()).dtype == torch.bfloat16
 
 
+def test_a_generator_of_its_own_leaves_the_seed_alone():
+    values, quick = torch.randn(3, 5, 7), QuickDropout(0.3)
+    torch.manual_seed(1)
+    expected = quick(values)
+    quick.generator = torch.Generator()
+    before = torch.get_rng_state()
+    for _ in range(2):
+        quick.generator.manual_seed(1)
+        assert quick(values).equal(expected), "the same numbers, whichever generator draws them"
+    assert torch.get_rng_state().equal(before)
+    assert QuickDropout.generator is None
+
+
+@pytest.mark.parametrize("p", [0.0, 0.05, 0.5, 1.0])
+def test_what_is_drawn_is_what_is_done(p):
+    values, quick = torch.randn(3, 5, 7), QuickDropout(p)
+    torch.manual_seed(1)
+    dropped, scale = quick.draw(values)
+    torch.manual_seed(1)
+    assert (dropped is None) == (p == 0)
+    kept = values if dropped is None else torch.where(dropped, 0.0, values)
+    assert quick(values).equal(kept * scale)
+    assert p == 1 or scale == pytest.approx(1 / (1 - p), rel=1e-4)
+    assert quick.eval().draw(values) == (None, 1.0)
+
+
 def test_adapters_have_it_and_the_base_does_not():
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=97, **sizes))

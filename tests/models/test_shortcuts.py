@@ -1,5 +1,7 @@
 """Shortcuts are taken only where they change no number; they are tried on the model itself."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from nexttoken.models.encode import EncodedPrompt
 from nexttoken.models.heads import Classification, LabelSoftmax
 from nexttoken.models.labels import LabelTokens
 from nexttoken.models.reading import reading
-from nexttoken.models.shortcuts import Shortcuts, shortcuts, skipping
+from nexttoken.models.shortcuts import Shortcuts, shortcuts, skipping, take_shortcuts_of
 
 SMALL = {
     "vocab_size": 97,
@@ -131,6 +133,15 @@ def test_positions_that_long_rows_stretch_are_the_same_for_their_beginning():
 
 def test_a_vocabulary_may_be_smaller_than_the_rows_that_are_tried():
     assert shortcuts(build("Llama", vocab_size=13)) == Shortcuts(True, True)
+
+
+def test_copies_are_not_tried_themselves():
+    model, calls = build("Llama"), []
+    twin = copy.deepcopy(model)
+    twin.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    take_shortcuts_of(model, [twin])
+    assert shortcuts(twin) == shortcuts(model) == Shortcuts(True, True)
+    assert not calls
 
 
 def test_masks_of_a_batch_go_with_it():

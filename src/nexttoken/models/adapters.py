@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.files import read_json
-from nexttoken.models.dropout import draw_quickly
+from nexttoken.models.lora_layers import quicken
 from nexttoken.settings import AdapterSettings
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -49,7 +49,7 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"adapter.target_modules={settings.target_modules} is refused: {reason}") from None
-    draw_quickly(model)
+    quicken(model)
     for parameter in model.parameters():
         if parameter.requires_grad:  # peft leaves a classification layer in 16 bit, where small updates are lost
             parameter.data = parameter.data.float()

@@ -81,14 +81,13 @@ def predict_labels(
         planned = token_batches(lengths, batch_tokens, packs)
     prefix = read_prefix(model, rows[0][:shared]) if shared else None
 
-    def ask(asked: Sequence[EncodedPrompt]) -> np.ndarray:
+    def ask(model: nn.Module, asked: Sequence[EncodedPrompt]) -> np.ndarray:
         batch = collate(asked, contexts, packs, prefix, shares).to(device)
         return head.scores(model, batch, labels).softmax(dim=-1).double().cpu().numpy()
 
-    found, seconds = ask_rows(model, prompts, lengths, planned, journal.around(ask), "predict")
-    probs, before = found[:, :-1], found[:, -1]
+    probs, seconds = ask_rows(model, prompts, lengths, planned, ask, "predict", journal)
     ids = tuple(prompt.id for prompt in prompts)
-    return LabelPredictions(ids, probs / probs.sum(axis=1, keepdims=True), {"seconds": before + seconds})
+    return LabelPredictions(ids, probs / probs.sum(axis=1, keepdims=True), {"seconds": seconds})
 
 
 def describe_environment(model: nn.Module, batch_tokens: int) -> dict[str, str | int]:

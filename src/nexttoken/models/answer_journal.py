@@ -5,8 +5,7 @@ whole, so the probabilities are those of an undisturbed prediction to the last b
 """
 
 import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ import numpy as np
 from nexttoken.models.encode import EncodedPrompt
 from nexttoken.models.journal import Journal
 from nexttoken.ranks import num_ranks, rank
-
-Ask = Callable[[Sequence[EncodedPrompt]], np.ndarray]  # the n rows of a batch -> (n, C) float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +55,27 @@ class AnswerJournal(Journal[Answered]):
     sync_seconds = 1.0
     num_known = 0  # rows that were not asked again
 
-    def around(self, ask: Ask) -> Ask:
-        """`ask` with a further column, the seconds that a row took before: it takes none now. (n, C + 1)"""
+    def known(self, rows: Sequence[EncodedPrompt]) -> tuple[np.ndarray, np.ndarray] | None:
+        """What was said of `rows` before, (n, C), and the seconds it took then, (n,); None unless all are known."""
+        found = [self.rows.get(key(row)) for row in rows] if self.path else [None]
+        if any(one is None for one in found):
+            return None
+        answered = [one for one in found if one is not None]
+        return np.array([one.probs for one in answered]), np.array([one.seconds for one in answered])
+
+    def added(self, rows: Sequence[EncodedPrompt], found: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Keep what was found (n, C) and return what counts: what was known first stays, for the same tokens have the
+        same answer, whatever batch they came in.
+        """
         if self.path is None:
-            return lambda rows: np.pad(ask(rows), ((0, 0), (0, 1)))
-
-        def known_or_asked(rows: Sequence[EncodedPrompt]) -> np.ndarray:
-            keys = [key(row) for row in rows]
-            if any(own not in self.rows for own in keys):
-                start = time.perf_counter()
-                found = ask(rows)
-                return self._added(rows, keys, found, time.perf_counter() - start)
-            self.num_known += len(rows)
-            return np.array([[*self.rows[own].probs, self.rows[own].seconds] for own in keys])
-
-        return known_or_asked
-
-    def _added(self, rows: Sequence[EncodedPrompt], keys: list[str], found: np.ndarray, seconds: float) -> np.ndarray:
-        """What was known first stays: the same tokens have the same answer, whatever batch they came in."""
-        sizes = np.array([len(row.token_ids) for row in rows])
-        for row, own, probs, share in zip(rows, keys, found, seconds * sizes / sizes.sum(), strict=True):
+            return found
+        keys = [key(row) for row in rows]
+        for row, own, probs, share in zip(rows, keys, found, seconds, strict=True):
             if own not in self.rows and np.isfinite(probs).all():
                 self.add(own, Answered(row.id, probs, float(share)))
-        probs = [self.rows[own].probs if own in self.rows else one for own, one in zip(keys, found, strict=True)]
-        return np.pad(np.array(probs), ((0, 0), (0, 1)))
+        return np.array(
+            [self.rows[own].probs if own in self.rows else one for own, one in zip(keys, found, strict=True)]
+        )
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)

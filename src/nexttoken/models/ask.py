@@ -1,7 +1,6 @@
 """Rows through a model in batches filled by tokens, each process its share: how labels and answers are read."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,52 +9,71 @@ import torch
 from torch import nn
 
 from nexttoken.errors import UserError, first_five
+from nexttoken.models.answer_journal import NOT_KEPT, AnswerJournal
 from nexttoken.models.collective import gather_rows
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.sharded import is_sharded
+from nexttoken.models.shortcuts import evaluating
+from nexttoken.models.streams import MOST, Streams
 from nexttoken.progress import Progress
 from nexttoken.ranks import num_ranks, rank
 
-Ask = Callable[[Sequence[Any]], np.ndarray]  # the n rows of a batch -> (n, C) float64
+Ask = Callable[[nn.Module, Sequence[Any]], np.ndarray]  # a model and the n rows of a batch -> (n, C) float64
 
 
 @torch.inference_mode()
 def ask_rows(
-    model: nn.Module, rows: Sequence[Any], lengths: Sequence[int], planned: Sequence[list[int]], ask: Ask, what: str
+    model: nn.Module,
+    rows: Sequence[Any],
+    lengths: Sequence[int],
+    planned: Sequence[list[int]],
+    ask: Ask,
+    what: str,
+    journal: AnswerJournal = NOT_KEPT,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `ask` says of each row, (N, C) in order, and its share of its batch's seconds, (N,), by its tokens.
 
-    `planned` are the numbers of the rows that go through the model together, those of all processes.
-    Memory that is too short halves the batches, once. With several processes all of them return all rows.
-    Raises UserError, naming ids, for what is not finite: no NaN ever reaches a file.
+    `planned` are the numbers of the rows that go through the model together, those of all processes. Batches that the
+    journal knows are not asked. Memory that is too short halves the batches, once. With several processes all of them
+    return all rows. Raises UserError, naming ids, for what is not finite: no NaN ever reaches a file.
     """
-    training = model.training
-    model.eval()
     shares = [planned[number :: num_ranks()] for number in range(num_ranks())]
-    batches = deque(shares[rank()])
+    batches = list(shares[rank()])
     answers: dict[int, np.ndarray] = {}
     halved = is_sharded(model)  # whose processes have to make equally many calls
-    with Progress(sum(map(len, batches)), what) as progress:
+
+    def known_or_asked(model: nn.Module, members: list[int]) -> tuple[np.ndarray, np.ndarray, bool]:
+        batch, start = [rows[index] for index in members], time.perf_counter()
+        known = journal.known(batch)
+        if known is not None:
+            return *known, True
+        found = ask(model, batch)
+        own = np.array([lengths[index] for index in members])
+        return found, (time.perf_counter() - start) / len(streams.models) * own / own.sum(), False
+
+    with evaluating(model), Progress(sum(map(len, batches)), what) as progress:
+        streams = Streams(model, min(MOST, len(batches)))
         while batches:
-            members, start = batches.popleft(), time.perf_counter()
+            todo = iter(batches)
             try:
-                found = ask([rows[index] for index in members])
+                for found, seconds, is_known in streams.map(known_or_asked, batches):
+                    members = next(todo)
+                    if is_known:
+                        journal.num_known += len(members)
+                    else:
+                        found = journal.added([rows[index] for index in members], found, seconds)
+                    answers |= dict(zip(members, np.column_stack([found, seconds]), strict=True))
+                    progress.advance(len(members))
+                break
             except Exception as error:
                 if halved or not is_out_of_memory(error):
                     raise
                 halved = True
-            else:
-                own = np.array([lengths[index] for index in members])
-                seconds = (time.perf_counter() - start) * own / own.sum()
-                answers |= dict(zip(members, np.column_stack([found, seconds]), strict=True))
-                progress.advance(len(members))
-                continue
             go_on_in_halves()  # outside of the handler, whose error holds on to the memory
-            batches = deque(half for batch in (members, *batches) for half in halves(batch))
-    num_fillers = max(map(len, shares)) - len(shares[rank()])
-    for _ in range(num_fillers if is_sharded(model) else 0):
-        ask(rows[-1:])
-    model.train(training)
+            batches = [half for batch in todo for half in halves(batch)]
+        num_fillers = max(map(len, shares)) - len(shares[rank()])
+        for _ in range(num_fillers if is_sharded(model) else 0):
+            ask(model, rows[-1:])
     gathered = np.array(gather_rows(answers, len(rows)))
     if bad := [row.id for row, values in zip(rows, gathered, strict=True) if not np.isfinite(values).all()]:
         raise UserError(

@@ -51,6 +51,24 @@ def packed_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
     return batches
 
 
+def even_batches(lengths: Sequence[int], batch_tokens: int, multiple: int) -> list[list[int]]:
+    """As few packed batches as a multiple of `multiple` allows, alike in size: those that go through the model at once
+    end at the same time. Each row goes to the lightest one, the longest rows first (Graham 1969).
+    """
+    number = len(packed_batches(lengths, batch_tokens))
+    while True:
+        number = -(-number // multiple) * multiple
+        batches: list[list[int]] = [[] for _ in range(number)]
+        sizes = [0] * number
+        for index in longest_first(lengths):
+            lightest = sizes.index(min(sizes))
+            batches[lightest].append(index)
+            sizes[lightest] += lengths[index]
+        if all(size <= batch_tokens or len(batch) == 1 for size, batch in zip(sizes, batches, strict=True)):
+            return [batch for batch in batches if batch]
+        number += 1
+
+
 def shared_batches(rows: Sequence[np.ndarray], batch_tokens: int, extra: int = 0) -> list[list[int]]:
     """Packed batches of token rows in which those that begin alike are neighbours, so that this is read once.
 
@@ -83,6 +101,7 @@ class Batcher:
     rank: int = 0
     num_ranks: int = 1
     packs: bool = False  # rows lie one behind the other, without padding
+    at_once: int = 1  # batches that go through the model side by side
 
     def batches(self, rows: Sequence[Any]) -> list[Any]:
         lengths = [self.head.num_read(row, self.labels, self.packs) for row in rows]
@@ -96,7 +115,11 @@ class Batcher:
         return self.head.collate(rows, self.labels, self.packs)
 
     def _pack(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-        packed = token_batches([lengths[index] for index in indices], self.batch_tokens, self.packs)
+        own = [lengths[index] for index in indices]
+        if self.packs and self.at_once > 1:
+            packed = even_batches(own, self.batch_tokens, self.at_once)
+        else:
+            packed = token_batches(own, self.batch_tokens, self.packs)
         return [[indices[place] for place in batch] for batch in packed]
 
 

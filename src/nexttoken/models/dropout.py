@@ -11,17 +11,32 @@ STEPS = 2**16  # values of 16 bits; the probability is rounded to these, and the
 
 
 class QuickDropout(nn.Dropout):
-    """nn.Dropout with its own masks on the CPU (Srivastava et al. 2014)."""
+    """nn.Dropout with its own masks on the CPU (Srivastava et al. 2014).
+
+    They are drawn from `generator` where one is set, and from torch's own otherwise.
+    """
+
+    generator: torch.Generator | None = None
+
+    def draw(self, values: Tensor) -> tuple[Tensor | None, float]:
+        """What to drop of `values` on the CPU, True in their shape or None for nothing, and the scale of the rest."""
+        number = round(self.p * STEPS)
+        if not self.training or number == 0:
+            return None, 1.0
+        if number == STEPS:
+            return torch.ones_like(values, dtype=torch.bool), 1.0
+        size = values.numel()
+        bits = torch.empty(-(-size // 4), dtype=torch.int64, device=values.device)
+        bits.random_(-(2**63), None, generator=self.generator)
+        drawn = bits.view(torch.int16)[:size].view(values.shape)  # from -STEPS / 2 on, all equally likely
+        return drawn < number - STEPS // 2, STEPS / (STEPS - number)
 
     def forward(self, values: Tensor) -> Tensor:
         """Zero each of `values` with probability p and scale the others, in training; the same shape."""
-        number = round(self.p * STEPS)
-        if not self.training or values.device.type != "cpu" or not 0 < number < STEPS:
+        if values.device.type != "cpu":
             return super().forward(values)
-        size = values.numel()
-        bits = torch.empty(-(-size // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-        drawn = bits.view(torch.int16)[:size].view(values.shape)  # from -STEPS / 2 on, all equally likely
-        return torch.where(drawn < number - STEPS // 2, 0.0, values * (STEPS / (STEPS - number)))
+        dropped, scale = self.draw(values)
+        return values if dropped is None else torch.where(dropped, 0.0, values * scale)
 
 
 def draw_quickly(adapted: nn.Module) -> None:

@@ -18,6 +18,7 @@ from nexttoken.models.encode import Encoded
 from nexttoken.models.encoded_texts import EncodedTexts
 from nexttoken.models.fit import fit
 from nexttoken.models.folder import keeps_base, place, save_rows_read, save_trained
+from nexttoken.models.gradients import num_learners
 from nexttoken.models.heads import Head
 from nexttoken.models.load import (
     choose_device,
@@ -140,13 +141,14 @@ class Learner:
         settings, labels = self.settings, self.train.labels
         with advice_on_memory(settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
             packs = shortcuts(self.model if settings.trainer.strategy == "fsdp" else place(self.model)).packs
-        batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packs)
+        precision = training_precision(settings, self.architecture)
+        at_once = num_learners(self.model, settings.fit, precision)
+        batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packs, at_once)
         steps = TrainSteps(self.train.prompts, settings.fit.batch_size, settings.seed, batcher)
         num_steps = len(steps) * settings.trainer.max_epochs
-        module = AnswerModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed)
+        module = AnswerModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed, at_once)
         dev_batches = batcher.batches(self.dev.prompts) if self.dev else []
         with advice_on_memory(settings.batch_tokens):
-            precision = training_precision(settings, self.architecture)
             if settings.trainer.strategy == "fsdp":
                 shard(self.model)
             options = settings.trainer.model_dump() | {"precision": precision}

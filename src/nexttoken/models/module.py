@@ -1,26 +1,25 @@
 """The Lightning module: a causal LM that learns to put its next-token probability on the right answer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.batches import Step
+from nexttoken.models.gradients import Learners
 from nexttoken.models.heads import Head
 from nexttoken.models.labels import LabelTokens
-from nexttoken.models.layout import Layout
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.noise import noisy_embeddings
 from nexttoken.models.optimizers import learning_rate_factor, make_optimizer
-from nexttoken.models.readout import UNKNOWN, Batch
-from nexttoken.models.segments import ROOT
 from nexttoken.models.sharded import put, whole
 from nexttoken.models.shortcuts import skipping
+from nexttoken.models.text_loss import text_loss
 from nexttoken.ranks import num_ranks, rank
 from nexttoken.settings import FitSettings
 
@@ -29,11 +28,19 @@ class AnswerModule(LightningModule):
     """One training step is one optimizer step over a list of micro-batches, whose gradients add up to the exact mean.
 
     The noise of a step (dropout) is seeded by the step's number: a resumed run draws what the uninterrupted one drew.
-    Its state is what is trained: with an adapter, a checkpoint holds the adapter and never the base.
+    `at_once` micro-batches are learnt from side by side. Its state is what is trained: with an adapter, a checkpoint
+    holds the adapter and never the base.
     """
 
     def __init__(
-        self, model: nn.Module, head: Head, labels: LabelTokens, settings: FitSettings, num_steps: int, seed: int
+        self,
+        model: nn.Module,
+        head: Head,
+        labels: LabelTokens,
+        settings: FitSettings,
+        num_steps: int,
+        seed: int,
+        at_once: int = 1,
     ) -> None:
         super().__init__()
         self.model, self.head, self.labels = model, head, labels
@@ -42,6 +49,13 @@ class AnswerModule(LightningModule):
         self.halves_batches = False  # once memory was too short for a batch
         self.dev_total = torch.zeros(2)  # summed loss and targets of the dev part so far
         self.num_padding = self.num_places = 0  # of the training batches so far
+        self.at_once, self.learners = at_once, None  # type: tuple[int, Learners | None]
+
+    def on_train_start(self) -> None:
+        self.learners = Learners(self.model, self.at_once) if self.at_once > 1 else None
+
+    def on_train_end(self) -> None:
+        self.learners = None
 
     def training_step(self, step: Step, _: int) -> None:
         total = self._accumulate(step)
@@ -61,21 +75,16 @@ class AnswerModule(LightningModule):
 
         None when memory was too short: from then on batches go through in halves, and the step starts again.
         """
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step + rank() * 500_009)
+        seed = self.seed * 1_000_003 + self.global_step + rank() * 500_009
+        torch.manual_seed(seed)
         self.optimizers().zero_grad()  # type: ignore[union-attr]
         batches = [half for batch in step.batches for half in batch.halves] if self.halves_batches else step.batches
         total = torch.zeros((), device=self.device)
         self.num_padding += sum(batch.layout.num_padding for batch in batches)
         self.num_places += sum(batch.layout.token_ids.numel() for batch in batches)
         try:
-            for batch in batches:
-                with self._computing(batch):
-                    with noisy_embeddings(self.model, batch.layout, self.settings.neftune_alpha):
-                        loss = self.loss(batch) / max(step.num_targets, 1)
-                    if not torch.isfinite(loss):
-                        raise self._not_finite(f"the loss is {loss.item()}", [batch])
-                    self.manual_backward(loss * self.trainer.world_size)  # averaged over processes, we want the sum
-                total += loss.detach()
+            for loss in self._losses(batches, step, seed):
+                total += loss
         except Exception as error:
             if self.halves_batches or self.trainer.world_size > 1 or not is_out_of_memory(error):
                 raise
@@ -83,11 +92,32 @@ class AnswerModule(LightningModule):
             return None
         return total
 
+    def _losses(self, batches: Sequence[Any], step: Step, seed: int) -> Iterator[Tensor]:
+        """Each batch's part of the mean loss, its gradients added up; several at once where that is faster."""
+        parallel = partial(self._learn, step=step, backward=Tensor.backward)
+        if self.learners is not None:
+            yield from self.learners.add_up(parallel, batches, seed)
+            return
+        for batch in batches:
+            yield self._learn(self.model, batch, step, self._go_back)
+
+    def _go_back(self, loss: Tensor) -> None:
+        self.manual_backward(loss * self.trainer.world_size)  # averaged over processes, we want the sum
+
+    def _learn(self, model: nn.Module, batch: Any, step: Step, backward: Callable[[Tensor], None]) -> Tensor:
+        with self._computing(model, batch):
+            with noisy_embeddings(model, batch.layout, self.settings.neftune_alpha):
+                loss = self.loss(model, batch) / max(step.num_targets, 1)
+            if not torch.isfinite(loss):
+                raise self._not_finite(f"the loss is {loss.item()}", [batch])
+            backward(loss)
+        return loss.detach()
+
     @contextmanager
-    def _computing(self, batch: Any) -> Iterator[None]:
+    def _computing(self, model: nn.Module, batch: Any) -> Iterator[None]:
         """What a batch computes of the model; it lasts until the gradients are there, for layers may run again."""
         learns_text = self.current_epoch < self.settings.text_epochs
-        with nullcontext() if learns_text else skipping(self.model, batch.reads), batch.layout.attending(self.model):
+        with nullcontext() if learns_text else skipping(model, batch.reads), batch.layout.attending(model):
             yield
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -97,11 +127,11 @@ class AnswerModule(LightningModule):
         # Several processes have to make equally many batches, and a batch of one row has no halves.
         self.halves_batches = checkpoint["halves_batches"] and num_ranks() == 1
 
-    def loss(self, batch: Any) -> Tensor:
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Cross-entropy summed over the batch's targets; before that, epochs of the texts' own tokens."""
         if self.current_epoch < self.settings.text_epochs:
-            return text_loss(self.model, batch)
-        return self.head.loss(self.model, batch, self.labels)
+            return text_loss(model, batch)
+        return self.head.loss(model, batch, self.labels)
 
     def on_validation_epoch_start(self) -> None:
         self.dev_total = torch.zeros(2, device=self.device)
@@ -155,22 +185,3 @@ class AnswerModule(LightningModule):
         ids = first_five(dict.fromkeys(row_id for batch in batches for row_id in batch.ids))
         advice = "the last checkpoint is kept; try a lower fit.learning_rate with another name=... or overwrite=true"
         return UserError(f"{what} at step {self.global_step}, ids {ids}; {advice}")
-
-
-def text_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Each row's mean next-token cross-entropy, summed over the rows that count: the language before the labels."""
-    layout = batch.layout
-    with layout.attending(model):
-        logits = model(**layout.inputs).logits.flatten(0, 1).float()  # (R*T, V)
-    total = logits.new_zeros(())
-    texts = [piece for piece, parent in enumerate(layout.parents) if parent == ROOT]  # not the labels behind them
-    for row, pieces in enumerate(np.array_split(texts, len(batch.ids))):
-        losses = [_piece_loss(logits, layout, int(piece)) for piece in pieces]
-        total = total + torch.stack(losses).mean() * (batch.labels[row] != UNKNOWN)
-    return total
-
-
-def _piece_loss(logits: Tensor, layout: Layout, piece: int) -> Tensor:
-    start, size = layout.starts[piece], layout.lengths[piece]
-    targets = layout.token_ids.flatten()[start + 1 : start + size]
-    return nn.functional.cross_entropy(logits[start : start + size - 1], targets, reduction="sum") / max(size - 1, 1)

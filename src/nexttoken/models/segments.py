@@ -1,18 +1,20 @@
 """Attention of packed rows, segment by segment: nothing is computed across rows, and a shared prefix only once.
 
-A segment is a run of tokens in a packed sequence; it may go on where another one ends, which it then sees as well. Each
-segment is one call of torch's fused attention without a mask, where a dense mask over all would compute every pair.
+A segment is a run of tokens in a packed sequence; it may go on where another one ends, which it then sees as well.
+Where a dense mask over the whole sequence would compute every pair, each segment is computed with what it sees.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout as drop
-from torch.nn.functional import scaled_dot_product_attention
+
+from nexttoken.models.blocks import Masks, attend_in_blocks
 
 NAME = "by_segment"
 ROOT = -1  # the parent of a segment that goes on from none
@@ -21,24 +23,29 @@ FOREIGN = ("s_aux", "position_bias")  # what some architectures add to their sco
 
 @dataclass(eq=False)
 class KeyValues:
-    """Keys and values (1, heads, length, D) of `length` tokens in every attention layer."""
+    """Keys and values (1, heads, length, D) of `length` tokens in every attention layer, by the layer's index.
+
+    Not by its module: copies of a model over the same weights read the same ones.
+    """
 
     length: int
-    layers: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Segments:
     """The segments of a packed sequence in order: their lengths, and which earlier one each goes on from.
 
-    `prefix` stands before every root; `kept` takes the keys and values of this very sequence.
+    `prefix` stands before every root; `kept` takes the keys and values of this very sequence. `asking` are the tokens
+    of each segment that look at others, in order and counted from its beginning; None where all do.
     """
 
     lengths: tuple[int, ...]
     parents: tuple[int, ...]
     prefix: KeyValues | None = None
     kept: KeyValues | None = None
-    _masks: dict[tuple, Tensor] = field(default_factory=dict)
+    asking: tuple[Sequence[int], ...] | None = None
+    _masks: Masks = field(default_factory=dict)
 
     def chain(self, segment: int) -> list[int]:
         """The segments that this one goes on from, the first one first."""
@@ -47,14 +54,17 @@ class Segments:
             found.insert(0, segment)
         return found
 
-    def mask(self, num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
-        """(queries, keys), True where a token may look: the queries are the last of the keys."""
-        key = (num_queries, num_keys, window)
-        if key not in self._masks:
-            at = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None]
-            seen = torch.arange(num_keys, device=device)[None]
-            self._masks[key] = (seen <= at) & (seen > at - (window or num_keys + 1))
-        return self._masks[key]
+    def only_at(self, reads: Sequence[int]) -> "Segments":
+        """The same ones, of which only the tokens at the places `reads` of the sequence ask.
+
+        A segment that needs no mask and is read at most of its places asks as a whole: that is the shorter way.
+        """
+        reads, asking = sorted(reads), list[Sequence[int]]()
+        for (start, end), parent in zip(pairwise([0, *accumulate(self.lengths)]), self.parents, strict=True):
+            own = reads[bisect_left(reads, start) : bisect_left(reads, end)]
+            is_whole = 2 * len(own) > end - start and parent == ROOT and self.prefix is None
+            asking.append(range(end - start) if is_whole else [place - start for place in own])
+        return replace(self, asking=tuple(asking)) if reads else self
 
 
 def attend(
@@ -72,27 +82,54 @@ def attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention function: query (1, heads, T, D), key and value alike; returns (1, T, heads, D).
 
-    Raises NotImplementedError for what an architecture adds to attention that is not computed here.
+    Where only some tokens ask, the result of the others is zero. Raises NotImplementedError for what an architecture
+    adds to attention that is not computed here.
     """
     if segments is None or attention_mask is not None or any(others.get(name) is not None for name in FOREIGN):
         raise NotImplementedError(f"{type(module).__name__} cannot attend by segment")
     if sliding_window is None and slides(module):
         raise NotImplementedError(f"{type(module).__name__} keeps its window to itself")
     if segments.kept is not None:
-        segments.kept.layers[module] = (key, value)
-    queries, keys, values = (part.split(segments.lengths, dim=2) for part in (query, key, value))
-    prefix = segments.prefix.layers[module] if segments.prefix else None
+        segments.kept.layers[layer_index(module)] = (key, value)
+    prefix = segments.prefix.layers[layer_index(module)] if segments.prefix else None
+    options: Any = {"masks": segments._masks, "scaling": scaling, "dropout": dropout, "softcap": softcap}
+    (num_tokens, places), asking = (query.shape[2], _places(segments, query.device)), segments.asking
+    asking = asking or tuple(map(range, segments.lengths))
+    query = query if places is None else query.index_select(2, places)
+    queries = query.split(list(map(len, asking)), dim=2)
+    keys, values = (part.split(segments.lengths, dim=2) for part in (key, value))
     outputs = []
-    for number, own in enumerate(queries):
+    for number, own in enumerate(asking):
+        if not own:
+            continue
         seen = [*segments.chain(number), number]
         k, v = (torch.cat([part[n] for n in seen], dim=2) if len(seen) > 1 else part[number] for part in (keys, values))
         if prefix is not None:
             k, v = (torch.cat(pair, dim=2) for pair in zip(prefix, (k, v), strict=True))
-        beyond = sliding_window is not None and k.shape[2] > sliding_window
-        is_masked = beyond or (own.shape[2] != k.shape[2] and own.shape[2] > 1)
-        mask = segments.mask(own.shape[2], k.shape[2], sliding_window, k.device) if is_masked or softcap else None
-        outputs.append(_attend(own, k, v, mask, scaling, dropout, softcap).transpose(1, 2))
-    return torch.cat(outputs, dim=1), None
+        before = k.shape[2] - segments.lengths[number]
+        standing = range(before, k.shape[2]) if isinstance(own, range) else [before + at for at in own]
+        outputs.append(attend_in_blocks(queries[number], k, v, standing, sliding_window, **options).transpose(1, 2))
+    output = torch.cat(outputs, dim=1)
+    if places is None:
+        return output, None
+    return output.new_zeros(1, num_tokens, *output.shape[2:]).index_copy(1, places, output), None
+
+
+def _places(segments: Segments, device: torch.device) -> Tensor | None:
+    """Where in the sequence those stand that ask; None where all do."""
+    if segments.asking is None:
+        return None
+    starts = [0, *accumulate(segments.lengths)]
+    flat = [start + place for start, own in zip(starts, segments.asking, strict=False) for place in own]
+    return torch.tensor(flat).to(device, non_blocking=True)
+
+
+def layer_index(module: nn.Module) -> int:
+    """Which layer an attention module stands in. Raises NotImplementedError where it does not know."""
+    index = getattr(module, "layer_idx", None)
+    if not isinstance(index, int):
+        raise NotImplementedError(f"{type(module).__name__} does not know its layer")
+    return index
 
 
 def slides(module: nn.Module) -> bool:
@@ -101,29 +138,6 @@ def slides(module: nn.Module) -> bool:
     if layer_types := getattr(config, "layer_types", None):
         return layer_types[module.layer_idx] == "sliding_attention"  # type: ignore[index]
     return bool(getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
-
-
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float | None,
-    dropout: float,
-    softcap: float | None,
-) -> Tensor:
-    """Causal attention of the last tokens of `key`; without a mask a lone query sees all of them."""
-    num_shared = query.shape[1] // key.shape[1]
-    if softcap is None:
-        is_causal = mask is None and query.shape[2] > 1
-        options = {"scale": scaling, "dropout_p": dropout, "enable_gqa": num_shared > 1}
-        return scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, **options)  # type: ignore[arg-type]
-    assert mask is not None
-    key, value = (part.repeat_interleave(num_shared, dim=1) for part in (key, value))
-    scores = query @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
-    scores = torch.tanh(scores / softcap) * softcap
-    weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return drop(weights, dropout) @ value
 
 
 @contextmanager

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.last_layer import decoder, only_at, row_by_row
+from nexttoken.models.last_layer import decoder, only_at
 from nexttoken.models.layout import Layout, Pieces
-from nexttoken.models.segments import KeyValues
+from nexttoken.models.segments import ROOT, KeyValues
 from nexttoken.models.sharded import is_sharded
 
 EXACT, ROUNDED = 1e-4, 0.05  # of a row's norm: in 32 bit, and in 16
 STRETCHED = {"dynamic", "longrope"}  # rotary positions, by the longest row that is read with them
 KNOWN = {"full_attention", "sliding_attention"}  # not in chunks, not over a state
 ROWS = ((5, 3, 8, 1, 13, 2), (5, 3, 8, 21, 34), (4, 7, 11, 18, 29, 47, 9))  # token ids; two begin alike
+READ = (-3, -1)  # places of each row; the first of the second row ends what it shares
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ def shortcuts(model: nn.Module) -> Shortcuts:
     if model not in _found:
         _found[model] = Shortcuts() if not can_be_tried(model) else _best(model)
     return _found[model]
+
+
+def take_shortcuts_of(model: nn.Module, copies: Sequence[nn.Module]) -> None:
+    """Copies of a model's modules over its weights take what it takes, and are not tried themselves."""
+    for copy in copies:
+        _found[copy] = shortcuts(model)
 
 
 def can_be_tried(model: Any) -> bool:
@@ -76,17 +83,21 @@ def _gives(model: nn.Module, tried: Shortcuts, plain: Tensor) -> bool:
 
 
 def _hidden(model: nn.Module, rows: Sequence[Sequence[int]], tried: Shortcuts) -> Tensor:
-    """The last hidden state (N, H) of each row; packed ones share the token that they all begin with, and a trunk."""
+    """The last hidden states (2N, H) of each row; packed ones share the token that they all begin with, and a trunk."""
     device, pieces = next(model.parameters()).device, Pieces()
     num_tokens = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     rows = [[token % num_tokens for token in (1, *row)] for row in rows]
     if not tried.packs:
-        ends = [(pieces.add(row), len(row) - 1) for row in rows]
+        alone = [(pieces.add(row), len(row)) for row in rows]
+        ends = [(piece, size + at) for piece, size in alone for at in READ]
         return read_hidden(model, pieces.padded().to(device), ends, tried.skips)
     prefix = read_prefix(model, rows[0][:1])
-    trunk = pieces.add(rows[0][1:4])
-    ends = [(pieces.add(row[4:], trunk), len(row) - 5) for row in rows[:2]]
-    ends += [(pieces.add(row[1:]), len(row) - 2) for row in rows[2:]]
+    trunk, ends = pieces.add(rows[0][1:4]), []
+    for number, row in enumerate(rows):
+        begin, parent = (4, trunk) if number < 2 else (1, ROOT)
+        piece = pieces.add(row[begin:], parent)
+        places = [len(row) + at - begin for at in READ]
+        ends += [(piece, place) if place >= 0 else (trunk, 3 + place) for place in places]
     return read_hidden(model, pieces.packed(prefix).to(device), ends, tried.skips)
 
 
@@ -94,7 +105,7 @@ def read_hidden(model: nn.Module, layout: Layout, ends: Sequence[tuple[int, int]
     reads = torch.tensor([layout.starts[piece] + offset for piece, offset in ends], device=layout.token_ids.device)
     with layout.attending(model), ExitStack() as stack:
         if skips:
-            stack.enter_context(only_at(row_by_row(model), reads))
+            stack.enter_context(only_at(model, reads))
         return decoder(model)(**layout.inputs).last_hidden_state.flatten(0, 1)[reads]
 
 
@@ -132,7 +143,7 @@ def skipping(model: nn.Module, reads: Tensor) -> Iterator[None]:
         return
     _skipping.add(model)
     try:
-        with only_at(row_by_row(model), reads):
+        with only_at(model, reads):
             yield
     finally:
         _skipping.discard(model)

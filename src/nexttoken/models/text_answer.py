@@ -71,7 +71,7 @@ def measure_losses(model: nn.Module, rows: Sequence[EncodedText], batch_tokens: 
     """
     device, packs = next(model.parameters()).device, shortcuts(model).packs
 
-    def ask(batch: Sequence[EncodedText]) -> np.ndarray:
+    def ask(model: nn.Module, batch: Sequence[EncodedText]) -> np.ndarray:
         return row_losses(model, collate_texts(batch, packs).to(device)).double().cpu().numpy()[:, None]
 
     lengths = [len(row.token_ids) for row in rows]

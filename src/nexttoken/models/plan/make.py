@@ -16,6 +16,7 @@ from nexttoken.models.plan.dry_run import Skeleton, Step, step_bytes
 from nexttoken.models.plan.sizes import dequantised_bytes, optimizer_bytes, stored, weight_bytes
 from nexttoken.models.plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.quantized import saved_quantization
+from nexttoken.models.streams import most_at_once
 from nexttoken.settings import Settings
 
 
@@ -112,8 +113,11 @@ def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, 
     size = known[key]
     if settings.quantization:
         size += dequantised_bytes(skeleton.build(num_layers=1, adapted=False), skeleton.dtype.itemsize)
-    note = "with gradient checkpointing" if training and settings.fit.gradient_checkpointing else ""
-    return Part("activations", size, note)
+    recomputes = training and settings.fit.gradient_checkpointing
+    learns_aside = settings.adapter is not None and not recomputes and not settings.fit.neftune_alpha
+    number = most_at_once(device) if learns_aside or not training else 1
+    notes = ["with gradient checkpointing" if recomputes else "", f"{number} batches at once" if number > 1 else ""]
+    return Part("activations", number * size, ", ".join(filter(None, notes)))
 
 
 @contextmanager
