@@ -1,5 +1,5 @@
 # make run: train on the embedded sample and predict. make test: everything the tests need, then the tests.
-# make test-slow: those that kill and restart programs, or run several processes at once.
+# (two processes of one thread each: twice as fast as one of two). make test-slow: those that kill and restart programs, or run several processes at once.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
@@ -10,7 +10,7 @@ run: .venv/.run
 	$(BIN)/python predict.py
 
 test: .venv/.test
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: .venv/.test
 	$(BIN)/python -m pytest -m slow

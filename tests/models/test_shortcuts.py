@@ -219,7 +219,7 @@ def saved_whole(model: torch.nn.Module) -> torch.nn.Module:
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    ("change", "computed"), [(four_bit, 3), (with_adapter, 97), (saved_whole, 97)], ids=lambda value: str(value)
+    ("change", "computed"), [(four_bit, 3), (with_adapter, 97), (saved_whole, 97)], ids=["4bit", "adapter", "saved"]
 )
 def test_heads_of_every_kind_give_their_full_logits(change, computed):
     """Four bits are unpacked for the labels alone; a head that is more than its weights is computed whole."""
