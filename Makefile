@@ -1,5 +1,6 @@
-# make run: train on the embedded sample and predict. make test: everything the tests need, then the tests.
-# (two processes of one thread each: twice as fast as one of two). make test-slow: those that kill and restart programs, or run several processes at once.
+# make run: train on the embedded sample and predict. make test: everything the tests need, then the tests, in two
+# processes of one thread each: half the time. make test-slow: those that kill and restart programs, or run several
+# processes at once.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 

@@ -189,6 +189,25 @@ def test_whatever_is_not_plain_is_left_to_peft(change):
         assert gradient is other is None or gradient.equal(other)
 
 
+class Bounded(nn.Linear):
+    """A linear layer of a model's own, which needs its output to go back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).tanh()
+
+
+def test_layers_of_a_models_own_are_left_to_peft():
+    base = llama()
+    for layer in base.model.layers:
+        layer.mlp.up_proj.__class__ = Bounded
+    torch.manual_seed(0)
+    model = with_weights(add_adapter(base, LORA))
+    (logits, gradients), (expected, expected_gradients) = learnt(model), learnt(slow(model))
+    assert num_branches(logits) == NUM_LAYERS[llama] - 2
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    assert_alike(gradients, expected_gradients)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "autocast"])
 def test_other_precisions_are_left_to_peft(precision):
     layer = adapted(llama, 0.3).base_model.model.model.layers[0].mlp.up_proj

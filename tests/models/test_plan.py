@@ -256,3 +256,23 @@ def test_help_needs_no_torch():
     done = command(code=code + "print('torch' in sys.modules)")
     assert done.stdout.splitlines()[-1] == "False"
     assert "python -m nexttoken.plan" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_aside"),
+    [
+        (("trainer.precision=32-true",), True),
+        (("trainer.precision=bf16-mixed",), False),
+        (("trainer.precision=32-true", "fit.gradient_checkpointing=true"), False),
+        (("trainer.precision=32-true", "fit.neftune_alpha=5"), False),
+    ],
+)
+def test_batches_are_planned_side_by_side_where_they_are_learnt_so(changed, is_aside):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        plan = make_plan(settings_of("adapter=lora", *changed), CONFIGS["llama"], CPU)
+    finally:
+        torch.set_num_threads(threads)
+    (activations,) = (part for part in plan.parts if part.name == "activations")
+    assert ("2 batches at once" in activations.note) == is_aside

@@ -1,6 +1,7 @@
 """Batches that go through the model side by side: the numbers, the order and the noise of one after the other."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.answer import predict_labels
+from nexttoken.models.ask import ask_rows
 from nexttoken.models.batches import Batcher
 from nexttoken.models.dropout import QuickDropout
 from nexttoken.models.encode import EncodedPrompt
@@ -129,6 +131,34 @@ def test_models_elsewhere_or_with_state_in_their_layers_have_one_stream():
     assert num_streams(build(), 4) == 1
 
 
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 3), (7, 3), (16, 4)])
+def test_few_threads_are_left_idle(threads, expected):
+    torch.set_num_threads(threads)
+    assert num_streams(build(), 4) == expected
+
+
+def test_a_model_that_cannot_be_copied_takes_one_batch_after_the_other():
+    model, other = adapted(), build()
+    model.lock, other.product = threading.Lock(), other.lm_head.weight * 2
+    assert num_learners(model, FitSettings(), "32-true") == 1
+    for one in (model, other):
+        assert Streams(one).models == [one]
+        assert len(predict_labels(one, LabelSoftmax(), rows(), LABELS, 128).probs) == 23
+
+
+def test_seconds_add_up_to_the_time_that_passed():
+    """Of three batches two go side by side; the third one has all threads."""
+
+    def ask(_: nn.Module, members: list) -> np.ndarray:
+        time.sleep(0.1)
+        return np.zeros((len(members), 1))
+
+    start = time.perf_counter()
+    _, seconds = ask_rows(build(), rows(3), [1, 1, 1], [[0], [1], [2]], ask, "test")
+    assert seconds.sum() <= time.perf_counter() - start
+    assert (seconds >= [0.05, 0.05, 0.1]).all()
+
+
 def learn(model: nn.Module, batch) -> torch.Tensor:
     with skipping(model, batch.reads), batch.layout.attending(model):
         loss = LabelSoftmax().loss(model, batch, LABELS)
@@ -154,6 +184,35 @@ def test_gradients_add_up_to_those_of_one_batch_after_the_other():
         assert losses == pytest.approx([float(learn(model, batch)) for batch in batches], rel=1e-5)
         assert (aside - gradient(model)).norm() <= 1e-5 * gradient(model).norm()
         optimizer.step()
+
+
+def test_a_step_that_failed_halfway_leaves_no_gradients():
+    """It starts again where memory was too short, and what its batches had found so far must not be added once more."""
+    model = adapted(dropout=0.0)
+    batches = Batcher(LabelSoftmax(), LABELS, 128, packs=True, at_once=2).batches(rows())
+    learners = Learners(model, 2)
+    list(learners.add_up(learn, batches, 0))
+    expected = gradient(model)
+
+    def learn_and_fail(model: nn.Module, batch) -> torch.Tensor:
+        learn(model, batch)
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        list(learners.add_up(learn_and_fail, batches, 0))
+    model.zero_grad()
+    list(learners.add_up(learn, batches, 0))
+    assert gradient(model).equal(expected)
+
+
+def test_no_two_batches_of_steps_in_a_row_have_the_same_noise():
+    def draw(model: nn.Module, _: int) -> torch.Tensor:
+        dropout = next(module for module in model.modules() if isinstance(module, QuickDropout))
+        return dropout.draw(torch.ones(64))[0]
+
+    learners = Learners(adapted(dropout=0.5), 2)
+    masks = [mask for seed in (7, 8, 9) for mask in learners.add_up(draw, range(4), seed)]
+    assert len({tuple(mask.tolist()) for mask in masks}) == 12
 
 
 def test_the_noise_of_a_step_is_its_seeds():

@@ -35,21 +35,23 @@ def ask_rows(
 
     `planned` are the numbers of the rows that go through the model together, those of all processes. Batches that the
     journal knows are not asked. Memory that is too short halves the batches, once. With several processes all of them
-    return all rows. Raises UserError, naming ids, for what is not finite: no NaN ever reaches a file.
+    return all rows. Batches side by side share the time that they take. Raises UserError, naming ids, for what is not
+    finite: no NaN ever reaches a file.
     """
     shares = [planned[number :: num_ranks()] for number in range(num_ranks())]
     batches = list(shares[rank()])
     answers: dict[int, np.ndarray] = {}
     halved = is_sharded(model)  # whose processes have to make equally many calls
+    num_threads = torch.get_num_threads()
 
     def known_or_asked(model: nn.Module, members: list[int]) -> tuple[np.ndarray, np.ndarray, bool]:
         batch, start = [rows[index] for index in members], time.perf_counter()
         known = journal.known(batch)
         if known is not None:
             return *known, True
-        found = ask(model, batch)
-        own = np.array([lengths[index] for index in members])
-        return found, (time.perf_counter() - start) / len(streams.models) * own / own.sum(), False
+        found, own = ask(model, batch), np.array([lengths[index] for index in members])
+        part = torch.get_num_threads() / num_threads  # of the machine: batches beside this one have the rest
+        return found, (time.perf_counter() - start) * part * own / own.sum(), False
 
     with evaluating(model), Progress(sum(map(len, batches)), what) as progress:
         streams = Streams(model, min(MOST, len(batches)))

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from nexttoken.models.dropout import QuickDropout
 from nexttoken.models.shortcuts import take_shortcuts_of
-from nexttoken.models.streams import MOST, Streams, num_streams, twin
+from nexttoken.models.streams import Streams, twin
 from nexttoken.ranks import num_ranks
 from nexttoken.settings import FitSettings
 
 FEW = 0.1  # of all weights: each micro-batch under way has gradients of its own for those that are trained
+STRIDE = 500_009  # between the seeds of a step's batches: the next step's seed is one more, and its noise is another
 
 Learn = Callable[[nn.Module, Any], Tensor]  # a model and a micro-batch: its loss, with gradients left in the model
 
@@ -36,12 +37,14 @@ class Learners(Streams):
 
         def learn_alone(model: nn.Module, numbered: tuple[int, Any]) -> tuple[Tensor, list[Tensor | None]]:
             number, batch = numbered
-            self.generators[self.models.index(model)].manual_seed(seed + number)
-            loss, own = learn(model, batch), trained(model)
-            gradients = [parameter.grad for parameter in own]
-            for parameter in own:
-                parameter.grad = None
-            return loss, gradients
+            self.generators[self.models.index(model)].manual_seed(seed + number * STRIDE)
+            own = trained(model)
+            try:
+                loss = learn(model, batch)
+                return loss, [parameter.grad for parameter in own]
+            finally:  # also of a batch that failed halfway: its step may start again
+                for parameter in own:
+                    parameter.grad = None
 
         for loss, gradients in self.map(learn_alone, list(enumerate(batches))):
             for parameter, gradient in zip(self.trained, gradients, strict=True):
@@ -59,8 +62,7 @@ def num_learners(model: Any, settings: FitSettings, precision: str | None) -> in
 
     That is any dropout but the adapters' own, noisy embeddings, and layers that run again with the noise they had.
     """
-    number = num_streams(model, MOST)
-    if number == 1 or num_ranks() > 1 or precision != "32-true":
+    if num_ranks() > 1 or precision != "32-true":
         return 1
     if settings.gradient_checkpointing or settings.neftune_alpha:
         return 1
@@ -68,4 +70,4 @@ def num_learners(model: Any, settings: FitSettings, precision: str | None) -> in
     config = model.config.get_text_config().to_dict()
     noise = [value for name, value in config.items() if "drop" in name or "noise" in name]
     others = [m.p for m in model.modules() if isinstance(m, nn.Dropout) and not isinstance(m, QuickDropout)]
-    return 1 if num_trained > FEW * everything or any(noise) or any(others) else number
+    return 1 if num_trained > FEW * everything or any(noise) or any(others) else len(Streams(model).models)

@@ -14,6 +14,11 @@ from torch.autograd.function import once_differentiable
 from nexttoken.models.dropout import QuickDropout, draw_quickly
 
 PLAIN = {("peft.tuners.lora.layer", "Linear"), ("peft.tuners.lora.bnb", "Linear4bit")}
+BASES = {  # whose output nobody needs as it was; a model's own linear layer may keep it, for its gradient or otherwise
+    ("torch.nn.modules.linear", "Linear"),
+    ("transformers.pytorch_utils", "Conv1D"),
+    ("bitsandbytes.nn.modules", "Linear4bit"),
+}
 
 
 class Branch(torch.autograd.Function):
@@ -118,8 +123,13 @@ def quicken(adapted: nn.Module) -> None:
     """Make the dropout and the plain LoRA layers of peft's model quick on the CPU; its weights and names stay."""
     draw_quickly(adapted)
     for module in adapted.modules():
-        if (type(module).__module__, type(module).__name__) in PLAIN:  # without importing bitsandbytes
+        if _kind(module) in PLAIN and _kind(module.base_layer) in BASES:
             module.__class__ = _quick_class(type(module))  # type: ignore[arg-type]  # a class is hashable
+
+
+def _kind(module: Any) -> tuple[str, str]:
+    """The class by name: nothing is imported for it, least of all bitsandbytes."""
+    return type(module).__module__, type(module).__name__
 
 
 @cache

@@ -28,7 +28,7 @@ class Streams:
     """A model, and as many copies of its modules over the same weights as batches can go through it at once."""
 
     def __init__(self, model: nn.Module, most: int = MOST) -> None:
-        self.models = [model, *(twin(model) for _ in range(num_streams(model, most) - 1))]
+        self.models = [model, *twins(model, num_streams(model, most) - 1)]
         take_shortcuts_of(model, self.models[1:])
 
     def map(self, work: Work[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -74,9 +74,13 @@ class Streams:
             torch.set_num_threads(threads)  # what threads that start later take over
 
 
-def most_at_once(device: torch.device) -> int:
-    """Batches that a device takes side by side: a GPU is full with one, and does them in their order."""
-    return min(torch.get_num_threads(), MOST) if device.type == "cpu" else 1
+def most_at_once(device: torch.device, most: int = MOST) -> int:
+    """Batches that a device takes side by side: a GPU is full with one, and does them in their order.
+
+    All have equally many threads, for a sum's last bit depends on them; so few threads as possible are left idle.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    return max(range(2, min(threads, most) + 1), key=lambda number: (threads // number * number, number), default=1)
 
 
 def num_streams(model: nn.Module, most: int) -> int:
@@ -88,7 +92,15 @@ def num_streams(model: nn.Module, most: int) -> int:
         return 1
     if any(type(module).__name__ == "Linear8bitLt" for module in model.modules()):
         return 1
-    return max(1, min(most_at_once(torch.device("cpu")), most))
+    return most_at_once(torch.device("cpu"), most)
+
+
+def twins(model: nn.Module, number: int) -> list[nn.Module]:
+    """So many twins, or none where a module holds what has no copy (a lock, a product of weights)."""
+    try:
+        return [twin(model) for _ in range(number)]
+    except Exception:  # a model's own code may refuse in any way it likes
+        return []
 
 
 def twin(model: nn.Module, own: Mapping[int, Tensor] | None = None) -> nn.Module:

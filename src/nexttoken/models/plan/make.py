@@ -103,7 +103,9 @@ def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, 
     settings = skeleton.settings
     training, on_gpu = settings.trainer.max_epochs > 0, device.type == "cuda"
     precision = training_precision(settings, skeleton.config.get_text_config().model_type)
-    step = Step(*shape, training, mixed=training and precision.endswith("mixed"), on_gpu=on_gpu)
+    at_once, recomputes = batches_at_once(settings, precision, device), settings.fit.gradient_checkpointing
+    num_rows = max(shape[0] // at_once, 1) if training else shape[0]
+    step = Step(num_rows, shape[1], training, mixed=training and precision.endswith("mixed"), on_gpu=on_gpu)
     key = str((step, skeleton.dtype, settings.adapter, settings.fit.gradient_checkpointing))
     try:
         if key not in known:
@@ -113,11 +115,22 @@ def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, 
     size = known[key]
     if settings.quantization:
         size += dequantised_bytes(skeleton.build(num_layers=1, adapted=False), skeleton.dtype.itemsize)
-    recomputes = training and settings.fit.gradient_checkpointing
-    learns_aside = settings.adapter is not None and not recomputes and not settings.fit.neftune_alpha
-    number = most_at_once(device) if learns_aside or not training else 1
-    notes = ["with gradient checkpointing" if recomputes else "", f"{number} batches at once" if number > 1 else ""]
-    return Part("activations", number * size, ", ".join(filter(None, notes)))
+    notes = [
+        "with gradient checkpointing" if training and recomputes else "",
+        f"{at_once} batches at once" if at_once > 1 else "",
+    ]
+    return Part("activations", at_once * size, ", ".join(filter(None, notes)))
+
+
+def batches_at_once(settings: Settings, precision: str, device: torch.device) -> int:
+    """How many go through the model side by side: in training they share the tokens, as their Batcher does."""
+    one_after_the_other = settings.trainer.max_epochs and (
+        settings.adapter is None
+        or settings.fit.gradient_checkpointing
+        or settings.fit.neftune_alpha
+        or precision != "32-true"
+    )
+    return 1 if one_after_the_other else most_at_once(device)
 
 
 @contextmanager
