@@ -101,6 +101,36 @@ def test_an_error_comes_in_its_place_and_ends_the_rest():
     assert torch.get_num_threads() == 2
 
 
+def test_the_largest_are_not_under_way_together():
+    """One stream takes them from the front while the other takes the small ones from the back."""
+    under_way: list[int] = []
+    seen: list[int] = []
+
+    def work(_: nn.Module, size: int) -> int:
+        under_way.append(size)
+        time.sleep(size / 1000)
+        seen.append(sum(under_way))
+        under_way.remove(size)
+        return size
+
+    sizes = [60, 50, 40, 30, 20, 10, 10, 10, 10, 10]
+    assert list(Streams(build()).map(work, sizes, from_both_ends=True)) == sizes
+    assert max(seen) <= 60 + 30 < 60 + 50
+
+
+def test_an_error_at_the_far_end_ends_the_rest_as_well():
+    def work(_: nn.Module, number: int) -> int:
+        time.sleep(0.01)
+        if number == 19:
+            raise MemoryError
+        return number
+
+    found: list[int] = []
+    with pytest.raises(MemoryError):
+        found.extend(Streams(build()).map(work, list(range(20)), from_both_ends=True))
+    assert found == list(range(len(found)))
+
+
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 def test_the_callers_gradient_mode_holds_in_each_thread(mode):
     def work(model: nn.Module, _: int) -> tuple[bool, bool]:

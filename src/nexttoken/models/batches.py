@@ -65,7 +65,8 @@ def even_batches(lengths: Sequence[int], batch_tokens: int, multiple: int) -> li
             batches[lightest].append(index)
             sizes[lightest] += lengths[index]
         if all(size <= batch_tokens or len(batch) == 1 for size, batch in zip(sizes, batches, strict=True)):
-            return [batch for batch in batches if batch]
+            largest_first = sorted(range(number), key=lambda batch: -sizes[batch])
+            return [batches[place] for place in largest_first if batches[place]]
         number += 1
 
 

@@ -46,7 +46,7 @@ class Learners(Streams):
                 for parameter in own:
                     parameter.grad = None
 
-        for loss, gradients in self.map(learn_alone, list(enumerate(batches))):
+        for loss, gradients in self.map(learn_alone, list(enumerate(batches)), from_both_ends=True):
             for parameter, gradient in zip(self.trained, gradients, strict=True):
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)

@@ -7,8 +7,9 @@ hundred rows divides badly. Batches that do not wait for each other leave no thr
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from concurrent.futures import Future
+from contextlib import suppress
+from threading import Thread
 from typing import Any, TypeVar
 
 import torch
@@ -31,46 +32,52 @@ class Streams:
         self.models = [model, *twins(model, num_streams(model, most) - 1)]
         take_shortcuts_of(model, self.models[1:])
 
-    def map(self, work: Work[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
+    def map(self, work: Work[Item, Result], items: Sequence[Item], from_both_ends: bool = False) -> Iterator[Result]:
         """`work` of a model and each item, in the order of the items; in the grad mode of the caller.
 
-        What is left over behind the last full round goes through the model alone, with all threads.
+        What is left over behind the last full round goes through the model alone, with all threads. With
+        `from_both_ends` one stream begins with the first items and the others with the last: where the largest come
+        first, no two of those are under way together.
         """
         together = len(items) - len(items) % len(self.models) if len(self.models) > 1 else 0
         if together:
-            yield from self._at_once(work, items[:together])
+            yield from self._at_once(work, items[:together], from_both_ends)
         for item in items[together:]:
             yield work(self.models[0], item)
 
-    def _at_once(self, work: Work[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
-        threads, free = torch.get_num_threads(), SimpleQueue[nn.Module]()
+    def _at_once(self, work: Work[Item, Result], items: Sequence[Item], from_both_ends: bool) -> Iterator[Result]:
+        threads, waiting = torch.get_num_threads(), deque(range(len(items)))
         inference, learns = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-        for model in self.models:
-            free.put(model)
+        results: dict[int, Future[Result]] = {number: Future() for number in waiting}
 
-        def run(item: Item) -> Result:
-            model = free.get()
-            try:
-                with torch.inference_mode(inference), torch.set_grad_enabled(learns):  # both are a thread's own
-                    return work(model, item)
-            finally:
-                free.put(model)
+        def run(model: nn.Module, take: Callable[[], int]) -> None:
+            torch.set_num_threads(threads // len(self.models))
+            with torch.inference_mode(inference), torch.set_grad_enabled(learns), suppress(IndexError):
+                while True:  # until nothing waits
+                    number = take()
+                    try:
+                        results[number].set_result(work(model, items[number]))
+                    except BaseException as error:  # the caller's, who waits for it; nobody begins what is left
+                        failed = [number]
+                        with suppress(IndexError):
+                            while True:
+                                failed.append(waiting.pop())
+                        for one in failed:
+                            results[one].set_exception(error)
 
-        size, share = len(self.models), threads // len(self.models)
-        running: deque[Future[Result]] = deque()
+        takes = [waiting.popleft, *([waiting.pop if from_both_ends else waiting.popleft] * (len(self.models) - 1))]
+        streams = [Thread(target=run, args=pair, daemon=True) for pair in zip(self.models, takes, strict=True)]
+        for stream in streams:
+            stream.start()
         try:
-            with ThreadPoolExecutor(size, "stream", torch.set_num_threads, (share,)) as pool:
-                try:
-                    for item in items:
-                        running.append(pool.submit(run, item))
-                        if len(running) > 2 * size:  # the next ones wait in line, and no result waits for long
-                            yield running.popleft().result()
-                    while running:
-                        yield running.popleft().result()
-                finally:
-                    for future in running:
-                        future.cancel()
+            for number in range(len(items)):
+                found = results[number].result()
+                del results[number]
+                yield found
         finally:
+            waiting.clear()
+            for stream in streams:
+                stream.join()
             torch.set_num_threads(threads)  # what threads that start later take over
 
 
