@@ -99,7 +99,8 @@ def _own(options: Options) -> dict[str, Case]:
     """Against ourselves: QLoRA's price, and Lightning's over steps of about 200 ms."""
     realistic, lora = _workload(options, REALISTIC), "our own LoRA, same precision"
     short = _workload(options, REALISTIC, rows=40, median=100, longest=150)
-    qlora, bare = (_ours(realistic, options, kind) for kind in ("TrainQuantised", "Train"))
+    twice = 2 * options.batch_tokens  # what batch_tokens=auto gives weights that each micro-batch unpacks
+    qlora, bare = (_ours(realistic, options, kind, batch_tokens=twice) for kind in ("TrainQuantised", "Train"))
     fitted, looped = (_ours(short, options, kind, steps=short.rows // 2) for kind in ("Train", "BareLoop"))
     titles = ("Lightning's fit, steps of 200 ms", "the same steps in a bare loop")
     loop: dict[str, Any] = {"kind": "time", "tolerance": 1e-4, "target": 1.03}

@@ -33,6 +33,11 @@ def test_a_cpu_takes_what_is_fastest_there(chosen, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_weights_that_each_batch_unpacks_get_larger_ones():
+    some = settings("batch_tokens=auto", "max_tokens=256", "quantization=nf4", "adapter=lora")
+    assert choose_batch_tokens(some, load_architecture(some), CPU).number == 2048
+
+
 @pytest.mark.parametrize("tokens", [512, 2048, 16_384])
 def test_the_memory_is_filled_and_not_more(chosen, monkeypatch, tokens):
     """With as much as a number takes, by the plan, that number is chosen; with less, half of it."""

@@ -16,6 +16,7 @@ from nexttoken.settings import AUTO, Settings
 # Tokens beyond which batches are no faster: a CPU's caches are full early, a GPU's units are all at work by then.
 ENOUGH = {"cpu": 1024}
 ENOUGH_ELSEWHERE = 65_536
+UNPACKED = 2  # times as many where each batch unpacks quantised weights
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def choose_batch_tokens(settings: Settings, config: Any, device: torch.device) -
     """
     settings = as_stored(settings, config)
     enough = ENOUGH.get(device.type, ENOUGH_ELSEWHERE)
+    if settings.quantization and device.type in ENOUGH:
+        enough *= UNPACKED
     known: dict[str, int] = {}
     with aside():
         plan = plan_parts(_with(settings, enough), config, device, known)
