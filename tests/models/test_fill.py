@@ -33,8 +33,9 @@ def test_a_cpu_takes_what_is_fastest_there(chosen, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_weights_that_each_batch_unpacks_get_larger_ones():
-    some = settings("batch_tokens=auto", "max_tokens=256", "quantization=nf4", "adapter=lora")
+def test_weights_that_each_batch_unpacks_get_larger_ones(base_dir):
+    quantised = (f"model.name_or_path={base_dir}", "quantization=nf4", "adapter=lora")
+    some = settings("batch_tokens=auto", "max_tokens=256", *quantised)
     assert choose_batch_tokens(some, load_architecture(some), CPU).number == 2048
 
 
