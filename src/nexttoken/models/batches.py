@@ -102,7 +102,7 @@ class Batcher:
     rank: int = 0
     num_ranks: int = 1
     packs: bool = False  # rows lie one behind the other, without padding
-    at_once: int = 1  # batches that go through the model side by side, and share the tokens
+    at_once: int = 1  # batches that go through the model side by side
 
     def batches(self, rows: Sequence[Any]) -> list[Any]:
         lengths = [self.head.num_read(row, self.labels, self.packs) for row in rows]
@@ -116,11 +116,11 @@ class Batcher:
         return self.head.collate(rows, self.labels, self.packs)
 
     def _pack(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-        own, batch_tokens = [lengths[index] for index in indices], self.batch_tokens // self.at_once
+        own = [lengths[index] for index in indices]
         if self.packs and self.at_once > 1:
-            packed = even_batches(own, batch_tokens, self.at_once)
+            packed = even_batches(own, self.batch_tokens, self.at_once)
         else:
-            packed = token_batches(own, batch_tokens, self.packs)
+            packed = token_batches(own, self.batch_tokens, self.packs)
         return [[indices[place] for place in batch] for batch in packed]
 
 

@@ -104,8 +104,7 @@ def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, 
     training, on_gpu = settings.trainer.max_epochs > 0, device.type == "cuda"
     precision = training_precision(settings, skeleton.config.get_text_config().model_type)
     at_once, recomputes = batches_at_once(settings, precision, device), settings.fit.gradient_checkpointing
-    num_rows = max(shape[0] // at_once, 1) if training else shape[0]
-    step = Step(num_rows, shape[1], training, mixed=training and precision.endswith("mixed"), on_gpu=on_gpu)
+    step = Step(*shape, training, mixed=training and precision.endswith("mixed"), on_gpu=on_gpu)
     key = str((step, skeleton.dtype, settings.adapter, settings.fit.gradient_checkpointing))
     try:
         if key not in known:
@@ -123,7 +122,7 @@ def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, 
 
 
 def batches_at_once(settings: Settings, precision: str, device: torch.device) -> int:
-    """How many go through the model side by side: in training they share the tokens, as their Batcher does."""
+    """How many go through the model side by side; in training, with an adapter whose noise allows it."""
     one_after_the_other = settings.trainer.max_epochs and (
         settings.adapter is None
         or settings.fit.gradient_checkpointing
