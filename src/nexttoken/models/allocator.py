@@ -26,5 +26,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # In an arena of its own each thread would keep what another one needs: half as much memory again while training.
+    # In an arena of its own each thread that starts from now on would keep what another one needs (docs/speed.md).
     return all([mallopt(MMAP_THRESHOLD, LARGEST), mallopt(TRIM_THRESHOLD, LARGEST), mallopt(ARENA_MAX, 1)])

@@ -37,7 +37,7 @@ class Streams:
 
         What is left over behind the last full round goes through the model alone, with all threads. With
         `from_both_ends` one stream begins with the first items and the others with the last: where the largest come
-        first, no two of those are under way together.
+        first, those are seldom under way together.
         """
         together = len(items) - len(items) % len(self.models) if len(self.models) > 1 else 0
         if together:
