@@ -8,6 +8,7 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
+import small_models
 from composed import settings
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
@@ -21,19 +22,8 @@ from nexttoken.models.readout import answer_logits, collate, label_scores
 from nexttoken.models.shortcuts import Shortcuts, shortcuts
 from nexttoken.settings import ModelSettings, QuantizationSettings
 
-VOCABULARY = 97
-SMALL = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.25,  # logits far from flat: a forgotten scale or cap would show
-    "pad_token_id": 0,
-}
+VOCABULARY = small_models.SMALL["vocab_size"]
+SMALL = small_models.SMALL | {"max_position_embeddings": 64}
 GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.25}
 ARCHITECTURES = {
     "Llama": {},

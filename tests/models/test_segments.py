@@ -10,6 +10,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import small_models
 from nexttoken.models import segments as by_segment
 from nexttoken.models.blocks import BLOCK, attend_in_blocks
 from nexttoken.models.last_layer import attention, last_layer, only_at
@@ -17,18 +18,7 @@ from nexttoken.models.layout import Pieces
 from nexttoken.models.segments import KeyValues, Segments
 from nexttoken.models.shortcuts import Shortcuts, read_prefix, shortcuts, skipping
 
-SMALL = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 1024,
-    "initializer_range": 0.25,
-    "pad_token_id": 0,
-}
+SMALL = small_models.SMALL | {"max_position_embeddings": 1024}
 SHARED, TRUNK = 30, 20  # tokens of the prefix, and of what two rows share behind it
 OWN = (700, 3, 513, 256, 40)  # tokens; the first two go on from the trunk
 READS = ((0, 300, 699), (2,), tuple(range(100, 513)), (255,), ())  # of each row's own tokens; and the trunk's last one

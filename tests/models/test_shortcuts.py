@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+import small_models
 from nexttoken.models.answer import predict_labels
 from nexttoken.models.batches import Batcher
 from nexttoken.models.encode import EncodedPrompt
@@ -15,20 +16,7 @@ from nexttoken.models.labels import LabelTokens
 from nexttoken.models.reading import reading
 from nexttoken.models.shortcuts import Shortcuts, shortcuts, skipping, take_shortcuts_of
 
-SMALL = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.25,
-    "pad_token_id": 0,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
+SMALL = small_models.SMALL | {"max_position_embeddings": 256, "bos_token_id": 0, "eos_token_id": 0}
 LABELS = LabelTokens(("A", "B", "C"), ((5,), (7,), (11,)), (("A",), ("B",), ("C",)), 0)
 LONG_LABELS = LabelTokens(("A", "B", "C"), ((5, 6), (7,), (9, 8, 4)), (("A",), ("B",), ("C",)), 0)
 
