@@ -111,10 +111,10 @@ def _save_fold(fold: Path, config: dict[str, Any], seed: int) -> None:
     """What training leaves of a fold, with an adapter that moves the answers."""
     import torch
 
-    from nexttoken.models.adapters import add_adapter
-    from nexttoken.models.encode import Encoder
     from nexttoken.models.folder import save_labels, save_trained
     from nexttoken.models.load import load_model, load_tokenizer
+    from nexttoken.models.lora.adapters import add_adapter
+    from nexttoken.models.tokens.encode import Encoder
     from nexttoken.parts import build
 
     parts = build(config)

@@ -29,7 +29,7 @@ from benchmarks.cases import merged
 from benchmarks.fold_runs import FOLDS, ORDERS, Runs, average, make_runs
 from benchmarks.measure import Record, Run, compare, read_records, table, write_records
 from benchmarks.shapes import shape
-from benchmarks.sides import Side, alternate, largest_difference, working
+from benchmarks.sides import OUR_FIRST, Side, alternate, largest_difference, working
 from benchmarks.workload import REALISTIC, Workload
 from nexttoken.arguments import key_values, run, whole_number
 from nexttoken.errors import UserError
@@ -92,7 +92,9 @@ def commands(runs: Runs, repeats: int, facts: dict) -> Record:
 
 def in_one_process(runs: Runs, repeats: int, facts: dict) -> Record:
     """Loading and asking alone. Raises UserError where the base is not loaded once."""
-    sides = [Side(f"benchmarks.fold_sides:{name}", {"folder": runs.folder}) for name in ("Together", "Separately")]
+    sides = [
+        Side(f"benchmarks.fold_sides:{name}", {"folder": runs.folder}, OUR_FIRST) for name in ("Together", "Separately")
+    ]
     work = f"{WORK}, nothing imported"
     with working(*sides) as (ours, peer):
         found = [side.ask("check") for side in (ours, peer)]

@@ -14,18 +14,18 @@ import torch
 from torch import nn
 
 from benchmarks.shapes import row_lengths
-from nexttoken.models.adapters import add_adapter
 from nexttoken.models.answer import predict_labels
 from nexttoken.models.batches import Batcher, Step, TrainSteps, token_batches
-from nexttoken.models.encode import EncodedPrompt
-from nexttoken.models.fit import fit, one_line
 from nexttoken.models.folder import place
+from nexttoken.models.forward.shortcuts import shortcuts
 from nexttoken.models.heads import LabelSoftmax
-from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import load_model
+from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.memory import forget_peak, peak_memory_mb
-from nexttoken.models.module import AnswerModule
-from nexttoken.models.shortcuts import shortcuts
+from nexttoken.models.tokens.encode import EncodedPrompt
+from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.models.training.fit import fit, one_line
+from nexttoken.models.training.module import AnswerModule
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 
 ADAPTER = AdapterSettings(

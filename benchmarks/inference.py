@@ -4,7 +4,8 @@ python -m benchmarks.inference                            everything; about a qu
 python -m benchmarks.inference cases=harness,padded       some of it; records of other cases in the file are kept
 python -m benchmarks.inference size=tiny repeats=2        a rehearsal of everything; writes no file unless told
 
-  cases         gemma, harness, harness_bf16, padded, rows, bf16, prefix, vocabulary_128k, vocabulary_32k
+  cases         gemma, harness, harness_bf16, padded, rows, bf16, prefix, again, vocabulary_128k,
+                vocabulary_32k
   size          full, or tiny models and a few short rows
   rows          of each case; without it each has its own number
   repeats       pairs of runs that are counted
@@ -16,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.cases import Case, Options, command
-from benchmarks.sides import Side
+from benchmarks.sides import OUR_FIRST, Side
 from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, Workload, small_body
 from nexttoken.arguments import run
 
@@ -29,7 +30,7 @@ LARGE = {"rows": 12, "longest": 1000, "alike": 4}
 
 def cases(options: Options) -> dict[str, Case]:
     """Every case of the table. The sides are made in their own processes: torch is imported there, not here."""
-    return {**_vocabularies(options), **_realistic(options), "prefix": _prefix(options)}
+    return {**_vocabularies(options), **_realistic(options), "prefix": _prefix(options), "again": _again(options)}
 
 
 def _workload(options: Options, shape: Any, rows: int, **own: Any) -> Workload:
@@ -41,7 +42,7 @@ def _workload(options: Options, shape: Any, rows: int, **own: Any) -> Workload:
 
 
 def _ours(work: Workload, options: Options, **own: Any) -> Side:
-    return Side("benchmarks.ours:Predict", {"workload": work, "batch_tokens": options.batch_tokens, **own})
+    return Side("benchmarks.ours:Predict", {"workload": work, "batch_tokens": options.batch_tokens, **own}, OUR_FIRST)
 
 
 def _harness(work: Workload, batch_size: int = 8) -> Side:
@@ -103,6 +104,15 @@ def _prefix(options: Options) -> Case:
     name = "predict with a shared prefix of a third of the tokens"
     shared, alone = (_ours(work, options, share_prefixes=shares) for shares in (True, False))
     return Case(name, "the same without sharing", "fp32", work, shared, alone, target=1.3)
+
+
+def _again(options: Options) -> Case:
+    """All questions asked alone, and again with passages behind them: what was read of a question is kept, or not."""
+    work = _workload(options, REALISTIC, 24)
+    name = "predict twice, questions of a third of the tokens, then with passages behind them"
+    given = {"workload": work, "batch_tokens": options.batch_tokens, "share": 1 / 3}
+    kept, anew = (Side("benchmarks.ours:AskAgain", given | {"remembers": keeps}, OUR_FIRST) for keeps in (True, False))
+    return Case(name, "the same, questions read twice", "fp32", work, kept, anew)
 
 
 def main(arguments: list[str]) -> None:

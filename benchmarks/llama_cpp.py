@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.cases import Case, Options, command
 from benchmarks.llama_file import write_gguf
-from benchmarks.sides import Answers, Side
+from benchmarks.sides import OUR_FIRST, Answers, Side
 from benchmarks.workload import LABEL_IDS, REALISTIC, TINY, Workload, softmax
 from nexttoken.arguments import run
 
@@ -140,7 +140,7 @@ def cases(options: Options) -> dict[str, Case]:
     work = Workload(REALISTIC, options.rows or 48, alike=8)
     if options.tiny:
         work = Workload(TINY, options.rows or 6, shortest=4, median=9, longest=60)
-    ours = Side("benchmarks.ours:Predict", {"workload": work, "batch_tokens": options.batch_tokens})
+    ours = Side("benchmarks.ours:Predict", {"workload": work, "batch_tokens": options.batch_tokens}, OUR_FIRST)
     made = {}
     for name, (number_format, tolerance) in FORMATS.items():
         peer = Side("benchmarks.llama_cpp:LlamaCpp", {"workload": work, "number_format": number_format})

@@ -1,16 +1,17 @@
 """This project's side of the comparisons of prediction: its own code from token ids to probabilities."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.sides import Answers
 from benchmarks.workload import LABEL_IDS, MatrixRate, Workload
-from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.answer import predict_labels
-from nexttoken.models.encode import EncodedPrompt
+from nexttoken.models.forward.remembered import Read
 from nexttoken.models.heads import LabelSoftmax
-from nexttoken.models.labels import LabelTokens
+from nexttoken.models.tokens.encode import EncodedPrompt
+from nexttoken.models.tokens.labels import LabelTokens
 
 NAMES = ("A", "B", "tie")
 LABELS = LabelTokens(NAMES, tuple((i,) for i in LABEL_IDS), tuple((name,) for name in NAMES), num_rejoined=0)
@@ -28,7 +29,6 @@ class Predict:
     """Label probabilities by `predict_labels`; `options` are its further keywords."""
 
     def __init__(self, workload: Workload, batch_tokens: int, **options: Any) -> None:
-        keep_freed_memory()  # as loading does
         self.model, self.prompts = workload.model(), encoded(workload)
         self.batch_tokens, self.options = batch_tokens, options
         self._rate = MatrixRate(self.model)
@@ -43,3 +43,20 @@ class Predict:
     def rate(self) -> float:
         """Operations per second of the machine at this model's products, now."""
         return self._rate()
+
+
+class AskAgain(Predict):
+    """Two passes: over the first `share` of every prompt, as a question alone, then over the whole prompts."""
+
+    def __init__(self, workload: Workload, batch_tokens: int, share: float, remembers: bool) -> None:
+        super().__init__(workload, batch_tokens)
+        self.remembers = remembers
+        self.questions = [
+            replace(one, token_ids=one.token_ids[: int(share * len(one.token_ids))]) for one in self.prompts
+        ]
+
+    def run(self) -> Answers:
+        read = Read(lambda probs: np.ones(len(probs), dtype=bool)) if self.remembers else None
+        for rows in (self.questions, self.prompts):
+            found = predict_labels(self.model, LabelSoftmax(), rows, LABELS, self.batch_tokens, read=read)
+        return Answers(found.probs)

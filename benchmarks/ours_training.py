@@ -14,16 +14,15 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.ours import LABELS, encoded
 from benchmarks.sides import Answers
 from benchmarks.workload import MatrixRate, Workload
-from nexttoken.models.adapters import add_adapter
-from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.batches import Batcher, Step, TrainSteps
-from nexttoken.models.fit import fit
-from nexttoken.models.gradients import Learners, num_learners
+from nexttoken.models.forward.shortcuts import shortcuts, skipping
 from nexttoken.models.heads import Head, LabelSoftmax, WholeVocabulary
 from nexttoken.models.load import load_model
-from nexttoken.models.module import AnswerModule
-from nexttoken.models.optimizers import learning_rate_factor, make_optimizer
-from nexttoken.models.shortcuts import shortcuts, skipping
+from nexttoken.models.lora.adapters import add_adapter
+from nexttoken.models.training.fit import fit
+from nexttoken.models.training.gradients import Learners, num_learners
+from nexttoken.models.training.module import AnswerModule
+from nexttoken.models.training.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 
 ADAPTER = AdapterSettings(  # conf/adapter/lora.yaml
@@ -56,7 +55,6 @@ class Train:
     """
 
     def __init__(self, workload: Workload, steps: int, batch_tokens: int, check_head: str = "vocabulary") -> None:
-        keep_freed_memory()  # as loading does
         self.workload, self.batch_tokens = workload, batch_tokens
         self.check_head = {"vocabulary": WholeVocabulary(), "label": LabelSoftmax()}[check_head]
         self.rows = encoded(workload)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measure import Record, ratio_text
-from nexttoken.report.plots import new_figure, save_figure
+from nexttoken.report.figure import new_figure, save_figure
 
 HEIGHT = 0.42  # inches of a record
 

@@ -48,11 +48,16 @@ class Work(Protocol):
 class Side:
     """How a worker makes its work: what `make` names ("benchmarks.peers:Harness") is called there with `arguments`.
 
-    A name, so that this process imports none of what the sides need.
+    A name, so that this process imports none of what the sides need. `first` names what is called before anything
+    else is imported, as train.py and predict.py do.
     """
 
     make: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    first: str = ""
+
+
+OUR_FIRST = "nexttoken.allocator:keep_freed_memory"
 
 
 class Worker:
@@ -135,6 +140,8 @@ def _answer(pipe: Connection, side: Side) -> None:
     """Make the work at once, so that two sides do it at the same time, then answer until the pipe is closed."""
     work, failure = None, ""
     try:
+        if side.first:
+            _named(side.first)()
         work = _named(side.make)(**side.arguments)
     except Exception as error:
         failure = _told(error)

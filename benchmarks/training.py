@@ -16,7 +16,7 @@ python -m benchmarks.training size=tiny repeats=2     a rehearsal of everything;
 from typing import Any
 
 from benchmarks.cases import Case, Options, command
-from benchmarks.sides import Side
+from benchmarks.sides import OUR_FIRST, Side
 from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, Workload
 from nexttoken.arguments import run
 
@@ -50,7 +50,7 @@ def _workload(options: Options, shape: Any, rows: int = 16, **own: Any) -> Workl
 
 def _ours(work: Workload, options: Options, kind: str = "Train", steps: int = 1, **own: Any) -> Side:
     given = {"workload": work, "steps": steps, "batch_tokens": options.batch_tokens, **own}
-    return Side(f"benchmarks.ours_training:{kind}", given)
+    return Side(f"benchmarks.ours_training:{kind}", given, OUR_FIRST)
 
 
 def _peer(kind: str, work: Workload, **own: Any) -> Side:

@@ -40,8 +40,8 @@ def train(output_dir: str, moment: str, number: int, *overrides: str) -> None:
 def die_at(moment: str, number: int) -> None:
     """Wrap the function that a moment is named after, so that its `number`-th call kills the process half-way."""
     from nexttoken import files, runs
-    from nexttoken.models import callbacks, learn
-    from nexttoken.models.module import AnswerModule
+    from nexttoken.models.training import callbacks, learn
+    from nexttoken.models.training.module import AnswerModule
 
     places: dict[str, tuple[object, str]] = {
         "step": (AnswerModule, "_clip"),  # gradients computed, weights not yet moved

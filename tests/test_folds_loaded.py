@@ -15,13 +15,13 @@ from nexttoken.files import write_json
 from nexttoken.inference import SwapAveraged
 from nexttoken.loaded import load_run
 from nexttoken.models import weights
-from nexttoken.models.adapters import add_adapter
-from nexttoken.models.encode import Encoder
 from nexttoken.models.folder import save_labels, save_trained
 from nexttoken.models.folds import FoldModels, load_answerer
 from nexttoken.models.heads import Classification, LabelSoftmax
 from nexttoken.models.load import load_model, load_tokenizer
-from nexttoken.models.loftq import start_from_quantization_error
+from nexttoken.models.lora.adapters import add_adapter
+from nexttoken.models.lora.loftq import start_from_quantization_error
+from nexttoken.models.tokens.encode import Encoder
 from nexttoken.pipeline import train
 from nexttoken.prompts import Prompt
 from nexttoken.settings import AUTO, Settings

@@ -12,7 +12,7 @@ HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes"}
 HYDRA = {"hydra", "omegaconf"}
 KNOW_HYDRA = {"entry.py", "compose.py", "parts.py", "pipeline.py"}
 LAYERS = [  # a module may import from its own row and from the rows above it
-    {"errors", "sentences", "nearest", "types", "files", "progress", "console", "arguments", "ranks"},
+    {"errors", "sentences", "nearest", "types", "files", "progress", "console", "allocator", "arguments", "ranks"},
     {
         "table",
         "metrics",

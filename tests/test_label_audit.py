@@ -11,11 +11,11 @@ from huggingface_hub import constants
 
 from nexttoken.errors import UserError
 from nexttoken.labels import Arguments, main, situations_table
-from nexttoken.models.audit import CHAT, MAX_TOKENS, Audit, audit_situations
-from nexttoken.models.encode import Encoded, Encoder
-from nexttoken.models.layout import Layout
+from nexttoken.models.forward.layout import Layout
+from nexttoken.models.forward.segments import ROOT
 from nexttoken.models.readout import collate, sequence_scores
-from nexttoken.models.segments import ROOT
+from nexttoken.models.tokens.audit import CHAT, MAX_TOKENS, Audit, audit_situations
+from nexttoken.models.tokens.encode import Encoded, Encoder
 from real_tokenizers import BUILDERS, Reference, byte_level
 
 SCRATCH = "scratch, learnt from the embedded sample"

@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from nexttoken.models.answer import LabelAnswerer
-from nexttoken.models.encode import Encoded, Encoder
 from nexttoken.models.heads import LabelSoftmax
+from nexttoken.models.tokens.encode import Encoded, Encoder
 from nexttoken.prompts import Prompt
 from nexttoken.tasks.preference import Preference
 from nexttoken.tasks.quiz import Quiz

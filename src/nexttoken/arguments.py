@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from nexttoken.allocator import keep_freed_memory
 from nexttoken.errors import UserError
 from nexttoken.nearest import nearest
 
@@ -23,6 +24,7 @@ def key_values(arguments: Sequence[str], defaults: Mapping[str, str]) -> dict[st
 
 def run(command: Callable[[Sequence[str]], None], usage: str) -> None:
     """Call `command` with the command line's arguments; print `usage` for --help, and a UserError as its one line."""
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
     arguments = sys.argv[1:]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nexttoken.allocator import keep_freed_memory
 from nexttoken.errors import UserError
 from nexttoken.nearest import nearest
 from nexttoken.ranks import failure
@@ -21,6 +22,7 @@ HELP = {"-h", "--help"}
 
 def run(main: Callable[[], Any]) -> None:
     """Call a `hydra.main` function, or answer --help; a configuration that cannot be composed is one line."""
+    keep_freed_memory()
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

@@ -18,7 +18,7 @@ from nexttoken.arguments import run
 from nexttoken.errors import UserError
 
 if TYPE_CHECKING:
-    from nexttoken.models.audit import Audit
+    from nexttoken.models.tokens.audit import Audit
     from nexttoken.parts import Parts
     from nexttoken.types import Example
 
@@ -85,7 +85,7 @@ def audit(overrides: Sequence[str]) -> Audited:
         raise UserError(f"the answers of task {parts.task.name} are open texts, so there are no labels to audit")
     examples = read(parts, "train")
     tokenizer = load_tokenizer(parts, examples)
-    from nexttoken.models.audit import audit_prompt, audit_situations
+    from nexttoken.models.tokens.audit import audit_prompt, audit_situations
 
     print(f"{parts.settings.model.name_or_path or 'built from the training text'}: {len(tokenizer):,} tokens")
     refusal = ""
@@ -106,7 +106,7 @@ def load_tokenizer(parts: "Parts", examples: "list[Example]") -> Any:
 
     texts: Sequence[str] = ()
     if parts.settings.model.name_or_path is None:
-        from nexttoken.models.learn import training_texts
+        from nexttoken.models.training.learn import training_texts
 
         rows = pipeline.choose_rows(parts, examples, pipeline.split(parts, examples)).train
         texts = training_texts(parts.prompt, apply_transforms(rows, parts.train_transforms))

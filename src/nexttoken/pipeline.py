@@ -26,7 +26,7 @@ from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, Split
 
 if TYPE_CHECKING:
-    from nexttoken.models.learn import Learner
+    from nexttoken.models.training.learn import Learner
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
     if not train_rows:
         raise UserError(f"the train_transforms leave none of {len(rows.train)} training rows; choose others")
     parts.prompt.render(train_rows[0])  # a template of other fields is refused before torch is imported
-    from nexttoken.models.learn import Learner
     from nexttoken.models.memory import forget_peak
+    from nexttoken.models.training.learn import Learner
 
     forget_peak()
     dev_rows = parts.inference.views(rows.dev, rows.train)  # in the form in which questions will be asked

@@ -101,6 +101,13 @@ class FitSettings(Checked):
     text_epochs: NonNegativeInt = 0  # epochs of plain language modelling on the prompts before the labels are shown
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
 
+    @property
+    def has_one_noise(self) -> bool:
+        """Whether a step's micro-batches draw from one source, one after the other: as noisy embeddings do, and layers
+        that are computed again with the noise that they had.
+        """
+        return self.gradient_checkpointing or bool(self.neftune_alpha)
+
 
 class GenerationSettings(Checked):
     """How an open answer is written; greedy unless there is a temperature."""

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nexttoken.errors import UserError
-from nexttoken.models.adapters import add_adapter, load_adapter, save_adapter
 from nexttoken.models.batches import Batcher
-from nexttoken.models.encode import EncodedPrompt
 from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
-from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import load_model, load_tokenizer
-from nexttoken.models.loftq import start_from_quantization_error
+from nexttoken.models.lora.adapters import add_adapter, load_adapter, save_adapter
+from nexttoken.models.lora.loftq import start_from_quantization_error
 from nexttoken.models.quantized import four_bit_layers, keep_trainable
+from nexttoken.models.tokens.encode import EncodedPrompt
+from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.settings import AdapterSettings, ModelSettings, QuantizationSettings
 
 LORA = AdapterSettings(r=4, alpha=8, dropout=0.0, target_modules="all-linear", rslora=False, dora=False, init="default")

@@ -8,8 +8,8 @@ import pytest
 
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.answer_journal import Keeping
-from nexttoken.models.encode import Encoder
 from nexttoken.models.heads import LabelHead, LabelSoftmax
+from nexttoken.models.tokens.encode import Encoder
 from nexttoken.prompts import Prompt
 from nexttoken.types import Example
 

@@ -11,11 +11,8 @@ import nexttoken.models.plan.make as plan_module
 from composed import settings
 from nexttoken.errors import UserError
 from nexttoken.models.budget import FILE, measure, read_budget, save_budget, settle
-from nexttoken.models.encode import Encoder
-from nexttoken.models.encode_text import TextEncoder
 from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import AnswerText, LabelSoftmax
-from nexttoken.models.learn import Learner
 from nexttoken.models.load import load_architecture
 from nexttoken.models.plan.longest import (
     FEWEST_TOKENS,
@@ -30,6 +27,9 @@ from nexttoken.models.plan.longest import (
 )
 from nexttoken.models.plan.make import plan_parts
 from nexttoken.models.plan.table import in_units
+from nexttoken.models.tokens.encode import Encoder
+from nexttoken.models.tokens.encode_text import TextEncoder
+from nexttoken.models.training.learn import Learner
 from nexttoken.prompts import Prompt
 from nexttoken.settings import AUTO
 from nexttoken.types import Example

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from nexttoken.errors import UserError
-from nexttoken.models.disarm import ZERO_WIDTH_SPACE
-from nexttoken.models.encode import Encoder
+from nexttoken.models.tokens.disarm import ZERO_WIDTH_SPACE
+from nexttoken.models.tokens.encode import Encoder
 from nexttoken.prompts import Prompt
 from nexttoken.types import Example
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from nexttoken.errors import UserError
-from nexttoken.models.chat_templates import TEMPLATES
-from nexttoken.models.encode_text import TextEncoder
+from nexttoken.models.tokens.chat_templates import TEMPLATES
+from nexttoken.models.tokens.encode_text import TextEncoder
 from nexttoken.prompts import Prompt
 from nexttoken.transforms.dialogue import Persona
 from nexttoken.types import Example

@@ -7,9 +7,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from nexttoken.errors import UserError
-from nexttoken.models.encode import Encoder
 from nexttoken.models.folder import load_labels, save_labels
-from nexttoken.models.labels import LabelTokens, find_label_tokens
+from nexttoken.models.tokens.encode import Encoder
+from nexttoken.models.tokens.labels import LabelTokens, find_label_tokens
 from nexttoken.prompts import Prompt
 from nexttoken.types import Example
 

@@ -10,12 +10,12 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from nexttoken.models.adapters import add_adapter, save_adapter
 from nexttoken.models.batches import Batcher
-from nexttoken.models.encode import EncodedPrompt
 from nexttoken.models.heads import LabelSoftmax
-from nexttoken.models.labels import LabelTokens
-from nexttoken.models.lora_layers import QuickLayer, quicken, writable
+from nexttoken.models.lora.adapters import add_adapter, save_adapter
+from nexttoken.models.lora.lora_layers import QuickLayer, quicken, writable
+from nexttoken.models.tokens.encode import EncodedPrompt
+from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.settings import AdapterSettings
 
 LORA = AdapterSettings(r=4, alpha=8, dropout=0.0, target_modules="all-linear", rslora=True, dora=False, init="default")

@@ -16,16 +16,16 @@ from nexttoken.errors import UserError
 from nexttoken.inference import Once
 from nexttoken.merge import main
 from nexttoken.models import answer
-from nexttoken.models.adapters import add_adapter
 from nexttoken.models.answer import LabelAnswerer, predict_labels
 from nexttoken.models.base import FILE, identify
-from nexttoken.models.encode import Encoder
 from nexttoken.models.folder import save_labels, save_trained, save_whole
 from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.models.load import load_model, load_tokenizer
+from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.merge import Merge
 from nexttoken.models.save_quantized import save_quantized
+from nexttoken.models.tokens.encode import Encoder
 from nexttoken.prompts import Prompt
 from nexttoken.settings import AUTO, ModelSettings, ScratchSettings
 from nexttoken.types import Example

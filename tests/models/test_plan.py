@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma2Config,
 import nexttoken.models.plan.make as plan_module
 from nexttoken.checks import check_settings
 from nexttoken.compose import compose
-from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_architecture
+from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.plan.advice import LORA, NF4
 from nexttoken.models.plan.dry_run import Skeleton, Step, count, cut, run, step_bytes
 from nexttoken.models.plan.make import make_plan

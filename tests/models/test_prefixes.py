@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexttoken.models.batches import shared_batches
-from nexttoken.models.prefixes import FEWEST, alike, common_length, common_prefix, fewest_tokens, neighbours_alike
+from nexttoken.models.forward.prefixes import (
+    FEWEST,
+    alike,
+    common_length,
+    common_prefix,
+    fewest_tokens,
+    neighbours_alike,
+)
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(1, 30)).map(

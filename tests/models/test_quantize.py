@@ -15,15 +15,15 @@ from conftest import TEXTS, load_pair
 from nexttoken.errors import UserError
 from nexttoken.inference import Once
 from nexttoken.models import save_quantized as saving
-from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base import identify, read_base
-from nexttoken.models.encode import Encoder
 from nexttoken.models.folder import save_labels, save_trained, save_whole
 from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.load import load_config, load_model, load_tokenizer
+from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.quantized import four_bit_layers, refuse_untrainable
 from nexttoken.models.save_quantized import save_quantized
+from nexttoken.models.tokens.encode import Encoder
 from nexttoken.prompts import Prompt
 from nexttoken.quantize import main
 from nexttoken.settings import ModelSettings, QuantizationSettings, ScratchSettings, Settings
@@ -115,7 +115,7 @@ def test_quantised_weights_are_not_trained_themselves(base, copies):
 
 
 def test_whole_training_of_a_copy_stops_before_the_weights_are_read(copies, monkeypatch):
-    from nexttoken.models import learn
+    from nexttoken.models.training import learn
 
     monkeypatch.setattr(learn, "load_model", lambda *_: pytest.fail("weights were read"))
     asked = asking(copies["nf4"], None, "trainer.max_epochs=1")

@@ -11,15 +11,15 @@ from torch.nn.functional import cross_entropy
 import small_models
 from composed import settings
 from nexttoken.errors import UserError
-from nexttoken.models.adapters import add_adapter
 from nexttoken.models.answer import LabelAnswerer, predict_labels
-from nexttoken.models.encode import EncodedPrompt
+from nexttoken.models.forward.reading import reading
+from nexttoken.models.forward.shortcuts import Shortcuts, shortcuts
 from nexttoken.models.heads import LabelSoftmax
-from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import load_model
-from nexttoken.models.reading import reading
+from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.readout import answer_logits, collate, label_scores
-from nexttoken.models.shortcuts import Shortcuts, shortcuts
+from nexttoken.models.tokens.encode import EncodedPrompt
+from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.settings import ModelSettings, QuantizationSettings
 
 VOCABULARY = small_models.SMALL["vocab_size"]

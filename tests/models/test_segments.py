@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import small_models
-from nexttoken.models import segments as by_segment
-from nexttoken.models.blocks import BLOCK, attend_in_blocks
-from nexttoken.models.last_layer import attention, last_layer, only_at
-from nexttoken.models.layout import Pieces
-from nexttoken.models.segments import KeyValues, Segments
-from nexttoken.models.shortcuts import Shortcuts, read_prefix, shortcuts, skipping
+from nexttoken.models.forward import segments as by_segment
+from nexttoken.models.forward.blocks import BLOCK, attend_in_blocks
+from nexttoken.models.forward.last_layer import attention, last_layer, only_at
+from nexttoken.models.forward.layout import Pieces
+from nexttoken.models.forward.segments import KeyValues, Segments
+from nexttoken.models.forward.shortcuts import Shortcuts, read_prefix, shortcuts, skipping
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 1024}
 SHARED, TRUNK = 30, 20  # tokens of the prefix, and of what two rows share behind it
@@ -98,10 +98,10 @@ def packed_rows(prefix=None):
     """The layout, and where in it those places stand that are read: the trunk's last one, then row by row."""
     shared, trunk, own = drawn_rows()
     pieces = Pieces()
-    first = pieces.add(trunk if prefix else shared + trunk)
+    first = pieces.add(trunk if prefix else shared + trunk, before=prefix)
     start = [] if prefix else shared
-    numbers = [pieces.add(row, first) if n < 2 else pieces.add(start + row) for n, row in enumerate(own)]
-    layout = pieces.packed(prefix)
+    numbers = [pieces.add(row, first) if n < 2 else pieces.add(start + row, before=prefix) for n, row in enumerate(own)]
+    layout = pieces.packed()
     offsets = [0 if n < 2 else len(start) for n in range(len(own))]
     reads = [layout.place(first, -1)]
     for number, offset, places in zip(numbers, offsets, READS, strict=True):
@@ -234,7 +234,8 @@ def test_a_last_layer_that_needs_other_places_is_computed_whole():
 
 
 def test_tokens_that_ask_are_those_read_or_all_of_a_segment_that_needs_no_mask():
-    segments, reads = Segments((4, 4, 4), (-1, 0, -1)), [9, 0, 1, 2, 4, 5, 7]
+    segments, reads = Segments((4, 4, 4), (-1, 0, -1), (None, None, None)), [9, 0, 1, 2, 4, 5, 7]
     assert segments.only_at(reads).asking == (range(4), [0, 1, 3], [1])
-    assert Segments((4, 4, 4), (-1, 0, -1), KeyValues(5)).only_at(reads).asking == ([0, 1, 2], [0, 1, 3], [1])
+    behind = Segments((4, 4, 4), (-1, 0, -1), (KeyValues(5), None, KeyValues(3)))
+    assert behind.only_at(reads).asking == ([0, 1, 2], [0, 1, 3], [1])
     assert segments.only_at([]) is segments

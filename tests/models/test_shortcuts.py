@@ -10,11 +10,11 @@ import transformers
 import small_models
 from nexttoken.models.answer import predict_labels
 from nexttoken.models.batches import Batcher
-from nexttoken.models.encode import EncodedPrompt
+from nexttoken.models.forward.reading import reading
+from nexttoken.models.forward.shortcuts import Shortcuts, shortcuts, skipping, take_shortcuts_of
 from nexttoken.models.heads import Classification, LabelSoftmax
-from nexttoken.models.labels import LabelTokens
-from nexttoken.models.reading import reading
-from nexttoken.models.shortcuts import Shortcuts, shortcuts, skipping, take_shortcuts_of
+from nexttoken.models.tokens.encode import EncodedPrompt
+from nexttoken.models.tokens.labels import LabelTokens
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 256, "bos_token_id": 0, "eos_token_id": 0}
 LABELS = LabelTokens(("A", "B", "C"), ((5,), (7,), (11,)), (("A",), ("B",), ("C",)), 0)

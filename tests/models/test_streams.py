@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from nexttoken.models.adapters import add_adapter
 from nexttoken.models.answer import predict_labels
 from nexttoken.models.ask import ask_rows
 from nexttoken.models.batches import Batcher
-from nexttoken.models.dropout import QuickDropout
-from nexttoken.models.encode import EncodedPrompt
-from nexttoken.models.gradients import Learners, num_learners, trained
+from nexttoken.models.forward.shortcuts import skipping
+from nexttoken.models.forward.streams import Streams, num_streams, twin
 from nexttoken.models.heads import LabelSoftmax
-from nexttoken.models.labels import LabelTokens
+from nexttoken.models.lora.adapters import add_adapter
+from nexttoken.models.lora.dropout import QuickDropout
 from nexttoken.models.scratch import build_llama
-from nexttoken.models.shortcuts import skipping
-from nexttoken.models.streams import Streams, num_streams, twin
+from nexttoken.models.tokens.encode import EncodedPrompt
+from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.models.training.gradients import Learners, num_learners, trained
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
 
 LABELS = LabelTokens(("A", "B", "C"), ((5,), (6,), (7,)), (("A",), ("B",), ("C",)), 0)

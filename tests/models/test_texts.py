@@ -7,12 +7,12 @@ import transformers
 
 from nexttoken.errors import UserError
 from nexttoken.models.batches import Batcher, TrainSteps
-from nexttoken.models.encode_text import TextEncoder
-from nexttoken.models.encoded_texts import NO_LABELS, EncodedText
 from nexttoken.models.heads import AnswerText
-from nexttoken.models.noise import noisy_embeddings
 from nexttoken.models.text_answer import TextAnswerer, measure_losses
 from nexttoken.models.texts import answer_losses, collate_texts, row_losses
+from nexttoken.models.tokens.encode_text import TextEncoder
+from nexttoken.models.tokens.encoded_texts import NO_LABELS, EncodedText
+from nexttoken.models.training.noise import noisy_embeddings
 from nexttoken.prompts import Prompt
 from nexttoken.types import Example
 

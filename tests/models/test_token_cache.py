@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from nexttoken.models import token_cache
-from nexttoken.models.encode import Encoder
-from nexttoken.models.encode_text import TextEncoder
-from nexttoken.models.token_cache import cache_dir, content_key, fingerprint
+from nexttoken.models.tokens import token_cache
+from nexttoken.models.tokens.encode import Encoder
+from nexttoken.models.tokens.encode_text import TextEncoder
+from nexttoken.models.tokens.token_cache import cache_dir, content_key, fingerprint
 from nexttoken.prompts import Prompt
 from nexttoken.types import Example
 

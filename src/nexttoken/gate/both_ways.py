@@ -13,6 +13,7 @@ from nexttoken.errors import UserError
 from nexttoken.files import whole_file
 from nexttoken.gating.trial import Trial
 from nexttoken.inference import ConfidenceGated, Inference, WithPassages
+from nexttoken.inference.base import remembering
 from nexttoken.inference.passages import has_passages
 from nexttoken.splits import load_folds
 from nexttoken.types import Example, LabelPredictions
@@ -66,14 +67,15 @@ def ask_fold(loaded: "LoadedRun", fold: "FoldFolder", examples: Sequence[Example
     """One row per question: label, both passes' probabilities and seconds, whether passages were found, the device."""
     ask = single_pass(loaded.parts.inference.restored(fold.state()))
     answerer = loaded.answerer(fold)
-    first = ask(examples, answerer)
-    found = loaded.search.find(examples)
-    print(f"retrieval: {found.summary}")
-    hit = has_passages(found.examples)
-    probs, seconds = first.probs.copy(), np.zeros(len(examples))
-    if hit.any():
-        second = ask([one for one, is_hit in zip(found.examples, hit, strict=True) if is_hit], answerer)
-        probs[hit], seconds[hit] = second.probs, second.columns["seconds"]
+    with remembering(answerer, lambda probs: np.ones(len(probs), dtype=bool)):  # as the gate does of the unsure ones
+        first = ask(examples, answerer)
+        found = loaded.search.find(examples)
+        print(f"retrieval: {found.summary}")
+        hit = has_passages(found.examples)
+        probs, seconds = first.probs.copy(), np.zeros(len(examples))
+        if hit.any():
+            second = ask([one for one, is_hit in zip(found.examples, hit, strict=True) if is_hit], answerer)
+            probs[hit], seconds[hit] = second.probs, second.columns["seconds"]
     columns = {
         "id": first.ids,
         "label": [example.label for example in examples],

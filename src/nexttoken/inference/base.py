@@ -1,12 +1,23 @@
 """What every way of asking offers: it may learn from the fold's own rows first, and keeps that with the fold."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from nexttoken.types import Example
 
 Answerer = Callable[[Sequence[Example]], Any]  # class probabilities, losses of known answers, or texts
+
+
+def remembering(answer: Answerer, unsure: Callable[[np.ndarray], np.ndarray]) -> AbstractContextManager[None]:
+    """Within this context an answerer that can keeps what it reads of the first questions for asking more about them:
+    of those whose probabilities (N, K) `unsure` marks (N,). The answers are the same to rounding.
+    """
+    own = getattr(answer, "remembering", None)
+    return nullcontext() if own is None else own(unsure)
 
 
 class Inference:

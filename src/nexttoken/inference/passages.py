@@ -8,7 +8,7 @@ import numpy as np
 
 from nexttoken.calibration import fit_temperature
 from nexttoken.gating.gate import Gate
-from nexttoken.inference.base import Answerer, Inference, Once
+from nexttoken.inference.base import Answerer, Inference, Once, remembering
 from nexttoken.retrieval.search import Search
 from nexttoken.types import PASSAGES, Example, LabelPredictions
 
@@ -63,6 +63,10 @@ class ConfidenceGated(Inference):
         _ = self.gate  # refuses thresholds that are none, before anything is loaded
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
+        with remembering(answer, self.gate.unsure):
+            return self._ask_twice(examples, answer)
+
+    def _ask_twice(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         first = self.ask(examples, answer)
         unsure = np.flatnonzero(self.gate.unsure(first.probs))
         found = self.search.find([examples[row] for row in unsure.tolist()])

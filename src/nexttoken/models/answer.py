@@ -1,7 +1,8 @@
 """Asks the model every question once, in batches filled by tokens, and returns class probabilities."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,18 @@ import torch
 from torch import nn
 
 from nexttoken.models.answer_journal import NOT_KEPT, AnswerJournal, Keeping
-from nexttoken.models.ask import ask_rows
+from nexttoken.models.ask import ask_rows, halves
 from nexttoken.models.batches import shared_batches, token_batches
-from nexttoken.models.encode import EncodedPrompt, Encoder
+from nexttoken.models.forward.layout import read_before
+from nexttoken.models.forward.prefixes import common_prefix
+from nexttoken.models.forward.remembered import Read
+from nexttoken.models.forward.segments import KeyValues
+from nexttoken.models.forward.shortcuts import keeps_prefix, read_prefix, shortcuts
 from nexttoken.models.heads import LabelHead
-from nexttoken.models.labels import LabelTokens
 from nexttoken.models.memory import advice_on_memory
-from nexttoken.models.prefixes import common_prefix
 from nexttoken.models.readout import collate, num_read
-from nexttoken.models.shortcuts import keeps_prefix, read_prefix, shortcuts
+from nexttoken.models.tokens.encode import EncodedPrompt, Encoder
+from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.ranks import num_ranks
 from nexttoken.types import Example, LabelPredictions
 
@@ -31,6 +35,7 @@ class LabelAnswerer:
         self.model, self.head, self.encoder = model, head, encoder
         self.labels, self.batch_tokens = labels, batch_tokens
         self.keeping = Keeping()  # of answers, for a prediction that is killed to go on from
+        self.read: Read | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -48,9 +53,19 @@ class LabelAnswerer:
         self.prompts += encoded.prompts
         asked = {"labels": self.labels.continuations, "precision": self.environment["precision"]}
         with advice_on_memory(self.batch_tokens), self.keeping.journal(asked) as journal:
-            return predict_labels(
-                self.model, self.head, encoded.prompts, self.labels, self.batch_tokens, journal=journal
-            )
+            asking = (self.model, self.head, encoded.prompts, self.labels, self.batch_tokens)
+            return predict_labels(*asking, journal=journal, read=self.read)
+
+    @contextmanager
+    def remembering(self, unsure: Callable[[np.ndarray], np.ndarray]) -> Iterator[None]:
+        """Within this context what is read of the first rows that are asked is kept for the ones after them, which may
+        begin alike: of those rows whose probabilities (N, C) `unsure` marks (N,).
+        """
+        self.read = Read(unsure) if num_ranks() == 1 and keeps_prefix(self.model) else None
+        try:
+            yield
+        finally:
+            self.read = None
 
 
 def predict_labels(
@@ -61,10 +76,12 @@ def predict_labels(
     batch_tokens: int,
     share_prefixes: bool = True,
     journal: AnswerJournal = NOT_KEPT,
+    read: Read | None = None,
 ) -> LabelPredictions:
     """Class probabilities in the order of `prompts`: softmax in float32 over the label scores.
 
-    What prompts begin with alike is read once, unless `share_prefixes` is off or the model cannot pack rows.
+    What prompts begin with alike is read once, unless `share_prefixes` is off or the model cannot pack rows. The first
+    prompts that are asked with `read` are kept in it, those after them go on from what it has of the same ids.
     The column `seconds` is each row's share of its batch's time; loading and tokenising are not in it.
     Raises UserError, naming ids, when the model returns something that is not finite.
     """
@@ -73,19 +90,31 @@ def predict_labels(
     shares = share_prefixes and packs
     rows = [prompt.token_ids for prompt in prompts]
     shared = common_prefix(rows) if shares and keeps_prefix(model) else 0
-    lengths = [num_read(contexts, len(row) - shared, packs) for row in rows]
+    goes_on = read is not None and read.is_filled
+    again = [read.common(prompt) for prompt in prompts] if read and goes_on else [0] * len(rows)
+    lengths = [num_read(contexts, len(row) - (own or shared), packs) for row, own in zip(rows, again, strict=True)]
     extra = sum(map(len, contexts))
-    if shares:
+    if shares and not any(again):
         planned = shared_batches([row[shared:] for row in rows], batch_tokens, extra)
     else:
         planned = token_batches(lengths, batch_tokens, packs)
     prefix = read_prefix(model, rows[0][:shared]) if shared else None
 
     def ask(model: nn.Module, asked: Sequence[EncodedPrompt]) -> np.ndarray:
-        batch = collate(asked, contexts, packs, prefix, shares).to(device)
-        return head.scores(model, batch, labels).softmax(dim=-1).double().cpu().numpy()
+        before = [(read.find(prompt) if read and goes_on else None) or prefix for prompt in asked]
+        num_tokens = sum(len(p.token_ids) - read_before(own) for p, own in zip(asked, before, strict=True))
+        if any(again) and len(asked) > 1 and num_tokens > batch_tokens:  # more than planned: not all was kept
+            return np.concatenate([ask(model, part) for part in halves(asked)])
+        kept = None if read is None or goes_on else KeyValues(0)
+        batch = collate(asked, contexts, packs, before, shares, kept).to(device)
+        probs = head.scores(model, batch, labels).softmax(dim=-1).double().cpu().numpy()
+        if read and kept:
+            read.keep(batch, probs)
+        return probs
 
     probs, seconds = ask_rows(model, prompts, lengths, planned, ask, "predict", journal)
+    if read and not goes_on:
+        read.fill(prompts, probs)
     ids = tuple(prompt.id for prompt in prompts)
     return LabelPredictions(ids, probs / probs.sum(axis=1, keepdims=True), {"seconds": seconds})
 

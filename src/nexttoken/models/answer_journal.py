@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from nexttoken.models.encode import EncodedPrompt
 from nexttoken.models.journal import Journal
+from nexttoken.models.tokens.encode import EncodedPrompt
 from nexttoken.ranks import num_ranks, rank
 
 

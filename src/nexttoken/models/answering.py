@@ -5,11 +5,11 @@ from typing import Any
 from torch import nn
 
 from nexttoken.models.answer import LabelAnswerer
-from nexttoken.models.encode import Encoder
-from nexttoken.models.encode_text import TextEncoder
 from nexttoken.models.heads import AnswerText, Head
-from nexttoken.models.labels import LabelTokens
 from nexttoken.models.text_answer import TextAnswerer
+from nexttoken.models.tokens.encode import Encoder
+from nexttoken.models.tokens.encode_text import TextEncoder
+from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.prompts import Prompt
 
 AnyEncoder = Encoder | TextEncoder

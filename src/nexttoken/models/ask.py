@@ -11,10 +11,10 @@ from torch import nn
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.answer_journal import NOT_KEPT, AnswerJournal
 from nexttoken.models.collective import gather_rows
+from nexttoken.models.forward.shortcuts import evaluating
+from nexttoken.models.forward.streams import MOST, Streams
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.sharded import is_sharded
-from nexttoken.models.shortcuts import evaluating
-from nexttoken.models.streams import MOST, Streams
 from nexttoken.progress import Progress
 from nexttoken.ranks import num_ranks, rank
 
@@ -84,6 +84,6 @@ def ask_rows(
     return gathered[:, :-1], gathered[:, -1]
 
 
-def halves(rows: list[int]) -> list[list[int]]:
+def halves(rows: Sequence[Any]) -> list[Any]:
     middle = -(-len(rows) // 2)
     return [half for half in (rows[:middle], rows[middle:]) if half]

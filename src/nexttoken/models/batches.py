@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from nexttoken.models.forward.prefixes import alike
 from nexttoken.models.heads import Head
-from nexttoken.models.labels import LabelTokens
-from nexttoken.models.prefixes import alike
+from nexttoken.models.tokens.labels import LabelTokens
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int, packs: bool = False) -> list[list[int]]:

@@ -8,10 +8,10 @@ from nexttoken.errors import UserError
 from nexttoken.files import read_json, write_json
 from nexttoken.models.answering import AnyEncoder
 from nexttoken.models.collective import from_first
-from nexttoken.models.encoded_texts import EncodedTexts
 from nexttoken.models.heads import Head
 from nexttoken.models.load import choose_device
 from nexttoken.models.plan.longest import Budget, Need, choose_budget
+from nexttoken.models.tokens.encoded_texts import EncodedTexts
 from nexttoken.settings import AUTO, Settings
 from nexttoken.types import Example
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from nexttoken.models.base import identify
 from nexttoken.models.budget import with_budget
-from nexttoken.models.encode_text import TextEncoder
 from nexttoken.models.folder import keeps_base, refuse_other_base
 from nexttoken.models.folds import load_answerer
 from nexttoken.models.generate.vllm import VLLMGenerator
 from nexttoken.models.load import load_config, load_tokenizer, within_context
 from nexttoken.models.text_answer import TextAnswerer
+from nexttoken.models.tokens.encode_text import TextEncoder
 from nexttoken.models.writer import Writer
 from nexttoken.prompts import Prompt
 from nexttoken.settings import Settings

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from nexttoken.errors import UserError
 from nexttoken.files import read_json, whole_file, write_json
-from nexttoken.models import adapters, base
-from nexttoken.models.encode import Encoded
-from nexttoken.models.encoded_texts import EncodedTexts
-from nexttoken.models.labels import LabelTokens
+from nexttoken.models import base
 from nexttoken.models.load import choose_device
+from nexttoken.models.lora import adapters
+from nexttoken.models.tokens.encode import Encoded
+from nexttoken.models.tokens.encoded_texts import EncodedTexts
+from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.settings import Settings
 
 WHOLE = ("config.json", "tokenizer.json")

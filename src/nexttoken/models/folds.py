@@ -5,12 +5,12 @@ from pathlib import Path
 from nexttoken.errors import UserError
 from nexttoken.models.answering import Answerer, AnyEncoder, make_answerer, make_encoder
 from nexttoken.models.budget import with_budget
-from nexttoken.models.encoded_texts import NO_LABELS
 from nexttoken.models.folder import keeps_base, load_labels
 from nexttoken.models.heads import Head
-from nexttoken.models.labels import LabelTokens
 from nexttoken.models.load import load_architecture, within_context
 from nexttoken.models.plan.fill import with_batch_tokens
+from nexttoken.models.tokens.encoded_texts import NO_LABELS
+from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.models.weights import OnBase, Weights, WholeWeights
 from nexttoken.prompts import Prompt
 from nexttoken.settings import AUTO, Settings

@@ -5,11 +5,11 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from nexttoken.models.labels import Contexts, LabelTokens
-from nexttoken.models.last_layer import decoder
+from nexttoken.models.forward.last_layer import decoder
+from nexttoken.models.forward.shortcuts import skipping
 from nexttoken.models.readout import UNKNOWN, Batch, collate, label_scores, num_read
-from nexttoken.models.shortcuts import skipping
 from nexttoken.models.texts import TextBatch, answer_losses, collate_texts
+from nexttoken.models.tokens.labels import Contexts, LabelTokens
 
 
 class Head(Protocol):

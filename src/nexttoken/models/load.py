@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from nexttoken.allocator import keep_freed_memory
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.hub import from_hub, locate
 from nexttoken.models.quantized import keep_trainable, loading_options
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config

@@ -17,13 +17,13 @@ from torch import nn
 from nexttoken import metrics
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
-from nexttoken.models import adapters
 from nexttoken.models.answering import AnyEncoder, make_answerer, make_encoder
 from nexttoken.models.base import read_base
 from nexttoken.models.folder import place, save_whole, whole_folder
 from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import Head
 from nexttoken.models.load import load_config, load_model, load_tokenizer
+from nexttoken.models.lora import adapters
 from nexttoken.models.note import copy_licences, write_note
 from nexttoken.models.quantized import describe, saved_quantization
 from nexttoken.prompts import Prompt

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.labels import Contexts, LabelTokens
-from nexttoken.models.layout import Layout, Pieces
-from nexttoken.models.prefixes import Group, fewest_tokens
-from nexttoken.models.reading import reading, require_head
-from nexttoken.models.segments import ROOT, KeyValues
-from nexttoken.models.shortcuts import skipping
+from nexttoken.models.forward.layout import Layout, Pieces, read_before
+from nexttoken.models.forward.prefixes import Group, fewest_tokens
+from nexttoken.models.forward.reading import reading, require_head
+from nexttoken.models.forward.segments import ROOT, KeyValues
+from nexttoken.models.forward.shortcuts import skipping
+from nexttoken.models.tokens.labels import Contexts, LabelTokens
 
 UNKNOWN = -1  # the label of a row that is read but not learnt from
 ALL = 1 << 20  # more options than any question has: every label may be right
@@ -66,22 +67,28 @@ def num_read(contexts: Contexts, prompt_tokens: int, packs: bool = False) -> int
 
 
 def collate(
-    prompts: Sequence, contexts: Contexts, packs: bool = False, prefix: KeyValues | None = None, shares: bool = False
+    prompts: Sequence,
+    contexts: Contexts,
+    packs: bool = False,
+    before: Sequence[KeyValues | None] = (),
+    shares: bool = False,
+    kept: KeyValues | None = None,
 ) -> Batch:
     """Lay prompts out for reading. Packed, a prompt is read once for all contexts, and with `shares` the beginning
-    that neighbours have in common once for all of them; `prefix` is what every prompt begins with and was read before.
+    that neighbours have in common once for all of them. `before` is what each prompt begins with, where that was read
+    earlier; `kept` takes the keys and values of this batch.
     """
-    pieces, found = Pieces(), []
+    pieces, found, before = Pieces(), [], before or (None,) * len(prompts)
     if packs:
-        first = prefix.length if prefix else 0
-        rows = [prompt.token_ids[first:] for prompt in prompts]
-        for row, (trunk, shared) in zip(rows, _add_trunks(pieces, rows, shares), strict=True):
-            found.append(_branches(pieces, row[shared:], contexts, trunk))
+        rows = [prompt.token_ids[read_before(own) :] for prompt, own in zip(prompts, before, strict=True)]
+        trunks = _add_trunks(pieces, rows, before, shares)
+        for row, earlier, (trunk, shared) in zip(rows, before, trunks, strict=True):
+            found.append(_branches(pieces, row[shared:], contexts, trunk, earlier))
     else:
         for prompt in prompts:
             own = [(pieces.add([*prompt.token_ids.tolist(), *context]), len(context)) for context in contexts]
             found.append([[(piece, -1 - size + j) for j in range(size + 1)] for piece, size in own])
-    layout = pieces.packed(prefix) if packs else pieces.padded()
+    layout = pieces.packed(kept) if packs else pieces.padded()
     num_steps = max(map(len, contexts)) + 1
     flat = [
         [[layout.place(*(steps[min(j, len(steps) - 1)])) for j in range(num_steps)] for steps in row] for row in found
@@ -92,27 +99,34 @@ def collate(
     ids = tuple(p.id for p in prompts)
 
     def make(part: Sequence) -> Batch:
-        return collate(part, contexts, packs, prefix, shares)
+        return collate(part, contexts, packs)
 
     return Batch(ids, layout, reads, places, labels, num_options, tuple(prompts), make)
 
 
-def _add_trunks(pieces: Pieces, rows: Sequence, shares: bool) -> list[tuple[int, int]]:
+def _add_trunks(
+    pieces: Pieces, rows: Sequence, before: Sequence[KeyValues | None], shares: bool
+) -> list[tuple[int, int]]:
     """For each row the piece that it goes on from, and how many of its tokens stand there."""
     found: list[tuple[int, int]] = []
-    for group in fewest_tokens(rows) if shares else [Group([row], 0, 0) for row in range(len(rows))]:
-        trunk = pieces.add(rows[group.members[0]][: group.shared]) if group.shared else ROOT
-        found += [(trunk, group.shared)] * len(group.members)
+    for _, alike in groupby(zip(rows, before, strict=True), key=lambda pair: id(pair[1])):  # behind the same
+        some = list(alike)
+        own = [row for row, _ in some]
+        for group in fewest_tokens(own) if shares else [Group([row], 0, 0) for row in range(len(own))]:
+            trunk = pieces.add(own[group.members[0]][: group.shared], ROOT, some[0][1]) if group.shared else ROOT
+            found += [(trunk, group.shared)] * len(group.members)
     return found
 
 
-def _branches(pieces: Pieces, tokens: Sequence, contexts: Contexts, trunk: int) -> list[list[tuple[int, int]]]:
+def _branches(
+    pieces: Pieces, tokens: Sequence, contexts: Contexts, trunk: int, before: KeyValues | None
+) -> list[list[tuple[int, int]]]:
     """Add a prompt, and each context behind it; return for each context the places (piece, token) of its steps."""
     if len(contexts) == 1:
         size = len(contexts[0])
-        whole = pieces.add([*tokens.tolist(), *contexts[0]], trunk)  # type: ignore[attr-defined]
+        whole = pieces.add([*tokens.tolist(), *contexts[0]], trunk, before)  # type: ignore[attr-defined]
         return [[(whole, -1 - size + j) for j in range(size + 1)]]
-    prompt = pieces.add(tokens, trunk)
+    prompt = pieces.add(tokens, trunk, before)
     branches = [(pieces.add(context, prompt), len(context)) for context in contexts if context]
     steps = [[(prompt, -1), *((piece, j) for j in range(size))] for piece, size in branches]
     return steps if all(contexts) else [[(prompt, -1)], *steps]

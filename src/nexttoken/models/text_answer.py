@@ -9,12 +9,12 @@ from torch import nn
 from nexttoken.models.answer import describe_environment
 from nexttoken.models.ask import ask_rows
 from nexttoken.models.batches import token_batches
-from nexttoken.models.encode_text import TextEncoder
-from nexttoken.models.encoded_texts import NO_LABELS, EncodedText
+from nexttoken.models.forward.shortcuts import shortcuts
 from nexttoken.models.generate.batch import TransformersGenerator
 from nexttoken.models.memory import advice_on_memory
-from nexttoken.models.shortcuts import shortcuts
 from nexttoken.models.texts import collate_texts, row_losses
+from nexttoken.models.tokens.encode_text import TextEncoder
+from nexttoken.models.tokens.encoded_texts import NO_LABELS, EncodedText
 from nexttoken.models.writer import Writer
 from nexttoken.types import AnswerLosses, Example
 

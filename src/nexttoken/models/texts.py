@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.layout import Layout, Pieces
-from nexttoken.models.reading import reading, require_head
-from nexttoken.models.shortcuts import skipping
+from nexttoken.models.forward.layout import Layout, Pieces
+from nexttoken.models.forward.losses import token_losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +66,8 @@ def collate_texts(rows: Sequence[Any], packs: bool = False) -> TextBatch:
 
 
 def answer_losses(model: nn.Module, batch: TextBatch) -> Tensor:
-    """Cross-entropy (M,) in nats of the batch's M learnt tokens, row by row.
-
-    The output head runs at their places only: (1, M, V) logits instead of (R, T, V). Raises UserError for a model
-    that passes its output head by.
-    """
-    with skipping(model, batch.reads), batch.layout.attending(model), reading(model, batch.reads):
-        logits = model(**batch.layout.inputs).logits
-    require_head(model, logits, len(batch.targets))
-    return nn.functional.cross_entropy(logits[0].float(), batch.targets, reduction="none") * batch.weight
+    """Cross-entropy (M,) in nats of the batch's M learnt tokens, row by row."""
+    return token_losses(model, batch.layout, batch.reads, batch.targets) * batch.weight
 
 
 def row_losses(model: nn.Module, batch: TextBatch) -> Tensor:

@@ -5,9 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from nexttoken.models import adapters, base
+from nexttoken.models import base
 from nexttoken.models.folder import WHOLE, place, refuse_missing, refuse_other_base
 from nexttoken.models.load import choose_dtype, load_config, load_model, load_tokenizer
+from nexttoken.models.lora import adapters
 from nexttoken.settings import Settings
 
 

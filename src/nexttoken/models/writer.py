@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nexttoken.models.encode_text import TextEncoder
-from nexttoken.models.encoded_texts import EncodedText
 from nexttoken.models.generate.rows import GenerationPrompt, Generator
 from nexttoken.models.generate.run import generate
+from nexttoken.models.tokens.encode_text import TextEncoder
+from nexttoken.models.tokens.encoded_texts import EncodedText
 from nexttoken.settings import GenerationSettings
 from nexttoken.types import Example, TextPredictions
 

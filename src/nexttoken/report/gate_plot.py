@@ -9,7 +9,7 @@ import numpy as np
 from nexttoken.gating.gate import Gate
 from nexttoken.gating.thresholds import gates_over
 from nexttoken.gating.trial import Outcome, Trial, at_random, curve
-from nexttoken.report.plots import new_figure, save_figure
+from nexttoken.report.figure import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

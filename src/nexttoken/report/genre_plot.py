@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nexttoken.metrics import chance_accuracy
+from nexttoken.report.figure import new_figure, save_figure
 from nexttoken.report.genres import Section
 from nexttoken.report.lettering import Lettering
-from nexttoken.report.plots import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

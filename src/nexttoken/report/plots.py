@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from nexttoken.files import whole_file
 from nexttoken.metrics import expected_calibration_error, reliability
+from nexttoken.report.figure import new_figure, save_figure
 from nexttoken.report.read import Run, probabilities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LINES = {
     "uniform_log_loss": ":",
@@ -99,15 +98,3 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
     )
     axes.set_ylim(low - margin, high + margin)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """A figure without pyplot: no global state, no display, nothing to close."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    with whole_file(path) as part:
-        figure.savefig(part, format="png", dpi=130)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nexttoken.report.comparison import Comparison
+from nexttoken.report.figure import new_figure, save_figure
 from nexttoken.report.lettering import Lettering
-from nexttoken.report.plots import new_figure, save_figure
 from nexttoken.report.ranking import Ranking
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nexttoken.errors import UserError
-from nexttoken.models.adapters import add_adapter
-from nexttoken.models.reading import reading
+from nexttoken.models.forward.reading import reading
+from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.settings import Settings
 
 

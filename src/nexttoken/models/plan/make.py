@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nexttoken.models.forward.streams import most_at_once
 from nexttoken.models.load import choose_dtype, training_precision
 from nexttoken.models.memory import free_memory
 from nexttoken.models.plan.advice import advise
@@ -16,7 +17,6 @@ from nexttoken.models.plan.dry_run import Skeleton, Step, step_bytes
 from nexttoken.models.plan.sizes import dequantised_bytes, optimizer_bytes, stored, weight_bytes
 from nexttoken.models.plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.quantized import saved_quantization
-from nexttoken.models.streams import most_at_once
 from nexttoken.settings import Settings
 
 
@@ -123,13 +123,8 @@ def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, 
 
 def batches_at_once(settings: Settings, precision: str, device: torch.device) -> int:
     """How many go through the model side by side; in training, with an adapter whose noise allows it."""
-    one_after_the_other = settings.trainer.max_epochs and (
-        settings.adapter is None
-        or settings.fit.gradient_checkpointing
-        or settings.fit.neftune_alpha
-        or precision != "32-true"
-    )
-    return 1 if one_after_the_other else most_at_once(device)
+    learns = settings.adapter is not None and precision == "32-true" and not settings.fit.has_one_noise
+    return most_at_once(device) if learns or not settings.trainer.max_epochs else 1
 
 
 @contextmanager

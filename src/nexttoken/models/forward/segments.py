@@ -4,7 +4,7 @@ A segment is a run of tokens in a packed sequence; it may go on where another on
 Where a dense mask over the whole sequence would compute every pair, each segment is computed with what it sees.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.blocks import Masks, attend_in_blocks
+from nexttoken.models.forward.blocks import Masks, attend_in_blocks
 
 NAME = "by_segment"
 ROOT = -1  # the parent of a segment that goes on from none
@@ -31,28 +31,60 @@ class KeyValues:
     length: int
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
+    def to(self, device: torch.device) -> "KeyValues":
+        moved = {layer: (key.to(device), value.to(device)) for layer, (key, value) in self.layers.items()}
+        return KeyValues(self.length, moved)
+
+    def first(self, length: int) -> "KeyValues":
+        """Those of the first tokens alone, without a copy."""
+        cut = {layer: (key[:, :, :length], value[:, :, :length]) for layer, (key, value) in self.layers.items()}
+        return KeyValues(length, cut)
+
 
 @dataclass(eq=False)
 class Segments:
     """The segments of a packed sequence in order: their lengths, and which earlier one each goes on from.
 
-    `prefix` stands before every root; `kept` takes the keys and values of this very sequence. `asking` are the tokens
-    of each segment that look at others, in order and counted from its beginning; None where all do.
+    `before` stands in front of each root, read earlier (None for the others, and where nothing does); `kept` takes the
+    keys and values of this very sequence. `asking` are the tokens of each segment that look at others, in order and
+    counted from its beginning; None where all do.
     """
 
     lengths: tuple[int, ...]
     parents: tuple[int, ...]
-    prefix: KeyValues | None = None
+    before: tuple[KeyValues | None, ...]
     kept: KeyValues | None = None
     asking: tuple[Sequence[int], ...] | None = None
     _masks: Masks = field(default_factory=dict)
 
     def chain(self, segment: int) -> list[int]:
-        """The segments that this one goes on from, the first one first."""
-        found: list[int] = []
-        while (segment := self.parents[segment]) != ROOT:
-            found.insert(0, segment)
+        """The segments that this one goes on from, the root first, and itself."""
+        found = [segment]
+        while self.parents[found[0]] != ROOT:
+            found.insert(0, self.parents[found[0]])
         return found
+
+    def to(self, device: torch.device) -> "Segments":
+        """Masks are made anew where they are used: dev batches live as long as the run, and theirs would stay, too."""
+        moved = {id(one): one.to(device) for one in self.before if one is not None}  # many roots have the same one
+        before = tuple(None if one is None else moved[id(one)] for one in self.before)
+        return replace(self, before=before, _masks={})
+
+    def read_to(self, place: int) -> KeyValues:
+        """Copies of what was kept of a row, from its beginning to the token at this place of the sequence."""
+        assert self.kept is not None
+        starts = [0, *accumulate(self.lengths)]
+        segment = bisect_right(starts, place) - 1
+        chain = self.chain(segment)
+        earlier, spans = self.before[chain[0]], [slice(starts[n], starts[n + 1]) for n in chain[:-1]]
+        spans.append(slice(starts[segment], place + 1))
+        layers = {}
+        for layer, pair in self.kept.layers.items():
+            read = [(None, None) if earlier is None else earlier.layers[layer]][earlier is None :]
+            read += [(pair[0][:, :, span], pair[1][:, :, span]) for span in spans]
+            keys, values = (torch.cat(parts, dim=2) for parts in zip(*read, strict=True))
+            layers[layer] = (keys, values)
+        return KeyValues(sum(span.stop - span.start for span in spans) + (earlier.length if earlier else 0), layers)
 
     def only_at(self, reads: Sequence[int]) -> "Segments":
         """The same ones, of which only the tokens at the places `reads` of the sequence ask.
@@ -60,9 +92,10 @@ class Segments:
         A segment that needs no mask and is read at most of its places asks as a whole: that is the shorter way.
         """
         reads, asking = sorted(reads), list[Sequence[int]]()
-        for (start, end), parent in zip(pairwise([0, *accumulate(self.lengths)]), self.parents, strict=True):
+        edges = pairwise([0, *accumulate(self.lengths)])
+        for (start, end), parent, before in zip(edges, self.parents, self.before, strict=True):
             own = reads[bisect_left(reads, start) : bisect_left(reads, end)]
-            is_whole = 2 * len(own) > end - start and parent == ROOT and self.prefix is None
+            is_whole = 2 * len(own) > end - start and parent == ROOT and before is None
             asking.append(range(end - start) if is_whole else [place - start for place in own])
         return replace(self, asking=tuple(asking)) if reads else self
 
@@ -91,7 +124,7 @@ def attend(
         raise NotImplementedError(f"{type(module).__name__} keeps its window to itself")
     if segments.kept is not None:
         segments.kept.layers[layer_index(module)] = (key, value)
-    prefix = segments.prefix.layers[layer_index(module)] if segments.prefix else None
+    layer = layer_index(module) if any(segments.before) else 0
     options: Any = {"masks": segments._masks, "scaling": scaling, "dropout": dropout, "softcap": softcap}
     (num_tokens, places), asking = (query.shape[2], _places(segments, query.device)), segments.asking
     asking = asking or tuple(map(range, segments.lengths))
@@ -102,10 +135,14 @@ def attend(
     for number, own in enumerate(asking):
         if not own:
             continue
-        seen = [*segments.chain(number), number]
-        k, v = (torch.cat([part[n] for n in seen], dim=2) if len(seen) > 1 else part[number] for part in (keys, values))
-        if prefix is not None:
-            k, v = (torch.cat(pair, dim=2) for pair in zip(prefix, (k, v), strict=True))
+        chain = segments.chain(number)
+        earlier = segments.before[chain[0]]
+        seen = (
+            [(keys[n], values[n]) for n in chain]
+            if earlier is None
+            else [earlier.layers[layer], *((keys[n], values[n]) for n in chain)]
+        )
+        k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in zip(*seen, strict=True))
         before = k.shape[2] - segments.lengths[number]
         standing = range(before, k.shape[2]) if isinstance(own, range) else [before + at for at in own]
         outputs.append(attend_in_blocks(queries[number], k, v, standing, sliding_window, **options).transpose(1, 2))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nexttoken.models.labels import LabelTokens
+from nexttoken.models.tokens.labels import LabelTokens
 
 NO_LABELS = LabelTokens((), (), (), 0)
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.dropout import QuickDropout
-from nexttoken.models.shortcuts import take_shortcuts_of
-from nexttoken.models.streams import Streams, twin
+from nexttoken.models.forward.shortcuts import take_shortcuts_of
+from nexttoken.models.forward.streams import MOST, Streams, num_streams, twin, twins
+from nexttoken.models.lora.dropout import QuickDropout
 from nexttoken.ranks import num_ranks
 from nexttoken.settings import FitSettings
 
@@ -60,14 +60,15 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 def num_learners(model: Any, settings: FitSettings, precision: str | None) -> int:
     """How many micro-batches may be learnt from at once: one where the noise of a step has a single source.
 
-    That is any dropout but the adapters' own, noisy embeddings, and layers that run again with the noise they had.
+    That is, beside what the settings say, any dropout but the adapters' own.
     """
-    if num_ranks() > 1 or precision != "32-true":
-        return 1
-    if settings.gradient_checkpointing or settings.neftune_alpha:
+    if num_ranks() > 1 or precision != "32-true" or settings.has_one_noise:
         return 1
     num_trained, everything = (sum(p.numel() for p in some) for some in (trained(model), model.parameters()))
     config = model.config.get_text_config().to_dict()
     noise = [value for name, value in config.items() if "drop" in name or "noise" in name]
     others = [m.p for m in model.modules() if isinstance(m, nn.Dropout) and not isinstance(m, QuickDropout)]
-    return 1 if num_trained > FEW * everything or any(noise) or any(others) else len(Streams(model).models)
+    if num_trained > FEW * everything or any(noise) or any(others):
+        return 1
+    number = num_streams(model, MOST)
+    return number if number == 1 or twins(model, 1) else 1

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.layout import Layout
+from nexttoken.models.forward.layout import Layout
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from nexttoken.models.forward.shortcuts import take_shortcuts_of
 from nexttoken.models.sharded import is_sharded
-from nexttoken.models.shortcuts import take_shortcuts_of
 
 MOST = 4  # batches at once: each holds activations of its own
 

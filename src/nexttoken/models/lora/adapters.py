@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.files import read_json
-from nexttoken.models.lora_layers import quicken
+from nexttoken.models.lora.lora_layers import quicken
 from nexttoken.settings import AdapterSettings
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")

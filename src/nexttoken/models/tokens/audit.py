@@ -7,8 +7,8 @@ from itertools import product
 from typing import Any
 
 from nexttoken.errors import UserError
-from nexttoken.models.encode import Encoder
-from nexttoken.models.labels import LabelTokens
+from nexttoken.models.tokens.encode import Encoder
+from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.prompts import Prompt
 from nexttoken.types import Example
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.segments import ROOT, KeyValues, Segments, attending_by_segment
+from nexttoken.models.forward.segments import ROOT, KeyValues, Segments, attending_by_segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,7 @@ class Layout:
 
     def to(self, device: torch.device) -> "Layout":
         positions = None if self.position_ids is None else self.position_ids.to(device, non_blocking=True)
-        # Masks are made anew where they are used: dev batches live as long as the run, and theirs would stay as well.
-        segments = None if self.segments is None else replace(self.segments, _masks={})
+        segments = None if self.segments is None else self.segments.to(device)
         token_ids = self.token_ids.to(device, non_blocking=True)
         return replace(self, token_ids=token_ids, position_ids=positions, segments=segments)
 
@@ -62,25 +61,27 @@ class Layout:
         """(R, T): tokens from the row's beginning to the end of the piece that a place belongs to."""
         ends = list(self.lengths)
         if self.segments is not None:
-            first = self.segments.prefix.length if self.segments.prefix else 0
-            for piece, parent in enumerate(self.segments.parents):
-                ends[piece] += first if parent == ROOT else ends[parent]
+            for piece, (parent, before) in enumerate(zip(self.segments.parents, self.segments.before, strict=True)):
+                ends[piece] += read_before(before) if parent == ROOT else ends[parent]
             repeats = torch.tensor(self.lengths)
             return torch.repeat_interleave(torch.tensor(ends), repeats)[None].to(self.token_ids.device)
         return torch.tensor(ends, device=self.token_ids.device)[:, None].expand_as(self.token_ids)
 
 
 class Pieces:
-    """Token strings to be laid out; where they are packed, one may go on where an earlier one ends."""
+    """Token strings to be laid out; where they are packed, one may go on where an earlier one ends, or where tokens
+    end that were read before."""
 
     def __init__(self) -> None:
         self.tokens: list[np.ndarray] = []
         self.parents: list[int] = []
+        self.before: list[KeyValues | None] = []
 
-    def add(self, tokens: Sequence[int] | np.ndarray, parent: int = ROOT) -> int:
-        """Append a piece; return its number."""
+    def add(self, tokens: Sequence[int] | np.ndarray, parent: int = ROOT, before: KeyValues | None = None) -> int:
+        """Append a piece; return its number. `before` counts for one without a parent."""
         self.tokens.append(np.asarray(tokens, dtype=np.int64))
         self.parents.append(parent)
+        self.before.append(before if parent == ROOT else None)
         return len(self.tokens) - 1
 
     @property
@@ -92,15 +93,20 @@ class Pieces:
         token_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
         return Layout(token_ids, tuple(range(0, token_ids.numel(), token_ids.shape[1])), self.lengths)
 
-    def packed(self, prefix: KeyValues | None = None, kept: KeyValues | None = None) -> Layout:
-        """`prefix` was read before and stands in front of every piece without a parent."""
-        lengths, first = self.lengths, prefix.length if prefix else 0
+    def packed(self, kept: KeyValues | None = None) -> Layout:
+        """`kept` takes the keys and values of all tokens."""
+        lengths = self.lengths
         starts = tuple(np.cumsum([0, *lengths[:-1]]).tolist())
         begins: list[int] = []
-        for parent in self.parents:
-            begins.append(first if parent == ROOT else begins[parent] + lengths[parent])
+        for parent, before in zip(self.parents, self.before, strict=True):
+            begins.append(read_before(before) if parent == ROOT else begins[parent] + lengths[parent])
         positions = [np.arange(begin, begin + size) for begin, size in zip(begins, lengths, strict=True)]
-        segments = Segments(lengths, tuple(self.parents), prefix, kept)
+        segments = Segments(lengths, tuple(self.parents), tuple(self.before), kept)
         flat = (torch.from_numpy(np.concatenate(parts))[None] for parts in (self.tokens, positions))
         token_ids, position_ids = flat
         return Layout(token_ids, starts, lengths, position_ids, segments)
+
+
+def read_before(before: KeyValues | None) -> int:
+    """Tokens that stand in front of a piece."""
+    return 0 if before is None else before.length

@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader
 
 from nexttoken.errors import UserError
 from nexttoken.models.batches import TrainSteps
-from nexttoken.models.callbacks import (
+from nexttoken.models.collective import wait
+from nexttoken.models.sharded import ShardedStrategy
+from nexttoken.models.training.callbacks import (
     LOG_STEPS,
     Checkpoints,
     Continue,
@@ -21,9 +23,7 @@ from nexttoken.models.callbacks import (
     WholeFileCheckpoints,
     read_checkpoint,
 )
-from nexttoken.models.collective import wait
-from nexttoken.models.module import AnswerModule
-from nexttoken.models.sharded import ShardedStrategy
+from nexttoken.models.training.module import AnswerModule
 from nexttoken.ranks import num_ranks
 
 

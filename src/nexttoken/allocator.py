@@ -20,11 +20,14 @@ def give_back() -> None:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Tell the C library, once a process; False where it is another one, which does as it likes."""
+    """Tell the C library, once a process; False where it is another one, which does as it likes.
+
+    To be called first of all: a thread that has an arena already, as those of pyarrow have from their import on,
+    leaves one for others to be put in, and what the arenas keep they do not share (docs/speed.md).
+    """
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # In an arena of its own each thread that starts from now on would keep what another one needs (docs/speed.md).
     return all([mallopt(MMAP_THRESHOLD, LARGEST), mallopt(TRIM_THRESHOLD, LARGEST), mallopt(ARENA_MAX, 1)])

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.last_layer import decoder, only_at
-from nexttoken.models.layout import Layout, Pieces
-from nexttoken.models.segments import ROOT, KeyValues
+from nexttoken.models.forward.last_layer import decoder, only_at
+from nexttoken.models.forward.layout import Layout, Pieces
+from nexttoken.models.forward.segments import ROOT, KeyValues
 from nexttoken.models.sharded import is_sharded
 
 EXACT, ROUNDED = 1e-4, 0.05  # of a row's norm: in 32 bit, and in 16
@@ -92,13 +92,13 @@ def _hidden(model: nn.Module, rows: Sequence[Sequence[int]], tried: Shortcuts) -
         ends = [(piece, size + at) for piece, size in alone for at in READ]
         return read_hidden(model, pieces.padded().to(device), ends, tried.skips)
     prefix = read_prefix(model, rows[0][:1])
-    trunk, ends = pieces.add(rows[0][1:4]), []
+    trunk, ends = pieces.add(rows[0][1:4], before=prefix), []
     for number, row in enumerate(rows):
         begin, parent = (4, trunk) if number < 2 else (1, ROOT)
-        piece = pieces.add(row[begin:], parent)
+        piece = pieces.add(row[begin:], parent, prefix)
         places = [len(row) + at - begin for at in READ]
         ends += [(piece, place) if place >= 0 else (trunk, 3 + place) for place in places]
-    return read_hidden(model, pieces.packed(prefix).to(device), ends, tried.skips)
+    return read_hidden(model, pieces.packed().to(device), ends, tried.skips)
 
 
 def read_hidden(model: nn.Module, layout: Layout, ends: Sequence[tuple[int, int]], skips: bool) -> Tensor:

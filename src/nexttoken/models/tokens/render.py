@@ -8,8 +8,8 @@ from typing import Any
 
 from nexttoken.cutting import Fields, cut_sentences, cut_tokens, fit_fields, fit_passages
 from nexttoken.errors import UserError
-from nexttoken.models.chat_templates import named
-from nexttoken.models.disarm import Disarm
+from nexttoken.models.tokens.chat_templates import named
+from nexttoken.models.tokens.disarm import Disarm
 from nexttoken.prompts import Prompt
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import PASSAGES, Example, Message

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nexttoken.models.dropout import QuickDropout, draw_quickly
+from nexttoken.models.lora.dropout import QuickDropout, draw_quickly
 
 PLAIN = {("peft.tuners.lora.layer", "Linear"), ("peft.tuners.lora.bnb", "Linear4bit")}
 BASES = {  # whose output nobody needs as it was; a model's own linear layer may keep it, for its gradient or otherwise

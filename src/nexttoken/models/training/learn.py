@@ -9,16 +9,12 @@ from typing import Any
 from lightning.pytorch import seed_everything
 from torch import nn
 
-from nexttoken.models.adapters import add_adapter
 from nexttoken.models.answering import Answerer, AnyEncoder, make_answerer, make_encoder
 from nexttoken.models.base import weights_folder
 from nexttoken.models.batches import Batcher, TrainSteps
 from nexttoken.models.budget import save_budget, settle
-from nexttoken.models.encode import Encoded
-from nexttoken.models.encoded_texts import EncodedTexts
-from nexttoken.models.fit import fit
 from nexttoken.models.folder import keeps_base, place, save_rows_read, save_trained
-from nexttoken.models.gradients import num_learners
+from nexttoken.models.forward.shortcuts import shortcuts
 from nexttoken.models.heads import Head
 from nexttoken.models.load import (
     choose_device,
@@ -29,15 +25,19 @@ from nexttoken.models.load import (
     training_precision,
     within_context,
 )
-from nexttoken.models.loftq import start_from_quantization_error
+from nexttoken.models.lora.adapters import add_adapter
+from nexttoken.models.lora.loftq import start_from_quantization_error
 from nexttoken.models.memory import advice_on_memory
-from nexttoken.models.module import AnswerModule
 from nexttoken.models.plan.fill import with_batch_tokens
 from nexttoken.models.plan.longest import Budget
 from nexttoken.models.plan.make import make_plan
 from nexttoken.models.quantized import num_weights, refuse_untrainable
 from nexttoken.models.sharded import shard, whole_weights
-from nexttoken.models.shortcuts import shortcuts
+from nexttoken.models.tokens.encode import Encoded
+from nexttoken.models.tokens.encoded_texts import EncodedTexts
+from nexttoken.models.training.fit import fit
+from nexttoken.models.training.gradients import num_learners
+from nexttoken.models.training.module import AnswerModule
 from nexttoken.prompts import Prompt
 from nexttoken.ranks import is_first, num_ranks, rank
 from nexttoken.settings import AUTO, Settings

@@ -10,10 +10,10 @@ import numpy as np
 
 from nexttoken.cutting import kept_share
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.encoded_texts import EncodedText, EncodedTexts
-from nexttoken.models.render import Renderer
-from nexttoken.models.token_cache import CHUNK, token_rows
-from nexttoken.models.token_rows import TokenRow
+from nexttoken.models.tokens.encoded_texts import EncodedText, EncodedTexts
+from nexttoken.models.tokens.render import Renderer
+from nexttoken.models.tokens.token_cache import CHUNK, token_rows
+from nexttoken.models.tokens.token_rows import TokenRow
 from nexttoken.types import Example, Message
 
 JOIN = 24  # characters before a segment that decide how its first token is written

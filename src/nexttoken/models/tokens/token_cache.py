@@ -19,8 +19,8 @@ import numpy as np
 
 from nexttoken import cutting, prompts, sentences
 from nexttoken.files import whole_file
-from nexttoken.models import chat_templates, disarm, render
-from nexttoken.models.token_rows import KEY, TokenFile, TokenRow, write_rows
+from nexttoken.models.tokens import chat_templates, disarm, render
+from nexttoken.models.tokens.token_rows import KEY, TokenFile, TokenRow, write_rows
 from nexttoken.progress import Progress
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import Example

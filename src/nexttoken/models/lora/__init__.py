@@ -1,0 +1,1 @@
+"""Adapters on a frozen base: how they are made, started and computed."""

@@ -1,0 +1,1 @@
+"""From examples to token ids within a budget, and the tokens that spell the labels."""

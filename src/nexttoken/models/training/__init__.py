@@ -1,0 +1,1 @@
+"""Optimizer steps on a fold's rows, on Lightning."""
