@@ -3,9 +3,11 @@
 import json
 from dataclasses import asdict, replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import precision
 from benchmarks.cases import merged
 from benchmarks.inference import main as compare_inference
 from benchmarks.measure import Run, compare, read_records, share_of_rate, table, write_records
@@ -13,8 +15,12 @@ from benchmarks.ratio_plot import plot
 from benchmarks.sides import Side, largest_difference, measured, working
 from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, MatrixRate, Workload
 
+from nexttoken.compose import compose
 from nexttoken.errors import UserError
+from nexttoken.loaded import load_run
+from nexttoken.pipeline import train
 
+SAMPLE = Path(__file__).resolve().parents[1] / "input" / "sample-preferences"
 WORK = Workload(TINY, 7, shortest=4, median=9, longest=60)
 FIELDS = ("work", "peer", "precision", "ratio", "ratio_min", "ratio_max", "memory_ratio", "versions")
 PAIRS = [(Run(1.0, 10), Run(4.0, 20)), (Run(2.0, 12), Run(5.0, 40)), (Run(3.0, 90), Run(9.0, 60))]
@@ -182,3 +188,24 @@ def test_a_rehearsal_writes_records_and_plot(tmp_path, capsys):
 def test_unknown_cases_are_refused():
     with pytest.raises(UserError, match="cases=harnes is not known"):
         compare_inference(["size=tiny", "cases=harnes"])
+
+
+def test_a_precision_is_compared_on_a_trained_folds_rows(tmp_path):
+    overrides = ["fold=0", "debug=fast", "name=small", f"output_dir={tmp_path}", f"input_dir={SAMPLE}"]
+    train(compose("train", overrides), overrides)
+    run = load_run(tmp_path / "lmsys" / "small")
+    records = precision.measure(run, run.folds[0], 1000, 2, ["bf16", "nf4"])
+    assert [record.precision for record in records] == ["fp32", "bf16", "nf4"]
+    whole, half, packed = (record.facts for record in records)
+    assert whole["difference"] == whole["largest_move"] == 0
+    assert whole["log_loss"] == pytest.approx(run.folds[0].metrics()["log_loss"], abs=1e-5)
+    assert half["weights_mb"] == pytest.approx(whole["weights_mb"] / 2)
+    assert packed["weights_mb"] < whole["weights_mb"]
+    assert 0 < half["largest_move"] < 0.1
+    assert half["difference"] == pytest.approx(half["log_loss"] - whole["log_loss"])
+    assert len(precision.table(records).splitlines()) == 5
+
+
+def test_a_precision_that_is_not_known_is_one_line():
+    with pytest.raises(UserError, match="nf5"):
+        precision.main(["run=output/lmsys/none", "cases=nf5"])

@@ -21,6 +21,7 @@ from conftest import Pair
 from model_shapes import SHAPES
 from nexttoken.errors import UserError
 from nexttoken.models.generate.batch import TransformersGenerator
+from nexttoken.models.generate.beginning import Beginning
 from nexttoken.models.generate.bounds import batches, bounds
 from nexttoken.models.generate.rows import GenerationPrompt, Written
 from nexttoken.settings import GenerationSettings
@@ -106,6 +107,19 @@ def test_the_penalty_does_not_see_padding(stories, forty):
     assert all(row.finished == (row.num_tokens < 12) for row in rows)
 
 
+def test_the_penalty_does_not_see_what_stands_behind_a_shared_beginning(stories):
+    """Rows of other lengths are padded there, not before it; the full stop is no part of any prompt."""
+    words = STORY.replace(".", "").split()
+    options = {"repetition_penalty": 1.3, "max_new_tokens": 12}
+    ids = [stories.tokenizer(" ".join(words[: 26 + number]))["input_ids"] for number in range(1, 16)]
+    prompts = [GenerationPrompt(str(number), np.array(row, np.int32)) for number, row in enumerate(ids)]
+    assert Beginning(stories.model, prompts).length > 30
+    expected = [alone(stories, prompt, DOT, **options) for prompt in prompts]
+    rows = written(stories, prompts, 100_000, DOT, **options)
+    assert texts(rows) == expected
+    assert sum(row.finished for row in rows) > 4
+
+
 def test_stop_texts_cut_what_transformers_writes(stories, forty):
     """'ed to' is never one token, ' girl' may be at an answer's very beginning, and prompts end in stop texts, too."""
     stops, some = ["ed to", "girl", "\n"], forty[:24]
@@ -167,6 +181,28 @@ def test_learnt_rotary_and_sliding_positions(scratch, build):
     for batch_tokens in (200, 100_000):
         rows = written(pair, prompts, batch_tokens, 1, repetition_penalty=1.2)
         assert [whole(row.text) for row in rows] == expected
+
+
+@pytest.mark.parametrize("build", [gpt2, neox, gemma2])
+def test_what_all_prompts_begin_with_is_read_once(scratch, build):
+    """Not where a window would hold the padding that stands behind it: there every row reads it."""
+    torch.manual_seed(3)
+    pair = Pair(scratch.tokenizer, build(len(scratch.tokenizer)).eval())
+    sizes = [36 + number * 7 % 25 for number in range(9)]
+    rows = [np.random.default_rng(size).integers(5, 280, size, np.int32) for size in sizes]
+    for row in rows:
+        row[:35] = rows[0][:35]
+    prompts = [GenerationPrompt(str(number), row) for number, row in enumerate(rows)]
+    expected = [whole(alone(pair, prompt, 1, repetition_penalty=1.2)) for prompt in prompts]
+    assert len(set(expected)) > 5
+    read: list[int] = []
+    pair.model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
+    for batch_tokens in (200, 100_000):
+        written_rows = written(pair, prompts, batch_tokens, 1, repetition_penalty=1.2)
+        assert [whole(row.text) for row in written_rows] == expected
+    prefilled = 9 * max(sizes)
+    assert ((prefilled - 9 * 35) in read) == (build is not gemma2)
+    assert (prefilled in read) == (build is gemma2)
 
 
 def test_the_prefill_reads_one_position(stories, forty):

@@ -7,7 +7,6 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 import small_models
-from nexttoken.errors import UserError
 from nexttoken.models.forward import losses
 from nexttoken.models.forward.layout import Pieces
 from nexttoken.models.forward.losses import token_losses
@@ -106,17 +105,35 @@ def test_few_places_take_one_piece_and_nothing_twice():
     assert sizes == [(1, 33, VOCABULARY)]
 
 
-def test_a_model_of_another_make_is_refused(monkeypatch):
-    class Other(transformers.LlamaForCausalLM):
-        def forward(self, input_ids, **_):
-            hidden = self.model.embed_tokens(input_ids)
-            return transformers.modeling_outputs.CausalLMOutputWithPast(logits=self.lm_head(hidden))
+class Other(transformers.LlamaForCausalLM):
+    """Of another make: its decoder's layers are nobody's business."""
 
+    def forward(self, input_ids, **_):
+        hidden = self.model.embed_tokens(input_ids)
+        return transformers.modeling_outputs.CausalLMOutputWithPast(logits=self.lm_head(hidden))
+
+
+OPT = {"vocab_size": VOCABULARY, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48} | {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "init_std": 0.25,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [(transformers.OPTForCausalLM, transformers.OPTConfig(**OPT)), (Other, transformers.LlamaConfig(**SMALL))],
+    ids=["OPT", "Other"],
+)
+def test_a_model_that_passes_its_decoder_by_is_computed_whole(kind, config, monkeypatch):
+    """OPT calls a part of it."""
     torch.manual_seed(0)
-    model = Other(transformers.LlamaConfig(**SMALL)).eval()
+    model, (layout, reads, targets) = kind(config).eval(), laid_out(packs=False)
+    plain = torch.cat([model(torch.tensor([drawn(n)])).logits[0, : n - 1 : 2] for n in LENGTHS])
     monkeypatch.setattr(losses, "PIECE", 10 * VOCABULARY)
-    with pytest.raises(UserError, match="transformers' own code"):
-        token_losses(model, *laid_out(packs=False))
+    found = token_losses(model, layout, reads, targets)
+    torch.testing.assert_close(found, cross_entropy(plain, targets, reduction="none"), atol=1e-5, rtol=0)
 
 
 def mean_loss(model, row: list[int]) -> torch.Tensor:
@@ -136,3 +153,19 @@ def test_the_language_is_learnt_from_each_rows_own_tokens(packs, monkeypatch):
     for piece in (losses.PIECE, 10 * VOCABULARY):
         monkeypatch.setattr(losses, "PIECE", piece)
         torch.testing.assert_close(text_loss(model, batch), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("piece", [losses.PIECE, 10 * VOCABULARY], ids=["at once", "pieces"])
+def test_the_language_is_learnt_where_activations_are_not_kept(piece, monkeypatch):
+    """Layers run again on the way back, and as they ran before."""
+    monkeypatch.setattr(losses, "PIECE", piece)
+    prompts = [EncodedPrompt(f"r{n}", 0, "", np.array(drawn(n), np.int32), False) for n in LENGTHS]
+    batch, gradients = collate(prompts, ((),), packs=True), []
+    for recomputes in (False, True):
+        model = build("Llama").train()
+        if recomputes:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        with batch.layout.attending(model):
+            text_loss(model, batch).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=1e-5)

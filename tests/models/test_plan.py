@@ -138,6 +138,14 @@ def test_deep_models_are_extrapolated_exactly():
         assert whole == count(Skeleton(settings, deep, torch.bfloat16), 7, step).peak
 
 
+def test_logits_of_whole_texts_are_planned_in_pieces():
+    """More rows have more layers' activations; of their logits as many stand there at once as of a few."""
+    wide = LlamaConfig(**SHAPE | {"vocab_size": 2**16}, intermediate_size=344)
+    skeleton = Skeleton(settings_of("adapter=lora", "fit.text_epochs=1"), wide, torch.float32)
+    two, four = (step_bytes(skeleton, Step(rows, 1024, True, False, False)) for rows in (2, 4))
+    assert four - two < 2 * 1024 * 2**16 * 4
+
+
 def test_prediction_needs_one_layer_at_a_time():
     settings = settings_of("trainer.max_epochs=0")
     plans = [make_plan(settings, cut(CONFIGS["llama"], depth), CPU) for depth in (2, 3)]

@@ -11,6 +11,7 @@ import small_models
 from nexttoken.inference import ConfidenceGated
 from nexttoken.models.answer import predict_labels
 from nexttoken.models.forward.remembered import Read
+from nexttoken.models.forward.shortcuts import shortcuts
 from nexttoken.models.heads import Classification, LabelSoftmax
 from nexttoken.models.tokens.encode import EncodedPrompt
 from nexttoken.models.tokens.labels import LabelTokens
@@ -97,6 +98,34 @@ def test_what_there_is_no_room_for_is_read_again_in_batches_that_are_no_larger(n
     again = predict_labels(model, LabelSoftmax(), AGAIN, labels, BATCH_TOKENS, read=read)
     np.testing.assert_allclose(again.probs, expected, atol=2e-6)
     assert max(calls) <= BATCH_TOKENS
+
+
+def test_labels_of_many_tokens_count_where_there_is_no_room():
+    model, read = build("Llama"), Read(every, 0)
+    labels = LabelTokens(("A", "B"), ((5, *range(10, 25)), (7, *range(30, 45))), (("A",), ("B",)), 0)
+    first = prompts([drawn(40), drawn(41)])
+    again = prompts([one.token_ids.tolist() + drawn(20 + n) for n, one in enumerate(first)])
+    predict_labels(model, LabelSoftmax(), first, labels, 130, read=read)
+    calls = counted(model)
+    predict_labels(model, LabelSoftmax(), again, labels, 130, read=read)
+    assert max(calls) <= 130
+
+
+def test_what_all_rows_begin_with_is_read_once_and_not_kept_row_by_row():
+    """Passages before the questions: only an instruction was read, and rows with the same passages share those."""
+    model, labels, read = build("Llama"), LABELS["one token"], Read(every)
+    instruction = drawn(60)
+    first = prompts([instruction + drawn(size) for size in (21, 9, 30, 44)])
+    again = prompts([instruction + drawn(80 + n // 2) + drawn(5 + n) for n in range(4)])
+    shortcuts(model)
+    calls = counted(model)
+    expected = predict_labels(model, LabelSoftmax(), again, labels, BATCH_TOKENS).probs
+    alone = sorted(calls)
+    predict_labels(model, LabelSoftmax(), first, labels, BATCH_TOKENS, read=read)
+    calls.clear()
+    found = predict_labels(model, LabelSoftmax(), again, labels, BATCH_TOKENS, read=read).probs
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert sorted(calls) == alone
 
 
 def test_what_a_killed_prediction_had_read_makes_no_difference_to_the_batches():

@@ -91,7 +91,7 @@ def predict_labels(
     rows = [prompt.token_ids for prompt in prompts]
     shared = common_prefix(rows) if shares and keeps_prefix(model) else 0
     goes_on = read is not None and read.is_filled
-    again = [read.common(prompt) for prompt in prompts] if read and goes_on else [0] * len(rows)
+    again = [read.common(prompt, shared) for prompt in prompts] if read and goes_on else [0] * len(rows)
     lengths = [num_read(contexts, len(row) - (own or shared), packs) for row, own in zip(rows, again, strict=True)]
     extra = sum(map(len, contexts))
     if shares and not any(again):
@@ -101,8 +101,9 @@ def predict_labels(
     prefix = read_prefix(model, rows[0][:shared]) if shared else None
 
     def ask(model: nn.Module, asked: Sequence[EncodedPrompt]) -> np.ndarray:
-        before = [(read.find(prompt) if read and goes_on else None) or prefix for prompt in asked]
-        num_tokens = sum(len(p.token_ids) - read_before(own) for p, own in zip(asked, before, strict=True))
+        before = [(read.find(prompt, shared) if read and goes_on else None) or prefix for prompt in asked]
+        left = [len(prompt.token_ids) - read_before(own) for prompt, own in zip(asked, before, strict=True)]
+        num_tokens = sum(num_read(contexts, number, packs) for number in left)
         if any(again) and len(asked) > 1 and num_tokens > batch_tokens:  # more than planned: not all was kept
             return np.concatenate([ask(model, part) for part in halves(asked)])
         kept = None if read is None or goes_on else KeyValues(0)

@@ -1,7 +1,8 @@
 """The journal of label probabilities: a prediction that is killed goes on with the rows that it has.
 
 Every line is {key, id, probs, seconds}. Batches are composed as if nothing were known and a batch is skipped as a
-whole, so the probabilities are those of an undisturbed prediction to the last bit.
+whole, so the probabilities are those of an undisturbed prediction to the last bit; a gate's second ones, which would
+have gone on from what was read before the kill, to rounding.
 """
 
 import hashlib

@@ -1,5 +1,6 @@
 """Frozen weights in 4 or 8 bits by bitsandbytes, imported only when they are asked for."""
 
+import logging
 from typing import Any
 
 import torch
@@ -83,6 +84,8 @@ def quantization_config(settings: QuantizationSettings, dtype: torch.dtype) -> A
 
     compute_dtype = dtype if settings.compute_dtype == "auto" else getattr(torch, settings.compute_dtype)
     if settings.bits == 8:
+        # Of every product it would say again that its inputs are rounded to 16 bit first.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nexttoken.models.forward.layout import Layout, Pieces
 from nexttoken.models.forward.losses import token_losses
+from nexttoken.models.forward.shortcuts import skipping
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ def collate_texts(rows: Sequence[Any], packs: bool = False) -> TextBatch:
 
 def answer_losses(model: nn.Module, batch: TextBatch) -> Tensor:
     """Cross-entropy (M,) in nats of the batch's M learnt tokens, row by row."""
-    return token_losses(model, batch.layout, batch.reads, batch.targets) * batch.weight
+    with skipping(model, batch.reads):
+        return token_losses(model, batch.layout, batch.reads, batch.targets) * batch.weight
 
 
 def row_losses(model: nn.Module, batch: TextBatch) -> Tensor:

@@ -5,7 +5,7 @@ computed in pieces and again on the way back, as TRL and Liger (Hsu et al. 2024)
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from nexttoken.models.forward.last_layer import decoder
 from nexttoken.models.forward.layout import Layout
 from nexttoken.models.forward.reading import reading, require_head, rows_of
-from nexttoken.models.forward.shortcuts import skipping
 from nexttoken.models.sharded import is_sharded
 
 PIECE = 2**25  # logits at a time: 128 MiB in 32 bit
@@ -26,32 +25,43 @@ def token_losses(model: nn.Module, layout: Layout, reads: Tensor, targets: Tenso
     """Cross-entropy (M,) in nats of `targets` (M,), the tokens behind the places `reads` (M,) of the flattened tokens.
 
     The output head runs at these places only: (1, M, V) logits instead of (R, T, V), and of those at most PIECE at a
-    time where the head is its weights. Raises UserError for a model that passes its output head by.
+    time where the head is its weights and the model calls its decoder. Raises UserError for a model that passes its
+    output head by.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
     size = max(1, PIECE // getattr(head, "out_features", PIECE))
-    if len(reads) > size and rows_of(head) and not is_sharded(model):
+    if len(reads) > size and rows_of(head) and not is_sharded(model) and calls_decoder(model):
         return _in_pieces(model, layout, reads, targets, size)
-    with skipping(model, reads), layout.attending(model), reading(model, reads):
+    with layout.attending(model), reading(model, reads):
         logits = model(**layout.inputs).logits
     require_head(model, logits, len(targets))
     return cross_entropy(logits[0].float(), targets, reduction="none")
 
 
 def _in_pieces(model: nn.Module, layout: Layout, reads: Tensor, targets: Tensor, size: int) -> Tensor:
-    with skipping(model, reads), layout.attending(model):
+    with layout.attending(model):
         output = decoder(model)(**layout.inputs)
     hidden = output.last_hidden_state.flatten(0, 1)[reads]  # (M, H)
 
     def losses(hidden: Tensor, targets: Tensor) -> Tensor:
-        with standing_in(decoder(model), type(output)(last_hidden_state=hidden[None])) as calls:
+        with standing_in(decoder(model), type(output)(last_hidden_state=hidden[None])):
             logits = model(input_ids=targets[None], use_cache=False).logits
-        require_head(model, logits, len(targets) if calls else 0)
+        require_head(model, logits, len(targets))
         return cross_entropy(logits[0].float(), targets, reduction="none")
 
     pieces = zip(hidden.split(size), targets.split(size), strict=True)
     again = {"use_reentrant": False, "preserve_rng_state": False}  # a plain head draws nothing
     return torch.cat([checkpoint(losses, *piece, **again) for piece in pieces])  # type: ignore[misc,arg-type]
+
+
+@torch.no_grad()
+def calls_decoder(model: nn.Module) -> bool:
+    """Whether the model's own forward calls its decoder: that of OPT calls a part of it. No layer is computed."""
+    token_ids = torch.zeros((1, 1), dtype=torch.long, device=next(model.parameters()).device)
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    with standing_in(embeddings, None), standing_in(decoder(model), None) as calls, suppress(Exception):
+        model(input_ids=token_ids, use_cache=False)  # nothing comes out of either to go on with
+    return bool(calls)
 
 
 @contextmanager

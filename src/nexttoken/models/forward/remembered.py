@@ -47,21 +47,23 @@ class Read:
             self._tokens[prompts[row].id].append(prompts[row].token_ids)
         self.is_filled = True
 
-    def common(self, prompt: Any) -> int:
-        """Tokens that a prompt begins with as a row of the same id did, 0 where it is not worth it."""
-        return self._nearest(prompt)[0]
+    def common(self, prompt: Any, shared: int = 0) -> int:
+        """Tokens that a prompt begins with as a row of the same id did, 0 where it is not worth it: where it saves
+        little beyond the `shared` ones that all prompts begin with.
+        """
+        return self._nearest(prompt, shared)[0]
 
-    def find(self, prompt: Any) -> KeyValues | None:
+    def find(self, prompt: Any, shared: int = 0) -> KeyValues | None:
         """What has been kept of these tokens."""
-        common, tokens = self._nearest(prompt)
+        common, tokens = self._nearest(prompt, shared)
         kept = self._kept.get(tokens.tobytes()) if common else None
         return kept and kept.first(common)
 
-    def _nearest(self, prompt: Any) -> tuple[int, np.ndarray]:
+    def _nearest(self, prompt: Any, shared: int) -> tuple[int, np.ndarray]:
         row = prompt.token_ids
         found = [(min(common_length(row, one), len(row) - 1), one) for one in self._tokens.get(prompt.id, ())]
         common, tokens = max(found, key=lambda pair: pair[0], default=(0, row))
-        return (common, tokens) if is_worth_it(common, 2, len(row)) else (0, tokens)
+        return (common, tokens) if is_worth_it(common - shared, 2, len(row) - shared) else (0, tokens)
 
 
 def _bytes_per_token(kept: KeyValues) -> int:

@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.ask import halves
+from nexttoken.models.generate.beginning import Beginning
 from nexttoken.models.generate.bounds import batches, bounds
 from nexttoken.models.generate.processors import BannedTexts, GumbelNoise, NotFinite
 from nexttoken.models.generate.rows import GenerationPrompt, Written
@@ -24,11 +25,12 @@ from nexttoken.settings import GenerationSettings
 
 @dataclass(frozen=True)
 class Wanted:
-    """The settings in the form that the processors need, made once for all batches."""
+    """The settings in the form that the processors need, and what all prompts begin with, made once for all batches."""
 
     settings: GenerationSettings
     stops: list[bytes]
     banned: BannedTexts | None
+    beginning: Beginning
 
 
 class TransformersGenerator:
@@ -57,7 +59,7 @@ class TransformersGenerator:
         """
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         most = bounds(prompts, settings.max_new_tokens, context)
-        wanted, halved = self._wanted(settings), False
+        wanted, halved = self._wanted(settings, Beginning(self.model, prompts)), False
         waiting = deque(batches(prompts, most, self.batch_tokens))
         with _ready(self.model):
             while waiting:
@@ -71,10 +73,10 @@ class TransformersGenerator:
                 yield from answers.good
                 answers.raise_for_bad()
 
-    def _wanted(self, settings: GenerationSettings) -> Wanted:
+    def _wanted(self, settings: GenerationSettings, beginning: Beginning) -> Wanted:
         banned = encoded(settings.banned, "banned")
         table = BannedTexts(banned, self.vocabulary, self.stop_ids) if banned else None
-        return Wanted(settings, encoded(settings.stop, "stop"), table)
+        return Wanted(settings, encoded(settings.stop, "stop"), table, beginning)
 
     def _write_batch(
         self, prompts: Sequence[GenerationPrompt], bound: int, wanted: Wanted, may_fail: bool
@@ -104,7 +106,7 @@ class TransformersGenerator:
         from transformers import GenerationConfig, StoppingCriteriaList
 
         device = next(self.model.parameters()).device
-        input_ids, mask = left_padded(prompts, self.stop_ids[0])
+        input_ids, mask = wanted.beginning.with_rows(prompts, self.stop_ids[0])
         width = input_ids.shape[1]
         finite = NotFinite(len(prompts), width, device)
         answers = Answers(self.vocabulary, width)
@@ -119,6 +121,7 @@ class TransformersGenerator:
         whole = self.model.generate(
             input_ids.to(device),
             attention_mask=mask.to(device),
+            past_key_values=wanted.beginning.cache(len(prompts)),
             generation_config=config,
             logits_processor=[finite, *processors(wanted, prompts, answers, device)],
             stopping_criteria=StoppingCriteriaList([StopTexts(wanted.stops, answers)] if wanted.stops else []),
@@ -139,21 +142,6 @@ def processors(
     nucleus = [TopPLogitsWarper(settings.top_p)] if settings.top_p < 1 else []
     noise = GumbelNoise(settings.seed, [prompt.id for prompt in prompts], answers.width, device)
     return [*bans, TemperatureLogitsWarper(settings.temperature), *nucleus, noise]
-
-
-def left_padded(prompts: Sequence[GenerationPrompt], pad: int) -> tuple[Tensor, Tensor]:
-    """Token ids (N, T) with padding before them, so that all rows go on in one column, and the mask of what is read.
-
-    transformers counts positions by the mask, in models with learnt positions, too.
-    """
-    width = max(len(prompt.token_ids) for prompt in prompts)
-    input_ids = torch.full((len(prompts), width), pad)
-    mask = torch.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        start = width - len(prompt.token_ids)
-        input_ids[row, start:] = torch.as_tensor(prompt.token_ids)
-        mask[row, start:] = 1
-    return input_ids, mask
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nexttoken.errors import UserError
+from nexttoken.models.forward.layout import Layout
+from nexttoken.models.forward.losses import token_losses
 from nexttoken.models.forward.reading import reading
 from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.settings import Settings
@@ -152,14 +154,16 @@ def run(model: Any, token_ids: Tensor, whole_text: bool = False) -> Counted:
 
 
 def _loss(model: Any, token_ids: Tensor, whole_text: bool) -> Tensor:
-    """A scalar from the same tensors that the project's losses are made of: all logits, or those of each row's end."""
+    """A scalar from the same tensors that the project's losses are made of: logits of every token, or of row ends."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside peft's wrapper
     last = torch.arange(1, len(token_ids) + 1) * token_ids.shape[1] - 1
     if plain.get_output_embeddings() is None:  # a classification layer
         hidden = plain.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
         logits = plain.score(hidden[:, -1].to(next(plain.score.parameters()).dtype))
     elif whole_text:
-        logits = model(input_ids=token_ids, use_cache=False).logits
+        (rows, tokens), number = token_ids.shape, token_ids.numel()
+        layout = Layout(token_ids, tuple(range(0, number, tokens)), (tokens,) * rows)
+        return token_losses(model, layout, torch.arange(number), token_ids.flatten()).mean()
     else:
         with reading(model, last):
             logits = model(input_ids=token_ids, use_cache=False).logits
