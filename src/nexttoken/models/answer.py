@@ -106,7 +106,7 @@ def predict_labels(
         num_tokens = sum(num_read(contexts, number, packs) for number in left)
         if any(again) and len(asked) > 1 and num_tokens > batch_tokens:  # more than planned: not all was kept
             return np.concatenate([ask(model, part) for part in halves(asked)])
-        kept = None if read is None or goes_on else KeyValues(0)
+        kept = KeyValues(0) if read and read.room and not goes_on else None
         batch = collate(asked, contexts, packs, before, shares, kept).to(device)
         probs = head.scores(model, batch, labels).softmax(dim=-1).double().cpu().numpy()
         if read and kept:

@@ -14,7 +14,7 @@ import torch
 from nexttoken.models.forward.prefixes import common_length, is_worth_it
 from nexttoken.models.forward.segments import KeyValues
 
-SHARE = 1 / 8  # of the machine's memory, where the keys and values wait, also those of a GPU
+SHARE = 1 / 8  # of the machine's free memory, where the keys and values wait, also those of a GPU
 
 
 class Read:
@@ -26,20 +26,22 @@ class Read:
 
     def __init__(self, unsure: Callable[[np.ndarray], np.ndarray], num_bytes: int | None = None) -> None:
         self.unsure = unsure
-        self.room = int(SHARE * psutil.virtual_memory().total) if num_bytes is None else num_bytes
+        self.room = int(SHARE * psutil.virtual_memory().available) if num_bytes is None else num_bytes
         self.is_filled = False
         self._tokens: dict[str, list[np.ndarray]] = defaultdict(list)
         self._kept: dict[bytes, KeyValues] = {}
 
     def keep(self, batch: Any, probs: np.ndarray) -> None:
-        """Copy what a batch has kept of its unsure rows, while there is room."""
+        """Copy what a batch has kept of its unsure rows, until there is no room for one."""
         ends = batch.reads[batch.places[:, 0, 0]].tolist()  # the last token of each prompt
         for row in np.flatnonzero(self.unsure(probs)).tolist():
             tokens = batch.rows[row].token_ids
             size = len(tokens) * _bytes_per_token(batch.layout.segments.kept)
-            if size <= self.room:
-                self.room -= size
-                self._kept[tokens.tobytes()] = batch.layout.segments.read_to(ends[row]).to(torch.device("cpu"))
+            if size > self.room:
+                self.room = 0  # no more batches need to keep anything
+                return
+            self.room -= size
+            self._kept[tokens.tobytes()] = batch.layout.segments.read_to(ends[row]).to(torch.device("cpu"))
 
     def fill(self, prompts: Sequence[Any], probs: np.ndarray) -> None:
         """All rows have been asked; those that are unsure may come again."""

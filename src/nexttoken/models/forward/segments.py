@@ -35,6 +35,11 @@ class KeyValues:
         moved = {layer: (key.to(device), value.to(device)) for layer, (key, value) in self.layers.items()}
         return KeyValues(self.length, moved)
 
+    def of(self, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """One layer's, brought to the device only when it attends: all layers of many rows may not fit there."""
+        key, value = self.layers[layer]
+        return key.to(device, non_blocking=True), value.to(device, non_blocking=True)
+
     def first(self, length: int) -> "KeyValues":
         """Those of the first tokens alone, without a copy."""
         cut = {layer: (key[:, :, :length], value[:, :, :length]) for layer, (key, value) in self.layers.items()}
@@ -63,12 +68,6 @@ class Segments:
         while self.parents[found[0]] != ROOT:
             found.insert(0, self.parents[found[0]])
         return found
-
-    def to(self, device: torch.device) -> "Segments":
-        """Masks are made anew where they are used: dev batches live as long as the run, and theirs would stay, too."""
-        moved = {id(one): one.to(device) for one in self.before if one is not None}  # many roots have the same one
-        before = tuple(None if one is None else moved[id(one)] for one in self.before)
-        return replace(self, before=before, _masks={})
 
     def read_to(self, place: int) -> KeyValues:
         """Copies of what was kept of a row, from its beginning to the token at this place of the sequence."""
@@ -136,12 +135,9 @@ def attend(
         if not own:
             continue
         chain = segments.chain(number)
-        earlier = segments.before[chain[0]]
-        seen = (
-            [(keys[n], values[n]) for n in chain]
-            if earlier is None
-            else [earlier.layers[layer], *((keys[n], values[n]) for n in chain)]
-        )
+        seen = [(keys[n], values[n]) for n in chain]
+        if earlier := segments.before[chain[0]]:
+            seen.insert(0, earlier.of(layer, query.device))
         k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in zip(*seen, strict=True))
         before = k.shape[2] - segments.lengths[number]
         standing = range(before, k.shape[2]) if isinstance(own, range) else [before + at for at in own]
