@@ -116,7 +116,7 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
 
     if options.shape != "tiny" and not torch.cuda.is_available():
         raise UserError(f"shape={options.shape} needs a GPU, and torch sees none; shape=tiny rehearses on the CPU")
-    from benchmarks.gpu_cases import Workload, matrix_rate
+    from benchmarks.gpu_cases import Workload, matrix_rate, rows_at_once
     from benchmarks.gpu_cases import measure as measure_method
     from nexttoken.models.load import choose_device, choose_dtype
     from nexttoken.settings import ModelSettings
@@ -129,7 +129,9 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
         rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 512)
         attention = settings.attn_implementation or chosen_attention(config)
         facts = shared_facts(options.asked(), dtype, attention, body_parameters(config), rate)
-        print(f"{facts['device']}: {rate / 1e12:.3g} TFLOP/s in {facts['dtype']}; {attention} attention", flush=True)
+        facts["rows_at_once"] = rows_at_once(config, device, dtype)
+        rows = "all rows of a batch at once" if facts["rows_at_once"] else "row by row"
+        print(f"{facts['device']}: {rate / 1e12:.3g} TFLOP/s in {facts['dtype']}; attention {rows}", flush=True)
         print(f"writing {options.shape} with random weights to a scratch folder", flush=True)
         write_random_weights(config, Path(folder), device, dtype)
         for method in options.methods:

@@ -18,6 +18,7 @@ from nexttoken.models.answer import predict_labels
 from nexttoken.models.batches import Batcher, Step, TrainSteps, token_batches
 from nexttoken.models.folder import place
 from nexttoken.models.forward.shortcuts import shortcuts
+from nexttoken.models.forward.varlen import goes_at_once
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.load import load_model
 from nexttoken.models.lora.adapters import add_adapter
@@ -122,6 +123,15 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int, num_times: 
         synchronize(device)
         seconds.append(time.perf_counter() - start)
     return products * 2 * size**3 / median(seconds[1:])
+
+
+def rows_at_once(config: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether all rows of a batch attend in one call of the device's kernel, or each in one of its own."""
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    query, key, value = (torch.empty(1, n, 1, size, device=device, dtype=dtype) for n in (heads, groups, groups))
+    further = (getattr(config, name, None) for name in ("attn_logit_softcapping", "sliding_window"))
+    return goes_at_once(query, key, value, 0.0, *further)
 
 
 def load(settings: ModelSettings, method: str, dtype: torch.dtype, workload: Workload) -> nn.Module:

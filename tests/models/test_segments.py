@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 import small_models
 from nexttoken.models.forward import segments as by_segment
-from nexttoken.models.forward.blocks import BLOCK, attend_in_blocks
+from nexttoken.models.forward import varlen
+from nexttoken.models.forward.blocks import BLOCK, Part, attend_in_blocks
 from nexttoken.models.forward.last_layer import attention, last_layer, only_at
 from nexttoken.models.forward.layout import Pieces
 from nexttoken.models.forward.segments import KeyValues, Segments
 from nexttoken.models.forward.shortcuts import Shortcuts, read_prefix, shortcuts, skipping
+from varlen_kernel import documented
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 1024}
 SHARED, TRUNK = 30, 20  # tokens of the prefix, and of what two rows share behind it
@@ -35,6 +37,16 @@ MODELS = {
 def model(request) -> torch.nn.Module:
     name, options = MODELS[request.param]
     return build(name, **options)
+
+
+@pytest.fixture(params=["row by row", "at once"])
+def way(request, monkeypatch) -> None:
+    """Attention of each row by itself, or of all in one call as on a GPU; its kernel's documentation stands for it."""
+    if request.param == "at once":
+        monkeypatch.setattr(varlen, "varlen_attn", documented)
+        monkeypatch.setattr(
+            by_segment, "goes_at_once", lambda q, k, v, dropout, cap, window: cap is None and not dropout
+        )
 
 
 def build(name: str, **options) -> torch.nn.Module:
@@ -71,7 +83,7 @@ def test_blocks_give_the_outputs_and_gradients_of_all_scores(num_keys, share, is
     shapes = ((4, num_queries), (2, num_keys), (2, num_keys))
     parts = [torch.randn(1, heads, size, 8, generator=generator, requires_grad=True) for heads, size in shapes]
     outputs = (
-        attend_in_blocks(*parts, places, window, {}, 0.5, 0.0, softcap),
+        attend_in_blocks(Part(*parts, places), window, {}, 0.5, 0.0, softcap),
         dense(*parts, places, window, 0.5, softcap),
     )
     weights = torch.randn(outputs[0].shape, generator=generator)
@@ -84,7 +96,7 @@ def test_blocks_compute_few_pairs_that_nobody_sees():
     """Three layers' worth of masks are one: they are found by their geometry, and are as narrow as the window."""
     masks, key = {}, torch.randn(1, 2, 1200, 8)
     for _ in range(3):
-        attend_in_blocks(torch.randn(1, 4, 1024, 8), key, key, range(176, 1200), 16, masks, None, 0.0, None)
+        attend_in_blocks(Part(torch.randn(1, 4, 1024, 8), key, key, range(176, 1200)), 16, masks, None, 0.0, None)
     assert [tuple(mask.shape) for mask in masks.values()] == [(256, 256 + 15)]
 
 
@@ -127,7 +139,7 @@ def states_packed(model, layout, reads) -> torch.Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("is_read_before", [True, False], ids=["prefix", "whole"])
-def test_long_rows_are_what_they_are_alone(model, is_read_before):
+def test_long_rows_are_what_they_are_alone(model, way, is_read_before):
     assert shortcuts(model) == Shortcuts(packs=True, skips=True)
     prefix = read_prefix(model, drawn_rows()[0]) if is_read_before else None
     found, expected = states_packed(model, *packed_rows(prefix)), states_alone(model)
@@ -136,7 +148,7 @@ def test_long_rows_are_what_they_are_alone(model, is_read_before):
 
 
 @pytest.mark.parametrize("recomputes", [False, True], ids=["kept", "computed again"])
-def test_gradients_of_long_rows_are_those_of_each_alone(model, recomputes):
+def test_gradients_of_long_rows_are_those_of_each_alone(model, way, recomputes):
     if recomputes:
         model.train()
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -160,9 +172,9 @@ def test_attention_of_the_last_layer_is_asked_by_what_is_read(monkeypatch):
     model, asked = build("Llama"), []
     shortcuts(model)
 
-    def counted(query, *others, **options):
-        asked.append(query.shape[2])
-        return attend_in_blocks(query, *others, **options)
+    def counted(part, *others, **options):
+        asked.append(part.query.shape[2])
+        return attend_in_blocks(part, *others, **options)
 
     monkeypatch.setattr(by_segment, "attend_in_blocks", counted)
     states_packed(model, *packed_rows())

@@ -5,6 +5,7 @@ given only the keys between the first and the last that it sees (0.65-0.85 of th
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,22 +17,28 @@ BLOCK = 256  # queries; what is left over goes with the last block, for smaller 
 Masks = dict[tuple, Tensor]  # by geometry: rows and layers have many blocks alike
 
 
+class Part(NamedTuple):
+    """Queries (1, heads, Q, D) at increasing `places` of K tokens, which have keys and values (1, groups, K, D)."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    places: Sequence[int]
+
+
 def attend_in_blocks(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    places: Sequence[int],
+    part: Part,
     window: int | None,
     masks: Masks,
     scaling: float | None,
     dropout: float,
     softcap: float | None,
 ) -> Tensor:
-    """(1, heads, Q, D) for queries (1, heads, Q, D) at `places`, increasing, of the K tokens that have the keys.
+    """(1, heads, Q, D): a token sees itself and what stands before it, with `window` only the last ones of those.
 
-    A token sees itself and what stands before it, with `window` only the last ones of those. `masks` is filled.
+    `masks` is filled.
     """
-    outputs = []
+    outputs, (query, key, value, places) = [], part
     for start, stop in _blocks(places, key.shape[2], window, softcap):
         asking = places[start:stop]
         first, end = max(0, asking[0] + 1 - window) if window else 0, asking[-1] + 1

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexttoken.models.forward.blocks import Masks, attend_in_blocks
+from nexttoken.models.forward.blocks import Masks, Part, attend_in_blocks
+from nexttoken.models.forward.varlen import attend_at_once, goes_at_once
 
 NAME = "by_segment"
 ROOT = -1  # the parent of a segment that goes on from none
@@ -124,13 +125,25 @@ def attend(
     if segments.kept is not None:
         segments.kept.layers[layer_index(module)] = (key, value)
     layer = layer_index(module) if any(segments.before) else 0
-    options: Any = {"masks": segments._masks, "scaling": scaling, "dropout": dropout, "softcap": softcap}
-    (num_tokens, places), asking = (query.shape[2], _places(segments, query.device)), segments.asking
-    asking = asking or tuple(map(range, segments.lengths))
+    num_tokens, places, masks = query.shape[2], _places(segments, query.device), segments._masks
     query = query if places is None else query.index_select(2, places)
+    parts = _parts(segments, layer, query, key, value)
+    if goes_at_once(query, key, value, dropout, softcap, sliding_window):
+        output = attend_at_once(list(parts), sliding_window, scaling, masks).transpose(1, 2)
+    else:  # one part after the other: keys that were put together go again
+        options: Any = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
+        each = (attend_in_blocks(part, sliding_window, masks, **options) for part in parts)
+        output = torch.cat([part.transpose(1, 2) for part in each], dim=1)
+    if places is None:
+        return output, None
+    return output.new_zeros(1, num_tokens, *output.shape[2:]).index_copy(1, places, output), None
+
+
+def _parts(segments: Segments, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Iterator[Part]:
+    """What each segment asks, with the keys and values of all that it goes on from."""
+    asking = segments.asking or tuple(map(range, segments.lengths))
     queries = query.split(list(map(len, asking)), dim=2)
     keys, values = (part.split(segments.lengths, dim=2) for part in (key, value))
-    outputs = []
     for number, own in enumerate(asking):
         if not own:
             continue
@@ -141,11 +154,7 @@ def attend(
         k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in zip(*seen, strict=True))
         before = k.shape[2] - segments.lengths[number]
         standing = range(before, k.shape[2]) if isinstance(own, range) else [before + at for at in own]
-        outputs.append(attend_in_blocks(queries[number], k, v, standing, sliding_window, **options).transpose(1, 2))
-    output = torch.cat(outputs, dim=1)
-    if places is None:
-        return output, None
-    return output.new_zeros(1, num_tokens, *output.shape[2:]).index_copy(1, places, output), None
+        yield Part(queries[number], k, v, standing)
 
 
 def _places(segments: Segments, device: torch.device) -> Tensor | None:
