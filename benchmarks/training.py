@@ -1,6 +1,6 @@
 """Training side by side with what users would otherwise run: rows/s and extra memory, losses compared.
 
-python -m benchmarks.training                         everything; about a quarter of an hour on two cores
+python -m benchmarks.training                         everything; about two hours on two cores
 python -m benchmarks.training cases=sft,classifier    some of it; records of other cases in the file are kept
 python -m benchmarks.training size=tiny repeats=2     a rehearsal of everything; writes no file unless told
 

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+KERNEL = "torch.nn.attention.varlen.varlen_attn"
+
 
 def documented(
     query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 import small_models
 from nexttoken.models.forward import segments as by_segment
-from nexttoken.models.forward import varlen
 from nexttoken.models.forward.blocks import BLOCK, Part, attend_in_blocks
 from nexttoken.models.forward.last_layer import attention, last_layer, only_at
 from nexttoken.models.forward.layout import Pieces
 from nexttoken.models.forward.segments import KeyValues, Segments
 from nexttoken.models.forward.shortcuts import Shortcuts, read_prefix, shortcuts, skipping
-from varlen_kernel import documented
+from varlen_kernel import KERNEL, documented
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 1024}
 SHARED, TRUNK = 30, 20  # tokens of the prefix, and of what two rows share behind it
@@ -43,7 +42,7 @@ def model(request) -> torch.nn.Module:
 def way(request, monkeypatch) -> None:
     """Attention of each row by itself, or of all in one call as on a GPU; its kernel's documentation stands for it."""
     if request.param == "at once":
-        monkeypatch.setattr(varlen, "varlen_attn", documented)
+        monkeypatch.setattr(KERNEL, documented)
         monkeypatch.setattr(
             by_segment, "goes_at_once", lambda q, k, v, dropout, cap, window: cap is None and not dropout
         )

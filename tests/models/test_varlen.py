@@ -9,10 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nexttoken.models.forward import varlen
 from nexttoken.models.forward.blocks import Part, attend_in_blocks
 from nexttoken.models.forward.varlen import attend_at_once, goes_at_once, works
-from varlen_kernel import documented
+from varlen_kernel import KERNEL, documented
 
 CPU = torch.device("cpu")
 SHAPE = (4, 2, 16)  # heads, groups of them with the same keys, size
@@ -30,7 +29,7 @@ def kernel(monkeypatch):
 
     def put(function) -> None:
         works.cache_clear()
-        monkeypatch.setattr(varlen, "varlen_attn", function)
+        monkeypatch.setattr(KERNEL, function)
 
     yield put
     works.cache_clear()
@@ -53,7 +52,7 @@ def test_parts_at_once_are_what_they_are_one_by_one(drawn, window, seed):
         parts.append(Part(*tensors, places))
     leaves = [tensor for part in parts for tensor in part[:3]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(varlen, "varlen_attn", documented)
+        patch.setattr(KERNEL, documented)
         found = attend_at_once(parts, window, 0.5, {})
     expected = torch.cat([attend_in_blocks(part, window, {}, 0.5, 0.0, None) for part in parts], dim=2)
     weights = torch.randn(expected.shape, generator=generator)

@@ -10,7 +10,6 @@ from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from nexttoken.models.forward.blocks import Masks, Part, attend_in_blocks
 
@@ -31,6 +30,8 @@ def goes_at_once(
 
 def attend_at_once(parts: Sequence[Part], window: int | None, scaling: float | None, ends: Masks) -> Tensor:
     """(1, heads, Q, D) of the queries of all parts, one behind the other. `ends` is filled."""
+    from torch.nn.attention.varlen import varlen_attn  # brings torch's compiler, which takes seconds to import
+
     runs = [run for part in parts for run in _runs(part, window)]
     tensors = ([getattr(run, name) for run in runs] for name in ("query", "key", "value"))
     dtype = _dtype(runs[0].query)
