@@ -12,7 +12,6 @@ from nexttoken.models.forward.remembered import Read
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.tokens.encode import EncodedPrompt
 from nexttoken.models.tokens.labels import LabelTokens
-from nexttoken.models.widened import widen
 
 NAMES = ("A", "B", "tie")
 LABELS = LabelTokens(NAMES, tuple((i,) for i in LABEL_IDS), tuple((name,) for name in NAMES), num_rejoined=0)
@@ -26,18 +25,11 @@ def encoded(workload: Workload) -> list[EncodedPrompt]:
     ]
 
 
-def model_of(workload: Workload) -> Any:
-    """The workload's model as our loader hands it out."""
-    model = workload.model()
-    widen(model)
-    return model
-
-
 class Predict:
     """Label probabilities by `predict_labels`; `options` are its further keywords."""
 
     def __init__(self, workload: Workload, batch_tokens: int, **options: Any) -> None:
-        self.model, self.prompts = model_of(workload), encoded(workload)
+        self.model, self.prompts = workload.model(), encoded(workload)
         self.batch_tokens, self.options = batch_tokens, options
         self._rate = MatrixRate(self.model)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.ours import LABELS, encoded, model_of
+from benchmarks.ours import LABELS, encoded
 from benchmarks.sides import Answers
 from benchmarks.workload import MatrixRate, Workload
 from nexttoken.models.batches import Batcher, Step, TrainSteps
@@ -23,7 +23,6 @@ from nexttoken.models.training.fit import fit
 from nexttoken.models.training.gradients import Learners, num_learners
 from nexttoken.models.training.module import AnswerModule
 from nexttoken.models.training.optimizers import learning_rate_factor, make_optimizer
-from nexttoken.models.widened import computed_in
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 
 ADAPTER = AdapterSettings(  # conf/adapter/lora.yaml
@@ -65,13 +64,12 @@ class Train:
         base = self.base()
         self._rate = MatrixRate(base)
         self.model = with_adapter(base)
-        dtype = computed_in(getattr(torch, workload.precision))
-        self.precision = "32-true" if dtype == torch.float32 else "bf16-mixed"
+        self.precision = "32-true" if workload.precision == "float32" else "bf16-mixed"
         self.at_once = num_learners(self.model, self.settings, self.precision)
         self.start = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
 
     def base(self) -> nn.Module:
-        return model_of(self.workload)
+        return self.workload.model()
 
     def run(self) -> Answers:
         return self._train(LabelSoftmax())

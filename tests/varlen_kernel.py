@@ -20,7 +20,8 @@ def documented(
     for q, k in zip(*rows, strict=True):
         keys, values = (part[k].repeat_interleave(shared, dim=1) for part in (key, value))
         scores = torch.einsum("qhd,khd->hqk", query[q], keys) * (query.shape[2] ** -0.5 if scale is None else scale)
-        at, seen = torch.arange(len(q))[:, None] + len(k) - len(q), torch.arange(len(k))
+        at, seen = (torch.arange(len(each), device=query.device) for each in (q, k))
+        at = at[:, None] + len(k) - len(q)
         visible = (seen <= at) & ((seen >= at - left) if left >= 0 else True)
         outputs.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(~visible, -torch.inf).softmax(-1), values))
     return torch.cat(outputs)

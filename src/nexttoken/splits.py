@@ -64,6 +64,7 @@ def _near_duplicates(texts: list[str], threshold: float, parents: list[int]) -> 
 
     empty = MinHash(num_perm=BANDS * ROWS, hashfunc=int)  # shingles are hashes already
     index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
+    kept: dict[int, np.ndarray] = {}
     with Progress(len(texts), "near-duplicates") as progress:
         for position, text in enumerate(texts):
             progress.advance(1)
@@ -73,9 +74,10 @@ def _near_duplicates(texts: list[str], threshold: float, parents: list[int]) -> 
             sketch = _sketch(shingles, empty)
             for other in sorted(index.query(sketch)):
                 joined = _root(parents, other) == _root(parents, position)
-                if not joined and _jaccard(_shingles(texts[other]), shingles) >= threshold:
+                if not joined and _jaccard(kept[other], shingles) >= threshold:
                     yield other, position
-            index.insert(position, sketch)  # not its shingles: 4 bytes a character are more than the text itself
+            index.insert(position, sketch)
+            kept[position] = shingles
 
 
 def _shingles(text: str) -> np.ndarray:

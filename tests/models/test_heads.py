@@ -11,11 +11,12 @@ from nexttoken.errors import UserError
 from nexttoken.models.answer import predict_labels
 from nexttoken.models.batches import Batcher, Step
 from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
+from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.scratch import build_llama, llama_config
 from nexttoken.models.tokens.labels import LabelTokens, find_label_tokens
 from nexttoken.models.training.module import AnswerModule
 from nexttoken.models.training.noise import noisy_embeddings
-from nexttoken.settings import FitSettings, ScratchSettings
+from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
 
 LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7, 8)), (("A",), ("B",), ("t", "ie")), 0)
 ONE_TOKEN = LabelTokens(("A", "B", "C"), ((5,), (6,), (7,)), (("A",), ("B",), ("C",)), 0)
@@ -246,3 +247,18 @@ def test_the_described_architecture_is_the_one_built():
     built, described = build().config, llama_config(SMALL, 100, 64)
     for key in ("hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size", "max_position_embeddings"):
         assert getattr(built, key) == getattr(described, key)
+
+
+def test_a_classification_layer_is_trained_in_32_bit_on_a_base_of_16():
+    adapter = AdapterSettings(
+        r=2, alpha=4, dropout=0.0, target_modules="all-linear", rslora=False, dora=False, init="default"
+    )
+    torch.manual_seed(0)
+    model = add_adapter(build(num_classes=3).bfloat16(), adapter, 3)
+    batch = one_batch(Classification(), LABELS)
+    scores = Classification().scores(model, batch, LABELS)
+    layer = model.get_base_model().score.modules_to_save["default"]
+    assert layer.weight.dtype == scores.dtype == torch.float32
+    assert not torch.equal(scores, scores.bfloat16().float()), "computed in 32 bit, not rounded to 16"
+    scores.sum().backward()
+    assert layer.weight.grad is not None

@@ -250,3 +250,18 @@ def test_tokens_that_ask_are_those_read_or_all_of_a_segment_that_needs_no_mask()
     behind = Segments((4, 4, 4), (-1, 0, -1), (KeyValues(5), None, KeyValues(3)))
     assert behind.only_at(reads).asking == ([0, 1, 2], [0, 1, 3], [1])
     assert segments.only_at([]) is segments
+
+
+@torch.no_grad()
+def test_keys_of_a_long_beginning_are_not_copied_for_all_rows_at_once(monkeypatch):
+    """Ten rows of two tokens behind 100 would hold 1,020 keys for 20; behind one of two tokens, 40."""
+    calls, attention, kept = [], build("Llama").model.layers[0].self_attn, (torch.randn(1, 2, 100, 8),) * 2
+    monkeypatch.setattr(by_segment, "goes_at_once", lambda *_: True)
+    monkeypatch.setattr(by_segment, "attend_at_once", lambda parts, *_: calls.append(parts) or parts[0].query)
+    tokens = torch.randn(1, 4, 20, 8), torch.randn(1, 2, 20, 8), torch.randn(1, 2, 20, 8)
+    for length, expected in ((100, 0), (2, 1)):
+        before = KeyValues(length, {0: tuple(tensor[:, :, :length] for tensor in kept)})
+        segments = Segments((2,) * 10, (-1,) * 10, (before,) * 10)
+        assert segments.num_seen == 10 * (length + 2)
+        by_segment.attend(attention, *tokens, None, segments=segments)
+        assert len(calls) == expected

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 
 from nexttoken.models.forward.blocks import Part, attend_in_blocks
-from nexttoken.models.forward.varlen import attend_at_once, goes_at_once, works
+from nexttoken.models.forward.varlen import attend_at_once, goes_at_once, takes, works
 from varlen_kernel import KERNEL, documented
 
 CPU = torch.device("cpu")
@@ -99,16 +100,43 @@ def test_a_machine_without_the_kernel_goes_row_by_row():
     assert not works(CPU, torch.bfloat16, *SHAPE, False), "torch has it for GPUs alone"
 
 
-def test_the_cpu_numbers_of_32_bits_dropout_and_caps_go_row_by_row(kernel):
+def test_a_kernel_may_be_tried_in_a_layer_that_is_computed_again(kernel):
+    kernel(documented)
+    found, x = [], torch.ones(3, requires_grad=True)
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        found.append(works(CPU, torch.bfloat16, *SHAPE, False))
+        return x.sin()
+
+    works.cache_clear()
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    assert found == [True, True]
+    torch.testing.assert_close(x.grad, torch.ones(3).cos())
+
+
+def test_memory_that_is_too_short_for_the_try_is_not_the_kernels_fault(kernel):
+    def short(*tensors, **options):
+        raise torch.OutOfMemoryError("too short")
+
+    kernel(short)
+    with pytest.raises(torch.OutOfMemoryError):
+        works(CPU, torch.bfloat16, *SHAPE, False)
+    kernel(documented)
+    assert works(CPU, torch.bfloat16, *SHAPE, False)
+
+
+def test_numbers_of_32_bits_dropout_and_caps_go_row_by_row():
+    assert takes(torch.bfloat16, 0.0, None)
+    assert takes(torch.float16, 0.0, None)
+    assert not takes(torch.float32, 0.0, None)
+    assert not takes(torch.bfloat16, 0.1, None)
+    assert not takes(torch.bfloat16, 0.0, 50.0)
+
+
+def test_the_cpu_goes_row_by_row(kernel):
     kernel(documented)
     tensors = [torch.ones(1, heads, 3, 16, dtype=torch.bfloat16) for heads in (4, 2, 2)]
     assert not goes_at_once(*tensors, 0.0, None, None)
-    if torch.cuda.is_available():
-        tensors = [tensor.cuda() for tensor in tensors]
-        assert goes_at_once(*tensors, 0.0, None, None)
-        assert not goes_at_once(*(tensor.float() for tensor in tensors), 0.0, None, None)
-        assert not goes_at_once(*tensors, 0.1, None, None)
-        assert not goes_at_once(*tensors, 0.0, 50.0, None)
 
 
 @pytest.mark.skipif(

@@ -94,7 +94,8 @@ class Classification(LabelSoftmax):
         with skipping(model, batch.reads), batch.layout.attending(model):
             hidden = decoder(model)(**batch.layout.inputs).last_hidden_state.flatten(0, 1)  # (R*T, H)
         last = hidden[batch.reads][batch.places[:, 0, 0]]  # (N, H)
-        return batch.only_options(plain.score(last.to(next(plain.score.parameters()).dtype)).float())
+        *_, trained = plain.score.parameters()  # beside an adapter, peft's copy: float32 on a base of 16 bit
+        return batch.only_options(plain.score(last.to(trained.dtype)).float())
 
 
 class AnswerText:

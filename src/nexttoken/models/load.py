@@ -9,9 +9,8 @@ from torch import nn
 from nexttoken.allocator import keep_freed_memory
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.hub import from_hub, locate
-from nexttoken.models.quantized import keep_trainable, loading_options, saved_quantization
+from nexttoken.models.quantized import keep_trainable, loading_options
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
-from nexttoken.models.widened import computed_in, widen
 from nexttoken.ranks import num_ranks, rank
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
@@ -107,8 +106,6 @@ def training_precision(settings: Settings, architecture: str) -> str:
         return settings.trainer.precision
     frozen = settings.adapter is not None
     dtype = choose_dtype(settings.model, architecture, training=False) if frozen else fast_dtype(architecture)
-    if settings.quantization is None:
-        dtype = computed_in(dtype)
     return {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}[dtype]
 
 
@@ -169,8 +166,6 @@ def load_model(
             f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not belong together"
         )
     keep_trainable(model)
-    if quantization is None and saved_quantization(config) is None:
-        widen(model)
     return model.train()  # from_pretrained returns it in evaluation mode, and Lightning would leave it there
 
 

@@ -29,7 +29,7 @@ class Layout:
     def to(self, device: torch.device) -> "Layout":
         positions = None if self.position_ids is None else self.position_ids.to(device, non_blocking=True)
         # Masks are made anew where they are used: dev batches live as long as the run, and theirs would stay as well.
-        segments = None if self.segments is None else replace(self.segments, _masks={})
+        segments = None if self.segments is None else replace(self.segments, _masks={}, _ends={})
         token_ids = self.token_ids.to(device, non_blocking=True)
         return replace(self, token_ids=token_ids, position_ids=positions, segments=segments)
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from nexttoken.errors import UserError
-from nexttoken.models.widened import WideLinear
 
 
 @contextmanager
@@ -53,7 +52,7 @@ def rows_of(head: nn.Module) -> Any:
     if type(head).__name__ == "Linear4bit":
         return four_bit_rows
     weight = getattr(head, "weight", None)
-    is_plain = isinstance(head, nn.Linear) and type(head).forward in (nn.Linear.forward, WideLinear.forward)
+    is_plain = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward
     return whole_rows if is_plain and weight is not None and weight.is_floating_point() else None
 
 
@@ -77,7 +76,7 @@ def _label_rows(head: Any, rows: Any, columns: list[int], hidden: Tensor) -> Ten
     weight = rows(head, columns)
     bias = None if head.bias is None else head.bias[columns]
     if rows is whole_rows:
-        return linear(hidden, weight.to(hidden.dtype), bias)
+        return linear(hidden, weight, bias)
     dtype = head.compute_dtype or hidden.dtype  # as bitsandbytes computes
     return linear(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)).to(hidden.dtype)
 

@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from nexttoken.models.forward.blocks import Masks, Part, attend_in_blocks
-from nexttoken.models.forward.varlen import attend_at_once, goes_at_once
+from nexttoken.models.forward.varlen import Ends, attend_at_once, goes_at_once
 
 NAME = "by_segment"
+MOST_KEYS = 4  # times those of the sequence: keys of a shared beginning are copied for every row that asks at once
 ROOT = -1  # the parent of a segment that goes on from none
 FOREIGN = ("s_aux", "position_bias")  # what some architectures add to their scores, which is not computed here
 
@@ -62,6 +64,15 @@ class Segments:
     kept: KeyValues | None = None
     asking: tuple[Sequence[int], ...] | None = None
     _masks: Masks = field(default_factory=dict)
+    _ends: Ends = field(default_factory=dict)
+
+    @cached_property
+    def num_seen(self) -> int:
+        """Keys that the segments see, each segment counted for itself."""
+        seen = list[int]()
+        for length, parent, before in zip(self.lengths, self.parents, self.before, strict=True):
+            seen.append(length + (seen[parent] if parent != ROOT else before.length if before else 0))
+        return sum(seen)
 
     def chain(self, segment: int) -> list[int]:
         """The segments that this one goes on from, the root first, and itself."""
@@ -125,14 +136,15 @@ def attend(
     if segments.kept is not None:
         segments.kept.layers[layer_index(module)] = (key, value)
     layer = layer_index(module) if any(segments.before) else 0
-    num_tokens, places, masks = query.shape[2], _places(segments, query.device), segments._masks
+    num_tokens, places = query.shape[2], _places(segments, query.device)
     query = query if places is None else query.index_select(2, places)
     parts = _parts(segments, layer, query, key, value)
-    if goes_at_once(query, key, value, dropout, softcap, sliding_window):
-        output = attend_at_once(list(parts), sliding_window, scaling, masks).transpose(1, 2)
+    is_copied = segments.num_seen > MOST_KEYS * num_tokens
+    if not is_copied and goes_at_once(query, key, value, dropout, softcap, sliding_window):
+        output = attend_at_once(list(parts), sliding_window, scaling, segments._ends).transpose(1, 2)
     else:  # one part after the other: keys that were put together go again
         options: Any = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
-        each = (attend_in_blocks(part, sliding_window, masks, **options) for part in parts)
+        each = (attend_in_blocks(part, sliding_window, segments._masks, **options) for part in parts)
         output = torch.cat([part.transpose(1, 2) for part in each], dim=1)
     if places is None:
         return output, None

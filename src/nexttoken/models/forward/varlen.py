@@ -11,11 +11,15 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from nexttoken.models.forward.blocks import Masks, Part, attend_in_blocks
+from nexttoken.models.forward.blocks import Part, attend_in_blocks
+from nexttoken.models.memory import is_out_of_memory
 
 EXACT = 0.02  # of the norm: what 16-bit numbers leave of attention and its gradients, twice
 TRIED = ((70, 70), (3, 40), (1, 9))  # queries and keys of rows; the window that is tried cuts two of them
 WINDOW = 8
+CAPABLE = (8, 0)  # of GPUs: from here on the kernel should be there
+
+Ends = dict[tuple[int, ...], Tensor]  # where rows end, by their lengths: layers have them alike
 
 
 def goes_at_once(
@@ -23,12 +27,17 @@ def goes_at_once(
 ) -> bool:
     """Whether these numbers, (1, heads, tokens, D) on this device, may go through `attend_at_once`."""
     dtype, sizes = _dtype(query), (query.shape[1], key.shape[1], query.shape[3])
-    if query.device.type != "cuda" or dtype.itemsize != 2 or dropout or softcap is not None:
+    if query.device.type != "cuda" or not takes(dtype, dropout, softcap) or value.shape[3] != query.shape[3]:
         return False
-    return value.shape[3] == query.shape[3] and works(query.device, dtype, *sizes, window is not None)
+    return works(query.device, dtype, *sizes, window is not None)
 
 
-def attend_at_once(parts: Sequence[Part], window: int | None, scaling: float | None, ends: Masks) -> Tensor:
+def takes(dtype: torch.dtype, dropout: float, softcap: float | None) -> bool:
+    """Whether the kernel knows such attention at all."""
+    return dtype in (torch.bfloat16, torch.float16) and not dropout and softcap is None
+
+
+def attend_at_once(parts: Sequence[Part], window: int | None, scaling: float | None, ends: Ends) -> Tensor:
     """(1, heads, Q, D) of the queries of all parts, one behind the other. `ends` is filled."""
     from torch.nn.attention.varlen import varlen_attn  # brings torch's compiler, which takes seconds to import
 
@@ -58,12 +67,11 @@ def _runs(part: Part, window: int | None) -> Iterator[Part]:
         yield Part(part.query[:, :, start:stop], key, value, range(places[start] - first, end - first))
 
 
-def _ends(lengths: Sequence[int], made: Masks, device: torch.device) -> Tensor:
-    """(N + 1,) int32: where each row begins, and where the last one ends; layers have them alike."""
-    geometry = ("ends", *lengths)
-    if geometry not in made:
-        made[geometry] = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
-    return made[geometry]
+def _ends(lengths: tuple[int, ...], made: Ends, device: torch.device) -> Tensor:
+    """(N + 1,) int32: where each row begins, and where the last one ends."""
+    if lengths not in made:
+        made[lengths] = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
+    return made[lengths]
 
 
 def _dtype(query: Tensor) -> torch.dtype:
@@ -78,11 +86,13 @@ def works(
 ) -> bool:
     """Whether the kernel is there and gives what attention row by row gives, outputs and gradients: tried once.
 
-    Old GPUs (before compute capability 8) and builds without it raise; then rows go one by one as ever.
+    Old GPUs (before compute capability 8) and builds without it raise; then rows go one by one as ever. It may be tried
+    in the middle of a layer that is computed again on the way back, which is not to take these tensors for its own.
     """
     window = WINDOW if has_window else None
     generator = torch.Generator(device).manual_seed(0)  # of its own: the run's random numbers stay what they are
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    own = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False), own:
         shapes = [((num_heads, q), (num_groups, k), (num_groups, k)) for q, k in TRIED]
         drawn = [
             [torch.randn(1, *shape, size, generator=generator, device=device, dtype=dtype) for shape in row]
@@ -91,7 +101,11 @@ def works(
         weights = torch.randn(1, num_heads, sum(q for q, _ in TRIED), size, generator=generator, device=device)
         try:
             found = _outcome(drawn, weights, lambda parts: attend_at_once(parts, window, None, {}))
-        except Exception:  # a machine may refuse in any way it likes
+        except Exception as error:  # a machine may refuse in any way it likes
+            if is_out_of_memory(error):
+                raise
+            if device.type == "cuda" and torch.cuda.get_device_capability(device) >= CAPABLE:
+                print(f"attention goes row by row, for torch's kernel refuses: {' '.join(str(error).split())[:100]}")
             return False
         plain = [[tensor.float() for tensor in row] for row in drawn]
         expected = _outcome(plain, weights, lambda parts: _row_by_row(parts, window))

@@ -16,7 +16,6 @@ from nexttoken.models.lora.dropout import QuickDropout, draw_quickly
 PLAIN = {("peft.tuners.lora.layer", "Linear"), ("peft.tuners.lora.bnb", "Linear4bit")}
 BASES = {  # whose output nobody needs as it was; a model's own linear layer may keep it, for its gradient or otherwise
     ("torch.nn.modules.linear", "Linear"),
-    ("nexttoken.models.widened", "WideLinear"),
     ("transformers.pytorch_utils", "Conv1D"),
     ("bitsandbytes.nn.modules", "Linear4bit"),
 }

@@ -159,7 +159,8 @@ def _loss(model: Any, token_ids: Tensor, whole_text: bool) -> Tensor:
     last = torch.arange(1, len(token_ids) + 1) * token_ids.shape[1] - 1
     if plain.get_output_embeddings() is None:  # a classification layer
         hidden = plain.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
-        logits = plain.score(hidden[:, -1].to(next(plain.score.parameters()).dtype))
+        *_, trained = plain.score.parameters()
+        logits = plain.score(hidden[:, -1].to(trained.dtype))
     elif whole_text:
         (rows, tokens), number = token_ids.shape, token_ids.numel()
         layout = Layout(token_ids, tuple(range(0, number, tokens)), (tokens,) * rows)

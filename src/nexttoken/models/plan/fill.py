@@ -9,14 +9,14 @@ import torch
 from nexttoken.models.collective import from_first
 from nexttoken.models.load import choose_device
 from nexttoken.models.plan.longest import has_room
-from nexttoken.models.plan.make import as_stored, aside, plan_activations, plan_parts, unpacks
+from nexttoken.models.plan.make import as_stored, aside, plan_activations, plan_parts
 from nexttoken.models.plan.table import MemoryPlan, in_units
 from nexttoken.settings import AUTO, Settings
 
 # Tokens beyond which batches are no faster: a CPU's caches are full early, a GPU's units are all at work by then.
 ENOUGH = {"cpu": 1024}
 ENOUGH_ELSEWHERE = 65_536
-UNPACKED = 2  # times as many where each batch unpacks the weights
+UNPACKED = 2  # times as many where each batch unpacks quantised weights
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def choose_batch_tokens(settings: Settings, config: Any, device: torch.device) -
     """
     settings = as_stored(settings, config)
     enough = ENOUGH.get(device.type, ENOUGH_ELSEWHERE)
-    if device.type in ENOUGH and unpacks(settings, config):
+    if settings.quantization and device.type in ENOUGH:
         enough *= UNPACKED
     known: dict[str, int] = {}
     with aside():

@@ -17,7 +17,6 @@ from nexttoken.models.plan.dry_run import Skeleton, Step, step_bytes
 from nexttoken.models.plan.sizes import dequantised_bytes, optimizer_bytes, stored, weight_bytes
 from nexttoken.models.plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.quantized import saved_quantization
-from nexttoken.models.widened import computed_in
 from nexttoken.settings import Settings
 
 
@@ -81,16 +80,8 @@ def batch_shape(settings: Settings, config: Any) -> tuple[int, int]:
 
 
 def compute_dtype(settings: Settings, dtype: torch.dtype) -> torch.dtype:
-    if settings.quantization is None:
-        return computed_in(dtype)
-    named = settings.quantization.compute_dtype
+    named = settings.quantization.compute_dtype if settings.quantization else "auto"
     return dtype if named == "auto" else getattr(torch, named)
-
-
-def unpacks(settings: Settings, config: Any) -> bool:
-    """Whether matrices are made whole, or wider, by every product that they are in."""
-    dtype = weights_dtype(settings, config)
-    return settings.quantization is not None or compute_dtype(settings, dtype) != dtype
 
 
 def describe_weights(settings: Settings, dtype: torch.dtype) -> str:
@@ -108,7 +99,7 @@ def plan_optimizer(settings: Settings, trained: list[Tensor], device: torch.devi
 
 
 def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, known: dict[str, int]) -> Part:
-    """What a batch takes while it goes through the model (and back), and the layer that is unpacked for its product."""
+    """What a batch takes while it goes through the model (and back), and the unpacked layer of quantised weights."""
     settings = skeleton.settings
     training, on_gpu = settings.trainer.max_epochs > 0, device.type == "cuda"
     precision = training_precision(settings, skeleton.config.get_text_config().model_type)
@@ -121,7 +112,7 @@ def plan_step(skeleton: Skeleton, shape: tuple[int, int], device: torch.device, 
     except Exception as error:  # a model's own code can do anything to tensors without content
         return Part("activations", None, f"unknown: {' '.join(str(error).split())[:100]}")
     size = known[key]
-    if unpacks(settings, skeleton.config):
+    if settings.quantization:
         size += dequantised_bytes(skeleton.build(num_layers=1, adapted=False), skeleton.dtype.itemsize)
     notes = [
         "with gradient checkpointing" if training and recomputes else "",

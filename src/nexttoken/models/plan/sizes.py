@@ -44,7 +44,7 @@ def _quantised(weight: Tensor, quantization: QuantizationSettings) -> int:
 
 
 def dequantised_bytes(model: Any, itemsize: int) -> int:
-    """The largest layer, unpacked for its product: one at a time."""
+    """The largest quantised layer, unpacked for its product: one at a time."""
     return max((layer.weight.numel() for layer in quantised_layers(model)), default=0) * itemsize
 
 
