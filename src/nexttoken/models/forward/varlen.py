@@ -26,10 +26,10 @@ def goes_at_once(
     query: Tensor, key: Tensor, value: Tensor, dropout: float, softcap: float | None, window: int | None
 ) -> bool:
     """Whether these numbers, (1, heads, tokens, D) on this device, may go through `attend_at_once`."""
-    dtype, sizes = _dtype(query), (query.shape[1], key.shape[1], query.shape[3])
-    if query.device.type != "cuda" or not takes(dtype, dropout, softcap) or value.shape[3] != query.shape[3]:
+    if query.device.type != "cuda" or value.shape[3] != query.shape[3]:
         return False
-    return works(query.device, dtype, *sizes, window is not None)
+    dtype, sizes = _dtype(query), (query.shape[1], key.shape[1], query.shape[3])
+    return takes(dtype, dropout, softcap) and works(query.device, dtype, *sizes, window is not None)
 
 
 def takes(dtype: torch.dtype, dropout: float, softcap: float | None) -> bool:
