@@ -26,8 +26,8 @@ from typing import Any
 from benchmarks.gpu_records import make_record, read_records, shared_facts, summary, table
 from benchmarks.shapes import SHAPES, body_parameters, chosen_attention, write_random_weights
 from nexttoken.arguments import key_values, run
+from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
-from nexttoken.files import write_json
 from nexttoken.nearest import nearest
 
 DEFAULTS = {

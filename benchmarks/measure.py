@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
-from nexttoken.files import write_json
 from nexttoken.report.markdown import markdown
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "numpy")

@@ -18,10 +18,10 @@ from functools import cache
 from pathlib import Path
 
 from nexttoken.arguments import key_values, run
+from nexttoken.data.words import WORD, words
 from nexttoken.report.markdown import markdown
 from nexttoken.retrieval.bm25 import BM25
 from nexttoken.retrieval.corpus import SENTENCE_END, Corpus
-from nexttoken.retrieval.words import WORD, words
 
 CUTOFFS = (1, 3, 5, 10)
 LENGTHS = range(12, 61)  # characters of a sentence that is taken out

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from nexttoken.baselines import PairBaseline, pair_features, side_counts
+from nexttoken.data.folds import GroupedStratified, group_ids
 from nexttoken.errors import UserError
 from nexttoken.metrics import log_loss, prior_log_loss
-from nexttoken.splits import GroupedStratified, group_ids
 from nexttoken.types import Example
 
 SWAP = [1, 0, 2]

@@ -7,11 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from nexttoken.curation.characters import japanese_only, simplified
 from nexttoken.curation.counted import Counted
 from nexttoken.curation.language import KeepLanguage, language_letters, language_of
 from nexttoken.curation.marks import KeepMarked
-from nexttoken.curation.minhash import jaccard, shingles, sketch
 from nexttoken.curation.near import DropNearDuplicates
 from nexttoken.curation.rare import DropRareCharacters
 from nexttoken.curation.repeats import DropRepeats
@@ -20,6 +18,8 @@ from nexttoken.curation.spool import Spool, pack_by
 from nexttoken.curation.step import CHUNK
 from nexttoken.curation.stream import curate, in_order, stages
 from nexttoken.curation.words import DropEmpty, DropWords, Lengths, Replace
+from nexttoken.data.characters import japanese_only, simplified
+from nexttoken.data.near_duplicates import jaccard, shingles, sketch
 from nexttoken.errors import UserError
 from nexttoken.sample_noise.noise import draw_rows
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from composed import settings
 from nexttoken.compose import compose
+from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
-from nexttoken.files import write_json
 from nexttoken.inference import SwapAveraged
 from nexttoken.loaded import load_run
 from nexttoken.models import weights

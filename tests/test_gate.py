@@ -15,8 +15,9 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from nexttoken.data.files import write_json
+from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError
-from nexttoken.files import write_json
 from nexttoken.gate.__main__ import main, report
 from nexttoken.gate.arguments import Arguments
 from nexttoken.gate.both_ways import ask_both_ways, read_rows, trial_of
@@ -25,7 +26,6 @@ from nexttoken.gating.trial import Trial, decide
 from nexttoken.inference import ConfidenceGated, Inference
 from nexttoken.retrieval.search import Search
 from nexttoken.runs import FoldFolder, RunFolder
-from nexttoken.splits import Folds, save_folds
 from nexttoken.types import Example, LabelPredictions, Passage
 
 

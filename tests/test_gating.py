@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
-from nexttoken.files import write_json
 from nexttoken.gating.gate import ABOVE, Gate, read_gate
 from nexttoken.gating.thresholds import choose_thresholds, cross_chosen, fit_gate, gates_over, group_parts
 from nexttoken.gating.trial import Decision, Trial, at_random, curve, decide, decide_by_part, difference, score

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from nexttoken import metrics
+from nexttoken.data.folds import Folds, save_folds
 from nexttoken.report.__main__ import main
 from nexttoken.report.answers import environment
 from nexttoken.report.genre_plot import genre_accuracies
@@ -19,7 +20,6 @@ from nexttoken.report.published import QUIZ_SCORES
 from nexttoken.report.read import read_runs
 from nexttoken.report.tables import fold_table, runs_table
 from nexttoken.runs import FoldFolder
-from nexttoken.splits import Folds, save_folds
 from nexttoken.types import Example, LabelPredictions
 
 GENRES = ("芸能", "学問", "a|b $x_1$")

@@ -10,10 +10,10 @@ import pytest
 
 from composed import composed
 from nexttoken import pipeline
+from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.loaded import LoadedRun
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples
-from nexttoken.splits import Folds
 from nexttoken.types import Example
 from test_pipeline import composed as composed_entry
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nexttoken.data.words import words
 from nexttoken.errors import UserError
 from nexttoken.retrieval.bm25 import BM25
 from nexttoken.retrieval.corpus import Corpus, PassageStore, pieces
@@ -15,7 +16,6 @@ from nexttoken.retrieval.dense import Dense
 from nexttoken.retrieval.none import Nothing
 from nexttoken.retrieval.recorded import Recorded, Recording
 from nexttoken.retrieval.search import Search
-from nexttoken.retrieval.words import words
 from nexttoken.types import Passage
 
 FACTS = (

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from nexttoken.data.folds import group_ids
 from nexttoken.errors import UserError
 from nexttoken.sample_dialogue.__main__ import main
 from nexttoken.sample_dialogue.generate import NUM_BROKEN, NUM_ROUNDS
 from nexttoken.sample_dialogue.phrases import BROKEN, QUALITIES
 from nexttoken.sample_dialogue.write import write_sample_dialogue
-from nexttoken.splits import group_ids
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.transforms.dialogue import Windows
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from nexttoken.data.folds import group_ids
 from nexttoken.errors import UserError
 from nexttoken.sample_instruct.__main__ import main
 from nexttoken.sample_instruct.generate import KINDS
 from nexttoken.sample_instruct.words import CLOSINGS, JA_BAGS
 from nexttoken.sample_instruct.write import MAX_ROWS, write_sample_instruct
-from nexttoken.splits import group_ids
 from nexttoken.tasks.instruct import Instruct
 
 TRACKED = Path(__file__).parents[1] / "input" / "sample-instruct"

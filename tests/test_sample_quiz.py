@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from nexttoken.data.folds import group_ids
 from nexttoken.errors import UserError
 from nexttoken.sample_quiz.__main__ import main
 from nexttoken.sample_quiz.generate import MAX_ROWS, NUM_NAMES, SPARE_RATE, TOLD_SHARE
 from nexttoken.sample_quiz.words import COLOURS, GENRES
 from nexttoken.sample_quiz.write import TRAIN_PER_TEST, write_sample_quiz
-from nexttoken.splits import group_ids
 
 TRACKED = Path(__file__).parents[1] / "input" / "sample-quiz"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl", *(f"corpus/{genre}.jsonl" for genre in GENRES))

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nexttoken.data.folds import GroupedStratified, group_ids, load_folds, normalise, save_folds
 from nexttoken.errors import UserError
-from nexttoken.splits import GroupedStratified, group_ids, load_folds, normalise, save_folds
 
 PROMPT = (
     "Please explain to a curious child of ten years how a rainbow forms after the rain, why its colours always come in "
@@ -94,7 +94,9 @@ def test_groups_do_not_depend_on_row_order_or_process(words: list[str]) -> None:
     groups = group_ids(texts)
     assert (group_ids([texts[index] for index in order]) == groups[order]).all()
 
-    code = "import json,sys; from nexttoken.splits import group_ids; print(group_ids(json.load(sys.stdin)).tolist())"
+    code = (
+        "import json,sys; from nexttoken.data.folds import group_ids; print(group_ids(json.load(sys.stdin)).tolist())"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     fresh = subprocess.run(
         [sys.executable, "-c", code],

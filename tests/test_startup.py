@@ -8,8 +8,8 @@ import pytest
 from benchmarks.startup import FAULTS, Command, Process, record, spoil
 
 from composed import composed
+from nexttoken.data.files import to_yaml
 from nexttoken.errors import UserError
-from nexttoken.files import to_yaml
 from nexttoken.runs import RunFolder
 
 LEARNING = {"torch", "transformers", "lightning", "peft", "bitsandbytes", "accelerate", "tokenizers"}
@@ -82,7 +82,7 @@ def test_a_bad_test_csv_is_answered_without_heavy_imports(repository, tmp_path):
 @pytest.mark.parametrize(
     ("command", "unwanted"),
     [
-        ("nexttoken.data", TABLES),
+        ("nexttoken.describe_data", TABLES),
         ("nexttoken.convert", TABLES),
         ("nexttoken.kaggle", TABLES),
         ("nexttoken.plan", ALL),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nexttoken.data.csv_tables import numbers, read_columns, read_table
 from nexttoken.errors import UserError
-from nexttoken.table import numbers, read_columns, read_table
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 ROW_ID = TEXT.filter(lambda text: text.strip() and "\n" not in text and "\r" not in text)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from nexttoken.files import to_yaml
+from nexttoken.data.files import to_yaml
 
 
 def show_config(config: Mapping[str, Any]) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nexttoken.arguments import key_values, run
+from nexttoken.data.json_lines import SURROGATE, Fault, RowFault, faults_line
 from nexttoken.errors import UserError, first_five
-from nexttoken.jsonlines import SURROGATE, Fault, RowFault, faults_line
 from nexttoken.quizzes import named, recognised
 from nexttoken.quizzes.base import QuizFormat, Reading
 from nexttoken.quizzes.cut import choose, drawn

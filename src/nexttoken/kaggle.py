@@ -18,10 +18,10 @@ from typing import Any
 
 from nexttoken.archive import refuse_filled, unpack
 from nexttoken.arguments import key_values, run
+from nexttoken.data.csv_tables import read_columns
 from nexttoken.errors import UserError
 from nexttoken.ledger import record
 from nexttoken.submission import validate_submission
-from nexttoken.table import read_columns
 
 SLUGS = {"lmsys": "lmsys-chatbot-arena"}  # our short name -> Kaggle's
 FILES = ("train.csv", "test.csv", "sample_submission.csv")

@@ -138,7 +138,7 @@ def name_labels(labels: Sequence[str]) -> str:
 
 def write(path: Path, tables: dict[str, str]) -> None:
     """Write the tables of situations under their models' names."""
-    from nexttoken.files import whole_file
+    from nexttoken.data.files import whole_file
 
     text = "\n".join(f"## {name}\n\n{table}\n" for name, table in tables.items())
     with whole_file(path) as part:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.files import whole_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken.files import whole_file
+from nexttoken.data.files import whole_file
 from nexttoken.metrics import METRICS, Metric
 
 

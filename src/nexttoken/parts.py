@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from nexttoken.answers import AnswerSet, Labels, Texts
 from nexttoken.checks import check_settings
+from nexttoken.data.folds import GroupedStratified
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.prompts import Prompt
 from nexttoken.runs import default_name
 from nexttoken.settings import Settings
-from nexttoken.splits import GroupedStratified
 from nexttoken.transforms import Transform
 from nexttoken.types import OpenTask, Task
 

@@ -15,13 +15,13 @@ from omegaconf import DictConfig
 
 from nexttoken.checks import check_settings
 from nexttoken.console import show_config
+from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.ledger import record
 from nexttoken.parts import Parts, make, plain, prepare
 from nexttoken.ranks import is_first, launch
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
 from nexttoken.settings import PredictSettings
-from nexttoken.splits import Folds
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, Split
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from nexttoken.data.files import read_json, to_yaml, whole_file, write_json
+from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError
-from nexttoken.files import read_json, to_yaml, whole_file, write_json
 from nexttoken.retrieval.saved import SEARCHING
-from nexttoken.splits import Folds, save_folds
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 
 FOLD_NAME = re.compile(r"fold(\d+)")

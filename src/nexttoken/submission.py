@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.arguments import key_values, run
+from nexttoken.data.csv_tables import numbers, read_columns
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError, first_five
-from nexttoken.files import whole_file
-from nexttoken.table import numbers, read_columns
 
 TOLERANCE = 1e-6  # float32 softmaxes sum to 1 within about 1e-7
 

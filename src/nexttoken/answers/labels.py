@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nexttoken.answers.base import Run
-from nexttoken.files import write_json
+from nexttoken.data.files import write_json
 from nexttoken.runs import FoldFolder
 from nexttoken.scores import describe, labels_of, score, score_references
 from nexttoken.settings import Settings

@@ -30,8 +30,8 @@ from nexttoken.curate.source import SourceFile, find_licence, source_files, trai
 from nexttoken.curation.spool import Spool
 from nexttoken.curation.step import CHUNK, Step
 from nexttoken.curation.stream import curate
+from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
-from nexttoken.files import write_json
 from nexttoken.settings import Settings
 
 log = logging.getLogger("nexttoken.curate")

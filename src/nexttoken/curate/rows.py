@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nexttoken.files import whole_file
-from nexttoken.jsonlines import dump_json
+from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import dump_json
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
 NOT_WRITTEN = frozenset({"file", DIALOGUE})  # tags that reading gives again

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nexttoken.data.file_names import matching
 from nexttoken.errors import UserError
-from nexttoken.matching import matching
 from nexttoken.types import Example
 
 TEXT_ENDINGS = ("", ".txt", ".md", ".rst")

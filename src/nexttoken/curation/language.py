@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from nexttoken.curation.characters import HAN, KANA, character_class, japanese_only, simplified
 from nexttoken.curation.counted import Drop
 from nexttoken.curation.step import RowStep
 from nexttoken.curation.texts import SIDES, Side, side_text
 from nexttoken.curation.words import require_sides
+from nexttoken.data.characters import HAN, KANA, character_class, japanese_only, simplified
 from nexttoken.errors import UserError
 from nexttoken.types import Example
 

@@ -8,12 +8,12 @@ from zlib import crc32
 
 import numpy as np
 
-from nexttoken.curation.minhash import Sketches, jaccard, shingles, sketch
 from nexttoken.curation.repeats import NotAgain
 from nexttoken.curation.step import Fetch, Judge, Step
 from nexttoken.curation.texts import texts_of, whole_text
+from nexttoken.data.folds import normalise
+from nexttoken.data.near_duplicates import Sketches, jaccard, shingles, sketch
 from nexttoken.errors import UserError
-from nexttoken.splits import normalise
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
 MAX_CHARACTERS = 4_000  # of a row that are compared

@@ -9,13 +9,13 @@ import numpy as np
 from nexttoken.curation.counted import Drop
 from nexttoken.curation.step import Fetch, Judge, Step
 from nexttoken.curation.texts import SIDES, side_text
-from nexttoken.splits import normalise
+from nexttoken.data.folds import normalise
 from nexttoken.types import Example
 
 
 @dataclass(frozen=True)
 class DropRepeats(Step):
-    """Keeps the first of rows that are equal after `nexttoken.splits.normalise`; 16 bytes a row are held."""
+    """Keeps the first of rows that are equal after `nexttoken.data.folds.normalise`; 16 bytes a row are held."""
 
     surveys = True
 

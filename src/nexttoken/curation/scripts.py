@@ -5,10 +5,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nexttoken.curation.characters import letters_by_script, letters_outside, simplified
 from nexttoken.curation.counted import Drop
 from nexttoken.curation.step import RowStep
 from nexttoken.curation.texts import SIDES, side_text
+from nexttoken.data.characters import letters_by_script, letters_outside, simplified
 from nexttoken.errors import UserError
 from nexttoken.nearest import nearest
 from nexttoken.types import Example

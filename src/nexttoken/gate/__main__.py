@@ -112,7 +112,7 @@ def save(
     trial: "Trial", gate: "Gate", chosen: "CrossChosen", decisions: "Mapping[str, Decision]", given: Arguments
 ) -> None:
     """Write gate.json: the gate that predict.py uses, how it was chosen, and what it is worth."""
-    from nexttoken.files import write_json
+    from nexttoken.data.files import write_json
     from nexttoken.gating.trial import score
 
     how: dict[str, Any] = {

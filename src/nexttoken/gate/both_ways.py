@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nexttoken.data.files import whole_file
+from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError
-from nexttoken.files import whole_file
 from nexttoken.gating.trial import Trial
 from nexttoken.inference import ConfidenceGated, Inference, WithPassages
 from nexttoken.inference.base import remembering
 from nexttoken.inference.passages import has_passages
-from nexttoken.splits import load_folds
 from nexttoken.types import Example, LabelPredictions
 
 if TYPE_CHECKING:

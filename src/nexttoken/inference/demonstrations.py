@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.files import whole_file
 from nexttoken.inference.base import Inference
 from nexttoken.progress import Progress
 from nexttoken.ranks import num_ranks

@@ -3,9 +3,9 @@
 from itertools import islice
 from pathlib import Path
 
+from nexttoken.data.json_lines import json_rows
 from nexttoken.errors import UserError
 from nexttoken.instructions.formats import FORMATS, InstructionFormat
-from nexttoken.jsonlines import json_rows
 from nexttoken.nearest import nearest
 
 FIRST_ROWS = 100  # of which one must tell a file's format: the very first may be the faulty one

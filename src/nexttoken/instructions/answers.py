@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import SURROGATE, dump_json, json_rows
 from nexttoken.errors import UserError, first_five
-from nexttoken.files import whole_file
-from nexttoken.jsonlines import SURROGATE, dump_json, json_rows
 from nexttoken.submission import check_same_ids
 from nexttoken.types import TextPredictions
 

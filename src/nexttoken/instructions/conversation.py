@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nexttoken.data.json_lines import RowFault
 from nexttoken.errors import first_five
-from nexttoken.jsonlines import RowFault
 
 TURN_KEYS = ("turns", "messages", "conversations", "conversation")
 SPEAKER_KEYS = ("speaker", "role", "from")

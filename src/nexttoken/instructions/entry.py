@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nexttoken.jsonlines import SURROGATE, UNFIT_ID, Place, RowFault, dump_json
+from nexttoken.data.json_lines import SURROGATE, UNFIT_ID, Place, RowFault, dump_json
 from nexttoken.types import Example
 
 ID_KEYS = ("task_id", "id", "dialogue_id", "conversation_id", "uuid")  # the first that a row has is its id

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nexttoken.data.file_names import matching, refuse_missing
+from nexttoken.data.json_lines import Place, RowFault, json_rows
 from nexttoken.errors import UserError
 from nexttoken.instructions.answers import write_answers
 from nexttoken.instructions.entry import Entry, without_halves
-from nexttoken.jsonlines import Place, RowFault, json_rows
-from nexttoken.matching import matching, refuse_missing
 from nexttoken.types import Example, Split, TextPredictions
 
 log = logging.getLogger(__name__)

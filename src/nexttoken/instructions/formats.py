@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nexttoken.data.json_lines import RowFault, text_of
 from nexttoken.instructions.conversation import TURN_KEYS, Speakers, turns_of
 from nexttoken.instructions.entry import optional_text
-from nexttoken.jsonlines import RowFault, text_of
 
 RUBRIC_KEYS = ("eval_aspect", "rubric")  # what a judge is to look at
 

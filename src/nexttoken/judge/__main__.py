@@ -68,7 +68,7 @@ def report(
     """Write judge.md, judge.json, judge.png and judged.csv into `out`; return what is to be printed."""
     import pandas as pd
 
-    from nexttoken.files import whole_file, write_json
+    from nexttoken.data.files import whole_file, write_json
     from nexttoken.report.comparison import Comparison
     from nexttoken.report.variant_plot import variants_plot
     from nexttoken.report.variants import variants_page

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nexttoken.data.json_lines import json_rows
 from nexttoken.errors import UserError
-from nexttoken.jsonlines import json_rows
 from nexttoken.loaded import LoadedRun
 from nexttoken.report.open_runs import OpenFold, OpenRun
 from nexttoken.runs import FoldFolder, RunFolder

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nexttoken.data.files import read_json, write_json
 from nexttoken.errors import UserError
-from nexttoken.files import read_json, write_json
 from nexttoken.models.hub import locate
 from nexttoken.settings import ModelSettings
 

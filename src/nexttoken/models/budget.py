@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nexttoken.data.files import read_json, write_json
 from nexttoken.errors import UserError
-from nexttoken.files import read_json, write_json
 from nexttoken.models.answering import AnyEncoder
 from nexttoken.models.collective import from_first
 from nexttoken.models.heads import Head

@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from nexttoken.data.files import read_json, whole_file, write_json
 from nexttoken.errors import UserError
-from nexttoken.files import read_json, whole_file, write_json
 from nexttoken.models import base
 from nexttoken.models.load import choose_device
 from nexttoken.models.lora import adapters

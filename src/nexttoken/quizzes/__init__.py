@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from nexttoken.data.json_lines import read_text
 from nexttoken.errors import UserError
-from nexttoken.jsonlines import read_text
 from nexttoken.nearest import nearest
 from nexttoken.quizzes.base import QuizFormat
 from nexttoken.quizzes.instruction import Instruction, InstructionInput

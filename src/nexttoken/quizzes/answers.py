@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from nexttoken.data.csv_tables import read_columns
+from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import dump_json, json_rows
 from nexttoken.errors import UserError, first_five
-from nexttoken.files import whole_file
-from nexttoken.jsonlines import dump_json, json_rows
 from nexttoken.quizzes.base import QuizFormat
 from nexttoken.quizzes.question import Question
 from nexttoken.quizzes.rows import write_csv
-from nexttoken.table import read_columns
 
 
 def write_answers(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import Fault, Place, RowFault, dump_json, faults_line, json_rows
 from nexttoken.errors import UserError, first_five
-from nexttoken.files import whole_file
-from nexttoken.jsonlines import Fault, Place, RowFault, dump_json, faults_line, json_rows
 from nexttoken.quizzes.question import MAX_OPTIONS, Question
 
 

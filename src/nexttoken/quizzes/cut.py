@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nexttoken.jsonlines import Fault, RowFault
+from nexttoken.data.json_lines import Fault, RowFault
 from nexttoken.quizzes.folder import refuse
 from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Question
 

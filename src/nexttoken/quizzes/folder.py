@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from nexttoken.data.file_names import matching, refuse_missing
+from nexttoken.data.json_lines import Fault, faults_line
 from nexttoken.errors import UserError, first_five
-from nexttoken.jsonlines import Fault, faults_line
-from nexttoken.matching import matching, refuse_missing
 from nexttoken.nearest import nearest
 from nexttoken.quizzes import named, recognised
 from nexttoken.quizzes.base import QuizFormat

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nexttoken.files import whole_file
-from nexttoken.jsonlines import Place, RowFault, dump_json, text_of, texts_of
+from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import Place, RowFault, dump_json, text_of, texts_of
 from nexttoken.quizzes.base import JsonFormat, genre_of, id_of
 from nexttoken.quizzes.question import Question
 

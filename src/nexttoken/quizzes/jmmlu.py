@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import SURROGATE, Place, RowFault, text_of
 from nexttoken.errors import UserError, first_five
-from nexttoken.files import whole_file
-from nexttoken.jsonlines import SURROGATE, Place, RowFault, text_of
 from nexttoken.quizzes.base import QuizFormat, genre_of, id_of
 from nexttoken.quizzes.question import LETTERS, Question
 from nexttoken.quizzes.rows import csv_rows, write_csv

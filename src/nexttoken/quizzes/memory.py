@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nexttoken.jsonlines import Fault, Place, RowFault
+from nexttoken.data.json_lines import Fault, Place, RowFault
 from nexttoken.quizzes import named
 from nexttoken.quizzes.folder import refuse, repeated_ids
 from nexttoken.quizzes.question import Question

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nexttoken.jsonlines import Place, text_of, texts_of
+from nexttoken.data.json_lines import Place, text_of, texts_of
 from nexttoken.quizzes.base import JsonFormat, genre_of, id_of
 from nexttoken.quizzes.question import LETTERS, Question
 from nexttoken.quizzes.rows import index_of

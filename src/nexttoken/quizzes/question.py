@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nexttoken.data.json_lines import UNFIT_ID, Place, RowFault
 from nexttoken.errors import first_five
-from nexttoken.jsonlines import UNFIT_ID, Place, RowFault
 
 MIN_OPTIONS, MAX_OPTIONS = 2, 18
 LETTERS = "ABCDEFGHIJKLMNOPQRST"  # as many as the largest file's candidates

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nexttoken.data.json_lines import RowFault, read_text
 from nexttoken.errors import UserError
-from nexttoken.jsonlines import RowFault, read_text
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

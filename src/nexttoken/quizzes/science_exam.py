@@ -5,14 +5,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from nexttoken.data.csv_tables import Columns, read_columns
+from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import SURROGATE, Place, RowFault, is_packed, read_text
 from nexttoken.errors import UserError
-from nexttoken.files import whole_file
-from nexttoken.jsonlines import SURROGATE, Place, RowFault, is_packed, read_text
 from nexttoken.quizzes.base import QuizFormat, genre_of, id_of
 from nexttoken.quizzes.jmmlu import letter_index
 from nexttoken.quizzes.question import Question
 from nexttoken.quizzes.rows import csv_rows, write_csv
-from nexttoken.table import Columns, read_columns
 
 OPTIONS = tuple("ABCDE")
 NEEDED = ("id", "prompt", *OPTIONS)

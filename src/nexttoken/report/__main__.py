@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.files import whole_file
 from nexttoken.ledger import read_ledger
 from nexttoken.report.genre_plot import genre_accuracies
 from nexttoken.report.genres import ByTag

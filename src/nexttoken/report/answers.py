@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from nexttoken.data.csv_tables import read_table
+from nexttoken.data.files import read_json
+from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError
-from nexttoken.files import read_json
 from nexttoken.report.markdown import NOTHING
 from nexttoken.report.read import AGAIN, Data, Fold, Run, probabilities
-from nexttoken.splits import load_folds
-from nexttoken.table import read_table
 
 COLUMNS = ("id", "num_options", "seconds", "correct", "group")  # of `Answers.rows`; all others are tags
 PREDICT_AGAIN = "run predict.py again"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.files import whole_file
 from nexttoken.metrics import METRICS, Metric, mean_and_spread
 from nexttoken.nearest import nearest
 from nexttoken.report.cells import read_cells

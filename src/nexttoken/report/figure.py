@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nexttoken.files import whole_file
+from nexttoken.data.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nexttoken.data.csv_tables import read_table
+from nexttoken.data.files import read_json
+from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError, first_five
-from nexttoken.files import read_json
 from nexttoken.runs import FOLD_NAME, FoldFolder, describe_differences
-from nexttoken.splits import load_folds
-from nexttoken.table import read_table
 
 AGAIN = "run the fold again"
 COSTS = ("nll", "num_tokens", "num_characters")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from nexttoken.data.csv_tables import read_table
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError, first_five
-from nexttoken.files import whole_file
 from nexttoken.report.markdown import markdown
 from nexttoken.report.open_runs import variant_names
 from nexttoken.report.published_variants import PUBLISHED_VARIANTS
 from nexttoken.report.token_plot import token_histogram
 from nexttoken.runs import FOLD_NAME
-from nexttoken.table import read_table
 
 HEADER = ["variant", "rows", "total", "mean", "max", "min", "user, mean", "assistant, mean", "other, mean"]
 COUNTS = ("num_tokens", "num_user_tokens", "num_assistant_tokens")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from nexttoken.data import words as split
 from nexttoken.errors import UserError
 from nexttoken.progress import Progress
-from nexttoken.retrieval import words as split
 from nexttoken.retrieval.corpus import Corpus, PassageStore
 from nexttoken.retrieval.index import best, index_folder
 from nexttoken.types import Passage

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.files import whole_file
 from nexttoken.types import Passage, Retriever
 
 FIX = 'expected lines {"query": ..., "passages": [text or {"text": ...}, ...]}'

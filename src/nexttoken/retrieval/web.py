@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.files import whole_file
 from nexttoken.types import Passage
 
 KEY, ENGINE = "GOOGLE_API_KEY", "GOOGLE_SEARCH_ENGINE_ID"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken.files import whole_file
+from nexttoken.data.files import whole_file
 from nexttoken.sample.generate import Pair, draw_pairs
 
 TEXTS = ("prompt", "response_a", "response_b")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken.files import whole_file
+from nexttoken.data.files import whole_file
 from nexttoken.sample_marks.generate import RUBRIC, Answer, draw_answers
 
 TRAIN_PER_TEST = 10  # instructions

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from nexttoken.files import whole_file
+from nexttoken.data.files import whole_file
 from nexttoken.sample_noise.noise import draw_rows
 
 

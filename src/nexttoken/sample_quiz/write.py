@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken.files import whole_file
+from nexttoken.data.files import whole_file
 from nexttoken.sample_quiz.generate import Quiz, draw_quizzes, draw_spare
 from nexttoken.sample_quiz.words import GENRES
 

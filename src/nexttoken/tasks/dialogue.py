@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nexttoken.data.json_lines import Place, RowFault
 from nexttoken.errors import UserError
 from nexttoken.instructions.conversation import TURN_KEYS, Speakers, turns_of
 from nexttoken.instructions.entry import Entry, id_of, tags_of
 from nexttoken.instructions.files import OpenFiles, Reader
-from nexttoken.jsonlines import Place, RowFault
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import DIALOGUE, Example, Split
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nexttoken.data.json_lines import Place, RowFault
 from nexttoken.instructions import named, recognised
 from nexttoken.instructions.entry import Entry, id_of, optional_text, tags_of
 from nexttoken.instructions.files import OpenFiles, Reader
 from nexttoken.instructions.formats import RUBRIC_KEYS, InstructionFormat, Solved
-from nexttoken.jsonlines import Place, RowFault
 from nexttoken.types import INPUT, INSTRUCTION, Example, Split
 
 RUBRIC = "rubric"

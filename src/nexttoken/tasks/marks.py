@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from nexttoken.data.csv_tables import rows_in_memory
+from nexttoken.data.json_lines import SURROGATE, Fault, Place, RowFault, faults_line, json_rows, text_of
 from nexttoken.errors import UserError, first_five
-from nexttoken.jsonlines import SURROGATE, Fault, Place, RowFault, faults_line, json_rows, text_of
 from nexttoken.mark_baseline import MarkBaseline
 from nexttoken.mark_metrics import MARK_METRICS, write_marks
 from nexttoken.metrics import Metric
 from nexttoken.submission import check_probs, check_same_ids
-from nexttoken.table import rows_in_memory
 from nexttoken.types import INPUT, INSTRUCTION, Baseline, Example, LabelPredictions, Split
 
 if TYPE_CHECKING:

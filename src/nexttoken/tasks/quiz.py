@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from nexttoken.data.csv_tables import rows_in_memory
+from nexttoken.data.folds import normalise
+from nexttoken.data.json_lines import SURROGATE
 from nexttoken.errors import UserError
-from nexttoken.jsonlines import SURROGATE
 from nexttoken.metrics import QUIZ_METRICS, Metric
 from nexttoken.quizzes import named
 from nexttoken.quizzes.answers import write_answers
@@ -19,9 +21,7 @@ from nexttoken.quizzes.cut import choose_options, drawn
 from nexttoken.quizzes.folder import QuizFolder
 from nexttoken.quizzes.memory import questions_in_memory
 from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Question
-from nexttoken.splits import normalise
 from nexttoken.submission import check_probs, check_same_ids
-from nexttoken.table import rows_in_memory
 from nexttoken.types import Baseline, Example, LabelPredictions, Split
 
 if TYPE_CHECKING:

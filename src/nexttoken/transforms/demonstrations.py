@@ -6,9 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
+from nexttoken.data.folds import normalise
+from nexttoken.data.words import words
 from nexttoken.errors import UserError
-from nexttoken.retrieval.words import words
-from nexttoken.splits import normalise
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, OPTIONS, PASSAGES, Example
 
 

@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nexttoken.data.files import read_json
 from nexttoken.errors import UserError, first_five
-from nexttoken.files import read_json
 from nexttoken.models.lora.lora_layers import quicken
 from nexttoken.settings import AdapterSettings
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken import cutting, prompts, sentences
-from nexttoken.files import whole_file
+from nexttoken import cutting, prompts
+from nexttoken.data import sentences
+from nexttoken.data.files import whole_file
 from nexttoken.models.tokens import chat_templates, disarm, render
 from nexttoken.models.tokens.token_rows import KEY, TokenFile, TokenRow, write_rows
 from nexttoken.progress import Progress

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.files import whole_file
 from nexttoken.models.batches import TrainSteps
 from nexttoken.progress import Progress
 from nexttoken.ranks import is_first

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nexttoken.data.csv_tables import refuse_encoding
 from nexttoken.errors import UserError, first_five
-from nexttoken.table import refuse_encoding
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON can spell it, no encoder writes it
 UNFIT_ID = re.compile("[\r\n\ud800-\udfff]")  # a line break, or half a character

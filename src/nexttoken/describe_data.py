@@ -1,6 +1,6 @@
 """What is in a competition's files: rows, labels, lengths, duplicates and problems, before a model is spent on them.
 
-python -m nexttoken.data input_dir=input/lmsys-chatbot-arena
+python -m nexttoken.describe_data input_dir=input/lmsys-chatbot-arena
 """
 
 import sys
@@ -74,7 +74,7 @@ def _spread(counts: Iterable[int]) -> str:
 
 def describe_prompts(train: Part, test: Part) -> dict[str, tuple[str, str]]:
     """Return what prompts share within each file and across the two, as (train, test) by measure."""
-    from nexttoken.splits import group_ids
+    from nexttoken.data.folds import group_ids
 
     texts = {part.split: part.texts("prompt") for part in (train, test)}
     groups = group_ids(texts["train"] + texts["test"])

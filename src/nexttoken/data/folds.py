@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError, first_five
-from nexttoken.files import whole_file
 from nexttoken.progress import Progress
 
 if TYPE_CHECKING:
