@@ -114,8 +114,8 @@ def _save_fold(fold: Path, config: dict[str, Any], seed: int) -> None:
     from nexttoken.models.folder import save_labels, save_trained
     from nexttoken.models.load import load_model, load_tokenizer
     from nexttoken.models.lora.adapters import add_adapter
-    from nexttoken.models.tokens.encode import Encoder
     from nexttoken.parts import build
+    from nexttoken.prompts.encode_labels import Encoder
 
     parts = build(config)
     settings = parts.settings

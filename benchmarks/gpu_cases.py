@@ -23,10 +23,10 @@ from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.load import load_model
 from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.memory import forget_peak, peak_memory_mb
-from nexttoken.models.tokens.encode import EncodedPrompt
-from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.models.training.fit import fit, one_line
 from nexttoken.models.training.module import AnswerModule
+from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 
 ADAPTER = AdapterSettings(

@@ -83,7 +83,7 @@ def private_mb() -> float:
 
 def measure(num_rows: int, cache: str) -> dict[str, Phase]:
     """What each piece of work takes for so many rows, in this process; `cache` is an empty folder."""
-    from nexttoken.models.tokens import token_cache
+    from nexttoken.prompts import token_cache
 
     os.environ |= {"NEXTTOKEN_CACHE": cache, "TOKENIZERS_PARALLELISM": "true"}
     token_cache.LEAST = 0  # a thousand short rows would not be kept, and that is another kind of work
@@ -124,9 +124,9 @@ def tiny_answerer(rows: Sequence[Example]) -> "LabelAnswerer":
     from nexttoken.models.answer import LabelAnswerer
     from nexttoken.models.heads import LabelSoftmax
     from nexttoken.models.load import load_model, load_tokenizer
-    from nexttoken.models.tokens.encode import Encoder
     from nexttoken.models.training.learn import training_texts
-    from nexttoken.prompts import Prompt
+    from nexttoken.prompts.encode_labels import Encoder
+    from nexttoken.prompts.prompt import Prompt
     from nexttoken.settings import ModelSettings, ScratchSettings
 
     torch.manual_seed(0)

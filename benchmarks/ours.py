@@ -10,8 +10,8 @@ from benchmarks.workload import LABEL_IDS, MatrixRate, Workload
 from nexttoken.models.answer import predict_labels
 from nexttoken.models.forward.remembered import Read
 from nexttoken.models.heads import LabelSoftmax
-from nexttoken.models.tokens.encode import EncodedPrompt
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.label_tokens import LabelTokens
 
 NAMES = ("A", "B", "tie")
 LABELS = LabelTokens(NAMES, tuple((i,) for i in LABEL_IDS), tuple((name,) for name in NAMES), num_rejoined=0)

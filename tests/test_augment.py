@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nexttoken.errors import UserError
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.transforms.augment import AddCounts, BothOrders, swap_sides
 from nexttoken.types import Example
 

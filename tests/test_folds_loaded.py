@@ -21,9 +21,9 @@ from nexttoken.models.heads import Classification, LabelSoftmax
 from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.lora.loftq import start_from_quantization_error
-from nexttoken.models.tokens.encode import Encoder
 from nexttoken.pipeline import train
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, Settings
 from nexttoken.tasks.preference import Preference
 from nexttoken.types import Example, LabelPredictions

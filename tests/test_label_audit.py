@@ -14,8 +14,8 @@ from nexttoken.labels import Arguments, main, situations_table
 from nexttoken.models.forward.layout import Layout
 from nexttoken.models.forward.segments import ROOT
 from nexttoken.models.readout import collate, sequence_scores
-from nexttoken.models.tokens.audit import CHAT, MAX_TOKENS, Audit, audit_situations
-from nexttoken.models.tokens.encode import Encoded, Encoder
+from nexttoken.prompts.encode_labels import Encoded, Encoder
+from nexttoken.prompts.label_audit import CHAT, MAX_TOKENS, Audit, audit_situations
 from real_tokenizers import BUILDERS, Reference, byte_level
 
 SCRATCH = "scratch, learnt from the embedded sample"

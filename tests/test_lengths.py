@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from nexttoken.errors import UserError
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.transforms.lengths import AskLength
 from nexttoken.types import Example
 

@@ -18,8 +18,8 @@ import yaml
 
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.heads import LabelSoftmax
-from nexttoken.models.tokens.encode import Encoded, Encoder
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoded, Encoder
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.tasks.preference import Preference
 from nexttoken.tasks.quiz import Quiz
 from nexttoken.types import Example

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from nexttoken.errors import UserError
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.types import Example, Message
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "prompt"

@@ -18,8 +18,8 @@ from nexttoken.arguments import run
 from nexttoken.errors import UserError
 
 if TYPE_CHECKING:
-    from nexttoken.models.tokens.audit import Audit
     from nexttoken.parts import Parts
+    from nexttoken.prompts.label_audit import Audit
     from nexttoken.types import Example
 
 NUM_ROWS = 64  # enough different ends of prompts to see whether the labels' tokens depend on them
@@ -85,7 +85,7 @@ def audit(overrides: Sequence[str]) -> Audited:
         raise UserError(f"the answers of task {parts.task.name} are open texts, so there are no labels to audit")
     examples = read(parts, "train")
     tokenizer = load_tokenizer(parts, examples)
-    from nexttoken.models.tokens.audit import audit_prompt, audit_situations
+    from nexttoken.prompts.label_audit import audit_prompt, audit_situations
 
     print(f"{parts.settings.model.name_or_path or 'built from the training text'}: {len(tokenizer):,} tokens")
     refusal = ""

@@ -13,7 +13,7 @@ from nexttoken.checks import check_settings
 from nexttoken.data.folds import GroupedStratified
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.runs import default_name
 from nexttoken.settings import Settings
 from nexttoken.transforms import Transform

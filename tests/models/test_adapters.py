@@ -15,8 +15,8 @@ from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.models.lora.adapters import add_adapter, load_adapter, save_adapter
 from nexttoken.models.lora.loftq import start_from_quantization_error
 from nexttoken.models.quantized import four_bit_layers, keep_trainable
-from nexttoken.models.tokens.encode import EncodedPrompt
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings, ModelSettings, QuantizationSettings
 
 LORA = AdapterSettings(r=4, alpha=8, dropout=0.0, target_modules="all-linear", rslora=False, dora=False, init="default")

@@ -9,8 +9,8 @@ import pytest
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.answer_journal import Keeping
 from nexttoken.models.heads import LabelHead, LabelSoftmax
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.types import Example
 
 PROMPT = Prompt("{{ question[0] }}\n", "### Answer\n", ("A", "B", "tie"))

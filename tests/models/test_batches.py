@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nexttoken.models.batches import Batcher, Step, TrainSteps, even_batches, packed_batches, token_batches
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.readout import UNKNOWN
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.label_tokens import LabelTokens
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=40)
 PROMPT_ONLY = LabelTokens(("A", "B"), ((1,), (2,)), (("A",), ("B",)), 0)

@@ -27,10 +27,10 @@ from nexttoken.models.plan.longest import (
 )
 from nexttoken.models.plan.make import plan_parts
 from nexttoken.models.plan.table import in_units
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.models.tokens.encode_text import TextEncoder
 from nexttoken.models.training.learn import Learner
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.encode_texts import TextEncoder
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO
 from nexttoken.types import Example
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from nexttoken.errors import UserError
-from nexttoken.models.tokens.disarm import ZERO_WIDTH_SPACE
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.prompt import Prompt
+from nexttoken.prompts.special_tokens import ZERO_WIDTH_SPACE
 from nexttoken.types import Example
 
 CUE = "### Answer\n"

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from nexttoken.errors import UserError
-from nexttoken.models.tokens.chat_templates import TEMPLATES
-from nexttoken.models.tokens.encode_text import TextEncoder
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.chat_templates import TEMPLATES
+from nexttoken.prompts.encode_texts import TextEncoder
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.transforms.dialogue import Persona
 from nexttoken.types import Example
 

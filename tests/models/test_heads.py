@@ -13,9 +13,9 @@ from nexttoken.models.batches import Batcher, Step
 from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.scratch import build_llama, llama_config
-from nexttoken.models.tokens.labels import LabelTokens, find_label_tokens
 from nexttoken.models.training.module import AnswerModule
 from nexttoken.models.training.noise import noisy_embeddings
+from nexttoken.prompts.label_tokens import LabelTokens, find_label_tokens
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
 
 LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7, 8)), (("A",), ("B",), ("t", "ie")), 0)

@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from nexttoken.errors import UserError
 from nexttoken.models.folder import load_labels, save_labels
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.models.tokens.labels import LabelTokens, find_label_tokens
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.label_tokens import LabelTokens, find_label_tokens
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.types import Example
 
 TEXTS = ["### Answer: A", "### Answer: B", "### Answer: Tie", "one two three", "10 out of 10", "tie tied tie tied"]

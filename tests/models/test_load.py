@@ -22,8 +22,8 @@ from nexttoken.models.folder import choose_device, save_labels, save_whole
 from nexttoken.models.folds import load_answerer
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.load import load_model, load_tokenizer, within_context
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import ModelSettings, ScratchSettings
 from nexttoken.types import Example
 

@@ -14,8 +14,8 @@ from nexttoken.models.batches import Batcher
 from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.lora.adapters import add_adapter, save_adapter
 from nexttoken.models.lora.lora_layers import QuickLayer, quicken, writable
-from nexttoken.models.tokens.encode import EncodedPrompt
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings
 
 LORA = AdapterSettings(r=4, alpha=8, dropout=0.0, target_modules="all-linear", rslora=True, dora=False, init="default")

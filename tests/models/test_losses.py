@@ -11,8 +11,8 @@ from nexttoken.models.forward import losses
 from nexttoken.models.forward.layout import Pieces
 from nexttoken.models.forward.losses import token_losses
 from nexttoken.models.readout import UNKNOWN, collate
-from nexttoken.models.tokens.encode import EncodedPrompt
 from nexttoken.models.training.text_loss import text_loss
+from nexttoken.prompts.encode_labels import EncodedPrompt
 
 VOCABULARY = small_models.SMALL["vocab_size"]
 SMALL = small_models.SMALL | {"max_position_embeddings": 64}

@@ -25,8 +25,8 @@ from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.merge import Merge
 from nexttoken.models.save_quantized import save_quantized
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, ModelSettings, ScratchSettings
 from nexttoken.types import Example
 

@@ -23,8 +23,8 @@ from nexttoken.models.load import load_config, load_model, load_tokenizer
 from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.quantized import four_bit_layers, refuse_untrainable
 from nexttoken.models.save_quantized import save_quantized
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.quantize import main
 from nexttoken.settings import ModelSettings, QuantizationSettings, ScratchSettings, Settings
 from nexttoken.types import Example

@@ -18,8 +18,8 @@ from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.load import load_model
 from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.readout import answer_logits, collate, label_scores
-from nexttoken.models.tokens.encode import EncodedPrompt
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import ModelSettings, QuantizationSettings
 
 VOCABULARY = small_models.SMALL["vocab_size"]

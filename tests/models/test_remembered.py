@@ -13,8 +13,8 @@ from nexttoken.models.answer import predict_labels
 from nexttoken.models.forward.remembered import Read
 from nexttoken.models.forward.shortcuts import shortcuts
 from nexttoken.models.heads import Classification, LabelSoftmax
-from nexttoken.models.tokens.encode import EncodedPrompt
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.retrieval.search import Found
 from nexttoken.types import Example, LabelPredictions
 

@@ -13,8 +13,8 @@ from nexttoken.models.batches import Batcher
 from nexttoken.models.forward.reading import reading
 from nexttoken.models.forward.shortcuts import Shortcuts, shortcuts, skipping, take_shortcuts_of
 from nexttoken.models.heads import Classification, LabelSoftmax
-from nexttoken.models.tokens.encode import EncodedPrompt
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.label_tokens import LabelTokens
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 256, "bos_token_id": 0, "eos_token_id": 0}
 LABELS = LabelTokens(("A", "B", "C"), ((5,), (7,), (11,)), (("A",), ("B",), ("C",)), 0)

@@ -17,9 +17,9 @@ from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.lora.dropout import QuickDropout
 from nexttoken.models.scratch import build_llama
-from nexttoken.models.tokens.encode import EncodedPrompt
-from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.models.training.gradients import Learners, num_learners, trained
+from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
 
 LABELS = LabelTokens(("A", "B", "C"), ((5,), (6,), (7,)), (("A",), ("B",), ("C",)), 0)

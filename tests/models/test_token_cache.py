@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from nexttoken.models.tokens import token_cache
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.models.tokens.encode_text import TextEncoder
-from nexttoken.models.tokens.token_cache import cache_dir, content_key, fingerprint
-from nexttoken.prompts import Prompt
+from nexttoken.prompts import token_cache
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.encode_texts import TextEncoder
+from nexttoken.prompts.prompt import Prompt
+from nexttoken.prompts.token_cache import cache_dir, content_key, fingerprint
 from nexttoken.types import Example
 
 PROMPT = Prompt("{{ question[0] }} {{ labels | join }}\n", "### Answer\n", ("A", "B", "tie"))

@@ -1,1 +1,1 @@
-"""Files in, rows out: tables and JSON lines read with every check, texts as words and sentences, and leak-free folds."""
+"""Files in, rows out: tables and JSON lines with every check, texts as words and sentences, and leak-free folds."""

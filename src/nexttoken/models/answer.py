@@ -20,8 +20,8 @@ from nexttoken.models.forward.shortcuts import keeps_prefix, read_prefix, shortc
 from nexttoken.models.heads import LabelHead
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.readout import collate, num_read
-from nexttoken.models.tokens.encode import EncodedPrompt, Encoder
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.encode_labels import EncodedPrompt, Encoder
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.ranks import num_ranks
 from nexttoken.types import Example, LabelPredictions
 

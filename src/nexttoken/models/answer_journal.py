@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nexttoken.models.journal import Journal
-from nexttoken.models.tokens.encode import EncodedPrompt
+from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.ranks import num_ranks, rank
 
 

@@ -7,10 +7,10 @@ from torch import nn
 from nexttoken.models.answer import LabelAnswerer
 from nexttoken.models.heads import AnswerText, Head
 from nexttoken.models.text_answer import TextAnswerer
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.models.tokens.encode_text import TextEncoder
-from nexttoken.models.tokens.labels import LabelTokens
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.encode_texts import TextEncoder
+from nexttoken.prompts.label_tokens import LabelTokens
+from nexttoken.prompts.prompt import Prompt
 
 AnyEncoder = Encoder | TextEncoder
 Answerer = LabelAnswerer | TextAnswerer

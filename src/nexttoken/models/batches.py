@@ -10,7 +10,7 @@ import torch
 
 from nexttoken.models.forward.prefixes import alike
 from nexttoken.models.heads import Head
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.label_tokens import LabelTokens
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int, packs: bool = False) -> list[list[int]]:

@@ -11,7 +11,7 @@ from nexttoken.models.collective import from_first
 from nexttoken.models.heads import Head
 from nexttoken.models.load import choose_device
 from nexttoken.models.plan.longest import Budget, Need, choose_budget
-from nexttoken.models.tokens.encoded_texts import EncodedTexts
+from nexttoken.prompts.encoded import EncodedTexts
 from nexttoken.settings import AUTO, Settings
 from nexttoken.types import Example
 

@@ -10,9 +10,9 @@ from nexttoken.models.folds import load_answerer
 from nexttoken.models.generate.vllm import VLLMGenerator
 from nexttoken.models.load import load_config, load_tokenizer, within_context
 from nexttoken.models.text_answer import TextAnswerer
-from nexttoken.models.tokens.encode_text import TextEncoder
 from nexttoken.models.writer import Writer
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_texts import TextEncoder
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import Settings
 
 

@@ -16,9 +16,9 @@ from nexttoken.errors import UserError
 from nexttoken.models import base
 from nexttoken.models.load import choose_device
 from nexttoken.models.lora import adapters
-from nexttoken.models.tokens.encode import Encoded
-from nexttoken.models.tokens.encoded_texts import EncodedTexts
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.encode_labels import Encoded
+from nexttoken.prompts.encoded import EncodedTexts
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import Settings
 
 WHOLE = ("config.json", "tokenizer.json")

@@ -9,10 +9,10 @@ from nexttoken.models.folder import keeps_base, load_labels
 from nexttoken.models.heads import Head
 from nexttoken.models.load import load_architecture, within_context
 from nexttoken.models.plan.fill import with_batch_tokens
-from nexttoken.models.tokens.encoded_texts import NO_LABELS
-from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.models.weights import OnBase, Weights, WholeWeights
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encoded import NO_LABELS
+from nexttoken.prompts.label_tokens import LabelTokens
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, Settings
 
 

@@ -9,7 +9,7 @@ from nexttoken.models.forward.last_layer import decoder
 from nexttoken.models.forward.shortcuts import skipping
 from nexttoken.models.readout import UNKNOWN, Batch, collate, label_scores, num_read
 from nexttoken.models.texts import TextBatch, answer_losses, collate_texts
-from nexttoken.models.tokens.labels import Contexts, LabelTokens
+from nexttoken.prompts.label_tokens import Contexts, LabelTokens
 
 
 class Head(Protocol):

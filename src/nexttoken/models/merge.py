@@ -26,7 +26,7 @@ from nexttoken.models.load import load_config, load_model, load_tokenizer
 from nexttoken.models.lora import adapters
 from nexttoken.models.note import copy_licences, write_note
 from nexttoken.models.quantized import describe, saved_quantization
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import Settings
 from nexttoken.types import AnswerLosses, Example, LabelPredictions
 

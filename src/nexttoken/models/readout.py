@@ -12,7 +12,7 @@ from nexttoken.models.forward.prefixes import Group, fewest_tokens
 from nexttoken.models.forward.reading import reading, require_head
 from nexttoken.models.forward.segments import ROOT, KeyValues
 from nexttoken.models.forward.shortcuts import skipping
-from nexttoken.models.tokens.labels import Contexts, LabelTokens
+from nexttoken.prompts.label_tokens import Contexts, LabelTokens
 
 UNKNOWN = -1  # the label of a row that is read but not learnt from
 ALL = 1 << 20  # more options than any question has: every label may be right

@@ -13,9 +13,9 @@ from nexttoken.models.forward.shortcuts import shortcuts
 from nexttoken.models.generate.batch import TransformersGenerator
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.texts import collate_texts, row_losses
-from nexttoken.models.tokens.encode_text import TextEncoder
-from nexttoken.models.tokens.encoded_texts import NO_LABELS, EncodedText
 from nexttoken.models.writer import Writer
+from nexttoken.prompts.encode_texts import TextEncoder
+from nexttoken.prompts.encoded import NO_LABELS, EncodedText
 from nexttoken.types import AnswerLosses, Example
 
 

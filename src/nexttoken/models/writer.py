@@ -6,8 +6,8 @@ from pathlib import Path
 
 from nexttoken.models.generate.rows import GenerationPrompt, Generator
 from nexttoken.models.generate.run import generate
-from nexttoken.models.tokens.encode_text import TextEncoder
-from nexttoken.models.tokens.encoded_texts import EncodedText
+from nexttoken.prompts.encode_texts import TextEncoder
+from nexttoken.prompts.encoded import EncodedText
 from nexttoken.settings import GenerationSettings
 from nexttoken.types import Example, TextPredictions
 

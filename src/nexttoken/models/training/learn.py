@@ -33,12 +33,12 @@ from nexttoken.models.plan.longest import Budget
 from nexttoken.models.plan.make import make_plan
 from nexttoken.models.quantized import num_weights, refuse_untrainable
 from nexttoken.models.sharded import shard, whole_weights
-from nexttoken.models.tokens.encode import Encoded
-from nexttoken.models.tokens.encoded_texts import EncodedTexts
 from nexttoken.models.training.fit import fit
 from nexttoken.models.training.gradients import num_learners
 from nexttoken.models.training.module import AnswerModule
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoded
+from nexttoken.prompts.encoded import EncodedTexts
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.ranks import is_first, num_ranks, rank
 from nexttoken.settings import AUTO, Settings
 from nexttoken.types import Example

@@ -15,11 +15,11 @@ from nexttoken.models.forward.shortcuts import skipping
 from nexttoken.models.heads import Head
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.sharded import put, whole
-from nexttoken.models.tokens.labels import LabelTokens
 from nexttoken.models.training.gradients import Learners
 from nexttoken.models.training.noise import noisy_embeddings
 from nexttoken.models.training.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.models.training.text_loss import text_loss
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.ranks import num_ranks, rank
 from nexttoken.settings import FitSettings
 

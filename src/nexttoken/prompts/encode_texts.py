@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from nexttoken.cutting import kept_share
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.tokens.encoded_texts import EncodedText, EncodedTexts
-from nexttoken.models.tokens.render import Renderer
-from nexttoken.models.tokens.token_cache import CHUNK, token_rows
-from nexttoken.models.tokens.token_rows import TokenRow
+from nexttoken.prompts.cutting import kept_share
+from nexttoken.prompts.encoded import EncodedText, EncodedTexts
+from nexttoken.prompts.render import Renderer
+from nexttoken.prompts.token_cache import CHUNK, token_rows
+from nexttoken.prompts.token_file import TokenRow
 from nexttoken.types import Example, Message
 
 JOIN = 24  # characters before a segment that decide how its first token is written

@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.tokens.labels import LabelTokens, find_label_tokens
-from nexttoken.models.tokens.render import Renderer
-from nexttoken.models.tokens.token_cache import CHUNK, token_rows
-from nexttoken.models.tokens.token_rows import SavedText, TokenRow
+from nexttoken.prompts.label_tokens import LabelTokens, find_label_tokens
+from nexttoken.prompts.render import Renderer
+from nexttoken.prompts.token_cache import CHUNK, token_rows
+from nexttoken.prompts.token_file import SavedText, TokenRow
 from nexttoken.types import Example
 
 TAIL = 3  # tokens before the answer that decide how a label is written after them

@@ -7,9 +7,9 @@ from itertools import product
 from typing import Any
 
 from nexttoken.errors import UserError
-from nexttoken.models.tokens.encode import Encoder
-from nexttoken.models.tokens.labels import LabelTokens
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.label_tokens import LabelTokens
+from nexttoken.prompts.prompt import Prompt
 from nexttoken.types import Example
 
 MAX_TOKENS = 2048  # chat templates may bring a system message of their own

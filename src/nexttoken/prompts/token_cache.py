@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken import cutting, prompts
 from nexttoken.data import sentences
 from nexttoken.data.files import whole_file
-from nexttoken.models.tokens import chat_templates, disarm, render
-from nexttoken.models.tokens.token_rows import KEY, TokenFile, TokenRow, write_rows
 from nexttoken.progress import Progress
+from nexttoken.prompts import chat_templates, cutting, render
+from nexttoken.prompts import prompt as prompts
+from nexttoken.prompts import special_tokens as disarm
+from nexttoken.prompts.token_file import KEY, TokenFile, TokenRow, write_rows
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import Example
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from nexttoken.cutting import Fields, cut_sentences, cut_tokens, fit_fields, fit_passages
 from nexttoken.errors import UserError
-from nexttoken.models.tokens.chat_templates import named
-from nexttoken.models.tokens.disarm import Disarm
-from nexttoken.prompts import Prompt
+from nexttoken.prompts.chat_templates import named
+from nexttoken.prompts.cutting import Fields, cut_sentences, cut_tokens, fit_fields, fit_passages
+from nexttoken.prompts.prompt import Prompt
+from nexttoken.prompts.special_tokens import Disarm
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import PASSAGES, Example, Message
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nexttoken.models.tokens.labels import LabelTokens
+from nexttoken.prompts.label_tokens import LabelTokens
 
 NO_LABELS = LabelTokens((), (), (), 0)
 
