@@ -37,7 +37,7 @@ class Runs:
 
 def make_runs(folder: Path, workload: Workload) -> Runs:
     """Write base, adapters (random ones, through the project's own saving), run folders and data."""
-    from nexttoken.models.folder import save_whole
+    from nexttoken.models.saved import save_whole
     from nexttoken.models.scratch import learn_bpe
     from nexttoken.settings import ScratchSettings
 
@@ -111,9 +111,9 @@ def _save_fold(fold: Path, config: dict[str, Any], seed: int) -> None:
     """What training leaves of a fold, with an adapter that moves the answers."""
     import torch
 
-    from nexttoken.models.folder import save_labels, save_trained
+    from nexttoken.models.adapters import add_adapter
     from nexttoken.models.load import load_model, load_tokenizer
-    from nexttoken.models.lora.adapters import add_adapter
+    from nexttoken.models.saved import save_labels, save_trained
     from nexttoken.parts import build
     from nexttoken.prompts.encode_labels import Encoder
 

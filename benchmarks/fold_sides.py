@@ -16,7 +16,7 @@ class Asked:
     """A way of asking everything, models loaded anew each time; notes how often a base was loaded, and how long."""
 
     def __init__(self, folder: Path) -> None:
-        from nexttoken.models import folds, weights  # noqa: F401  (imported before the clock runs)
+        from nexttoken.models import fold_weights as weights  # noqa: F401  (imported before the clock runs)
 
         self.runs = Runs(folder)
         self.loads, self.seconds = 0, 0.0
@@ -38,8 +38,8 @@ class Asked:
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        from nexttoken.models import weights
-        from nexttoken.models.folds import FoldModels
+        from nexttoken.engine.fold_answerers import FoldModels
+        from nexttoken.models import fold_weights as weights
 
         load_model, answerer = weights.load_model, FoldModels.answerer
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from nexttoken.arguments import key_values, run
+from nexttoken.engine.generation.batch import TransformersGenerator
+from nexttoken.engine.generation.rows import GenerationPrompt
 from nexttoken.errors import UserError
-from nexttoken.models.generate.batch import TransformersGenerator
-from nexttoken.models.generate.rows import GenerationPrompt
 from nexttoken.models.load import choose_device, load_model, load_tokenizer
 from nexttoken.settings import GenerationSettings, ModelSettings
 

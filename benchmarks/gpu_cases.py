@@ -14,20 +14,20 @@ import torch
 from torch import nn
 
 from benchmarks.shapes import row_lengths
-from nexttoken.models.answer import predict_labels
-from nexttoken.models.batches import Batcher, Step, TrainSteps, token_batches
-from nexttoken.models.folder import place
-from nexttoken.models.forward.shortcuts import shortcuts
-from nexttoken.models.forward.varlen import goes_at_once
-from nexttoken.models.heads import LabelSoftmax
+from nexttoken.engine.batches import Batcher, Step, TrainSteps, token_batches
+from nexttoken.engine.forward.shortcuts import shortcuts
+from nexttoken.engine.forward.varlen import goes_at_once
+from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.engine.label_answerer import predict_labels
+from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model
-from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.memory import forget_peak, peak_memory_mb
-from nexttoken.models.training.fit import fit, one_line
-from nexttoken.models.training.module import AnswerModule
+from nexttoken.models.saved import place
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
+from nexttoken.training.fit import fit, one_line
+from nexttoken.training.module import AnswerModule
 
 ADAPTER = AdapterSettings(
     r=16, alpha=32, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"

@@ -27,7 +27,7 @@ from nexttoken.errors import UserError
 from nexttoken.types import Example
 
 if TYPE_CHECKING:
-    from nexttoken.models.answer import LabelAnswerer
+    from nexttoken.engine.label_answerer import LabelAnswerer
 
 DEFAULTS = {"rows": "1000,5000,20000,60000", "repeats": "3", "out": "benchmarks/results/growth.json"}
 MOST_ROWS = 1_000_000
@@ -121,13 +121,13 @@ def texts(pair: Any) -> tuple[tuple[str, ...], ...]:
 def tiny_answerer(rows: Sequence[Example]) -> "LabelAnswerer":
     import torch
 
-    from nexttoken.models.answer import LabelAnswerer
-    from nexttoken.models.heads import LabelSoftmax
+    from nexttoken.engine.heads import LabelSoftmax
+    from nexttoken.engine.label_answerer import LabelAnswerer
     from nexttoken.models.load import load_model, load_tokenizer
-    from nexttoken.models.training.learn import training_texts
     from nexttoken.prompts.encode_labels import Encoder
     from nexttoken.prompts.prompt import Prompt
     from nexttoken.settings import ModelSettings, ScratchSettings
+    from nexttoken.training.learner import training_texts
 
     torch.manual_seed(0)
     loop = "{% for q, a, b in zip(prompt, response_a, response_b) %}Q: {{ q }}\nA: {{ a }}\nB: {{ b }}\n{% endfor %}"
@@ -140,7 +140,7 @@ def tiny_answerer(rows: Sequence[Example]) -> "LabelAnswerer":
 
 
 def predict_rows(answerer: "LabelAnswerer", prompts: Sequence[Any]) -> None:
-    from nexttoken.models.answer import predict_labels
+    from nexttoken.engine.label_answerer import predict_labels
 
     predict_labels(answerer.model, answerer.head, prompts, answerer.labels, answerer.batch_tokens)
 

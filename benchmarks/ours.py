@@ -7,9 +7,9 @@ import numpy as np
 
 from benchmarks.sides import Answers
 from benchmarks.workload import LABEL_IDS, MatrixRate, Workload
-from nexttoken.models.answer import predict_labels
-from nexttoken.models.forward.remembered import Read
-from nexttoken.models.heads import LabelSoftmax
+from nexttoken.engine.forward.kept_prefixes import Read
+from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 

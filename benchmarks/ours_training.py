@@ -14,16 +14,16 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.ours import LABELS, encoded
 from benchmarks.sides import Answers
 from benchmarks.workload import MatrixRate, Workload
-from nexttoken.models.batches import Batcher, Step, TrainSteps
-from nexttoken.models.forward.shortcuts import shortcuts, skipping
-from nexttoken.models.heads import Head, LabelSoftmax, WholeVocabulary
+from nexttoken.engine.batches import Batcher, Step, TrainSteps
+from nexttoken.engine.forward.shortcuts import shortcuts, skipping
+from nexttoken.engine.heads import Head, LabelSoftmax, WholeVocabulary
+from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model
-from nexttoken.models.lora.adapters import add_adapter
-from nexttoken.models.training.fit import fit
-from nexttoken.models.training.gradients import Learners, num_learners
-from nexttoken.models.training.module import AnswerModule
-from nexttoken.models.training.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
+from nexttoken.training.fit import fit
+from nexttoken.training.module import AnswerModule
+from nexttoken.training.optimizers import learning_rate_factor, make_optimizer
+from nexttoken.training.parallel_gradients import Learners, num_learners
 
 ADAPTER = AdapterSettings(  # conf/adapter/lora.yaml
     r=16, alpha=32, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"

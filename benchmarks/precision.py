@@ -28,8 +28,8 @@ from nexttoken.nearest import nearest
 from nexttoken.report.markdown import markdown
 
 if TYPE_CHECKING:
+    from nexttoken.engine.label_answerer import LabelAnswerer
     from nexttoken.loaded import LoadedRun
-    from nexttoken.models.answer import LabelAnswerer
     from nexttoken.runs import FoldFolder
 
 DEFAULTS = {"run": "", "fold": "0", "rows": "2000", "repeats": "5", "cases": "all", "out": ""}
@@ -43,7 +43,7 @@ def answerers(loaded: "LoadedRun", fold: "FoldFolder", names: Sequence[str]) -> 
     """The fold's model in each precision, with its own encoder and labels. Raises UserError for one with an adapter."""
     import torch
 
-    from nexttoken.models.answer import LabelAnswerer
+    from nexttoken.engine.label_answerer import LabelAnswerer
     from nexttoken.models.load import choose_device, load_model
     from nexttoken.settings import QuantizationSettings
 

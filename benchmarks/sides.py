@@ -57,7 +57,7 @@ class Side:
     first: str = ""
 
 
-OUR_FIRST = "nexttoken.allocator:keep_freed_memory"
+OUR_FIRST = "nexttoken.models.allocator:keep_freed_memory"
 
 
 class Worker:

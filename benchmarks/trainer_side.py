@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 from benchmarks.ours_training import ADAPTER, LEARNING_RATE, SEED, set_dropout, with_adapter
 from benchmarks.sides import Answers
 from benchmarks.workload import Workload, tokenizer
-from nexttoken.models.training.optimizers import BETAS
+from nexttoken.training.optimizers import BETAS
 
 # How an optimizer step is cut into micro-batches, whose gradients are accumulated: more rows, or less padding.
 WAYS: dict[str, dict[str, Any]] = {f"{rows} rows": {"per_device_train_batch_size": rows} for rows in (8, 4, 2, 1)}

@@ -76,7 +76,7 @@ def base_dir(scratch, tmp_path_factory) -> Path:
     import torch
     import transformers
 
-    from nexttoken.models.folder import save_whole
+    from nexttoken.models.saved import save_whole
 
     folder = tmp_path_factory.mktemp("base")
     config = transformers.LlamaConfig(

@@ -41,8 +41,9 @@ def die_at(moment: str, number: int) -> None:
     """Wrap the function that a moment is named after, so that its `number`-th call kills the process half-way."""
     from nexttoken import runs
     from nexttoken.data import files
-    from nexttoken.models.training import callbacks, learn
-    from nexttoken.models.training.module import AnswerModule
+    from nexttoken.training import callbacks
+    from nexttoken.training import learner as learn
+    from nexttoken.training.module import AnswerModule
 
     places: dict[str, tuple[object, str]] = {
         "step": (AnswerModule, "_clip"),  # gradients computed, weights not yet moved

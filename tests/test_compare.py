@@ -26,7 +26,7 @@ CONFIG = {
     "batch_tokens": 4096,
     "adapter": {"r": 16, "alpha": 32.0},
     "fit": {"learning_rate": 0.001},
-    "head": {"_target_": "nexttoken.models.heads.LabelSoftmax"},
+    "head": {"_target_": "nexttoken.engine.heads.LabelSoftmax"},
 }
 
 
@@ -52,7 +52,7 @@ def write_fold(run: Path, of_label: np.ndarray, fold: int = 0, *, dataset: str =
 
 
 def head(name: str) -> dict:
-    return {"head": {"_target_": f"nexttoken.models.heads.{name}"}}
+    return {"head": {"_target_": f"nexttoken.engine.heads.{name}"}}
 
 
 def write_sweep(output: Path, shifts: dict[str, float], num_rows: int = 60, spread: float = 0.0, **changed) -> Path:

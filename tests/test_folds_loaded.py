@@ -11,16 +11,16 @@ from safetensors.torch import load_file, save_file
 from composed import settings
 from nexttoken.compose import compose
 from nexttoken.data.files import write_json
+from nexttoken.engine.fold_answerers import FoldModels, load_answerer
+from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.errors import UserError
 from nexttoken.inference import SwapAveraged
 from nexttoken.loaded import load_run
-from nexttoken.models import weights
-from nexttoken.models.folder import save_labels, save_trained
-from nexttoken.models.folds import FoldModels, load_answerer
-from nexttoken.models.heads import Classification, LabelSoftmax
+from nexttoken.models import fold_weights as weights
+from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model, load_tokenizer
-from nexttoken.models.lora.adapters import add_adapter
-from nexttoken.models.lora.loftq import start_from_quantization_error
+from nexttoken.models.loftq import start_from_quantization_error
+from nexttoken.models.saved import save_labels, save_trained
 from nexttoken.pipeline import train
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt

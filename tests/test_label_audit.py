@@ -9,11 +9,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from nexttoken.engine.forward.layout import Layout
+from nexttoken.engine.forward.packed_attention import ROOT
+from nexttoken.engine.label_scores import collate, sequence_scores
 from nexttoken.errors import UserError
 from nexttoken.labels import Arguments, main, situations_table
-from nexttoken.models.forward.layout import Layout
-from nexttoken.models.forward.segments import ROOT
-from nexttoken.models.readout import collate, sequence_scores
 from nexttoken.prompts.encode_labels import Encoded, Encoder
 from nexttoken.prompts.label_audit import CHAT, MAX_TOKENS, Audit, audit_situations
 from real_tokenizers import BUILDERS, Reference, byte_level

@@ -98,7 +98,7 @@ def test_another_way_of_asking_and_writing_may_be_given(instruct):
 
 
 def test_demonstrations_of_held_out_rows_are_never_from_their_own_fold(instruct, monkeypatch):
-    from nexttoken.models.writer import Writer
+    from nexttoken.engine.generation.writer import Writer
 
     writing = Writing(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
     retriever = {"_target_": BM25, "corpus": "unused", "index_dir": str(instruct / "index")}

@@ -16,8 +16,8 @@ import pytest
 import torch
 import yaml
 
-from nexttoken.models.answer import LabelAnswerer
-from nexttoken.models.heads import LabelSoftmax
+from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.prompts.encode_labels import Encoded, Encoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.tasks.preference import Preference

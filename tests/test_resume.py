@@ -25,7 +25,7 @@ def server():
     """A server process with everything imported: each training starts in a fraction of a second, in a clean process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["nexttoken.pipeline", "nexttoken.models.training.learn", "transformers.models.llama.modeling_llama"]
+        ["nexttoken.pipeline", "nexttoken.training.learner", "transformers.models.llama.modeling_llama"]
     )
     return context
 

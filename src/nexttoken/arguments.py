@@ -4,8 +4,8 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from nexttoken.allocator import keep_freed_memory
 from nexttoken.errors import UserError
+from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.nearest import nearest
 
 

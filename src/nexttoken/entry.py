@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nexttoken.allocator import keep_freed_memory
 from nexttoken.errors import UserError
+from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.processes import failure
 from nexttoken.nearest import nearest
-from nexttoken.ranks import failure
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -106,7 +106,7 @@ def load_tokenizer(parts: "Parts", examples: "list[Example]") -> Any:
 
     texts: Sequence[str] = ()
     if parts.settings.model.name_or_path is None:
-        from nexttoken.models.training.learn import training_texts
+        from nexttoken.training.learner import training_texts
 
         rows = pipeline.choose_rows(parts, examples, pipeline.split(parts, examples)).train
         texts = training_texts(parts.prompt, apply_transforms(rows, parts.train_transforms))

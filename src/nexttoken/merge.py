@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     fold = choose_fold(loaded, given.fold)
     examples = loaded.held_out(fold)[: given.num_rows]
     given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-    from nexttoken.models.merge import Merge
+    from nexttoken.engine.merged_adapter import Merge
 
     parts, settings = loaded.parts, loaded.parts.settings
     head = make(settings.head, "head")

@@ -18,15 +18,15 @@ from nexttoken.console import show_config
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.ledger import record
+from nexttoken.models.processes import is_first, launch
 from nexttoken.parts import Parts, make, plain, prepare
-from nexttoken.ranks import is_first, launch
 from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
 from nexttoken.settings import PredictSettings
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, Split
 
 if TYPE_CHECKING:
-    from nexttoken.models.training.learn import Learner
+    from nexttoken.training.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
         raise UserError(f"the train_transforms leave none of {len(rows.train)} training rows; choose others")
     parts.prompt.render(train_rows[0])  # a template of other fields is refused before torch is imported
     from nexttoken.models.memory import forget_peak
-    from nexttoken.models.training.learn import Learner
+    from nexttoken.training.learner import Learner
 
     forget_peak()
     dev_rows = parts.inference.views(rows.dev, rows.train)  # in the form in which questions will be asked

@@ -20,13 +20,13 @@ def plan(arguments: Sequence[str]) -> None:
     from nexttoken.settings import AUTO, Settings
 
     settings = check_settings(Settings, plain(compose("train", arguments)))
+    from nexttoken.engine.memory_plan.fill import with_batch_tokens
+    from nexttoken.engine.memory_plan.make import make_plan
     from nexttoken.models.load import choose_device, load_architecture
-    from nexttoken.models.plan.fill import with_batch_tokens
-    from nexttoken.models.plan.make import make_plan
 
     config, device = load_architecture(settings), choose_device()
     if settings.max_tokens == AUTO:
-        from nexttoken.models.plan.longest import choose_budget
+        from nexttoken.engine.memory_plan.longest import choose_budget
 
         budget = choose_budget(settings, config, device)  # by the device alone: the rows are not read here
         print(budget)

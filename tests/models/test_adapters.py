@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nexttoken.engine.batches import Batcher
+from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.errors import UserError
-from nexttoken.models.batches import Batcher
-from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
+from nexttoken.models.adapters import add_adapter, load_adapter, save_adapter
 from nexttoken.models.load import load_model, load_tokenizer
-from nexttoken.models.lora.adapters import add_adapter, load_adapter, save_adapter
-from nexttoken.models.lora.loftq import start_from_quantization_error
+from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.quantized import four_bit_layers, keep_trainable
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nexttoken.models.answer import LabelAnswerer
-from nexttoken.models.answer_journal import Keeping
-from nexttoken.models.heads import LabelHead, LabelSoftmax
+from nexttoken.engine.answer_journal import Keeping
+from nexttoken.engine.heads import LabelHead, LabelSoftmax
+from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.types import Example
@@ -119,7 +119,7 @@ def test_a_batch_that_is_known_in_part_is_asked_as_a_whole_and_keeps_what_it_sai
 
 
 def test_keeping_costs_no_more_than_a_sync_a_second(scratch, tmp_path, monkeypatch):
-    from nexttoken.models import journal
+    from nexttoken.engine import journal
 
     synced = []
     monkeypatch.setattr(journal.os, "fsync", synced.append)

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexttoken.models.batches import Batcher, Step, TrainSteps, even_batches, packed_batches, token_batches
-from nexttoken.models.heads import LabelSoftmax
-from nexttoken.models.readout import UNKNOWN
+from nexttoken.engine.batches import Batcher, Step, TrainSteps, even_batches, packed_batches, token_batches
+from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.engine.label_scores import UNKNOWN
 from nexttoken.prompts.label_tokens import LabelTokens
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=40)

@@ -7,14 +7,12 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-import nexttoken.models.plan.make as plan_module
+import nexttoken.engine.memory_plan.make as plan_module
 from composed import settings
-from nexttoken.errors import UserError
-from nexttoken.models.budget import FILE, measure, read_budget, save_budget, settle
-from nexttoken.models.folds import load_answerer
-from nexttoken.models.heads import AnswerText, LabelSoftmax
-from nexttoken.models.load import load_architecture
-from nexttoken.models.plan.longest import (
+from nexttoken.engine.fold_answerers import load_answerer
+from nexttoken.engine.heads import AnswerText, LabelSoftmax
+from nexttoken.engine.memory_plan.budget import FILE, measure, read_budget, save_budget, settle
+from nexttoken.engine.memory_plan.longest import (
     FEWEST_TOKENS,
     SPARE,
     Budget,
@@ -25,13 +23,15 @@ from nexttoken.models.plan.longest import (
     ladder,
     one_prompt,
 )
-from nexttoken.models.plan.make import plan_parts
-from nexttoken.models.plan.table import in_units
-from nexttoken.models.training.learn import Learner
+from nexttoken.engine.memory_plan.make import plan_parts
+from nexttoken.engine.memory_plan.table import in_units
+from nexttoken.errors import UserError
+from nexttoken.models.load import load_architecture
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.encode_texts import TextEncoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO
+from nexttoken.training.learner import Learner
 from nexttoken.types import Example
 
 CPU, MIB = torch.device("cpu"), 2**20
@@ -162,7 +162,7 @@ def test_a_process_that_comes_late_takes_what_the_first_sends(scratch, monkeypat
     """The first may have written its new file already: who reads that and leaves lets the first wait for ever."""
     save_budget(Budget(300, "already there"), tmp_path)
     sent = Budget(77, "what the first settled on")
-    monkeypatch.setattr("nexttoken.models.budget.from_first", lambda make: sent)
+    monkeypatch.setattr("nexttoken.engine.memory_plan.budget.from_first", lambda make: sent)
     encoder = Encoder(scratch.tokenizer, PROMPT, AUTO)
     assert settle(asked(), CONFIG, encoder, LabelSoftmax(), ROWS, tmp_path) == sent
 

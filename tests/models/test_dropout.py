@@ -6,8 +6,8 @@ import transformers
 from torch import nn
 
 from composed import settings
-from nexttoken.models.lora.adapters import add_adapter
-from nexttoken.models.lora.dropout import QuickDropout
+from nexttoken.models.adapters import add_adapter
+from nexttoken.models.lora_dropout import QuickDropout
 
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5])

@@ -4,17 +4,17 @@ import pytest
 import torch
 
 from composed import settings
+from nexttoken.engine.memory_plan import fill
+from nexttoken.engine.memory_plan.fill import choose_batch_tokens, with_batch_tokens
+from nexttoken.engine.memory_plan.make import make_plan
 from nexttoken.models.load import load_architecture
-from nexttoken.models.plan import fill
-from nexttoken.models.plan.fill import choose_batch_tokens, with_batch_tokens
-from nexttoken.models.plan.make import make_plan
 from nexttoken.settings import AUTO
 
 CPU = torch.device("cpu")
 
 
 def with_free(monkeypatch, num_bytes: int | None) -> None:
-    monkeypatch.setattr("nexttoken.models.plan.make.free_memory", lambda _: num_bytes)
+    monkeypatch.setattr("nexttoken.engine.memory_plan.make.free_memory", lambda _: num_bytes)
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from transformers import (
 
 from conftest import Pair
 from model_shapes import SHAPES
+from nexttoken.engine.generation.batch import TransformersGenerator
+from nexttoken.engine.generation.beginning import Beginning
+from nexttoken.engine.generation.bounds import batches, bounds
+from nexttoken.engine.generation.rows import GenerationPrompt, Written
 from nexttoken.errors import UserError
-from nexttoken.models.generate.batch import TransformersGenerator
-from nexttoken.models.generate.beginning import Beginning
-from nexttoken.models.generate.bounds import batches, bounds
-from nexttoken.models.generate.rows import GenerationPrompt, Written
 from nexttoken.settings import GenerationSettings
 
 STORY = (

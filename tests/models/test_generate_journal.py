@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from interrupted import killing
+from nexttoken.engine.generation.journal import Journal, key
+from nexttoken.engine.generation.rows import GenerationPrompt, Written
+from nexttoken.engine.generation.run import generate
 from nexttoken.errors import UserError
-from nexttoken.models.generate.journal import Journal, key
-from nexttoken.models.generate.rows import GenerationPrompt, Written
-from nexttoken.models.generate.run import generate
 from nexttoken.settings import GenerationSettings
 
 NUM_ROWS = 9
@@ -40,7 +40,7 @@ def write_and_die(base_dir: str, journal: str, moment: str, number: int) -> None
 
 def write(base_dir: Path, journal: Path) -> tuple[dict[str, str], list[str]]:
     """Generate with the small model, a few rows a batch: the texts by id, and the ids that the model was asked for."""
-    from nexttoken.models.generate.batch import TransformersGenerator
+    from nexttoken.engine.generation.batch import TransformersGenerator
     from nexttoken.models.load import load_model, load_tokenizer
     from nexttoken.settings import ModelSettings
 
@@ -66,7 +66,7 @@ def watch(generator: Any) -> list[str]:
 
 
 def die_at(moment: str, number: int) -> None:
-    from nexttoken.models.generate import batch, journal
+    from nexttoken.engine.generation import batch, journal
 
     places: dict[str, tuple[Any, str]] = {
         "batch": (batch.TransformersGenerator, "_write_batch"),  # before its rows are written
@@ -100,7 +100,7 @@ def tearing(append: Any, number: int) -> Any:
 def run(base_dir):
     """Run `write_and_die` in a process of its own; returns its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nexttoken.models.generate.batch", "transformers.models.llama.modeling_llama"])
+    context.set_forkserver_preload(["nexttoken.engine.generation.batch", "transformers.models.llama.modeling_llama"])
 
     def start(*arguments: Any) -> int | None:
         process = context.Process(target=write_and_die, args=(str(base_dir), *arguments))
@@ -254,6 +254,6 @@ def test_rows_that_an_engine_loses_and_ids_that_are_there_twice_are_named():
 
 def test_more_than_one_process_is_refused(monkeypatch):
     """They would write the same rows into the same file."""
-    monkeypatch.setattr("nexttoken.models.generate.run.num_ranks", lambda: 2)
+    monkeypatch.setattr("nexttoken.engine.generation.run.num_ranks", lambda: 2)
     with pytest.raises(UserError, match="one process, not 2; use devices=1"):
         generate(Counting(), rows(), GenerationSettings())

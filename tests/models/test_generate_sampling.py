@@ -8,9 +8,9 @@ import torch
 from scipy.stats import chisquare
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from nexttoken.models.generate.batch import TransformersGenerator
-from nexttoken.models.generate.processors import GumbelNoise
-from nexttoken.models.generate.rows import GenerationPrompt
+from nexttoken.engine.generation.batch import TransformersGenerator
+from nexttoken.engine.generation.processors import GumbelNoise
+from nexttoken.engine.generation.rows import GenerationPrompt
 from nexttoken.settings import GenerationSettings
 
 CPU = torch.device("cpu")

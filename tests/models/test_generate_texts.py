@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from conftest import Pair
+from nexttoken.engine.generation.batch import TransformersGenerator
+from nexttoken.engine.generation.processors import BannedTexts
+from nexttoken.engine.generation.rows import GenerationPrompt
+from nexttoken.engine.generation.stops import ended
+from nexttoken.engine.generation.vocabulary import Vocabulary, byte_letters, encoded, text_of
 from nexttoken.errors import UserError
-from nexttoken.models.generate.batch import TransformersGenerator
-from nexttoken.models.generate.processors import BannedTexts
-from nexttoken.models.generate.rows import GenerationPrompt
-from nexttoken.models.generate.stops import ended
-from nexttoken.models.generate.vocabulary import Vocabulary, byte_letters, encoded, text_of
 from nexttoken.settings import GenerationSettings
 from real_tokenizers import BUILDERS
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nexttoken.engine.generation import vllm
+from nexttoken.engine.generation.rows import GenerationPrompt, Written
 from nexttoken.errors import UserError
-from nexttoken.models.generate import vllm
-from nexttoken.models.generate.rows import GenerationPrompt, Written
 from nexttoken.settings import GenerationSettings
 
 ROWS = [GenerationPrompt(id, np.arange(length, dtype=np.int32)) for id, length in (("a", 4), ("b", 95), ("c", 2))]

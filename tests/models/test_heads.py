@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, log_softmax
 
+from nexttoken.engine.batches import Batcher, Step
+from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary
+from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.errors import UserError
-from nexttoken.models.answer import predict_labels
-from nexttoken.models.batches import Batcher, Step
-from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
-from nexttoken.models.lora.adapters import add_adapter
+from nexttoken.models.adapters import add_adapter
 from nexttoken.models.scratch import build_llama, llama_config
-from nexttoken.models.training.module import AnswerModule
-from nexttoken.models.training.noise import noisy_embeddings
 from nexttoken.prompts.label_tokens import LabelTokens, find_label_tokens
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
+from nexttoken.training.module import AnswerModule
+from nexttoken.training.neftune import noisy_embeddings
 
 LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7, 8)), (("A",), ("B",), ("t", "ie")), 0)
 ONE_TOKEN = LabelTokens(("A", "B", "C"), ((5,), (6,), (7,)), (("A",), ("B",), ("C",)), 0)
@@ -194,7 +194,7 @@ def test_a_step_is_repeated_in_halves_and_learns_the_same(capsys):
 @pytest.mark.parametrize(("num_processes", "halves"), [(1, True), (2, False)])
 def test_halves_go_on_in_one_process_only(monkeypatch, num_processes, halves):
     """A run may be resumed on more devices, whose numbers of batches have to stay the same."""
-    monkeypatch.setattr("nexttoken.models.training.module.num_ranks", lambda: num_processes)
+    monkeypatch.setattr("nexttoken.training.module.num_ranks", lambda: num_processes)
     module = bare()
     module.on_load_checkpoint({"halves_batches": True})
     assert module.halves_batches == halves

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from nexttoken.errors import UserError
-from nexttoken.models.folder import load_labels, save_labels
+from nexttoken.models.saved import load_labels, save_labels
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.label_tokens import LabelTokens, find_label_tokens
 from nexttoken.prompts.prompt import Prompt

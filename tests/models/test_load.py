@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from composed import settings
+from nexttoken.engine.fold_answerers import load_answerer
+from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.errors import UserError
-from nexttoken.models.answer import LabelAnswerer
-from nexttoken.models.folder import choose_device, save_labels, save_whole
-from nexttoken.models.folds import load_answerer
-from nexttoken.models.heads import LabelSoftmax
 from nexttoken.models.load import load_model, load_tokenizer, within_context
+from nexttoken.models.saved import choose_device, save_labels, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import ModelSettings, ScratchSettings

@@ -10,10 +10,10 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from nexttoken.models.batches import Batcher
-from nexttoken.models.heads import LabelSoftmax
-from nexttoken.models.lora.adapters import add_adapter, save_adapter
-from nexttoken.models.lora.lora_layers import QuickLayer, quicken, writable
+from nexttoken.engine.batches import Batcher
+from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.models.adapters import add_adapter, save_adapter
+from nexttoken.models.fast_lora import QuickLayer, quicken, writable
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings

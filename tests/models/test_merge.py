@@ -12,19 +12,19 @@ from safetensors.torch import load_file
 from composed import composed, settings
 from conftest import TEXTS, load_pair
 from nexttoken import pipeline
+from nexttoken.engine import label_answerer as answer
+from nexttoken.engine.fold_answerers import load_answerer
+from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary
+from nexttoken.engine.label_answerer import LabelAnswerer, predict_labels
+from nexttoken.engine.merged_adapter import Merge
 from nexttoken.errors import UserError
 from nexttoken.inference import Once
 from nexttoken.merge import main
-from nexttoken.models import answer
-from nexttoken.models.answer import LabelAnswerer, predict_labels
-from nexttoken.models.base import FILE, identify
-from nexttoken.models.folder import save_labels, save_trained, save_whole
-from nexttoken.models.folds import load_answerer
-from nexttoken.models.heads import Classification, LabelSoftmax, WholeVocabulary
+from nexttoken.models.adapters import add_adapter
+from nexttoken.models.base_model import FILE, identify
 from nexttoken.models.load import load_model, load_tokenizer
-from nexttoken.models.lora.adapters import add_adapter
-from nexttoken.models.merge import Merge
 from nexttoken.models.save_quantized import save_quantized
+from nexttoken.models.saved import save_labels, save_trained, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, ModelSettings, ScratchSettings

@@ -11,16 +11,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
 
-import nexttoken.models.plan.make as plan_module
+import nexttoken.engine.memory_plan.make as plan_module
 from nexttoken.checks import check_settings
 from nexttoken.compose import compose
+from nexttoken.engine.memory_plan.advice import LORA, NF4
+from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count, cut, run, step_bytes
+from nexttoken.engine.memory_plan.make import make_plan
+from nexttoken.engine.memory_plan.sizes import optimizer_bytes
+from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
+from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_architecture
-from nexttoken.models.lora.adapters import add_adapter
-from nexttoken.models.plan.advice import LORA, NF4
-from nexttoken.models.plan.dry_run import Skeleton, Step, count, cut, run, step_bytes
-from nexttoken.models.plan.make import make_plan
-from nexttoken.models.plan.sizes import optimizer_bytes
-from nexttoken.models.plan.table import MemoryPlan, Part, in_units
 from nexttoken.parts import plain
 from nexttoken.settings import Settings
 

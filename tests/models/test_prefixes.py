@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexttoken.models.batches import shared_batches
-from nexttoken.models.forward.prefixes import (
+from nexttoken.engine.batches import shared_batches
+from nexttoken.engine.forward.prefixes import (
     FEWEST,
     alike,
     common_length,

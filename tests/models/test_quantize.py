@@ -12,17 +12,17 @@ import torch
 
 from composed import settings
 from conftest import TEXTS, load_pair
+from nexttoken.engine.fold_answerers import load_answerer
+from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.errors import UserError
 from nexttoken.inference import Once
 from nexttoken.models import save_quantized as saving
-from nexttoken.models.base import identify, read_base
-from nexttoken.models.folder import save_labels, save_trained, save_whole
-from nexttoken.models.folds import load_answerer
-from nexttoken.models.heads import LabelSoftmax
+from nexttoken.models.adapters import add_adapter
+from nexttoken.models.base_model import identify, read_base
 from nexttoken.models.load import load_config, load_model, load_tokenizer
-from nexttoken.models.lora.adapters import add_adapter
 from nexttoken.models.quantized import four_bit_layers, refuse_untrainable
 from nexttoken.models.save_quantized import save_quantized
+from nexttoken.models.saved import save_labels, save_trained, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.quantize import main
@@ -115,7 +115,7 @@ def test_quantised_weights_are_not_trained_themselves(base, copies):
 
 
 def test_whole_training_of_a_copy_stops_before_the_weights_are_read(copies, monkeypatch):
-    from nexttoken.models.training import learn
+    from nexttoken.training import learner as learn
 
     monkeypatch.setattr(learn, "load_model", lambda *_: pytest.fail("weights were read"))
     asked = asking(copies["nf4"], None, "trainer.max_epochs=1")

@@ -10,14 +10,14 @@ from torch.nn.functional import cross_entropy
 
 import small_models
 from composed import settings
+from nexttoken.engine.forward.head_rows import reading
+from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts
+from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.engine.label_answerer import LabelAnswerer, predict_labels
+from nexttoken.engine.label_scores import answer_logits, collate, label_scores
 from nexttoken.errors import UserError
-from nexttoken.models.answer import LabelAnswerer, predict_labels
-from nexttoken.models.forward.reading import reading
-from nexttoken.models.forward.shortcuts import Shortcuts, shortcuts
-from nexttoken.models.heads import LabelSoftmax
+from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model
-from nexttoken.models.lora.adapters import add_adapter
-from nexttoken.models.readout import answer_logits, collate, label_scores
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import ModelSettings, QuantizationSettings
@@ -298,7 +298,7 @@ def test_the_environment_says_in_how_many_bits_the_weights_are(scratch, base_dir
 
 def test_the_environment_counts_the_devices_whose_seconds_are_added_up(llama, monkeypatch):
     one = environment(llama)["device"]
-    monkeypatch.setattr("nexttoken.models.answer.num_ranks", lambda: 2)
+    monkeypatch.setattr("nexttoken.engine.label_answerer.num_ranks", lambda: 2)
     assert environment(llama)["device"] == f"2 x {one}"
 
 

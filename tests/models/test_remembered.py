@@ -8,11 +8,11 @@ import torch
 import transformers
 
 import small_models
+from nexttoken.engine.forward.kept_prefixes import Read
+from nexttoken.engine.forward.shortcuts import shortcuts
+from nexttoken.engine.heads import Classification, LabelSoftmax
+from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.inference import ConfidenceGated
-from nexttoken.models.answer import predict_labels
-from nexttoken.models.forward.remembered import Read
-from nexttoken.models.forward.shortcuts import shortcuts
-from nexttoken.models.heads import Classification, LabelSoftmax
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.retrieval.search import Found

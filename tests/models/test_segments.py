@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import small_models
-from nexttoken.models.forward import segments as by_segment
-from nexttoken.models.forward.blocks import BLOCK, Part, attend_in_blocks
-from nexttoken.models.forward.last_layer import attention, last_layer, only_at
-from nexttoken.models.forward.layout import Pieces
-from nexttoken.models.forward.segments import KeyValues, Segments
-from nexttoken.models.forward.shortcuts import Shortcuts, read_prefix, shortcuts, skipping
+from nexttoken.engine.forward import packed_attention as by_segment
+from nexttoken.engine.forward.blocks import BLOCK, Part, attend_in_blocks
+from nexttoken.engine.forward.last_layer import attention, last_layer, only_at
+from nexttoken.engine.forward.layout import Pieces
+from nexttoken.engine.forward.packed_attention import KeyValues, Segments
+from nexttoken.engine.forward.shortcuts import Shortcuts, read_prefix, shortcuts, skipping
 from varlen_kernel import KERNEL, documented
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 1024}

@@ -8,11 +8,11 @@ import torch
 import transformers
 
 import small_models
-from nexttoken.models.answer import predict_labels
-from nexttoken.models.batches import Batcher
-from nexttoken.models.forward.reading import reading
-from nexttoken.models.forward.shortcuts import Shortcuts, shortcuts, skipping, take_shortcuts_of
-from nexttoken.models.heads import Classification, LabelSoftmax
+from nexttoken.engine.batches import Batcher
+from nexttoken.engine.forward.head_rows import reading
+from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts, skipping, take_shortcuts_of
+from nexttoken.engine.heads import Classification, LabelSoftmax
+from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 

@@ -5,15 +5,15 @@ import pytest
 import torch
 import transformers
 
+from nexttoken.engine.batches import Batcher, TrainSteps
+from nexttoken.engine.heads import AnswerText
+from nexttoken.engine.text_answerer import TextAnswerer, measure_losses
+from nexttoken.engine.text_losses import answer_losses, collate_texts, row_losses
 from nexttoken.errors import UserError
-from nexttoken.models.batches import Batcher, TrainSteps
-from nexttoken.models.heads import AnswerText
-from nexttoken.models.text_answer import TextAnswerer, measure_losses
-from nexttoken.models.texts import answer_losses, collate_texts, row_losses
-from nexttoken.models.training.noise import noisy_embeddings
 from nexttoken.prompts.encode_texts import TextEncoder
 from nexttoken.prompts.encoded import NO_LABELS, EncodedText
 from nexttoken.prompts.prompt import Prompt
+from nexttoken.training.neftune import noisy_embeddings
 from nexttoken.types import Example
 
 TINY = {"vocab_size": 97, "num_hidden_layers": 2, "max_position_embeddings": 128}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from nexttoken.models.forward.blocks import Part, attend_in_blocks
-from nexttoken.models.forward.varlen import attend_at_once, goes_at_once, takes, works
+from nexttoken.engine.forward.blocks import Part, attend_in_blocks
+from nexttoken.engine.forward.varlen import attend_at_once, goes_at_once, takes, works
 from varlen_kernel import KERNEL, documented
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import numpy as np
 
 from nexttoken.answers.base import Run
 from nexttoken.errors import UserError, first_five
-from nexttoken.ranks import num_ranks
+from nexttoken.models.processes import num_ranks
 from nexttoken.report.open_table import open_fold_table
 from nexttoken.runs import FoldFolder
 from nexttoken.settings import Settings

@@ -12,8 +12,8 @@ import numpy as np
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
 from nexttoken.inference.base import Inference
+from nexttoken.models.processes import num_ranks
 from nexttoken.progress import Progress
-from nexttoken.ranks import num_ranks
 from nexttoken.transforms.demonstrations import Pool, compared_text
 from nexttoken.types import Example, Retriever
 

@@ -24,8 +24,8 @@ from nexttoken.types import Example, LabelPredictions, TextPredictions
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nexttoken.models.answering import Answerer
-    from nexttoken.models.folds import FoldModels
+    from nexttoken.engine.answerers import Answerer
+    from nexttoken.engine.fold_answerers import FoldModels
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class LoadedRun:
 
     def _kept(self, answerer: Any, fold: FoldFolder) -> Any:
         """The answerer, whose answers are kept where `writing` says: a prediction that is killed goes on from them."""
-        from nexttoken.models.answer_journal import Keeping
+        from nexttoken.engine.answer_journal import Keeping
 
         answerer.keeping = Keeping(self.writing.folder, f"{fold.path.resolve()} {fold.mark}")
         return answerer
@@ -128,7 +128,7 @@ class LoadedRun:
         return self._make_models()
 
     def _make_models(self) -> "FoldModels":
-        from nexttoken.models.folds import FoldModels
+        from nexttoken.engine.fold_answerers import FoldModels
 
         settings = self.parts.settings
         return FoldModels(settings, self.parts.prompt, make(settings.head, "head"), self.batch_tokens)

@@ -14,7 +14,7 @@ from nexttoken.runs import FoldFolder, hash_text
 from nexttoken.settings import PredictSettings
 from nexttoken.types import Example, TextPredictions
 
-TRANSFORMERS = {"_target_": "nexttoken.models.engines.transformers", "_partial_": True}
+TRANSFORMERS = {"_target_": "nexttoken.engine.text_engines.transformers", "_partial_": True}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import distributed
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.load import choose_device
-from nexttoken.ranks import is_first, num_ranks, rank
+from nexttoken.models.processes import is_first, num_ranks, rank
 
 T = TypeVar("T")
 

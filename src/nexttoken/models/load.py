@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from nexttoken.allocator import keep_freed_memory
 from nexttoken.errors import UserError, first_five
+from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.hub import from_hub, locate
+from nexttoken.models.processes import num_ranks, rank
 from nexttoken.models.quantized import keep_trainable, loading_options
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
-from nexttoken.ranks import num_ranks, rank
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
 NEW_CLASSES = {"score.weight", "score.bias"}  # what a language model lacks when it is to classify

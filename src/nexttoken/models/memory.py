@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from nexttoken.allocator import give_back
 from nexttoken.errors import UserError
+from nexttoken.models.allocator import give_back
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # what clear_refs takes for "the peak of resident memory is what is resident now" (man 5 proc)

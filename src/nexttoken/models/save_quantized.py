@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from nexttoken.errors import UserError
-from nexttoken.models.base import identify
-from nexttoken.models.folder import save_whole, whole_folder
+from nexttoken.models.adapter_note import copy_licences, write_note
+from nexttoken.models.base_model import identify
 from nexttoken.models.load import choose_dtype, load_config, load_model, load_tokenizer
-from nexttoken.models.note import copy_licences, write_note
 from nexttoken.models.quantized import describe, num_weights, saved_quantization
+from nexttoken.models.saved import save_whole, whole_folder
 from nexttoken.settings import Settings
 
 

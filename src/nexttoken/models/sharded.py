@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nexttoken.models.collective import join
 from nexttoken.models.load import choose_device
-from nexttoken.ranks import num_ranks
+from nexttoken.models.processes import num_ranks
 
 
 def shard(model: nn.Module) -> None:

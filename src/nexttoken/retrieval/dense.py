@@ -45,7 +45,7 @@ class Dense:
         Corpus(self.corpus, self.passage_characters)
 
     def search(self, queries: Sequence[str]) -> list[list[Passage]]:
-        from nexttoken.models.embed import embed, fingerprint
+        from nexttoken.engine.embeddings import embed, fingerprint
 
         asked = [place for place, query in enumerate(queries) if query.strip()]
         hits: list[list[Passage]] = [[] for _ in queries]
@@ -96,7 +96,7 @@ def _open(corpus: Corpus, index_dir: str, model: str, prefix: str, stamp: tuple[
 
 
 def _embed_all(store: PassageStore, model: str, prefix: str) -> None:
-    from nexttoken.models.embed import embed
+    from nexttoken.engine.embeddings import embed
 
     vectors = None
     with Progress(len(store), "embed") as progress:

@@ -8,7 +8,7 @@ from itertools import zip_longest
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.ranks import num_ranks
+from nexttoken.models.processes import num_ranks
 from nexttoken.types import OPTIONS, PASSAGES, QUESTION, Example, Passage, Retriever
 
 

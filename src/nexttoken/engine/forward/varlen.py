@@ -1,0 +1,127 @@
+"""Attention of all segments in one call, where a GPU has a kernel for rows of any length behind each other.
+
+That is torch.nn.attention.varlen: FlashAttention (Dao 2023, https://arxiv.org/abs/2307.08691) told where rows end.
+It takes 16-bit numbers, no dropout and no soft-cap; what it does not take goes row by row (blocks.py).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from nexttoken.engine.forward.blocks import Part, attend_in_blocks
+from nexttoken.models.memory import is_out_of_memory
+
+EXACT = 0.02  # of the norm: what 16-bit numbers leave of attention and its gradients, twice
+TRIED = ((70, 70), (3, 40), (1, 9))  # queries and keys of rows; the window that is tried cuts two of them
+WINDOW = 8
+CAPABLE = (8, 0)  # of GPUs: from here on the kernel should be there
+
+Ends = dict[tuple[int, ...], Tensor]  # where rows end, by their lengths: layers have them alike
+
+
+def goes_at_once(
+    query: Tensor, key: Tensor, value: Tensor, dropout: float, softcap: float | None, window: int | None
+) -> bool:
+    """Whether these numbers, (1, heads, tokens, D) on this device, may go through `attend_at_once`."""
+    if query.device.type != "cuda" or value.shape[3] != query.shape[3]:
+        return False
+    dtype, sizes = _dtype(query), (query.shape[1], key.shape[1], query.shape[3])
+    return takes(dtype, dropout, softcap) and works(query.device, dtype, *sizes, window is not None)
+
+
+def takes(dtype: torch.dtype, dropout: float, softcap: float | None) -> bool:
+    """Whether the kernel knows such attention at all."""
+    return dtype in (torch.bfloat16, torch.float16) and not dropout and softcap is None
+
+
+def attend_at_once(parts: Sequence[Part], window: int | None, scaling: float | None, ends: Ends) -> Tensor:
+    """(1, heads, Q, D) of the queries of all parts, one behind the other. `ends` is filled."""
+    from torch.nn.attention.varlen import varlen_attn  # brings torch's compiler, which takes seconds to import
+
+    runs = [run for part in parts for run in _runs(part, window)]
+    tensors = ([getattr(run, name) for run in runs] for name in ("query", "key", "value"))
+    dtype = _dtype(runs[0].query)
+    query, key, value = (torch.cat(list(each), dim=2)[0].transpose(0, 1).to(dtype) for each in tensors)
+    sizes = [tuple(tensor.shape[2] for tensor in (run.query, run.key)) for run in runs]
+    asking, seen = (_ends(lengths, ends, query.device) for lengths in zip(*sizes, strict=True))
+    longest = (max(lengths) for lengths in zip(*sizes, strict=True))
+    sides = (-1 if window is None else window - 1, 0)
+    is_grouped = query.shape[1] > key.shape[1]
+    output = varlen_attn(
+        query, key, value, asking, seen, *longest, scale=scaling, window_size=sides, enable_gqa=is_grouped
+    )
+    return output.transpose(0, 1)[None]  # type: ignore[union-attr]
+
+
+def _runs(part: Part, window: int | None) -> Iterator[Part]:
+    """Queries side by side with the keys up to the last of them, which is how the kernel understands them."""
+    places = part.places
+    gaps = () if isinstance(places, range) else range(1, len(places))
+    breaks = [n for n in gaps if places[n] != places[n - 1] + 1]
+    for start, stop in pairwise([0, *breaks, len(places)]):
+        first, end = max(0, places[start] + 1 - window) if window else 0, places[stop - 1] + 1
+        key, value = (tensor[:, :, first:end] for tensor in (part.key, part.value))
+        yield Part(part.query[:, :, start:stop], key, value, range(places[start] - first, end - first))
+
+
+def _ends(lengths: tuple[int, ...], made: Ends, device: torch.device) -> Tensor:
+    """(N + 1,) int32: where each row begins, and where the last one ends."""
+    if lengths not in made:
+        made[lengths] = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
+    return made[lengths]
+
+
+def _dtype(query: Tensor) -> torch.dtype:
+    """What attention computes in: autocast knows torch's own function, but not this kernel."""
+    kind = query.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+
+
+@lru_cache
+def works(
+    device: torch.device, dtype: torch.dtype, num_heads: int, num_groups: int, size: int, has_window: bool
+) -> bool:
+    """Whether the kernel is there and gives what attention row by row gives, outputs and gradients: tried once.
+
+    Old GPUs (before compute capability 8) and builds without it raise; then rows go one by one as ever. It may be tried
+    in the middle of a layer that is computed again on the way back, which is not to take these tensors for its own.
+    """
+    window = WINDOW if has_window else None
+    generator = torch.Generator(device).manual_seed(0)  # of its own: the run's random numbers stay what they are
+    own = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False), own:
+        shapes = [((num_heads, q), (num_groups, k), (num_groups, k)) for q, k in TRIED]
+        drawn = [
+            [torch.randn(1, *shape, size, generator=generator, device=device, dtype=dtype) for shape in row]
+            for row in shapes
+        ]
+        weights = torch.randn(1, num_heads, sum(q for q, _ in TRIED), size, generator=generator, device=device)
+        try:
+            found = _outcome(drawn, weights, lambda parts: attend_at_once(parts, window, None, {}))
+        except Exception as error:  # a machine may refuse in any way it likes
+            if is_out_of_memory(error):
+                raise
+            if device.type == "cuda" and torch.cuda.get_device_capability(device) >= CAPABLE:
+                print(f"attention goes row by row, for torch's kernel refuses: {' '.join(str(error).split())[:100]}")
+            return False
+        plain = [[tensor.float() for tensor in row] for row in drawn]
+        expected = _outcome(plain, weights, lambda parts: _row_by_row(parts, window))
+    return all((f.float() - e).norm() <= EXACT * e.norm() for f, e in zip(found, expected, strict=True))
+
+
+def _outcome(
+    drawn: Sequence[Sequence[Tensor]], weights: Tensor, attend: Callable[[list[Part]], Tensor]
+) -> list[Tensor]:
+    """The outputs, and the gradients of queries, keys and values."""
+    leaves = [[tensor.clone().requires_grad_() for tensor in row] for row in drawn]
+    parts = [Part(q, k, v, range(k.shape[2] - q.shape[2], k.shape[2])) for q, k, v in leaves]
+    output = attend(parts)
+    flat = [tensor for row in leaves for tensor in row]
+    return [output.detach(), *torch.autograd.grad((output * weights).sum(), flat)]
+
+
+def _row_by_row(parts: Sequence[Part], window: int | None) -> Tensor:
+    return torch.cat([attend_in_blocks(part, window, {}, None, 0.0, None) for part in parts], dim=2)

@@ -1,0 +1,78 @@
+"""Rows with open answers through the model, with the loss at the answers' tokens only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nexttoken.engine.forward.layout import Layout, Pieces
+from nexttoken.engine.forward.losses import token_losses
+from nexttoken.engine.forward.shortcuts import skipping
+
+
+@dataclass(frozen=True, slots=True)
+class TextBatch:
+    """Rows of which M tokens are learnt: `reads` (M,) are the places in front of them, `targets` (M,) their ids.
+
+    `row_of` (M,) says whose they are; `weight` is 0 where the rows count for nothing.
+    """
+
+    ids: tuple[str, ...]
+    layout: Layout
+    reads: Tensor
+    targets: Tensor
+    row_of: Tensor
+    rows: tuple
+    packs: bool
+    weight: float = 1.0
+
+    def to(self, device: torch.device) -> "TextBatch":
+        names = ("layout", "reads", "targets", "row_of")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    @property
+    def num_targets(self) -> Tensor:
+        return torch.tensor(len(self.targets) if self.weight else 0, device=self.targets.device)
+
+    @property
+    def filler(self) -> "TextBatch":
+        """The same rows, which count for nothing."""
+        return replace(self, weight=0.0)
+
+    @property
+    def halves(self) -> list["TextBatch"]:
+        """The same rows in two batches; a batch of one row stays whole."""
+        middle = len(self.rows) // 2
+        parts = (self.rows[:middle], self.rows[middle:]) if middle else ()
+        return [
+            replace(collate_texts(part, self.packs).to(self.targets.device), weight=self.weight) for part in parts
+        ] or [self]
+
+
+def collate_texts(rows: Sequence[Any], packs: bool = False) -> TextBatch:
+    """Lay rows out with the places in front of their learnt tokens; the first token of a row is nobody's target."""
+    pieces = Pieces()
+    for row in rows:
+        pieces.add(row.token_ids)
+    layout = pieces.packed() if packs else pieces.padded()
+    learnt = [np.flatnonzero(np.asarray(row.learnt)[1:]) for row in rows]  # counted from the place before
+    reads = [torch.from_numpy(own + start) for own, start in zip(learnt, layout.starts, strict=True)]
+    targets = [torch.as_tensor(np.asarray(row.token_ids)[own + 1]) for row, own in zip(rows, learnt, strict=True)]
+    row_of = torch.repeat_interleave(torch.tensor(list(map(len, learnt))))
+    ids = tuple(row.id for row in rows)
+    return TextBatch(ids, layout, torch.cat(reads), torch.cat(targets).long(), row_of, tuple(rows), packs)
+
+
+def answer_losses(model: nn.Module, batch: TextBatch) -> Tensor:
+    """Cross-entropy (M,) in nats of the batch's M learnt tokens, row by row."""
+    with skipping(model, batch.reads):
+        return token_losses(model, batch.layout, batch.reads, batch.targets) * batch.weight
+
+
+def row_losses(model: nn.Module, batch: TextBatch) -> Tensor:
+    """Cross-entropy (N,) in nats, summed over each row's learnt tokens."""
+    losses = answer_losses(model, batch)
+    return losses.new_zeros(len(batch.rows)).index_add(0, batch.row_of, losses)

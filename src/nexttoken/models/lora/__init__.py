@@ -1,1 +1,0 @@
-"""Adapters on a frozen base: how they are made, started and computed."""

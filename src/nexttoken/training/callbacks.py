@@ -1,0 +1,170 @@
+"""What happens around a training step: checkpoints that survive a kill, a curve that continues, progress."""
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from nexttoken.data.files import whole_file
+from nexttoken.engine.batches import TrainSteps
+from nexttoken.errors import UserError
+from nexttoken.models.processes import is_first
+from nexttoken.progress import Progress
+from nexttoken.settings import FitSettings
+
+LOG_STEPS = 10  # between two points of the curve
+
+
+class Continue(Callback):
+    """Sets the loader to the step that follows the loaded checkpoint (Lightning forgets its state between epochs)."""
+
+    def __init__(self, steps: TrainSteps) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.steps.next_step = trainer.global_step
+
+
+class Checkpoints(Callback):
+    """`last.ckpt`, all that is needed to continue, and `best.ckpt`, the weights with the lowest dev log loss so far.
+
+    The last one is written every `checkpoint_steps` optimizer steps and at the end of each epoch, behind the best one,
+    whose score it holds; never between an epoch's last step and its validation: Lightning would resume behind that.
+    """
+
+    def __init__(self, folder: Path, settings: FitSettings) -> None:
+        self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
+        self.num_steps, self.text_epochs = settings.checkpoint_steps, settings.text_epochs
+        self.lowest = math.inf
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.num_steps == 0 and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.last)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        score = trainer.callback_metrics.get("dev_log_loss")
+        if score is not None and trainer.current_epoch >= self.text_epochs and score.item() < self.lowest:
+            self.lowest = score.item()
+            state = module.state_dict()  # in every process: a sharded model is gathered
+            if trainer.is_global_zero:
+                write_checkpoint(state, self.best)
+        trainer.save_checkpoint(self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lowest": self.lowest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.lowest = state["lowest"]
+
+
+class WholeFileCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints appear whole or not at all, and are read without running any code they might carry."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        checkpoint = read_checkpoint(Path(path))
+        if not {"state_dict", "loops", "optimizer_states", "callbacks"} <= checkpoint.keys():
+            raise UserError(f"{path} is not a checkpoint of this project; overwrite=true trains this fold again")
+        return checkpoint
+
+
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+    with whole_file(path) as part:
+        try:
+            torch.save(state, part)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise UserError(f"{path} could not be written ({str(error).splitlines()[0]}); is the disk full?") from None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load onto the CPU, tensors and plain values only. Raises UserError for a file that is broken or holds code."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        reason = "it holds code, which is refused"
+    except Exception as error:  # a broken archive can fail in any way
+        reason = " ".join(str(error).split())[:100]
+    raise UserError(f"{path} cannot be loaded ({reason}); overwrite=true trains this fold again")
+
+
+class Curve(Callback):
+    """Keeps the training curve in the checkpoint, so that a resumed run's curve.csv has no gap and no repetition.
+
+    A point's training loss is the mean over the steps since the point before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.losses: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.losses.append(trainer.callback_metrics["train_loss"].item())
+        if trainer.global_step % LOG_STEPS == 0:
+            rate = trainer.callback_metrics["learning_rate"].item()
+            self._add(trainer, train_loss=sum(self.losses) / len(self.losses), learning_rate=rate)
+            self.losses = []
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._add(trainer, dev_log_loss=trainer.callback_metrics["dev_log_loss"].item())
+        self.write()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.write()
+
+    def write(self) -> None:
+        if not is_first():
+            return
+        columns = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss"]
+        with whole_file(self.path) as part:
+            pd.DataFrame(self.rows, columns=columns).to_csv(part, index=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "losses": self.losses}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.losses = list(state["rows"]), list(state["losses"])
+
+    def _add(self, trainer: Trainer, **measured: float) -> None:
+        self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **measured})
+
+
+class ShowProgress(Callback):
+    """Rows per second, time left, the training loss, and the dev loss after each epoch."""
+
+    def __init__(self, steps: TrainSteps, num_epochs: int) -> None:
+        num_rows = steps.num_rows(num_epochs)
+        self.rows_per_step = num_rows / (len(steps) * num_epochs)
+        self.progress = Progress(num_rows, "train")
+
+    @property
+    def num_rows(self) -> int:
+        """Rows since the start of this process."""
+        return self.progress.done - self.progress.first
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.progress.start_at(round(trainer.global_step * self.rows_per_step))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        measured = (
+            f"{name} {trainer.callback_metrics[name]:.4f}"
+            for name in ("train_loss", "dev_log_loss")
+            if name in trainer.callback_metrics
+        )
+        self.progress.advance(batch.num_rows, ", ".join(measured))
+
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self.progress.close()

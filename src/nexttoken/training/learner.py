@@ -1,0 +1,163 @@
+"""From examples to a trained answerer: encode once, audit the labels, load the weights, fit, save."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import seed_everything
+from torch import nn
+
+from nexttoken.engine.answerers import Answerer, AnyEncoder, make_answerer, make_encoder
+from nexttoken.engine.batches import Batcher, TrainSteps
+from nexttoken.engine.forward.shortcuts import shortcuts
+from nexttoken.engine.heads import Head
+from nexttoken.engine.memory_plan.budget import save_budget, settle
+from nexttoken.engine.memory_plan.fill import with_batch_tokens
+from nexttoken.engine.memory_plan.longest import Budget
+from nexttoken.engine.memory_plan.make import make_plan
+from nexttoken.models.adapters import add_adapter
+from nexttoken.models.base_model import weights_folder
+from nexttoken.models.load import (
+    choose_device,
+    choose_dtype,
+    load_architecture,
+    load_model,
+    load_tokenizer,
+    training_precision,
+    within_context,
+)
+from nexttoken.models.loftq import start_from_quantization_error
+from nexttoken.models.memory import advice_on_memory
+from nexttoken.models.processes import is_first, num_ranks, rank
+from nexttoken.models.quantized import num_weights, refuse_untrainable
+from nexttoken.models.saved import keeps_base, place, save_rows_read, save_trained
+from nexttoken.models.sharded import shard, whole_weights
+from nexttoken.prompts.encode_labels import Encoded
+from nexttoken.prompts.encoded import EncodedTexts
+from nexttoken.prompts.prompt import Prompt
+from nexttoken.settings import AUTO, Settings
+from nexttoken.training.fit import fit
+from nexttoken.training.module import AnswerModule
+from nexttoken.training.parallel_gradients import num_learners
+from nexttoken.types import Example
+
+TRAIN_COUNTS = ("num_truncated", "num_left_out")  # of what encoding changed
+FIRM = 1e-3  # a learning rate that pretrained weights rarely survive
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model with its encoded rows, ready to train: whatever can be refused has been, and nothing is written yet."""
+
+    settings: Settings
+    architecture: str
+    head: Head
+    encoder: AnyEncoder
+    model: nn.Module
+    train: Encoded | EncodedTexts
+    dev: Encoded | EncodedTexts | None
+    budget: Budget | None = None  # chosen for max_tokens=auto
+
+    @classmethod
+    def load(
+        cls,
+        settings: Settings,
+        head: Head,
+        prompt: Prompt,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        fold_dir: Path | None = None,
+    ) -> "Learner":
+        """Tokenise and find the label tokens first, load the weights last.
+
+        `fold_dir` may hold the token budget that the fold was begun with.
+        """
+        seed_everything(settings.seed, verbose=False)
+        tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
+        config = load_architecture(settings)
+        refuse_untrainable(config, settings)
+        budget = None
+        if settings.max_tokens == AUTO:
+            unlimited = make_encoder(head, tokenizer, prompt, AUTO)
+            budget = settle(settings, config, unlimited, head, [*train, *dev], fold_dir)
+            print(budget)
+            settings = settings.model_copy(update={"max_tokens": budget.max_tokens})
+        settings = with_batch_tokens(settings, config)
+        encoder: Any = make_encoder(head, tokenizer, prompt, within_context(config, settings.max_tokens))
+        encoded = encoder.for_training(train)
+        encoded_dev = encoder.for_choosing(dev, encoded) if dev else None
+        if settings.generate_rows:
+            encoder.encode_prompts(train[:1], settings.generation.max_new_tokens)  # refused now, not after training
+        if settings.model.name_or_path is not None:
+            if settings.trainer.max_epochs and settings.fit.learning_rate > FIRM:
+                rate = settings.fit.learning_rate
+                print(f"fit.learning_rate={rate} is for weights from nothing; fit=finetune is for pretrained ones")
+            print(make_plan(settings, config, choose_device()).table())
+        architecture = config.get_text_config().model_type
+        dtype = choose_dtype(settings.model, architecture, training=not keeps_base(settings))
+        num_classes = head.num_outputs(encoded.labels)
+        seed_everything(settings.seed, verbose=False)  # new weights depend on the seed, not on what came before
+        model = load_model(settings.model, tokenizer, settings.max_tokens, dtype, settings.quantization, num_classes)
+        if settings.adapter is not None and settings.trainer.max_epochs:
+            model = add_adapter(model, settings.adapter, num_classes)
+            if settings.adapter.init == "loftq":
+                start_from_quantization_error(model, weights_folder(settings.model))
+        if settings.fit.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        return cls(settings, architecture, head, encoder, model, encoded, encoded_dev, budget)
+
+    def learn(self, folder: Path, loggers: list) -> tuple[Answerer, dict[str, Any]]:
+        """Train, choose the checkpoint on the dev rows, save the model; return the answerer and what was measured.
+
+        With `trainer.max_epochs=0` nothing is trained: the model answers as it came.
+        """
+        labels, rows, num_epochs = self.train.labels, self.train.prompts, self.settings.trainer.max_epochs
+        if is_first():
+            save_rows_read(folder, self.train)
+            if self.budget is not None:
+                save_budget(self.budget, folder)
+        start = time.monotonic()
+        num_trained, padded_share = self._fit(folder, loggers) if num_epochs else (0, 0.0)
+        seconds = time.monotonic() - start
+        weights = whole_weights(self.model)
+        if is_first():
+            save_trained(folder, self.settings, self.model, self.encoder.tokenizer, weights)
+        model = place(self.model)
+        return make_answerer(self.head, model, self.encoder, labels, self.settings.batch_tokens), {
+            "num_parameters": sum(map(num_weights, model.parameters())),
+            "num_trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "num_train_rows": len(rows),
+            "tokens_per_row": sum(len(p.token_ids) for p in rows) / len(rows),
+            **{f"num_train_{key[4:]}": number for key, number in self.train.counts().items() if key in TRAIN_COUNTS},
+            "train_seconds": seconds,
+            "train_rows_per_second": num_trained / seconds if num_trained else 0.0,
+            "padded_share": padded_share,
+        }
+
+    def _fit(self, folder: Path, loggers: list) -> tuple[int, float]:
+        """Train; return the number of rows trained on now, and which share of the places held no token."""
+        settings, labels = self.settings, self.train.labels
+        with advice_on_memory(settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
+            packs = shortcuts(self.model if settings.trainer.strategy == "fsdp" else place(self.model)).packs
+        precision = training_precision(settings, self.architecture)
+        at_once = num_learners(self.model, settings.fit, precision)
+        batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packs, at_once)
+        steps = TrainSteps(self.train.prompts, settings.fit.batch_size, settings.seed, batcher)
+        num_steps = len(steps) * settings.trainer.max_epochs
+        module = AnswerModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed, at_once)
+        dev_batches = batcher.batches(self.dev.prompts) if self.dev else []
+        with advice_on_memory(settings.batch_tokens):
+            if settings.trainer.strategy == "fsdp":
+                shard(self.model)
+            options = settings.trainer.model_dump() | {"precision": precision}
+            num_rows = fit(module, steps, dev_batches, folder, options, loggers)
+        return num_rows, module.num_padding / max(module.num_places, 1)
+
+
+def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:
+    """What a tokenizer built from nothing learns from: prompts of the training part with their answers."""
+    bodies = ("".join(message.content for message in prompt.render(example)) for example in examples)
+    pairs = zip(bodies, map(prompt.continuations, examples), strict=True)
+    return [body + answer for body, answers in pairs for answer in answers]
