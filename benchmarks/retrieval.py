@@ -19,9 +19,9 @@ from pathlib import Path
 
 from nexttoken.arguments import key_values, run
 from nexttoken.data.words import WORD, words
+from nexttoken.inference.retrieval.bm25 import BM25
+from nexttoken.inference.retrieval.corpus import SENTENCE_END, Corpus
 from nexttoken.report.markdown import markdown
-from nexttoken.retrieval.bm25 import BM25
-from nexttoken.retrieval.corpus import SENTENCE_END, Corpus
 
 CUTOFFS = (1, 3, 5, 10)
 LENGTHS = range(12, 61)  # characters of a sentence that is taken out

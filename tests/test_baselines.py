@@ -8,7 +8,7 @@ import pytest
 from nexttoken.baselines import PairBaseline, pair_features, side_counts
 from nexttoken.data.folds import GroupedStratified, group_ids
 from nexttoken.errors import UserError
-from nexttoken.metrics import log_loss, prior_log_loss
+from nexttoken.metrics.probabilities import log_loss, prior_log_loss
 from nexttoken.types import Example
 
 SWAP = [1, 0, 2]

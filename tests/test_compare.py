@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from nexttoken.errors import UserError
-from nexttoken.metrics import accuracy, log_loss
+from nexttoken.metrics.intervals import percentile_interval, resampled_means, two_sided_p
+from nexttoken.metrics.probabilities import accuracy, log_loss
 from nexttoken.report.compare import COMPARED, compare, main
-from nexttoken.report.intervals import percentile_interval, resampled_means, two_sided_p
 
 HEADS = ("LabelSoftmax", "WholeVocabulary", "Classification")
 CONFIG = {
@@ -325,7 +325,7 @@ def test_resamples_are_those_of_groups_and_seeds_drawn_together():
 def test_draws_in_pieces_do_not_depend_on_memory(monkeypatch):
     values, groups = table(3, 40, seed=0), np.arange(40) // 2
     whole = resampled_means(values, groups, 500)
-    monkeypatch.setattr("nexttoken.report.intervals.DRAWS_AT_ONCE", 70)
+    monkeypatch.setattr("nexttoken.metrics.intervals.DRAWS_AT_ONCE", 70)
     assert resampled_means(values, groups, 500) == pytest.approx(whole, abs=1e-12)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from nexttoken.errors import UserError
 from nexttoken.inference.demonstrations import Demonstrations
-from nexttoken.retrieval.bm25 import BM25
-from nexttoken.retrieval.dense import Dense
-from nexttoken.retrieval.none import Nothing
+from nexttoken.inference.retrieval.bm25 import BM25
+from nexttoken.inference.retrieval.dense import Dense
+from nexttoken.inference.retrieval.none import Nothing
 from nexttoken.transforms.demonstrations import AddDemonstrations
 from nexttoken.types import Example
 

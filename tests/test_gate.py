@@ -21,10 +21,10 @@ from nexttoken.errors import UserError
 from nexttoken.gate.__main__ import main, report
 from nexttoken.gate.arguments import Arguments
 from nexttoken.gate.both_ways import ask_both_ways, read_rows, trial_of
-from nexttoken.gating.gate import Gate, read_gate
-from nexttoken.gating.trial import Trial, decide
 from nexttoken.inference import ConfidenceGated, Inference
-from nexttoken.retrieval.search import Search
+from nexttoken.inference.gate import Gate, read_gate
+from nexttoken.inference.gate_trial import Trial, decide
+from nexttoken.inference.retrieval.search import Search
 from nexttoken.runs import FoldFolder, RunFolder
 from nexttoken.types import Example, LabelPredictions, Passage
 
@@ -350,7 +350,7 @@ def test_a_run_without_a_retriever_is_one_line(quiz_run, tmp_path):
     copy = shutil.copytree(quiz_run, tmp_path / "tiny")
     path = copy / "fold0" / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    config["search"]["retriever"] = config["retriever"] = {"_target_": "nexttoken.retrieval.none.Nothing"}
+    config["search"]["retriever"] = config["retriever"] = {"_target_": "nexttoken.inference.retrieval.none.Nothing"}
     config["inference"] = {"_target_": "nexttoken.inference.Once"}
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=r"without a retriever, .* train it with one: .*retriever=bm25") as error:

@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import arrays
 
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
-from nexttoken.gating.gate import ABOVE, Gate, read_gate
-from nexttoken.gating.thresholds import choose_thresholds, cross_chosen, fit_gate, gates_over, group_parts
-from nexttoken.gating.trial import Decision, Trial, at_random, curve, decide, decide_by_part, difference, score
+from nexttoken.inference.gate import ABOVE, Gate, read_gate
+from nexttoken.inference.gate_thresholds import choose_thresholds, cross_chosen, fit_gate, gates_over, group_parts
+from nexttoken.inference.gate_trial import Decision, Trial, at_random, curve, decide, decide_by_part, difference, score
 
 NEVER, ALWAYS = Gate(0, 0), Gate(ABOVE, 0)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from nexttoken import metrics
 from nexttoken.data.folds import Folds, save_folds
+from nexttoken.metrics import probabilities as metrics
 from nexttoken.report.__main__ import main
 from nexttoken.report.answers import environment
 from nexttoken.report.genre_plot import genre_accuracies

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
 from nexttoken.inference import ConfidenceGated, FewShot, Once, RotationAveraged, WithPassages
-from nexttoken.retrieval.search import Search
+from nexttoken.inference.retrieval.add_passages import AddPassages
+from nexttoken.inference.retrieval.search import Search
 from nexttoken.transforms.demonstrations import AddDemonstrations, show_similar
 from nexttoken.transforms.options import ShuffleOptions, reorder
-from nexttoken.transforms.passages import AddPassages
 from nexttoken.types import Example, LabelPredictions, Passage
 
 NUM_CLASSES = 5

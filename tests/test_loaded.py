@@ -19,7 +19,7 @@ from test_pipeline import composed as composed_entry
 
 GATED = ("task=quiz", "inference=gated_retrieval", "retriever=bm25")
 STALE = ("gate.json", "result.json", "environment.json")
-RECORDED = "nexttoken.retrieval.recorded.Recorded"
+RECORDED = "nexttoken.inference.retrieval.recorded.Recorded"
 
 
 @pytest.fixture

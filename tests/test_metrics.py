@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from nexttoken import metrics
 from nexttoken.errors import UserError
+from nexttoken.metrics import probabilities as metrics
 
 
 def _random(seed: int, num_examples: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

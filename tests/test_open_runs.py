@@ -120,7 +120,7 @@ def test_demonstrations_of_held_out_rows_are_never_from_their_own_fold(instruct,
     assert not own & {solved.id for view in shown for solved in view.demonstrations}
 
 
-BM25 = "nexttoken.retrieval.bm25.BM25"
+BM25 = "nexttoken.inference.retrieval.bm25.BM25"
 
 
 def test_dialogues_are_scored_answer_by_answer_whatever_they_were_trained_on(dialogue, repository):

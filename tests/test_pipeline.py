@@ -12,8 +12,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from nexttoken import load_run, metrics, pipeline
+from nexttoken import load_run, pipeline
 from nexttoken.errors import UserError
+from nexttoken.metrics import probabilities as metrics
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE = REPOSITORY / "input" / "sample-preferences"

@@ -10,12 +10,12 @@ import pytest
 
 from nexttoken.data.words import words
 from nexttoken.errors import UserError
-from nexttoken.retrieval.bm25 import BM25
-from nexttoken.retrieval.corpus import Corpus, PassageStore, pieces
-from nexttoken.retrieval.dense import Dense
-from nexttoken.retrieval.none import Nothing
-from nexttoken.retrieval.recorded import Recorded, Recording
-from nexttoken.retrieval.search import Search
+from nexttoken.inference.retrieval.bm25 import BM25
+from nexttoken.inference.retrieval.corpus import Corpus, PassageStore, pieces
+from nexttoken.inference.retrieval.dense import Dense
+from nexttoken.inference.retrieval.none import Nothing
+from nexttoken.inference.retrieval.recorded import Recorded, Recording
+from nexttoken.inference.retrieval.search import Search
 from nexttoken.types import Passage
 
 FACTS = (
@@ -43,7 +43,7 @@ def bm25(corpus, tmp_path) -> BM25:
 def ask_elsewhere(corpus: Path, index_dir: Path, query: str) -> subprocess.Popen[str]:
     """Another process, which says what it found and whether it has imported torch to do so."""
     code = (
-        "import sys; from nexttoken.retrieval import bm25, dense, recorded, search, web;"
+        "import sys; from nexttoken.inference.retrieval import bm25, dense, recorded, search, web;"
         " found = bm25.BM25(sys.argv[1], 5, sys.argv[2]).search(sys.argv[3:]); print(found, 'torch' in sys.modules)"
     )
     return subprocess.Popen(

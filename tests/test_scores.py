@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from composed import settings
-from nexttoken import metrics
+from nexttoken.metrics import probabilities as metrics
 from nexttoken.option_baseline import OptionBaseline
 from nexttoken.scores import PUBLISHED_ROWS, describe, labels_of, score, score_references
 from nexttoken.tasks.preference import Preference

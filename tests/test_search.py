@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from nexttoken.errors import UserError
-from nexttoken.retrieval.bm25 import BM25
-from nexttoken.retrieval.none import Nothing
-from nexttoken.retrieval.search import Search
+from nexttoken.inference.retrieval.bm25 import BM25
+from nexttoken.inference.retrieval.none import Nothing
+from nexttoken.inference.retrieval.search import Search
 from nexttoken.types import Example, Passage
 
 

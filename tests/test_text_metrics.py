@@ -6,7 +6,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import CHRF
 
 from nexttoken.errors import UserError
-from nexttoken.text_metrics import TEXT_METRICS, Tokens, chrf, exact_match, rouge_1, rouge_2, rouge_l
+from nexttoken.metrics.texts import TEXT_METRICS, Tokens, chrf, exact_match, rouge_1, rouge_2, rouge_l
 
 OUTPUTS = ["the cat sat on the mat", "a dog", "", "two birds flew"]
 REFERENCES = ["the cat lay on a mat", "a cat", "something", "two birds flew"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nexttoken.errors import UserError
-from nexttoken.retrieval.recorded import Recorded, Recording
-from nexttoken.retrieval.search import Search
-from nexttoken.retrieval.web import GoogleSearch
+from nexttoken.inference.retrieval.recorded import Recorded, Recording
+from nexttoken.inference.retrieval.search import Search
+from nexttoken.inference.retrieval.web import GoogleSearch
 from nexttoken.types import Example, Passage
 from search_server import ENGINE, KEY, Fault, SearchService, serve
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nexttoken.metrics import (
+from nexttoken.metrics.probabilities import (
     accuracy,
     chance_accuracy,
     chance_map_at_3,

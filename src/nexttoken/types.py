@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nexttoken.metrics import Metric
+    from nexttoken.metrics.probabilities import Metric
 
 Split = Literal["train", "test"]
 

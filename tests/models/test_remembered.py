@@ -13,9 +13,9 @@ from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.inference import ConfidenceGated
+from nexttoken.inference.retrieval.search import Found
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
-from nexttoken.retrieval.search import Found
 from nexttoken.types import Example, LabelPredictions
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 256}

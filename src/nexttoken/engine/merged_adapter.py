@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from nexttoken import metrics
 from nexttoken.engine.answerers import AnyEncoder, make_answerer, make_encoder
 from nexttoken.engine.fold_answerers import load_answerer
 from nexttoken.engine.heads import Head
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
+from nexttoken.metrics import probabilities as metrics
 from nexttoken.models import adapters
 from nexttoken.models.adapter_note import copy_licences, write_note
 from nexttoken.models.base_model import read_base

@@ -25,9 +25,9 @@ from nexttoken.errors import UserError
 from nexttoken.gate.arguments import Arguments
 
 if TYPE_CHECKING:
-    from nexttoken.gating.gate import Gate
-    from nexttoken.gating.thresholds import CrossChosen
-    from nexttoken.gating.trial import Decision, Trial
+    from nexttoken.inference.gate import Gate
+    from nexttoken.inference.gate_thresholds import CrossChosen
+    from nexttoken.inference.gate_trial import Decision, Trial
     from nexttoken.loaded import LoadedRun
 
 PACKAGES = ("nexttoken", "torch", "transformers", "numpy")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def require_retriever(loaded: "LoadedRun") -> None:
     """Raises UserError for a run that cannot search."""
-    from nexttoken.retrieval.none import Nothing
+    from nexttoken.inference.retrieval.none import Nothing
 
     if isinstance(loaded.search.retriever, Nothing):
         raise UserError(
@@ -70,8 +70,8 @@ def configured_gates(loaded: "LoadedRun") -> "dict[int, Gate]":
 
 def print_use(loaded: "LoadedRun", path: Path) -> None:
     """Say so where predict.py will not use the thresholds: only a way of asking with a gate has a place for them."""
-    from nexttoken.gating.gate import read_gate
     from nexttoken.inference import ConfidenceGated
+    from nexttoken.inference.gate import read_gate
 
     if isinstance(loaded.parts.inference, ConfidenceGated):
         return
@@ -89,7 +89,7 @@ def keeps_confident(loaded: "LoadedRun") -> bool:
 
 def report(trial: "Trial", configured: "Mapping[int, Gate]", given: Arguments, keep_confident: bool) -> str:
     """Choose the gate, write gate.json and gate.png; return the table of what each policy came to."""
-    from nexttoken.gating.thresholds import cross_chosen, fit_gate
+    from nexttoken.inference.gate_thresholds import cross_chosen, fit_gate
     from nexttoken.report.gate_table import policies, table
 
     chosen = cross_chosen(trial, keep_confident, given.max_share, given.tolerance)
@@ -113,7 +113,7 @@ def save(
 ) -> None:
     """Write gate.json: the gate that predict.py uses, how it was chosen, and what it is worth."""
     from nexttoken.data.files import write_json
-    from nexttoken.gating.trial import score
+    from nexttoken.inference.gate_trial import score
 
     how: dict[str, Any] = {
         "rule": "fewest searches within `tolerance` standard errors of the best accuracy that `max_share` allows",
@@ -129,7 +129,7 @@ def save(
 
 
 def draw(trial: "Trial", gate: "Gate", decisions: "Mapping[str, Decision]", given: Arguments) -> None:
-    from nexttoken.gating.trial import score
+    from nexttoken.inference.gate_trial import score
     from nexttoken.report.gate_plot import gate_plot
     from nexttoken.report.gate_table import ALWAYS, CHOSEN, CONFIGURED, NEVER
 

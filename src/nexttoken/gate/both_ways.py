@@ -12,9 +12,9 @@ import pandas as pd
 from nexttoken.data.files import whole_file
 from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError
-from nexttoken.gating.trial import Trial
 from nexttoken.inference import ConfidenceGated, Inference, WithPassages
-from nexttoken.inference.base import remembering
+from nexttoken.inference.gate_trial import Trial
+from nexttoken.inference.once import remembering
 from nexttoken.inference.passages import has_passages
 from nexttoken.types import Example, LabelPredictions
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.inference.base import Inference
+from nexttoken.inference.once import Inference
 from nexttoken.models.processes import num_ranks
 from nexttoken.progress import Progress
 from nexttoken.transforms.demonstrations import Pool, compared_text

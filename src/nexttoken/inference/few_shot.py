@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nexttoken.errors import UserError
-from nexttoken.inference.base import Answerer, Inference, Once
+from nexttoken.inference.once import Answerer, Inference, Once
 from nexttoken.transforms.demonstrations import show_similar
 from nexttoken.types import Example, LabelPredictions
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.inference.base import Answerer, Inference
+from nexttoken.inference.once import Answerer, Inference
 from nexttoken.transforms.augment import SWAPPED_CLASSES, swap_sides
 from nexttoken.transforms.options import reorder
 from nexttoken.types import OPTIONS, Example, LabelPredictions

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nexttoken.calibration import fit_temperature
-from nexttoken.gating.gate import Gate
-from nexttoken.inference.base import Answerer, Inference, Once, remembering
-from nexttoken.retrieval.search import Search
+from nexttoken.inference.gate import Gate
+from nexttoken.inference.once import Answerer, Inference, Once, remembering
+from nexttoken.inference.retrieval.search import Search
+from nexttoken.metrics.calibration import fit_temperature
 from nexttoken.types import PASSAGES, Example, LabelPredictions
 
 

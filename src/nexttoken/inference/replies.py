@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nexttoken.errors import UserError
-from nexttoken.inference.base import Answerer, Inference
+from nexttoken.inference.once import Answerer, Inference
 from nexttoken.transforms.dialogue import replies
 from nexttoken.types import Example
 

@@ -8,7 +8,7 @@ from nexttoken.compose import compose
 from nexttoken.errors import UserError
 from nexttoken.judge.arguments import Arguments
 from nexttoken.judge.marking import Judge, marked_row
-from nexttoken.mark_metrics import write_marks
+from nexttoken.metrics.marks import write_marks
 from nexttoken.parts import prepare
 from nexttoken.types import Example
 

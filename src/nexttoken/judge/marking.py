@@ -8,7 +8,7 @@ import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.loaded import LoadedRun
-from nexttoken.mark_metrics import expected_marks
+from nexttoken.metrics.marks import expected_marks
 from nexttoken.runs import RunFolder
 from nexttoken.tasks.marks import mark_example
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example

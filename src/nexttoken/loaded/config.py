@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nexttoken.errors import UserError
+from nexttoken.inference.retrieval.saved import with_input_dir, with_retriever
 from nexttoken.loaded.writing import Writing
-from nexttoken.retrieval.saved import with_input_dir, with_retriever
 from nexttoken.runs import FoldFolder, describe_differences
 
 

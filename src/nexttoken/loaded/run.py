@@ -10,13 +10,13 @@ import numpy as np
 
 from nexttoken.answers import Texts
 from nexttoken.errors import UserError
-from nexttoken.gating.gate import read_gate
 from nexttoken.inference import Inference
+from nexttoken.inference.gate import read_gate
+from nexttoken.inference.retrieval.search import Search
 from nexttoken.loaded.config import config_of
 from nexttoken.loaded.training_rows import TrainingRows
 from nexttoken.loaded.writing import UNCHANGED, Writing
 from nexttoken.parts import Parts, build, make
-from nexttoken.retrieval.search import Search
 from nexttoken.runs import FoldFolder, RunFolder
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, TextPredictions

@@ -1,1 +1,1 @@
-"""Everything that needs torch: loading, encoding, reading labels, training and answering."""
+"""The weights: loading them, adapters and quantisation, processes that share them, and what a fold saves."""

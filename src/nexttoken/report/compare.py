@@ -2,7 +2,7 @@
 
 `--by head` compares runs that differ in the head and in nothing else; any key of a run's config.yaml will do
 (`--by adapter.r`, `--by model.name_or_path`). Anything that would make the comparison unfair is refused.
-How the intervals are made, and how far they can be trusted: `nexttoken.report.intervals`.
+How the intervals are made, and how far they can be trusted: `nexttoken.metrics.intervals`.
 """
 
 import argparse
@@ -16,11 +16,11 @@ import numpy as np
 
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.metrics import METRICS, Metric, mean_and_spread
+from nexttoken.metrics.intervals import NUM_RESAMPLES, percentile_interval, resampled_means, two_sided_p
+from nexttoken.metrics.probabilities import METRICS, Metric, mean_and_spread
 from nexttoken.nearest import nearest
 from nexttoken.report.cells import read_cells
 from nexttoken.report.grid import ROW_SCORES, Grid
-from nexttoken.report.intervals import NUM_RESAMPLES, percentile_interval, resampled_means, two_sided_p
 from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell
 
 COMPARED = {metric.name: metric for metric in METRICS if metric.name in ROW_SCORES}

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nexttoken.gating.gate import Gate
-from nexttoken.gating.thresholds import gates_over
-from nexttoken.gating.trial import Outcome, Trial, at_random, curve
+from nexttoken.inference.gate import Gate
+from nexttoken.inference.gate_thresholds import gates_over
+from nexttoken.inference.gate_trial import Outcome, Trial, at_random, curve
 from nexttoken.report.figure import new_figure, save_figure
 
 if TYPE_CHECKING:

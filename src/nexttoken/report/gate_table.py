@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from nexttoken.gating.gate import ABOVE, Gate
-from nexttoken.gating.thresholds import CrossChosen
-from nexttoken.gating.trial import Decision, Trial, decide, decide_by_part, difference, score
+from nexttoken.inference.gate import ABOVE, Gate
+from nexttoken.inference.gate_thresholds import CrossChosen
+from nexttoken.inference.gate_trial import Decision, Trial, decide, decide_by_part, difference, score
 from nexttoken.report.markdown import markdown
 
 NEVER, ALWAYS, CONFIGURED, CHOSEN = "never", "always", "gated (the run's thresholds)", "gated (chosen out of fold)"

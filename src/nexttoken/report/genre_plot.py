@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nexttoken.metrics import chance_accuracy
+from nexttoken.metrics.probabilities import chance_accuracy
 from nexttoken.report.figure import new_figure, save_figure
 from nexttoken.report.genres import Section
 from nexttoken.report.lettering import Lettering

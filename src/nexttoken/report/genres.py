@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.metrics import chance_accuracy
+from nexttoken.metrics.intervals import Interval, percentile_interval, resampled_means
+from nexttoken.metrics.probabilities import chance_accuracy
 from nexttoken.nearest import nearest
 from nexttoken.report.answers import Answers, out_of_fold, result_rows, test_answers
-from nexttoken.report.intervals import Interval, percentile_interval, resampled_means
 from nexttoken.report.markdown import NOTHING, loss_cell, markdown
 from nexttoken.report.read import Data, Run
 

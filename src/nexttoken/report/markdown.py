@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nexttoken.metrics import mean_and_spread
+from nexttoken.metrics.probabilities import mean_and_spread
 
 NOTHING = "–"
 

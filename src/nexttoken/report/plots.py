@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nexttoken.metrics import expected_calibration_error, reliability
+from nexttoken.metrics.probabilities import expected_calibration_error, reliability
 from nexttoken.report.figure import new_figure, save_figure
 from nexttoken.report.read import Run, probabilities
 

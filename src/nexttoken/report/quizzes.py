@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nexttoken.metrics import map_at_3
+from nexttoken.metrics.probabilities import map_at_3
 from nexttoken.report.answers import environment
 from nexttoken.report.markdown import NOTHING, loss_cell, markdown
 from nexttoken.report.read import Data, Run, data_of, probabilities

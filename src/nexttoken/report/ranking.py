@@ -1,6 +1,6 @@
 """Variants of an open task on the same rows and seeds, ranked by one measure, with how sure the ranking is.
 
-Which rows were scored and which seeds trained are a sample, as in `nexttoken.report.intervals`. A difference is called
+Which rows were scored and which seeds trained are a sample, as in `nexttoken.metrics.intervals`. A difference is called
 noise where its interval holds 0, and also where two seeds disagree about its sign: with two or three seeds the interval
 alone is too narrow to be believed.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.errors import UserError
-from nexttoken.report.intervals import Interval, percentile_interval, resampled_means, two_sided_p
+from nexttoken.metrics.intervals import Interval, percentile_interval, resampled_means, two_sided_p
 
 
 @dataclass(frozen=True)

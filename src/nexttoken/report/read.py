@@ -13,7 +13,7 @@ import pandas as pd
 
 from nexttoken.data.csv_tables import read_table
 from nexttoken.errors import UserError, first_five
-from nexttoken.metrics import log_loss
+from nexttoken.metrics.probabilities import log_loss
 from nexttoken.report.open_runs import is_open
 from nexttoken.runs import FOLD_NAME
 

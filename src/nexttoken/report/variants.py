@@ -5,8 +5,8 @@ from math import exp
 import numpy as np
 
 from nexttoken.errors import first_five
+from nexttoken.metrics.intervals import NUM_RESAMPLES, Interval
 from nexttoken.report.comparison import LOSS_COLUMNS, Comparison
-from nexttoken.report.intervals import NUM_RESAMPLES, Interval
 from nexttoken.report.markdown import NOTHING, markdown
 from nexttoken.report.ranking import PER_CHARACTER, PER_TOKEN, Ranking
 from nexttoken.report.verdict import difference_ends, name_of_verdict, other_choices, sentences

@@ -13,7 +13,7 @@ import numpy as np
 
 from nexttoken.data.csv_tables import Columns, numbers, read_columns
 from nexttoken.errors import UserError, first_five
-from nexttoken.metrics import METRICS, Metric
+from nexttoken.metrics.probabilities import METRICS, Metric
 from nexttoken.submission import check_probs, check_same_ids, write_submission
 from nexttoken.transforms.augment import SWAPPED_CLASSES
 from nexttoken.types import Baseline, Example, LabelPredictions, Split

@@ -14,7 +14,7 @@ from nexttoken.data.csv_tables import rows_in_memory
 from nexttoken.data.folds import normalise
 from nexttoken.data.json_lines import SURROGATE
 from nexttoken.errors import UserError
-from nexttoken.metrics import QUIZ_METRICS, Metric
+from nexttoken.metrics.probabilities import QUIZ_METRICS, Metric
 from nexttoken.quizzes import named
 from nexttoken.quizzes.answers import write_answers
 from nexttoken.quizzes.cut import choose_options, drawn

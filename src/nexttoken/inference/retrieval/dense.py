@@ -8,9 +8,9 @@ from importlib.util import find_spec
 import numpy as np
 
 from nexttoken.errors import UserError
+from nexttoken.inference.retrieval.corpus import Corpus, PassageStore
+from nexttoken.inference.retrieval.index import best, index_folder
 from nexttoken.progress import Progress
-from nexttoken.retrieval.corpus import Corpus, PassageStore
-from nexttoken.retrieval.index import best, index_folder
 from nexttoken.types import Passage
 
 CHUNK = 256  # passages between two steps of the progress bar

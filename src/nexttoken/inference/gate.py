@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken.calibration import soften
 from nexttoken.data.files import read_json
 from nexttoken.errors import UserError
+from nexttoken.metrics.calibration import soften
 
 ABOVE = 1.01  # no probability reaches this threshold: every question is asked again
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nexttoken.errors import UserError
-from nexttoken.retrieval.search import Search
+from nexttoken.inference.retrieval.search import Search
 from nexttoken.types import PASSAGES, Example
 
 

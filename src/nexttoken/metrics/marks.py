@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.data.files import whole_file
-from nexttoken.metrics import METRICS, Metric
+from nexttoken.metrics.probabilities import METRICS, Metric
 
 
 def expected_marks(probs: np.ndarray, lowest: int = 0) -> np.ndarray:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from nexttoken.gating.gate import ABOVE, Gate
-from nexttoken.metrics import log_loss
+from nexttoken.inference.gate import ABOVE, Gate
+from nexttoken.metrics.probabilities import log_loss
 
 
 @dataclass(frozen=True)

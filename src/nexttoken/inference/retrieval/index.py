@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.retrieval.corpus import Corpus, PassageStore
+from nexttoken.inference.retrieval.corpus import Corpus, PassageStore
 
 FORMAT = 1  # raise it when the files of a folder change
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from nexttoken.data import words as split
 from nexttoken.errors import UserError
+from nexttoken.inference.retrieval.corpus import Corpus, PassageStore
+from nexttoken.inference.retrieval.index import best, index_folder
 from nexttoken.progress import Progress
-from nexttoken.retrieval.corpus import Corpus, PassageStore
-from nexttoken.retrieval.index import best, index_folder
 from nexttoken.types import Passage
 
 

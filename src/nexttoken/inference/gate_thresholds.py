@@ -6,10 +6,10 @@ from itertools import product
 
 import numpy as np
 
-from nexttoken.calibration import fit_temperature
 from nexttoken.errors import UserError
-from nexttoken.gating.gate import ABOVE, Gate
-from nexttoken.gating.trial import Decision, Trial, decide_by_part, paired
+from nexttoken.inference.gate import ABOVE, Gate
+from nexttoken.inference.gate_trial import Decision, Trial, decide_by_part, paired
+from nexttoken.metrics.calibration import fit_temperature
 
 NUM_STEPS = 50  # of a threshold's grid: each step asks a fiftieth of the questions more
 NUM_PARTS = 5  # of the rows of a single fold, when thresholds are chosen on the others
