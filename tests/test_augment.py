@@ -3,7 +3,8 @@ import pytest
 
 from nexttoken.errors import UserError
 from nexttoken.prompts.prompt import Prompt
-from nexttoken.transforms.augment import AddCounts, BothOrders, swap_sides
+from nexttoken.transforms.counts import AddCounts
+from nexttoken.transforms.orders import BothOrders, swap_sides
 from nexttoken.types import Example
 
 POEM = "Roses are red\n\nViolets are blue"

@@ -5,10 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nexttoken.baselines import PairBaseline, pair_features, side_counts
 from nexttoken.data.folds import GroupedStratified, group_ids
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import log_loss, prior_log_loss
+from nexttoken.tasks.baselines.pairs import PairBaseline
+from nexttoken.transforms.counts import pair_features, side_counts
 from nexttoken.types import Example
 
 SWAP = [1, 0, 2]

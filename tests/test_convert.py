@@ -10,7 +10,7 @@ import pytest
 
 from nexttoken.convert import main
 from nexttoken.errors import UserError
-from nexttoken.quizzes import named
+from nexttoken.tasks.quiz_formats import named
 
 
 @pytest.fixture

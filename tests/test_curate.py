@@ -27,7 +27,7 @@ from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
 ROWS = 5_000
 MARKS = [
-    "+train_transforms.marks._target_=nexttoken.curation.marks.KeepMarked",
+    "+train_transforms.marks._target_=nexttoken.transforms.curation.marks.KeepMarked",
     "+train_transforms.marks.path=nowhere.csv",
     "+train_transforms.marks.at_least=3",
 ]
@@ -135,7 +135,7 @@ def test_faulty_lines_stop_the_command_by_number_and_leave_nothing(tmp_path):
         ([], "add out="),
         (["out=x", "processes=0"], "processes=0 is no whole number"),
         (["out=x", "train_transforms=none"], "add train_transforms=curate_ja"),
-        (["out=x", "task=quiz"], "no step of nexttoken.curation"),
+        (["out=x", "task=quiz"], "no step of nexttoken.transforms.curation"),
         (["out=x", "train_transforms=curate_ja", "input_dir=nowhere"], "nowhere is no folder"),
         (["out=conf"], "exists already"),
         (["out=README.md/x", "train_transforms=curate_ja"], "README.md takes no new folder"),

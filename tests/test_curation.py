@@ -7,21 +7,21 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from nexttoken.curation.counted import Counted
-from nexttoken.curation.language import KeepLanguage, language_letters, language_of
-from nexttoken.curation.marks import KeepMarked
-from nexttoken.curation.near import DropNearDuplicates
-from nexttoken.curation.rare import DropRareCharacters
-from nexttoken.curation.repeats import DropRepeats
-from nexttoken.curation.scripts import DropMojibake, DropScripts
-from nexttoken.curation.spool import Spool, pack_by
-from nexttoken.curation.step import CHUNK
-from nexttoken.curation.stream import curate, in_order, stages
-from nexttoken.curation.words import DropEmpty, DropWords, Lengths, Replace
 from nexttoken.data.characters import japanese_only, simplified
 from nexttoken.data.near_duplicates import jaccard, shingles, sketch
 from nexttoken.errors import UserError
 from nexttoken.sample_noise.noise import draw_rows
+from nexttoken.transforms.curation.counted import Counted
+from nexttoken.transforms.curation.language import KeepLanguage, language_letters, language_of
+from nexttoken.transforms.curation.marks import KeepMarked
+from nexttoken.transforms.curation.near import DropNearDuplicates
+from nexttoken.transforms.curation.rare import DropRareCharacters
+from nexttoken.transforms.curation.repeats import DropRepeats
+from nexttoken.transforms.curation.scripts import DropMojibake, DropScripts
+from nexttoken.transforms.curation.spool import Spool, pack_by
+from nexttoken.transforms.curation.step import CHUNK
+from nexttoken.transforms.curation.stream import curate, in_order, stages
+from nexttoken.transforms.curation.words import DropEmpty, DropWords, Lengths, Replace
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
 JAPANESE = "日本で一番高い山は富士山です。標高は三千七百七十六メートルあります。"

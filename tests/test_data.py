@@ -121,5 +121,5 @@ def test_help_prints_the_command() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = {"torch", "transformers", "lightning", "hydra", "sklearn", "datasketch", "matplotlib"}
-    code = f"import sys, nexttoken.describe_data, nexttoken.submission; print(*{heavy!r} & sys.modules.keys())"
+    code = f"import sys, nexttoken.describe_data, nexttoken.tasks.submission; print(*{heavy!r} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

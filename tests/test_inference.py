@@ -12,7 +12,7 @@ from nexttoken.inference import ConfidenceGated, FewShot, Once, RotationAveraged
 from nexttoken.inference.retrieval.add_passages import AddPassages
 from nexttoken.inference.retrieval.search import Search
 from nexttoken.transforms.demonstrations import AddDemonstrations, show_similar
-from nexttoken.transforms.options import ShuffleOptions, reorder
+from nexttoken.transforms.orders import ShuffleOptions, reorder
 from nexttoken.types import Example, LabelPredictions, Passage
 
 NUM_CLASSES = 5

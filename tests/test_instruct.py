@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from nexttoken.errors import UserError
-from nexttoken.instructions import recognised
 from nexttoken.tasks.instruct import Instruct
+from nexttoken.tasks.instruction_formats import recognised
 from nexttoken.types import Example, TextPredictions
 
 PLAIN = {"id": "a", "instruction": "Say hello.", "input": "to Ada", "output": "Hello, Ada."}

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from nexttoken import pipeline
-from nexttoken.curation.marks import read_marks
 from nexttoken.errors import UserError
 from nexttoken.judge.__main__ import main
 from nexttoken.judge.marking import Judge
+from nexttoken.transforms.curation.marks import read_marks
 from test_pipeline import composed
 
 TINY = [

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
-from nexttoken.quizzes import FORMATS, named, recognised
-from nexttoken.quizzes.cut import choose, drawn
-from nexttoken.quizzes.instruction import parse
-from nexttoken.quizzes.question import Question, RowFault
+from nexttoken.tasks.quiz_formats import FORMATS, named, recognised
+from nexttoken.tasks.quiz_formats.candidates import choose, drawn
+from nexttoken.tasks.quiz_formats.instruction import parse
+from nexttoken.tasks.quiz_formats.question import Question, RowFault
 
 JSON_FORMATS = ("jaqket", "instruction", "instruction_input", "plain")
 JAQKET = [

@@ -7,8 +7,8 @@ import pytest
 
 from composed import settings
 from nexttoken.metrics import probabilities as metrics
-from nexttoken.option_baseline import OptionBaseline
 from nexttoken.scores import PUBLISHED_ROWS, describe, labels_of, score, score_references
+from nexttoken.tasks.baselines.options import OptionBaseline
 from nexttoken.tasks.preference import Preference
 from nexttoken.tasks.quiz import Quiz
 from nexttoken.types import Example, LabelPredictions

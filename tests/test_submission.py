@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
-from nexttoken.submission import validate_submission, write_submission
+from nexttoken.tasks.submission import validate_submission, write_submission
 
 COLUMNS = ("id", "a", "b", "tie")
 ONE_LINE = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=12).filter(str.strip)
@@ -103,7 +103,7 @@ def test_an_invalid_file_is_refused(tmp_path: Path, text: str, expected: str) ->
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "nexttoken.submission", *map(str, arguments)],
+        [sys.executable, "-m", "nexttoken.tasks.submission", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nexttoken.text_baseline import END, CharacterModel
+from nexttoken.tasks.baselines.characters import END, CharacterModel
 
 ANSWERS = ["abab", "abba", "ab", ""]
 

@@ -19,11 +19,11 @@ from tempfile import TemporaryDirectory
 from nexttoken.arguments import key_values, run
 from nexttoken.data.json_lines import SURROGATE, Fault, RowFault, faults_line
 from nexttoken.errors import UserError, first_five
-from nexttoken.quizzes import named, recognised
-from nexttoken.quizzes.base import QuizFormat, Reading
-from nexttoken.quizzes.cut import choose, drawn
-from nexttoken.quizzes.folder import refuse
-from nexttoken.quizzes.question import Question, remark_lines
+from nexttoken.tasks.quiz_formats import named, recognised
+from nexttoken.tasks.quiz_formats.candidates import choose, drawn
+from nexttoken.tasks.quiz_formats.folder import refuse
+from nexttoken.tasks.quiz_formats.question import Question, remark_lines
+from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, Reading
 
 DEFAULTS = {
     "from": "",

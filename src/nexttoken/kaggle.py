@@ -21,7 +21,7 @@ from nexttoken.arguments import key_values, run
 from nexttoken.data.csv_tables import read_columns
 from nexttoken.errors import UserError
 from nexttoken.ledger import record
-from nexttoken.submission import validate_submission
+from nexttoken.tasks.submission import validate_submission
 
 SLUGS = {"lmsys": "lmsys-chatbot-arena"}  # our short name -> Kaggle's
 FILES = ("train.csv", "test.csv", "sample_submission.csv")

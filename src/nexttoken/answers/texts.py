@@ -14,7 +14,7 @@ from nexttoken.models.processes import num_ranks
 from nexttoken.report.open_table import open_fold_table
 from nexttoken.runs import FoldFolder
 from nexttoken.settings import Settings
-from nexttoken.text_baseline import CharacterModel
+from nexttoken.tasks.baselines.characters import CharacterModel
 from nexttoken.types import DIALOGUE, AnswerLosses, Example, OpenTask, TextPredictions
 
 

@@ -27,12 +27,12 @@ from nexttoken.curate.arguments import Arguments
 from nexttoken.curate.page import notice_of, page
 from nexttoken.curate.rows import write_rows
 from nexttoken.curate.source import SourceFile, find_licence, source_files, training_rows
-from nexttoken.curation.spool import Spool
-from nexttoken.curation.step import CHUNK, Step
-from nexttoken.curation.stream import curate
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
+from nexttoken.transforms.curation.spool import Spool
+from nexttoken.transforms.curation.step import CHUNK, Step
+from nexttoken.transforms.curation.stream import curate
 
 log = logging.getLogger("nexttoken.curate")
 
@@ -81,7 +81,9 @@ def require_steps(settings: Settings, transforms: dict[str, Any]) -> dict[str, S
     for name, transform in transforms.items():
         if not isinstance(transform, Step):
             kind = type(transform).__name__
-            raise UserError(f"train_transforms.{name} ({kind}) is no step of nexttoken.curation; use curate_ja")
+            raise UserError(
+                f"train_transforms.{name} ({kind}) is no step of nexttoken.transforms.curation; use curate_ja"
+            )
         transform.check()
     return transforms
 

@@ -7,8 +7,7 @@ import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.inference.once import Answerer, Inference
-from nexttoken.transforms.augment import SWAPPED_CLASSES, swap_sides
-from nexttoken.transforms.options import reorder
+from nexttoken.transforms.orders import SWAPPED_CLASSES, reorder, swap_sides
 from nexttoken.types import OPTIONS, Example, LabelPredictions
 
 

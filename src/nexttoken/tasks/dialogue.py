@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from nexttoken.data.json_lines import Place, RowFault
 from nexttoken.errors import UserError
-from nexttoken.instructions.conversation import TURN_KEYS, Speakers, turns_of
-from nexttoken.instructions.entry import Entry, id_of, tags_of
-from nexttoken.instructions.files import OpenFiles, Reader
+from nexttoken.tasks.instruction_formats.conversation import TURN_KEYS, Speakers, turns_of
+from nexttoken.tasks.instruction_formats.entry import Entry, id_of, tags_of
+from nexttoken.tasks.open_files import OpenFiles, Reader
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import DIALOGUE, Example, Split
 

@@ -1,4 +1,4 @@
-"""Instructions: rows of an instruction, its input and the wanted text, in any format of `nexttoken.instructions`."""
+"""Instructions: rows of an instruction, its input and the wanted text, in any of the `instruction_formats`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nexttoken.data.json_lines import Place, RowFault
-from nexttoken.instructions import named, recognised
-from nexttoken.instructions.entry import Entry, id_of, optional_text, tags_of
-from nexttoken.instructions.files import OpenFiles, Reader
-from nexttoken.instructions.formats import RUBRIC_KEYS, InstructionFormat, Solved
+from nexttoken.tasks.instruction_formats import named, recognised
+from nexttoken.tasks.instruction_formats.entry import Entry, id_of, optional_text, tags_of
+from nexttoken.tasks.instruction_formats.formats import RUBRIC_KEYS, InstructionFormat, Solved
+from nexttoken.tasks.open_files import OpenFiles, Reader
 from nexttoken.types import INPUT, INSTRUCTION, Example, Split
 
 RUBRIC = "rubric"

@@ -11,10 +11,10 @@ import numpy as np
 from nexttoken.data.csv_tables import rows_in_memory
 from nexttoken.data.json_lines import SURROGATE, Fault, Place, RowFault, faults_line, json_rows, text_of
 from nexttoken.errors import UserError, first_five
-from nexttoken.mark_baseline import MarkBaseline
 from nexttoken.metrics.marks import MARK_METRICS, write_marks
 from nexttoken.metrics.probabilities import Metric
-from nexttoken.submission import check_probs, check_same_ids
+from nexttoken.tasks.baselines.marks import MarkBaseline
+from nexttoken.tasks.submission import check_probs, check_same_ids
 from nexttoken.types import INPUT, INSTRUCTION, Baseline, Example, LabelPredictions, Split
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 from nexttoken.data.csv_tables import Columns, numbers, read_columns
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics.probabilities import METRICS, Metric
-from nexttoken.submission import check_probs, check_same_ids, write_submission
-from nexttoken.transforms.augment import SWAPPED_CLASSES
+from nexttoken.tasks.submission import check_probs, check_same_ids, write_submission
+from nexttoken.transforms.orders import SWAPPED_CLASSES
 from nexttoken.types import Baseline, Example, LabelPredictions, Split
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Preference:
         return "\n".join(example.fields["prompt"])
 
     def baseline(self) -> Baseline:
-        from nexttoken.baselines import PairBaseline
+        from nexttoken.tasks.baselines.pairs import PairBaseline
 
         return PairBaseline(fields=("response_a", "response_b"), context="prompt", swap=SWAPPED_CLASSES)
 

@@ -1,4 +1,4 @@
-"""Quizzes: questions of 2 to 18 options in any format of `nexttoken.quizzes`, as a task with its submission."""
+"""Quizzes: questions of 2 to 18 options in any of the `quiz_formats`, and their submission."""
 
 import hashlib
 import logging
@@ -15,13 +15,13 @@ from nexttoken.data.folds import normalise
 from nexttoken.data.json_lines import SURROGATE
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import QUIZ_METRICS, Metric
-from nexttoken.quizzes import named
-from nexttoken.quizzes.answers import write_answers
-from nexttoken.quizzes.cut import choose_options, drawn
-from nexttoken.quizzes.folder import QuizFolder
-from nexttoken.quizzes.memory import questions_in_memory
-from nexttoken.quizzes.question import MAX_OPTIONS, MIN_OPTIONS, Question
-from nexttoken.submission import check_probs, check_same_ids
+from nexttoken.tasks.quiz_formats import named
+from nexttoken.tasks.quiz_formats.answers import write_answers
+from nexttoken.tasks.quiz_formats.candidates import choose_options, drawn
+from nexttoken.tasks.quiz_formats.folder import QuizFolder
+from nexttoken.tasks.quiz_formats.memory import questions_in_memory
+from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, MIN_OPTIONS, Question
+from nexttoken.tasks.submission import check_probs, check_same_ids
 from nexttoken.types import Baseline, Example, LabelPredictions, Split
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Quiz:
 
     name: str
     input_dir: str | os.PathLike[str]
-    format: str = "auto"  # or a name of nexttoken.quizzes
+    format: str = "auto"  # or a name of nexttoken.tasks.quiz_formats
     train_files: Sequence[str] = ("train.jsonl",)
     test_files: Sequence[str] = ("test.jsonl",)
     num_options: int = 5
@@ -107,7 +107,7 @@ class Quiz:
         return example.fields["question"][0]
 
     def baseline(self) -> Baseline:
-        from nexttoken.option_baseline import OptionBaseline
+        from nexttoken.tasks.baselines.options import OptionBaseline
 
         return OptionBaseline(self.num_options)
 

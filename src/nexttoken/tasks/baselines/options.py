@@ -1,0 +1,177 @@
+"""A cheap judge of options from their length, wording, place and past: the score a language model has to beat.
+
+It knows no facts. What it finds is how a set of questions was made: right options that are longer, that repeat the
+question's words, that stand apart from the others, or that were right before.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import log, log1p
+from zlib import crc32
+
+import numpy as np
+
+from nexttoken.errors import UserError, first_five
+from nexttoken.tasks.baselines.option_features import option_features
+from nexttoken.types import Example
+
+_LIMIT = 4.0  # standard deviations: one option of 20,000 characters may not decide alone
+_NUM_PARTS = 5  # what was right before is counted in the other parts of the training rows
+_PSEUDO_ROWS = 5.0  # an option's past is drawn towards chance as if it had been offered so often more
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class _Question:
+    """The texts of one example, case and spacing evened out; a label of -1 is unknown."""
+
+    text: str
+    options: tuple[str, ...]
+    label: int
+
+    @property
+    def part(self) -> int:
+        """By its text, so that a question that stands there twice does not tell its answer to itself."""
+        return crc32(self.text.encode("utf-8", "surrogatepass")) % _NUM_PARTS
+
+
+@dataclass(frozen=True)
+class OptionPast:
+    """How often each option text was offered and right, and how often it would have been right by chance."""
+
+    offered: Counter[str] = field(default_factory=Counter)
+    right: Counter[str] = field(default_factory=Counter)
+    by_chance: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @classmethod
+    def of(cls, questions: Sequence[_Question]) -> "OptionPast":
+        past = cls()
+        for question in questions:
+            past.offered.update(question.options)
+            past.right[question.options[question.label]] += 1
+            for option in question.options:
+                past.by_chance[option] += 1 / len(question.options)
+        return past
+
+    def numbers(self, option: str) -> list[float]:
+        """How far above chance the option was right (a log ratio, 0 for a new one), and how often it was offered."""
+        offered, right, by_chance = self.offered[option], self.right[option], self.by_chance.get(option, 0.0)
+        pseudo = _PSEUDO_ROWS * (by_chance / offered if offered else 1.0)
+        return [log((right + pseudo) / (by_chance + pseudo)), log1p(offered)]
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Scales from the training part, the weights on scaled features, and what the training part says of options."""
+
+    means: np.ndarray
+    scales: np.ndarray
+    weights: np.ndarray
+    past: OptionPast
+
+
+@dataclass(frozen=True)
+class OptionBaseline:
+    """Conditional logit (McFadden 1974) on `option_features`, the option's past and its place.
+
+    `num_classes` is the largest number of options that the task allows. `penalty` weighs half the squared
+    weights: strong, since rows may be few and it costs little where they are many.
+    """
+
+    num_classes: int
+    question: str = "question"
+    options: str = "options"
+    penalty: float = 100.0
+    fitted: _Fitted | None = field(default=None, repr=False, compare=False)
+
+    def fit(self, examples: Sequence[Example]) -> "OptionBaseline":
+        """A fitted copy; examples without a label teach nothing. Raises UserError where none has one."""
+        questions = self._questions([example for example in examples if example.label is not None])
+        if not questions:
+            raise UserError(
+                "the baseline got no labelled examples, expected training rows; fit it on the training part"
+            )
+        parts = [[q for q in questions if q.part == part] for part in range(_NUM_PARTS)]
+        features = np.concatenate(
+            [
+                self._features(part, OptionPast.of([q for q in questions if q.part != number]))
+                for number, part in enumerate(parts)
+                if part
+            ]
+        )
+        means, scales = features.mean(axis=0), features.std(axis=0) + 1e-9
+        in_order = [question for part in parts for question in part]
+        weights = _fit_weights(_scaled(features, means, scales), in_order, self.penalty)
+        return replace(self, fitted=_Fitted(means, scales, weights, OptionPast.of(questions)))
+
+    def predict(self, examples: Sequence[Example]) -> np.ndarray:
+        """Probabilities of the options, (N, K) float64, rows sum to 1, absent ones 0. Raises UserError before `fit`."""
+        if self.fitted is None:
+            raise UserError("the baseline is not fitted, expected OptionBaseline(K).fit(examples).predict(examples)")
+        probs = np.zeros((len(examples), self.num_classes))
+        if not (questions := self._questions(examples)):
+            return probs
+        fitted = self.fitted
+        features = _scaled(self._features(questions, fitted.past), fitted.means, fitted.scales)
+        sizes = _sizes(questions)
+        probs[np.arange(self.num_classes) < sizes[:, None]] = _softmax(features @ fitted.weights, sizes)
+        return probs
+
+    def _questions(self, examples: Sequence[Example]) -> list[_Question]:
+        if bad := [e.id for e in examples if not 1 <= len(e.fields[self.options]) <= self.num_classes]:
+            raise UserError(
+                f"{len(bad)} rows have no option or more than {self.num_classes}: ids {first_five(bad)}; "
+                "give the baseline the task's largest number of options"
+            )
+        return [
+            _Question(
+                _plain(" ".join(example.fields[self.question])),
+                tuple(map(_plain, example.fields[self.options])),
+                -1 if example.label is None else example.label,
+            )
+            for example in examples
+        ]
+
+    def _features(self, questions: Sequence[_Question], past: OptionPast) -> np.ndarray:
+        """(options of all questions, F): texts, past, then one column per place."""
+        texts = np.concatenate([option_features(question.text, question.options) for question in questions])
+        before = np.array([past.numbers(option) for question in questions for option in question.options])
+        places = np.concatenate([np.eye(self.num_classes)[: len(question.options)] for question in questions])
+        return np.hstack([texts, before, places])
+
+
+def _fit_weights(features: np.ndarray, questions: Sequence[_Question], penalty: float) -> np.ndarray:
+    """The weights (F,) of the smallest penalised log loss: a convex problem, so the same whatever the start."""
+    from scipy.optimize import minimize
+
+    sizes = _sizes(questions)
+    right = np.cumsum(sizes) - sizes + np.array([question.label for question in questions])
+    of_right = features[right].sum(axis=0)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        probs = _softmax(features @ weights, sizes)
+        value = -np.log(np.maximum(probs[right], np.finfo(np.float64).tiny)).sum() + penalty / 2 * weights @ weights
+        return value, probs @ features - of_right + penalty * weights
+
+    return minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+
+
+def _softmax(logits: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Over each question's own options, (options of all questions,), of which it has `sizes` (N,)."""
+    starts = np.cumsum(sizes) - sizes
+    powers = np.exp(logits - np.repeat(np.maximum.reduceat(logits, starts), sizes))
+    return powers / np.repeat(np.add.reduceat(powers, starts), sizes)
+
+
+def _sizes(questions: Sequence[_Question]) -> np.ndarray:
+    return np.array([len(question.options) for question in questions])
+
+
+def _scaled(features: np.ndarray, means: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    return np.clip((features - means) / scales, -_LIMIT, _LIMIT)
+
+
+def _plain(text: str) -> str:
+    return _SPACE.sub(" ", text).strip().casefold()

@@ -1,0 +1,70 @@
+"""Which of a question's candidates are asked: all of them, or the right one among others drawn by its id alone."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nexttoken.data.json_lines import Fault, RowFault
+from nexttoken.tasks.quiz_formats.folder import refuse
+from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, MIN_OPTIONS, Question
+
+
+def drawn(question: Question, num_options: int, seed: int) -> tuple[int, ...]:
+    """Return the indices of the options to be asked, in the order to be asked.
+
+    Options that fit stay as they are. Of more, each text counts once and the right one is kept; the others and the
+    order of all follow from `seed` and the question's id, whatever the order of the rows. Raises RowFault where the
+    right one is not known, or all candidates are the same.
+    """
+    count, answer = len(question.options), question.answer
+    if count <= num_options:
+        return tuple(range(count))
+    distinct = _distinct(question)
+    if len(distinct) < MIN_OPTIONS:
+        raise RowFault(f"all candidates are the same, {question.options[0][:40]!r}")
+    if answer is None:
+        if len(distinct) <= num_options:
+            return tuple(distinct)
+        raise RowFault(f"{len(distinct)} options for num_options={num_options}, and the one to be kept is not known")
+    numbers = random.Random(f"{seed}:{question.id}")  # text is hashed by SHA-512: the same on every machine
+    others = [index for index in distinct if index != answer]
+    kept = [answer, *numbers.sample(others, min(num_options - 1, len(others)))]
+    return tuple(numbers.sample(kept, len(kept)))
+
+
+def _distinct(question: Question) -> list[int]:
+    """Return the index of each text once, in order: the first that has it, or the answer's own."""
+    first: dict[str, int] = {}
+    for index, option in enumerate(question.options):
+        if option not in first or index == question.answer:
+            first[option] = index
+    return sorted(first.values())
+
+
+def choose(question: Question, indices: tuple[int, ...]) -> Question:
+    """Return the question with only these options, in this order."""
+    answer = None if question.answer is None else indices.index(question.answer)
+    return replace(question, options=tuple(question.options[index] for index in indices), answer=answer)
+
+
+def choose_options(questions: Sequence[Question], num_options: int, seed: int) -> list[Question]:
+    """Return the questions with the options that are asked. Raises UserError where those cannot be chosen."""
+    asked, refused, faults = [], [], []
+    for question in questions:
+        try:
+            asked.append(choose(question, drawn(question, num_options, seed)))
+        except RowFault as fault:
+            refused.append(question)
+            faults.append(Fault(question.name, str(fault)))
+    refuse(faults, _fix(refused))
+    return asked
+
+
+def _fix(refused: Sequence[Question]) -> str:
+    counts = [len({*question.options}) for question in refused if question.answer is None]
+    needed = max(counts, default=0)
+    if needed < MIN_OPTIONS:
+        return "give them different candidates"
+    limits = f"at least {needed} when training (at most {MAX_OPTIONS})"
+    fix = f"questions without an answer need task.num_options of {limits}"
+    return fix if needed <= MAX_OPTIONS else f"{fix}: give them fewer candidates, or their answers"

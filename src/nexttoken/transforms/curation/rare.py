@@ -1,0 +1,119 @@
+"""Characters that are rare in the whole set: mostly slips into another script or broken bytes (source: seed 001)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from nexttoken.errors import UserError
+from nexttoken.transforms.curation.counted import Drop
+from nexttoken.transforms.curation.step import Fetch, Judge, Step
+from nexttoken.transforms.curation.texts import whole_text
+from nexttoken.types import Example
+
+NUM_POINTS = 0x110000
+SAMPLE = 5_000  # rows, evenly spaced, on which the loss is estimated: all of them in a smaller set
+NUM_SHOWN = 50  # rare characters in the notes
+
+
+@dataclass(frozen=True)
+class DropRareCharacters(Step):
+    """Drops rows with a character that occurs at most `at_most` times in the set that reaches this step.
+
+    In a small set most kanji are rare, and counts of 19 or 9, which suit 100,000 rows, would drop nearly all of it. So
+    the count is lowered until no more than `most_rows` of the rows are lost, as far as `SAMPLE` rows tell: for the
+    characters that one of `encodings` has, which are usual ones, and apart for all others, with `most_unusual`. The
+    report says which counts were used; 0 drops nothing.
+    """
+
+    surveys = True
+    at_most: int = 19
+    most_rows: float = 0.01
+    most_unusual: float = 0.1
+    encodings: Sequence[str] = ("cp932", "shift_jis")  # JIS X 0208, Windows' additions, both wave dashes
+
+    def __post_init__(self) -> None:
+        if self.at_most < 1 or not (0 <= self.most_rows <= 1 and 0 <= self.most_unusual <= 1):
+            raise UserError(
+                f"DropRareCharacters: at_most={self.at_most}, most_rows={self.most_rows},"
+                f" most_unusual={self.most_unusual}; expected a count of at least 1 and shares of the rows, 0 to 1"
+            )
+        for encoding in self.encodings:
+            try:
+                encodable(encoding)
+            except LookupError:
+                raise UserError(f"DropRareCharacters: unknown encoding {encoding!r}; write cp932 or latin-1") from None
+
+    def survey(self, examples: Sequence[Example]) -> tuple[int, np.ndarray, np.ndarray]:
+        """(rows, code points, their counts)."""
+        counts = np.bincount(code_points("".join(map(whole_text, examples))), minlength=1)
+        points = np.flatnonzero(counts)
+        return len(examples), points.astype(np.uint32), counts[points]
+
+    def judge(self, surveys: Iterable[tuple[int, np.ndarray, np.ndarray]], fetch: Fetch) -> Judge:
+        totals, num_rows = np.zeros(NUM_POINTS, dtype=np.int64), 0
+        for rows, points, counts in surveys:
+            totals[points] += counts
+            num_rows += rows
+        usual = np.any([encodable(encoding) for encoding in self.encodings], axis=0)
+        sample = sample_rows(num_rows, fetch)
+        rare: list[str] = []
+        for kind, chosen, most in (("usual", usual, self.most_rows), ("unusual", ~usual, self.most_unusual)):
+            used = self._affordable(np.where(chosen, totals, 0), sample, most)
+            self._note(kind, used, most, num_rows)
+            rare += [chr(point) for point in np.flatnonzero(chosen & (totals > 0) & (totals <= used))]
+        self.tally.notes |= {"num_characters": len(rare), "characters": "".join(rare[:NUM_SHOWN])}
+        return HasNone(frozenset(rare))
+
+    def _affordable(self, totals: np.ndarray, sample: Sequence[np.ndarray], most: float) -> int:
+        """The largest count up to `at_most` that costs at most the share `most` of the rows; totals of 0 cost none."""
+        rarest = np.array([rarest_count(points, totals) for points in sample])
+        lost = (rarest[:, None] <= np.arange(1, self.at_most + 1)).sum(axis=0)  # by count, never falling
+        return int((lost <= most * len(sample)).sum())
+
+    def _note(self, kind: str, used: int, most: float, num_rows: int) -> None:
+        self.tally.notes[f"at_most_{kind}"] = used
+        if used < self.at_most:
+            cost = f"{kind} characters at most {used} times instead of {self.at_most}, for {used + 1} would cost more"
+            notice = f"{cost} than {most:.1%} of {num_rows:,} rows"
+            self.tally.notes["notice"] = "; ".join(filter(None, (self.tally.notes.get("notice"), notice)))
+
+
+@cache
+def encodable(encoding: str) -> np.ndarray:
+    """(0x110000,) bool: whether a character can be written in `encoding`. Raises LookupError for an unknown one."""
+    characters = "".join(chr(point) for point in range(NUM_POINTS) if not 0xD800 <= point < 0xE000)  # no halves
+    has = np.zeros(NUM_POINTS, dtype=bool)
+    has[code_points(characters.encode(encoding, "ignore").decode(encoding, "ignore"))] = True
+    return has
+
+
+def sample_rows(num_rows: int, fetch: Fetch) -> list[np.ndarray]:
+    """The distinct code points of evenly spaced rows."""
+    positions = np.linspace(0, num_rows, min(num_rows, SAMPLE), endpoint=False, dtype=np.int64)
+    return [np.unique(code_points(whole_text(fetch(int(position))))) for position in positions]
+
+
+def code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def rarest_count(points: np.ndarray, totals: np.ndarray) -> int:
+    """How often the rarest of these characters occurs in the whole set, of those that have a total."""
+    counts = totals[points]
+    return int(counts[counts > 0].min(initial=np.iinfo(np.int64).max))
+
+
+@dataclass(frozen=True)
+class HasNone:
+    """Drops a row with one of these characters."""
+
+    characters: frozenset[str]
+
+    def __call__(self, position: int, example: Example) -> Example | Drop:
+        text = whole_text(example)
+        if self.characters.isdisjoint(text):
+            return example
+        found = next(character for character in text if character in self.characters)
+        return Drop("a rare character", f"{found!r} (U+{ord(found):04X})")
