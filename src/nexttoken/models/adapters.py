@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nexttoken.data.files import read_json
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.fast_lora import quicken
+from nexttoken.models.quantized import keep_trainable
 from nexttoken.settings import AdapterSettings
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -50,6 +51,7 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"adapter.target_modules={settings.target_modules} is refused: {reason}") from None
     quicken(model)
+    keep_trainable(model)
     for parameter in model.parameters():
         if parameter.requires_grad:  # peft leaves a classification layer in 16 bit, where small updates are lost
             parameter.data = parameter.data.float()
