@@ -101,7 +101,7 @@ def _config(runs: Runs, base: Path, inference: str) -> dict[str, Any]:
 
 
 def _claim(fold: Path, config: dict[str, Any]) -> None:
-    from nexttoken.runs import FoldFolder
+    from nexttoken.runs.folder import FoldFolder
 
     FoldFolder(fold).claim(config, "")
     FoldFolder(fold).save_metrics({"log_loss": 1.0, "num_examples": 1})

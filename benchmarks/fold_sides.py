@@ -76,8 +76,8 @@ class Separately(Asked):
 
 
 def _ask(run: Path, input_dir: Path) -> np.ndarray:
-    from nexttoken.loaded import LoadedRun
-    from nexttoken.runs import RunFolder
+    from nexttoken.runs.folder import RunFolder
+    from nexttoken.runs.loaded import LoadedRun
 
     loaded = LoadedRun.load(RunFolder(run), str(input_dir))
     return loaded.ask(loaded.parts.task.read("test")).probs

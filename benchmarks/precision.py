@@ -29,8 +29,8 @@ from nexttoken.report.markdown import markdown
 
 if TYPE_CHECKING:
     from nexttoken.engine.label_answerer import LabelAnswerer
-    from nexttoken.loaded import LoadedRun
-    from nexttoken.runs import FoldFolder
+    from nexttoken.runs.folder import FoldFolder
+    from nexttoken.runs.loaded import LoadedRun
 
 DEFAULTS = {"run": "", "fold": "0", "rows": "2000", "repeats": "5", "cases": "all", "out": ""}
 PRECISIONS = {"fp32": ("float32", None), "bf16": ("bfloat16", None), "int8": ("float32", 8), "nf4": ("float32", 4)}
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str]) -> None:
     chosen = list(PRECISIONS) if given["cases"] == "all" else given["cases"].split(",")
     if unknown := [case for case in chosen if case not in PRECISIONS]:
         raise UserError(f"cases={unknown[0]} is not known; {nearest(unknown[0], PRECISIONS)}")
-    from nexttoken.loaded import load_run
+    from nexttoken.runs.loaded import load_run
 
     loaded = load_run(given["run"])
     if numbers["fold"] not in loaded.numbers:

@@ -39,8 +39,8 @@ def train(output_dir: str, moment: str, number: int, *overrides: str) -> None:
 
 def die_at(moment: str, number: int) -> None:
     """Wrap the function that a moment is named after, so that its `number`-th call kills the process half-way."""
-    from nexttoken import runs
     from nexttoken.data import files
+    from nexttoken.runs import folder as runs
     from nexttoken.training import callbacks
     from nexttoken.training import learner as learn
     from nexttoken.training.module import AnswerModule

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from nexttoken.compose import compose
 from nexttoken.errors import UserError
-from nexttoken.loaded import load_run
 from nexttoken.pipeline import train as train_fold
+from nexttoken.runs.loaded import load_run
 from nexttoken.tasks.preference import Preference
 
 SMALL = ("limit_rows=24", "max_tokens=160", "trainer.max_epochs=1", "fit=finetune", "fit.batch_size=8", "adapter=lora")

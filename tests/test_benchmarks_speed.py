@@ -17,8 +17,8 @@ from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, MatrixRate, 
 
 from nexttoken.compose import compose
 from nexttoken.errors import UserError
-from nexttoken.loaded import load_run
 from nexttoken.pipeline import train
+from nexttoken.runs.loaded import load_run
 
 SAMPLE = Path(__file__).resolve().parents[1] / "input" / "sample-preferences"
 WORK = Workload(TINY, 7, shortest=4, median=9, longest=60)

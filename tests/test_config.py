@@ -7,7 +7,7 @@ from composed import CONF, composed
 from nexttoken.checks import check_settings
 from nexttoken.errors import UserError
 from nexttoken.parts import build, prepare
-from nexttoken.runs import default_name
+from nexttoken.runs.folder import default_name
 from nexttoken.settings import PredictSettings
 
 CHOICES = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "engine")  # of predict.py

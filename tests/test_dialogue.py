@@ -10,7 +10,7 @@ import pytest
 from composed import composed
 from nexttoken.data.folds import group_ids
 from nexttoken.errors import UserError
-from nexttoken.runs import default_name
+from nexttoken.runs.folder import default_name
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.transforms import apply_transforms
 from nexttoken.transforms.dialogue import Persona, Windows, last_reply, replies

@@ -15,7 +15,6 @@ from nexttoken.engine.fold_answerers import FoldModels, load_answerer
 from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.errors import UserError
 from nexttoken.inference import SwapAveraged
-from nexttoken.loaded import load_run
 from nexttoken.models import fold_weights as weights
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model, load_tokenizer
@@ -24,6 +23,7 @@ from nexttoken.models.saved import save_labels, save_trained
 from nexttoken.pipeline import train
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
+from nexttoken.runs.loaded import load_run
 from nexttoken.settings import AUTO, Settings
 from nexttoken.tasks.preference import Preference
 from nexttoken.types import Example, LabelPredictions

@@ -25,7 +25,7 @@ from nexttoken.inference import ConfidenceGated, Inference
 from nexttoken.inference.gate import Gate, read_gate
 from nexttoken.inference.gate_trial import Trial, decide
 from nexttoken.inference.retrieval.search import Search
-from nexttoken.runs import FoldFolder, RunFolder
+from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.types import Example, LabelPredictions, Passage
 
 
@@ -317,7 +317,7 @@ def test_the_runs_own_gate_is_answered_as_the_run_answered(quiz_run, tmp_path, c
 
 
 def test_predictions_use_the_thresholds_that_were_chosen(quiz_run):
-    from nexttoken.loaded import LoadedRun
+    from nexttoken.runs.loaded import LoadedRun
 
     run = LoadedRun.load(RunFolder(quiz_run))
     write_json({"min_top1": 0.3, "min_margin": 0.1, "temperature": 1.3, "keep_confident": True}, quiz_run / "gate.json")

@@ -12,14 +12,14 @@ from matplotlib.image import imread
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.metrics import probabilities as metrics
 from nexttoken.report.__main__ import main
-from nexttoken.report.answers import environment
 from nexttoken.report.genre_plot import genre_accuracies
 from nexttoken.report.genres import ByTag, results_table
 from nexttoken.report.lettering import Lettering
 from nexttoken.report.published import QUIZ_SCORES
-from nexttoken.report.read import read_runs
 from nexttoken.report.tables import fold_table, runs_table
-from nexttoken.runs import FoldFolder
+from nexttoken.runs.folder import FoldFolder
+from nexttoken.runs.read import read_runs
+from nexttoken.runs.read_answers import environment
 from nexttoken.types import Example, LabelPredictions
 
 GENRES = ("芸能", "学問", "a|b $x_1$")

@@ -16,8 +16,8 @@ from nexttoken.judge.__main__ import main
 from nexttoken.judge.arguments import Arguments
 from nexttoken.judge.marking import asked, marked_row, said
 from nexttoken.judge.outputs import read_texts
-from nexttoken.report.open_runs import read_open_runs
-from nexttoken.runs import FoldFolder
+from nexttoken.runs.folder import FoldFolder
+from nexttoken.runs.read_open import read_open_runs
 from nexttoken.types import Example, TextPredictions
 
 NUM_ROWS = 40

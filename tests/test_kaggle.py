@@ -17,7 +17,7 @@ import pytest
 from nexttoken import archive
 from nexttoken.errors import UserError
 from nexttoken.kaggle import FILES, unpack
-from nexttoken.ledger import read_ledger
+from nexttoken.runs.ledger import read_ledger
 
 SAMPLE = "id,winner_model_a,winner_model_b,winner_tie\n007,0.3,0.3,0.4\n8,0.3,0.3,0.4\n"
 CONTENT = {"train.csv": "id\n1\n", "test.csv": "id,prompt\n007,x\n8,y\n", "sample_submission.csv": SAMPLE}

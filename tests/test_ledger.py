@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from nexttoken.errors import UserError
-from nexttoken.ledger import COLUMNS, read_ledger, record
+from nexttoken.runs.ledger import COLUMNS, read_ledger, record
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_no_ledger_has_no_lines(tmp_path):
 
 def test_processes_that_write_at_once_each_get_their_line(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from nexttoken.ledger import record\n"
+        "import sys; from pathlib import Path; from nexttoken.runs.ledger import record\n"
         "for i in range(20):\n"
         "    path = Path(sys.argv[1]) / f'{sys.argv[2]}-{i}.csv'; path.write_text(path.name); record(path)"
     )

@@ -12,8 +12,8 @@ from composed import composed
 from nexttoken import pipeline
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
-from nexttoken.loaded import LoadedRun
-from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples
+from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples
+from nexttoken.runs.loaded import LoadedRun
 from nexttoken.types import Example
 from test_pipeline import composed as composed_entry
 

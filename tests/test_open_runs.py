@@ -13,8 +13,9 @@ import pytest
 
 from nexttoken import load_run, pipeline
 from nexttoken.errors import UserError
-from nexttoken.loaded import LoadedRun, Writing
-from nexttoken.runs import RunFolder
+from nexttoken.runs.folder import RunFolder
+from nexttoken.runs.loaded import LoadedRun
+from nexttoken.runs.writing import Writing
 from nexttoken.types import Example
 from test_pipeline import composed
 from test_resume import run, server  # noqa: F401 - a fixture
@@ -143,7 +144,7 @@ def test_a_notebook_writes_beside_a_run_that_is_read_only(instruct, tmp_path, mo
     run = load_run(folder, written=tmp_path / "written")
     rows = run.held_out(run.folds[0])[:2]
     # whoever runs the tests may write anywhere
-    monkeypatch.setattr("nexttoken.loaded.writing.os.access", lambda *_: False)
+    monkeypatch.setattr("nexttoken.runs.writing.os.access", lambda *_: False)
     assert run.generate(run.folds[0], rows).ids == tuple(row.id for row in rows)
     assert len(list((tmp_path / "written").iterdir())) == 1
     with pytest.raises(UserError, match=r"is read-only.*load_run\(..., written="):

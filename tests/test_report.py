@@ -13,12 +13,12 @@ from matplotlib.image import imread
 from sklearn.metrics import log_loss
 
 from nexttoken.errors import UserError
-from nexttoken.ledger import Submission
 from nexttoken.report.__main__ import main
 from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import KINDS, PUBLISHED, predicted_leaderboard
-from nexttoken.report.read import read_fold, read_runs
 from nexttoken.report.tables import fold_table, runs_table
+from nexttoken.runs.ledger import Submission
+from nexttoken.runs.read import read_fold, read_runs
 
 CLASSES = ["winner_model_a", "winner_model_b", "winner_tie"]
 NUM_ROWS = 120

@@ -7,7 +7,7 @@ import pytest
 
 from composed import settings
 from nexttoken.metrics import probabilities as metrics
-from nexttoken.scores import PUBLISHED_ROWS, describe, labels_of, score, score_references
+from nexttoken.runs.scores import PUBLISHED_ROWS, describe, labels_of, score, score_references
 from nexttoken.tasks.baselines.options import OptionBaseline
 from nexttoken.tasks.preference import Preference
 from nexttoken.tasks.quiz import Quiz

@@ -10,7 +10,7 @@ from benchmarks.startup import FAULTS, Command, Process, record, spoil
 from composed import composed
 from nexttoken.data.files import to_yaml
 from nexttoken.errors import UserError
-from nexttoken.runs import RunFolder
+from nexttoken.runs.folder import RunFolder
 
 LEARNING = {"torch", "transformers", "lightning", "peft", "bitsandbytes", "accelerate", "tokenizers"}
 HEAVY = LEARNING | {"sklearn", "scipy", "matplotlib", "datasketch", "bm25s", "sacrebleu", "rouge_score", "rich"}

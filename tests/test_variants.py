@@ -7,10 +7,10 @@ from matplotlib.image import imread
 
 from nexttoken.errors import UserError
 from nexttoken.report.comparison import LOSS_COLUMNS, Comparison
-from nexttoken.report.open_runs import short_names
 from nexttoken.report.ranking import PER_CHARACTER, PER_TOKEN, Ranking, Scored
 from nexttoken.report.variant_plot import variants_plot
 from nexttoken.report.variants import summary, variants_page
+from nexttoken.runs.read_open import short_names
 
 NUM_ROWS = 80
 OWN = ("chrf", "rouge_1", "rouge_2", "rouge_l", "exact_match")

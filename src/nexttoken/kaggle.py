@@ -20,7 +20,7 @@ from nexttoken.archive import refuse_filled, unpack
 from nexttoken.arguments import key_values, run
 from nexttoken.data.csv_tables import read_columns
 from nexttoken.errors import UserError
-from nexttoken.ledger import record
+from nexttoken.runs.ledger import record
 from nexttoken.tasks.submission import validate_submission
 
 SLUGS = {"lmsys": "lmsys-chatbot-arena"}  # our short name -> Kaggle's

@@ -18,8 +18,8 @@ from nexttoken.arguments import key_values, run
 from nexttoken.errors import UserError
 
 if TYPE_CHECKING:
-    from nexttoken.loaded import LoadedRun
-    from nexttoken.runs import FoldFolder
+    from nexttoken.runs.folder import FoldFolder
+    from nexttoken.runs.loaded import LoadedRun
 
 DEFAULTS = {"run": "", "fold": "0", "out": "", "rows": "64", "dtype": "float32", "base": "", "input_dir": ""}
 DTYPES = ("float32", "bfloat16", "float16")
@@ -58,9 +58,9 @@ class Arguments:
 
 def main(arguments: Sequence[str]) -> None:
     given = Arguments.parse(arguments)
-    from nexttoken.loaded import LoadedRun
     from nexttoken.parts import make
-    from nexttoken.runs import RunFolder
+    from nexttoken.runs.folder import RunFolder
+    from nexttoken.runs.loaded import LoadedRun
 
     loaded = LoadedRun.load(RunFolder(given.run), given.input_dir, base=given.base)
     fold = choose_fold(loaded, given.fold)

@@ -8,13 +8,15 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from nexttoken.answers import AnswerSet, Labels, Texts
 from nexttoken.checks import check_settings
 from nexttoken.data.folds import GroupedStratified
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.prompts.prompt import Prompt
-from nexttoken.runs import default_name
+from nexttoken.runs.answer_set import AnswerSet
+from nexttoken.runs.folder import default_name
+from nexttoken.runs.label_answers import Labels
+from nexttoken.runs.text_answers import Texts
 from nexttoken.settings import Settings
 from nexttoken.transforms import Transform
 from nexttoken.types import OpenTask, Task

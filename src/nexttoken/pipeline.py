@@ -17,10 +17,10 @@ from nexttoken.checks import check_settings
 from nexttoken.console import show_config
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
-from nexttoken.ledger import record
 from nexttoken.models.processes import is_first, launch
 from nexttoken.parts import Parts, make, plain, prepare
-from nexttoken.runs import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
+from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
+from nexttoken.runs.ledger import record
 from nexttoken.settings import PredictSettings
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, Split
@@ -71,7 +71,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
 
 def predict(cfg: DictConfig) -> Path:
     """Answer the test rows with a run's folds and write a validated submission; return its path."""
-    from nexttoken.loaded import LoadedRun, Writing
+    from nexttoken.runs.loaded import LoadedRun
+    from nexttoken.runs.writing import Writing
 
     settings = check_settings(PredictSettings, plain(cfg))
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
@@ -176,6 +177,8 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any]) -
             f"{fold.path} is finished with other settings ({differences}); choose another name=... or overwrite=true"
         )
     saved = fold.metrics()
-    print(parts.answers.table(saved))
+    from nexttoken.report.tables import fold_table
+
+    print(fold_table(saved))
     print(f"run: {fold.path}")
     return saved["log_loss"]

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from nexttoken.inference.gate import Gate
     from nexttoken.inference.gate_thresholds import CrossChosen
     from nexttoken.inference.gate_trial import Decision, Trial
-    from nexttoken.loaded import LoadedRun
+    from nexttoken.runs.loaded import LoadedRun
 
 PACKAGES = ("nexttoken", "torch", "transformers", "numpy")
 
 
 def main(arguments: Sequence[str]) -> None:
     given = Arguments.parse(arguments)
-    from nexttoken.loaded import LoadedRun
-    from nexttoken.runs import RunFolder
+    from nexttoken.runs.folder import RunFolder
+    from nexttoken.runs.loaded import LoadedRun
 
     loaded = LoadedRun.load(RunFolder(given.run), given.input_dir, base=given.base)
     require_retriever(loaded)

@@ -19,8 +19,8 @@ from nexttoken.inference.passages import has_passages
 from nexttoken.types import Example, LabelPredictions
 
 if TYPE_CHECKING:
-    from nexttoken.loaded import LoadedRun
-    from nexttoken.runs import FoldFolder
+    from nexttoken.runs.folder import FoldFolder
+    from nexttoken.runs.loaded import LoadedRun
 
 FIRST, SECOND = "first_p_", "second_p_"  # and the class: the columns of probabilities
 PROBABILITIES = {"first": FIRST, "second": SECOND}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nexttoken.report.comparison import Comparison
-    from nexttoken.report.open_runs import OpenRun
+    from nexttoken.runs.read_open import OpenRun
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
 
         print(mark_data(given))
         return
-    from nexttoken.report.open_runs import read_open_runs
+    from nexttoken.runs.read_open import read_open_runs
 
     runs = read_open_runs(given.paths)
     out = given.out or default_out(runs)

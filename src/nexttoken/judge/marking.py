@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.loaded import LoadedRun
 from nexttoken.metrics.marks import expected_marks
-from nexttoken.runs import RunFolder
+from nexttoken.runs.folder import RunFolder
+from nexttoken.runs.loaded import LoadedRun
 from nexttoken.tasks.marks import mark_example
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from nexttoken.data.json_lines import json_rows
 from nexttoken.errors import UserError
-from nexttoken.loaded import LoadedRun
-from nexttoken.report.open_runs import OpenFold, OpenRun
-from nexttoken.runs import FoldFolder, RunFolder
+from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.runs.loaded import LoadedRun
+from nexttoken.runs.read_open import OpenFold, OpenRun
 from nexttoken.types import DIALOGUE, Example, TextPredictions
 
 

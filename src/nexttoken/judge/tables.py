@@ -8,7 +8,7 @@ import pandas as pd
 from nexttoken.judge.marking import Judge, asked
 from nexttoken.judge.outputs import Written
 from nexttoken.metrics.texts import TEXT_METRICS
-from nexttoken.report.open_runs import OpenRun
+from nexttoken.runs.read_open import OpenRun
 from nexttoken.types import Example
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.ledger import read_ledger
 from nexttoken.report.genre_plot import genre_accuracies
 from nexttoken.report.genres import ByTag
 from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import published_quiz_tables
-from nexttoken.report.read import read_runs
 from nexttoken.report.tables import runs_table
+from nexttoken.runs.ledger import read_ledger
+from nexttoken.runs.read import read_runs
 
 
 def main(arguments: list[str] | None = None) -> int:

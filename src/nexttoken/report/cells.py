@@ -11,8 +11,8 @@ import yaml
 from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError, first_five
 from nexttoken.nearest import nearest
-from nexttoken.report.read import Data, Fold, read_runs
-from nexttoken.runs import INCIDENTAL, FoldFolder
+from nexttoken.runs.folder import INCIDENTAL, FoldFolder
+from nexttoken.runs.read import Data, Fold, read_runs
 
 REPLICATES = ("seed", "fold")
 

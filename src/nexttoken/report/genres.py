@@ -11,9 +11,9 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.metrics.intervals import Interval, percentile_interval, resampled_means
 from nexttoken.metrics.probabilities import chance_accuracy
 from nexttoken.nearest import nearest
-from nexttoken.report.answers import Answers, out_of_fold, result_rows, test_answers
 from nexttoken.report.markdown import NOTHING, loss_cell, markdown
-from nexttoken.report.read import Data, Run
+from nexttoken.runs.read import Data, Run
+from nexttoken.runs.read_answers import Answers, out_of_fold, result_rows, test_answers
 
 HEADER = ["Model", "Environment", "Score", "Latency", "95 % interval", "Questions", "Chance"]
 NUM_RESAMPLES = 2_000  # an interval per run and genre: a fifth of what a comparison of two variants is given

@@ -9,8 +9,8 @@ import pandas as pd
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.report.cells import REPLICATES, Cell
-from nexttoken.report.read import Data, probabilities, row_losses
-from nexttoken.runs import describe_differences
+from nexttoken.runs.folder import describe_differences
+from nexttoken.runs.read import Data, probabilities, row_losses
 
 ROW_SCORES = {  # what a row adds to the mean that the metric is
     "log_loss": row_losses,

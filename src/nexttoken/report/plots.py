@@ -9,7 +9,7 @@ import pandas as pd
 
 from nexttoken.metrics.probabilities import expected_calibration_error, reliability
 from nexttoken.report.figure import new_figure, save_figure
-from nexttoken.report.read import Run, probabilities
+from nexttoken.runs.read import Run, probabilities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

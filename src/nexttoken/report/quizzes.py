@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nexttoken.metrics.probabilities import map_at_3
-from nexttoken.report.answers import environment
 from nexttoken.report.markdown import NOTHING, loss_cell, markdown
-from nexttoken.report.read import Data, Run, data_of, probabilities
+from nexttoken.runs.read import Data, Run, data_of, probabilities
+from nexttoken.runs.read_answers import environment
 
 OTHER_KEYS = {"uniform_log_loss": "chance"}  # baseline_log_loss, baseline_accuracy; but chance_accuracy
 

@@ -8,15 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from nexttoken.ledger import Submission
 from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell
+from nexttoken.report.open_table import open_fold_table
 from nexttoken.report.published import KINDS, PUBLISHED, predicted_leaderboard
 from nexttoken.report.quizzes import quiz_columns, quiz_fold_table
-from nexttoken.report.read import Data, Run, data_of
+from nexttoken.runs.ledger import Submission
+from nexttoken.runs.read import Data, Run, data_of
 
 
 def fold_table(metrics: Mapping[str, Any]) -> str:
     """One fold's score beside its references and the published scores; `metrics` is what metrics.json holds."""
+    if metrics.get("answers") == "texts":
+        return open_fold_table(metrics)
     data, fold = data_of(metrics), metrics["log_loss"]
     if data.is_quiz:
         return quiz_fold_table(metrics)

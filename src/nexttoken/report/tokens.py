@@ -15,10 +15,10 @@ from nexttoken.data.csv_tables import read_table
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError, first_five
 from nexttoken.report.markdown import markdown
-from nexttoken.report.open_runs import variant_names
 from nexttoken.report.published_variants import PUBLISHED_VARIANTS
 from nexttoken.report.token_plot import token_histogram
-from nexttoken.runs import FOLD_NAME
+from nexttoken.runs.folder import FOLD_NAME
+from nexttoken.runs.read_open import variant_names
 
 HEADER = ["variant", "rows", "total", "mean", "max", "min", "user, mean", "assistant, mean", "other, mean"]
 COUNTS = ("num_tokens", "num_user_tokens", "num_assistant_tokens")

@@ -14,8 +14,8 @@ import pandas as pd
 from nexttoken.data.csv_tables import read_table
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics.probabilities import log_loss
-from nexttoken.report.open_runs import is_open
-from nexttoken.runs import FOLD_NAME
+from nexttoken.runs.folder import FOLD_NAME
+from nexttoken.runs.read_open import is_open
 
 NUMBERS = ("log_loss", "accuracy", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
 OPTIONAL = ("best_possible_log_loss", "chance_accuracy", "baseline_accuracy")

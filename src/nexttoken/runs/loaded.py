@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nexttoken.answers import Texts
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.gate import read_gate
 from nexttoken.inference.retrieval.search import Search
-from nexttoken.loaded.config import config_of
-from nexttoken.loaded.training_rows import TrainingRows
-from nexttoken.loaded.writing import UNCHANGED, Writing
 from nexttoken.parts import Parts, build, make
-from nexttoken.runs import FoldFolder, RunFolder
+from nexttoken.runs.config import config_of
+from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.runs.text_answers import Texts
+from nexttoken.runs.training_rows import TrainingRows
+from nexttoken.runs.writing import UNCHANGED, Writing
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, TextPredictions
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nexttoken.errors import UserError
-from nexttoken.inference.retrieval.saved import with_input_dir, with_retriever
-from nexttoken.loaded.writing import Writing
-from nexttoken.runs import FoldFolder, describe_differences
+from nexttoken.runs.folder import FoldFolder, describe_differences
+from nexttoken.runs.saved_search import with_input_dir, with_retriever
+from nexttoken.runs.writing import Writing
 
 
 def config_of(

@@ -1,14 +1,14 @@
 """Closed answers: class probabilities, averaged over folds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from nexttoken.answers.base import Run
 from nexttoken.data.files import write_json
-from nexttoken.runs import FoldFolder
-from nexttoken.scores import describe, labels_of, score, score_references
+from nexttoken.runs.answer_set import Run
+from nexttoken.runs.folder import FoldFolder
+from nexttoken.runs.scores import describe, labels_of, score, score_references
 from nexttoken.settings import Settings
 from nexttoken.types import Example, LabelPredictions, Task
 
@@ -33,11 +33,6 @@ class Labels:
     ) -> None:
         fold.save_rows(examples, predictions)
         fold.save_oof(predictions, labels_of(examples), number, task.classes)
-
-    def table(self, metrics: Mapping[str, Any]) -> str:
-        from nexttoken.report.tables import fold_table
-
-        return fold_table(metrics)
 
     def answer(self, run: Run, examples: list[Example]) -> LabelPredictions:
         return run.ask(examples)

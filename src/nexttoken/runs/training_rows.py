@@ -6,7 +6,7 @@ from functools import cached_property
 
 from nexttoken.errors import UserError
 from nexttoken.parts import Parts
-from nexttoken.runs import FoldFolder, hash_examples
+from nexttoken.runs.folder import FoldFolder, hash_examples
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example
 

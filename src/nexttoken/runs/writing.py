@@ -10,7 +10,7 @@ from typing import Any
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.parts import Parts, make
-from nexttoken.runs import FoldFolder, hash_text
+from nexttoken.runs.folder import FoldFolder, hash_text
 from nexttoken.settings import PredictSettings
 from nexttoken.types import Example, TextPredictions
 

@@ -1,18 +1,17 @@
 """Open answers: texts, scored by what known ones cost the model, and written by one fold's model."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nexttoken.answers.base import Run
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.processes import num_ranks
-from nexttoken.report.open_table import open_fold_table
-from nexttoken.runs import FoldFolder
+from nexttoken.runs.answer_set import Run
+from nexttoken.runs.folder import FoldFolder
 from nexttoken.settings import Settings
 from nexttoken.tasks.baselines.characters import CharacterModel
 from nexttoken.types import DIALOGUE, AnswerLosses, Example, OpenTask, TextPredictions
@@ -65,9 +64,6 @@ class Texts:
         self, fold: FoldFolder, number: int, task: OpenTask, predictions: AnswerLosses, examples: Sequence[Example]
     ) -> None:
         fold.save_losses(predictions, examples, number)
-
-    def table(self, metrics: Mapping[str, Any]) -> str:
-        return open_fold_table(metrics)
 
     def answer(self, run: Run, examples: list[Example]) -> TextPredictions:
         """Texts have no mean: one fold's model writes them. Raises UserError for several processes."""

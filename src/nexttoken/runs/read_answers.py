@@ -15,8 +15,9 @@ from nexttoken.data.csv_tables import read_table
 from nexttoken.data.files import read_json
 from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError
-from nexttoken.report.markdown import NOTHING
-from nexttoken.report.read import AGAIN, Data, Fold, Run, probabilities
+from nexttoken.runs.read import AGAIN, Data, Fold, Run, probabilities
+
+UNKNOWN = "–"  # where a test file's environment is not recorded
 
 COLUMNS = ("id", "num_options", "seconds", "correct", "group")  # of `Answers.rows`; all others are tags
 PREDICT_AGAIN = "run predict.py again"
@@ -55,7 +56,7 @@ def test_answers(run: Run) -> Answers | None:
     path = run.folder / "result.json"
     rows = result_rows(_read_results(path), path) if path.exists() else pd.DataFrame()
     beside = path.with_name("environment.json")
-    asked_in = _environment(read_json(beside)) if beside.exists() else NOTHING
+    asked_in = _environment(read_json(beside)) if beside.exists() else UNKNOWN
     return Answers(run.name, asked_in, run.data, "test rows", rows) if len(rows) else None
 
 

@@ -21,7 +21,7 @@ import yaml
 from nexttoken.data.files import read_json, to_yaml, whole_file, write_json
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError
-from nexttoken.inference.retrieval.saved import SEARCHING
+from nexttoken.runs.saved_search import SEARCHING
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 
 FOLD_NAME = re.compile(r"fold(\d+)")

@@ -1,18 +1,18 @@
 """What the spine asks of a kind of answers, so that it need not know which one a task has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from nexttoken.runs import FoldFolder
+from nexttoken.runs.folder import FoldFolder
 from nexttoken.settings import Settings
 from nexttoken.types import Example, LabelPredictions, TextPredictions
 
 
 class Run(Protocol):
-    """What a finished run can do: `nexttoken.loaded.LoadedRun`."""
+    """What a finished run can do: `nexttoken.runs.LoadedRun`."""
 
     @property
     def environment(self) -> dict[str, Any]: ...
@@ -45,9 +45,6 @@ class AnswerSet(Protocol):
 
     def save(self, fold: FoldFolder, number: int, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
         """Keep the out-of-fold predictions."""
-
-    def table(self, metrics: Mapping[str, Any]) -> str:
-        """One fold's score beside its references; `metrics` is what metrics.json holds."""
 
     def answer(self, run: Run, examples: list[Example]) -> Any:
         """The predictions of a run for rows that have been through its transforms."""
