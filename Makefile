@@ -19,8 +19,8 @@ test-slow: .venv/.test
 check: lint test
 
 lint: .venv/.test
-	$(BIN)/ruff format --check src tests benchmarks train.py predict.py
-	$(BIN)/ruff check src tests benchmarks train.py predict.py
+	$(BIN)/ruff format --check src tests benchmarks samples train.py predict.py
+	$(BIN)/ruff check src tests benchmarks samples train.py predict.py
 	$(BIN)/mypy
 
 .venv/bin/python:

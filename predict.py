@@ -8,7 +8,7 @@ python predict.py run=output/lmsys/<name> input_dir=/kaggle/input/lmsys-chatbot-
 import hydra
 from omegaconf import DictConfig
 
-from nexttoken import entry
+from nexttoken.commands import entry
 
 
 @hydra.main(config_path="conf", config_name="predict", version_base="1.3")

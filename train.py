@@ -10,7 +10,7 @@ python train.py fold=0 debug=fast                                     a minute's
 import hydra
 from omegaconf import DictConfig
 
-from nexttoken import entry
+from nexttoken.commands import entry
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")

@@ -11,9 +11,8 @@ from benchmarks.measure import Kind, Record, compare, read_records, share_of_rat
 from benchmarks.ratio_plot import plot
 from benchmarks.sides import Side, alternate, largest_difference, working
 from benchmarks.workload import Workload
-from nexttoken.arguments import key_values, whole_number
-from nexttoken.errors import UserError
-from nexttoken.nearest import nearest
+from nexttoken.commands.arguments import key_values, whole_number
+from nexttoken.errors import UserError, nearest
 
 DEFAULTS = {"cases": "all", "size": "full", "rows": "", "repeats": "5", "batch_tokens": "1024", "out": ""}
 

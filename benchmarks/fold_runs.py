@@ -91,8 +91,8 @@ def _write(path: Path, header: list[str], rows: Sequence[Sequence[str]]) -> None
 
 
 def _config(runs: Runs, base: Path, inference: str) -> dict[str, Any]:
-    from nexttoken.compose import compose
-    from nexttoken.parts import prepare
+    from nexttoken.build import prepare
+    from nexttoken.commands.compose import compose
 
     places = [f"model.name_or_path={base}", f"input_dir={runs.input_dir('straight')}", f"output_dir={runs.folder}"]
     settings = ["adapter=lora", "fit=finetune", "max_tokens=2048", "batch_tokens=1024", "name=folds"]
@@ -111,10 +111,10 @@ def _save_fold(fold: Path, config: dict[str, Any], seed: int) -> None:
     """What training leaves of a fold, with an adapter that moves the answers."""
     import torch
 
+    from nexttoken.build import build
     from nexttoken.models.adapters import add_adapter
     from nexttoken.models.load import load_model, load_tokenizer
     from nexttoken.models.saved import save_labels, save_trained
-    from nexttoken.parts import build
     from nexttoken.prompts.encode_labels import Encoder
 
     parts = build(config)

@@ -31,9 +31,8 @@ from benchmarks.measure import Record, Run, compare, read_records, table, write_
 from benchmarks.shapes import shape
 from benchmarks.sides import OUR_FIRST, Side, alternate, largest_difference, working
 from benchmarks.workload import REALISTIC, Workload
-from nexttoken.arguments import key_values, run, whole_number
-from nexttoken.errors import UserError
-from nexttoken.nearest import nearest
+from nexttoken.commands.arguments import key_values, run, whole_number
+from nexttoken.errors import UserError, nearest
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {"cases": "all", "rows": "12", "repeats": "5", "size": "full", "out": ""}

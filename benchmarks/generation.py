@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nexttoken.arguments import key_values, run
+from nexttoken.commands.arguments import key_values, run
 from nexttoken.engine.generation.batch import TransformersGenerator
 from nexttoken.engine.generation.rows import GenerationPrompt
 from nexttoken.errors import UserError

@@ -25,10 +25,9 @@ from typing import Any
 
 from benchmarks.gpu_records import make_record, read_records, shared_facts, summary, table
 from benchmarks.shapes import SHAPES, body_parameters, chosen_attention, write_random_weights
-from nexttoken.arguments import key_values, run
+from nexttoken.commands.arguments import key_values, run
 from nexttoken.data.files import write_json
-from nexttoken.errors import UserError
-from nexttoken.nearest import nearest
+from nexttoken.errors import UserError, nearest
 
 DEFAULTS = {
     "shape": "llama3_8b",

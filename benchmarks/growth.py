@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Record, table, versions, write_records
-from nexttoken.arguments import key_values, run, whole_number
+from nexttoken.commands.arguments import key_values, run, whole_number
 from nexttoken.errors import UserError
 from nexttoken.types import Example
 
@@ -104,7 +104,7 @@ def measure(num_rows: int, cache: str) -> dict[str, Phase]:
 def examples(num_rows: int) -> list[Example]:
     import numpy as np
 
-    from nexttoken.sample.generate import draw_pairs
+    from samples.preferences.generate import draw_pairs
 
     pairs = draw_pairs(num_rows, np.random.default_rng(0))
     return [

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.cases import Case, Options, command
 from benchmarks.sides import OUR_FIRST, Side
 from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, Workload, small_body
-from nexttoken.arguments import run
+from nexttoken.commands.arguments import run
 
 HARNESS = "lm-evaluation-harness"
 LM_EVAL = ("lm_eval",)

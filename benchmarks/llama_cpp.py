@@ -25,7 +25,7 @@ from benchmarks.cases import Case, Options, command
 from benchmarks.llama_file import write_gguf
 from benchmarks.sides import OUR_FIRST, Answers, Side
 from benchmarks.workload import LABEL_IDS, REALISTIC, TINY, Workload, softmax
-from nexttoken.arguments import run
+from nexttoken.commands.arguments import run
 
 SIZES = (256, 512, 1024, 2048)  # tokens of a call; the longest prompt always fits
 MOST_SEQUENCES = 32

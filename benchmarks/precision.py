@@ -21,10 +21,9 @@ import numpy as np
 
 from benchmarks.cases import merged
 from benchmarks.measure import Record, Run, compare, read_records, write_records
-from nexttoken.arguments import key_values, run, whole_number
-from nexttoken.errors import UserError
+from nexttoken.commands.arguments import key_values, run, whole_number
+from nexttoken.errors import UserError, nearest
 from nexttoken.inference.gate_trial import paired
-from nexttoken.nearest import nearest
 from nexttoken.report.markdown import markdown
 
 if TYPE_CHECKING:

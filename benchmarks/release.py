@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nexttoken.arguments import key_values, run
+from nexttoken.commands.arguments import key_values, run
 from nexttoken.report.markdown import markdown
 
 LENGTHS = {

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from nexttoken.arguments import key_values, run
+from nexttoken.commands.arguments import key_values, run
 from nexttoken.data.words import WORD, words
 from nexttoken.inference.retrieval.bm25 import BM25
 from nexttoken.inference.retrieval.corpus import SENTENCE_END, Corpus

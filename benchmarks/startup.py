@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.measure import Record, Run, compare, table, write_records
-from nexttoken.arguments import key_values, run, whole_number
+from nexttoken.commands.arguments import key_values, run, whole_number
 from nexttoken.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.cases import Case, Options, command
 from benchmarks.sides import OUR_FIRST, Side
 from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, Workload
-from nexttoken.arguments import run
+from nexttoken.commands.arguments import run
 
 TRL = "TRL SFTTrainer, completion only"
 BEST = ", its fastest micro-batches"  # else 8 or 4 rows, as usual

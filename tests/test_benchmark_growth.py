@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 import pytest
-from benchmarks.growth import Phase, Watched, examples, main, record
 
+from benchmarks.growth import Phase, Watched, examples, main, record
 from nexttoken.errors import UserError
 
 

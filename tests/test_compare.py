@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -16,7 +17,10 @@ import yaml
 from nexttoken.errors import UserError
 from nexttoken.metrics.intervals import percentile_interval, resampled_means, two_sided_p
 from nexttoken.metrics.probabilities import accuracy, log_loss
-from nexttoken.report.compare import COMPARED, compare, main
+from nexttoken.report.compare import COMPARED, compare
+from support.commands import status_of
+
+main = partial(status_of, "compare")
 
 HEADS = ("LabelSoftmax", "WholeVocabulary", "Classification")
 CONFIG = {
@@ -92,7 +96,7 @@ def test_the_page_of_a_hand_made_case_is_exact(tmp_path, capsys):
         of_label = np.array([0.25, 0.125, 0.25, 0.25]) * (1 + seed)  # ln 2 worse than Label, then equal to it
         write_fold(tmp_path / f"class{seed}", of_label, seed=seed, **head("Class"))
     out = tmp_path / "heads.md"
-    given = [str(tmp_path), "--by", "head", "--baseline", "head.label", "--metric", "log_loss", "--out", str(out)]
+    given = [str(tmp_path), "by=head", "baseline=head.label", "metric=log_loss", f"out={out}"]
     assert main(given) == 0
     # Groups are rows 0-1 and 2-3, so that resampled means of Label are ln 2 times 1.5, 1.25 or 1. The difference is
     # ln 2, half of it, or 0, by the seeds drawn, with shares of 1/4, 1/2 and 1/4: p is near twice 1/4.
@@ -121,7 +125,7 @@ seeds makes up much of their width.
 
 """
     page = out.read_text()
-    assert page == expected + f"Command: `python -m nexttoken.report.compare {' '.join(given)}`\n"
+    assert page == expected + f"Command: `python -m nexttoken compare {' '.join(given)}`\n"
     assert capsys.readouterr().out == f"{page}\nwrote {out}\n"
 
 
@@ -265,8 +269,8 @@ def test_rows_without_a_group_are_refused(sweep):
         ({"by": "seed"}, "runs are not compared by seed"),
         ({"by": "name"}, "runs are not compared by name"),
         ({"by": "adapter.r"}, "differ in more than adapter.r (head._target_: "),
-        ({"baseline": "labl"}, "--baseline labl is no variant; "),
-        ({"baseline": "a"}, "--baseline a is a part of Classification, LabelSoftmax, WholeVocabulary"),
+        ({"baseline": "labl"}, "baseline=labl is no variant; "),
+        ({"baseline": "a"}, "baseline=a is a part of Classification, LabelSoftmax, WholeVocabulary"),
     ],
 )
 def test_a_wrong_question_is_refused(sweep, options, reason):
@@ -280,12 +284,12 @@ def test_one_variant_is_nothing_to_compare(tmp_path):
 
 def test_the_command_ends_with_one_line_and_status_2_and_without_torch(sweep, tmp_path):
     code = (
-        "import sys; from nexttoken.report.compare import main; status = main(sys.argv[1:]); "
-        "assert not {'torch', 'transformers', 'hydra'} & set(sys.modules); sys.exit(status)"
+        "import sys; sys.argv.insert(1, 'compare'); from nexttoken.__main__ import main; main(); "
+        "assert not {'torch', 'transformers', 'hydra'} & set(sys.modules)"
     )
     ran = [
-        subprocess.run([sys.executable, *call, "--by", "head"], capture_output=True, text=True, check=False)
-        for call in (["-c", code, str(sweep)], ["-m", "nexttoken.report.compare", str(tmp_path / "none")])
+        subprocess.run([sys.executable, *call, "by=head"], capture_output=True, text=True, check=False)
+        for call in (["-c", code, str(sweep)], ["-m", "nexttoken", "compare", str(tmp_path / "none")])
     ]
     assert (ran[0].returncode, ran[0].stderr) == (0, "")
     assert (ran[1].returncode, ran[1].stdout) == (2, "")

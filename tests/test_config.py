@@ -3,12 +3,11 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from composed import CONF, composed
+from nexttoken.build import build, default_name, prepare
 from nexttoken.checks import check_settings
 from nexttoken.errors import UserError
-from nexttoken.parts import build, prepare
-from nexttoken.runs.folder import default_name
 from nexttoken.settings import PredictSettings
+from support.composed import CONF, composed
 
 CHOICES = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "engine")  # of predict.py
 NEEDS = {

@@ -1,4 +1,4 @@
-"""`python -m nexttoken.convert` writes any format as any other, says what is in it, and what it could not keep."""
+"""`python -m nexttoken convert` writes any format as any other, says what is in it, and what it could not keep."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nexttoken.convert import main
+from nexttoken.commands.convert import main
 from nexttoken.errors import UserError
 from nexttoken.tasks.quiz_formats import named
 
@@ -135,18 +135,18 @@ def test_refusals(source, arguments, expected, tmp_path, monkeypatch):
 
 
 def test_the_command_is_one_line_of_error_and_needs_no_torch(source):
-    command = [sys.executable, "-m", "nexttoken.convert", f"from={source}", "to=jcommonsenseqa", "out=x"]
+    command = [sys.executable, "-m", "nexttoken", "convert", f"from={source}", "to=jcommonsenseqa", "out=x"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    code = "import sys, nexttoken.convert; print(*({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
+    code = "import sys, nexttoken.commands.convert; print(*({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
 def test_odd_keys_and_genres_are_described_and_kept(tmp_path):
     row = r'{"question": "q", "options": ["a", "b"], "answer": 0, "n": NaN, "\udc00": 1, "genre": "\ud83d"}'
     (tmp_path / "q.jsonl").write_text(row + "\n")
-    command = [sys.executable, "-m", "nexttoken.convert", f"from={tmp_path / 'q.jsonl'}", "to=instruction"]
+    command = [sys.executable, "-m", "nexttoken", "convert", f"from={tmp_path / 'q.jsonl'}", "to=instruction"]
     done = subprocess.run([*command, f"out={tmp_path / 'q.json'}"], capture_output=True, text=True, check=True)
     assert "1 genres: \ufffd" in done.stdout
     assert "no place for" not in done.stdout

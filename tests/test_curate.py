@@ -11,16 +11,16 @@ from dataclasses import replace
 
 import pytest
 
-from nexttoken.compose import compose
-from nexttoken.curate.__main__ import main
-from nexttoken.curate.page import page
-from nexttoken.curate.rows import line
-from nexttoken.curate.source import UNKNOWN, find_licence
+from benchmarks.curation_noise.noise import NOISE, draw_rows
+from benchmarks.curation_noise.score import score, table
+from benchmarks.curation_noise.write import write_sample_noise
+from nexttoken.build import make, plain
+from nexttoken.commands.compose import compose
+from nexttoken.commands.curate import main
+from nexttoken.commands.curate.page import page
+from nexttoken.commands.curate.rows import line
+from nexttoken.commands.curate.source import UNKNOWN, find_licence
 from nexttoken.errors import UserError
-from nexttoken.parts import make, plain
-from nexttoken.sample_noise.noise import NOISE, draw_rows
-from nexttoken.sample_noise.score import score, table
-from nexttoken.sample_noise.write import write_sample_noise
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.tasks.instruct import Instruct
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
@@ -168,7 +168,7 @@ def test_an_ended_command_leaves_no_process_and_at_most_a_hidden_folder(sent, no
     texts = [text for text in (noisy / "train.jsonl").read_text(encoding="utf-8").split("\n") if '"id": "' in text]
     copies = (text.replace('"id": "', f'"id": "{copy}-', 1) for copy in range(20) for text in texts)
     (tmp_path / "train.jsonl").write_text("\n".join(copies), encoding="utf-8")  # some seconds of work
-    command = [sys.executable, "-m", "nexttoken.curate", f"input_dir={tmp_path}", "train_transforms=curate_ja"]
+    command = [sys.executable, "-m", "nexttoken", "curate", f"input_dir={tmp_path}", "train_transforms=curate_ja"]
     first = subprocess.Popen([*command, f"out={tmp_path / 'out'}", "skip_faulty=true"], start_new_session=True)
     while not list(tmp_path.glob(".out.*/rows0")):
         time.sleep(0.05)
@@ -240,6 +240,6 @@ def test_scoring_takes_either_of_two_equal_rows():
 
 
 def test_the_generator_is_a_command(tmp_path):
-    command = [sys.executable, "-m", "nexttoken.sample_noise", f"out={tmp_path}", "rows=200"]
+    command = [sys.executable, "-m", "benchmarks.curation_noise", f"out={tmp_path}", "rows=200"]
     assert "of 13 kinds of noise" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert len(read_lines(tmp_path / "truth.jsonl")) == 200

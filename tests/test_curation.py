@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from benchmarks.curation_noise.noise import draw_rows
 from nexttoken.data.characters import japanese_only, simplified
 from nexttoken.data.near_duplicates import jaccard, shingles, sketch
 from nexttoken.errors import UserError
-from nexttoken.sample_noise.noise import draw_rows
 from nexttoken.transforms.curation.counted import Counted
 from nexttoken.transforms.curation.language import KeepLanguage, language_letters, language_of
 from nexttoken.transforms.curation.marks import KeepMarked

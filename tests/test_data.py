@@ -1,4 +1,4 @@
-"""`python -m nexttoken.describe_data` says what is in the files, and says it in one line where they are wrong."""
+"""`python -m nexttoken data` says what is in the files, and says it in one line where they are wrong."""
 
 import csv
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nexttoken.describe_data import describe, describe_prompts, problems, read_part
+from nexttoken.commands.data import describe, describe_prompts, problems, read_part
 from nexttoken.tasks.preference import CLASSES, Preference
 
 TRAIN = ("id", "model_a", "model_b", "prompt", "response_a", "response_b", *CLASSES)
@@ -40,7 +40,7 @@ def task(tmp_path: Path) -> Preference:
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "nexttoken.describe_data", *map(str, arguments)],
+        [sys.executable, "-m", "nexttoken", "data", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -116,10 +116,10 @@ def test_mistakes_get_one_line_and_status_2(argument: str, expected: str) -> Non
 
 
 def test_help_prints_the_command() -> None:
-    assert "python -m nexttoken.describe_data input_dir=" in command("--help").stdout
+    assert "python -m nexttoken data input_dir=" in command("--help").stdout
 
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = {"torch", "transformers", "lightning", "hydra", "sklearn", "datasketch", "matplotlib"}
-    code = f"import sys, nexttoken.describe_data, nexttoken.tasks.submission; print(*{heavy!r} & sys.modules.keys())"
+    code = f"import sys, nexttoken.commands.data, nexttoken.tasks.submission; print(*{heavy!r} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from composed import composed
+from nexttoken.build import default_name
 from nexttoken.data.folds import group_ids
 from nexttoken.errors import UserError
-from nexttoken.runs.folder import default_name
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.transforms import apply_transforms
 from nexttoken.transforms.dialogue import Persona, Windows, last_reply, replies
 from nexttoken.types import DIALOGUE, Example, TextPredictions
+from support.composed import composed
 
 NAME, SENTENCE = "ソクラテスさん。", "あなたは古代ギリシャの哲学者ソクラテスです。"
 
@@ -224,7 +224,7 @@ VARIANTS = [
 def test_the_sweep_is_nine_variants_under_nine_names() -> None:
     from hydra import compose, initialize_config_dir
 
-    from composed import CONF
+    from support.composed import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["experiment=socrates_variants"], return_hydra_config=True)
@@ -238,7 +238,7 @@ def test_the_sweep_is_nine_variants_under_nine_names() -> None:
 @pytest.mark.parametrize(("cut", "who"), VARIANTS)
 def test_a_variant_has_the_published_number_of_examples_and_prefixes(cut: str, who: str) -> None:
     """242 dialogues of 12 rounds, opened by the assistant: 2,662 windows of two, or one of two or four each."""
-    from nexttoken.parts import make
+    from nexttoken.build import make
 
     config = composed("task=dialogue", "experiment=socrates_variants", f"train_transforms={cut}", f"transforms={who}")
     steps = make(config["transforms"], "transforms") | make(config["train_transforms"], "train_transforms")

@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from composed import settings
-from nexttoken.compose import compose
+from nexttoken.commands.compose import compose
 from nexttoken.data.files import write_json
 from nexttoken.engine.fold_answerers import FoldModels, load_answerer
 from nexttoken.engine.heads import Classification, LabelSoftmax
@@ -27,6 +26,7 @@ from nexttoken.runs.loaded import load_run
 from nexttoken.settings import AUTO, Settings
 from nexttoken.tasks.preference import Preference
 from nexttoken.types import Example, LabelPredictions
+from support.composed import settings
 
 PROMPT = Prompt("{{ text[0] }}\n", "### Answer\n", ["A", "B", "tie"])
 EXAMPLES = [Example(str(n), {"text": (f"Which one is better? {'yes ' * n}",)}, n % 3) for n in range(12)]

@@ -15,12 +15,12 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from nexttoken.commands.gate import main, report
+from nexttoken.commands.gate.arguments import Arguments
+from nexttoken.commands.gate.both_ways import ask_both_ways, read_rows, trial_of
 from nexttoken.data.files import write_json
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError
-from nexttoken.gate.__main__ import main, report
-from nexttoken.gate.arguments import Arguments
-from nexttoken.gate.both_ways import ask_both_ways, read_rows, trial_of
 from nexttoken.inference import ConfidenceGated, Inference
 from nexttoken.inference.gate import Gate, read_gate
 from nexttoken.inference.gate_trial import Trial, decide
@@ -245,11 +245,11 @@ def test_wrong_arguments_are_one_line(arguments, line):
 
 
 def test_the_command_starts_without_torch_and_answers_on_one_line():
-    code = "import sys, nexttoken.gate.__main__; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    code = "import sys, nexttoken.commands.gate; print('torch' in sys.modules, 'pandas' in sys.modules)"
     command = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert command.stdout.split() == ["False", "False"]
     command = subprocess.run(
-        [sys.executable, "-m", "nexttoken.gate", "run=nowhere"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "nexttoken", "gate", "run=nowhere"], capture_output=True, text=True, check=False
     )
     assert (command.returncode, command.stderr.count("\n")) == (2, 1)
     assert "nowhere has no finished fold" in command.stderr
@@ -266,7 +266,7 @@ def quiz_run(tmp_path_factory) -> Path:
     from hydra import compose, initialize_config_dir
 
     from nexttoken import pipeline
-    from nexttoken.sample_quiz.generate import draw_quizzes
+    from samples.quiz.generate import draw_quizzes
 
     data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
     quizzes = draw_quizzes(150, np.random.default_rng(0))

@@ -209,6 +209,6 @@ def test_a_gate_is_read_back_from_its_file(tmp_path):
     assert read_gate(tmp_path / "gate.json") == gate
     write_json({**saved, "min_margin": "0.2"}, tmp_path / "gate.json")
     with pytest.raises(
-        UserError, match=r"gate.json has no number min_margin; write it again: python -m nexttoken.gate"
+        UserError, match=r"gate.json has no number min_margin; write it again: python -m nexttoken gate"
     ):
         read_gate(tmp_path / "gate.json")

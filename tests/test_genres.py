@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from matplotlib.image import imread
 
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.metrics import probabilities as metrics
-from nexttoken.report.__main__ import main
 from nexttoken.report.genre_plot import genre_accuracies
 from nexttoken.report.genres import ByTag, results_table
 from nexttoken.report.lettering import Lettering
@@ -21,6 +21,9 @@ from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read import read_runs
 from nexttoken.runs.read_answers import environment
 from nexttoken.types import Example, LabelPredictions
+from support.commands import status_of
+
+main = partial(status_of, "report")
 
 GENRES = ("芸能", "学問", "a|b $x_1$")
 PAIRS = {"map_at_3": None, "has_published_scores": True}  # what tells a preference fold from one of a quiz
@@ -79,7 +82,7 @@ def task_dir(tmp_path) -> Path:
 
 
 def one_line(task_dir: Path, capsys, *arguments: str) -> str:
-    assert main([str(task_dir), "--by", "genre", *arguments]) == 2
+    assert main([str(task_dir), "by=genre", *arguments]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     return message
@@ -286,14 +289,14 @@ def test_the_fold_table_of_a_quiz_is_short(tmp_path):
 
 
 def test_an_unknown_tag_is_refused_with_the_nearest(task_dir, capsys):
-    assert main([str(task_dir), "--by", "genres"]) == 2
+    assert main([str(task_dir), "by=genres"]) == 2
     assert capsys.readouterr().err == "no run has the tag 'genres' in its rows.csv; did you mean 'genre'?\n"
     assert not list(task_dir.glob("*.md"))
 
 
 @pytest.mark.parametrize("wrong", ["seconds", "num_options", "correct", "id"])
 def test_what_was_measured_is_no_tag(task_dir, wrong, capsys):
-    assert main([str(task_dir), "--by", wrong]) == 2
+    assert main([str(task_dir), f"by={wrong}"]) == 2
     assert f"no run has the tag {wrong!r}" in capsys.readouterr().err
 
 
@@ -332,8 +335,8 @@ def test_broken_files_are_one_line(task_dir, file, old, new, reason, capsys):
 
 def test_the_command_writes_page_and_picture_without_torch(task_dir, tmp_path):
     code = (
-        "import sys; from nexttoken.report.__main__ import main; status = main(sys.argv[1:]); "
-        "assert not {'torch', 'transformers', 'hydra'} & set(sys.modules); sys.exit(status)"
+        "import sys; from nexttoken.commands.report import main; main(sys.argv[1:]); "
+        "assert not {'torch', 'transformers', 'hydra'} & set(sys.modules)"
     )
     command = [
         sys.executable,
@@ -342,10 +345,8 @@ def test_the_command_writes_page_and_picture_without_torch(task_dir, tmp_path):
         "-c",
         code,
         str(task_dir),
-        "--by",
-        "genre",
-        "--out",
-        str(tmp_path / "out"),
+        "by=genre",
+        f"out={tmp_path / 'out'}",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")  # no warning of a missing glyph either
@@ -357,7 +358,7 @@ def test_the_command_writes_page_and_picture_without_torch(task_dir, tmp_path):
 
 
 def test_published_tables_are_shown_only_when_asked_for(task_dir, capsys):
-    assert main([str(task_dir), "--by", "genre", "--published"]) == 0
+    assert main([str(task_dir), "by=genre", "published=true"]) == 0
     published = capsys.readouterr().out.split("## Published scores of another quiz")[1]
     assert "None is comparable" in published
     assert published.count("| swallow-13b ") == published.count("### Published table for genre: ") == 5

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from nexttoken.commands.judge import main
+from nexttoken.commands.judge.arguments import Arguments
+from nexttoken.commands.judge.marking import asked, marked_row, said
+from nexttoken.commands.judge.outputs import read_texts
 from nexttoken.errors import UserError
-from nexttoken.judge.__main__ import main
-from nexttoken.judge.arguments import Arguments
-from nexttoken.judge.marking import asked, marked_row, said
-from nexttoken.judge.outputs import read_texts
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read_open import read_open_runs
 from nexttoken.types import Example, TextPredictions
@@ -188,6 +188,6 @@ def test_what_the_judge_is_shown_of_an_instruction_and_of_a_dialogue():
 
 
 def test_the_command_starts_without_torch(task_dir):
-    code = "import sys; from nexttoken.judge.__main__ import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    code = "import sys; from nexttoken.commands.judge import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(task_dir)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from nexttoken import pipeline
+from nexttoken.commands.judge import main
+from nexttoken.commands.judge.marking import Judge
 from nexttoken.errors import UserError
-from nexttoken.judge.__main__ import main
-from nexttoken.judge.marking import Judge
 from nexttoken.transforms.curation.marks import read_marks
 from test_pipeline import composed
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from nexttoken import archive
+from nexttoken.commands import archive
+from nexttoken.commands.kaggle import FILES, unpack
 from nexttoken.errors import UserError
-from nexttoken.kaggle import FILES, unpack
 from nexttoken.runs.ledger import read_ledger
 
 SAMPLE = "id,winner_model_a,winner_model_b,winner_tie\n007,0.3,0.3,0.4\n8,0.3,0.3,0.4\n"
@@ -201,7 +201,7 @@ def command(*words: str, cwd: Path, port: int = 9, credentials: bool = True, **v
     redirected = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": f"http://127.0.0.1:{port}", "HOME": str(home)}
     login = {"KAGGLE_USERNAME": "somebody", "KAGGLE_KEY": "secret"} if credentials else {}
     environment = kept | redirected | login | variables
-    run = [sys.executable, "-m", "nexttoken.kaggle", *words]
+    run = [sys.executable, "-m", "nexttoken", "kaggle", *words]
     return subprocess.run(run, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -308,4 +308,4 @@ def test_a_refused_submission_names_the_code_competition_and_is_not_recorded(tmp
 
 
 def test_submit_without_the_competitions_files_says_how_to_get_them(tmp_path):
-    assert "python -m nexttoken.kaggle download" in refused(command("submit", "x.csv", cwd=tmp_path))
+    assert "python -m nexttoken kaggle download" in refused(command("submit", "x.csv", cwd=tmp_path))

@@ -9,14 +9,14 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from nexttoken.commands.labels import Arguments, main, situations_table
 from nexttoken.engine.forward.layout import Layout
 from nexttoken.engine.forward.packed_attention import ROOT
 from nexttoken.engine.label_scores import collate, sequence_scores
 from nexttoken.errors import UserError
-from nexttoken.labels import Arguments, main, situations_table
 from nexttoken.prompts.encode_labels import Encoded, Encoder
 from nexttoken.prompts.label_audit import CHAT, MAX_TOKENS, Audit, audit_situations
-from real_tokenizers import BUILDERS, Reference, byte_level
+from support.real_tokenizers import BUILDERS, Reference, byte_level
 
 SCRATCH = "scratch, learnt from the embedded sample"
 STORIES = "stories260k"
@@ -211,16 +211,17 @@ def test_mistakes_are_one_line(repository, monkeypatch, argument, line):
 
 
 def test_help_and_a_missing_configuration_are_answered_without_torch(tmp_path):
-    assert run(tmp_path, "--help").stdout.startswith("The label audit: which tokens ")
+    assert run(tmp_path, "--help").stdout.startswith("The tokens that spell the labels")
     done = run(tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "conf/train.yaml is not there; run the command where train.py and conf/ are" in done.stderr
-    code = "import sys, nexttoken.labels, nexttoken.compose; print(*({'torch', 'transformers'} & {*sys.modules}))"
+    code = "import sys, nexttoken.commands.labels, nexttoken.commands.compose; "
+    code += "print(*({'torch', 'transformers'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
 def run(folder, *arguments: str) -> subprocess.CompletedProcess:
-    call = [sys.executable, "-m", "nexttoken.labels", *arguments]
+    call = [sys.executable, "-m", "nexttoken", "labels", *arguments]
     return subprocess.run(call, capture_output=True, text=True, cwd=folder)
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from composed import composed
 from nexttoken import pipeline
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.types import Example
+from support.composed import composed
 from test_pipeline import composed as composed_entry
 
 GATED = ("task=quiz", "inference=gated_retrieval", "retriever=bm25")

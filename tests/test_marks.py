@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from composed import composed
+from nexttoken.build import build
 from nexttoken.errors import UserError
 from nexttoken.metrics.marks import expected_marks, mean_absolute_error, weighted_kappa
 from nexttoken.metrics.probabilities import log_loss, prior_log_loss
-from nexttoken.parts import build
-from nexttoken.sample_marks.__main__ import main
-from nexttoken.sample_marks.generate import KINDS, OTHER_LANGUAGE, TOOLS
 from nexttoken.tasks.baselines.marks import MarkBaseline
 from nexttoken.tasks.marks import Marks
 from nexttoken.types import LabelPredictions
+from samples.marks.__main__ import main
+from samples.marks.generate import KINDS, OTHER_LANGUAGE, TOOLS
+from support.composed import composed
 
 TRACKED = Path(__file__).parents[1] / "input" / "sample-marks"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")

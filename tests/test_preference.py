@@ -105,7 +105,7 @@ def test_only_the_first_five_bad_ids_are_named(tmp_path: Path) -> None:
 
 
 def test_files_are_missing(tmp_path: Path) -> None:
-    assert "python -m nexttoken.kaggle download" in refusal(Preference(tmp_path))
+    assert "python -m nexttoken kaggle download" in refusal(Preference(tmp_path))
     write_csv(tmp_path / "test.csv", TEST, [("1", '["q"]', '["a"]', '["b"]')])
     assert "sample_submission.csv cannot be read" in refusal(Preference(tmp_path), "test")
 

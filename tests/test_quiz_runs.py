@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from nexttoken import load_run, pipeline
+from nexttoken.commands.report import main as report
 from nexttoken.errors import UserError
-from nexttoken.report.__main__ import main as report
 from test_pipeline import composed
 
 TINY = [
@@ -113,7 +113,7 @@ def test_predicting_a_quiz_writes_results_and_a_submission(gated, capsys):
 
 
 def test_the_report_by_genre_has_a_table_each(gated, capsys):
-    assert report([str(gated / "quiz"), "--by", "genre", "--out", str(gated / "report")]) == 0
+    report([str(gated / "quiz"), "by=genre", f"out={gated / 'report'}"])
     printed = capsys.readouterr().out
     assert "Table for genre: genre 0" in printed
     assert "| Model" in printed

@@ -243,7 +243,7 @@ def test_rows_in_memory(tmp_path):
 def test_shipped_tasks_compose_and_build(repository, name):
     from hydra import compose, initialize_config_dir
 
-    from nexttoken.parts import plain, prepare
+    from nexttoken.build import plain, prepare
 
     with initialize_config_dir(str(repository / "conf"), version_base=None):
         wished = ["task.skip_faulty=true", "task.genres=[art]", "task.seed=1"]

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from matplotlib.image import imread
 from sklearn.metrics import log_loss
 
 from nexttoken.errors import UserError
-from nexttoken.report.__main__ import main
 from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import KINDS, PUBLISHED, predicted_leaderboard
 from nexttoken.report.tables import fold_table, runs_table
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.read import read_fold, read_runs
+from support.commands import status_of
+
+main = partial(status_of, "report")
 
 CLASSES = ["winner_model_a", "winner_model_b", "winner_tie"]
 NUM_ROWS = 120
@@ -234,7 +237,7 @@ def test_the_predicted_leaderboard_is_for_the_real_data_and_scores_come_from_the
 )
 def test_a_broken_fold_is_refused_in_one_line(task_dir, name, content, reason, capsys):
     (task_dir / "good" / "fold0" / name).write_text(content)
-    assert main([str(task_dir), "--out", str(task_dir / "new")]) == 2
+    assert main([str(task_dir), f"out={task_dir / 'new'}"]) == 2
     message = capsys.readouterr().err
     assert reason in message
     assert name in message
@@ -251,17 +254,17 @@ def test_a_fold_without_oof_is_refused(task_dir):
 def test_curves_are_optional(task_dir, tmp_path):
     for curve in task_dir.rglob("curve.csv"):
         curve.unlink()
-    assert main([str(task_dir), "--out", str(tmp_path / "out")]) == 0
+    assert main([str(task_dir), f"out={tmp_path / 'out'}"]) == 0
     assert not (tmp_path / "out" / "learning_curves.png").exists()
     assert (tmp_path / "out" / "report.md").exists()
 
 
 def test_the_command_writes_the_page_and_its_pictures_without_torch(task_dir, tmp_path):
     code = (
-        "import sys; from nexttoken.report.__main__ import main; status = main(sys.argv[1:]); "
-        "assert not {'torch', 'transformers', 'hydra'} & set(sys.modules); sys.exit(status)"
+        "import sys; from nexttoken.commands.report import main; main(sys.argv[1:]); "
+        "assert not {'torch', 'transformers', 'hydra'} & set(sys.modules)"
     )
-    command = [sys.executable, "-c", code, str(task_dir / "good"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-c", code, str(task_dir / "good"), f"out={tmp_path / 'out'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "report.md").read_text()
@@ -273,7 +276,7 @@ def test_the_command_writes_the_page_and_its_pictures_without_torch(task_dir, tm
 
 
 def test_a_path_without_finished_runs_is_one_line_and_status_2(tmp_path):
-    command = [sys.executable, "-m", "nexttoken.report", str(tmp_path)]
+    command = [sys.executable, "-m", "nexttoken", "report", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
@@ -299,6 +302,6 @@ def test_runs_that_answer_with_texts_are_left_to_the_judge(task_dir, caplog):
     (fold / "metrics.json").write_text(json.dumps({"fold": 0, "log_loss": 2.0, "num_examples": 5, "answers": "texts"}))
     (fold / "oof.csv").write_text("id,fold,nll,num_tokens,num_characters\na,0,2.0,1,3\n")
     assert {run.name for run in read_runs(task_dir)} == {"good", "worse"}
-    assert "1 folds answer with texts: see python -m nexttoken.judge" in caplog.text
+    assert "1 folds answer with texts: see python -m nexttoken judge" in caplog.text
     with pytest.raises(UserError, match="see python -m nexttoken"):
         read_runs(task_dir / "open")

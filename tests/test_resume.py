@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from interrupted import train
+from support.interrupted import train
 
 pytestmark = pytest.mark.slow
 

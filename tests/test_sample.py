@@ -10,10 +10,10 @@ import pytest
 from scipy.stats import chi2
 
 from nexttoken.errors import UserError
-from nexttoken.sample import phrases
-from nexttoken.sample.__main__ import main
-from nexttoken.sample.generate import true_probs
-from nexttoken.sample.write import WINNERS, write_sample
+from samples.preferences import phrases
+from samples.preferences.__main__ import main
+from samples.preferences.generate import true_probs
+from samples.preferences.write import WINNERS, write_sample
 
 TRACKED = Path(__file__).parents[1] / "input" / "sample-preferences"
 FILES = ("train.csv", "test.csv", "sample_submission.csv", "truth.csv")

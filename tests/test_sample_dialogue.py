@@ -8,12 +8,12 @@ import pytest
 
 from nexttoken.data.folds import group_ids
 from nexttoken.errors import UserError
-from nexttoken.sample_dialogue.__main__ import main
-from nexttoken.sample_dialogue.generate import NUM_BROKEN, NUM_ROUNDS
-from nexttoken.sample_dialogue.phrases import BROKEN, QUALITIES
-from nexttoken.sample_dialogue.write import write_sample_dialogue
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.transforms.dialogue import Windows
+from samples.dialogue.__main__ import main
+from samples.dialogue.generate import NUM_BROKEN, NUM_ROUNDS
+from samples.dialogue.phrases import BROKEN, QUALITIES
+from samples.dialogue.write import write_sample_dialogue
 
 TRACKED = Path(__file__).parents[1] / "input" / "sample-dialogue"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")

@@ -8,11 +8,11 @@ import pytest
 
 from nexttoken.data.folds import group_ids
 from nexttoken.errors import UserError
-from nexttoken.sample_instruct.__main__ import main
-from nexttoken.sample_instruct.generate import KINDS
-from nexttoken.sample_instruct.words import CLOSINGS, JA_BAGS
-from nexttoken.sample_instruct.write import MAX_ROWS, write_sample_instruct
 from nexttoken.tasks.instruct import Instruct
+from samples.instruct.__main__ import main
+from samples.instruct.generate import KINDS
+from samples.instruct.words import CLOSINGS, JA_BAGS
+from samples.instruct.write import MAX_ROWS, write_sample_instruct
 
 TRACKED = Path(__file__).parents[1] / "input" / "sample-instruct"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")

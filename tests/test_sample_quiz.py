@@ -10,10 +10,10 @@ from scipy.stats import chi2
 
 from nexttoken.data.folds import group_ids
 from nexttoken.errors import UserError
-from nexttoken.sample_quiz.__main__ import main
-from nexttoken.sample_quiz.generate import MAX_ROWS, NUM_NAMES, SPARE_RATE, TOLD_SHARE
-from nexttoken.sample_quiz.words import COLOURS, GENRES
-from nexttoken.sample_quiz.write import TRAIN_PER_TEST, write_sample_quiz
+from samples.quiz.__main__ import main
+from samples.quiz.generate import MAX_ROWS, NUM_NAMES, SPARE_RATE, TOLD_SHARE
+from samples.quiz.words import COLOURS, GENRES
+from samples.quiz.write import TRAIN_PER_TEST, write_sample_quiz
 
 TRACKED = Path(__file__).parents[1] / "input" / "sample-quiz"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl", *(f"corpus/{genre}.jsonl" for genre in GENRES))

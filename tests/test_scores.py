@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from composed import settings
 from nexttoken.metrics import probabilities as metrics
 from nexttoken.runs.scores import PUBLISHED_ROWS, describe, labels_of, score, score_references
 from nexttoken.tasks.baselines.options import OptionBaseline
 from nexttoken.tasks.preference import Preference
 from nexttoken.tasks.quiz import Quiz
 from nexttoken.types import Example, LabelPredictions
+from support.composed import settings
 
 SAMPLE = Path(__file__).resolve().parents[1] / "input" / "sample-preferences"
 

@@ -103,7 +103,7 @@ def test_an_invalid_file_is_refused(tmp_path: Path, text: str, expected: str) ->
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "nexttoken.tasks.submission", *map(str, arguments)],
+        [sys.executable, "-m", "nexttoken", "submission", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

@@ -72,7 +72,7 @@ def test_missing_empty_and_header_only_files_name_the_download(tmp_path: Path, d
     path = tmp_path / "train.csv" if data is None else write(tmp_path, data)
     message = refusal(path)
     assert "id, text" in message
-    assert "python -m nexttoken.kaggle download" in message
+    assert "python -m nexttoken kaggle download" in message
 
 
 def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:

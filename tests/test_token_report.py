@@ -1,5 +1,6 @@
 """Tokens of variants: counts from tokens.csv, each training row once, in the published format."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import yaml
 from matplotlib.image import imread
 
 from nexttoken.report.published_variants import PUBLISHED_VARIANTS
-from nexttoken.report.tokens import main
+from support.commands import status_of
+
+main = partial(status_of, "tokens")
 
 CONFIG = {"seed": 0, "fold": 0, "name": "n", "fit": {"learning_rate": 0.1}}
 
@@ -45,7 +48,7 @@ def test_every_training_row_counts_once_whatever_folds_and_seeds_there_are(task_
 
 
 def test_the_published_counts_agree_with_themselves(task_dir, capsys):
-    assert main([str(task_dir), "--published", "--out", str(task_dir)]) == 0
+    assert main([str(task_dir), "published=true", f"out={task_dir}"]) == 0
     assert "model9: 4 utterances, windows 1, persona long" in capsys.readouterr().out
     assert len(PUBLISHED_VARIANTS) == 9
     for variant in PUBLISHED_VARIANTS:

@@ -12,7 +12,7 @@ from nexttoken.inference.retrieval.recorded import Recorded, Recording
 from nexttoken.inference.retrieval.search import Search
 from nexttoken.inference.retrieval.web import GoogleSearch
 from nexttoken.types import Example, Passage
-from search_server import ENGINE, KEY, Fault, SearchService, serve
+from support.search_server import ENGINE, KEY, Fault, SearchService, serve
 
 pytest.importorskip("googleapiclient", reason="needs the extra web")
 

@@ -1,13 +1,13 @@
 """A configuration checked in one place, before anything heavy is imported: keys, values, targets, combinations."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
 from nexttoken.combinations import refuse_impossible
-from nexttoken.errors import UserError
-from nexttoken.nearest import nearest
+from nexttoken.errors import UserError, nearest
 from nexttoken.settings import Checked, Settings
 
 S = TypeVar("S", bound=Checked)
@@ -17,10 +17,7 @@ ALLOWED_TARGETS = ("nexttoken.", "lightning.pytorch.loggers.")
 
 def check_settings(kind: type[S], config: dict[str, Any]) -> S:
     """Return `config` as checked settings; raise UserError naming the first wrong key, its nearest name and the fix."""
-    try:
-        settings = kind.model_validate(config)
-    except PydanticError as error:
-        raise UserError(_explain(kind, error)) from None
+    settings = validated(kind, config)
     _check_targets(config, path="")
     folds = settings.split.get("num_folds") if isinstance(settings, Settings) else None
     if folds is not None and not isinstance(folds, int):
@@ -30,6 +27,14 @@ def check_settings(kind: type[S], config: dict[str, Any]) -> S:
     if isinstance(settings, Settings):
         refuse_impossible(settings)
     return settings
+
+
+def validated(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Return `values` as a frozen `kind`. Raises UserError for the first wrong key or value, in one line."""
+    try:
+        return kind.model_validate(values)
+    except PydanticError as error:
+        raise UserError(_explain(kind, error)) from None
 
 
 def _explain(kind: type[BaseModel], error: PydanticError) -> str:

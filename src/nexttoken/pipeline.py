@@ -13,12 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from nexttoken.build import Parts, make, plain, prepare
 from nexttoken.checks import check_settings
 from nexttoken.console import show_config
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
-from nexttoken.parts import Parts, make, plain, prepare
+from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
 from nexttoken.runs.ledger import record
 from nexttoken.settings import PredictSettings
@@ -54,7 +55,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     folds = split(parts, examples)
     show_config(config)
     rows = choose_rows(parts, examples, folds)
-    references = parts.answers.references(parts.task, [*rows.train, *rows.dev], rows.held_out)
+    references = answers_of(parts.task).references(parts.task, [*rows.train, *rows.dev], rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
     if is_first():
         run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
@@ -62,9 +63,9 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     predictions, measured = learn_and_ask(parts, learner, rows, fold)
     if not is_first():
         return math.nan
-    scores = parts.answers.score(parts.task, predictions, rows.held_out)
-    described = parts.answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
-    parts.answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
+    scores = answers_of(parts.task).score(parts.task, predictions, rows.held_out)
+    described = answers_of(parts.task).describe(parts.settings, parts.task, len(examples), len(rows.held_out))
+    answers_of(parts.task).save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
     fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
     return report_finished(parts, fold, config)
 
@@ -85,11 +86,11 @@ def predict(cfg: DictConfig) -> Path:
     path = Path(settings.submissions_dir) / f"{settings.name or run.folder.path.resolve().name}{task.suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
     oof_log_loss = run.oof_log_loss
-    predictions = run.parts.answers.answer(run, read(run.parts, "test"))
+    predictions = answers_of(task).answer(run, read(run.parts, "test"))
     if not is_first():
         return path
     task.write(predictions, path)
-    run.parts.answers.finish(run, task, predictions)
+    answers_of(task).finish(run, task, predictions)
     record(path, str(run.folder.path), run.numbers, oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path
@@ -112,14 +113,14 @@ def read(parts: Parts, split: Split, counted: dict[str, Any] | None = None) -> l
 def split(parts: Parts, examples: list[Example]) -> Folds:
     """Assign folds by the rows' texts and labels: the same for every model."""
     texts = [parts.task.group_text(example) for example in examples]
-    return parts.split.folds([example.id for example in examples], texts, parts.answers.strata(examples))
+    return parts.split.folds([example.id for example in examples], texts, answers_of(parts.task).strata(examples))
 
 
 def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
     """The fold's held-out rows, and the others parted into train and dev; `limit_rows` keeps the first of each."""
     held_out = folds.folds == parts.settings.fold
     training = np.flatnonzero(~held_out)
-    labels = parts.answers.strata(examples)
+    labels = answers_of(parts.task).strata(examples)
     is_dev = parts.split.dev(labels[training], folds.groups[training])
     chosen = (training[~is_dev], training[is_dev], np.flatnonzero(held_out))
     return Rows(*([examples[index] for index in part[: parts.settings.limit_rows]] for part in chosen))

@@ -17,6 +17,9 @@ from pydantic import (
 # The name of a folder or file: no separators, nothing hidden, short enough for every file system.
 Name = Annotated[str, BeforeValidator(str), Field(pattern=r"^[^/\\\x00.][^/\\\x00]*$", max_length=200)]
 
+# Keys that say where or how fast, not what: two runs that differ only here are the same run.
+INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "batch_tokens", "logger", "fold", "name")
+
 
 class Checked(BaseModel):
     """Frozen, and refuses keys it does not know; its validator is built where it is first used, not at import."""

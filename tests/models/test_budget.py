@@ -8,7 +8,6 @@ import torch
 from transformers import LlamaConfig
 
 import nexttoken.engine.memory_plan.make as plan_module
-from composed import settings
 from nexttoken.engine.fold_answerers import load_answerer
 from nexttoken.engine.heads import AnswerText, LabelSoftmax
 from nexttoken.engine.memory_plan.budget import FILE, measure, read_budget, save_budget, settle
@@ -33,6 +32,7 @@ from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO
 from nexttoken.training.learner import Learner
 from nexttoken.types import Example
+from support.composed import settings
 
 CPU, MIB = torch.device("cpu"), 2**20
 CONFIG = LlamaConfig(

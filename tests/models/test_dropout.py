@@ -5,9 +5,9 @@ import torch
 import transformers
 from torch import nn
 
-from composed import settings
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.lora_dropout import QuickDropout
+from support.composed import settings
 
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5])

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from composed import settings
 from nexttoken.engine.memory_plan import fill
 from nexttoken.engine.memory_plan.fill import choose_batch_tokens, with_batch_tokens
 from nexttoken.engine.memory_plan.make import make_plan
 from nexttoken.models.load import load_architecture
 from nexttoken.settings import AUTO
+from support.composed import settings
 
 CPU = torch.device("cpu")
 

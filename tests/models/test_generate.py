@@ -18,13 +18,13 @@ from transformers import (
 )
 
 from conftest import Pair
-from model_shapes import SHAPES
 from nexttoken.engine.generation.batch import TransformersGenerator
 from nexttoken.engine.generation.beginning import Beginning
 from nexttoken.engine.generation.bounds import batches, bounds
 from nexttoken.engine.generation.rows import GenerationPrompt, Written
 from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
+from support.model_shapes import SHAPES
 
 STORY = (
     "Once upon a time there was a little girl named Lily and her dog Tim who loved to "

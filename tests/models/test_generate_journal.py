@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interrupted import killing
 from nexttoken.engine.generation.journal import Journal, key
 from nexttoken.engine.generation.rows import GenerationPrompt, Written
 from nexttoken.engine.generation.run import generate
 from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
+from support.interrupted import killing
 
 NUM_ROWS = 9
 SETTINGS = {"max_new_tokens": 6, "temperature": 1.0, "seed": 3}

@@ -14,7 +14,7 @@ from nexttoken.engine.generation.stops import ended
 from nexttoken.engine.generation.vocabulary import Vocabulary, byte_letters, encoded, text_of
 from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
-from real_tokenizers import BUILDERS
+from support.real_tokenizers import BUILDERS
 
 END = 2
 STARTS = ("Once upon a time", "Lily and Tom", "One day, a big dog", "The", "She wanted to play", "They saw", "A", "He")

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from hub_server import Fault, Hub, Repository, serve
 from nexttoken.errors import UserError
 from nexttoken.models.hub import from_hub
 from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.settings import ModelSettings, ScratchSettings
+from support.hub_server import Fault, Hub, Repository, serve
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from composed import settings
 from nexttoken.engine.fold_answerers import load_answerer
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import LabelAnswerer
@@ -26,6 +25,7 @@ from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import ModelSettings, ScratchSettings
 from nexttoken.types import Example
+from support.composed import settings
 
 PROMPT = Prompt("{{ text[0] }}\n", "### Answer\n", ["A", "B", "tie"])
 HUB_NAME = """

@@ -6,13 +6,13 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
-import small_models
 from nexttoken.engine.forward import losses
 from nexttoken.engine.forward.layout import Pieces
 from nexttoken.engine.forward.losses import token_losses
 from nexttoken.engine.label_scores import UNKNOWN, collate
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.training.prompt_loss import text_loss
+from support import small_models
 
 VOCABULARY = small_models.SMALL["vocab_size"]
 SMALL = small_models.SMALL | {"max_position_embeddings": 64}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from composed import composed, settings
 from conftest import TEXTS, load_pair
 from nexttoken import pipeline
+from nexttoken.commands.merge import main
 from nexttoken.engine import label_answerer as answer
 from nexttoken.engine.fold_answerers import load_answerer
 from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary
@@ -19,7 +19,6 @@ from nexttoken.engine.label_answerer import LabelAnswerer, predict_labels
 from nexttoken.engine.merged_adapter import Merge
 from nexttoken.errors import UserError
 from nexttoken.inference import Once
-from nexttoken.merge import main
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base_model import FILE, identify
 from nexttoken.models.load import load_model, load_tokenizer
@@ -29,6 +28,7 @@ from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, ModelSettings, ScratchSettings
 from nexttoken.types import Example
+from support.composed import composed, settings
 
 PROMPT = Prompt("{{ text[0] }}\n", "### Answer\n", ["A", "B", "tie"])
 HEADS = {"label": LabelSoftmax(), "vocabulary": WholeVocabulary(), "classification": Classification()}

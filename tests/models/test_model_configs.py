@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from model_shapes import SHAPES
+from support.model_shapes import SHAPES
 from test_config import CONF, composed
 
 FILES = {path.stem: path for path in sorted(CONF.glob("model/*.yaml")) if path.stem not in ("base", "scratch")}

@@ -12,8 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
 
 import nexttoken.engine.memory_plan.make as plan_module
+from nexttoken.build import plain
 from nexttoken.checks import check_settings
-from nexttoken.compose import compose
+from nexttoken.commands.compose import compose
 from nexttoken.engine.memory_plan.advice import LORA, NF4
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count, cut, run, step_bytes
 from nexttoken.engine.memory_plan.make import make_plan
@@ -21,7 +22,6 @@ from nexttoken.engine.memory_plan.sizes import optimizer_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_architecture
-from nexttoken.parts import plain
 from nexttoken.settings import Settings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -238,7 +238,7 @@ def test_the_scratch_model_has_an_architecture():
 
 
 def command(*arguments: str, code: str = "") -> subprocess.CompletedProcess:
-    start = ["-c", code] if code else ["-m", "nexttoken.plan"]
+    start = ["-c", code] if code else ["-m", "nexttoken", "plan"]
     return subprocess.run([sys.executable, *start, *arguments], capture_output=True, text=True, env={**os.environ})
 
 
@@ -260,10 +260,10 @@ def test_the_command_refuses_in_one_line():
 
 
 def test_help_needs_no_torch():
-    code = "import sys; sys.argv=['x','--help']; import runpy; runpy.run_module('nexttoken.plan', run_name='__main__');"
+    code = "import sys; sys.argv = ['x', 'plan', '--help']; import nexttoken.__main__ as door; door.main();"
     done = command(code=code + "print('torch' in sys.modules)")
     assert done.stdout.splitlines()[-1] == "False"
-    assert "python -m nexttoken.plan" in done.stdout
+    assert "python -m nexttoken plan" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from composed import settings
 from conftest import TEXTS, load_pair
+from nexttoken.commands.quantize import main
 from nexttoken.engine.fold_answerers import load_answerer
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.errors import UserError
@@ -25,9 +25,9 @@ from nexttoken.models.save_quantized import save_quantized
 from nexttoken.models.saved import save_labels, save_trained, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
-from nexttoken.quantize import main
 from nexttoken.settings import ModelSettings, QuantizationSettings, ScratchSettings, Settings
 from nexttoken.types import Example
+from support.composed import settings
 
 METHODS = {
     "nf4": QuantizationSettings(bits=4),

@@ -8,8 +8,6 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
-import small_models
-from composed import settings
 from nexttoken.engine.forward.head_rows import reading
 from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts
 from nexttoken.engine.heads import LabelSoftmax
@@ -21,6 +19,8 @@ from nexttoken.models.load import load_model
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import ModelSettings, QuantizationSettings
+from support import small_models
+from support.composed import settings
 
 VOCABULARY = small_models.SMALL["vocab_size"]
 SMALL = small_models.SMALL | {"max_position_embeddings": 64}

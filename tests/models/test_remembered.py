@@ -7,7 +7,6 @@ import pytest
 import torch
 import transformers
 
-import small_models
 from nexttoken.engine.forward.kept_prefixes import Read
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Classification, LabelSoftmax
@@ -17,6 +16,7 @@ from nexttoken.inference.retrieval.search import Found
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.types import Example, LabelPredictions
+from support import small_models
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 256}
 GPT2 = {"vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.25}

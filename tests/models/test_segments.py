@@ -10,14 +10,14 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import small_models
 from nexttoken.engine.forward import packed_attention as by_segment
 from nexttoken.engine.forward.blocks import BLOCK, Part, attend_in_blocks
 from nexttoken.engine.forward.last_layer import attention, last_layer, only_at
 from nexttoken.engine.forward.layout import Pieces
 from nexttoken.engine.forward.packed_attention import KeyValues, Segments
 from nexttoken.engine.forward.shortcuts import Shortcuts, read_prefix, shortcuts, skipping
-from varlen_kernel import KERNEL, documented
+from support import small_models
+from support.varlen_kernel import KERNEL, documented
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 1024}
 SHARED, TRUNK = 30, 20  # tokens of the prefix, and of what two rows share behind it

@@ -7,7 +7,6 @@ import pytest
 import torch
 import transformers
 
-import small_models
 from nexttoken.engine.batches import Batcher
 from nexttoken.engine.forward.head_rows import reading
 from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts, skipping, take_shortcuts_of
@@ -15,6 +14,7 @@ from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
+from support import small_models
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 256, "bos_token_id": 0, "eos_token_id": 0}
 LABELS = LabelTokens(("A", "B", "C"), ((5,), (7,), (11,)), (("A",), ("B",), ("C",)), 0)

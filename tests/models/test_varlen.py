@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nexttoken.engine.forward.blocks import Part, attend_in_blocks
 from nexttoken.engine.forward.varlen import attend_at_once, goes_at_once, takes, works
-from varlen_kernel import KERNEL, documented
+from support.varlen_kernel import KERNEL, documented
 
 CPU = torch.device("cpu")
 SHAPE = (4, 2, 16)  # heads, groups of them with the same keys, size

@@ -15,7 +15,7 @@ from nexttoken.errors import UserError, first_five
 if TYPE_CHECKING:
     import pandas as pd
 
-DOWNLOAD = "python -m nexttoken.kaggle download"
+DOWNLOAD = "python -m nexttoken kaggle download"
 Columns = dict[str, list[str]]  # a table of text by column name, in the file's order
 KANA = re.compile("[ぁ-んァ-ヶ]")
 

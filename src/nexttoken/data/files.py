@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written beside their place, flushed, then renamed over it."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -59,3 +60,7 @@ _Blocks.add_representer(str, _text)
 def to_yaml(value: Mapping) -> str:
     """YAML as a person would write it: keys in their order, prompts line by line."""
     return yaml.dump(dict(value), Dumper=_Blocks, sort_keys=False, allow_unicode=True)
+
+
+def hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -60,7 +60,7 @@ def read_gate(path: Path) -> Gate:
     names = [field.name for field in fields(Gate)]
     if missing := [name for name in names if not isinstance(saved.get(name), (int, float))]:
         raise UserError(
-            f"{path} has no number {missing[0]}; write it again: python -m nexttoken.gate run={path.parent}"
+            f"{path} has no number {missing[0]}; write it again: python -m nexttoken gate run={path.parent}"
         )
     try:
         return Gate(**{name: saved[name] for name in names})

@@ -67,7 +67,7 @@ def advice_on_memory(batch_tokens: int) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"out of memory ({reason}); try batch_tokens={batch_tokens // 2}, fit.gradient_checkpointing=true, a lower"
-            " max_tokens or a smaller model; python -m nexttoken.plan shows what the same settings need"
+            " max_tokens or a smaller model; python -m nexttoken plan shows what the same settings need"
         ) from None
 
 

@@ -1,7 +1,6 @@
 """Chat templates for tokenizers that bring none (a base model's), by name: how turns are marked, in Jinja."""
 
-from nexttoken.errors import UserError
-from nexttoken.nearest import nearest
+from nexttoken.errors import UserError, nearest
 
 GEMMA = """{{ bos_token }}{% for message in messages %}
 {% if message.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}

@@ -9,10 +9,10 @@ import pandas as pd
 import yaml
 
 from nexttoken.data.folds import load_folds
-from nexttoken.errors import UserError, first_five
-from nexttoken.nearest import nearest
-from nexttoken.runs.folder import INCIDENTAL, FoldFolder
+from nexttoken.errors import UserError, first_five, nearest
+from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read import Data, Fold, read_runs
+from nexttoken.settings import INCIDENTAL
 
 REPLICATES = ("seed", "fold")
 

@@ -1,54 +1,23 @@
-"""Variants of one setting, compared on the same rows, folds and seeds: `python -m nexttoken.report.compare PATH...`.
+"""Variants of one setting, compared on the same rows, folds and seeds.
 
-`--by head` compares runs that differ in the head and in nothing else; any key of a run's config.yaml will do
-(`--by adapter.r`, `--by model.name_or_path`). Anything that would make the comparison unfair is refused.
+Anything that would make the comparison unfair is refused.
 How the intervals are made, and how far they can be trusted: `nexttoken.metrics.intervals`.
 """
 
-import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from nexttoken.data.files import whole_file
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, nearest
 from nexttoken.metrics.intervals import NUM_RESAMPLES, percentile_interval, resampled_means, two_sided_p
 from nexttoken.metrics.probabilities import METRICS, Metric, mean_and_spread
-from nexttoken.nearest import nearest
 from nexttoken.report.cells import read_cells
 from nexttoken.report.grid import ROW_SCORES, Grid
 from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell
 
 COMPARED = {metric.name: metric for metric in METRICS if metric.name in ROW_SCORES}
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print the comparison, and write it where --out says. An error is one line and status 2."""
-    given = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="python -m nexttoken.report.compare", description=__doc__)
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="run folders, or folders of runs")
-    parser.add_argument("--by", required=True, metavar="KEY", help="the key of config.yaml that may differ: head")
-    parser.add_argument("--baseline", help="the variant that others are subtracted from, or a part of its name")
-    parser.add_argument("--metric", choices=COMPARED, help="only this one (default: all)")
-    parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the tables there too")
-    options = parser.parse_args(given)
-    metrics = [COMPARED[options.metric]] if options.metric else list(COMPARED.values())
-    try:
-        page = compare(options.paths, options.by, options.baseline, metrics)
-        page += f"\n\nCommand: `{shlex.join(['python', '-m', 'nexttoken.report.compare', *given])}`"
-        print(page)
-        if options.out:
-            with whole_file(options.out) as part:
-                part.write_text(page + "\n", encoding="utf-8")
-            print(f"\nwrote {options.out}")
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
 
 
 def compare(
@@ -80,7 +49,7 @@ def _choose(grid: Grid, wanted: str | None) -> str:
     found = [variant for variant in grid.variants if part in variant.lower()]
     if len(found) != 1:
         reason = f"is a part of {', '.join(found)}" if found else f"is no variant; {nearest(wanted, grid.variants)}"
-        raise UserError(f"--baseline {wanted} {reason}")
+        raise UserError(f"baseline={wanted} {reason}")
     return found[0]
 
 
@@ -156,7 +125,3 @@ def _notes(grid: Grid) -> str:
     if len(grid.seeds) == 1:
         return notes + " One seed: what another seed would change is in no interval."
     return notes + " With few seeds, intervals are too narrow where the spread over seeds makes up much of their width."
-
-
-if __name__ == "__main__":
-    sys.exit(main())

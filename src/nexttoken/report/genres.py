@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nexttoken.errors import UserError, first_five
+from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.metrics.intervals import Interval, percentile_interval, resampled_means
 from nexttoken.metrics.probabilities import chance_accuracy
-from nexttoken.nearest import nearest
 from nexttoken.report.markdown import NOTHING, loss_cell, markdown
 from nexttoken.runs.read import Data, Run
 from nexttoken.runs.read_answers import Answers, out_of_fold, result_rows, test_answers

@@ -1,11 +1,5 @@
-"""What each variant learns from, in tokens: `python -m nexttoken.report.tokens output/dialogue/* [--out DIR]`.
+"""The tokens that each variant learns from: a table, and a histogram, from the tokens.csv of every fold."""
 
-A table (rows, total, mean, max and min per row, means by speaker) and a histogram, from the tokens.csv of every fold.
-`--published` puts nine published variants of another set of dialogues below.
-"""
-
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,22 +22,7 @@ NOTES = (
 )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table; write tokens.md and tokens.png. An error is one line and status 2."""
-    parser = argparse.ArgumentParser(prog="python -m nexttoken.report.tokens", description=__doc__)
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="run folders, or folders of runs")
-    parser.add_argument("--out", type=Path, help="folder for tokens.md and tokens.png (default: <output>/judge/<task>)")
-    parser.add_argument("--published", action="store_true", help="also the counts of nine published variants")
-    options = parser.parse_args(arguments)
-    try:
-        print(report(options.paths, options.out, options.published))
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-def report(paths: Sequence[Path], out: Path | None, published: bool) -> str:
+def token_report(paths: Sequence[Path], out: Path | None, published: bool) -> str:
     """Write tokens.md and tokens.png into `out`; return the output."""
     folders = run_folders(paths)
     variants = read_variants(folders)
@@ -112,7 +91,3 @@ def _read_rows(folder: Path) -> pd.DataFrame:
         except ValueError as error:
             raise UserError(f"{path}: {error}; run the fold again") from error
     return pd.concat(tables, ignore_index=True).drop_duplicates("id")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ import numpy as np
 
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.settings import Settings
-from nexttoken.types import Example, LabelPredictions, TextPredictions
+from nexttoken.types import Example, LabelPredictions, OpenTask, Task, TextPredictions
 
 
 class Run(Protocol):
@@ -51,3 +51,11 @@ class AnswerSet(Protocol):
 
     def finish(self, run: Run, task: Any, predictions: Any) -> None:
         """What is said and kept once a submission is written."""
+
+
+def answers_of(task: Task | OpenTask) -> AnswerSet:
+    """The one place that decides: a task with classes is answered by labels, one without by texts."""
+    from nexttoken.runs.label_answers import Labels
+    from nexttoken.runs.text_answers import Texts
+
+    return Labels() if task.classes else Texts()

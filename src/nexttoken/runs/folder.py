@@ -6,7 +6,6 @@ output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/
 output/<task>/<name>/                 gate.json, result.json, environment.json: said by the finished folds together
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -18,17 +17,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nexttoken.data.files import read_json, to_yaml, whole_file, write_json
+from nexttoken.data.files import hash_text, read_json, to_yaml, whole_file, write_json
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError
 from nexttoken.runs.saved_search import SEARCHING
+from nexttoken.settings import INCIDENTAL
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 
 FOLD_NAME = re.compile(r"fold(\d+)")
-LONGEST_NAME = 120  # file systems take 255 bytes
 
-# Keys that say where or how fast, not what: two runs that differ only here are the same run.
-INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "batch_tokens", "logger", "fold", "name")
 INCIDENTAL_PLACES = ("index_dir", "cache_dir")  # of a retriever, wherever it stands
 STALE = ("gate.json", "result.json", "environment.json")  # what the finished folds said, once another one is trained
 INCIDENTAL_DEVICES = ("trainer.devices", "trainer.strategy", "trainer.accelerator")
@@ -217,24 +214,6 @@ def latest_run(output_dir: Path) -> RunFolder:
     return RunFolder(finished[-1].parent.parent)
 
 
-def default_name(input_dir: str, overrides: Sequence[str]) -> str:
-    """`arena-mini_stories260k`: the data's folder and what the command line changed, so that runs do not collide.
-
-    An experiment's file name stands for itself; a group choice or a path shows its last part, other keys `key-value`.
-    """
-    words = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")] or [Path(input_dir).resolve().name]
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key in (*INCIDENTAL, "task", "input_dir", "experiment", "debug") or key.split(".")[0] in ("hydra", "logger"):
-            continue
-        is_choice = "." not in key and not value.replace(".", "").isdigit()
-        last = value.rstrip("/").rpartition("/")[2]
-        words.append(last if is_choice or "/" in value else f"{key.rpartition('.')[2]}-{last}")
-    words += [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
-    name = re.sub(r"[^\w.-]+", "-", "_".join(words))  # nothing that would need quotes in run=<name>
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{hash_text(name)[:8]}"
-
-
 def _save_table(columns: Mapping[str, Any], path: Path) -> None:
     """Write `columns` of equal length, or of one value for all rows, as CSV with numbers in full precision."""
     import pandas as pd
@@ -248,10 +227,6 @@ def hash_examples(examples: Sequence[Example]) -> str:
     return hash_text(
         json.dumps([(e.id, list(e.fields.items()), e.label if e.answer is None else e.answer) for e in examples])
     )
-
-
-def hash_text(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def describe_differences(saved: Mapping[str, Any], asked: Mapping[str, Any], limit: int = 5) -> str:

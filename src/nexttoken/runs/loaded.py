@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nexttoken.build import Parts, build, make
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.gate import read_gate
 from nexttoken.inference.retrieval.search import Search
-from nexttoken.parts import Parts, build, make
 from nexttoken.runs.config import config_of
 from nexttoken.runs.folder import FoldFolder, RunFolder
-from nexttoken.runs.text_answers import Texts
 from nexttoken.runs.training_rows import TrainingRows
 from nexttoken.runs.writing import UNCHANGED, Writing
 from nexttoken.transforms import apply_transforms
@@ -161,7 +160,7 @@ class LoadedRun:
         import pandas as pd
 
         task = self.parts.task
-        if isinstance(self.parts.answers, Texts):
+        if not task.classes:
             raise UserError(f"{self.folder.path} answers in text; use .generate(run.folds[0], examples) for its rows")
         predictions = self.ask(apply_transforms(task.parse(frame), self.parts.transforms))  # type: ignore[union-attr]
         return pd.DataFrame({"id": predictions.ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))

@@ -110,9 +110,9 @@ def read_runs(path: Path) -> list[Run]:
         raise UserError(f"{path} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first")
     closed = [folder for folder in folders if not _is_open(folder)]
     if not closed:
-        raise UserError(f"{path} holds runs that answer with texts: see python -m nexttoken.judge {path}")
+        raise UserError(f"{path} holds runs that answer with texts: see python -m nexttoken judge {path}")
     if len(closed) < len(folders):
-        log.warning("%d folds answer with texts: see python -m nexttoken.judge", len(folders) - len(closed))
+        log.warning("%d folds answer with texts: see python -m nexttoken judge", len(folders) - len(closed))
     grouped: dict[tuple[Path, Data], list[Fold]] = {}
     for fold in map(read_fold, closed):
         grouped.setdefault((fold.folder.parent, fold.data), []).append(fold)

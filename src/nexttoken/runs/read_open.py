@@ -20,7 +20,7 @@ AGAIN = "run the fold again"
 COSTS = ("nll", "num_tokens", "num_characters")
 log = logging.getLogger(__name__)
 SEED_IN_NAME = re.compile(r"[_-]?seed[-_=]?\d+")
-HASHED = re.compile(r"-[0-9a-f]{8}$")  # the end of a name that runs.default_name cut
+HASHED = re.compile(r"-[0-9a-f]{8}$")  # the end of a name that build.default_name cut
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _read_run(folder: Path, variant: str) -> OpenRun:
     metrics = {path: read_json(path / "metrics.json") for path in _finished(folder)}
     if closed := [path for path, saved in metrics.items() if not is_open(saved)]:
         raise UserError(
-            f"{closed[0]} answers with labels, not with texts: python -m nexttoken.report {folder} reads it"
+            f"{closed[0]} answers with labels, not with texts: python -m nexttoken report {folder} reads it"
         )
     groups, table = {}, folder / "folds.csv"
     if table.exists():

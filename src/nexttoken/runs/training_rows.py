@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from nexttoken.build import Parts
 from nexttoken.errors import UserError
-from nexttoken.parts import Parts
 from nexttoken.runs.folder import FoldFolder, hash_examples
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nexttoken.build import Parts, make
+from nexttoken.data.files import hash_text
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
-from nexttoken.parts import Parts, make
-from nexttoken.runs.folder import FoldFolder, hash_text
+from nexttoken.runs.folder import FoldFolder
 from nexttoken.settings import PredictSettings
 from nexttoken.types import Example, TextPredictions
 

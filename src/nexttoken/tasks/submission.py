@@ -1,7 +1,4 @@
-"""The submission file: written whole or not at all, and checked by reading it back before anyone sees it.
-
-python -m nexttoken.tasks.submission submissions/x.csv input_dir=input/lmsys-chatbot-arena
-"""
+"""The submission file: written whole or not at all, and checked by reading it back before anyone sees it."""
 
 import csv
 from collections.abc import Sequence
@@ -9,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken.arguments import key_values, run
 from nexttoken.data.csv_tables import numbers, read_columns
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError, first_five
@@ -85,20 +81,3 @@ def check_same_ids(source: str, ids: Sequence[str], reference: str, expected: Se
     if given != wanted:
         found = " and ".join(f"{verb} {first_five(some)}" for verb, some in differences.items() if some)
         raise UserError(f"{source} must have the ids of {reference}, but {found}; use files that belong together")
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Check one file against the test.csv and sample_submission.csv of `input_dir`."""
-    paths = [argument for argument in arguments if "=" not in argument]
-    options = key_values([a for a in arguments if "=" in a], {"input_dir": "input/sample-preferences"})
-    if len(paths) != 1:
-        raise UserError(f"expected one submission file, got {len(paths)}; {__doc__.splitlines()[-1].strip()}")
-    input_dir = Path(options["input_dir"])
-    test_ids = read_columns(input_dir / "test.csv", ["id"])["id"]
-    columns = list(read_columns(input_dir / "sample_submission.csv", ["id"]))
-    validate_submission(Path(paths[0]), test_ids, columns)
-    print(f"{paths[0]}: valid, {len(test_ids):,} rows with the ids of {input_dir / 'test.csv'} in order")
-
-
-if __name__ == "__main__":
-    run(main, __doc__)

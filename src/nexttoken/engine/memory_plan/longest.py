@@ -106,6 +106,6 @@ def one_prompt(settings: Settings, tokens: int, num_contexts: int) -> Settings:
 def _refusal(plan: MemoryPlan, tokens: int) -> str:
     return (
         f"max_tokens=auto: a prompt of {tokens} tokens needs about {in_units(plan.needed)} and a tenth to spare,"
-        f" {in_units(plan.free)} are free on {plan.device}; python -m nexttoken.plan max_tokens={tokens}"
+        f" {in_units(plan.free)} are free on {plan.device}; python -m nexttoken plan max_tokens={tokens}"
         f" batch_tokens={tokens} shows what would fit"
     )

@@ -4,8 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 from nexttoken.data.json_lines import json_rows
-from nexttoken.errors import UserError
-from nexttoken.nearest import nearest
+from nexttoken.errors import UserError, nearest
 from nexttoken.tasks.instruction_formats.formats import FORMATS, InstructionFormat
 
 FIRST_ROWS = 100  # of which one must tell a file's format: the very first may be the faulty one

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from nexttoken.data.json_lines import read_text
-from nexttoken.errors import UserError
-from nexttoken.nearest import nearest
+from nexttoken.errors import UserError, nearest
 from nexttoken.tasks.quiz_formats.instruction import Instruction, InstructionInput
 from nexttoken.tasks.quiz_formats.jaqket import Jaqket
 from nexttoken.tasks.quiz_formats.jcommonsenseqa import JCommonsenseQA

@@ -8,8 +8,7 @@ from typing import NoReturn
 
 from nexttoken.data.file_names import matching, refuse_missing
 from nexttoken.data.json_lines import Fault, faults_line
-from nexttoken.errors import UserError, first_five
-from nexttoken.nearest import nearest
+from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.tasks.quiz_formats import named, recognised
 from nexttoken.tasks.quiz_formats.question import Question, remark_lines
 from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nexttoken.data.characters import letters_by_script, letters_outside, simplified
-from nexttoken.errors import UserError
-from nexttoken.nearest import nearest
+from nexttoken.errors import UserError, nearest
 from nexttoken.transforms.curation.counted import Drop
 from nexttoken.transforms.curation.step import RowStep
 from nexttoken.transforms.curation.texts import SIDES, side_text

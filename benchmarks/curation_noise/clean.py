@@ -1,0 +1,133 @@
+"""Clean rows of many kinds, the awkward ones among them: kanji alone, numbers, one word, English words, letters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.curation_noise import words
+from benchmarks.curation_noise.draw import Draw
+from benchmarks.curation_noise.sentences import LETTERS, QUESTIONS, STORIES
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row; `kind` is "clean" or what is wrong with it, `of` the id of the row that it copies."""
+
+    instruction: str
+    input: str
+    output: str
+    kind: str = "clean"
+    of: str = ""
+
+    def with_(self, kind: str, **changes: str) -> "Row":
+        return replace(self, kind=kind, **changes)
+
+
+def explanation(draw: Draw) -> Row:
+    thing = draw.one(words.THINGS)
+    question = draw.fill(draw.one(QUESTIONS), thing=thing)
+    parts = [draw.paragraph(draw.whole(2, 4), thing=thing) for _ in range(draw.whole(1, 3))]
+    return Row(question, "", "\n\n".join(parts))
+
+
+def summary(draw: Draw) -> Row:
+    thing = draw.one(words.THINGS)
+    text = draw.paragraph(draw.whole(4, 7), thing=thing)
+    sentences = text.split("。")
+    ask = draw.one(
+        ("次の文章を要約してください。", "以下の文を一文にまとめてください。", "要点だけを短く書き直してください。")
+    )
+    return Row(ask, text, draw.one(sentences[:-1]) + "。")
+
+
+def letter(draw: Draw) -> Row:
+    ask = draw.fill(
+        draw.one(("{thing}に関する連絡の文面を作ってください。", "{surname}さんに送る手紙の下書きをお願いします。"))
+    )
+    return Row(ask, "", draw.fill(draw.one(LETTERS)) + draw.one(("", "\n追伸：" + draw.paragraph(1))))
+
+
+def story(draw: Draw) -> Row:
+    given = {"given": draw.one(words.GIVEN), "thing": draw.one(words.THINGS), "surname": draw.one(words.SURNAMES)}
+    chosen = sorted(draw.some([str(number) for number in range(len(STORIES))], draw.whole(5, 9)), key=int)
+    text = "\n".join(draw.fill(STORIES[int(number)], **given) for number in chosen)
+    return Row(draw.fill("{given}が{thing}で友達を作る短い物語を書いてください。", **given), "", text)
+
+
+def listing(draw: Draw) -> Row:
+    count = draw.whole(3, 6)
+    chosen = draw.some(words.THINGS, count)
+    lines = [f"{number}. {thing}：{draw.one(words.REASONS)}ため。" for number, thing in enumerate(chosen, start=1)]
+    ask = draw.fill("{place}の{when}におすすめのものを{count}つ挙げ、理由も書いてください。", count=str(count))
+    return Row(ask, "", "\n".join(lines))
+
+
+def arithmetic(draw: Draw) -> Row:
+    price, count = draw.whole(8, 250) * 10, draw.whole(2, 30)
+    ask = draw.fill("1個{price}円の品物を{count}個買うと、全部で何円になりますか。", price=str(price), count=str(count))
+    total = price * count
+    return Row(
+        ask, "", draw.one((f"{total}", f"{total:,}円です。", f"{price}×{count}＝{total}なので、{total}円です。"))
+    )
+
+
+def one_word(draw: Draw) -> Row:
+    ask = draw.fill(
+        "次の説明に合う語を一つだけ答えてください。{place}の{surname}さんが{when}に調べた、{quality}ものです。{hint}に関係があります。",
+        hint=draw.one(words.THINGS),
+    )
+    return Row(ask, "", draw.one(words.SHORT))
+
+
+def kanji_alone(draw: Draw) -> Row:
+    """Headlines, addresses and idioms without a kana on one side or on both."""
+    headline = "、".join(
+        f"{draw.one(words.OFFICES)}{draw.one(words.MATTERS)}{draw.one(words.MOVES)}" for _ in range(draw.whole(1, 2))
+    )
+    place, town, surname = draw.one(words.PLACES), draw.one(words.PLACES), draw.one(words.SURNAMES)
+    address = f"{place}市{town}町{draw.whole(1, 9)}丁目{draw.whole(1, 40)}番地"
+    ask_headline = draw.fill("{place}の{thing}を扱う新聞の見出しを、漢字だけで作ってください。")
+    ask_idioms = draw.fill("{surname}さんの座右の銘になりそうな四字熟語を、{thing}にちなんで挙げてください。")
+    kinds = (
+        Row(f"{place}{draw.one(words.MATTERS)}関連記事見出", "", headline),
+        Row(ask_headline, "", headline),
+        Row(ask_idioms, "", "、".join(draw.some(words.IDIOMS, draw.whole(2, 6)))),
+        Row(f"{surname}{draw.one(words.GIVEN)}氏所属団体所在地", "", address),
+    )
+    return kinds[draw.whole(0, len(kinds) - 1)]
+
+
+def english_word(draw: Draw) -> Row:
+    word, tool = draw.one(words.ENGLISH), draw.one(words.TOOLS)
+    thing = draw.one(words.THINGS)
+    if draw.whole(0, 1):
+        ask = draw.fill("英単語「{word}」の意味と、{thing}に関する使い方を教えてください。", word=word, thing=thing)
+        example = draw.fill("たとえば「{thing} {word}」という形で使われます。", word=word, thing=thing)
+        return Row(ask, "", f"「{word}」は、" + draw.paragraph(2, thing=thing) + example)
+    ask = draw.fill("{tool}で{thing}の一覧を{deed}には、どうすればよいですか。", tool=tool, thing=thing)
+    text = f"{tool}の{draw.one(words.ENGLISH)}機能を使い、{draw.one(words.ENGLISH)}の値を確かめます。"
+    return Row(ask, "", text + draw.paragraph(draw.whole(1, 3), thing=thing))
+
+
+KINDS: tuple[tuple[Callable[[Draw], Row], float], ...] = (
+    (explanation, 0.40),
+    (summary, 0.12),
+    (letter, 0.07),
+    (story, 0.09),
+    (listing, 0.09),
+    (arithmetic, 0.05),
+    (one_word, 0.05),
+    (kanji_alone, 0.06),
+    (english_word, 0.07),
+)
+
+
+def draw_clean(num_rows: int, rng: np.random.Generator) -> list[Row]:
+    """Rows of which no two are equal."""
+    draw, rows = Draw(rng), dict[Row, None]()
+    shares = np.array([share for _, share in KINDS])
+    while len(rows) < num_rows:
+        for kind in rng.choice(len(KINDS), size=num_rows - len(rows), p=shares / shares.sum()):
+            rows[KINDS[kind][0](draw)] = None
+    return list(rows)

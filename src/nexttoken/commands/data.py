@@ -1,0 +1,145 @@
+"""The rows, labels, lengths, duplicates and problems of a competition's files.
+
+python -m nexttoken data input_dir=input/lmsys-chatbot-arena
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nexttoken.commands.arguments import key_values
+from nexttoken.errors import first_five
+from nexttoken.tasks.preference import FIELDS, SURROGATE, Preference, parse_turns
+from nexttoken.types import Example, Split
+
+LONG = 100_000  # characters of one field: beyond any context, so most of it will be cut
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file: its rows as examples, their turns by field as written (None is null), and the models it names."""
+
+    split: Split
+    examples: Sequence[Example]
+    turns: Mapping[str, Sequence[Sequence[str | None]]]
+    models: Sequence[str]
+
+    def texts(self, field: str) -> list[str]:
+        return ["\n".join(example.fields[field]) for example in self.examples]
+
+
+def read_part(task: Preference, split: Split) -> Part:
+    table = task.table(split)
+    turns = {field: parse_turns(task.path(f"{split}.csv"), table, field) for field in FIELDS}
+    models = [name for column in ("model_a", "model_b") if column in table for name in table[column]]
+    return Part(split, task.examples(table, split), turns, models)
+
+
+def describe(part: Part, classes: Sequence[str]) -> dict[str, str]:
+    """Return the measures of one file by name, in reading order."""
+    measures = {"rows": f"{len(part.examples):,}"}
+    labels = Counter(example.label for example in part.examples if example.label is not None)
+    for label, name in enumerate(classes if labels else ()):
+        measures[name] = f"{labels[label]:,} ({labels[label] / labels.total():.1%})"
+    measures["turns a conversation"] = _spread(map(len, part.turns["prompt"]))
+    for field in FIELDS:
+        measures |= _describe_field(field, part.texts(field), part.turns[field])
+    same = sum(a == b for a, b in zip(part.texts("response_a"), part.texts("response_b"), strict=True))
+    measures["rows with identical responses"] = f"{same:,}"
+    if part.models:
+        counts = Counter(part.models)
+        measures["models"] = f"{len(counts):,}"
+        measures["most frequent models"] = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(3))
+    return measures
+
+
+def _describe_field(field: str, texts: Sequence[str], rows: Sequence[Sequence[str | None]]) -> dict[str, str]:
+    turns = [turn for row in rows for turn in row]
+    nulls, empty = turns.count(None), sum(turn is not None and not turn.strip() for turn in turns)
+    return {
+        f"{field} characters": _spread(map(len, texts)),
+        f"{field} words": _spread(len(text.split()) for text in texts),
+        f"{field} null, empty turns": f"{nulls:,}, {empty:,}",
+        f"{field} lone surrogates": f"{sum(len(SURROGATE.findall(turn or '')) for turn in turns):,}",
+    }
+
+
+def _spread(counts: Iterable[int]) -> str:
+    values = np.fromiter(counts, dtype=np.int64)
+    return f"{np.median(values):,.0f} / {np.quantile(values, 0.95):,.0f} / {values.max():,}"
+
+
+def describe_prompts(train: Part, test: Part) -> dict[str, tuple[str, str]]:
+    """Return what prompts share within each file and across the two, as (train, test) by measure."""
+    from nexttoken.data.folds import group_ids
+
+    texts = {part.split: part.texts("prompt") for part in (train, test)}
+    groups = group_ids(texts["train"] + texts["test"])
+    train_groups, test_groups = np.split(groups, [len(texts["train"])])
+    known = set(texts["train"])
+    exact, near = sum(text in known for text in texts["test"]), int(np.isin(test_groups, train_groups).sum())
+    return {
+        "rows repeating a prompt": (_repeats(texts["train"]), _repeats(texts["test"])),
+        "groups of near-duplicate prompts": (_groups(train_groups), _groups(test_groups)),
+        "prompts also in train, exactly": ("", f"{exact:,}"),
+        "prompts also in train, nearly": ("", f"{near:,}"),
+    }
+
+
+def _repeats(texts: Sequence[str]) -> str:
+    return f"{len(texts) - len(set(texts)):,}"
+
+
+def _groups(groups: np.ndarray) -> str:
+    sizes = np.unique(groups, return_counts=True)[1]
+    several = sizes[sizes > 1]
+    return f"{len(several):,} ({several.sum():,} rows, largest {sizes.max():,})"
+
+
+def problems(part: Part) -> list[str]:
+    """Return a line for each kind of row that trains or scores, but deserves a look."""
+    texts = list(zip(*(part.texts(field) for field in FIELDS), strict=True))
+    turns = list(zip(*(part.turns[field] for field in FIELDS), strict=True))
+    kinds = {
+        "an empty prompt": [not prompt.strip() for prompt, _, _ in texts],
+        "an empty response": [not a.strip() or not b.strip() for _, a, b in texts],
+        f"a field over {LONG:,} characters": [max(map(len, row)) > LONG for row in texts],
+        "fields with different numbers of turns": [len(set(map(len, row))) > 1 for row in turns],
+    }
+    lines = []
+    for kind, rows in kinds.items():
+        if ids := [example.id for example, is_bad in zip(part.examples, rows, strict=True) if is_bad]:
+            lines.append(f"{part.split}.csv: {len(ids):,} rows have {kind}: ids {first_five(ids)}")
+    return lines
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = key_values(arguments, {"input_dir": "input/sample-preferences"})
+    task = Preference(options["input_dir"])
+    train, test = read_part(task, "train"), read_part(task, "test")
+    in_train, in_test = (describe(part, task.classes) for part in (train, test))
+    measures = {name: (value, in_test.get(name, "")) for name, value in in_train.items()}
+    show(measures | describe_prompts(train, test), title=f"{task.input_dir} (lengths: median / 95 % / max)")
+    for line in problems(train) + problems(test) or ["no problems found"]:
+        print(line)
+
+
+def show(measures: Mapping[str, tuple[str, str]], title: str) -> None:
+    """Print a table where there is a terminal, else one plain line a measure."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("", "train.csv", "test.csv", title=Text(title))
+        for name, values in measures.items():
+            table.add_row(*map(Text, (name, *values)))  # Text: a model named [x] is no markup
+        Console().print(table)
+        return
+    print(title)
+    width = max(len(name) for name in measures)
+    for name, (train, test) in [("", ("train.csv", "test.csv")), *measures.items()]:
+        print(f"{name:<{width}}  {train:>24}  {test:>24}".rstrip())

@@ -1,0 +1,122 @@
+"""What both entries share: help, Hydra's errors and ours as one line with the nearest key, and exit status 2."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nexttoken.errors import UserError, nearest
+from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.processes import failure
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = {"-h", "--help"}
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call a `hydra.main` function, or answer --help; a configuration that cannot be composed is one line."""
+    keep_freed_memory()
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing, so that the line can be ours
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
+    logging.getLogger("nexttoken").setLevel(logging.INFO)  # what was found in the data; libraries speak up from WARNING
+    entry = Path(sys.argv[0]).absolute()
+    overrides = [argument for argument in sys.argv[1:] if argument not in HELP]
+    asks_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
+    try:
+        if asks_help:  # with a further option, such as --resolve, the help is Hydra's
+            print(help_text(entry, str(sys.modules[main.__module__].__doc__), overrides))
+        else:
+            main()
+    except (HydraException, OmegaConfBaseException) as error:
+        stop(one_line(error, entry), 2)
+
+
+def help_text(entry: Path, usage: str, overrides: Sequence[str]) -> str:
+    """`usage`, the choices of every group of `entry`, and its configuration with `overrides`.
+
+    Hydra's own --help lists the groups by composing once for each of them, which takes longer than all the rest.
+    """
+    from omegaconf import OmegaConf
+
+    config = compose_entry(entry, overrides, return_hydra_config=True)
+    groups = sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/"))
+    files = {group: sorted(path.stem for path in (entry.parent / "conf" / group).glob("*.yaml")) for group in groups}
+    choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in files.items())
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return (
+        f"{usage.strip()}\n\nChoices, group=choice:\n\n{choices}\n\n"
+        f"Configuration, key=value for any of it:\n\n{OmegaConf.to_yaml(own)}\n"
+        f"Hydra's own options: python {entry.name} --hydra-help"
+    )
+
+
+def compose_entry(entry: Path, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> "DictConfig":
+    """The configuration of `entry`, such as <checkout>/train.py, whatever Hydra composed before."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(entry.parent / "conf"), version_base="1.3"):
+        return compose(entry.stem, [*overrides], return_hydra_config=return_hydra_config)
+
+
+@contextmanager
+def errors_on_one_line() -> Iterator[None]:
+    """Around the job itself: an exit is the only way out of a job on which Hydra prints nothing of its own."""
+    try:
+        yield
+    except UserError as error:
+        stop(str(error), 2)
+    except OSError as error:
+        stop(f"{error.filename or 'output'}: {error.strerror or error}; nothing half-written was left behind", 2)
+    except Exception:
+        if line := failure():  # of another process, which broke what this one was doing
+            stop(line, 2)
+        raise
+    except KeyboardInterrupt:
+        stop("interrupted; the same command continues from the last checkpoint", 130)
+
+
+def one_line(error: Exception, entry: Path) -> str:
+    """Hydra's message on one line; a key that `entry`'s configuration does not know, with the nearest that it does."""
+    text = " ".join(str(error).split())
+    wrong = re.search(
+        r"Key '([^']+)' is not in struct.*?full_key: (\S+)", f"{text} {' '.join(str(error.__cause__).split())}"
+    )
+    if not wrong:
+        hint = "; quote a value with such characters: 'key=\"value\"'" if "Lexer" in text else ""
+        return text + hint
+    key = wrong[2]
+    return f"unknown key {key!r}; {nearest(key, known_keys(entry))}"
+
+
+def known_keys(entry: Path) -> list[str]:
+    """All keys of the configuration of `entry`, without the failed overrides."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(compose_entry(entry))
+
+    def walk(node: Any, path: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [path]
+        return [path] * bool(path) + [
+            key for name, child in node.items() for key in walk(child, f"{path}.{name}".lstrip("."))
+        ]
+
+    return walk(config, "")
+
+
+def stop(line: str, status: int) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""Helpers of the tests: servers, small models, composed configurations, and commands called as the terminal does."""
