@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nexttoken.settings import ModelSettings, ScratchSettings
+from support.interrupted import server  # noqa: F401 - a fixture
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXTS = ("### Answer\nA", "### Answer\nB", "### Answer\ntie", "Which answer is better? Which answer is the better one?")

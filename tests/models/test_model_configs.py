@@ -16,8 +16,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from support.composed import CONF, composed
 from support.model_shapes import SHAPES
-from test_config import CONF, composed
 
 FILES = {path.stem: path for path in sorted(CONF.glob("model/*.yaml")) if path.stem not in ("base", "scratch")}
 PAGE = CONF.parent / "docs" / "models.md"

@@ -1,10 +1,13 @@
-"""Training in a process of its own that is killed at a chosen moment: the other half of test_resume.py."""
+"""Training in a process of its own that is killed at a chosen moment: the other half of training/test_resume.py."""
 
+import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -68,3 +71,20 @@ def killing(function: Callable, number: int) -> Callable:
         return function(*args, **kwargs)
 
     return counted
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A server process with everything imported: each training starts in a fraction of a second, in a clean process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["nexttoken.pipeline", "nexttoken.training.learner", "transformers.models.llama.modeling_llama"]
+    )
+    return context
+
+
+def run(server, output_dir: Path, moment: str = "none", number: int = 0, *overrides: str) -> int:
+    process = server.Process(target=train, args=(str(output_dir), moment, number, *overrides))
+    process.start()
+    process.join()
+    return process.exitcode

@@ -13,7 +13,7 @@ from nexttoken.commands.judge import main
 from nexttoken.commands.judge.marking import Judge
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.marks import read_marks
-from test_pipeline import composed
+from support.training import composed
 
 TINY = [
     "trainer.max_epochs=1",
@@ -28,7 +28,7 @@ TINY = [
 
 def train(folder: Path, task: str, *overrides: str) -> None:
     """On the first rows of the embedded sample."""
-    sample, data = Path(__file__).parents[1] / "input" / f"sample-{task}", folder / "input" / task
+    sample, data = Path(__file__).parents[2] / "input" / f"sample-{task}", folder / "input" / task
     data.mkdir(parents=True, exist_ok=True)
     lines = (sample / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:100]
     (data / "train.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -293,7 +293,7 @@ def quiz_run(tmp_path_factory) -> Path:
         "split.num_folds=3",
         "split.dev_fraction=0.2",
     ]
-    with initialize_config_dir(str(Path(__file__).resolve().parents[1] / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "conf"), version_base="1.3"):
         pipeline.train(compose("train", [*overrides, f"input_dir={data}", f"output_dir={output}"]))
     return output / "quiz" / "tiny"
 

@@ -1,12 +1,11 @@
 """A run that was killed at any moment and started again ends with the weights, scores and curve of one never killed."""
 
-import multiprocessing
 import signal
 from pathlib import Path
 
 import pytest
 
-from support.interrupted import train
+from support.interrupted import run
 
 pytestmark = pytest.mark.slow
 
@@ -18,23 +17,6 @@ MOMENTS = [
     ("model", 1),
     ("scores", 1),
 ]
-
-
-@pytest.fixture(scope="module")
-def server():
-    """A server process with everything imported: each training starts in a fraction of a second, in a clean process."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["nexttoken.pipeline", "nexttoken.training.learner", "transformers.models.llama.modeling_llama"]
-    )
-    return context
-
-
-def run(server, output_dir: Path, moment: str = "none", number: int = 0, *overrides: str) -> int:
-    process = server.Process(target=train, args=(str(output_dir), moment, number, *overrides))
-    process.start()
-    process.join()
-    return process.exitcode
 
 
 def contents(output_dir: Path, files: tuple[str, ...] = FILES) -> dict[str, bytes]:

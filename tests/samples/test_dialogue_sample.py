@@ -15,7 +15,7 @@ from samples.dialogue.generate import NUM_BROKEN, NUM_ROUNDS
 from samples.dialogue.phrases import BROKEN, QUALITIES
 from samples.dialogue.write import write_sample_dialogue
 
-TRACKED = Path(__file__).parents[1] / "input" / "sample-dialogue"
+TRACKED = Path(__file__).parents[2] / "input" / "sample-dialogue"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")
 
 

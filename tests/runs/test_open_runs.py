@@ -17,8 +17,8 @@ from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.writing import Writing
 from nexttoken.types import Example
-from test_pipeline import composed
-from test_resume import run, server  # noqa: F401 - a fixture
+from support.interrupted import run
+from support.training import composed
 
 SMALL = [
     "name=small",
@@ -214,7 +214,7 @@ def test_fine_tuning_that_is_killed_continues_exactly(server, tmp_path, reposito
 KILLED = """
 import sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = [{tests!r}, {tests!r} + "/runs"]
 from test_open_runs import predict
 predict(Path({output!r}), "batch_tokens=40", "name=killed")
 """

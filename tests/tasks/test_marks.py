@@ -20,7 +20,7 @@ from samples.marks.__main__ import main
 from samples.marks.generate import KINDS, OTHER_LANGUAGE, TOOLS
 from support.composed import composed
 
-TRACKED = Path(__file__).parents[1] / "input" / "sample-marks"
+TRACKED = Path(__file__).parents[2] / "input" / "sample-marks"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")
 ROW = {"id": "a", "instruction": "Name a fruit.", "response": "pear", "mark": 3}
 UNMARKED = {key: value for key, value in ROW.items() if key != "mark"}

@@ -15,7 +15,7 @@ from samples.quiz.generate import MAX_ROWS, NUM_NAMES, SPARE_RATE, TOLD_SHARE
 from samples.quiz.words import COLOURS, GENRES
 from samples.quiz.write import TRAIN_PER_TEST, write_sample_quiz
 
-TRACKED = Path(__file__).parents[1] / "input" / "sample-quiz"
+TRACKED = Path(__file__).parents[2] / "input" / "sample-quiz"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl", *(f"corpus/{genre}.jsonl" for genre in GENRES))
 
 

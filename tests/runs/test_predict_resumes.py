@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from nexttoken import pipeline
-from test_pipeline import composed, train
+from support.training import composed, train
 
 KILLED = """
 import sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = [{tests!r}, {tests!r} + "/runs"]
 from test_predict_resumes import predict
 predict(Path({output!r}), {submissions!r})
 """

@@ -13,7 +13,7 @@ from nexttoken.tasks.quiz import Quiz
 from nexttoken.types import Example, LabelPredictions
 from support.composed import settings
 
-SAMPLE = Path(__file__).resolve().parents[1] / "input" / "sample-preferences"
+SAMPLE = Path(__file__).resolve().parents[2] / "input" / "sample-preferences"
 
 
 def questions(num_rows: int) -> list[Example]:

@@ -10,7 +10,7 @@ from nexttoken.prompts.prompt import Prompt
 from nexttoken.transforms.lengths import AskLength
 from nexttoken.types import Example
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "transforms" / "summary_length.yaml"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "transforms" / "summary_length.yaml"
 
 
 def article(text: str) -> Example:

@@ -14,7 +14,7 @@ from samples.instruct.generate import KINDS
 from samples.instruct.words import CLOSINGS, JA_BAGS
 from samples.instruct.write import MAX_ROWS, write_sample_instruct
 
-TRACKED = Path(__file__).parents[1] / "input" / "sample-instruct"
+TRACKED = Path(__file__).parents[2] / "input" / "sample-instruct"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")
 
 

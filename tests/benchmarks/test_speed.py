@@ -20,7 +20,7 @@ from nexttoken.errors import UserError
 from nexttoken.pipeline import train
 from nexttoken.runs.loaded import load_run
 
-SAMPLE = Path(__file__).resolve().parents[1] / "input" / "sample-preferences"
+SAMPLE = Path(__file__).resolve().parents[2] / "input" / "sample-preferences"
 WORK = Workload(TINY, 7, shortest=4, median=9, longest=60)
 FIELDS = ("work", "peer", "precision", "ratio", "ratio_min", "ratio_max", "memory_ratio", "versions")
 PAIRS = [(Run(1.0, 10), Run(4.0, 20)), (Run(2.0, 12), Run(5.0, 40)), (Run(3.0, 90), Run(9.0, 60))]

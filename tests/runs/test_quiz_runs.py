@@ -11,7 +11,7 @@ import pytest
 from nexttoken import load_run, pipeline
 from nexttoken.commands.report import main as report
 from nexttoken.errors import UserError
-from test_pipeline import composed
+from support.training import composed
 
 TINY = [
     "name=tiny",

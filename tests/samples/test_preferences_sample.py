@@ -15,7 +15,7 @@ from samples.preferences.__main__ import main
 from samples.preferences.generate import true_probs
 from samples.preferences.write import WINNERS, write_sample
 
-TRACKED = Path(__file__).parents[1] / "input" / "sample-preferences"
+TRACKED = Path(__file__).parents[2] / "input" / "sample-preferences"
 FILES = ("train.csv", "test.csv", "sample_submission.csv", "truth.csv")
 POINTS = phrases.REMARK_POINTS
 

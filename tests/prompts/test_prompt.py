@@ -11,7 +11,7 @@ from nexttoken.errors import UserError
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.types import Example, Message
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "prompt"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "prompt"
 FIELDS = {"prompt": ("Hi", "Why?"), "response_a": ("Hello", "Because"), "response_b": ("Hey", "")}
 
 INSTRUCTION = """\

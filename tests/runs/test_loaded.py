@@ -15,7 +15,7 @@ from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, h
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.types import Example
 from support.composed import composed
-from test_pipeline import composed as composed_entry
+from support.training import composed as composed_entry
 
 GATED = ("task=quiz", "inference=gated_retrieval", "retriever=bm25")
 STALE = ("gate.json", "result.json", "environment.json")

@@ -19,7 +19,7 @@ from support.model_shapes import SHAPES as PUBLISHED
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COMMON = {"work", "peer", "precision", "ratio", "ratio_min", "ratio_max", "memory_ratio", "versions"}
 ASKED = ["shape=tiny", "tokens=32", "rows=2", "steps=2", "batch_tokens=32"]
 
