@@ -197,7 +197,7 @@ def test_what_cannot_work_together_is_refused_at_once(tmp_path, overrides, messa
     assert not list(tmp_path.rglob("metrics.json"))
 
 
-def test_fine_tuning_that_is_killed_continues_exactly(server, tmp_path, repository):  # noqa: F811
+def test_fine_tuning_that_is_killed_continues_exactly(server, tmp_path, repository):
     """Packed rows, dropout and embedding noise included."""
     overrides = ["task=instruct", f"input_dir={repository / 'input' / 'sample-instruct'}"]
     overrides += ["fit.neftune_alpha=5", "model.scratch.vocab_size=400", "batch_tokens=200", "logger=none"]
