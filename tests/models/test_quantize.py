@@ -216,5 +216,5 @@ def test_the_command(base, copies, tmp_path, capsys, monkeypatch, repository):
 
 @pytest.mark.parametrize("command", ["quantize", "merge"])
 def test_help_needs_no_torch(command):
-    code = f"import sys, nexttoken.{command}; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    code = f"import sys, nexttoken.commands.{command}; print('torch' in sys.modules, 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False"] * 2
