@@ -31,9 +31,9 @@ LONGEST = 0.15  # of the time of importing everything
 EVERYTHING = (  # what training, prediction and their reports import between them
     *("torch", "transformers", "peft", "bitsandbytes", "lightning.pytorch", "pandas", "hydra", "pydantic"),
     *("sklearn.linear_model", "sklearn.model_selection", "sklearn.feature_extraction.text", "scipy.optimize"),
-    *("datasketch", "bm25s", "matplotlib.pyplot"),
+    *("bm25s", "matplotlib.pyplot"),
 )
-PACKAGES = ("pandas", "hydra-core", "pydantic", "scikit-learn", "scipy", "datasketch", "bm25s", "matplotlib")
+PACKAGES = ("pandas", "hydra-core", "pydantic", "scikit-learn", "scipy", "bm25s", "matplotlib")
 Rows = list[list[str]]  # of a CSV, the header first
 
 

@@ -13,7 +13,7 @@ from nexttoken.runs.folder import RunFolder
 from support.composed import composed
 
 LEARNING = {"torch", "transformers", "lightning", "peft", "bitsandbytes", "accelerate", "tokenizers"}
-HEAVY = LEARNING | {"sklearn", "scipy", "matplotlib", "datasketch", "bm25s", "sacrebleu", "rouge_score", "rich"}
+HEAVY = LEARNING | {"sklearn", "scipy", "matplotlib", "bm25s", "sacrebleu", "rouge_score", "rich"}
 TABLES = HEAVY | {"pandas", "pyarrow"}
 ALL = TABLES | {"numpy", "pydantic", "jinja2"}
 

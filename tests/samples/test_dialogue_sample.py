@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nexttoken.data.folds import group_ids
+from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.transforms.dialogue import Windows

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from nexttoken.data.folds import group_ids
+from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError
 from samples.quiz.__main__ import main
 from samples.quiz.generate import MAX_ROWS, NUM_NAMES, SPARE_RATE, TOLD_SHARE

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nexttoken.data.folds import GroupedStratified, group_ids
+from nexttoken.data.folds import GroupedStratified
+from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import log_loss, prior_log_loss
 from nexttoken.tasks.baselines.pairs import PairBaseline

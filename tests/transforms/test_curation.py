@@ -4,12 +4,10 @@ import json
 import os
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
 from benchmarks.curation_noise.noise import draw_rows
 from nexttoken.data.characters import japanese_only, simplified
-from nexttoken.data.near_duplicates import jaccard, shingles, sketch
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.counted import Counted
 from nexttoken.transforms.curation.language import KeepLanguage, language_letters, language_of
@@ -251,23 +249,6 @@ def test_numbers_in_kanji_make_other_rows_too():
         f"りんごが三個とみかんが{number}個あるとき、全部でいくつになるのかを漢数字で答えます。" for number in "四五六"
     ]
     assert len(DropNearDuplicates()(rows(*texts))) == 3
-
-
-def test_sketches_find_similar_texts_and_estimate_their_similarity():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        text = "".join(chr(0x4E00 + int(point)) for point in rng.integers(0, 300, 150))
-        other = text[:70] + "".join(chr(0x3400 + int(point)) for point in rng.integers(0, 300, 8)) + text[78:]
-        sketches = sketch([text, other, text], width=3, bands=16, rows=8)
-        exact = jaccard(shingles(text, 3), shingles(other, 3))
-        assert abs((sketches.values[0] == sketches.values[1]).mean() - exact) < 0.2
-        assert (sketches.keys[0] == sketches.keys[2]).all()
-    assert not sketch(["あ", ""], width=3, bands=4, rows=2).keys.any()
-
-
-def test_a_text_does_not_share_runs_with_its_neighbour():
-    alone = sketch(["山川海空雲"], width=3, bands=8, rows=2).keys
-    assert (sketch(["花鳥", "山川海空雲", "", "風月"], width=3, bands=8, rows=2).keys[1] == alone[0]).all()
 
 
 def test_marks_decide_and_missing_ones_are_counted(tmp_path):

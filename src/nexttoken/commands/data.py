@@ -74,7 +74,7 @@ def _spread(counts: Iterable[int]) -> str:
 
 def describe_prompts(train: Part, test: Part) -> dict[str, tuple[str, str]]:
     """Return what prompts share within each file and across the two, as (train, test) by measure."""
-    from nexttoken.data.folds import group_ids
+    from nexttoken.data.near_duplicates import group_ids
 
     texts = {part.split: part.texts("prompt") for part in (train, test)}
     groups = group_ids(texts["train"] + texts["test"])

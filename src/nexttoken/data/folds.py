@@ -1,106 +1,18 @@
-"""Leak-free folds: rows with (nearly) the same text form one group, and no group is split between folds."""
+"""Leak-free folds: (nearly) equal texts form one group, and no group is split between folds."""
 
 import csv
-import re
-import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nexttoken.data.files import whole_file
+from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError, first_five
-from nexttoken.progress import Progress
-
-if TYPE_CHECKING:
-    from datasketch import MinHash
 
 _COLUMNS = ("id", "group", "fold")
-
-SHINGLE = 5  # characters: works for languages without spaces, and one changed word touches few of them
-MIN_SHINGLES = 40  # below this one changed character may be another question ("2 + 3", "2 + 4"): only equality groups
-MAX_CHARACTERS = 20_000  # of a text that are compared for near-duplication; equality always reads all of it
-BANDS, ROWS = 25, 5  # finds a pair of Jaccard similarity 0.8 with probability 1 - (1 - 0.8**5)**25 = 0.99995
-
-# Sentence punctuation and white space only: + - * / # < = > tell one question from another.
-_PUNCTUATION = re.compile(r"""[\s\u200b-\u200f\ufeff.,;:!?'"()\[\]{}_`…‘’“”«»—–、。「」『』・]+""")
-
-
-def normalise(text: str) -> str:
-    """NFKC, casefolded, with each run of white space and punctuation as one space; "???" stays itself."""
-    folded = unicodedata.normalize("NFKC", text).casefold().strip()
-    return _PUNCTUATION.sub(" ", folded).strip() or folded
-
-
-def group_ids(texts: Sequence[str], threshold: float = 0.8) -> np.ndarray:
-    """Group number per row, (N,) int64: equal after `normalise`, or Jaccard similarity of shingles >= `threshold`.
-
-    Similarity is chained: a ~ b and b ~ c put all three together. Candidates come from MinHash LSH (Broder 1997) and
-    each is verified exactly. Numbers follow the sorted texts, so they do not depend on the order of the rows.
-    """
-    row_texts = [normalise(text) for text in texts]
-    distinct = sorted(set(row_texts))
-    parents = list(range(len(distinct)))
-    for first, second in _near_duplicates(distinct, threshold, parents):
-        parents[_root(parents, second)] = _root(parents, first)
-    roots = np.array([_root(parents, index) for index in range(len(distinct))], dtype=np.int64)
-    numbers = np.unique(roots, return_inverse=True)[1]
-    position = {text: index for index, text in enumerate(distinct)}
-    return numbers[[position[text] for text in row_texts]].astype(np.int64) if row_texts else roots
-
-
-def _root(parents: list[int], index: int) -> int:
-    while parents[index] != index:
-        parents[index] = index = parents[parents[index]]  # halve the path on the way
-    return index
-
-
-def _near_duplicates(texts: list[str], threshold: float, parents: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield verified pairs of positions; a pair that `parents` already joins is not verified again."""
-    from datasketch import MinHash, MinHashLSH
-
-    empty = MinHash(num_perm=BANDS * ROWS, hashfunc=int)  # shingles are hashes already
-    index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
-    kept: dict[int, np.ndarray] = {}
-    with Progress(len(texts), "near-duplicates") as progress:
-        for position, text in enumerate(texts):
-            progress.advance(1)
-            shingles = _shingles(text)
-            if len(shingles) < MIN_SHINGLES:
-                continue
-            sketch = _sketch(shingles, empty)
-            for other in sorted(index.query(sketch)):
-                joined = _root(parents, other) == _root(parents, position)
-                if not joined and _jaccard(kept[other], shingles) >= threshold:
-                    yield other, position
-            index.insert(position, sketch)
-            kept[position] = shingles
-
-
-def _shingles(text: str) -> np.ndarray:
-    """Sorted distinct uint32 hashes of every run of `SHINGLE` characters: fixed numbers in every process."""
-    points = np.frombuffer(text[:MAX_CHARACTERS].encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    if len(points) < SHINGLE:
-        return np.empty(0, dtype=np.uint32)
-    hashes = np.zeros(len(points) - SHINGLE + 1, dtype=np.uint64)
-    for offset in range(SHINGLE):
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + points[offset : len(hashes) + offset]  # wraps at 2**64
-        hashes ^= hashes >> np.uint64(32)
-    return np.unique(hashes.astype(np.uint32))
-
-
-def _sketch(shingles: np.ndarray, empty: "MinHash") -> "MinHash":
-    sketch = empty.copy()
-    sketch.update_batch(shingles.tolist())
-    return sketch
-
-
-def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    both = len(np.intersect1d(first, second, assume_unique=True))
-    return both / (len(first) + len(second) - both)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from nexttoken.data.csv_tables import rows_in_memory
-from nexttoken.data.folds import normalise
 from nexttoken.data.json_lines import SURROGATE
+from nexttoken.data.near_duplicates import normalise
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import QUIZ_METRICS, Metric
 from nexttoken.tasks.quiz_formats import named

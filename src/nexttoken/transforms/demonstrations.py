@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from nexttoken.data.folds import normalise
+from nexttoken.data.near_duplicates import normalise
 from nexttoken.data.words import words
 from nexttoken.errors import UserError
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, OPTIONS, PASSAGES, Example

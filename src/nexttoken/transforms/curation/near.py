@@ -8,8 +8,7 @@ from zlib import crc32
 
 import numpy as np
 
-from nexttoken.data.folds import normalise
-from nexttoken.data.near_duplicates import Sketches, jaccard, shingles, sketch
+from nexttoken.data.near_duplicates import Sketches, jaccard, normalise, shared_keys, shingles, sketch
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.repeats import NotAgain
 from nexttoken.transforms.curation.step import Fetch, Judge, Step
@@ -81,16 +80,6 @@ def parts(example: Example) -> tuple[str, ...]:
     asked = [*(fields.get(name, ()) for name in (INSTRUCTION, INPUT)), fields.get(DIALOGUE, ())[0::2]]
     texts = ("\n".join(texts) for texts in (*asked, texts_of(example, "answered")))
     return tuple(normalise(text[:MAX_CHARACTERS]) for text in texts)
-
-
-def shared_keys(keys: np.ndarray) -> dict[int, list[tuple[int, int]]]:
-    """(band, key) pairs by the position of each row that shares them with another; 0 is no key."""
-    shared: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for band in range(keys.shape[1]):
-        values, inverse, counts = np.unique(keys[:, band], return_inverse=True, return_counts=True)
-        for position in np.flatnonzero((counts[inverse] > 1) & (keys[:, band] != 0)).tolist():
-            shared[position].append((band, int(values[inverse[position]])))
-    return shared
 
 
 @dataclass

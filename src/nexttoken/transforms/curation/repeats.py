@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from nexttoken.data.folds import normalise
+from nexttoken.data.near_duplicates import normalise
 from nexttoken.transforms.curation.counted import Drop
 from nexttoken.transforms.curation.step import Fetch, Judge, Step
 from nexttoken.transforms.curation.texts import SIDES, side_text
@@ -15,7 +15,7 @@ from nexttoken.types import Example
 
 @dataclass(frozen=True)
 class DropRepeats(Step):
-    """Keeps the first of rows that are equal after `nexttoken.data.folds.normalise`; 16 bytes a row are held."""
+    """Keeps the first of rows that are equal after `normalise`; 16 bytes a row are held."""
 
     surveys = True
 
