@@ -92,7 +92,7 @@ def _write(path: Path, header: list[str], rows: Sequence[Sequence[str]]) -> None
 
 def _config(runs: Runs, base: Path, inference: str) -> dict[str, Any]:
     from nexttoken.build import prepare
-    from nexttoken.commands.compose import compose
+    from nexttoken.commands.entry import compose
 
     places = [f"model.name_or_path={base}", f"input_dir={runs.input_dir('straight')}", f"output_dir={runs.folder}"]
     settings = ["adapter=lora", "fit=finetune", "max_tokens=2048", "batch_tokens=1024", "name=folds"]

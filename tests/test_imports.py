@@ -19,8 +19,6 @@ HYDRA_MODULES = {
     "pipeline.py",
     "entry.py",
     "commands/entry.py",
-    "compose.py",
-    "commands/compose.py",
 }
 LINES = [  # a module may import from its own line and from the lines above it
     {"errors", "settings", "progress", "types"},

@@ -15,7 +15,7 @@ from benchmarks.measure import Run, compare, read_records, share_of_rate, table,
 from benchmarks.ratio_plot import plot
 from benchmarks.sides import Side, largest_difference, measured, working
 from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, MatrixRate, Workload
-from nexttoken.commands.compose import compose
+from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 from nexttoken.pipeline import train
 from nexttoken.runs.loaded import load_run

@@ -119,7 +119,10 @@ def test_a_folder_with_files_is_not_replaced(tmp_path):
         (["to=plain", "out=x"], "^from= is missing"),
         (["from={0}", "to=jacket", "out=x"], "did you mean 'jaqket'"),
         (["from={0}", "to=plain", "out={0}"], "is the file that is read"),
-        (["from={0}", "to=plain", "out=x", "num_options=1"], "num_options from 2 on"),
+        (
+            ["from={0}", "to=plain", "out=x", "num_options=1"],
+            "num_options='1' is not accepted",
+        ),
         (["from=absent.json", "to=plain", "out=x"], "is not there"),
         (
             ["from={0}", "to=jcommonsenseqa", "out=x"],

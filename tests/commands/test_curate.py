@@ -15,11 +15,10 @@ from benchmarks.curation_noise.noise import NOISE, draw_rows
 from benchmarks.curation_noise.score import score, table
 from benchmarks.curation_noise.write import write_sample_noise
 from nexttoken.build import make, plain
-from nexttoken.commands.compose import compose
 from nexttoken.commands.curate import main
-from nexttoken.commands.curate.page import page
-from nexttoken.commands.curate.rows import line
+from nexttoken.commands.curate.outputs import page, row_of
 from nexttoken.commands.curate.source import UNKNOWN, find_licence
+from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.tasks.instruct import Instruct
@@ -115,7 +114,7 @@ def test_dialogues_are_written_by_turns_and_read_again(tmp_path):
         answer="はい",
         tags={"dialogue": "7", "mark": "4"},
     )
-    (tmp_path / "train.jsonl").write_text(json.dumps(line(example)) + "\n")
+    (tmp_path / "train.jsonl").write_text(json.dumps(row_of(example)) + "\n")
     (again,) = Dialogue("dialogue", tmp_path).read("train")
     assert replace(again, tags=example.tags) == example
     assert again.tags["mark"] == "4"
@@ -132,8 +131,8 @@ def test_faulty_lines_stop_the_command_by_number_and_leave_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "add out="),
-        (["out=x", "processes=0"], "processes=0 is no whole number"),
+        ([], "write out=input/<name>"),
+        (["out=x", "processes=0"], "processes='0' is not accepted: input should be greater"),
         (["out=x", "train_transforms=none"], "add train_transforms=curate_ja"),
         (["out=x", "task=quiz"], "no step of nexttoken.transforms.curation"),
         (["out=x", "train_transforms=curate_ja", "input_dir=nowhere"], "nowhere is no folder"),

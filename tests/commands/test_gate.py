@@ -15,8 +15,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
-from nexttoken.commands.gate import main, report
-from nexttoken.commands.gate.arguments import Arguments
+from nexttoken.commands.gate import GateArguments, main, report
 from nexttoken.commands.gate.both_ways import ask_both_ways, read_rows, trial_of
 from nexttoken.data.files import write_json
 from nexttoken.data.folds import Folds, save_folds
@@ -52,8 +51,8 @@ def frame_of(asked: Trial) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def given(out: Path, *arguments: str) -> Arguments:
-    return Arguments.parse(["run=output/quiz/x", f"out={out}", *arguments])
+def given(out: Path, *arguments: str) -> GateArguments:
+    return GateArguments.parse(["run=output/quiz/x", f"out={out}", *arguments])
 
 
 def test_the_report_says_what_every_policy_is_worth(tmp_path):
@@ -233,9 +232,9 @@ def test_a_broken_table_is_one_line(tmp_path, text):
     ("arguments", "line"),
     [
         ([], "run= is missing; write run=output"),
-        (["run=x", "max_share=50"], "max_share='50' is not accepted: expected a share of the questions, 0 to 1"),
+        (["run=x", "max_share=50"], "max_share='50' is not accepted: input should be less than or equal to 1"),
         (["run=x", "tolerance=nan"], "tolerance='nan' is not accepted"),
-        (["run=x", "again=yes"], "again='yes' is not accepted: expected true or false"),
+        (["run=x", "again=perhaps"], "again='perhaps' is not accepted: input should be a valid boolean"),
         (["run=x", "max_shar=1"], "did you mean 'max_share'"),
     ],
 )

@@ -11,8 +11,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
-from nexttoken.commands.judge import main
-from nexttoken.commands.judge.arguments import Arguments
+from nexttoken.commands.judge import JudgeArguments, main
 from nexttoken.commands.judge.marking import asked, marked_row, said
 from nexttoken.commands.judge.outputs import read_texts
 from nexttoken.errors import UserError
@@ -113,25 +112,25 @@ def test_equal_variants_are_noise(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "expected run folders"),
+        ([], "expected either run folders"),
         (["output/nowhere"], "output/nowhere is not there"),
         (["data=input/x"], "needs task=, judge= and out="),
         ([".", "by=marks"], "by=marks is no measure; "),
-        ([".", "rows=many"], "rows=many is no whole number"),
+        ([".", "rows=many"], "rows='many' is not accepted"),
         ([".", "jury=x"], "unknown argument"),
-        ([".", "data=input/x"], "one of both"),
+        ([".", "data=input/x"], "expected either run folders"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, reason):
     with pytest.raises(UserError, match=reason) as error:
-        Arguments.parse(arguments)
+        JudgeArguments.parse(arguments)
     assert "\n" not in str(error.value)
 
 
 def test_a_rubric_may_be_a_file(tmp_path):
     (tmp_path / "rubric.txt").write_text("Be strict.\n")
-    assert Arguments.parse([".", f"rubric={tmp_path / 'rubric.txt'}"]).rubric == "Be strict."
-    assert Arguments.parse([".", "rubric=Be kind."]).rubric == "Be kind."
+    assert JudgeArguments.parse([".", f"rubric={tmp_path / 'rubric.txt'}"]).rubric == "Be strict."
+    assert JudgeArguments.parse([".", "rubric=Be kind."]).rubric == "Be kind."
 
 
 def test_folders_that_hold_no_open_runs_are_refused(tmp_path):

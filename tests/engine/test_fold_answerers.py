@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nexttoken.commands.compose import compose
+from nexttoken.commands.entry import compose
 from nexttoken.data.files import write_json
 from nexttoken.engine.fold_answerers import FoldModels, load_answerer
 from nexttoken.engine.heads import Classification, LabelSoftmax

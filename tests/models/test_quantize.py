@@ -199,7 +199,7 @@ def test_the_command(base, copies, tmp_path, capsys, monkeypatch, repository):
     monkeypatch.chdir(repository)
     out, named = tmp_path / "models" / "copy", f"model.name_or_path={base}"
     refused = {
-        (named, "quantization=nf4"): "the folder to write is missing; add out=models/<name>",
+        (named, "quantization=nf4"): "out= is missing; write out=models/<name>",
         (named, "quantization=nf4", f"out={base}"): "exists already",
         (named, f"out={out}"): "add quantization=nf4",
         ("quantization=nf4", f"out={out}"): "quantization needs a pretrained model",

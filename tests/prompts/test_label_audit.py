@@ -4,12 +4,13 @@ import subprocess
 import sys
 from functools import cache
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import constants
 
-from nexttoken.commands.labels import Arguments, main, situations_table
+from nexttoken.commands.labels import LabelsArguments, main, situations_table
 from nexttoken.engine.forward.layout import Layout
 from nexttoken.engine.forward.packed_attention import ROOT
 from nexttoken.engine.label_scores import collate, sequence_scores
@@ -215,7 +216,7 @@ def test_help_and_a_missing_configuration_are_answered_without_torch(tmp_path):
     done = run(tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "conf/train.yaml is not there; run the command where train.py and conf/ are" in done.stderr
-    code = "import sys, nexttoken.commands.labels, nexttoken.commands.compose; "
+    code = "import sys, nexttoken.commands.labels; "
     code += "print(*({'torch', 'transformers'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
@@ -226,7 +227,7 @@ def run(folder, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_models_are_told_apart_from_overrides():
-    assert Arguments.parse(["model=a,b", "fold=1", "markdown=x.md"]) == Arguments(
-        (("model=a", "fold=1"), ("model=b", "fold=1")), "x.md"
-    )
-    assert Arguments.parse(["prompt=conversation"]) == Arguments((("prompt=conversation",),), "")
+    given = LabelsArguments.parse(["model=a,b", "fold=1", "markdown=x.md"])
+    assert given.overrides_by_model == [("model=a", "fold=1"), ("model=b", "fold=1")]
+    assert given.markdown == Path("x.md")
+    assert LabelsArguments.parse(["prompt=conversation"]).overrides_by_model == [("prompt=conversation",)]

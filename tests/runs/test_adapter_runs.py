@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nexttoken.commands.compose import compose
+from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 from nexttoken.pipeline import train as train_fold
 from nexttoken.runs.loaded import load_run

@@ -1,12 +1,84 @@
-"""The small commands' side of the terminal: `key=value` arguments in, one-line errors with exit status 2 out."""
+"""The arguments of a command as a pydantic class, and the call of a command with its errors on one line."""
 
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
 
+from pydantic import AfterValidator, Field
+
+from nexttoken.checks import validated
 from nexttoken.errors import UserError, nearest
 from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.settings import Checked
+
+
+def refuse_existing(path: Path) -> Path:
+    """Return `path`, with ~ as the home folder. Raises UserError if it exists: results are never overwritten."""
+    path = path.expanduser()
+    if path.exists():
+        raise UserError(f"{path} exists already; choose another out=... or remove it")
+    return path
+
+
+NewPath = Annotated[Path, AfterValidator(refuse_existing)]
+RunPath = Annotated[Path, Field(examples=["output/<task>/<name>"])]
+OnePath = Annotated[tuple[Path, ...], Field(max_length=1)]
+
+
+class Arguments(Checked):
+    """The arguments of a command, `key=value`: a field for each key, checked before anything is read.
+
+    A field `paths` takes the arguments without a key. A field `overrides` takes those with a key that no other field
+    has, for train.yaml. The first of a field's `examples` is shown where its argument is missing.
+    """
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> Self:
+        """Raises UserError for an unknown, missing, repeated or unacceptable argument, in one line."""
+        fields = {info.alias or name: info for name, info in cls.model_fields.items()}
+        keys = fields.keys() - {"paths", "overrides"}
+        values: dict[str, Any] = {}
+        for argument in arguments:
+            key, sign, value = argument.partition("=")
+            if sign and key in keys:
+                if key in values:
+                    raise UserError(f"argument {key}= is given twice; give it once")
+                if not value:
+                    raise UserError(f"argument {argument!r} has no value; write {key}=..., or leave it out")
+                values[key] = value
+            elif "overrides" in fields:
+                values["overrides"] = (*values.get("overrides", ()), argument)
+            elif "paths" in fields and not re.match(r"\w+=", argument):  # a path may hold a = further on
+                values["paths"] = (*values.get("paths", ()), argument)
+            else:
+                raise UserError(f"unknown argument {argument!r}, expected key=value; {nearest(key, keys)}")
+        for name, info in fields.items():
+            if info.is_required() and name not in values:
+                what = "a path is missing" if name == "paths" else f"{name}= is missing"
+                fix = f"write {name}={info.examples[0]}" if info.examples else "--help shows how the command is called"
+                raise UserError(f"{what}; {fix}")
+        return validated(cls, values)
+
+
+def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: Sequence[str] | None = None) -> None:
+    """Call `command` with `arguments` (None: sys.argv); print `usage` for --help, and a UserError as its one line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    keep_freed_memory()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
+    if {"-h", "--help"} & {*arguments}:
+        print(str(usage).strip())
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its hidden folders
+    try:
+        command(arguments)
+    except (UserError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def key_values(arguments: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
@@ -20,23 +92,6 @@ def key_values(arguments: Sequence[str], defaults: Mapping[str, str]) -> dict[st
             raise UserError(f"argument {argument!r} has no value; write {key}={defaults[key] or '...'}")
         values[key] = value
     return values
-
-
-def run(command: Callable[[Sequence[str]], None], usage: str, arguments: Sequence[str] | None = None) -> None:
-    """Call `command` with `arguments` (None: sys.argv); print `usage` for --help, and a UserError as its one line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    keep_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
-    if {"-h", "--help"} & {*arguments}:
-        print(usage.strip())
-        return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its hidden folders
-    try:
-        command(arguments)
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 def whole_number(key: str, text: str, default: str, low: int, high: int) -> int:

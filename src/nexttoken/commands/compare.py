@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from nexttoken.commands.typed_arguments import Arguments
+from nexttoken.commands.arguments import Arguments
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError, nearest
 from nexttoken.report.compare import COMPARED, compare

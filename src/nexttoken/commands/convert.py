@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
-from nexttoken.commands.arguments import key_values
+from pydantic import Field, NonNegativeInt
+
+from nexttoken.commands.arguments import Arguments
 from nexttoken.data.json_lines import SURROGATE, Fault, RowFault, faults_line
 from nexttoken.errors import UserError, first_five
 from nexttoken.tasks.quiz_formats import named, recognised
@@ -25,15 +28,15 @@ from nexttoken.tasks.quiz_formats.folder import refuse
 from nexttoken.tasks.quiz_formats.question import Question, remark_lines
 from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, Reading
 
-DEFAULTS = {
-    "from": "",
-    "to": "",
-    "out": "",
-    "from_format": "auto",
-    "num_options": "all",
-    "seed": "0",
-    "skip_faulty": "false",
-}
+
+class ConvertArguments(Arguments):
+    source: Annotated[Path, Field(alias="from")]
+    target: Annotated[str, Field(alias="to")]
+    out: Path
+    from_format: str = "auto"
+    num_options: Annotated[int, Field(ge=2)] | None = None  # at most so many a question; None: all
+    seed: NonNegativeInt = 0
+    skip_faulty: bool = False
 
 
 def describe(reading: Reading) -> list[str]:
@@ -51,16 +54,14 @@ def describe(reading: Reading) -> list[str]:
     return [*lines, *([faults_line(reading.faults)] if reading.faults else [])]
 
 
-def cut(questions: Sequence[Question], num_options: str, seed: str) -> list[Question]:
+def cut_options(questions: Sequence[Question], num_options: int | None, seed: int) -> list[Question]:
     """Keep at most so many options a question. Raises UserError where the right one is not known."""
-    if num_options == "all":
+    if num_options is None:
         return list(questions)
-    if not num_options.isdecimal() or int(num_options) < 2 or not seed.isdecimal():
-        raise UserError(f"num_options={num_options} seed={seed}: expected whole numbers, num_options from 2 on")
     kept, faults = [], []
     for question in questions:
         try:
-            kept.append(choose(question, drawn(question, int(num_options), int(seed))))
+            kept.append(choose(question, drawn(question, num_options, seed)))
         except RowFault as fault:
             faults.append(Fault(question.name, str(fault)))
     refuse(faults, "leave out num_options, and write a format that holds them all")
@@ -115,19 +116,17 @@ def rehearse(target: QuizFormat, questions: Sequence[Question], out: Path) -> li
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = key_values(arguments, DEFAULTS)
-    if missing := [f"{key}=" for key in ("from", "to", "out") if not options[key]]:
-        raise UserError(f"{' '.join(missing)} is missing; {__doc__.splitlines()[2]}")
-    source, out, target = Path(options["from"]), Path(options["out"]), named(options["to"])
-    source_format = recognised(source) if options["from_format"] == "auto" else named(options["from_format"])
+    given = ConvertArguments.parse(arguments)
+    source, out, target = given.source, given.out, named(given.target)
+    source_format = recognised(source) if given.from_format == "auto" else named(given.from_format)
     if out.exists() and out.samefile(source):
         raise UserError(f"out={out} is the file that is read; name another")
     reading = source_format.scan(source)
     print(f"{source} is {source_format.name}")
     _say(*describe(reading))
-    if reading.faults and options["skip_faulty"] != "true":
+    if reading.faults and not given.skip_faulty:
         raise UserError(f"{faults_line(reading.faults)}; mend them, or leave them out with skip_faulty=true")
-    questions = cut(reading.questions, options["num_options"], options["seed"])
+    questions = cut_options(reading.questions, given.num_options, given.seed)
     lost = rehearse(target, questions, out)
     target.write(questions, out)
     print(f"{out}: {len(questions):,} questions written as {target.name}, and read back the same")

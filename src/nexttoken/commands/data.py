@@ -7,15 +7,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from nexttoken.commands.arguments import key_values
+from nexttoken.commands.arguments import Arguments
 from nexttoken.errors import first_five
 from nexttoken.tasks.preference import FIELDS, SURROGATE, Preference, parse_turns
 from nexttoken.types import Example, Split
 
 LONG = 100_000  # characters of one field: beyond any context, so most of it will be cut
+
+
+class DataArguments(Arguments):
+    input_dir: Path = Path("input/sample-preferences")
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,7 @@ def problems(part: Part) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = key_values(arguments, {"input_dir": "input/sample-preferences"})
-    task = Preference(options["input_dir"])
+    task = Preference(DataArguments.parse(arguments).input_dir)
     train, test = read_part(task, "train"), read_part(task, "test")
     in_train, in_test = (describe(part, task.classes) for part in (train, test))
     measures = {name: (value, in_test.get(name, "")) for name, value in in_train.items()}

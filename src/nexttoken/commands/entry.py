@@ -1,4 +1,4 @@
-"""What both entries share: help, Hydra's errors and ours as one line with the nearest key, and exit status 2."""
+"""The two entries' shared parts: composing, help, and every mistake as one line with the nearest key, exit status 2."""
 
 import logging
 import os
@@ -25,16 +25,16 @@ def run(main: Callable[[], Any]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing, so that the line can be ours
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing its own message
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
-    logging.getLogger("nexttoken").setLevel(logging.INFO)  # what was found in the data; libraries speak up from WARNING
+    logging.getLogger("nexttoken").setLevel(logging.INFO)  # remarks on the data; libraries log from WARNING on
     entry = Path(sys.argv[0]).absolute()
     overrides = [argument for argument in sys.argv[1:] if argument not in HELP]
-    asks_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
+    wants_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
     try:
-        if asks_help:  # with a further option, such as --resolve, the help is Hydra's
+        if wants_help:  # with a further option, such as --resolve, the help is Hydra's
             print(help_text(entry, str(sys.modules[main.__module__].__doc__), overrides))
         else:
             main()
@@ -53,12 +53,30 @@ def help_text(entry: Path, usage: str, overrides: Sequence[str]) -> str:
     groups = sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/"))
     files = {group: sorted(path.stem for path in (entry.parent / "conf" / group).glob("*.yaml")) for group in groups}
     choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in files.items())
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return (
         f"{usage.strip()}\n\nChoices, group=choice:\n\n{choices}\n\n"
-        f"Configuration, key=value for any of it:\n\n{OmegaConf.to_yaml(own)}\n"
+        f"Configuration, key=value for any of it:\n\n{OmegaConf.to_yaml(shown)}\n"
         f"Hydra's own options: python {entry.name} --hydra-help"
     )
+
+
+def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
+    """Return conf/<entry>.yaml of the current directory with `overrides`, as `python <entry>.py <overrides>` has it.
+
+    Raises UserError where there is no such file, and for every override that does not fit, with the nearest key.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path(f"{entry}.py").resolve()
+    config_path = path.parent / "conf" / f"{entry}.yaml"
+    if not config_path.is_file():
+        raise UserError(f"{config_path} is not there; run the command where {entry}.py and conf/ are")
+    try:
+        return compose_entry(path, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error, path)) from None
 
 
 def compose_entry(entry: Path, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> "DictConfig":
@@ -73,7 +91,7 @@ def compose_entry(entry: Path, overrides: Sequence[str] = (), return_hydra_confi
 
 @contextmanager
 def errors_on_one_line() -> Iterator[None]:
-    """Around the job itself: an exit is the only way out of a job on which Hydra prints nothing of its own."""
+    """Around the job itself: Hydra prints nothing of its own for a job that ends by an exit."""
     try:
         yield
     except UserError as error:
@@ -81,7 +99,7 @@ def errors_on_one_line() -> Iterator[None]:
     except OSError as error:
         stop(f"{error.filename or 'output'}: {error.strerror or error}; nothing half-written was left behind", 2)
     except Exception:
-        if line := failure():  # of another process, which broke what this one was doing
+        if line := failure():  # the error of another process, which broke this one
             stop(line, 2)
         raise
     except KeyboardInterrupt:
@@ -89,7 +107,7 @@ def errors_on_one_line() -> Iterator[None]:
 
 
 def one_line(error: Exception, entry: Path) -> str:
-    """Hydra's message on one line; a key that `entry`'s configuration does not know, with the nearest that it does."""
+    """Hydra's message on one line; for a key that `entry`'s configuration does not know, the nearest known key."""
     text = " ".join(str(error).split())
     wrong = re.search(
         r"Key '([^']+)' is not in struct.*?full_key: (\S+)", f"{text} {' '.join(str(error.__cause__).split())}"
@@ -97,24 +115,17 @@ def one_line(error: Exception, entry: Path) -> str:
     if not wrong:
         hint = "; quote a value with such characters: 'key=\"value\"'" if "Lexer" in text else ""
         return text + hint
-    key = wrong[2]
-    return f"unknown key {key!r}; {nearest(key, known_keys(entry))}"
-
-
-def known_keys(entry: Path) -> list[str]:
-    """All keys of the configuration of `entry`, without the failed overrides."""
     from omegaconf import OmegaConf
 
-    config = OmegaConf.to_container(compose_entry(entry))
+    known = known_keys(OmegaConf.to_container(compose_entry(entry)))  # without the failed overrides
+    return f"unknown key {wrong[2]!r}; {nearest(wrong[2], known)}"
 
-    def walk(node: Any, path: str) -> list[str]:
-        if not isinstance(node, dict):
-            return [path]
-        return [path] * bool(path) + [
-            key for name, child in node.items() for key in walk(child, f"{path}.{name}".lstrip("."))
-        ]
 
-    return walk(config, "")
+def known_keys(node: Any, path: str = "") -> list[str]:
+    """All keys below a node of the configuration, groups of keys included, as `fit.learning_rate`."""
+    if not isinstance(node, dict):
+        return []
+    return [key for name, child in node.items() for key in (path + name, *known_keys(child, f"{path}{name}."))]
 
 
 def stop(line: str, status: int) -> None:

@@ -17,11 +17,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nexttoken.commands.archive import refuse_filled, unpack
-from nexttoken.commands.arguments import key_values
-from nexttoken.data.csv_tables import read_columns
+from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.submission import check_submission
 from nexttoken.errors import UserError
 from nexttoken.runs.ledger import record
-from nexttoken.tasks.submission import validate_submission
 
 SLUGS = {"lmsys": "lmsys-chatbot-arena"}  # our short name -> Kaggle's
 FILES = ("train.csv", "test.csv", "sample_submission.csv")
@@ -35,10 +34,43 @@ RULES = "https://www.kaggle.com/competitions/{}/rules"
 CODE_COMPETITION = "in a code competition such as LMSYS submit the notebook that writes submission.csv instead"
 
 
-def download(competition: str = "lmsys", input_dir: str = "") -> str:
-    """Fetch and unpack a competition's files into `input_dir` (default: `input/<Kaggle's name>`); say what is there."""
-    slug = _slug(competition)
-    folder = Path(input_dir or f"input/{slug}")
+class KaggleArguments(Arguments):
+    paths: tuple[str, ...] = ()
+    competition: str = "lmsys"
+    input_dir: Path | None = None
+    message: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """Kaggle's name of the competition. Raises UserError for what cannot be one."""
+        slug = SLUGS.get(self.competition, self.competition)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", slug):
+            known = ", ".join(SLUGS)
+            raise UserError(f"{self.competition!r} is no competition: expected {known}, or the name in its address")
+        return slug
+
+    @property
+    def folder(self) -> Path:
+        return self.input_dir or Path("input") / self.slug
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one of the two commands."""
+    given = KaggleArguments.parse(arguments)
+    match given.paths:
+        case ["download"]:
+            if given.message is not None:
+                raise UserError("message= is for a submission; leave it out with `download`")
+            print(download(given.slug, given.folder))
+        case ["submit", path]:
+            print(submit(Path(path), given.message, given.slug, given.folder))
+        case words:
+            got = " ".join(words) or "nothing"
+            raise UserError(f"expected `download` or `submit submissions/<name>.csv`, got {got}")
+
+
+def download(slug: str, folder: Path) -> str:
+    """Fetch a competition's files and unpack them into `folder`; return a line that lists them."""
     refuse_filled(folder)
     api = client(slug)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -52,13 +84,9 @@ def download(competition: str = "lmsys", input_dir: str = "") -> str:
     return f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"
 
 
-def submit(path: Path, message: str = "", competition: str = "lmsys", input_dir: str = "") -> str:
-    """Validate a submission against the competition's files, upload it, and note it in the ledger beside it."""
-    slug = _slug(competition)
-    folder = Path(input_dir or f"input/{slug}")
-    test_ids = read_columns(folder / "test.csv", ["id"])["id"]
-    columns = list(read_columns(folder / "sample_submission.csv", ["id"]))
-    validate_submission(path, test_ids, columns)
+def submit(path: Path, message: str | None, slug: str, folder: Path) -> str:
+    """Check a submission against the files in `folder`, upload it, and add it to the ledger beside it."""
+    check_submission(path, folder)
     api = client(slug)
     try:
         with refusals(slug):
@@ -108,25 +136,3 @@ def refusals(slug: str) -> Iterator[None]:
         ) from error
     except (OSError, ValueError) as error:  # a full disk; a size other than announced
         raise UserError(f"the transfer failed ({error}); try again") from error
-
-
-def _slug(competition: str) -> str:
-    slug = SLUGS.get(competition, competition)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", slug):
-        raise UserError(f"{competition!r} is no competition: expected {', '.join(SLUGS)}, or the name in its address")
-    return slug
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Run one of the two commands."""
-    options = [argument for argument in arguments if re.match(r"\w+=", argument)]  # a path may hold a = further on
-    match [argument for argument in arguments if argument not in options]:
-        case ["download"]:
-            print(download(**key_values(options, {"competition": "lmsys", "input_dir": ""})))
-        case ["submit", path]:
-            defaults = {"message": "", "competition": "lmsys", "input_dir": ""}
-            print(submit(Path(path), **key_values(options, defaults)))
-        case words:
-            raise UserError(
-                f"expected `download` or `submit submissions/<name>.csv`, got {' '.join(words) or 'nothing'}"
-            )

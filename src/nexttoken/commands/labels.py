@@ -9,11 +9,12 @@ python -m nexttoken labels model=mistral_7b markdown=audit.md        the table o
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,58 +26,45 @@ NUM_ROWS = 64  # enough different ends of prompts to see whether the labels' tok
 HEADER = ["the label stands behind", "labels", "tokens per label", "read in", "re-joined", "verdict"]
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """The overrides of each model that is asked for, and the file to write ("" for none)."""
+class LabelsArguments(Arguments):
+    model: str | None = None  # one choice or several, as a,b
+    markdown: Path | None = None
+    overrides: tuple[str, ...] = ()
 
-    overrides: tuple[tuple[str, ...], ...]
-    markdown: str
-
-    @classmethod
-    def parse(cls, arguments: Sequence[str]) -> "Arguments":
-        """Make one list of overrides per model of `model=a,b`. Raises UserError for `markdown=` without a file."""
-        values = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
-        if values.get("markdown") == "":
-            raise UserError("argument 'markdown=' has no value; write markdown=audit.md")
-        others = tuple(a for a in arguments if not a.startswith(("model=", "markdown=")))
-        models = [(f"model={model}",) for model in values["model"].split(",")] if "model" in values else [()]
-        return cls(tuple(model + others for model in models), values.get("markdown", ""))
-
-
-@dataclass(frozen=True)
-class Audited:
-    """The table of situations, and why the configuration's own labels are refused ("" where they are not)."""
-
-    table: str
-    refusal: str
+    @property
+    def overrides_by_model(self) -> list[tuple[str, ...]]:
+        models = [(f"model={model}",) for model in self.model.split(",")] if self.model else [()]
+        return [model + self.overrides for model in models]
 
 
 def main(arguments: Sequence[str]) -> None:
     """Audit one model after the other; one that cannot be audited is an error, but does not stop the others."""
-    parsed = Arguments.parse(arguments)
-    several = len(parsed.overrides) > 1
+    given = LabelsArguments.parse(arguments)
+    models = given.overrides_by_model
+    several = len(models) > 1
     tables: dict[str, str] = {}
     errors: list[str] = []
-    for overrides in parsed.overrides:
+    for overrides in models:
         name = " ".join(overrides) or "model=scratch"
         try:
-            audited = audit(overrides)
-            tables[name] = audited.table
-            errors += [audited.refusal] * bool(audited.refusal)
+            tables[name], refusal = audit(overrides)
+            errors += [refusal] * bool(refusal)
         except UserError as error:
             errors.append(str(error))
             if several:
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
-    if parsed.markdown and tables:
-        write(Path(parsed.markdown), tables)
+    if given.markdown and tables:
+        write_tables(given.markdown, tables)
     if errors:
-        raise UserError(f"{len(errors)} of {len(parsed.overrides)} models were refused" if several else errors[0])
+        raise UserError(f"{len(errors)} of {len(models)} models were refused" if several else errors[0])
 
 
-def audit(overrides: Sequence[str]) -> Audited:
-    """Print one configuration's audit. Raises UserError for a wrong configuration and for a tokenizer not there."""
+def audit(overrides: Sequence[str]) -> tuple[str, str]:
+    """Print one configuration's audit; return the table of situations, and why its labels are refused ("": they fit).
+
+    Raises UserError for a wrong configuration and for a missing tokenizer.
+    """
     from nexttoken.build import prepare
-    from nexttoken.commands.compose import compose
     from nexttoken.pipeline import read
 
     parts, _ = prepare(compose("train", overrides), overrides)
@@ -95,7 +83,7 @@ def audit(overrides: Sequence[str]) -> Audited:
         print(f"refused: {refusal}")
     table = situations_table(audit_situations(tokenizer))
     print(f"\n{table}\n", flush=True)
-    return Audited(table, refusal)
+    return table, refusal
 
 
 def load_tokenizer(parts: "Parts", examples: "list[Example]") -> Any:
@@ -135,7 +123,7 @@ def name_labels(labels: Sequence[str]) -> str:
     return " ".join(names if len(names) <= 3 else [names[0], "…", names[-1]])
 
 
-def write(path: Path, tables: dict[str, str]) -> None:
+def write_tables(path: Path, tables: dict[str, str]) -> None:
     """Write the tables of situations under their models' names."""
     from nexttoken.data.files import whole_file
 

@@ -7,14 +7,20 @@ The arguments are those of train.py. A hub model's configuration is read; its we
 
 from collections.abc import Sequence
 
+from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.entry import compose
+
+
+class PlanArguments(Arguments):
+    overrides: tuple[str, ...] = ()
+
 
 def main(arguments: Sequence[str]) -> None:
     from nexttoken.build import plain
     from nexttoken.checks import check_settings
-    from nexttoken.commands.compose import compose
     from nexttoken.settings import AUTO, Settings
 
-    settings = check_settings(Settings, plain(compose("train", arguments)))
+    settings = check_settings(Settings, plain(compose("train", PlanArguments.parse(arguments).overrides)))
     from nexttoken.engine.memory_plan.fill import with_batch_tokens
     from nexttoken.engine.memory_plan.make import make_plan
     from nexttoken.models.load import choose_device, load_architecture

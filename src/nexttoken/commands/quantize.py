@@ -8,40 +8,28 @@ The copy computes what quantising on the fly does; adapters of the model fit the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from nexttoken.commands.arguments import Arguments, NewPath
+from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """The overrides for train.yaml, and the folder to write."""
-
-    overrides: tuple[str, ...]
-    out: Path
-
-    @classmethod
-    def parse(cls, arguments: Sequence[str]) -> "Arguments":
-        """Raises UserError without an `out`, and for one that exists: weights are never written over."""
-        outs = [argument.removeprefix("out=") for argument in arguments if argument.startswith("out=")]
-        if len(outs) != 1 or not outs[0]:
-            raise UserError("the folder to write is missing; add out=models/<name>")
-        out = Path(outs[0]).expanduser()
-        if out.exists():
-            raise UserError(f"{out} exists already; choose another out=... or remove it")
-        return cls(tuple(argument for argument in arguments if not argument.startswith("out=")), out)
+class QuantizeArguments(Arguments):
+    out: Annotated[NewPath, Field(examples=["models/<name>"])]
+    overrides: tuple[str, ...] = ()
 
 
 def main(arguments: Sequence[str]) -> None:
+    given = QuantizeArguments.parse(arguments)
     from nexttoken.build import plain
     from nexttoken.checks import check_settings
-    from nexttoken.commands.compose import compose
     from nexttoken.settings import Settings
 
-    given = Arguments.parse(arguments)
-    asked_as_is = ("trainer.max_epochs=0", *given.overrides)  # nothing is trained here, so no adapter is needed
-    settings = check_settings(Settings, plain(compose("train", asked_as_is)))
+    overrides = ("trainer.max_epochs=0", *given.overrides)  # nothing is trained here, so no adapter is needed
+    settings = check_settings(Settings, plain(compose("train", overrides)))
     if settings.quantization is None:
         raise UserError("nothing to quantise by; add quantization=nf4 or quantization=int8")
     given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after

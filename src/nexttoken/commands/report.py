@@ -10,11 +10,8 @@ published=true     with by=...: also another quiz's published tables
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
-
-from nexttoken.commands.typed_arguments import Arguments
+from nexttoken.commands.arguments import Arguments, OnePath
 from nexttoken.data.files import whole_file
 from nexttoken.report.genre_plot import genre_accuracies
 from nexttoken.report.genres import ByTag
@@ -26,7 +23,7 @@ from nexttoken.runs.read import read_runs
 
 
 class ReportArguments(Arguments):
-    paths: Annotated[tuple[Path, ...], Field(max_length=1)]
+    paths: OnePath
     out: Path | None = None
     ledger: Path = Path("submissions/ledger.csv")
     by: str | None = None

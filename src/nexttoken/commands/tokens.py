@@ -9,7 +9,7 @@ published=true    also the counts of nine published variants
 from collections.abc import Sequence
 from pathlib import Path
 
-from nexttoken.commands.typed_arguments import Arguments
+from nexttoken.commands.arguments import Arguments
 from nexttoken.report.tokens import token_report
 
 

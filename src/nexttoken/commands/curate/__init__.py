@@ -18,12 +18,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from nexttoken.commands.curate.arguments import Arguments
-from nexttoken.commands.curate.page import notice_of, page
-from nexttoken.commands.curate.rows import write_rows
+from pydantic import Field
+
+from nexttoken.commands.arguments import Arguments, NewPath
+from nexttoken.commands.curate.outputs import notice_of, page, write_rows
 from nexttoken.commands.curate.source import SourceFile, find_licence, source_files, training_rows
+from nexttoken.commands.entry import compose
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
@@ -34,12 +36,26 @@ from nexttoken.transforms.curation.stream import curate
 log = logging.getLogger("nexttoken.commands.curate")
 
 
+class CurateArguments(Arguments):
+    out: Annotated[NewPath, Field(examples=["input/<name>"])]
+    licence: str = ""
+    processes: Annotated[int, Field(ge=1, le=64)] = 2
+    skip_faulty: bool | None = None
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def train_overrides(self) -> list[str]:
+        """With the instruction task where none is named."""
+        names_task = any(override.startswith("task=") for override in self.overrides)
+        faulty = [] if self.skip_faulty is None else [f"task.skip_faulty={self.skip_faulty}"]
+        return [*([] if names_task else ["task=instruct"]), *self.overrides, *faulty]
+
+
 def main(arguments: Sequence[str]) -> None:
+    given = CurateArguments.parse(arguments)
     from nexttoken.build import make, plain
     from nexttoken.checks import check_settings
-    from nexttoken.commands.compose import compose
 
-    given = Arguments.parse(arguments)
     settings = check_settings(Settings, plain(compose("train", given.train_overrides)))
     steps = require_steps(settings, make(settings.train_transforms, "train_transforms"))
     task = make(settings.task, "task")
@@ -106,7 +122,7 @@ def remarks() -> Iterator[list[str]]:
 
 
 def describe(
-    settings: Settings, given: Arguments, source: list[SourceFile], steps: dict[str, Step], read: list[str]
+    settings: Settings, given: CurateArguments, source: list[SourceFile], steps: dict[str, Step], read: list[str]
 ) -> dict[str, Any]:
     """The manifest: what was read, which steps with which settings did what, under which licence."""
     reports = {name: step.report() for name, step in steps.items()}

@@ -18,9 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from nexttoken.commands.gate.arguments import Arguments
+from pydantic import Field, NonNegativeFloat
+
+from nexttoken.commands.arguments import Arguments, RunPath
 from nexttoken.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,19 +34,34 @@ if TYPE_CHECKING:
 PACKAGES = ("nexttoken", "torch", "transformers", "numpy")
 
 
+class GateArguments(Arguments):
+    run: RunPath
+    max_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    tolerance: NonNegativeFloat = 0.5  # inf: never search
+    out: Path | None = None
+    again: bool = False
+    base: str | None = None
+    input_dir: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of gate.csv, gate.json and gate.png."""
+        return (self.out or self.run).expanduser()
+
+
 def main(arguments: Sequence[str]) -> None:
-    given = Arguments.parse(arguments)
+    given = GateArguments.parse(arguments)
     from nexttoken.runs.folder import RunFolder
     from nexttoken.runs.loaded import LoadedRun
 
     loaded = LoadedRun.load(RunFolder(given.run), given.input_dir, base=given.base)
     require_retriever(loaded)
-    given.out.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    given.folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
     from nexttoken.commands.gate.both_ways import ask_both_ways
 
-    trial = ask_both_ways(loaded, given.out / "gate.csv", given.again)
+    trial = ask_both_ways(loaded, given.folder / "gate.csv", given.again)
     print(report(trial, configured_gates(loaded), given, keeps_confident(loaded)))
-    print_use(loaded, given.out / "gate.json")
+    print_use(loaded, given.folder / "gate.json")
 
 
 def require_retriever(loaded: "LoadedRun") -> None:
@@ -86,7 +103,7 @@ def keeps_confident(loaded: "LoadedRun") -> bool:
     return bool(getattr(loaded.parts.inference, "keep_confident", True))
 
 
-def report(trial: "Trial", configured: "Mapping[int, Gate]", given: Arguments, keep_confident: bool) -> str:
+def report(trial: "Trial", configured: "Mapping[int, Gate]", given: GateArguments, keep_confident: bool) -> str:
     """Choose the gate, write gate.json and gate.png; return the table of what each policy came to."""
     from nexttoken.inference.gate_thresholds import cross_chosen, fit_gate
     from nexttoken.report.gate_table import policies, table
@@ -102,13 +119,13 @@ def report(trial: "Trial", configured: "Mapping[int, Gate]", given: Arguments, k
             table(trial, decisions),
             f"{len(trial.ids):,} held-out questions, passages were found for {trial.found.mean():.1%} of them. "
             "Accuracy − always: on the same questions ± its standard error.",
-            f"chosen on all of them: {thresholds}\nwrote gate.csv, gate.json and gate.png to {given.out}",
+            f"chosen on all of them: {thresholds}\nwrote gate.csv, gate.json and gate.png to {given.folder}",
         ]
     )
 
 
 def save(
-    trial: "Trial", gate: "Gate", chosen: "CrossChosen", decisions: "Mapping[str, Decision]", given: Arguments
+    trial: "Trial", gate: "Gate", chosen: "CrossChosen", decisions: "Mapping[str, Decision]", given: GateArguments
 ) -> None:
     """Write gate.json: the gate that predict.py uses, how it was chosen, and what it is worth."""
     from nexttoken.data.files import write_json
@@ -124,10 +141,10 @@ def save(
     }
     outcomes = {name: asdict(score(trial, decision)) for name, decision in decisions.items()}
     versions = {name: version(name) for name in PACKAGES}
-    write_json({**asdict(gate), "chosen": how, "outcomes": outcomes, "versions": versions}, given.out / "gate.json")
+    write_json({**asdict(gate), "chosen": how, "outcomes": outcomes, "versions": versions}, given.folder / "gate.json")
 
 
-def draw(trial: "Trial", gate: "Gate", decisions: "Mapping[str, Decision]", given: Arguments) -> None:
+def draw(trial: "Trial", gate: "Gate", decisions: "Mapping[str, Decision]", given: GateArguments) -> None:
     from nexttoken.inference.gate_trial import score
     from nexttoken.report.gate_plot import gate_plot
     from nexttoken.report.gate_table import ALWAYS, CHOSEN, CONFIGURED, NEVER
@@ -135,4 +152,4 @@ def draw(trial: "Trial", gate: "Gate", decisions: "Mapping[str, Decision]", give
     outcomes = {name: score(trial, decision) for name, decision in decisions.items()}
     levels = {name: outcomes[name] for name in (NEVER, ALWAYS)}
     points = {name: outcomes[name] for name in (CHOSEN, CONFIGURED) if name in outcomes}
-    gate_plot(trial, gate, levels, points, given.out / "gate.png", given.run.resolve().name)
+    gate_plot(trial, gate, levels, points, given.folder / "gate.png", given.run.resolve().name)

@@ -17,9 +17,13 @@ python -m nexttoken judge data=input/dialogues task=dialogue judge=output/marks/
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from nexttoken.commands.judge.arguments import Arguments
+from pydantic import AfterValidator, Field, model_validator
+
+from nexttoken.commands.arguments import Arguments
+from nexttoken.errors import UserError, nearest
+from nexttoken.report.ranking import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,10 +32,42 @@ if TYPE_CHECKING:
     from nexttoken.runs.read_open import OpenRun
 
 
+def read_rubric(given: str) -> str:
+    """The text of the file of that name, else the words themselves."""
+    is_file = len(given) < 256 and given.strip() and Path(given).is_file()
+    return Path(given).read_text(encoding="utf-8").strip() if is_file else given
+
+
+class JudgeArguments(Arguments):
+    paths: tuple[Path, ...] = ()
+    judge: Path | None = None
+    rows: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # outputs wanted per fold; 0: those that are there
+    by: str = ""
+    rubric: Annotated[str, AfterValidator(read_rubric)] = ""
+    out: Annotated[Path, AfterValidator(Path.expanduser)] | None = None
+    input_dir: str | None = None
+    base: str | None = None
+    data: str = ""
+    task: str = ""
+
+    @model_validator(mode="after")
+    def _refuse_what_does_not_go_together(self) -> Self:
+        if bool(self.paths) == bool(self.data):
+            raise UserError("expected either run folders, such as output/dialogue/*, or data=... with rows to mark")
+        if missing := [path for path in self.paths if not path.exists()]:
+            raise UserError(f"{missing[0]} is not there; give run folders such as output/dialogue/*")
+        if self.data and not (self.judge and self.out and self.task):
+            example = "task=dialogue judge=output/marks/<name> out=marks.csv"
+            raise UserError(f"data={self.data} needs task=, judge= and out=; write {example}")
+        if self.by and self.by not in MEASURES:
+            raise UserError(f"by={self.by} is no measure; {nearest(self.by, MEASURES)}")
+        return self
+
+
 def main(arguments: Sequence[str]) -> None:
-    given = Arguments.parse(arguments)
+    given = JudgeArguments.parse(arguments)
     if given.data:
-        from nexttoken.commands.judge.data import mark_data
+        from nexttoken.commands.judge.marking import mark_data
 
         print(mark_data(given))
         return
@@ -50,11 +86,10 @@ def default_out(runs: "Sequence[OpenRun]") -> Path:
     return task_dir.parent / "judge" / task_dir.name
 
 
-def measure(runs: "Sequence[OpenRun]", given: Arguments) -> "list[pd.DataFrame]":
+def measure(runs: "Sequence[OpenRun]", given: JudgeArguments) -> "list[pd.DataFrame]":
     """A table of rows per run; outputs are generated first, then the judge is asked about all of them at once."""
     from nexttoken.commands.judge.marking import Judge
-    from nexttoken.commands.judge.outputs import written_by
-    from nexttoken.commands.judge.tables import measured
+    from nexttoken.commands.judge.outputs import measured, written_by
 
     judge = Judge.load(given.judge, given.base) if given.judge else None  # a wrong one is refused before generation
     written = [written_by(one, given.rows, given.input_dir, given.base) for one in runs]
@@ -62,7 +97,7 @@ def measure(runs: "Sequence[OpenRun]", given: Arguments) -> "list[pd.DataFrame]"
 
 
 def report(
-    runs: "Sequence[OpenRun]", tables: "Sequence[pd.DataFrame]", given: Arguments, out: Path, command: str
+    runs: "Sequence[OpenRun]", tables: "Sequence[pd.DataFrame]", given: JudgeArguments, out: Path, command: str
 ) -> str:
     """Write judge.md, judge.json, judge.png and judged.csv into `out`; return what is to be printed."""
     import pandas as pd
@@ -91,7 +126,7 @@ def report(
     return f"{page}\n\n{end}\n\nchosen: {best.folder}\npython predict.py run={best.folder}"
 
 
-def title(runs: "Sequence[OpenRun]", given: Arguments) -> str:
+def title(runs: "Sequence[OpenRun]", given: JudgeArguments) -> str:
     tasks = " and ".join(dict.fromkeys(one.task for one in runs))
     seeds = ", ".join(str(seed) for seed in sorted({one.seed for one in runs}))
     variants = len({one.variant for one in runs})
@@ -105,7 +140,7 @@ def chosen_run(runs: "Sequence[OpenRun]", comparison: "Comparison") -> "OpenRun"
     return min((one for one in runs if one.variant == best), key=lambda one: one.seed)
 
 
-def describe(comparison: "Comparison", best: "OpenRun", given: Arguments, command: str) -> dict[str, Any]:
+def describe(comparison: "Comparison", best: "OpenRun", given: JudgeArguments, command: str) -> dict[str, Any]:
     from nexttoken.report.variants import summary
 
     return {
