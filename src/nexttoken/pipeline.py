@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken.build import Parts, make, plain, prepare
-from nexttoken.checks import check_settings
-from nexttoken.console import show_config
+from nexttoken.data.files import to_yaml
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
 from nexttoken.runs.ledger import record
-from nexttoken.settings import PredictSettings
+from nexttoken.settings import AUTO, PredictSettings, check_settings
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, Split
 
@@ -49,12 +49,12 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     run = RunFolder(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
     fold = run.fold(parts.settings.fold)
     if fold.is_finished and not parts.settings.overwrite:
-        return report_finished(parts, fold, config)
+        return report_finished(parts, fold, config, overrides)
     counted: dict[str, Any] = {}
     examples = read(parts, "train", counted)
     folds = split(parts, examples)
-    show_config(config)
     rows = choose_rows(parts, examples, folds)
+    show_run(parts, config, rows, fold, overrides)
     references = answers_of(parts.task).references(parts.task, [*rows.train, *rows.dev], rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
     if is_first():
@@ -67,7 +67,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     described = answers_of(parts.task).describe(parts.settings, parts.task, len(examples), len(rows.held_out))
     answers_of(parts.task).save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
     fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
-    return report_finished(parts, fold, config)
+    return report_finished(parts, fold, config, overrides)
 
 
 def predict(cfg: DictConfig) -> Path:
@@ -145,6 +145,32 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
     return Learner.load(parts.settings, head, parts.prompt, train_rows, dev_rows, fold.path)
 
 
+def show_run(parts: Parts, config: Mapping[str, Any], rows: Rows, fold: FoldFolder, overrides: Sequence[str]) -> None:
+    """Print the run on a few lines: what differs from the defaults, and the values that matter most."""
+    s = parts.settings
+    if s.print_config:
+        print(to_yaml(config), end="")
+    scratch = s.model.scratch
+    model = s.model.name_or_path or f"from nothing, {scratch.num_layers} layers of width {scratch.hidden_size}"
+    weights = f", {s.quantization.bits} bit" if s.quantization else ""
+    adapter = f", LoRA of rank {s.adapter.r}" if s.adapter else ""
+    steps = f"{s.trainer.max_epochs} epochs, batches of {s.fit.batch_size}, learning rate {s.fit.learning_rate:g}"
+    tokens = ", ".join(
+        f"{'auto' if number == AUTO else f'{number:,}'} {unit}"
+        for number, unit in ((s.max_tokens, "in a prompt"), (s.batch_tokens, "in a batch"))
+    )
+    values = {
+        "run": f"{fold.path}, of {parts.split.num_folds} folds",
+        "changed": " ".join(overrides) or "nothing, all defaults",
+        "model": f"{model}{weights}{adapter}",
+        "examples": f"{len(rows.train):,} train, {len(rows.dev):,} dev, {len(rows.held_out):,} held out",
+        "training": steps if s.trainer.max_epochs else "none (zero-shot)",
+        "tokens": tokens,
+    }
+    for name, value in values.items():
+        print(f"{name:<9} {value}")
+
+
 def learn_and_ask(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder) -> tuple[Any, dict[str, Any]]:
     """Train, then ask the held-out rows once; return the predictions and what was measured on the way."""
     from nexttoken.models.memory import peak_memory_mb
@@ -171,8 +197,8 @@ def learn_and_ask(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder
     return predictions, measured | answerer.environment | counts | speed
 
 
-def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any]) -> float:
-    """Print a finished fold's table; the same command again prints it again instead of training over it."""
+def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], overrides: Sequence[str]) -> float:
+    """Print a finished fold's table and what to type next, also where the same command finds it trained already."""
     if differences := describe_differences(fold.config(), config):
         raise UserError(
             f"{fold.path} is finished with other settings ({differences}); choose another name=... or overwrite=true"
@@ -182,4 +208,15 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any]) -
 
     print(fold_table(saved))
     print(f"run: {fold.path}")
+    for command in next_commands(parts, fold, overrides):
+        print(f"next: {command}")
     return saved["log_loss"]
+
+
+def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> list[str]:
+    """The commands that go on from a finished fold: the folds that are left to train, then the submission."""
+    run = RunFolder(fold.path.parent)
+    left = [str(number) for number in range(parts.split.num_folds) if not run.fold(number).is_finished]
+    same = [override for override in overrides if override.partition("=")[0] != "fold"]
+    others = [shlex.join(["python", "train.py", "-m", "fold=" + ",".join(left), *same])] if left else []
+    return [*others, shlex.join(["python", "predict.py", f"run={run.path}"])]

@@ -1,6 +1,7 @@
-"""What a configuration may say, key by key."""
+"""The keys of a configuration with their types and defaults, and the check of a configuration against them."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -11,14 +12,17 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     model_validator,
 )
+
+from nexttoken.errors import UserError, nearest
 
 # The name of a folder or file: no separators, nothing hidden, short enough for every file system.
 Name = Annotated[str, BeforeValidator(str), Field(pattern=r"^[^/\\\x00.][^/\\\x00]*$", max_length=200)]
 
 # Keys that say where or how fast, not what: two runs that differ only here are the same run.
-INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "batch_tokens", "logger", "fold", "name")
+INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "print_config", "batch_tokens", "logger", "fold", "name")
 
 
 class Checked(BaseModel):
@@ -133,7 +137,7 @@ class TrainerSettings(BaseModel):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None
     max_epochs: NonNegativeInt  # 0 asks the model as it came
     devices: PositiveInt = 1  # processes, one per GPU (or as many CPU processes)
-    strategy: str = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     accelerator: str = "auto"
 
 
@@ -147,6 +151,7 @@ class Settings(Checked):
     seed: int = Field(ge=0, lt=2**32)
     overwrite: bool
     save_prompts: bool
+    print_config: bool = False
     max_tokens: Annotated[PositiveInt, BeforeValidator(auto_is_most)]
     batch_tokens: Annotated[PositiveInt, BeforeValidator(auto_is_most)]
     limit_rows: PositiveInt | None
@@ -185,3 +190,60 @@ class PredictSettings(Checked):
     engine: dict[str, Any]
     fold: NonNegativeInt | None
     devices: PositiveInt
+
+
+S = TypeVar("S", bound=Checked)
+
+ALLOWED_TARGETS = ("nexttoken.", "lightning.pytorch.loggers.")
+
+
+def check_settings(kind: type[S], config: dict[str, Any]) -> S:
+    """Return `config` as checked settings; raise UserError naming the first wrong key, its nearest name and the fix."""
+    settings = validated(kind, config)
+    _check_targets(config, path="")
+    folds = settings.split.get("num_folds") if isinstance(settings, Settings) else None
+    if folds is not None and not isinstance(folds, int):
+        raise UserError(f"split.num_folds={folds!r} is not accepted: expected a whole number")
+    if isinstance(settings, Settings) and folds is not None and settings.fold >= folds:
+        raise UserError(f"fold={settings.fold} does not exist: split.num_folds={folds}, so folds are 0 to {folds - 1}")
+    return settings
+
+
+def validated(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Return `values` as a frozen `kind`. Raises UserError for the first wrong key or value, in one line."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(kind, error)) from None
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        for part in path[:-1]:
+            kind = _model_of(kind.model_fields[part].annotation)
+        return f"unknown key {key!r}; {nearest(path[-1], kind.model_fields)}"
+    if first["type"] == "missing":
+        return f"key {key!r} is missing; was this configuration written by another version, or edited?"
+    return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _model_of(annotation: Any) -> type[BaseModel]:
+    """The settings class in an annotation such as `AdapterSettings | None`."""
+    return next((choice for choice in get_args(annotation) if isinstance(choice, type)), annotation)
+
+
+def _check_targets(node: Any, path: str) -> None:
+    """Refuse a `_target_` outside this project: instantiating a config must never run arbitrary code."""
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return
+    target = node.get("_target_")
+    if target is not None and not str(target).startswith(ALLOWED_TARGETS):
+        allowed = ", ".join(prefix + "*" for prefix in ALLOWED_TARGETS)
+        raise UserError(f"{path}._target_={target!r} is refused: a config may only build {allowed}")
+    for key, value in node.items():
+        _check_targets(value, f"{path}.{key}".lstrip("."))

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma2Config,
 
 import nexttoken.engine.memory_plan.make as plan_module
 from nexttoken.build import plain
-from nexttoken.checks import check_settings
+from nexttoken.settings import check_settings
 from nexttoken.commands.entry import compose
 from nexttoken.engine.memory_plan.advice import LORA, NF4
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count, cut, run, step_bytes

@@ -5,8 +5,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from nexttoken.build import plain
-from nexttoken.checks import check_settings
-from nexttoken.settings import Settings
+from nexttoken.settings import Settings, check_settings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
-from nexttoken.checks import validated
+from nexttoken.settings import validated
 from nexttoken.errors import UserError, nearest
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.settings import Checked

@@ -17,7 +17,7 @@ class PlanArguments(Arguments):
 
 def main(arguments: Sequence[str]) -> None:
     from nexttoken.build import plain
-    from nexttoken.checks import check_settings
+    from nexttoken.settings import check_settings
     from nexttoken.settings import AUTO, Settings
 
     settings = check_settings(Settings, plain(compose("train", PlanArguments.parse(arguments).overrides)))

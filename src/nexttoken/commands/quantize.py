@@ -25,7 +25,7 @@ class QuantizeArguments(Arguments):
 def main(arguments: Sequence[str]) -> None:
     given = QuantizeArguments.parse(arguments)
     from nexttoken.build import plain
-    from nexttoken.checks import check_settings
+    from nexttoken.settings import check_settings
     from nexttoken.settings import Settings
 
     overrides = ("trainer.max_epochs=0", *given.overrides)  # nothing is trained here, so no adapter is needed

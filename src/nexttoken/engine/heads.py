@@ -1,7 +1,7 @@
 """What is asked of a transformer: class probabilities in three ways (the head question's contestants), or a text."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -44,6 +44,9 @@ class LabelHead(Head, Protocol):
 class LabelSoftmax:
     """Softmax over the label tokens alone: the rest of the vocabulary plays no part, in training or prediction."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
+
     def num_outputs(self, labels: LabelTokens) -> int | None:
         return None
 
@@ -75,6 +78,9 @@ class WholeVocabulary(LabelSoftmax):
     Where one label begins another, the loss is of exactly the label: that it goes on is taken off, as in reading.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
+
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         log_probs = label_scores(model, batch, labels, whole_vocabulary=True)
         return nn.functional.nll_loss(log_probs, batch.labels, ignore_index=UNKNOWN, reduction="sum")
@@ -82,6 +88,9 @@ class WholeVocabulary(LabelSoftmax):
 
 class Classification(LabelSoftmax):
     """A new linear layer on the prompt's last hidden state, as AutoModelForSequenceClassification reads it."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    offers: ClassVar[frozenset[str]] = frozenset()
 
     def num_outputs(self, labels: LabelTokens) -> int | None:
         return len(labels.labels)
@@ -100,6 +109,9 @@ class Classification(LabelSoftmax):
 
 class AnswerText:
     """The loss over the whole vocabulary on the tokens of open answers, read at their positions only."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"texts"})
+    offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
 
     def num_outputs(self, labels: LabelTokens) -> int | None:
         return None

@@ -44,6 +44,16 @@ class Prompt:
         for template in (self.system, self.user):
             _compile(template)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        shown = {"options": self.options, "dialogues": self.dialogue}
+        return frozenset({"labels" if self.labels else "texts"} | {name for name, field in shown.items() if field})
+
+    @property
+    def offers(self) -> frozenset[str]:
+        shown = {"shown options": self.options, "shown utterances": self.dialogue}
+        return frozenset(name for name, field in shown.items() if field)
+
     def for_classes(self, classes: Sequence[str]) -> "Prompt":
         """This prompt with a label for each class: a prompt of options brings more labels than most questions need.
 

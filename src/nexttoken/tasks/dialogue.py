@@ -23,6 +23,9 @@ class Dialogue(OpenFiles):
     next in the test. What else a row holds (persona, mark, services) becomes its tags.
     """
 
+    offers: ClassVar[frozenset[str]] = frozenset({"texts", "dialogues"})
+    needs: ClassVar[frozenset[str]] = frozenset({"shown utterances"})
+
     user: Sequence[str] = Speakers.user  # names of the speakers
     assistant: Sequence[str] = Speakers.assistant
 

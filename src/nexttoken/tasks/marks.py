@@ -32,6 +32,8 @@ class Marks:
     `name` is the run's folder, output/<name>/; marks go from `lowest` to `highest` by ones.
     """
 
+    offers: ClassVar[frozenset[str]] = frozenset({"labels"})
+
     input_dir: str | os.PathLike[str]
     name: str = "marks"
     lowest: int = 0

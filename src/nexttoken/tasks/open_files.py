@@ -69,6 +69,8 @@ class OpenFiles(ABC):
     `train_files` and `test_files` may name the same file: its answers are then what the written ones are compared to.
     """
 
+    offers: ClassVar[frozenset[str]] = frozenset({"texts"})
+
     name: str
     input_dir: str | os.PathLike[str]
     train_files: Sequence[str] = ("train.jsonl",)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 class Preference:
     """The folder `input_dir` with train.csv, test.csv and sample_submission.csv as Kaggle ships them."""
 
+    offers: ClassVar[frozenset[str]] = frozenset({"labels", "pairs"})
+
     input_dir: str | os.PathLike[str]
 
     name: ClassVar[str] = "lmsys"

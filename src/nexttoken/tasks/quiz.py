@@ -38,6 +38,9 @@ class Quiz:
     question, so that equal questions stay together. `genres` lists those that are known; None takes any.
     """
 
+    offers: ClassVar[frozenset[str]] = frozenset({"labels", "options"})
+    needs: ClassVar[frozenset[str]] = frozenset({"shown options"})
+
     name: str
     input_dir: str | os.PathLike[str]
     format: str = "auto"  # or a name of nexttoken.tasks.quiz_formats

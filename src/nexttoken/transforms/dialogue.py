@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from nexttoken.errors import UserError
 from nexttoken.types import DIALOGUE, Example
@@ -16,6 +17,8 @@ class Windows:
     Only the `first` of them; None: all. A shorter dialogue is one window. For training rows: their ids become
     `<id>#<k>`, and a row whose answer is unknown stays as it is.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"texts", "dialogues"})
 
     num_utterances: int = 2
     first: int | None = None
@@ -44,6 +47,8 @@ class Persona:
     It stands directly before them: a language with spaces needs one at its end. It takes the place of a system message
     in models that have no role for one.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"dialogues"})
 
     prefix: str
 

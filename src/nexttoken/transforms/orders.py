@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from nexttoken.errors import UserError
 from nexttoken.types import OPTIONS, Example
@@ -22,6 +23,8 @@ def swap_sides(example: Example) -> Example:
 class BothOrders:
     """Every pair in both orders, under one id: the two share an optimizer step (tascj: -0.003 over a random swap)."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "pairs"})
+
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
         return [order for example in examples for order in (example, swap_sides(example))]
 
@@ -40,6 +43,8 @@ class ShuffleOptions:
     Where a question's answer stood in the last epoch says nothing of where it stands now, so that places are not learnt
     by heart. The orders depend on the seed and the row's id, not on other rows.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "options"})
 
     num_orders: int = 8
     seed: int = 0

@@ -54,7 +54,7 @@ class CurateArguments(Arguments):
 def main(arguments: Sequence[str]) -> None:
     given = CurateArguments.parse(arguments)
     from nexttoken.build import make, plain
-    from nexttoken.checks import check_settings
+    from nexttoken.settings import check_settings
 
     settings = check_settings(Settings, plain(compose("train", given.train_overrides)))
     steps = require_steps(settings, make(settings.train_transforms, "train_transforms"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nexttoken.errors import UserError
 from nexttoken.inference.retrieval.search import Search
@@ -15,6 +16,8 @@ class AddPassages:
     A model that has seen both is unsure without a passage that it needs, and reads one that it is given. Questions that
     are shown alone too often are learnt by heart instead, and passages are not read.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"options"})
 
     search: Search
     alone_every: int = 4
