@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class Demonstrations(Inference):
     they do not fit. The solved tasks are a corpus file in the retriever's `index_dir`, named by its content, so that
     neither it nor its index is made twice. Raises UserError at once for a retriever that searches no files.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"texts"})
 
     retriever: Retriever
     num_demonstrations: int = 20

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from nexttoken.errors import UserError
 from nexttoken.inference.once import Answerer, Inference, Once
@@ -13,6 +13,8 @@ from nexttoken.types import Example, LabelPredictions
 @dataclass(frozen=True)
 class FewShot(Inference):
     """Ask with demonstrations from the fold's training rows; neither its dev nor its held-out rows are ever shown."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     num_demonstrations: int = 4
     ask: Inference = field(default_factory=Once)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from nexttoken.types import OPTIONS, Example, LabelPredictions
 @dataclass(frozen=True)
 class SwapAveraged(Inference):
     """Ask about a pair in both orders and average (others measured -0.006 to -0.015)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "pairs"})
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         number = len(examples)
@@ -29,6 +32,8 @@ class RotationAveraged(Inference):
 
     With `num_rotations` None every option stands in every place once; otherwise that many evenly spread rotations.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "options"})
 
     num_rotations: int | None = None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from nexttoken.types import PASSAGES, Example, LabelPredictions
 @dataclass(frozen=True)
 class WithPassages(Inference):
     """Search for every question before it is asked."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "options", "passages"})
 
     search: Search
     ask: Inference = field(default_factory=Once)
@@ -47,6 +49,9 @@ class ConfidenceGated(Inference):
     Confidence is calibrated on the fold's dev rows. A question without a hit, or behind a dead network, keeps its first
     answer; with `keep_confident` so does one whose best option loses probability by the passages.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "options", "passages"})
+    is_outermost: ClassVar[bool] = True
 
     search: Search
     min_top1: float = 0.6

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nexttoken.errors import UserError
 from nexttoken.inference.once import Answerer, Inference
@@ -15,6 +16,8 @@ class Replies(Inference):
 
     What a variant was trained on does not change how it is asked, so that variants can be compared.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"texts", "dialogues"})
 
     num_utterances: int = 4
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class BM25:
     The index is made at the first search and kept in `index_dir`, for this and later processes. A passage without a
     word of the query is no hit.
     """
+
+    offers: ClassVar[frozenset[str]] = frozenset({"passages"})
 
     corpus: str
     num_hits: int = 5

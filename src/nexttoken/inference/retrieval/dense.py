@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class Dense:
     at the first search and kept in `index_dir`. Every query that is not blank has hits. Raises UserError at once when
     there is no package.
     """
+
+    offers: ClassVar[frozenset[str]] = frozenset({"passages"})
 
     corpus: str
     model: str

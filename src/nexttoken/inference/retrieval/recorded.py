@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
@@ -18,6 +19,8 @@ class Recorded:
 
     Raises UserError at once when the file is absent or a line is broken.
     """
+
+    offers: ClassVar[frozenset[str]] = frozenset({"passages"})
 
     path: str
     _found: Mapping[str, list[Passage]] = field(init=False, repr=False, compare=False)

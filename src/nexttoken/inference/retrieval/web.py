@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
@@ -40,6 +40,8 @@ class GoogleSearch:
     `failed`; after `failures_in_a_row` of them nothing is asked any more. Raises UserError at once when the key, the
     engine or the package is missing. The key comes from $GOOGLE_API_KEY alone and is neither kept nor shown.
     """
+
+    offers: ClassVar[frozenset[str]] = frozenset({"passages"})
 
     engine_id: str | None = None  # None: $GOOGLE_SEARCH_ENGINE_ID
     num_hits: int = 5
