@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma2Config,
 
 import nexttoken.engine.memory_plan.make as plan_module
 from nexttoken.build import plain
-from nexttoken.settings import check_settings
 from nexttoken.commands.entry import compose
 from nexttoken.engine.memory_plan.advice import LORA, NF4
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count, cut, run, step_bytes
@@ -22,7 +21,7 @@ from nexttoken.engine.memory_plan.sizes import optimizer_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_architecture
-from nexttoken.settings import Settings
+from nexttoken.settings import Settings, check_settings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SHAPE = {"vocab_size": 512, "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}

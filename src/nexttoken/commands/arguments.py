@@ -10,10 +10,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
-from nexttoken.settings import validated
 from nexttoken.errors import UserError, nearest
 from nexttoken.models.allocator import keep_freed_memory
-from nexttoken.settings import Checked
+from nexttoken.settings import Checked, validated
 
 
 def refuse_existing(path: Path) -> Path:

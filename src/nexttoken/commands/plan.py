@@ -17,8 +17,7 @@ class PlanArguments(Arguments):
 
 def main(arguments: Sequence[str]) -> None:
     from nexttoken.build import plain
-    from nexttoken.settings import check_settings
-    from nexttoken.settings import AUTO, Settings
+    from nexttoken.settings import AUTO, Settings, check_settings
 
     settings = check_settings(Settings, plain(compose("train", PlanArguments.parse(arguments).overrides)))
     from nexttoken.engine.memory_plan.fill import with_batch_tokens

@@ -25,8 +25,7 @@ class QuantizeArguments(Arguments):
 def main(arguments: Sequence[str]) -> None:
     given = QuantizeArguments.parse(arguments)
     from nexttoken.build import plain
-    from nexttoken.settings import check_settings
-    from nexttoken.settings import Settings
+    from nexttoken.settings import Settings, check_settings
 
     overrides = ("trainer.max_epochs=0", *given.overrides)  # nothing is trained here, so no adapter is needed
     settings = check_settings(Settings, plain(compose("train", overrides)))
