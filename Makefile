@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test test-slow check lint lock clean
+.PHONY: run test test-slow check lint size lock clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
@@ -22,6 +22,13 @@ lint: .venv/.test
 	$(BIN)/ruff format --check src tests benchmarks samples train.py predict.py
 	$(BIN)/ruff check src tests benchmarks samples train.py predict.py
 	$(BIN)/mypy
+
+# Lines of Python, against the marks of CONTRIBUTING.md.
+size:
+	@printf 'package      %6d of 20000\n' $$(find src -name '*.py' | xargs cat | wc -l)
+	@printf 'all but tests %5d of 25000\n' $$(find src samples benchmarks train.py predict.py -name '*.py' | xargs cat | wc -l)
+	@printf 'tests        %6d, at least the package\n' $$(find tests -name '*.py' | xargs cat | wc -l)
+	@printf 'median file  %6d, 80 to 110\n' $$(find src -name '*.py' ! -name __init__.py -exec sh -c 'wc -l < "$$1"' _ {} \; | sort -n | awk '{a[NR]=$$1} END {print a[int((NR+1)/2)]}')
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
