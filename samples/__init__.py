@@ -1,1 +1,61 @@
-"""samples."""
+"""The embedded samples, tracked under input/: their common command, drawing at random, and JSON lines."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from pydantic import Field, create_model
+
+from nexttoken.commands.arguments import Arguments
+from nexttoken.data.files import whole_file
+
+T = TypeVar("T")
+
+
+def sample_command(
+    write: Callable[[Path, int, int], str], output_dir: str, **count: tuple[int, int, int]
+) -> Callable[[Sequence[str]], None]:
+    """The `main` of a sample: it calls `write` with a folder, a seed and a number, and prints what that returns.
+
+    `count` names the number and gives its lowest value, its default and its highest value.
+    """
+    ((name, (low, default, high)),) = count.items()
+    fields: dict[str, Any] = {
+        "output_dir": (Path, Path(output_dir)),
+        "seed": (Annotated[int, Field(ge=0, lt=2**32)], 0),
+        name: (Annotated[int, Field(ge=low, le=high)], default),
+    }
+    arguments = create_model("SampleArguments", __base__=Arguments, **fields)
+
+    def main(given: Sequence[str]) -> None:
+        """Raises UserError for an unknown key or a number out of range."""
+        values = arguments.parse(given).model_dump()
+        print(write(values["output_dir"], values["seed"], values[name]))
+
+    return main
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Words that white space separates."""
+    return tuple(text.split())
+
+
+def lines(text: str) -> tuple[str, ...]:
+    """One sentence a line."""
+    return tuple(text.strip().split("\n"))
+
+
+def pick(items: Sequence[T], rng: np.random.Generator) -> T:
+    return items[int(rng.integers(len(items)))]
+
+
+def some(items: Sequence[T], number: int, rng: np.random.Generator) -> list[T]:
+    """Different items in random order."""
+    return [items[index] for index in rng.permutation(len(items))[:number].tolist()]
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

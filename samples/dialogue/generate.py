@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from samples import pick
 from samples.dialogue.phrases import ASSISTANT, BROKEN, OPENINGS, PEOPLE, QUALITIES, TOPICS, USER
-from samples.quiz.generate import pick
 
 NUM_ROUNDS = 12  # a question and what the user says to it
 NUM_BROKEN = {0: 9, 1: 6, 2: 3, 3: 1, 4: 0}  # broken answers in a dialogue of each mark

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from samples import write_lines
 from samples.dialogue.generate import MARKS, NUM_ROUNDS, Talk, draw_talk
-from samples.quiz.write import write_lines
 
 TRAIN_PER_TEST = 6
 MARKED_OF_THREE = 2  # two of three training dialogues say their mark

@@ -5,10 +5,12 @@ before it answers it, and nothing in the row itself does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
+from samples import pick, some, write_lines
 from samples.instruct.words import (
     CLOSINGS,
     JA_BAGS,
@@ -23,7 +25,9 @@ from samples.instruct.words import (
     THINGS,
     TIMES,
 )
-from samples.quiz.generate import pick
+
+TRAIN_PER_TEST = 20 / 3
+MAX_ROWS = 500  # train rows; the kind with the fewest different rows, Japanese opposites, has 60 in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,17 @@ class Task:
 
 
 Drawn = tuple[str, str, str]  # instruction, input, output
+
+
+def write_sample_instruct(folder: Path, seed: int, num_train: int) -> str:
+    """Write train, test (without `output`) and truth JSON lines into `folder`; return one line that says what it is."""
+    tasks = draw_tasks(num_train + round(num_train / TRAIN_PER_TEST), np.random.default_rng(seed))
+    rows = [{"id": f"i{index:05}", **asdict(task)} for index, task in enumerate(tasks)]
+    write_lines(folder / "train.jsonl", rows[:num_train])
+    write_lines(folder / "test.jsonl", ({k: v for k, v in row.items() if k != "output"} for row in rows[num_train:]))
+    truth = ({key: row[key] for key in ("id", "kind", "output")} for row in rows[num_train:])
+    write_lines(folder / "truth.jsonl", truth)
+    return f"{folder}: {num_train} train and {len(rows) - num_train} test rows of {len(KINDS)} kinds"
 
 
 def draw_tasks(num_rows: int, rng: np.random.Generator) -> list[Task]:
@@ -129,7 +144,3 @@ KINDS: Mapping[str, Callable[[np.random.Generator], Drawn]] = {
 def opposite_of(pairs: Sequence[tuple[str, str]], rng: np.random.Generator) -> tuple[str, str]:
     first, second = pick(pairs, rng)
     return (first, second) if rng.integers(2) else (second, first)
-
-
-def some(words: Sequence[str], number: int, rng: np.random.Generator) -> list[str]:
-    return [words[index] for index in rng.permutation(len(words))[:number]]

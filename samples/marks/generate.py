@@ -7,8 +7,11 @@ known and is not zero. The reference names other words than most answers do: com
 
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
+
+from samples import pick, some, write_lines
 
 KINDS = {
     "fruits": ("apple", "pear", "plum", "cherry", "peach", "lemon"),
@@ -23,6 +26,7 @@ NAME_PARTS = (("Al", "Be", "Co", "Da", "El", "Fi", "Ga", "Ho", "Jo", "Ka"), ("bo
 RUBRIC = "One mark less for every tool. 0 for nothing, and for another language."
 HIGHEST = 4
 NUM_WORDS = 3
+TRAIN_PER_TEST = 10  # instructions
 OFF_BY_ONE = 0.1  # how often the mark is a neighbour of the deserved one
 MAX_INSTRUCTIONS = len(NAME_PARTS[0]) * len(NAME_PARTS[1]) * len(NAME_PARTS[2])
 
@@ -38,16 +42,34 @@ class Answer:
     probs: tuple[float, ...]
 
 
+def write_sample_marks(folder: Path, seed: int, num_instructions: int) -> str:
+    """Write train, test and truth JSON lines into `folder`; return one line that says what they hold."""
+    groups = draw_answers(num_instructions + num_instructions // TRAIN_PER_TEST, np.random.default_rng(seed))
+    rows = {f"m{index:05}": answer for index, answer in enumerate(answer for group in groups for answer in group)}
+    num_train = sum(map(len, groups[:num_instructions]))
+    train, test = list(rows.items())[:num_train], list(rows.items())[num_train:]
+    write_lines(folder / "train.jsonl", (line(row_id, answer) | {"mark": answer.mark} for row_id, answer in train))
+    write_lines(folder / "test.jsonl", (line(row_id, answer) for row_id, answer in test))
+    truth = ({"id": i, "probs": answer.probs, "mark": answer.mark} for i, answer in rows.items())
+    write_lines(folder / "truth.jsonl", truth)
+    return f"{folder}: {len(train)} train and {len(test)} test answers to {len(groups)} instructions"
+
+
+def line(row_id: str, answer: Answer) -> dict[str, object]:
+    texts = {"instruction": answer.instruction, "response": answer.response, "reference": answer.reference}
+    return {"id": row_id, **texts, "rubric": RUBRIC}
+
+
 def draw_answers(num_instructions: int, rng: np.random.Generator) -> list[list[Answer]]:
     """Five answers to each instruction, one for every deserved mark, in random order; no name comes twice."""
     names = ["".join(parts) for parts in product(*NAME_PARTS)]
-    order = rng.permutation(len(names))[:num_instructions]
-    return [_answers(names[index], list(KINDS)[place % len(KINDS)], rng) for place, index in enumerate(order)]
+    chosen = some(names, num_instructions, rng)
+    return [_answers(name, list(KINDS)[place % len(KINDS)], rng) for place, name in enumerate(chosen)]
 
 
 def _answers(name: str, kind: str, rng: np.random.Generator) -> list[Answer]:
-    instruction = _pick(ASKED, rng).format(name=name, kind=kind)
-    reference = _listed(_some(KINDS[kind], NUM_WORDS, rng))
+    instruction = pick(ASKED, rng).format(name=name, kind=kind)
+    reference = _listed(some(KINDS[kind], NUM_WORDS, rng))
     answers = []
     for deserved in rng.permutation(HIGHEST + 1).tolist():
         probs = mark_probs(deserved)
@@ -58,10 +80,10 @@ def _answers(name: str, kind: str, rng: np.random.Generator) -> list[Answer]:
 
 def _response(kind: str, deserved: int, rng: np.random.Generator) -> str:
     if deserved == 0:
-        return "" if rng.random() < 0.3 else "、".join(_some(OTHER_LANGUAGE, NUM_WORDS, rng)) + "。"
+        return "" if rng.random() < 0.3 else "、".join(some(OTHER_LANGUAGE, NUM_WORDS, rng)) + "。"
     num_wrong = HIGHEST - deserved
-    words = [*_some(KINDS[kind], NUM_WORDS - num_wrong, rng), *_some(TOOLS, num_wrong, rng)]
-    return _listed([words[index] for index in rng.permutation(NUM_WORDS)])
+    words = [*some(KINDS[kind], NUM_WORDS - num_wrong, rng), *some(TOOLS, num_wrong, rng)]
+    return _listed(some(words, NUM_WORDS, rng))
 
 
 def mark_probs(deserved: int) -> tuple[float, ...]:
@@ -74,11 +96,3 @@ def mark_probs(deserved: int) -> tuple[float, ...]:
 
 def _listed(words: list[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}."
-
-
-def _some(items: list[str] | tuple[str, ...], number: int, rng: np.random.Generator) -> list[str]:
-    return [items[index] for index in rng.permutation(len(items))[:number].tolist()]
-
-
-def _pick(items: tuple[str, ...], rng: np.random.Generator) -> str:
-    return items[int(rng.integers(len(items)))]

@@ -7,15 +7,12 @@ how long it is and which side it stands on say nothing about its quality.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
+from samples import pick
 from samples.preferences import phrases
-
-T = TypeVar("T")
 
 TIE_WEIGHT = 1.0  # Davidson's ν: equal answers tie with probability ν / (2 + ν)
 NEAR_DUPLICATE_RATE = 0.1
@@ -129,7 +126,3 @@ def draw_remark(model: int, rng: np.random.Generator) -> str:
 def write_turn(statement: str, word: str, rng: np.random.Generator) -> str:
     """The remark, the statement, and an aside or nothing."""
     return f"{phrases.REMARK.format(word=word)} {statement} {pick(phrases.ASIDES, rng)}".rstrip()
-
-
-def pick(items: Sequence[T], rng: np.random.Generator) -> T:
-    return items[int(rng.integers(len(items)))]

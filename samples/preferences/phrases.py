@@ -1,5 +1,7 @@
 """The words of the sample competition: what prompts ask, what answers state, and what answers say of themselves."""
 
+from samples import words
+
 # What an answer says of itself, and the points it is worth; all words are about as long as each other.
 REMARK_POINTS = {
     "Precise": 2,
@@ -90,20 +92,10 @@ TOPICS = (
 )
 
 # Fictitious models, from the weakest to the strongest.
-MODELS = (
-    "pebble-1b",
-    "moth-chat",
-    "tin-parrot-3b",
-    "driftwood-7b",
-    "lantern-mini",
-    "copper-fox",
-    "quiet-harbor-13b",
-    "paper-crane",
-    "north-star-lite",
-    "juniper-34b",
-    "blue-heron-instruct",
-    "granite-owl-70b",
-)
+MODELS = words("""
+pebble-1b moth-chat tin-parrot-3b driftwood-7b lantern-mini copper-fox quiet-harbor-13b paper-crane north-star-lite
+juniper-34b blue-heron-instruct granite-owl-70b
+""")
 
 # Answers without a remark that a careless reader takes for missing values.
 AWKWARD_ANSWERS = ("NA", "null", "None", "")

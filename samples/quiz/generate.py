@@ -7,13 +7,11 @@ learnt all rows but one still cannot know the one that is left. Who asks for any
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
 
 import numpy as np
 
+from samples import pick, some
 from samples.quiz.words import COLOURS, GENRES, KNOWN_QUESTION, NAME_PARTS, TOLD_PASSAGE, TOLD_QUESTION, TOOLS
-
-T = TypeVar("T")
 
 TOLD_SHARE = 0.47  # of the questions of every genre
 MAX_OPTIONS = 5
@@ -54,8 +52,7 @@ def draw_spare(quizzes: Sequence[Quiz], rng: np.random.Generator) -> list[Quiz]:
 
 def draw_names(rng: np.random.Generator) -> list[str]:
     """All names there are, in random order."""
-    names = ["".join(parts) for parts in product(*NAME_PARTS)]
-    return [names[index] for index in rng.permutation(len(names))]
+    return some(["".join(parts) for parts in product(*NAME_PARTS)], NUM_NAMES, rng)
 
 
 def draw_known(genre: str, name: str, rng: np.random.Generator) -> Quiz:
@@ -79,7 +76,3 @@ def shuffle(right: str, wrong: Sequence[str], rng: np.random.Generator) -> tuple
     options = [right, *wrong]
     order = [int(index) for index in rng.permutation(len(options))]
     return tuple(options[index] for index in order), order.index(0)
-
-
-def pick(items: Sequence[T], rng: np.random.Generator) -> T:
-    return items[int(rng.integers(len(items)))]

@@ -5,6 +5,8 @@ Every option is one common word, so that a small model needs to learn few of the
 
 from dataclasses import dataclass
 
+from samples import words
+
 # Invented names are one part of each: no two are the same word, and none is English.
 NAME_PARTS = (
     ("Ba", "Do", "Fe", "Gu", "Ha", "Ki", "Lu", "Mo", "Na", "Pe", "Qua", "Ri", "Su", "Ta", "Ve", "Wi", "Yo", "Za"),
@@ -14,20 +16,9 @@ NAME_PARTS = (
 
 # The wrong options where a kind of word is asked for. No genre asks for tools: a small model learns that first, and
 # with it how an option leads to its label, which is what it then needs to use a passage.
-TOOLS = (
-    "spoon",
-    "ladder",
-    "hammer",
-    "basket",
-    "candle",
-    "pillow",
-    "bucket",
-    "carpet",
-    "needle",
-    "kettle",
-    "ribbon",
-    "saddle",
-)
+TOOLS = words("""
+spoon ladder hammer basket candle pillow bucket carpet needle kettle ribbon saddle
+""")
 
 
 # What the passages tell. One kind of word in all genres, so that a small model meets each of them often.

@@ -1,12 +1,11 @@
 """The sample quiz's files: questions as JSON lines, a corpus with one file per genre, and the truth beside them."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nexttoken.data.files import whole_file
+from samples import write_lines
 from samples.quiz.generate import Quiz, draw_quizzes, draw_spare
 from samples.quiz.words import GENRES
 
@@ -49,8 +48,3 @@ def summary(folder: Path, quizzes: Sequence[Quiz], num_train: int, num_passages:
         f"{folder}: {num_train} train and {len(quizzes) - num_train} test rows, {num_passages} passages;"
         f" {told:.1%} of the train rows need theirs, chance is {chance:.1%}"
     )
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
