@@ -144,8 +144,11 @@ def test_faulty_lines_stop_the_command_by_number_and_leave_nothing(tmp_path):
         ),
         (["out=x", "train_transforms=curate_ja", "train_transforms.words.words=GPT"], r"expected \[GPT\]"),
         (["out=x", "train_transforms=curate_ja", "train_transforms.lengths.asked=5"], r"asked=5, expected \[shortest"),
-        (["out=x", "train_transforms=curate_ja", "train_transforms.languages.language=jp"], "called 'jp'; write ja"),
-        (["out=x", "train_transforms=curate_ja", *MARKS], "nowhere.csv cannot be read as a table of marks"),
+        (
+            ["out=x", "train_transforms=curate_ja", "train_transforms.languages.language=jp"],
+            "language 'jp'; write ja",
+        ),
+        (["out=x", "train_transforms=curate_ja", *MARKS], "nowhere.csv cannot be read"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(arguments, message):

@@ -10,7 +10,7 @@ from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import log_loss, prior_log_loss
 from nexttoken.tasks.baselines.pairs import PairBaseline
-from nexttoken.transforms.counts import pair_features, side_counts
+from nexttoken.transforms.counts import pair_features, text_counts
 from nexttoken.types import Example
 
 SWAP = [1, 0, 2]
@@ -57,9 +57,9 @@ def arena(shared_dir: Path) -> list[Example]:
     ]
 
 
-def test_side_counts_by_hand() -> None:
+def test_text_counts_by_hand() -> None:
     text = "The cat sat.\n\n- the cat\n1. sat on a mat"
-    assert side_counts(text, "Where was the cat on Monday? The cat sat") == {
+    assert text_counts(text, "Where was the cat on Monday? The cat sat") == {
         "characters": 39,
         "words": 10,  # the cat sat the cat 1 sat on a mat
         "new_words": 3,  # 1 a mat
@@ -68,8 +68,8 @@ def test_side_counts_by_hand() -> None:
         "distinct_share": 7 / 10,
         "copied_share": 1 / 8,  # "the cat sat", of eight runs of three
     }
-    assert side_counts("猫が好き")["words"] == 4
-    assert set(side_counts("").values()) == {0}
+    assert text_counts("猫が好き")["words"] == 4
+    assert set(text_counts("").values()) == {0}
 
 
 def test_swapping_the_answers_negates_the_signed_features_only() -> None:

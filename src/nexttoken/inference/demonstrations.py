@@ -76,7 +76,7 @@ class Demonstrations(Inference):
         if not examples:
             return []
         pool = Pool(_solved(train))
-        if not pool.rows:
+        if not pool.examples:
             raise UserError(
                 f"none of {len(train)} rows has an answer to show before a task; expected the training rows, or use"
                 " inference=once"
@@ -90,7 +90,7 @@ class Demonstrations(Inference):
                 progress.advance(len(chunk))
         numbers = np.array([len(some) for some in found])
         print(
-            f"demonstrations: {numbers.mean():.1f} a row, from {len(pool.rows)} solved tasks;"
+            f"demonstrations: {numbers.mean():.1f} a row, from {len(pool.examples)} solved tasks;"
             f" {np.sum(numbers < self.num_demonstrations)} of {len(numbers)} rows have fewer than"
             f" {self.num_demonstrations}, {np.sum(numbers == 0)} none"
         )

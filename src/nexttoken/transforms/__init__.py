@@ -1,4 +1,4 @@
-"""Steps from examples to examples: named in the config, applied in order, every changed count logged."""
+"""Transforms of examples: named in the configuration, applied in order, with their counts printed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ Transform = Callable[[Sequence[Example]], list[Example]]
 def apply_transforms(
     examples: list[Example], transforms: Mapping[str, Transform], counted: dict[str, Any] | None = None
 ) -> list[Example]:
-    """Apply `transforms` in order and print every change of the number of examples; `counted` takes all counts."""
+    """Apply `transforms` in order, print changes of the number of examples, and add all counts to `counted`."""
     for name, transform in transforms.items():
         before, examples = len(examples), transform(examples)
         if len(examples) != before:

@@ -1,4 +1,4 @@
-"""Counts of two answers that a model cannot make itself: features of baselines, and fields of prompts."""
+"""Counts of texts that a model cannot make itself: features of baselines, and fields of prompts."""
 
 import math
 import re
@@ -13,8 +13,8 @@ _WORD = re.compile(r"[^\W\u3040-\u9fff]+|[\u3040-\u9fff]")  # a kana or kanji co
 _LIST_ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]", re.MULTILINE)
 
 
-def side_counts(text: str, context: str = "") -> dict[str, float]:
-    """Counts of one text, and how it relates to the words of its context; shares are in [0, 1], 0 where undefined."""
+def text_counts(text: str, context: str = "") -> dict[str, float]:
+    """Counts of one text, and shares of its words that its context has; shares are in [0, 1], 0 if undefined."""
     words, context_words = _WORD.findall(text.casefold()), _WORD.findall(context.casefold())
     distinct, known = set(words), set(context_words)
     triples, known_triples = _triples(words), _triples(context_words)
@@ -35,38 +35,37 @@ def _triples(words: list[str]) -> set[tuple[str, str, str]]:
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """Named numbers of one pair: swapping the answers negates the `signed` ones and leaves the `shared` ones."""
+    """Named features of a pair: swapping the answers negates the `signed` ones and leaves the `shared` ones."""
 
     signed: dict[str, float]
     shared: dict[str, float]
 
 
 def pair_features(first: str, second: str, context: str = "") -> PairFeatures:
-    """Differences, means and distances of both sides' counts (log1p of the unbounded ones), and their word overlap."""
-    sides = [
-        {name: value if name.endswith("share") else log1p(value) for name, value in side_counts(text, context).items()}
+    """Differences, means and distances of both texts' counts (log1p of the unbounded ones), and their word overlap."""
+    counts = [
+        {name: value if name.endswith("share") else log1p(value) for name, value in text_counts(text, context).items()}
         for text in (first, second)
     ]
-    pairs = {name: (value, sides[1][name]) for name, value in sides[0].items()}
+    pairs = {name: (value, counts[1][name]) for name, value in counts[0].items()}
     signed = {name: one - other for name, (one, other) in pairs.items()}
     mean = {f"mean {name}": (one + other) / 2 for name, (one, other) in pairs.items()}
     distance = {f"distance {name}": abs(value) for name, value in signed.items()}
     words, other_words = (set(_WORD.findall(text.casefold())) for text in (first, second))
     overlap = len(words & other_words) / max(1, len(words | other_words))
     alike = {"overlap": overlap, "identical": float(first == second), "context characters": log1p(len(context))}
-    # The more two answers share, the less it says which of them is longer.
+    # The more words two answers share, the less their difference in length means.
     weighed = {f"{name} x overlap": value * overlap for name, value in signed.items()}
     return PairFeatures(signed | weighed, mean | distance | alike)
 
 
 @dataclass(frozen=True)
 class AddCounts:
-    """Tell the prompt how two answers compare in what a model cannot count itself, above all where texts are cut.
+    """Add fields that compare two answers in what a model cannot count itself, above all when texts are cut.
 
-    For each of `compared`, a name of `PairFeatures.signed`, the fields `<name>_a` and `<name>_b` hold a coarse step of
-    the difference: "++" is two steps more than the other side, "-" one less, "=" about equal. `overlap` holds a digit
-    from 0 (no word in common) to 9 (the same words). They are fixed functions of one row's whole texts, and swapping
-    the answers swaps them.
+    For each of `compared`, a name of `PairFeatures.signed`, the fields `<name>_a` and `<name>_b` have the difference in
+    coarse steps: "++" is two steps more than the other answer, "-" one less, "=" about equal. `overlap` is a digit from
+    0 (no common words) to 9 (the same words). All come from one example's whole texts; swapping the answers swaps them.
     """
 
     compared: Sequence[str] = ("new_words", "paragraphs", "distinct_share", "characters")
@@ -92,7 +91,7 @@ class AddCounts:
         return counts
 
     def _steps(self, name: str, difference: float) -> int:
-        """Differences of logarithms in parts of a doubling, of shares in parts of the whole, at most `largest`."""
+        """Steps of a difference of logarithms (`steps_per_doubling`) or of shares, at most `largest`."""
         scale = self.steps_per_share if name.endswith("share") else self.steps_per_doubling / math.log(2)
         return max(-self.largest, min(self.largest, round(difference * scale)))
 

@@ -1,8 +1,9 @@
-"""Which solved rows to show before a row: the most similar ones, never the row itself or its own text."""
+"""Demonstrations: solved examples that are shown before an example, the most similar ones, never itself."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -14,40 +15,40 @@ from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, OPTIONS, PASSAGES, Exa
 
 @dataclass(frozen=True)
 class Pool:
-    """Solved rows, and which of them may be shown to whom."""
+    """Solved examples to choose demonstrations from."""
 
-    rows: Sequence[Example]
+    examples: Sequence[Example]
 
     @cached_property
     def texts(self) -> list[str]:
-        return [compared_text(row) for row in self.rows]
+        return [compared_text(example) for example in self.examples]
 
     @cached_property
     def _identities(self) -> list[tuple[str, ...]]:
-        return [_identity(row) for row in self.rows]
+        return [_identity(example) for example in self.examples]
 
     def choose(self, example: Example, ranked: Iterable[int], number: int) -> tuple[Example, ...]:
-        """Up to `number` rows of `ranked`, indices of the best first; returned with the best last.
+        """Return up to `number` examples by `ranked`, indices with the best first; the best example is the last.
 
-        Left out are the row itself, its own text under another id, a text that is chosen already, and what belongs to
-        the row's own dialogue, where its answer may stand.
+        Left out are `example` itself, its text under another id, texts that are chosen already, and examples of the
+        same dialogue, which may contain its answer.
         """
         seen, dialogue, chosen = {_identity(example)}, example.tags.get(DIALOGUE), list[Example]()
         for index in ranked:
-            row, identity = self.rows[index], self._identities[index]
-            if row.id == example.id or identity in seen or (dialogue and row.tags.get(DIALOGUE) == dialogue):
+            other, identity = self.examples[index], self._identities[index]
+            if other.id == example.id or identity in seen or (dialogue and other.tags.get(DIALOGUE) == dialogue):
                 continue
             seen.add(identity)
-            chosen.append(row)
+            chosen.append(other)
             if len(chosen) == number:
                 break
         return tuple(reversed(chosen))
 
 
 def show_similar(examples: Sequence[Example], pool: Sequence[Example], number: int) -> list[Example]:
-    """Each example with `number` of `pool` before it, by the telling words in common (BM25), the most similar last.
+    """Give each example up to `number` demonstrations of `pool`, by BM25, the most similar last.
 
-    Rows without a word in common make up the number where too few have one.
+    Examples without a common word fill up the number if needed.
     """
     import bm25s
 
@@ -60,7 +61,7 @@ def show_similar(examples: Sequence[Example], pool: Sequence[Example], number: i
 
 @dataclass(frozen=True)
 class AddDemonstrations:
-    """Show each training row solved ones of the same training part, as it will be asked with `inference=few_shot`."""
+    """Give each training example demonstrations of the same part, as `inference=few_shot` does for prediction."""
 
     num_demonstrations: int = 4
 
@@ -73,27 +74,27 @@ class AddDemonstrations:
         return show_similar(examples, list(first_of.values()), self.num_demonstrations)
 
 
-def _ranked(index: "object", example: Example, num_rows: int) -> Iterable[int]:
-    known = [word for word in words(compared_text(example)) if word in index.vocab_dict]  # type: ignore[attr-defined]
-    scores = index.get_scores(known) if known else np.zeros(num_rows)  # type: ignore[attr-defined]
+def _ranked(index: Any, example: Example, num_examples: int) -> list[int]:
+    known = [word for word in words(compared_text(example)) if word in index.vocab_dict]
+    scores = index.get_scores(known) if known else np.zeros(num_examples)
     return np.argsort(-scores, kind="stable").tolist()
 
 
 def compared_text(example: Example) -> str:
-    """What is compared: an instruction with its input, a dialogue's last utterance, else the fields but passages."""
+    """Text for the similarity: a dialogue's last utterance, an instruction with its input, else all but passages."""
     if DIALOGUE in example.fields:
         return example.fields[DIALOGUE][-1]
-    return "\n".join(turn for turns in _own(example).values() for turn in turns).strip()
+    return "\n".join(turn for turns in _question(example).values() for turn in turns).strip()
 
 
 def _identity(example: Example) -> tuple[str, ...]:
-    """Equal for a question under two ids, in whatever order its options stand."""
-    fields = _own(example)
+    """Key of a question, the same under another id or with another order of its options."""
+    fields = _question(example)
     options = sorted(normalise(option) for option in fields.pop(OPTIONS, ()))
     return (*(normalise(turn) for turns in fields.values() for turn in turns), *options)
 
 
-def _own(example: Example) -> dict[str, tuple[str, ...]]:
-    """The fields of the task itself: without passages, and of an instruction without what else is told of it."""
-    told = {INSTRUCTION, INPUT} if INSTRUCTION in example.fields else set(example.fields) - {PASSAGES}
-    return {name: turns for name, turns in example.fields.items() if name in told}
+def _question(example: Example) -> dict[str, tuple[str, ...]]:
+    """The fields of the question: the instruction and its input, else all but passages."""
+    names = {INSTRUCTION, INPUT} if INSTRUCTION in example.fields else set(example.fields) - {PASSAGES}
+    return {name: turns for name, turns in example.fields.items() if name in names}

@@ -1,4 +1,4 @@
-"""What dialogues are learnt from and asked as: windows of some turns, and a persona before the user's first words."""
+"""Windows of a dialogue's turns for training and prediction, and a persona before the user's first words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,15 +7,15 @@ from typing import ClassVar
 from nexttoken.errors import UserError
 from nexttoken.types import DIALOGUE, Example
 
-PREFIX = "persona_prefix"  # the tag of what stands before the user's first words
+PREFIX = "persona_prefix"  # tag with the text before the user's first words
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Each dialogue as windows of `num_utterances` turns, the user's first and an answer last, one answer further each.
+    """Cut each dialogue into windows of `num_utterances` turns; each starts with the user and ends with an answer.
 
-    Only the `first` of them; None: all. A shorter dialogue is one window. For training rows: their ids become
-    `<id>#<k>`, and a row whose answer is unknown stays as it is.
+    Windows move by one answer; only the `first` ones are used (None: all). A shorter dialogue is one window. Ids become
+    `<id>#<k>`. An example without an answer stays as it is.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"texts", "dialogues"})
@@ -42,10 +42,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class Persona:
-    """The prefix before the first words of the user, once a dialogue; windows of it that are cut later have it, too.
+    """Put `prefix` before the user's first words of a dialogue, and of each window that is cut from it later.
 
-    It stands directly before them: a language with spaces needs one at its end. It takes the place of a system message
-    in models that have no role for one.
+    No space is added: end the prefix with one where the language needs it. It replaces the system message for models
+    without a system role.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"dialogues"})
@@ -53,28 +53,27 @@ class Persona:
     prefix: str
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
-        return [self._prefixed(example) for example in examples]
+        return [self._add_prefix(example) for example in examples]
 
-    def _prefixed(self, example: Example) -> Example:
+    def _add_prefix(self, example: Example) -> Example:
         opening, *further = example.fields[DIALOGUE]
         fields = {**example.fields, DIALOGUE: (self.prefix + opening, *further)}
-        return replace(
-            example, fields=fields, tags={**example.tags, PREFIX: self.prefix + example.tags.get(PREFIX, "")}
-        )
+        tags = {**example.tags, PREFIX: self.prefix + example.tags.get(PREFIX, "")}
+        return replace(example, fields=fields, tags=tags)
 
 
 def replies(examples: Sequence[Example], num_utterances: int) -> list[Example]:
-    """Return every answer of the assistant once, as the last of a window of at most `num_utterances` turns.
+    """Return one window per answer of the assistant, with at most `num_utterances` turns and that answer last.
 
-    So held-out dialogues are asked in one way, whatever windows a model has learnt from. Ids are `<id>#<k>` for the
-    k-th answer; a row whose answer is unknown is asked for that one alone (`last_reply`), under its own id.
+    Held-out dialogues are thus predicted in the same way, whatever windows a model was trained on. Ids are `<id>#<k>`
+    for the k-th answer. An example without an answer gives one window (`last_reply`), under its own id.
     """
     _check_length("num_utterances", num_utterances)
     return [reply for example in examples for reply in _replies(example, num_utterances)]
 
 
 def last_reply(example: Example, num_utterances: int) -> Example:
-    """Return the dialogue's last turns, at most `num_utterances` with the answer, under its own id."""
+    """Return the dialogue's last turns, at most `num_utterances` including the answer, under its own id."""
     _check_length("num_utterances", num_utterances)
     num_turns = len(example.fields[DIALOGUE]) + 1
     return replace(_window(example, max(0, num_turns - num_utterances), num_turns), id=example.id)
@@ -89,7 +88,7 @@ def _replies(example: Example, num_utterances: int) -> list[Example]:
 
 
 def _window(example: Example, start: int, end: int) -> Example:
-    """Return the turns `start` to `end`, the last of them the answer; `start` is even, so that the user begins."""
+    """Return the turns `start` to `end`, the last of them the answer; `start` is even, so the user begins."""
     turns = example.fields[DIALOGUE]
     answer = example.answer if end > len(turns) else turns[end - 1]
     prefix = example.tags.get(PREFIX, "") if start else ""
@@ -99,4 +98,4 @@ def _window(example: Example, start: int, end: int) -> Example:
 
 def _check_length(name: str, length: int) -> None:
     if length < 2 or length % 2:
-        raise UserError(f"{name}={length}: expected an even number from 2: the user's turns and an answer to each")
+        raise UserError(f"{name}={length}: expected an even number from 2 (the user's turns and an answer to each)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.transforms.counts import side_counts
+from nexttoken.transforms.counts import text_counts
 from nexttoken.types import INPUT, INSTRUCTION, Example
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def mark_features(example: Example) -> np.ndarray:
     """Numbers of one answer, (F,): its size, what it repeats, and what it shares with its question and reference."""
     answer, reference = example.fields["response"][0], example.fields["reference"][0]
     asked = "\n".join((example.fields[INSTRUCTION][0], example.fields[INPUT][0]))
-    counts = side_counts(answer, asked)
+    counts = text_counts(answer, asked)
     pairs, wanted = _pairs(answer), _pairs(reference)
     shared = len(pairs & wanted)
     numbers = [

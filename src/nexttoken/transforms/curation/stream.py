@@ -1,4 +1,4 @@
-"""Curation of a set larger than memory: stages of steps from one temporary file to the next, by several processes."""
+"""Curation of a set larger than memory: stages of steps, from one temporary file to the next, in several processes."""
 
 import os
 import signal
@@ -14,35 +14,34 @@ from typing import Any, TypeVar
 
 from nexttoken.errors import UserError
 from nexttoken.progress import Progress
-from nexttoken.transforms.curation.counted import Tally
 from nexttoken.transforms.curation.spool import Packed, Spool, pack, pack_by
-from nexttoken.transforms.curation.step import CHUNK, Judge, Step, judge_rows
+from nexttoken.transforms.curation.step import CHUNK, Judge, Step, Tally, judge_rows
 from nexttoken.types import Example
 
 T = TypeVar("T")
 R = TypeVar("R")
-QUEUED = 3  # chunks a process that are on their way; more would only take memory
+MAX_QUEUED = 3  # chunks per process; more would only take memory
 
 
 @dataclass(frozen=True)
 class Work:
-    """One pass over the rows: these judges in turn, then what the next stage's first step wants to know."""
+    """One pass over the rows: the judges in turn, then the survey of the next stage's first step."""
 
     judges: Mapping[str, Judge]
     following: Step | None
 
     def __call__(self, chunk: Packed) -> "Done":
         tallies = {name: Tally() for name in self.judges}
-        numbered = list(enumerate(chunk.unpack(), start=chunk.first))
+        placed = list(enumerate(chunk.unpack(), start=chunk.first))
         for name, judge in self.judges.items():
-            numbered = judge_rows(judge, numbered, tallies[name])
-        rows = [row for _, row in numbered]
+            placed = judge_rows(judge, placed, tallies[name])
+        rows = [row for _, row in placed]
         return Done(pack(rows, 0), tallies, self.following.survey(rows) if self.following else None)
 
 
 @dataclass(frozen=True)
 class Done:
-    """What is left of a chunk, what each step did to it, and what the next step learns from it."""
+    """The rows of a chunk that stay, the tallies by step, and the next step's survey."""
 
     rows: Packed
     tallies: Mapping[str, Tally]
@@ -52,9 +51,9 @@ class Done:
 def curate(
     rows: Iterable[Example], steps: Mapping[str, Step], folder: Path, num_rows: int, processes: int = 2
 ) -> Spool:
-    """Return the rows that the steps keep, in order, in a file of `folder`; every step's report is of this run.
+    """Return the rows that the steps keep, in order, in a file of `folder`; the steps' reports are of this run.
 
-    The rows are those of `apply_transforms(list(rows), steps)`. `num_rows`, about so many, is only for the time left.
+    The rows are those of `apply_transforms(list(rows), steps)`. `num_rows` is an estimate for the time left.
     """
     for step in steps.values():
         step.tally.clear()
@@ -71,7 +70,8 @@ def curate(
             for done in in_order(Work(judges, following), chunks, processes):
                 after.append(done.rows)
                 surveys.append(done.survey)
-                count(done, steps)
+                for name, tally in done.tallies.items():
+                    steps[name].tally.add(tally)
                 progress.advance(min(CHUNK, total - progress.done))
         if before is not None:
             before.close()
@@ -80,13 +80,8 @@ def curate(
     return before
 
 
-def count(done: Done, steps: Mapping[str, Step]) -> None:
-    for name, tally in done.tallies.items():
-        steps[name].tally.add(tally)
-
-
 def stages(steps: Mapping[str, Step]) -> list[dict[str, Step]]:
-    """Steps that share a pass: one that surveys begins a new pass, for it has to have seen all that comes before."""
+    """Groups of steps that share a pass; a step that surveys begins a new one, after all rows passed those before."""
     groups: list[dict[str, Step]] = [{}]
     for name, step in steps.items():
         if step.surveys:
@@ -96,7 +91,7 @@ def stages(steps: Mapping[str, Step]) -> list[dict[str, Step]]:
 
 
 def make_judge(step: Step, surveys: list[Any], before: Spool | None) -> Judge:
-    """The step's judge; only the first of a stage, which has rows before it, asks for surveys or for other rows."""
+    """The step's judge; only the first step of a later stage surveys, and may fetch other rows."""
 
     def fetch(position: int) -> Example:
         assert before is not None
@@ -105,22 +100,22 @@ def make_judge(step: Step, surveys: list[Any], before: Spool | None) -> Judge:
     return step.judge(surveys if step.surveys else (), fetch)
 
 
-_work: Callable[[Any], Any]  # in each worker: what it does
+_work: Callable[[Any], Any]  # of a worker process
 
 
 def _start_worker(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_the_first() -> None:
-    """A first process that is killed ends nobody, and its workers would wait for work for ever."""
-    first = parent_process()
-    assert first is not None  # this runs in workers only
-    first.join()
+def _exit_with_parent() -> None:
+    """End this worker when its parent ends: a killed parent would leave it waiting for ever."""
+    parent = parent_process()
+    assert parent is not None  # this runs in workers only
+    parent.join()
     os._exit(1)
 
 
@@ -129,17 +124,15 @@ def _run(item: Any) -> Any:
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:
-    """Yield `work(item)` in the items' order; never more than a few items a process are held."""
+    """Yield `work(item)` in the items' order; at most MAX_QUEUED items per process are in memory."""
     if processes == 1:
         yield from map(work, items)
         return
     with ProcessPoolExecutor(processes, initializer=_start_worker, initargs=(work,)) as pool:
         try:
-            yield from _windowed(pool, items, QUEUED * processes)
+            yield from _windowed(pool, items, MAX_QUEUED * processes)
         except BrokenProcessPool:
-            raise UserError(
-                "a process of the curation was ended from outside, often for want of memory; try processes=1"
-            ) from None
+            raise UserError("a curation process was killed, often for lack of memory; try processes=1") from None
 
 
 def _windowed(pool: ProcessPoolExecutor, items: Iterable[Any], window: int) -> Iterator[Any]:

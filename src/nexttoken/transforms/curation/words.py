@@ -1,18 +1,25 @@
-"""Steps that look at one row's words and lengths: forbidden texts, replacements, empty sides, lengths."""
+"""Steps that read one row's words: forbidden texts, replacements, empty sides, lengths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nexttoken.errors import UserError
-from nexttoken.transforms.curation.counted import Drop
-from nexttoken.transforms.curation.step import RowStep
-from nexttoken.transforms.curation.texts import SIDES, Side, change_texts, side_text, texts_of
+from nexttoken.transforms.curation.step import (
+    SIDES,
+    Drop,
+    RowStep,
+    Side,
+    change_texts,
+    require_sides,
+    side_text,
+    texts_of,
+)
 from nexttoken.types import Example
 
 
 @dataclass(frozen=True)
 class DropWords(RowStep):
-    """Drops rows that hold one of these texts, upper and lower case alike, on one of these sides."""
+    """Drops rows with one of `words` on one of `sides`, in upper or lower case."""
 
     words: Sequence[str]
     sides: Sequence[Side] = SIDES
@@ -21,11 +28,9 @@ class DropWords(RowStep):
     def __post_init__(self) -> None:
         require_sides(self.sides)
         if isinstance(self.words, str):
-            raise UserError(f"DropWords: words={self.words!r} would drop every letter of it; expected [{self.words}]")
+            raise UserError(f"DropWords: words={self.words!r} is no list; expected [{self.words}]")
         if not self.words or not all(self.words):
-            raise UserError(
-                "DropWords: words is empty, or holds an empty text, which every row has; list texts to drop"
-            )
+            raise UserError("DropWords: words is empty or contains an empty text; list texts to drop")
         # The longest first: the reason then names "OpenAI API" and not "OpenAI".
         ordered = sorted(self.words, key=lambda word: (-len(word), word))
         object.__setattr__(self, "_folded", tuple((word, word.lower()) for word in ordered))
@@ -41,13 +46,13 @@ class DropWords(RowStep):
 
 @dataclass(frozen=True)
 class Replace(RowStep):
-    """Replaces texts by texts, in this order, everywhere in a row; "" removes one. Drops nothing."""
+    """Replaces the keys of `texts` by their values, in this order, everywhere in a row. Drops nothing."""
 
     texts: Mapping[str, str]
 
     def __post_init__(self) -> None:
         if "" in self.texts:
-            raise UserError("Replace: texts has the empty text as a key; expected the text that is to be replaced")
+            raise UserError("Replace: texts has an empty key; expected the text to replace")
 
     def look(self, example: Example) -> Example | Drop:
         return change_texts(example, self._replace)
@@ -60,15 +65,15 @@ class Replace(RowStep):
 
 @dataclass(frozen=True)
 class DropEmpty(RowStep):
-    """Drops rows that lack a question, an answer, or the assistant's turn: one without a letter, digit or symbol.
+    """Drops rows without a question or without an answer: a text of white space and marks alone ("…", "。") is empty.
 
-    Marks alone ("…", "。") are empty; "○", "+" and an emoji are answers.
+    "○", "+" and an emoji are answers.
     """
 
     def look(self, example: Example) -> Example | Drop:
         answers = () if example.answer is None else (example.answer,)
         for side, texts in (("asked", texts_of(example, "asked")), ("answered", answers)):
-            if not texts or not any(is_meant(text) for text in texts):
+            if not texts or not any(has_content(text) for text in texts):
                 return Drop(f"{side}: empty")
         return example
 
@@ -76,16 +81,16 @@ class DropEmpty(RowStep):
 MARKS = frozenset("。、．，.,…‥・-―—–ー～〜!！?？:：;；\"'“”‘’「」『』（）()[]【】\u200b\ufeff")
 
 
-def is_meant(text: str) -> bool:
+def has_content(text: str) -> bool:
     return any(not character.isspace() and character not in MARKS for character in text)
 
 
 @dataclass(frozen=True)
 class Lengths(RowStep):
-    """Drops rows of which a side is shorter or longer than this, in characters.
+    """Drops rows with a side outside its (shortest, longest) number of characters.
 
-    `asked` and `answered` are (shortest, longest). Long is a side as a whole; short is its first text, which is the
-    instruction whatever its input is, or what opens a dialogue.
+    The longest is of the whole side. The shortest is of its first text: the instruction without its input, or the
+    opening of a dialogue.
     """
 
     asked: tuple[int, int] = (4, 8_000)
@@ -93,14 +98,10 @@ class Lengths(RowStep):
 
     def __post_init__(self) -> None:
         for side in SIDES:
-            given = getattr(self, side)
-            try:
-                shortest, longest = given
-                is_sound = 0 <= shortest <= longest
-            except (TypeError, ValueError):
-                is_sound = False
-            if not is_sound:
-                raise UserError(f"Lengths: {side}={given}, expected [shortest, longest] in characters")
+            match given := getattr(self, side):
+                case [int() | float() as shortest, int() | float() as longest] if 0 <= shortest <= longest:
+                    continue
+            raise UserError(f"Lengths: {side}={given}, expected [shortest, longest] in characters")
 
     def look(self, example: Example) -> Example | Drop:
         for side in SIDES:
@@ -111,8 +112,3 @@ class Lengths(RowStep):
             if (length := sum(map(len, texts))) > longest:
                 return Drop(f"{side}: too long", f"{length:,} characters")
         return example
-
-
-def require_sides(sides: Sequence[str]) -> None:
-    if not sides or set(sides) - set(SIDES):
-        raise UserError(f"sides={list(sides)} is not accepted: choose from {', '.join(SIDES)}")
