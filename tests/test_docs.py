@@ -1,0 +1,144 @@
+"""The documentation against the code: commands, configuration choices, settings, named files and links exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from nexttoken.__main__ import commands
+from support.composed import CONF, composed
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / folder / "README.md" for folder in ("benchmarks", "input", "output", "submissions")),
+    ]
+)
+GROUPS = {path.name: {choice.stem for choice in path.glob("*.yaml")} for path in CONF.iterdir() if path.is_dir()}
+# Commands whose arguments are those of train.py as well; the others name all of theirs in their docstring.
+OVERRIDES = {"curate", "data", "labels", "plan", "quantize"}
+PLACEHOLDER = re.compile(r"<[^>]*>|\$\(.*\)|\.\.\.|…")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def pieces(text: str) -> list[str]:
+    """The code of a page: its indented lines, and what stands in backticks, which may go over a line's end.
+
+    NAME takes the place of `<name>` and other placeholders.
+    """
+    text = re.sub(r"^```.*?^```", "", text.replace("\\\n", " "), flags=re.M | re.S)
+    indented = [line for line in text.splitlines() if line.startswith("    ")]
+    prose = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+    spans = [span for part in re.split(r"\n\n|\|\n", prose) for span in re.findall(r"`([^`]+)`", part)]
+    return [PLACEHOLDER.sub("NAME", code) for code in indented + [re.sub(r"\s+", " ", span) for span in spans]]
+
+
+CODE = {page: pieces(page.read_text(encoding="utf-8")) for page in PAGES}
+
+
+def arguments(start: str, page: Path) -> list[list[str]]:
+    """What follows each `start` in a page's code, split as a shell splits it, without comments and explanations."""
+    found = [code.partition(start)[2] for code in CODE[page] if start in code]
+    return [shlex.split(re.split(r"  +(?![\w'+]+[.=])|[(;]| \[", rest)[0], comments=True) for rest in found]
+
+
+def words(code: str) -> list[str]:
+    return re.split(r"[\s']+", code)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_exists_and_knows_its_arguments(page):
+    known = commands()
+    for called, *rest in filter(None, arguments("python -m nexttoken ", page)):
+        if called == "NAME":
+            continue
+        assert called in known, f"{name(page)} names the command {called!r}"
+        keys = [key for key, sign, _ in (argument.partition("=") for argument in rest) if sign]
+        unknown = [key for key in keys if f"{key}=" not in known[called]]
+        assert called in OVERRIDES or not unknown, f"{name(page)} gives {called} the arguments {unknown}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_module_that_is_run_exists(page):
+    for module in re.findall(r"python -m ((?:samples|benchmarks)[\w.]*\w)", page.read_text(encoding="utf-8")):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"{name(page)} runs {module}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_choice_of_a_group_has_its_file(page):
+    for code in CODE[page]:
+        for word in words(code) if "benchmarks." not in code else []:
+            group, _, values = word.partition("=")
+            if group in GROUPS and "NAME" not in values and "/" not in values:
+                missing = {*values.strip(",").split(",")} - GROUPS[group] - {""}
+                assert not missing, f"{name(page)} names {group}={','.join(missing)}: no file in conf/{group}/"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_training_and_prediction_composes(page):
+    """A sweep is composed with the first value of each list."""
+    for entry in ("train", "predict"):
+        for rest in arguments(f"python {entry}.py", page):
+            settings = [word for word in rest if "=" in word and word.split("=")[1:] != ["NAME"] and word[0] != "-"]
+            first = [re.sub(r"^([^=]+=[^\[{,]*),.*", r"\1", setting) for setting in settings]
+            try:
+                composed(*first, name=entry)
+            except HydraException as error:
+                pytest.fail(f"{name(page)}: {entry}.py {' '.join(first)}: {error}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_resolve(page):
+    text = page.read_text(encoding="utf-8")
+    for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text)):
+        if "://" in target:
+            continue
+        path = page.parent / target if target else page
+        assert path.exists(), f"{name(page)} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.M)
+            anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+            assert anchor in anchors, f"{name(page)} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_named_files_exist(page):
+    for code in CODE[page]:
+        for path in re.findall(
+            r"(?:^|(?<=\s))(?:src|tests|conf|docs|samples|benchmarks)/[\w./]+\.(?:py|yaml|md)\b", code
+        ):
+            assert "/x." in path or "NAME" in path or (ROOT / path).exists(), f"{name(page)} names {path}"
+        for module in re.findall(r"\bnexttoken((?:\.\w+)+)", code if page.name != "CHANGELOG.md" else ""):
+            parts = module.strip(".").split(".")
+            folder = ROOT / "src" / "nexttoken"
+            assert (folder / parts[0]).is_dir() or (folder / f"{parts[0]}.py").exists(), f"{name(page)} names {module}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_of_this_project_have_no_options_with_dashes(page):
+    for code in CODE[page]:
+        flags = {*re.findall(r"(?<!\S)--\w[\w-]*", code)} - {"--help"}
+        assert "pip" in code or not flags, f"{name(page)}: {flags} in {code.strip()!r}; arguments are key=value"
+
+
+def test_every_command_has_a_section():
+    headings = re.findall(r"^### (.+)$", (ROOT / "docs" / "commands.md").read_text(encoding="utf-8"), flags=re.M)
+    assert sorted(headings) == sorted(commands())
+
+
+def test_every_page_is_in_the_table_of_contents():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    missing = [
+        page.name
+        for page in (ROOT / "docs").glob("*.md")
+        if page.name not in {"index.md"} and f"({page.name})" not in index
+    ]
+    assert not missing
