@@ -110,16 +110,15 @@ def test_links_resolve(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_named_files_exist(page):
-    for code in CODE[page]:
-        for path in re.findall(
-            r"(?:^|(?<=\s))(?:src|tests|conf|docs|samples|benchmarks)/[\w./]+\.(?:py|yaml|md)\b", code
-        ):
-            assert "/x." in path or "NAME" in path or (ROOT / path).exists(), f"{name(page)} names {path}"
-        for module in re.findall(r"\bnexttoken((?:\.\w+)+)", code if page.name != "CHANGELOG.md" else ""):
-            parts = module.strip(".").split(".")
-            folder = ROOT / "src" / "nexttoken"
-            assert (folder / parts[0]).is_dir() or (folder / f"{parts[0]}.py").exists(), f"{name(page)} names {module}"
+def test_named_files_and_modules_exist(page):
+    text = PLACEHOLDER.sub("NAME", page.read_text(encoding="utf-8"))
+    for path in re.findall(r"(?<![\w/.])(?:src|tests|conf|docs|samples|benchmarks)/[\w./]+\.(?:py|yaml|md)\b", text):
+        assert "/x." in path or "NAME" in path or (ROOT / path).exists(), f"{name(page)} names {path}"
+    for module in re.findall(r"(?<!-m )\bnexttoken\.([a-z]\w*)", text):
+        folder = ROOT / "src" / "nexttoken"
+        assert (folder / module).is_dir() or (folder / f"{module}.py").exists(), (
+            f"{name(page)} names nexttoken.{module}"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -136,9 +135,5 @@ def test_every_command_has_a_section():
 
 def test_every_page_is_in_the_table_of_contents():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    missing = [
-        page.name
-        for page in (ROOT / "docs").glob("*.md")
-        if page.name not in {"index.md"} and f"({page.name})" not in index
-    ]
-    assert not missing
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert not [page for page in pages if f"({page})" not in index]
