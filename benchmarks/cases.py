@@ -1,20 +1,35 @@
-"""A comparison from its two sides to its records, and the command line that every benchmark of sides has."""
+"""A comparison from its two sides to its records and their plot, and the command line of every benchmark of sides."""
 
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from benchmarks.measure import Kind, Record, compare, read_records, share_of_rate, table, write_records
-from benchmarks.ratio_plot import plot
-from benchmarks.sides import Side, alternate, largest_difference, working
-from benchmarks.workload import Workload
-from nexttoken.commands.arguments import key_values, whole_number
-from nexttoken.errors import UserError, nearest
+from pydantic import Field
 
-DEFAULTS = {"cases": "all", "size": "full", "rows": "", "repeats": "5", "batch_tokens": "1024", "out": ""}
+from benchmarks.measure import (
+    ALL,
+    Kind,
+    Names,
+    Record,
+    Repeats,
+    choose,
+    compare,
+    ratio_text,
+    share_of_rate,
+    table,
+    update_records,
+)
+from benchmarks.shapes import Shape
+from benchmarks.sides import OUR_FIRST, Side, alternate, largest_difference, working
+from benchmarks.workload import GEMMA, TINY, TINY_GEMMA, Workload
+from nexttoken.commands.arguments import Arguments
+from nexttoken.errors import UserError
+from nexttoken.report.figure import new_figure, save_figure
+
+HEIGHT = 0.42  # inches of a record in the plot
 
 
 @dataclass(frozen=True)
@@ -66,49 +81,45 @@ def records(case: Case, repeats: int) -> list[Record]:
     return made
 
 
-@dataclass(frozen=True)
-class Options:
-    """The command line, checked. `rows` is None where each case has its own number."""
+class Options(Arguments):
+    """The command line of a comparison. `rows` is None where each case has its own number."""
 
-    cases: list[str] | None
-    tiny: bool
-    rows: int | None
-    repeats: int
-    batch_tokens: int
-    out: Path | None
+    cases: Names = ALL
+    size: Literal["full", "tiny"] = "full"
+    rows: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    repeats: Repeats = 5
+    batch_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    out: Path | None = None
 
-    @classmethod
-    def parse(cls, name: str, arguments: Sequence[str]) -> "Options":
-        given = key_values(arguments, DEFAULTS)
-        if given["size"] not in ("full", "tiny"):
-            raise UserError(f"size={given['size']} is not known; write size=full, or size=tiny for a rehearsal")
-        tiny = given["size"] == "tiny"
-        usual = None if tiny else Path(f"benchmarks/results/{name}.json")
-        return cls(
-            cases=None if given["cases"] == "all" else given["cases"].split(","),
-            tiny=tiny,
-            rows=whole_number("rows", given["rows"], "24", 1, 100_000) if given["rows"] else None,
-            repeats=whole_number("repeats", given["repeats"], "5", 1, 1000),
-            batch_tokens=whole_number("batch_tokens", given["batch_tokens"], "1024", 1, 1_000_000),
-            out=Path(given["out"]) if given["out"] else usual,
-        )
+    @property
+    def tiny(self) -> bool:
+        return self.size == "tiny"
+
+    def workload(self, shape: Shape, rows: int, rehearsed: int, **own: Any) -> Workload:
+        """A case's own workload of so many rows, or the rehearsal's."""
+        if self.tiny:
+            small = TINY_GEMMA if shape is GEMMA else TINY
+            return Workload(small, self.rows or rehearsed, own.get("precision", "float32"), 4, 9, 60)
+        return Workload(shape, self.rows or rows, **own)
+
+    def side(self, kind: str, work: Workload, **own: Any) -> Side:
+        """Our side, made by what `kind` names ("ours:Predict")."""
+        given = {"workload": work, "batch_tokens": self.batch_tokens, **own}
+        return Side(f"benchmarks.{kind}", given, OUR_FIRST)
 
 
 def command(name: str, make_cases: Callable[[Options], dict[str, Case]], arguments: Sequence[str]) -> None:
     """Measure the chosen cases; after each, write JSON and plot, in which records of other cases are kept."""
-    options, start = Options.parse(name, arguments), time.monotonic()
+    options, start = Options.parse(arguments), time.monotonic()
     known = make_cases(options)
-    chosen = list(known) if options.cases is None else options.cases
-    if unknown := [case for case in chosen if case not in known]:
-        raise UserError(f"cases={unknown[0]} is not known; {nearest(unknown[0], known)}")
+    chosen = choose("cases", options.cases, known)
+    out = options.out or (None if options.tiny else Path(f"benchmarks/results/{name}.json"))
     made: list[Record] = []
     for title in chosen:
         case = known[title]
         made += _attempt(replace(case, work=f"rehearsal: {case.work}") if options.tiny else case, options.repeats)
-        if options.out is not None and made:  # a killed command leaves what it has measured
-            everything = merged(read_records(options.out), made)
-            write_records(options.out, everything)
-            plot(everything, options.out.with_suffix(".png"), f"python -m benchmarks.{name}")
+        if out is not None and made:  # a killed command leaves what it has measured
+            plot(update_records(out, made), out.with_suffix(".png"), f"python -m benchmarks.{name}")
     print(table(made))
     print(f"{time.monotonic() - start:.0f} s")
 
@@ -128,8 +139,24 @@ def _attempt(case: Case, repeats: int) -> list[Record]:
     return made
 
 
-def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
-    """The old records with the new ones in the places of those that they measure again, and the others behind."""
-    fresh = {record.key: record for record in new}
-    kept = [fresh.pop(record.key, record) for record in old]
-    return [*kept, *fresh.values()]
+def plot(records: Sequence[Record], path: Path, title: str) -> None:
+    """Write a PNG with a line per record: ratio (dot), its spread (bar), the wanted one (upright stroke).
+
+    Shares of the machine's rate stand on the same axis: 1x is all of it.
+    """
+    figure = new_figure(9, 1.4 + HEIGHT * len(records))
+    axes = figure.subplots()
+    for place, record in enumerate(reversed(records)):
+        colour = {None: "tab:gray", True: "tab:blue", False: "tab:orange"}[record.reached]
+        axes.plot([record.ratio_min, record.ratio_max], [place, place], color=colour, linewidth=5, alpha=0.35)
+        axes.plot(record.ratio, place, "o", color=colour)
+        if record.target is not None:
+            axes.plot(record.target, place, "|", color="black", markersize=16)
+        axes.annotate(ratio_text(record, record.ratio), (record.ratio, place), (0, 7), textcoords="offset points")
+    axes.set_yticks(range(len(records)), [f"{r.work}, {r.precision}\n{r.peer}" for r in reversed(records)], fontsize=7)
+    axes.set_xscale("log")
+    axes.margins(0.1, 0.15)
+    axes.axvline(1, color="gray", linewidth=0.8)
+    axes.set_xlabel("ours over the peer's (blue: as wanted, orange: not; stroke: what is wanted)")
+    axes.set_title(title)
+    save_figure(figure, path)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fold_runs import FOLDS, ORDERS, Runs, average
-from benchmarks.sides import Answers
+from benchmarks.sides import Answers, Work
 
 
-class Asked:
+class Asked(Work):
     """A way of asking everything, models loaded anew each time; notes how often a base was loaded, and how long."""
 
     def __init__(self, folder: Path) -> None:
@@ -25,9 +25,6 @@ class Asked:
         self.loads, self.seconds = 0, 0.0
         with self._noting():
             return Answers(self.ask())
-
-    def check(self) -> np.ndarray:
-        return self.run().values
 
     def loaded(self) -> tuple[int, float]:
         """How often the last run loaded a base, and the seconds that loading folds took, all of it."""

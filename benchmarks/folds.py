@@ -15,27 +15,23 @@ run is loaded and asked.
 """
 
 import csv
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
-from benchmarks.cases import merged
 from benchmarks.fold_runs import FOLDS, ORDERS, Runs, average, make_runs
-from benchmarks.measure import Record, Run, compare, read_records, table, write_records
+from benchmarks.measure import ALL, Names, Record, Repeats, Run, choose, compare, run_python, table, update_records
 from benchmarks.shapes import shape
 from benchmarks.sides import OUR_FIRST, Side, alternate, largest_difference, working
 from benchmarks.workload import REALISTIC, Workload
-from nexttoken.commands.arguments import key_values, run, whole_number
-from nexttoken.errors import UserError, nearest
+from nexttoken.commands.arguments import Arguments, run
+from nexttoken.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
-DEFAULTS = {"cases": "all", "rows": "12", "repeats": "5", "size": "full", "out": ""}
 WORK = "5 folds x 2 orders predicted"
 SMALL = shape("LlamaConfig", 32, 64, 2, 2, 2, vocab_size=400, max_position_embeddings=4096)
 TOLERANCE = 1e-5  # of a class probability: batches differ, so float32 rounds otherwise
@@ -44,13 +40,9 @@ TOLERANCE = 1e-5  # of a class probability: batches differ, so float32 rounds ot
 def predict(run_dir: Path, input_dir: Path, folder: Path, name: str) -> float:
     """Run predict.py; return its peak memory in MB. Raises UserError where it fails."""
     places = (f"run={run_dir}", f"input_dir={input_dir}", f"submissions_dir={folder}", f"name={name}")
-    said = folder / f"{name}.txt"
-    with said.open("w") as file:
-        process = subprocess.Popen([sys.executable, "predict.py", *places], cwd=ROOT, stdout=file, stderr=file)
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise UserError(f"predict.py ended with {process.returncode}: {said.read_text().strip()[-300:]}")
+    status, output, _, used = run_python(("predict.py", *places), folder / f"{name}.txt")
+    if status:
+        raise UserError(f"predict.py ended with {status}: {output[-300:]}")
     return used.ru_maxrss * 1024 / 1e6
 
 
@@ -111,27 +103,29 @@ def in_one_process(runs: Runs, repeats: int, facts: dict) -> Record:
 CASES = {"process": in_one_process, "commands": commands}
 
 
+class FoldsArguments(Arguments):
+    cases: Names = ALL
+    rows: Annotated[int, Field(ge=1, le=100_000)] = 12
+    repeats: Repeats = 5
+    size: Literal["full", "tiny"] = "full"
+    out: Path | None = None
+
+
 def main(arguments: Sequence[str]) -> None:
-    given = key_values(arguments, DEFAULTS)
-    rows = whole_number("rows", given["rows"], DEFAULTS["rows"], 1, 100_000)
-    repeats = whole_number("repeats", given["repeats"], DEFAULTS["repeats"], 1, 99)
-    if given["size"] not in ("full", "tiny"):
-        raise UserError(f"size={given['size']} is not known; write size=full, or size=tiny for a rehearsal")
-    tiny = given["size"] == "tiny"
-    out = Path(given["out"] or "benchmarks/results/folds.json")
-    chosen = list(CASES) if given["cases"] == "all" else given["cases"].split(",")
-    if unknown := [case for case in chosen if case not in CASES]:
-        raise UserError(f"cases={unknown[0]} is not known; {nearest(unknown[0], CASES)}")
+    given = FoldsArguments.parse(arguments)
+    tiny = given.size == "tiny"
+    out = given.out or (None if tiny else Path("benchmarks/results/folds.json"))
+    chosen = choose("cases", given.cases, CASES)
     with tempfile.TemporaryDirectory() as folder:
-        workload = Workload(SMALL, rows, longest=200) if tiny else Workload(REALISTIC, rows)
+        workload = Workload(SMALL, given.rows, longest=200) if tiny else Workload(REALISTIC, given.rows)
         runs, made = make_runs(Path(folder), workload), []
-        facts = {"rows": rows, "folds": len(FOLDS), "orders": len(ORDERS)}
+        facts = {"rows": given.rows, "folds": len(FOLDS), "orders": len(ORDERS)}
         for case in chosen:
-            made.append(CASES[case](runs, repeats, facts))
-            if given["out"] or not tiny:  # a killed command leaves what it has measured
-                write_records(out, merged(read_records(out), made))
+            made.append(CASES[case](runs, given.repeats, facts))
+            if out is not None:  # a killed command leaves what it has measured
+                update_records(out, made)
     print(table(made))
 
 
 if __name__ == "__main__":
-    run(main, __doc__)  # type: ignore[arg-type]
+    run(main, __doc__)

@@ -9,15 +9,16 @@ One by one is transformers' own `generate` for each prompt alone. Both write the
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field, PositiveInt
 
-from nexttoken.commands.arguments import key_values, run
+from benchmarks.measure import Repeats
+from nexttoken.commands.arguments import Arguments, run
 from nexttoken.engine.generation.batch import TransformersGenerator
 from nexttoken.engine.generation.rows import GenerationPrompt
-from nexttoken.errors import UserError
 from nexttoken.models.load import choose_device, load_model, load_tokenizer
 from nexttoken.settings import GenerationSettings, ModelSettings
 
@@ -47,20 +48,24 @@ def one_by_one(model: Any, tokenizer: Any, prompts: list[GenerationPrompt], new_
     return texts
 
 
+class GenerationArguments(Arguments):
+    model: Annotated[str, Field(examples=["<a folder or hub name>"])]
+    prompts: PositiveInt = 64
+    new_tokens: PositiveInt = 64
+    batch_tokens: PositiveInt = 16384
+    repeats: Repeats = 3
+
+
 def main(arguments: Sequence[str]) -> None:
-    given = key_values(
-        arguments, {"model": "", "prompts": "64", "new_tokens": "64", "batch_tokens": "16384", "repeats": "3"}
-    )
-    if not given["model"]:
-        raise UserError("which model? write model=<a folder or hub name>")
-    number, new_tokens = int(given["prompts"]), int(given["new_tokens"])
-    settings = ModelSettings(name_or_path=given["model"])
+    given = GenerationArguments.parse(arguments)
+    number, new_tokens = given.prompts, given.new_tokens
+    settings = ModelSettings(name_or_path=given.model)
     tokenizer = load_tokenizer(settings, [])
     model: Any = load_model(settings, tokenizer, 512).eval().to(choose_device())
     prompts = prompts_of(tokenizer, number)
-    generator = TransformersGenerator(model, tokenizer, int(given["batch_tokens"]), [tokenizer.eos_token_id])
+    generator = TransformersGenerator(model, tokenizer, given.batch_tokens, [tokenizer.eos_token_id])
     ratios: list[float] = []
-    for _ in range(int(given["repeats"])):
+    for _ in range(given.repeats):
         start = time.perf_counter()
         rows = {row.id: row.text for row in generator.write(prompts, GenerationSettings(max_new_tokens=new_tokens))}
         middle = time.perf_counter()

@@ -19,94 +19,55 @@ python -m benchmarks.gpu shape=tiny tokens=128 rows=4     a rehearsal of everyth
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import PositiveInt
+
 from benchmarks.gpu_records import make_record, read_records, shared_facts, summary, table
+from benchmarks.measure import Names, choose
 from benchmarks.shapes import SHAPES, body_parameters, chosen_attention, write_random_weights
-from nexttoken.commands.arguments import key_values, run
+from nexttoken.commands.arguments import Arguments, run
 from nexttoken.data.files import write_json
-from nexttoken.errors import UserError, nearest
+from nexttoken.errors import UserError
 
-DEFAULTS = {
-    "shape": "llama3_8b",
-    "method": "lora,qlora",
-    "tokens": "2048",
-    "rows": "16",
-    "steps": "5",
-    "batch_tokens": "8192",
-    "gradient_checkpointing": "true",
-    "attention": "auto",
-    "out": "benchmarks/results/gpu_training.json",
-}
+ASKED = {"shape", "tokens", "rows", "steps", "batch_tokens"}  # what a record repeats of the command line
 
 
-@dataclass(frozen=True)
-class Options:
-    """The command line, checked."""
+class Options(Arguments):
+    shape: str = "llama3_8b"
+    method: Names = ("lora", "qlora")
+    tokens: PositiveInt = 2048
+    rows: PositiveInt = 16
+    steps: PositiveInt = 5
+    batch_tokens: PositiveInt = 8192
+    gradient_checkpointing: Names = ("true",)
+    attention: str = "auto"
+    out: Path | None = None
 
-    command: str
-    shape: str
-    methods: list[str]
-    tokens: int
-    rows: int
-    steps: int
-    batch_tokens: int
-    gradient_checkpointing: list[bool]
-    attention: str
-    out: Path | None
-
-    @classmethod
-    def parse(cls, arguments: Sequence[str]) -> "Options":
-        values = key_values(arguments, DEFAULTS)
-        numbers = {key: _positive(key, values[key]) for key in ("tokens", "rows", "steps", "batch_tokens")}
-        given = any(argument.startswith("out=") for argument in arguments)
-        return cls(
-            command=" ".join(["python -m benchmarks.gpu", *arguments]),
-            shape=_choices("shape", values, list(SHAPES))[0],
-            methods=_choices("method", values, ["lora", "qlora"]),
-            gradient_checkpointing=[
-                choice == "true" for choice in _choices("gradient_checkpointing", values, ["true", "false"])
-            ],
-            attention=values["attention"],
-            out=Path(values["out"]) if given or values["shape"] != "tiny" else None,
-            **numbers,
-        )
-
-    def asked(self) -> dict[str, Any]:
-        """What a record repeats of the command line."""
-        return {key: getattr(self, key) for key in ("command", "shape", "tokens", "rows", "steps", "batch_tokens")}
-
-
-def _positive(key: str, value: str) -> int:
-    if not (value.isascii() and value.isdecimal()) or int(value) == 0:
-        raise UserError(f"{key}={value} is not accepted: expected a whole number above 0")
-    return int(value)
-
-
-def _choices(key: str, values: dict[str, str], known: list[str]) -> list[str]:
-    chosen = values[key].split(",") if key != "shape" else [values[key]]
-    for choice in chosen:
-        if choice not in known:
-            raise UserError(f"{key}={choice} is not known; {nearest(choice, known)}")
-    return list(dict.fromkeys(chosen))
+    @property
+    def records_path(self) -> Path | None:
+        return self.out or (None if self.shape == "tiny" else Path("benchmarks/results/gpu_training.json"))
 
 
 def main(arguments: Sequence[str]) -> None:
     options, start = Options.parse(arguments), time.monotonic()
-    kept = read_records(options.out)
+    choose("shape", [options.shape], SHAPES)
+    methods = choose("method", options.method, ["lora", "qlora"])
+    checkpointing = choose("gradient_checkpointing", options.gradient_checkpointing, ["true", "false"])
+    out = options.records_path
+    kept = read_records(out)
     records: list[dict[str, Any]] = []
-    for record in measure(options):
-        records.append(record)
-        if options.out is not None:  # after every case: a killed command leaves what it has measured
+    for record in measure(options, methods, [choice == "true" for choice in checkpointing]):
+        records.append({"command": " ".join(["python -m benchmarks.gpu", *arguments]), **record})
+        if out is not None:  # after every case: a killed command leaves what it has measured
             done = {record["work"] for record in records}
-            write_json([old for old in kept if old["work"] not in done] + records, options.out)
+            write_json([old for old in kept if old["work"] not in done] + records, out)
     print(table(records))
     print(f"{time.monotonic() - start:.0f} s")
 
 
-def measure(options: Options) -> Iterator[dict[str, Any]]:
+def measure(options: Options, methods: Sequence[str], checkpointing: Sequence[bool]) -> Iterator[dict[str, Any]]:
     """Write random weights once, measure the device's matrix rate, then every case; yield one record each.
 
     Raises UserError where there is no GPU, except for the tiny shape.
@@ -127,14 +88,14 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
         dtype = choose_dtype(settings, config.model_type, training=False)
         rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 512)
         attention = settings.attn_implementation or chosen_attention(config)
-        facts = shared_facts(options.asked(), dtype, attention, body_parameters(config), rate)
+        facts = shared_facts(options.model_dump(include=ASKED), dtype, attention, body_parameters(config), rate)
         facts["rows_at_once"] = rows_at_once(config, device, dtype)
         rows = "all rows of a batch at once" if facts["rows_at_once"] else "row by row"
         print(f"{facts['device']}: {rate / 1e12:.3g} TFLOP/s in {facts['dtype']}; attention {rows}", flush=True)
         print(f"writing {options.shape} with random weights to a scratch folder", flush=True)
         write_random_weights(config, Path(folder), device, dtype)
-        for method in options.methods:
-            for case, speed in measure_method(settings, method, dtype, workload, options.gradient_checkpointing):
+        for method in methods:
+            for case, speed in measure_method(settings, method, dtype, workload, checkpointing):
                 made = make_record(case, speed, facts)
                 print(summary(made), flush=True)
                 yield made

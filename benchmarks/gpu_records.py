@@ -1,13 +1,12 @@
 """One measured case as JSON, in the form that every benchmark has, and all of them as a table."""
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.measure import versions
 from benchmarks.shapes import token_cost
 from nexttoken.errors import UserError
 from nexttoken.report.markdown import markdown
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from benchmarks.gpu_cases import Case, Failure, Speed
 
 Record = dict[str, Any]
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning")
 HEADER = ["work", "tokens/s", "fewest", "most", "s/step", "GiB", "useful", "executed"]
 
 
@@ -35,7 +33,6 @@ def shared_facts(asked: Mapping[str, Any], dtype: Any, attention: str, num_body:
     """What all records of a command share: what was `asked`, on which machine, with which versions."""
     import torch
 
-    versions = {package: _version(package) for package in PACKAGES}
     return {
         **asked,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
@@ -43,15 +40,8 @@ def shared_facts(asked: Mapping[str, Any], dtype: Any, attention: str, num_body:
         "attention": attention,
         "body_parameters": num_body,
         "matrix_flops": rate,
-        "versions": {"python": platform.python_version(), "cuda": torch.version.cuda, **versions},
+        "versions": {**versions(), "cuda": torch.version.cuda},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def make_record(case: "Case", speed: "Speed | Failure", facts: Record) -> Record:

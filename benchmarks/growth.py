@@ -1,7 +1,7 @@
 """Do speed and memory stay what they are when the rows become many? Tokenise and predict 1,000 to 60,000 rows.
 
 python -m benchmarks.growth                        about ten minutes on 2 cores
-python -m benchmarks.growth rows=200,2000 repeats=1 out=growth.json
+python -m benchmarks.growth rows=500,2000 repeats=1 out=growth.json
 
 Every measurement has a process of its own: pairs of answers as in the sample competition, a tiny model with random
 weights, the shipped encoder and answerer. Each size is tokenised, predicted, and tokenised again with the rows in the
@@ -18,26 +18,21 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from benchmarks.measure import Record, table, versions, write_records
-from nexttoken.commands.arguments import key_values, run, whole_number
+from pydantic import Field
+
+from benchmarks.measure import SPLIT, Record, Repeats, status_kb, table, versions, write_records
+from nexttoken.commands.arguments import Arguments, run
 from nexttoken.errors import UserError
 from nexttoken.types import Example
 
 if TYPE_CHECKING:
     from nexttoken.engine.label_answerer import LabelAnswerer
 
-DEFAULTS = {"rows": "1000,5000,20000,60000", "repeats": "3", "out": "benchmarks/results/growth.json"}
-MOST_ROWS = 1_000_000
 SAMPLED = 0.002  # seconds between two looks at the memory
 LEARNT_FROM = 500  # rows that the tokenizer is made of: the same for every size
 WORK = {"tokenise": "first time", "again": "rows in the cache", "predict": "tiny model"}
-USAGE = """
-python -m benchmarks.growth [rows=1000,5000,20000,60000] [repeats=3] [out=benchmarks/results/growth.json]
-Rows per second and private memory of tokenising and predicting so many rows; the last number beside the first.
-"""
 
 
 @dataclass(frozen=True)
@@ -66,9 +61,7 @@ class Watched:
         while not self._ended.wait(SAMPLED):
             self._most = max(self._most, private_mb())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
         self._ended.set()
         self._thread.join()
@@ -77,8 +70,7 @@ class Watched:
 
 def private_mb() -> float:
     """Memory of this process that no file stands behind (Linux)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) / 1024
+    return status_kb("RssAnon") / 1024
 
 
 def measure(num_rows: int, cache: str) -> dict[str, Phase]:
@@ -185,27 +177,36 @@ def record(phase: str, measured: dict[int, list[dict[str, Phase]]]) -> Record:
     )
 
 
-def main(given: Sequence[str]) -> None:
+class GrowthArguments(Arguments):
+    rows: Annotated[tuple[Annotated[int, Field(ge=LEARNT_FROM, le=1_000_000)], ...], SPLIT] = (
+        1000,
+        5000,
+        20_000,
+        60_000,
+    )
+    repeats: Repeats = 3
+    out: Path = Path("benchmarks/results/growth.json")
+
+
+def main(arguments: Sequence[str]) -> None:
     """Raises UserError for an unknown key, or fewer than two numbers of rows."""
-    values = key_values(given, DEFAULTS)
-    texts_of_sizes = values["rows"].split(",")
-    sizes = sorted({whole_number("rows", text, "1000", LEARNT_FROM, MOST_ROWS) for text in texts_of_sizes})
+    given = GrowthArguments.parse(arguments)
+    sizes = sorted({*given.rows})
     if len(sizes) < 2:
-        raise UserError(f"rows={values['rows']} is one size; expected two or more, such as rows=1000,60000")
-    repeats = whole_number("repeats", values["repeats"], DEFAULTS["repeats"], 1, 100)
+        raise UserError(f"rows={sizes[0]} is one size; expected two or more, such as rows=1000,60000")
     measured: dict[int, list[dict[str, Phase]]] = {size: [] for size in sizes}
-    for _ in range(repeats):
+    for _ in range(given.repeats):
         for size in sizes:
-            found = in_its_own_process(size)
-            measured[size].append(found)
-            said = (
-                f"{name} {size / phase.seconds:,.0f} rows/s +{phase.extra_mb:.0f} MB" for name, phase in found.items()
+            phases = in_its_own_process(size)
+            measured[size].append(phases)
+            figures = (
+                f"{name} {size / one.seconds:,.0f} rows/s +{one.extra_mb:.0f} MB" for name, one in phases.items()
             )
-            print(f"{size:,} rows: {', '.join(said)}", flush=True)
+            print(f"{size:,} rows: {', '.join(figures)}", flush=True)
     records = [record(phase, measured) for phase in WORK]
     print(table(records))
-    write_records(Path(values["out"]), records)
+    write_records(given.out, records)
 
 
 if __name__ == "__main__":
-    run(main, USAGE)
+    run(main, __doc__)

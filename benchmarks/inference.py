@@ -13,12 +13,14 @@ python -m benchmarks.inference size=tiny repeats=2        a rehearsal of everyth
   out           JSON, the plot beside it; benchmarks/results/inference.json
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from benchmarks.cases import Case, Options, command
-from benchmarks.sides import OUR_FIRST, Side
-from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, Workload, small_body
+from benchmarks.shapes import Shape
+from benchmarks.sides import Side
+from benchmarks.workload import GEMMA, REALISTIC, Workload, small_body
 from nexttoken.commands.arguments import run
 
 HARNESS = "lm-evaluation-harness"
@@ -33,16 +35,12 @@ def cases(options: Options) -> dict[str, Case]:
     return {**_vocabularies(options), **_realistic(options), "prefix": _prefix(options), "again": _again(options)}
 
 
-def _workload(options: Options, shape: Any, rows: int, **own: Any) -> Workload:
-    """The case's own workload, or the rehearsal's."""
-    if options.tiny:
-        small = TINY_GEMMA if shape is GEMMA else TINY
-        return Workload(small, options.rows or 6, own.get("precision", "float32"), 4, 9, 60)
-    return Workload(shape, options.rows or rows, **own)
+def _workload(options: Options, shape: Shape, rows: int, **own: Any) -> Workload:
+    return options.workload(shape, rows, rehearsed=6, **own)
 
 
-def _ours(work: Workload, options: Options, **own: Any) -> Side:
-    return Side("benchmarks.ours:Predict", {"workload": work, "batch_tokens": options.batch_tokens, **own}, OUR_FIRST)
+def _ours(options: Options, work: Workload, **own: Any) -> Side:
+    return options.side("ours:Predict", work, **own)
 
 
 def _harness(work: Workload, batch_size: int = 8) -> Side:
@@ -67,7 +65,7 @@ def _vocabularies(options: Options) -> dict[str, Case]:
             HARNESS,
             "fp32",
             work,
-            _ours(work, options),
+            _ours(options, work),
             _harness(work, batch_size),
             note=f"batch {batch_size}, given token ids",
             packages=LM_EVAL,
@@ -82,19 +80,22 @@ def _realistic(options: Options) -> dict[str, Case]:
     whole, unsorted = _workload(options, REALISTIC, 48, alike=8), _workload(options, REALISTIC, 24)
     few = _workload(options, REALISTIC, 8, alike=8)
     half = replace(few, precision="bfloat16")
-    ours, floor = _ours(whole, options), {"operations": 2 * whole.body * whole.tokens, "share_target": 0.85}
+    ours, floor = (
+        _ours(options, whole),
+        {"operations": 2 * whole.body * whole.tokens, "share_target": 0.85},
+    )
     padded, rows = (Side(f"benchmarks.peers:{side}", {"workload": unsorted}) for side in ("PaddedBatches", "RowByRow"))
-    mine = _ours(unsorted, options)
+    mine = _ours(options, unsorted)
     wanted = {"target": 1.45, "memory_target": 1 / 4}
     lm: dict[str, Any] = {"packages": LM_EVAL, "note": IDS_GIVEN}
     slow = "; without bf16 units a CPU computes bf16 several times slower than fp32"
     in_bf16: dict[str, Any] = {"packages": LM_EVAL, "note": IDS_GIVEN + slow, "tolerance": 0.05}
     return {
         "harness": Case(name, HARNESS, "fp32", whole, ours, _harness(whole), **wanted, **floor, **lm),  # type: ignore[arg-type]
-        "harness_bf16": Case(name, HARNESS, "bf16", half, _ours(half, options), _harness(half), **wanted, **in_bf16),  # type: ignore[arg-type]
+        "harness_bf16": Case(name, HARNESS, "bf16", half, _ours(options, half), _harness(half), **wanted, **in_bf16),  # type: ignore[arg-type]
         "padded": Case(name, "padded batches of 8 in file order", "fp32", unsorted, mine, padded, target=3.4),
         "rows": Case(name, "one row at a time", "fp32", unsorted, mine, rows),
-        "bf16": Case(name, HARNESS, "bf16 against fp32", half, _ours(half, options), _harness(few), 3.3, **in_bf16),
+        "bf16": Case(name, HARNESS, "bf16 against fp32", half, _ours(options, half), _harness(few), 3.3, **in_bf16),
     }
 
 
@@ -102,7 +103,7 @@ def _prefix(options: Options) -> Case:
     """All prompts begin with the same tokens, a third of all: with sharing against without."""
     work = _workload(options, REALISTIC, 24).with_prefix_share(1 / 3)
     name = "predict with a shared prefix of a third of the tokens"
-    shared, alone = (_ours(work, options, share_prefixes=shares) for shares in (True, False))
+    shared, alone = (_ours(options, work, share_prefixes=shares) for shares in (True, False))
     return Case(name, "the same without sharing", "fp32", work, shared, alone, target=1.3)
 
 
@@ -110,14 +111,13 @@ def _again(options: Options) -> Case:
     """All questions asked alone, and again with passages behind them: what was read of a question is kept, or not."""
     work = _workload(options, REALISTIC, 24)
     name = "predict twice, questions of a third of the tokens, then with passages behind them"
-    given = {"workload": work, "batch_tokens": options.batch_tokens, "share": 1 / 3}
-    kept, anew = (Side("benchmarks.ours:AskAgain", given | {"remembers": keeps}, OUR_FIRST) for keeps in (True, False))
+    kept, anew = (options.side("ours:AskAgain", work, share=1 / 3, remembers=keeps) for keeps in (True, False))
     return Case(name, "the same, questions read twice", "fp32", work, kept, anew)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     command("inference", cases, arguments)
 
 
 if __name__ == "__main__":
-    run(main, __doc__)  # type: ignore[arg-type]
+    run(main, __doc__)

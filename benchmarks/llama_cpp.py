@@ -15,7 +15,7 @@ python -m benchmarks.llama_cpp size=tiny repeats=2
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.cases import Case, Options, command
 from benchmarks.llama_file import write_gguf
-from benchmarks.sides import OUR_FIRST, Answers, Side
-from benchmarks.workload import LABEL_IDS, REALISTIC, TINY, Workload, softmax
+from benchmarks.sides import Answers, Side, Work
+from benchmarks.workload import LABEL_IDS, REALISTIC, Workload, softmax
 from nexttoken.commands.arguments import run
 
 SIZES = (256, 512, 1024, 2048)  # tokens of a call; the longest prompt always fits
@@ -34,7 +34,7 @@ OWN_BUFFERS = "its buffers are made beforehand and are not in its extra memory"
 FORMATS = {"f32": ("F32", 1e-2), "bf16": ("BF16", 0.05), "q8_0": ("Q8_0", 0.05)}
 
 
-class LlamaCpp:
+class LlamaCpp(Work):
     """llama.cpp by its C interface: prompts as sequences of a batch, logits of each one's last token."""
 
     def __init__(self, workload: Workload, number_format: str) -> None:
@@ -100,9 +100,6 @@ class LlamaCpp:
                 scores[row] = [logits[label] for label in LABEL_IDS]
         return Answers(softmax(scores))
 
-    def check(self) -> np.ndarray:
-        return self.run().values
-
     def calls(self) -> Iterator[list[int]]:
         """Rows of each call, longest first."""
         lengths, total = [len(prompt) for prompt in self.workload.prompts], 0
@@ -137,10 +134,8 @@ class LlamaCpp:
 
 
 def cases(options: Options) -> dict[str, Case]:
-    work = Workload(REALISTIC, options.rows or 48, alike=8)
-    if options.tiny:
-        work = Workload(TINY, options.rows or 6, shortest=4, median=9, longest=60)
-    ours = Side("benchmarks.ours:Predict", {"workload": work, "batch_tokens": options.batch_tokens}, OUR_FIRST)
+    work = options.workload(REALISTIC, 48, rehearsed=6, alike=8)
+    ours = options.side("ours:Predict", work)
     made = {}
     for name, (number_format, tolerance) in FORMATS.items():
         peer = Side("benchmarks.llama_cpp:LlamaCpp", {"workload": work, "number_format": number_format})
@@ -150,9 +145,9 @@ def cases(options: Options) -> dict[str, Case]:
     return made
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     command("llama_cpp", cases, arguments)
 
 
 if __name__ == "__main__":
-    run(main, __doc__)  # type: ignore[arg-type]
+    run(main, __doc__)

@@ -1,21 +1,34 @@
 """What every benchmark reports: one record a comparison, as JSON, as a table and as a plot of ratios."""
 
 import json
+import os
 import platform
-from collections.abc import Mapping, Sequence
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from resource import struct_rusage
 from statistics import median
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from nexttoken.data.files import write_json
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, nearest
 from nexttoken.report.markdown import markdown
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "numpy")
 HEADER = ["work", "peer", "precision", "ratio", "spread", "wanted", "memory", "wanted"]
 HEADER += ["s", "peer's s", "MB", "peer's MB"]
+ROOT = Path(__file__).resolve().parents[1]
+Repeats = Annotated[int, Field(ge=1, le=1000)]
+SPLIT = BeforeValidator(lambda text: text.split(",") if isinstance(text, str) else text)  # a,b
+Names = Annotated[tuple[str, ...], SPLIT]
+ALL = ("all",)
 Kind = Literal["speed", "time", "share"]
 
 
@@ -131,6 +144,47 @@ def _version(package: str) -> str | None:
 def _median_mb(runs: Sequence[Run]) -> float | None:
     known = [run.extra_mb for run in runs if run.extra_mb is not None]
     return median(known) if len(known) == len(runs) else None
+
+
+def choose(key: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The names, each once; all known ones for ALL. Raises UserError for an unknown one."""
+    names, known = tuple(dict.fromkeys(names)), list(known)
+    if names == ALL:
+        return known
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"{key}={unknown[0]} is not known; {nearest(unknown[0], known)}")
+    return list(names)
+
+
+def run_python(arguments: Sequence[str], log_path: Path) -> tuple[int, str, float, struct_rusage]:
+    """Run Python in the checkout; return its exit status, its output, its seconds and what it used of the machine."""
+    with log_path.open("w") as file:
+        start = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=file, stderr=file)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, log_path.read_text(encoding="utf-8", errors="replace").strip(), seconds, used
+
+
+def status_kb(key: str) -> float:
+    """A figure of this process's memory by its name in Linux's /proc/self/status, in KiB."""
+    found = re.search(rf"^{key}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) if found else float("nan")
+
+
+def update_records(path: Path, made: Sequence[Record]) -> list[Record]:
+    """Add records to a file; those that measure the same again take the old ones' places. Return all of them."""
+    records = merged(read_records(path), made)
+    write_records(path, records)
+    return records
+
+
+def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """The old records with the new ones in the places of those that they measure again, and the others behind."""
+    fresh = {record.key: record for record in new}
+    kept = [fresh.pop(record.key, record) for record in old]
+    return [*kept, *fresh.values()]
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

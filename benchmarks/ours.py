@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sides import Answers
+from benchmarks.sides import Answers, Work
 from benchmarks.workload import LABEL_IDS, MatrixRate, Workload
 from nexttoken.engine.forward.kept_prefixes import Read
 from nexttoken.engine.heads import LabelSoftmax
@@ -25,24 +25,17 @@ def encoded(workload: Workload) -> list[EncodedPrompt]:
     ]
 
 
-class Predict:
+class Predict(Work):
     """Label probabilities by `predict_labels`; `options` are its further keywords."""
 
     def __init__(self, workload: Workload, batch_tokens: int, **options: Any) -> None:
         self.model, self.prompts = workload.model(), encoded(workload)
         self.batch_tokens, self.options = batch_tokens, options
-        self._rate = MatrixRate(self.model)
+        self.rate = MatrixRate(self.model)
 
     def run(self) -> Answers:
         found = predict_labels(self.model, LabelSoftmax(), self.prompts, LABELS, self.batch_tokens, **self.options)
         return Answers(found.probs)
-
-    def check(self) -> np.ndarray:
-        return self.run().values
-
-    def rate(self) -> float:
-        """Operations per second of the machine at this model's products, now."""
-        return self._rate()
 
 
 class AskAgain(Predict):

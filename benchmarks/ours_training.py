@@ -2,6 +2,8 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,11 +64,11 @@ class Train:
             batch_size=workload.rows // steps, learning_rate=LEARNING_RATE, warmup_fraction=0, decay="constant"
         )
         base = self.base()
-        self._rate = MatrixRate(base)
+        self.rate = MatrixRate(base)
         self.model = with_adapter(base)
         self.precision = "32-true" if workload.precision == "float32" else "bf16-mixed"
         self.at_once = num_learners(self.model, self.settings, self.precision)
-        self.start = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
+        self.start = trained_weights(self.model)
 
     def base(self) -> nn.Module:
         return self.workload.model()
@@ -76,29 +78,16 @@ class Train:
 
     def check(self) -> np.ndarray:
         """The loss of each step."""
-        set_dropout(self.model, 0.0)
-        answers = self._train(self.check_head)
-        set_dropout(self.model, ADAPTER.dropout)
-        return answers.values
-
-    def rate(self) -> float:
-        """Operations per second of the machine at this model's products, now."""
-        return self._rate()
+        with without_dropout(self.model):
+            return self._train(self.check_head).values
 
     def steps(self, head: Head) -> TrainSteps:
         packs = shortcuts(self.model).packs
         batcher = Batcher(head, LABELS, self.batch_tokens, packs=packs, at_once=self.at_once)
         return TrainSteps(self.rows, self.settings.batch_size, SEED, batcher)
 
-    def restore(self) -> None:
-        """The adapter as it was."""
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in self.start:
-                    parameter.copy_(self.start[name])
-
     def _train(self, head: Head) -> Answers:
-        self.restore()
+        restore(self.model, self.start)
         steps = self.steps(head)
         module = ClockedModule(self.model, head, LABELS, self.settings, len(steps), SEED, self.at_once)
         options = TrainerSettings(max_epochs=1, accelerator="cpu").model_dump() | {"precision": self.precision}
@@ -124,7 +113,7 @@ class BareLoop(Train):
     """The same steps without Lightning: gradients added up, clipped, AdamW, and nothing else."""
 
     def _train(self, head: Head) -> Answers:
-        self.restore()
+        restore(self.model, self.start)
         steps, losses = self.steps(head), []
         trained = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = make_optimizer(self.settings, trained)
@@ -155,8 +144,23 @@ def with_adapter(model: nn.Module, num_classes: int | None = None) -> Any:
     return add_adapter(model, ADAPTER, num_classes).train()
 
 
-def set_dropout(model: nn.Module, share: float) -> None:
-    """Of every dropout layer: the adapter's, since the models have none of their own."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = share
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the parameters that are trained, by name."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@torch.no_grad()
+def restore(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        model.get_parameter(name).copy_(weight)
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """The adapter's dropout switched off; the models have none of their own."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    for layer in layers:
+        layer.p = 0.0
+    yield
+    for layer in layers:
+        layer.p = ADAPTER.dropout

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.sides import Answers
+from benchmarks.sides import Answers, Work
 from benchmarks.workload import LABEL_IDS, Workload, softmax, tokenizer
 
 
-class Harness:
+class Harness(Work):
     """lm-evaluation-harness: `HFLM`, log-likelihoods of each label after each prompt, its own sorting and cache.
 
     It is given token ids, which spares it the tokenising.
@@ -28,11 +28,8 @@ class Harness:
         log_probs = np.reshape([log_prob for log_prob, _ in found], (-1, len(LABEL_IDS)))
         return Answers(softmax(log_probs))
 
-    def check(self) -> np.ndarray:
-        return self.run().values
 
-
-class PaddedBatches:
+class PaddedBatches(Work):
     """As notebooks do it: batches in file order, padded on the left, all logits, the last position's taken."""
 
     def __init__(self, workload: Workload, batch_size: int = 8) -> None:
@@ -51,11 +48,8 @@ class PaddedBatches:
             scores.append(logits[:, LABEL_IDS].float().numpy())
         return Answers(softmax(np.concatenate(scores)))
 
-    def check(self) -> np.ndarray:
-        return self.run().values
 
-
-class RowByRow:
+class RowByRow(Work):
     """As the original notebooks do it: a prompt at a time, all logits, the last position's taken."""
 
     def __init__(self, workload: Workload) -> None:
@@ -68,6 +62,3 @@ class RowByRow:
             logits = self.model(torch.tensor([prompt])).logits[0, -1]  # (V,)
             scores.append(logits[list(LABEL_IDS)].float().numpy())
         return Answers(softmax(np.array(scores)))
-
-    def check(self) -> np.ndarray:
-        return self.run().values

@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field, NonNegativeInt
 
-from benchmarks.cases import merged
-from benchmarks.measure import Record, Run, compare, read_records, write_records
-from nexttoken.commands.arguments import key_values, run, whole_number
-from nexttoken.errors import UserError, nearest
+from benchmarks.measure import ALL, Names, Record, Repeats, Run, choose, compare, update_records
+from nexttoken.commands.arguments import Arguments, RunPath, run
+from nexttoken.errors import UserError
 from nexttoken.inference.gate_trial import paired
 from nexttoken.report.markdown import markdown
 
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from nexttoken.runs.folder import FoldFolder
     from nexttoken.runs.loaded import LoadedRun
 
-DEFAULTS = {"run": "", "fold": "0", "rows": "2000", "repeats": "5", "cases": "all", "out": ""}
 PRECISIONS = {"fp32": ("float32", None), "bf16": ("bfloat16", None), "int8": ("float32", 8), "nf4": ("float32", 4)}
-LOWEST = {"fold": 0, "rows": 2, "repeats": 1}
 SMALLEST = np.finfo(np.float64).eps  # as log_loss clips
 HEADER = ["precision", "weights, MB", "log loss", "difference", "± standard error", "largest move", "rows/s", "spread"]
 
@@ -112,26 +110,28 @@ def table(records: Sequence[Record]) -> str:
     return markdown(HEADER, rows)
 
 
+class PrecisionArguments(Arguments):
+    run: RunPath
+    fold: NonNegativeInt = 0
+    rows: Annotated[int, Field(ge=2)] = 2000
+    repeats: Repeats = 5
+    cases: Names = ALL
+    out: Path = Path("benchmarks/results/precision.json")
+
+
 def main(arguments: Sequence[str]) -> None:
-    given = key_values(arguments, DEFAULTS)
-    if not given["run"]:
-        raise UserError("which run? write run=output/<task>/<name>")
-    numbers = {key: whole_number(key, given[key], DEFAULTS[key], low, 10**6) for key, low in LOWEST.items()}
-    chosen = list(PRECISIONS) if given["cases"] == "all" else given["cases"].split(",")
-    if unknown := [case for case in chosen if case not in PRECISIONS]:
-        raise UserError(f"cases={unknown[0]} is not known; {nearest(unknown[0], PRECISIONS)}")
+    given = PrecisionArguments.parse(arguments)
+    others = [name for name in choose("cases", given.cases, PRECISIONS) if name != "fp32"]
     from nexttoken.runs.loaded import load_run
 
-    loaded = load_run(given["run"])
-    if numbers["fold"] not in loaded.numbers:
-        raise UserError(f"fold={numbers['fold']} is not finished; finished folds are {loaded.numbers}")
-    fold = loaded.folds[loaded.numbers.index(numbers["fold"])]
-    others = [name for name in chosen if name != "fp32"]
-    records = measure(loaded, fold, numbers["rows"], numbers["repeats"], others)
-    out = Path(given["out"] or "benchmarks/results/precision.json")
-    write_records(out, merged(read_records(out), records))
+    loaded = load_run(given.run)
+    if given.fold not in loaded.numbers:
+        raise UserError(f"fold={given.fold} is not finished; finished folds are {loaded.numbers}")
+    fold = loaded.folds[loaded.numbers.index(given.fold)]
+    records = measure(loaded, fold, given.rows, given.repeats, others)
+    update_records(given.out, records)
     print(table(records))
 
 
 if __name__ == "__main__":
-    run(main, __doc__)  # type: ignore[arg-type]
+    run(main, __doc__)

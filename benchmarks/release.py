@@ -6,15 +6,17 @@ process of its own, once to warm up and once measured. On a GPU, `empty_cache` s
 
 import ctypes
 import gc
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from nexttoken.commands.arguments import key_values, run
+from pydantic import PositiveInt
+
+from benchmarks.measure import status_kb
+from benchmarks.shapes import shape
+from nexttoken.commands.arguments import Arguments, run
 from nexttoken.report.markdown import markdown
 
 LENGTHS = {
@@ -28,17 +30,11 @@ BATCH_TOKENS = 4096
 def measure(way: str, order: str, threads: int) -> str:
     """`peak MiB, seconds` of one way in this process."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-    }
-    config = LlamaConfig(vocab_size=8000, max_position_embeddings=2048, **sizes)
+    config = shape("LlamaConfig", 192, 512, 4, 4, 4, vocab_size=8000, max_position_embeddings=2048).config()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = LlamaForCausalLM(config).eval().to(device)
 
@@ -64,18 +60,23 @@ def measure(way: str, order: str, threads: int) -> str:
     seconds = time.perf_counter() - start
     if device == "cuda":
         return f"{torch.cuda.max_memory_reserved() / 2**20:.0f}, {seconds:.1f}"
-    peak = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
-    return f"{int(peak[1]) / 1024:.0f}, {seconds:.1f}" if peak else f"unknown, {seconds:.1f}"
+    return f"{status_kb('VmHWM') / 1024:.0f}, {seconds:.1f}"
+
+
+class ReleaseArguments(Arguments):
+    way: str = ""  # measured in this process; else all are, each in its own
+    order: str = ""
+    threads: PositiveInt = 1
 
 
 def main(arguments: Sequence[str]) -> None:
-    given = key_values(arguments, {"way": "", "order": "", "threads": "1"})
-    if given["way"]:
-        print(measure(given["way"], given["order"], int(given["threads"])))
+    given = ReleaseArguments.parse(arguments)
+    if given.way:
+        print(measure(given.way, given.order, given.threads))
         return
     rows = []
     for way in WAYS:
-        options = [[f"way={way}", f"order={order}", f"threads={given['threads']}"] for order in LENGTHS]
+        options = [[f"way={way}", f"order={order}", f"threads={given.threads}"] for order in LENGTHS]
         commands = [[sys.executable, "-m", "benchmarks.release", *some] for some in options]
         rows.append(
             [way, *(subprocess.run(c, capture_output=True, text=True, check=True).stdout.strip() for c in commands)]

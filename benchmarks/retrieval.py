@@ -17,7 +17,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from nexttoken.commands.arguments import key_values, run
+from pydantic import NonNegativeInt, PositiveInt
+
+from nexttoken.commands.arguments import Arguments, run
 from nexttoken.data.words import WORD, words
 from nexttoken.inference.retrieval.bm25 import BM25
 from nexttoken.inference.retrieval.corpus import SENTENCE_END, Corpus
@@ -114,15 +116,20 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+class RetrievalArguments(Arguments):
+    corpus: str = "input/sample-quiz/corpus"
+    queries: PositiveInt = 1000
+    passages: NonNegativeInt = 0
+    seed: NonNegativeInt = 0
+
+
 def main(arguments: Sequence[str]) -> None:
-    given = key_values(
-        arguments, {"corpus": "input/sample-quiz/corpus", "queries": "1000", "passages": "0", "seed": "0"}
-    )
-    texts = [passage.text.partition("\n")[2] or passage.text for passage in Corpus(given["corpus"]).passages()]
-    if int(given["passages"]):
-        print(measure_time(texts, int(given["passages"]), int(given["seed"])))
+    given = RetrievalArguments.parse(arguments)
+    texts = [passage.text.partition("\n")[2] or passage.text for passage in Corpus(given.corpus).passages()]
+    if given.passages:
+        print(measure_time(texts, given.passages, given.seed))
     else:
-        print(compare_words(texts, int(given["queries"]), int(given["seed"])))
+        print(compare_words(texts, given.queries, given.seed))
 
 
 if __name__ == "__main__":

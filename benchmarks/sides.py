@@ -6,7 +6,6 @@ import importlib
 import io
 import logging
 import multiprocessing
-import re
 import time
 import traceback
 import warnings
@@ -19,10 +18,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.measure import Run
+from benchmarks.measure import Run, status_kb
 from nexttoken.errors import UserError
 
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # the peak of resident memory is what is resident now (man 5 proc)
 
 
@@ -42,6 +41,7 @@ class Work(Protocol):
 
     def check(self) -> np.ndarray:
         """Do it once, not timed, so that the values can be compared with the other side's; the warm-up, too."""
+        return self.run().values
 
 
 @dataclass(frozen=True)
@@ -181,12 +181,7 @@ def measured(work: Work) -> Run:
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     CLEAR_REFS.write_text(RESET_PEAK)
-    before, start = _megabytes("VmRSS"), time.perf_counter()
+    before, start = status_kb("VmRSS"), time.perf_counter()
     answers = work.run()
     seconds = time.perf_counter() - start
-    return Run(answers.seconds if answers.seconds is not None else seconds, _megabytes("VmHWM") - before)
-
-
-def _megabytes(key: str) -> float:
-    found = re.search(rf"^{key}:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
-    return int(found[1]) / 1000 if found else float("nan")
+    return Run(answers.seconds if answers.seconds is not None else seconds, (status_kb("VmHWM") - before) / 1000)

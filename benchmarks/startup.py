@@ -9,24 +9,18 @@ The environment is left as it is: with PYTHONDONTWRITEBYTECODE set our side comp
 """
 
 import csv
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import Record, Run, compare, table, write_records
-from nexttoken.commands.arguments import key_values, run, whole_number
+from benchmarks.measure import ROOT, Record, Repeats, Run, compare, run_python, table, write_records
+from nexttoken.commands.arguments import Arguments, run
 from nexttoken.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "input" / "sample-preferences"
-DEFAULTS = {"repeats": "5", "out": "benchmarks/results/startup.json"}
 LONGEST = 0.15  # of the time of importing everything
 EVERYTHING = (  # what training, prediction and their reports import between them
     *("torch", "transformers", "peft", "bitsandbytes", "lightning.pytorch", "pandas", "hydra", "pydantic"),
@@ -55,16 +49,9 @@ class Command:
 
     def run(self, folder: Path) -> Process:
         """Raises UserError where the process ends otherwise: then another thing than the answer would be timed."""
-        said = folder / "said.txt"
-        with said.open("w") as file:
-            start = time.perf_counter()
-            process = subprocess.Popen([sys.executable, *self.arguments], cwd=ROOT, stdout=file, stderr=file)
-            _, status, used = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        text = said.read_text(encoding="utf-8", errors="replace")
-        if process.returncode != self.status or self.says not in text:
-            ended = f"it ended with {process.returncode}: {text.strip()[-300:]}"
+        status, output, seconds, used = run_python(self.arguments, folder / "output.txt")
+        if status != self.status or self.says not in output:
+            ended = f"it ended with {status}: {output[-300:]}"
             raise UserError(f"{self.work}: expected {self.says!r} and status {self.status}, but {ended}")
         return Process(seconds, used.ru_maxrss / 1024, used.ru_utime + used.ru_stime)  # Linux counts memory in KiB
 
@@ -144,16 +131,20 @@ def record(command: Command, runs: Sequence[tuple[Process, Process]]) -> Record:
     return compare(command.work, PEER.work, None, runs, kind="time", target=LONGEST, packages=PACKAGES, facts=facts)
 
 
+class StartupArguments(Arguments):
+    repeats: Repeats = 5
+    out: Path = Path("benchmarks/results/startup.json")
+
+
 def main(arguments: Sequence[str]) -> None:
-    given = key_values(arguments, DEFAULTS)
-    repeats = whole_number("repeats", given["repeats"], DEFAULTS["repeats"], 1, 99)
+    given = StartupArguments.parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        records = measure(commands(Path(folder)), repeats, Path(folder))
-    write_records(Path(given["out"]), records)
+        records = measure(commands(Path(folder)), given.repeats, Path(folder))
+    write_records(given.out, records)
     print(table(records))
     slowest = max(records, key=lambda record: record.facts["cpu_ratio"])
     print(f"CPU seconds: at most {slowest.facts['cpu_ratio']:.2f} of the import's, by {slowest.work}")
-    print(f"wrote {given['out']}")
+    print(f"wrote {given.out}")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ python -m benchmarks.training size=tiny repeats=2     a rehearsal of everything;
   out           JSON, the plot beside it; benchmarks/results/training.json
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.cases import Case, Options, command
-from benchmarks.sides import OUR_FIRST, Side
-from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, Workload
+from benchmarks.shapes import Shape
+from benchmarks.sides import Side
+from benchmarks.workload import GEMMA, REALISTIC, Workload
 from nexttoken.commands.arguments import run
 
 TRL = "TRL SFTTrainer, completion only"
@@ -40,17 +42,12 @@ def cases(options: Options) -> dict[str, Case]:
     return {**_trl(options), **_trainer(options), **_own(options)}
 
 
-def _workload(options: Options, shape: Any, rows: int = 16, **own: Any) -> Workload:
-    """The case's own workload, or the rehearsal's."""
-    if options.tiny:
-        small = TINY_GEMMA if shape is GEMMA else TINY
-        return Workload(small, options.rows or 8, own.get("precision", "float32"), 4, 9, 60)
-    return Workload(shape, options.rows or rows, **own)
+def _workload(options: Options, shape: Shape, rows: int = 16, **own: Any) -> Workload:
+    return options.workload(shape, rows, rehearsed=8, **own)
 
 
 def _ours(work: Workload, options: Options, kind: str = "Train", steps: int = 1, **own: Any) -> Side:
-    given = {"workload": work, "steps": steps, "batch_tokens": options.batch_tokens, **own}
-    return Side(f"benchmarks.ours_training:{kind}", given, OUR_FIRST)
+    return options.side(f"ours_training:{kind}", work, steps=steps, **own)
 
 
 def _peer(kind: str, work: Workload, **own: Any) -> Side:
@@ -111,9 +108,9 @@ def _own(options: Options) -> dict[str, Case]:
     }
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     command("training", cases, arguments)
 
 
 if __name__ == "__main__":
-    run(main, __doc__)  # type: ignore[arg-type]
+    run(main, __doc__)

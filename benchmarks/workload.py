@@ -4,14 +4,11 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist, median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.shapes import Shape, body_parameters, build, shape
-
-if TYPE_CHECKING:
-    pass
 
 PAD, EOS = 0, 1  # what the peers' tokenizers need; no prompt holds them
 LABEL_IDS = (11, 12, 13)  # of A, B and tie

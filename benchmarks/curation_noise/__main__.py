@@ -1,29 +1,46 @@
-"""Writes a noisy instruction set: `python -m benchmarks.curation_noise out=... [rows=20000] [noise=26] [seed=0]`."""
+"""Write train.jsonl and truth.jsonl: Japanese instructions, some of them faulty in known ways.
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from benchmarks.curation_noise.write import write_sample_noise
-from nexttoken.commands import arguments
-from nexttoken.errors import UserError
-
-DEFAULTS = {"out": "", "rows": "20000", "noise": "26", "seed": "0"}
-USAGE = """
 python -m benchmarks.curation_noise out=output/noisy [rows=20000] [noise=26] [seed=0]
-Write train.jsonl and truth.jsonl: `rows` Japanese instructions, of which `noise` per cent are faulty in known ways.
+
+`noise` is the share of faulty rows, in per cent.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
-def main(given: Sequence[str]) -> None:
-    """Raises UserError for an unknown key, a missing `out`, or a number out of range."""
-    values = arguments.key_values(given, DEFAULTS)
-    if not values["out"]:
-        raise UserError("the folder to write is missing; add out=output/noisy")
-    rows = arguments.whole_number("rows", values["rows"], DEFAULTS["rows"], 100, 10_000_000)
-    noise = arguments.whole_number("noise", values["noise"], DEFAULTS["noise"], 1, 50)
-    seed = arguments.whole_number("seed", values["seed"], DEFAULTS["seed"], 0, 2**32 - 1)
-    print(write_sample_noise(Path(values["out"]), rows, noise / 100, seed))
+from pydantic import Field
+
+from benchmarks.curation_noise.noise import draw_rows
+from nexttoken.commands.arguments import Arguments, run
+from samples import write_lines
+
+
+class NoiseArguments(Arguments):
+    out: Annotated[Path, Field(examples=["output/noisy"])]
+    rows: Annotated[int, Field(ge=100, le=10_000_000)] = 20_000
+    noise: Annotated[int, Field(ge=1, le=50)] = 26
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+def main(arguments: Sequence[str]) -> None:
+    given = NoiseArguments.parse(arguments)
+    print(write_sample_noise(given.out, given.rows, given.noise / 100, given.seed))
+
+
+def write_sample_noise(folder: Path, num_rows: int, share: float, seed: int) -> str:
+    """Write train.jsonl and truth.jsonl (`id`, `kind`, `of`) into `folder`; return a line that says what they hold."""
+    rows = draw_rows(num_rows, share, seed)
+    lines = ({"id": i, "instruction": r.instruction, "input": r.input, "output": r.output} for i, r in rows.items())
+    write_lines(folder / "train.jsonl", lines)
+    write_lines(
+        folder / "truth.jsonl", ({"id": i, "kind": r.kind} | ({"of": r.of} if r.of else {}) for i, r in rows.items())
+    )
+    counts = Counter(row.kind for row in rows.values())
+    clean = counts.pop("clean")
+    return f"{folder}: {clean:,} clean rows, and {counts.total():,} of {len(counts)} kinds of noise"
 
 
 if __name__ == "__main__":
-    arguments.run(main, USAGE)
+    run(main, __doc__)

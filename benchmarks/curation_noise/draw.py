@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.curation_noise import words
 from benchmarks.curation_noise.sentences import SENTENCES
+from samples import pick, some
 
 CHOICES = {
     "thing": words.THINGS,
@@ -41,10 +42,10 @@ class Draw:
     rng: np.random.Generator
 
     def one(self, items: Sequence[str]) -> str:
-        return items[int(self.rng.integers(len(items)))]
+        return pick(items, self.rng)
 
     def some(self, items: Sequence[str], count: int) -> list[str]:
-        return [items[int(index)] for index in self.rng.permutation(len(items))[:count]]
+        return some(items, count, self.rng)
 
     def whole(self, low: int, high: int) -> int:
         return int(self.rng.integers(low, high + 1))

@@ -1,10 +1,6 @@
 """Sentences in other languages, for answers that are not Japanese, and what assistants say of themselves."""
 
-
-def lines(text: str) -> tuple[str, ...]:
-    """One sentence a line; § is a line break within one."""
-    return tuple(line.replace("§", "\n") for line in text.strip().split("\n"))
-
+from samples import lines
 
 # As mainland China writes it, then as Taiwan does: most characters of the latter are Japanese ones, too.
 CHINESE = lines("""
@@ -102,7 +98,9 @@ DeepSeekが作成した回答です。
 私は人工知能ですので、感情はありません。
 I am Qwen, an assistant made to help you.
 """)
-CODE_AND_LINKS = lines("""
+CODE_AND_LINKS = tuple(
+    line.replace("§", "\n")
+    for line in lines("""
 詳しくは https://example.com/guide を見てください。
 http://example.jp/{number} に一覧があります。
 参考：www.example.org
@@ -111,3 +109,4 @@ http://example.jp/{number} に一覧があります。
 <p>{place}のページ</p>
 <a href="/{number}">続きを読む</a>
 """)
+)  # § is a line break

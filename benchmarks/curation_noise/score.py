@@ -8,12 +8,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from benchmarks.curation_noise.noise import COPIES
-from nexttoken.commands import arguments
-from nexttoken.errors import UserError
+from nexttoken.commands.arguments import Arguments, run
 
-DEFAULTS = {"truth": "", "curated": ""}
+JsonLinesPath = Annotated[Path, Field(examples=["<file of JSON lines>"])]
 SHOWN = 5  # ids of rows that were missed, or wrongly dropped
 
 
@@ -71,13 +73,16 @@ def read_lines(path: Path) -> list[dict[str, str]]:
         return [json.loads(line) for line in file]
 
 
-def main(given: Sequence[str]) -> None:
-    values = arguments.key_values(given, DEFAULTS)
-    if missing := [key for key, value in values.items() if not value]:
-        raise UserError(f"{missing[0]} is missing; add {missing[0]}=<file of JSON lines>")
-    kept = {row["id"] for row in read_lines(Path(values["curated"]))}
-    print(table(score(read_lines(Path(values["truth"])), kept)))
+class ScoreArguments(Arguments):
+    truth: JsonLinesPath
+    curated: JsonLinesPath
+
+
+def main(arguments: Sequence[str]) -> None:
+    given = ScoreArguments.parse(arguments)
+    kept = {row["id"] for row in read_lines(given.curated)}
+    print(table(score(read_lines(given.truth), kept)))
 
 
 if __name__ == "__main__":
-    arguments.run(main, __doc__)
+    run(main, __doc__)

@@ -1,10 +1,6 @@
 """Sentences of the sample's clean rows, with places for words, and the questions that ask for them."""
 
-
-def lines(text: str) -> tuple[str, ...]:
-    """One sentence a line."""
-    return tuple(text.strip().split("\n"))
-
+from samples import lines
 
 # {thing} is what the row is about; every other place is drawn anew.
 SENTENCES = lines("""

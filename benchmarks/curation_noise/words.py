@@ -1,12 +1,8 @@
 """The Japanese words of the sample: what rows are about, who is in them, and what is said."""
 
+from samples import words
 
-def listed(text: str) -> tuple[str, ...]:
-    """Words that white space separates."""
-    return tuple(text.split())
-
-
-THINGS = listed("""
+THINGS = words("""
 温泉 図書館 自転車 お弁当 美術館 新幹線 盆栽 相撲 将棋 茶道 書道 花火 紅葉 桜並木 商店街 水族館 動物園 郵便局 市場
 神社 寺院 城跡 灯台 漁港 農園 果樹園 牧場 工場 研究所 大学 小学校 保育園 病院 薬局 銀行 役所 警察署 消防署 公民館
 体育館 劇場 映画館 喫茶店 食堂 居酒屋 旅館 民宿 空港 駅前広場 地下鉄 路面電車 渡し船 吊り橋 遊歩道 登山道 展望台 湿原
@@ -20,71 +16,71 @@ THINGS = listed("""
 有給休暇 地震 台風 梅雨 猛暑 大雪 津波 洪水 渇水 温暖化 生物多様性 絶滅危惧種 外来種 リサイクル 節電 節水 堆肥 植林
 漁業 林業 畜産 稲作 養蜂 酒造 観光 民泊
 """)
-PLACES = listed("""
+PLACES = words("""
 札幌 函館 旭川 青森 盛岡 仙台 秋田 山形 福島 水戸 宇都宮 前橋 浦和 千葉 銚子 横浜 鎌倉 箱根 新潟 佐渡 富山 金沢 輪島
 福井 甲府 松本 長野 岐阜 高山 静岡 浜松 名古屋 津 伊勢 大津 京都 宇治 大阪 堺 神戸 姫路 奈良 吉野 和歌山 鳥取 松江
 出雲 岡山 倉敷 広島 尾道 下関 徳島 高松 松山 高知 福岡 佐賀 長崎 熊本 阿蘇 大分 別府 宮崎 鹿児島 屋久島 那覇 石垣島
 """)
-SURNAMES = listed("""
+SURNAMES = words("""
 佐藤 鈴木 高橋 田中 伊藤 渡辺 山本 中村 小林 加藤 吉田 山田 佐々木 松本 井上 木村 林 清水 山口 森 池田 橋本 阿部 石川
 前田 藤田 岡田 後藤 長谷川 村上 近藤 石井 坂本 遠藤 青木 藤井 西村 福田 太田 三浦 岡本 松田 中島 原田 小川 竹内 和田
 中山
 """)
-GIVEN = listed("""
+GIVEN = words("""
 太郎 花子 健一 美咲 翔太 陽菜 大輔 結衣 拓也 葵 直樹 さくら 誠 真由美 亮 彩 隆 恵子 学 千尋 悠斗 楓 和夫 幸子 茂 由紀
 浩 明美 修 七海
 """)
-WHEN = listed("""
+WHEN = words("""
 春の初め 梅雨の間 夏休み 秋の終わり 年の暮れ 正月 週末 平日の朝 昼休み 夕方 夜遅く 早朝 連休の前日 月曜日 毎年の祭り
 雨の日 晴れた日 冬の間 放課後 定休日
 """)
-QUALITIES = listed("""
+QUALITIES = words("""
 静かな 便利な 古い 新しい 珍しい 丈夫な 手軽な 有名な 身近な 大切な 複雑な 単純な 安全な 正確な 豊かな 地味な 華やかな
 柔らかい 細かい 力強い 明るい 懐かしい 高価な 安い 温かい 涼しい 美しい 優しい 難しい 楽しい
 """)
-DEEDS = listed("""
+DEEDS = words("""
 調べる 直す 運ぶ 並べる 比べる 選ぶ 育てる 守る 伝える 教える 学ぶ 作る 洗う 磨く 測る 記録する 計算する 見学する
 予約する 相談する 準備する 練習する 観察する 体験する 保存する 整理する 翻案する 分類する 試す 続ける
 """)
-REASONS = listed("""
+REASONS = words("""
 費用があまりかからない 手入れが簡単である 誰でもすぐに始められる 場所を取らない 長い間使える 健康に良い
 地域の人が支えている 子どもにも分かりやすい 天気に左右されない 資源を無駄にしない 道具が少なくて済む 結果が目に見える
 昔の知恵が生きている 仲間が増える 待ち時間が短い 失敗してもやり直せる 季節の変化を楽しめる 交通の便が良い
 専門家に相談できる 記録が残っている
 """)
-CAUTIONS = listed("""
+CAUTIONS = words("""
 予算 時間 天候 体調 騒音 混雑 在庫 温度 湿度 照明 順番 締め切り 安全 衛生 個人情報 鍵の管理 火の始末 足元 忘れ物
 予備の電池
 """)
-ENGLISH = listed("""
+ENGLISH = words("""
 schedule network balance keyboard festival journey harvest climate museum recipe budget feedback deadline volunteer
 battery sample update backup filter session interview portfolio workshop guideline checklist
 """)
-TOOLS = listed("""
+TOOLS = words("""
 Python Excel SQL Linux Git HTML JavaScript Docker Java PowerPoint
 """)
-SHORT = listed("""
+SHORT = words("""
 富士山 琵琶湖 信濃川 東京都 北海道 源氏物語 枕草子 徳川家康 織田信長 紫式部 夏目漱石 森鴎外 松尾芭蕉 葛飾北斎 本州
 四国 九州 日本海 太平洋 瀬戸内海 江戸時代 明治時代 平安時代 室町幕府 鎌倉幕府 国会議事堂 最高裁判所 日本銀行 気象庁
 文部科学省
 """)
-IDIOMS = listed("""
+IDIOMS = words("""
 一石二鳥 温故知新 四面楚歌 七転八起 十人十色 百花繚乱 千差万別 臥薪嘗胆 花鳥風月 一期一会 以心伝心 試行錯誤 切磋琢磨
 大器晩成 日進月歩 自業自得 因果応報 起承転結 我田引水 晴耕雨読
 """)
-OFFICES = listed("""
+OFFICES = words("""
 文部科学省 厚生労働省 国土交通省 経済産業省 環境省 総務省 農林水産省 気象庁 消防庁 観光庁 県教育委員会 市議会 中央銀行
 商工会議所 自治会連合会
 """)
-MATTERS = listed("""
+MATTERS = words("""
 新制度 予算案 防災計画 最低賃金 医療費 年金制度 教育課程 道路整備 耐震工事 観光振興策 再生可能熱源 水道料金 地方交付税
 労働時間 食品表示 文化財保護 河川改修 通学路安全対策 保育所増設 空家対策
 """)
-MOVES = listed("""
+MOVES = words("""
 検討開始 導入決定 一部改正 来年度実施 全面見直 試験運用 早期実現 公表延期 継続審議 段階的廃止 意見募集 予算倍増
 """)
 # Read in few texts, so that some of their characters are rare, as in any real set.
-UNCOMMON = listed("""
+UNCOMMON = words("""
 蕎麦湯 檸檬 薔薇 鬱蒼 鷹匠 蝋燭 燻製 蓮根 茗荷 牡蠣 蜃気楼 麒麟 鳳凰 珊瑚 琥珀 翡翠 瑪瑙 螺鈿 蒔絵 袱紗 硯 簪 襖
 囲炉裏 暖簾 箪笥 草鞋 足袋 雪駄 羊羹 饅頭 善哉 鰻 鯖 鰯 鱈 鮎 蛍 蜻蛉 蟋蟀 鶯 梟 鴉 狢 鼬 菖蒲 撫子 桔梗 萩 椿 柊 楠
 欅 樫 葡萄 枇杷 柘榴 胡桃 銀杏 筍 牛蒡 蒟蒻 糠漬け 梯子 錨 艪 櫂 帆柱 鋸 鉋 鑿 鏝 轆轤 紬 絣 縮緬 刺繍 灸 鍼 膏薬 漏斗

@@ -146,7 +146,7 @@ def test_help_does_not_import_torch():
     [
         ("shape=llama3", "shape=llama3 is not known; "),
         ("method=lora,dora", "method=dora is not known; "),
-        ("steps=0", "steps=0 is not accepted: expected a whole number above 0"),
+        ("steps=0", "steps='0' is not accepted: input should be greater than 0"),
         ("gradient_checkpointing=maybe", "gradient_checkpointing=maybe is not known; "),
         ("token=8", "unknown argument 'token=8'"),
     ],

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import precision
-from benchmarks.cases import merged
+from benchmarks.cases import plot
 from benchmarks.inference import main as compare_inference
-from benchmarks.measure import Run, compare, read_records, share_of_rate, table, write_records
-from benchmarks.ratio_plot import plot
+from benchmarks.measure import Run, compare, merged, read_records, share_of_rate, table, write_records
 from benchmarks.sides import Side, largest_difference, measured, working
 from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, MatrixRate, Workload
 from nexttoken.commands.entry import compose

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.curation_noise.__main__ import write_sample_noise
 from benchmarks.curation_noise.noise import NOISE, draw_rows
 from benchmarks.curation_noise.score import score, table
-from benchmarks.curation_noise.write import write_sample_noise
 from nexttoken.build import make, plain
 from nexttoken.commands.curate import main
 from nexttoken.commands.curate.outputs import page, row_of

@@ -4,7 +4,7 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -78,23 +78,3 @@ def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: 
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-
-
-def key_values(arguments: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
-    """Return `defaults` with the values that `arguments` give; raise UserError for a key that is not among them."""
-    values = dict(defaults)
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key not in defaults:
-            raise UserError(f"unknown argument {argument!r}, expected key=value; {nearest(key, defaults)}")
-        if not value:
-            raise UserError(f"argument {argument!r} has no value; write {key}={defaults[key] or '...'}")
-        values[key] = value
-    return values
-
-
-def whole_number(key: str, text: str, default: str, low: int, high: int) -> int:
-    """Raises UserError for anything but a whole number from `low` to `high`."""
-    if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
-        raise UserError(f"{key}={text} is no whole number from {low} to {high}; write {key}={default}")
-    return int(text)
