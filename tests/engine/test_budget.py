@@ -10,22 +10,25 @@ from transformers import LlamaConfig
 import nexttoken.engine.memory_plan.make as plan_module
 from nexttoken.engine.fold_answerers import load_answerer
 from nexttoken.engine.heads import AnswerText, LabelSoftmax
-from nexttoken.engine.memory_plan.budget import FILE, measure, read_budget, save_budget, settle
-from nexttoken.engine.memory_plan.longest import (
-    FEWEST_TOKENS,
-    SPARE,
+from nexttoken.engine.memory_plan.advice import FEWEST_TOKENS
+from nexttoken.engine.memory_plan.auto_tokens import (
+    FILE,
+    SPARE_SHARE,
     Budget,
-    Need,
+    Longest,
     choose_budget,
-    grows,
     has_room,
     ladder,
+    lengthens_prompts,
+    measure_longest,
     one_prompt,
+    read_budget,
+    settle_budget,
 )
 from nexttoken.engine.memory_plan.make import plan_parts
 from nexttoken.engine.memory_plan.table import in_units
 from nexttoken.errors import UserError
-from nexttoken.models.load import load_architecture
+from nexttoken.models.load import ModelSpec, resolve
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.encode_texts import TextEncoder
 from nexttoken.prompts.prompt import Prompt
@@ -46,8 +49,8 @@ CONFIG = LlamaConfig(
 PROMPT = Prompt("{{ text[0] }}\n", "### Answer\n", ["A", "B", "tie"])
 
 
-def asked(*overrides: str):
-    return settings("max_tokens=auto", "model.name_or_path=somewhere", *overrides)
+def asked(*overrides: str) -> ModelSpec:
+    return resolve(settings("max_tokens=auto", "model.name_or_path=somewhere", *overrides), CONFIG, CPU)
 
 
 @pytest.fixture
@@ -62,15 +65,13 @@ def free(monkeypatch):
 def test_the_budget_fits_and_the_next_rung_does_not(free, epochs, num_contexts):
     given = asked(f"trainer.max_epochs={epochs}")
     free(mebibytes := 40 if epochs else 5)
-    budget = choose_budget(given, CONFIG, CPU, Need(10_000, num_contexts))
+    budget = choose_budget(given, Longest(10_000, num_contexts))
     rungs = ladder(2048)
     longer = rungs[rungs.index(budget.max_tokens) + 1]
-    plans = [
-        plan_parts(one_prompt(given, tokens, num_contexts), CONFIG, CPU, {}) for tokens in (budget.max_tokens, longer)
-    ]
+    plans = [plan_parts(one_prompt(given, tokens, num_contexts)) for tokens in (budget.max_tokens, longer)]
     assert [plan.shape for plan in plans] == [(num_contexts, budget.max_tokens), (num_contexts, longer)]
     assert [has_room(plan) for plan in plans] == [True, False]
-    assert plans[0].needed <= (1 - SPARE) * plans[0].free
+    assert plans[0].needed <= (1 - SPARE_SHARE) * plans[0].free
     assert str(budget).startswith(f"max_tokens: auto -> {budget.max_tokens:,} tokens: ")
     assert budget.reason.endswith(f"of {in_units(mebibytes * MIB)} free on cpu")
 
@@ -79,30 +80,29 @@ def test_the_budget_fits_and_the_next_rung_does_not(free, epochs, num_contexts):
     ("need", "overrides", "tokens", "reason"),
     [
         (None, (), 2048, "the model's context"),
-        (Need(9000), (), 2048, "the model's context"),
-        (Need(1301), (), 1344, "the longest prompt needs 1,301"),
-        (Need(1301), ("task=quiz", "inference=gated_retrieval", "retriever=bm25"), 2048, "the model's context"),
-        (Need(1301), ("inference=few_shot",), 2048, "the model's context"),
-        (Need(1301), ("inference=swap_averaged",), 1344, "the longest prompt needs 1,301"),
+        (Longest(9000), (), 2048, "the model's context"),
+        (Longest(1301), (), 1344, "the longest prompt needs 1,301"),
+        (Longest(1301), ("task=quiz", "inference=gated_retrieval", "retriever=bm25"), 2048, "the model's context"),
+        (Longest(1301), ("inference=few_shot",), 2048, "the model's context"),
+        (Longest(1301), ("inference=swap_averaged",), 1344, "the longest prompt needs 1,301"),
     ],
     ids=str,
 )
 def test_no_more_than_the_model_and_the_rows_take(free, need, overrides, tokens, reason):
     free(1_000_000)
-    budget = choose_budget(asked(*overrides), CONFIG, CPU, need)
+    budget = choose_budget(asked(*overrides), need)
     assert (budget.max_tokens, budget.reason) == (tokens, reason)
 
 
 def test_a_model_from_nothing_takes_what_its_rows_need_up_to_2048():
-    given = settings("max_tokens=auto")
-    config = load_architecture(given)
-    numbers = [choose_budget(given, config, CPU, Need(tokens)).max_tokens for tokens in (300, 5000)]
+    spec = resolve(settings("max_tokens=auto"), device=CPU)
+    numbers = [choose_budget(spec, Longest(tokens)).max_tokens for tokens in (300, 5000)]
     assert numbers == [320, 2048]
 
 
 def test_what_is_unknown_does_not_limit(monkeypatch):
     monkeypatch.setattr(plan_module, "free_memory", lambda device: None)
-    budget = choose_budget(asked(), CONFIG, CPU)
+    budget = choose_budget(asked())
     assert budget.max_tokens == 2048
     assert "unknown" in budget.reason
 
@@ -110,21 +110,21 @@ def test_what_is_unknown_does_not_limit(monkeypatch):
 def test_nothing_fits_a_thimble(free):
     free(5)
     with pytest.raises(UserError, match=rf"a prompt of {FEWEST_TOKENS} tokens needs about .* 5\.0 MiB are free"):
-        choose_budget(asked(), CONFIG, CPU)
+        choose_budget(asked())
     with pytest.raises(UserError, match="a prompt of 128 tokens"):
-        choose_budget(asked(), CONFIG, CPU, Need(100))
+        choose_budget(asked(), Longest(100))
 
 
 def test_choosing_leaves_the_random_numbers_alone(free):
     free(1000)
     before = torch.random.get_rng_state()
-    choose_budget(asked(), CONFIG, CPU)
+    choose_budget(asked())
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_ways_of_asking_inside_others_are_seen():
-    assert grows({"ask": {"_target_": "x", "ask": {"search": {}}}})
-    assert not grows({"_target_": "x", "ask": {"_target_": "y"}})
+    assert lengthens_prompts({"ask": {"_target_": "x", "ask": {"search": {}}}})
+    assert not lengthens_prompts({"_target_": "x", "ask": {"_target_": "y"}})
 
 
 def test_a_word_that_is_no_number_is_refused():
@@ -154,17 +154,16 @@ def test_the_number_is_remembered_on_another_machine(base_dir, tmp_path, free):
     assert continued.encoder.max_tokens == chosen
     anew = given.model_copy(update={"overwrite": True})
     encoder = Encoder(again.encoder.tokenizer, PROMPT, AUTO)
-    config = load_architecture(given)
-    assert settle(anew, config, encoder, LabelSoftmax(), ROWS, tmp_path).max_tokens == 512
+    assert settle_budget(resolve(anew), encoder, LabelSoftmax(), ROWS, tmp_path).max_tokens == 512
 
 
 def test_a_process_that_comes_late_takes_what_the_first_sends(scratch, monkeypatch, tmp_path):
     """The first may have written its new file already: who reads that and leaves lets the first wait for ever."""
-    save_budget(Budget(300, "already there"), tmp_path)
+    Budget(300, "already there").save(tmp_path)
     sent = Budget(77, "what the first settled on")
-    monkeypatch.setattr("nexttoken.engine.memory_plan.budget.from_first", lambda make: sent)
+    monkeypatch.setattr("nexttoken.engine.memory_plan.auto_tokens.from_first", lambda make: sent)
     encoder = Encoder(scratch.tokenizer, PROMPT, AUTO)
-    assert settle(asked(), CONFIG, encoder, LabelSoftmax(), ROWS, tmp_path) == sent
+    assert settle_budget(asked(), encoder, LabelSoftmax(), ROWS, tmp_path) == sent
 
 
 def test_rows_that_were_measured_are_not_cut(scratch, base_dir, tmp_path):
@@ -179,8 +178,8 @@ def test_open_answers_get_room_to_be_written(scratch):
     encoder = TextEncoder(scratch.tokenizer, Prompt("{{ text[0] }}", "\n"), AUTO)
     rows = [Example(str(n), {"text": ("Why? " * n,)}, answer="so") for n in range(1, 30)]
     longest = max(len(row.token_ids) for row in encoder.encode_prompts(rows, 0).prompts)
-    assert measure(encoder, AnswerText(), rows, 256).tokens == longest + 256
-    assert measure(encoder, AnswerText(), rows, 1).tokens > longest + 1  # what is learnt fits, too
+    assert measure_longest(encoder, AnswerText(), rows, 256).tokens == longest + 256
+    assert measure_longest(encoder, AnswerText(), rows, 1).tokens > longest + 1  # what is learnt fits, too
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from nexttoken.engine.memory_plan.make import make_plan
 from nexttoken.engine.memory_plan.sizes import optimizer_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.load import load_architecture
+from nexttoken.models.load import load_architecture, resolve
 from nexttoken.settings import Settings, check_settings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -50,7 +50,7 @@ def config(request):
 
 
 def test_parameters_and_weights_are_those_of_the_model(config):
-    plan, model = make_plan(settings_of(), config, CPU), AutoModelForCausalLM.from_config(config)
+    plan, model = make_plan(resolve(settings_of(), config, CPU)), AutoModelForCausalLM.from_config(config)
     assert plan.num_parameters == plan.num_trainable == sum(p.numel() for p in model.parameters())
     assert plan.size("weights") == plan.size("gradients") == 4 * plan.num_parameters
     assert plan.size("optimizer") == 8 * plan.num_parameters
@@ -59,7 +59,7 @@ def test_parameters_and_weights_are_those_of_the_model(config):
 @pytest.mark.parametrize("change", ["adapter.dora=true", "adapter.target_modules=[dense,q_proj]"])
 def test_the_adapter_is_what_peft_adds(config, change):
     settings = settings_of("adapter=lora", change)
-    plan, model = make_plan(settings, config, CPU), AutoModelForCausalLM.from_config(config)
+    plan, model = make_plan(resolve(settings, config, CPU)), AutoModelForCausalLM.from_config(config)
     adapted = add_adapter(model, settings.adapter)
     assert plan.num_trainable == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert plan.size("adapter") == plan.size("gradients") == 4 * plan.num_trainable
@@ -81,7 +81,7 @@ def test_quantised_weights_are_what_bitsandbytes_stores(config, change, tmp_path
     model = AutoModelForCausalLM.from_pretrained(
         tmp_path, quantization_config=asked, dtype=torch.float32, device_map={"": "cpu"}
     )
-    assert make_plan(settings, config, CPU).size("weights") == sum(map(bytes_of, model.parameters()))
+    assert make_plan(resolve(settings, config, CPU)).size("weights") == sum(map(bytes_of, model.parameters()))
 
 
 def bytes_of(parameter) -> int:
@@ -147,14 +147,14 @@ def test_logits_of_whole_texts_are_planned_in_pieces():
 
 def test_prediction_needs_one_layer_at_a_time():
     settings = settings_of("trainer.max_epochs=0")
-    plans = [make_plan(settings, cut(CONFIGS["llama"], depth), CPU) for depth in (2, 3)]
+    plans = [make_plan(resolve(settings, cut(CONFIGS["llama"], depth), CPU)) for depth in (2, 3)]
     assert [part.name for part in plans[0].parts] == ["weights", "activations"]
     assert plans[0].size("activations") == plans[1].size("activations")
 
 
 def test_a_classifier_has_no_vocabulary_to_score():
     heads = ("label", "classification")
-    label, classes = (make_plan(settings_of(f"head={head}"), CONFIGS["llama"], CPU) for head in heads)
+    label, classes = (make_plan(resolve(settings_of(f"head={head}"), CONFIGS["llama"], CPU)) for head in heads)
     labels = len(settings_of().prompt["labels"])
     assert label.num_parameters - classes.num_parameters == (512 - labels) * 128
 
@@ -166,7 +166,7 @@ def test_eight_bit_states_are_a_quarter_of_large_tensors():
 
 def test_planning_leaves_the_random_numbers_alone():
     before = torch.random.get_rng_state()
-    make_plan(settings_of("adapter=lora"), CONFIGS["llama"], CPU)
+    make_plan(resolve(settings_of("adapter=lora"), CONFIGS["llama"], CPU))
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -175,11 +175,11 @@ BIG = LlamaConfig(**SHAPE | {"num_hidden_layers": 6, "hidden_size": 512}, interm
 
 def plan_with(free_mib: float, monkeypatch, *overrides: str, config=BIG) -> MemoryPlan:
     monkeypatch.setattr(plan_module, "free_memory", lambda device: int(free_mib * 2**20))
-    return make_plan(settings_of(*overrides), config, GPU)
+    return make_plan(resolve(settings_of(*overrides), config, GPU))
 
 
 def needed(*overrides: str) -> int:
-    return plan_module.plan_parts(settings_of(*overrides), BIG, GPU, {}).needed
+    return plan_module.plan_parts(resolve(settings_of(*overrides), BIG, GPU)).needed
 
 
 def test_what_is_advised_fits_and_nothing_less_does(monkeypatch):
@@ -278,7 +278,7 @@ def test_batches_are_planned_side_by_side_where_they_are_learnt_so(changed, is_a
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        plan = make_plan(settings_of("adapter=lora", *changed), CONFIGS["llama"], CPU)
+        plan = make_plan(resolve(settings_of("adapter=lora", *changed), CONFIGS["llama"], CPU))
     finally:
         torch.set_num_threads(threads)
     (activations,) = (part for part in plan.parts if part.name == "activations")

@@ -20,15 +20,13 @@ def main(arguments: Sequence[str]) -> None:
     from nexttoken.settings import AUTO, Settings, check_settings
 
     settings = check_settings(Settings, plain(compose("train", PlanArguments.parse(arguments).overrides)))
-    from nexttoken.engine.memory_plan.fill import with_batch_tokens
+    from nexttoken.engine.memory_plan.auto_tokens import choose_budget, with_batch_tokens
     from nexttoken.engine.memory_plan.make import make_plan
-    from nexttoken.models.load import choose_device, load_architecture
+    from nexttoken.models.load import resolve
 
-    config, device = load_architecture(settings), choose_device()
+    spec = resolve(settings)
     if settings.max_tokens == AUTO:
-        from nexttoken.engine.memory_plan.longest import choose_budget
-
-        budget = choose_budget(settings, config, device)  # by the device alone: the rows are not read here
+        budget = choose_budget(spec)  # by the device alone: the rows are not read here
         print(budget)
-        settings = settings.model_copy(update={"max_tokens": budget.max_tokens})
-    print(make_plan(with_batch_tokens(settings, config), config, device).table())
+        spec = spec.change(max_tokens=budget.max_tokens)
+    print(make_plan(with_batch_tokens(spec)).table())

@@ -1,4 +1,4 @@
-"""Which encoder and which answerer a head goes with: labels are read, open answers are read and written."""
+"""The encoder and the answerer that go with a head: one pair for labels, one for open answers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The weights of one fold after another: adapters change places on a base that stays; whole weights are loaded anew."""
+"""The weights of one fold after another: adapters are exchanged on one base model; whole weights are loaded anew."""
 
 import hashlib
 from functools import cached_property
@@ -7,31 +7,41 @@ from typing import Any, Protocol
 
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
-from nexttoken.models.load import choose_dtype, load_config, load_model, load_tokenizer
-from nexttoken.models.saved import WHOLE, place, refuse_missing, refuse_other_base
-from nexttoken.settings import Settings
+from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve
+from nexttoken.models.saved import WHOLE, keeps_base, place, refuse_missing, refuse_other_base
+from nexttoken.settings import ModelSettings, Settings
 
 
 class Weights(Protocol):
-    """Where the folds of a run have their weights from."""
+    """Source of the weights of a run's folds."""
 
     def folder_of(self, fold_dir: Path) -> Path:
-        """The folder whose weights the fold has: another one for folds whose weights differ."""
+        """The folder of the fold's weights; folds whose weights are equal have the same one."""
+
+    def spec(self, fold_dir: Path) -> ModelSpec:
+        """The fold's model for prediction, before its weights are loaded."""
 
     def load(self, fold_dir: Path, max_tokens: int, num_classes: int | None) -> tuple[Any, Any]:
         """The fold's model, on its device and in evaluation mode, and its tokenizer.
 
-        Tokenizers that are equal are the same object. The model that was returned before is not to be asked any more:
-        it may be the same object, with the new weights.
+        Equal tokenizers are the same object. Do not use the model returned before: it may be the same object with the
+        new weights.
         """
 
 
-class OnBase:
-    """Folds that left an adapter, or nothing, beside a base that is loaded once and stays.
+def fold_weights(settings: Settings) -> Weights:
+    return OnBase(settings) if keeps_base(settings) else WholeWeights(settings)
 
-    Folds of a run have adapters of one shape, so that each overwrites the one before, in place and to the last bit;
-    memory holds one, and nothing is left of the others. The base is never changed: what LoftQ takes from it is in the
-    adapter.
+
+def predicting(settings: Settings) -> Settings:
+    """The settings of a run that trains nothing."""
+    return settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"max_epochs": 0})})
+
+
+class OnBase:
+    """Folds that saved an adapter, or nothing: the base model is loaded once and never changed.
+
+    All adapters of a run have one shape, so each overwrites the one before in place, exactly; memory holds one.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -56,13 +66,20 @@ class OnBase:
         return self._model, self._tokenizer
 
     def _load_base(self, max_tokens: int, num_classes: int | None) -> Any:
-        settings = self.settings
-        architecture = load_config(settings.model).get_text_config().model_type
-        dtype = choose_dtype(settings.model, architecture, training=False)
-        model = load_model(settings.model, self._tokenizer, max_tokens, dtype, settings.quantization, num_classes)
+        spec, settings = self._spec, self._spec.settings
+        model = load_model(
+            settings.model, self._tokenizer, max_tokens, spec.dtype, settings.quantization, num_classes, spec.config
+        )
         if self._has_adapter and settings.adapter is not None:
             model = adapters.add_empty(model, settings.adapter, num_classes)
-        return place(model).eval()
+        return model.to(spec.device).eval()
+
+    def spec(self, fold_dir: Path) -> ModelSpec:
+        return self._spec
+
+    @cached_property
+    def _spec(self) -> ModelSpec:
+        return resolve(predicting(self.settings))
 
     @property
     def _has_adapter(self) -> bool:
@@ -78,7 +95,7 @@ class OnBase:
 
 
 class WholeWeights:
-    """Folds that each left all weights: one model is let go before the next is loaded."""
+    """Folds that each saved all weights: one model is released before the next is loaded."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -89,10 +106,16 @@ class WholeWeights:
     def folder_of(self, fold_dir: Path) -> Path:
         return fold_dir / "model"
 
+    def spec(self, fold_dir: Path) -> ModelSpec:
+        model = self._saved(fold_dir).model_copy(update={"dtype": "float32"})
+        return resolve(predicting(self.settings).model_copy(update={"model": model}))
+
+    def _saved(self, fold_dir: Path) -> ModelSettings:
+        return self.settings.model.model_copy(update={"name_or_path": str(self.folder_of(fold_dir)), "revision": None})
+
     def load(self, fold_dir: Path, max_tokens: int, num_classes: int | None) -> tuple[Any, Any]:
-        folder = self.folder_of(fold_dir)
+        folder, saved = self.folder_of(fold_dir), self._saved(fold_dir)
         refuse_missing(folder, WHOLE if base.weight_files(folder) else (*WHOLE, "model.safetensors"))
-        saved = self.settings.model.model_copy(update={"name_or_path": str(folder), "revision": None})
         if (words := _hash_but_weights(folder)) not in self._tokenizers:
             self._tokenizers[words] = load_tokenizer(saved, ())
         tokenizer = self._tokenizers[words]
@@ -104,7 +127,7 @@ class WholeWeights:
 
 
 def _hash_but_weights(folder: Path) -> str:
-    """SHA-256 over what decides a tokenizer: its own files and the model's configuration."""
+    """SHA-256 of all that determines a tokenizer: its own files and the model's configuration."""
     sha = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and ".safetensors" not in path.name:

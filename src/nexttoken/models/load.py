@@ -1,6 +1,8 @@
-"""Where a tokenizer and a model come from: a hub name, a folder, or nothing but the training text."""
+"""The tokenizer and the model: from a hub name, a folder, or built from nothing but the training text."""
 
+import copy
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,29 +12,71 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.hub import from_hub, locate
 from nexttoken.models.processes import num_ranks, rank
-from nexttoken.models.quantized import keep_trainable, loading_options
+from nexttoken.models.quantized import keep_trainable, loading_options, saved_quantization
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
-NEW_CLASSES = {"score.weight", "score.bias"}  # what a language model lacks when it is to classify
+CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # a language model has none: they start at random
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A run's model before its weights are loaded, resolved once: what loads, plans or trains it is given this.
+
+    `settings.quantization` is how the weights are stored where the configuration asks for none.
+    """
+
+    settings: Settings
+    config: Any  # transformers' configuration of the architecture
+    device: torch.device
+    dtype: torch.dtype  # of the weights; of those that are not quantised
+    precision: str  # Lightning's name for the dtype of the computation in training
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # what the memory plan has counted
+
+    @property
+    def context(self) -> int | None:
+        """Positions that the model was built for; None where its configuration does not say."""
+        return context_of(self.config)
+
+    def change(self, **values: Any) -> "ModelSpec":
+        """The same model under other settings."""
+        return self.with_settings(self.settings.model_copy(update=values))
+
+    def with_settings(self, settings: Settings) -> "ModelSpec":
+        """The same architecture on the same device under `settings`."""
+        return resolve(settings, self.config, self.device, self.memo)
+
+
+def resolve(
+    settings: Settings,
+    config: Any = None,
+    device: torch.device | None = None,
+    memo: dict[str, Any] | None = None,
+) -> ModelSpec:
+    """Read the architecture (unless `config` is given) and decide where and in which dtypes the model is computed.
+
+    Raises UserError as `choose_device`, `choose_dtype` and `load_config` do.
+    """
+    config = load_architecture(settings) if config is None else config
+    settings = settings.model_copy(update={"quantization": settings.quantization or saved_quantization(config)})
+    architecture = config.get_text_config().model_type
+    is_trained = settings.trainer.max_epochs > 0 and settings.adapter is None
+    dtype = choose_dtype(settings.model, architecture, is_trained)
+    precision = training_precision(settings, architecture)
+    return ModelSpec(settings, config, device or choose_device(), dtype, precision, {} if memo is None else memo)
 
 
 def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
-    """Return the tokenizer of `settings.name_or_path`, or a byte-level BPE learnt from the training texts."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+    """The tokenizer of `settings.name_or_path`, or a byte-level BPE learned from the training texts."""
+    from transformers import AutoTokenizer
 
     if settings.name_or_path is None:
         return learn_bpe(settings.scratch, train_texts)
-    source = locate(settings.name_or_path)
-    tokenizer: PreTrainedTokenizerBase = from_hub(
-        lambda: AutoTokenizer.from_pretrained(
-            source, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        ),
-        settings,
-    )
+    tokenizer = _from_pretrained(AutoTokenizer, settings)
     if not tokenizer.is_fast:
         raise UserError(
-            f"{source} has no fast tokenizer (tokenizer.json); convert it once with transformers' AutoTokenizer"
+            f"{settings.name_or_path} has no fast tokenizer (tokenizer.json); convert it once with transformers'"
+            " AutoTokenizer"
         )
     return tokenizer
 
@@ -41,14 +85,7 @@ def load_config(settings: ModelSettings) -> Any:
     """The transformers configuration of `settings.name_or_path`: the architecture, without its weights."""
     from transformers import AutoConfig
 
-    assert settings.name_or_path is not None
-    source = locate(settings.name_or_path)
-    return from_hub(
-        lambda: AutoConfig.from_pretrained(
-            source, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        ),
-        settings,
-    )
+    return _from_pretrained(AutoConfig, settings)
 
 
 def load_architecture(settings: Settings) -> Any:
@@ -56,7 +93,7 @@ def load_architecture(settings: Settings) -> Any:
     if settings.model.name_or_path is not None:
         return load_config(settings.model)
     scratch = settings.model.scratch
-    return llama_config(scratch, scratch.vocab_size, settings.max_tokens)  # fewer tokens where the texts are few
+    return llama_config(scratch, scratch.vocab_size, settings.max_tokens)  # short texts may yield a smaller vocabulary
 
 
 def choose_device() -> torch.device:
@@ -72,9 +109,9 @@ def choose_device() -> torch.device:
 
 
 def fast_dtype(architecture: str) -> torch.dtype:
-    """What this machine computes such models in: bfloat16, on older GPUs (a T4) float16, on the CPU float32.
+    """The fastest safe dtype here: bfloat16, on older GPUs (a T4) float16, on the CPU float32.
 
-    Gemma's activations leave float16's range, so without bfloat16 it is computed in float32.
+    Gemma's activations overflow float16, so without bfloat16 it is computed in float32.
     """
     if not torch.cuda.is_available():
         return torch.float32
@@ -84,11 +121,10 @@ def fast_dtype(architecture: str) -> torch.dtype:
 
 
 def choose_dtype(settings: ModelSettings, architecture: str, training: bool) -> torch.dtype:
-    """The weights' dtype: float32 to be trained, else what the machine is fast in.
+    """The weights' dtype: float32 for weights that are trained, else the fastest here.
 
-    `architecture` is transformers' `model_type`; `training` says that these very weights are trained, while those
-    under an adapter are not.
-    Raises UserError for 16 bit weights that are to be trained: AdamW's small updates are lost in them.
+    `architecture` is transformers' `model_type`. `training` is False for the frozen weights under an adapter.
+    Raises UserError for 16-bit weights that are to be trained: AdamW's small updates would be rounded away.
     """
     if settings.dtype == "auto":
         return torch.float32 if training or settings.name_or_path is None else fast_dtype(architecture)
@@ -101,7 +137,7 @@ def choose_dtype(settings: ModelSettings, architecture: str, training: bool) -> 
 
 
 def training_precision(settings: Settings, architecture: str) -> str:
-    """Lightning's name for the dtype that is computed in: the frozen weights' own, or what the machine is fast in."""
+    """Lightning's name for the dtype of the computation: that of the frozen weights, or the fastest here."""
     if settings.trainer.precision:
         return settings.trainer.precision
     frozen = settings.adapter is not None
@@ -116,12 +152,14 @@ def load_model(
     dtype: torch.dtype | str = "auto",
     quantization: QuantizationSettings | None = None,
     num_classes: int | None = None,
+    config: Any = None,
 ) -> nn.Module:
-    """Return the causal LM (with `num_classes`, the model under a classification layer), in training mode.
+    """The causal LM in training mode, or with `num_classes` the model under a classification layer.
 
-    It comes on the CPU, quantised weights on their device; dtype "auto" is the one that it was saved in.
-    Raises UserError when it is not there, needs code of its own, lacks weights, or does not know all of the tokenizer's
-    tokens.
+    Weights are on the CPU, quantised ones on their device. dtype "auto" is the one they were saved in. `config` is the
+    model's configuration where it has been read already.
+    Raises UserError when the model is missing, needs code of its own, lacks weights, or has fewer embeddings than the
+    tokenizer has tokens.
     """
     import transformers
     from transformers.utils import logging
@@ -130,33 +168,20 @@ def load_model(
     if settings.name_or_path is None:
         return build_llama(settings.scratch, tokenizer, max_tokens, num_classes).train()
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what is missing is said below, and in one line
-    source = locate(settings.name_or_path)
-    kind: Any = (
-        transformers.AutoModelForCausalLM if num_classes is None else transformers.AutoModelForSequenceClassification
-    )
-    config = load_config(settings)
-    if num_classes is None and any("SequenceClassification" in name for name in config.architectures or ()):
+    logging.set_verbosity_error()  # missing weights are reported below, in one line
+    is_classifier, source = num_classes is not None, settings.name_or_path
+    kind = transformers.AutoModelForSequenceClassification if is_classifier else transformers.AutoModelForCausalLM
+    config = load_config(settings) if config is None else copy.deepcopy(config)
+    if not is_classifier and any("SequenceClassification" in name for name in config.architectures or ()):
         raise UserError(f"{source} is a classifier without an output head for words; use head=classification")
     options = loading_options(config, quantization, dtype, choose_device())
-    if num_classes is not None and "config" in options:
+    if is_classifier and "config" in options:
         options["config"].num_labels = num_classes
-    elif num_classes is not None:
+    elif is_classifier:
         options["num_labels"] = num_classes
-    model, loading = from_hub(
-        lambda: kind.from_pretrained(
-            source,
-            revision=settings.revision,
-            dtype=dtype,
-            attn_implementation=settings.attn_implementation,
-            trust_remote_code=settings.trust_remote_code,
-            output_loading_info=True,
-            **options,
-        ),
-        settings,
-    )
-    new = NEW_CLASSES if num_classes is not None else set()
-    if missing := sorted({*loading["missing_keys"]} - new):
+    options |= {"dtype": dtype, "attn_implementation": settings.attn_implementation, "output_loading_info": True}
+    model, loading = _from_pretrained(kind, settings, **options)
+    if missing := sorted({*loading["missing_keys"]} - (CLASSIFIER_WEIGHTS if is_classifier else set())):
         raise UserError(
             f"{source}: {len(missing)} weights are missing ({first_five(missing)}) and would be random; give a complete"
             " checkpoint of a causal language model"
@@ -166,13 +191,25 @@ def load_model(
             f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not belong together"
         )
     keep_trainable(model)
-    return model.train()  # from_pretrained returns it in evaluation mode, and Lightning would leave it there
+    return model.train()  # from_pretrained returns it in evaluation mode, and Lightning would not change that
+
+
+def context_of(config: Any) -> int | None:
+    """Positions that a model of this configuration was built for; None where it does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def within_context(config: Any, max_tokens: int) -> int:
-    """The token budget, lowered (and said so) to the positions that the model of this config was built for."""
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    """`max_tokens`, lowered (with a printed line) to the context of a model of this configuration."""
+    context = context_of(config)
     if context is None or max_tokens <= context:
         return max_tokens
     print(f"max_tokens: {max_tokens} -> {context}, the model's context")
     return context
+
+
+def _from_pretrained(kind: Any, settings: ModelSettings, **options: Any) -> Any:
+    """`kind.from_pretrained` of the model that `settings` name."""
+    source = locate(str(settings.name_or_path))
+    options |= {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+    return from_hub(lambda: kind.from_pretrained(source, **options), settings)

@@ -5,7 +5,7 @@ from pathlib import Path
 from nexttoken.errors import UserError
 from nexttoken.models.adapter_note import copy_licences, write_note
 from nexttoken.models.base_model import identify
-from nexttoken.models.load import choose_dtype, load_config, load_model, load_tokenizer
+from nexttoken.models.load import load_model, load_tokenizer, resolve
 from nexttoken.models.quantized import describe, num_weights, saved_quantization
 from nexttoken.models.saved import save_whole, whole_folder
 from nexttoken.settings import Settings
@@ -18,23 +18,23 @@ def save_quantized(settings: Settings, folder: Path) -> int:
     Raises UserError where the weights are quantised already.
     """
     assert settings.quantization is not None
-    config = load_config(settings.model)
-    if already := saved_quantization(config):
+    spec = resolve(settings)
+    if already := saved_quantization(spec.config):
         raise UserError(f"{settings.model.name_or_path} holds weights in {describe(already)} already; name whole ones")
     tokenizer = load_tokenizer(settings.model, ())
     base = identify(settings.model, tokenizer)
-    dtype = choose_dtype(settings.model, config.get_text_config().model_type, training=False)
-    model = load_model(settings.model, tokenizer, settings.max_tokens, dtype, settings.quantization)
-    method = describe(settings.quantization)
+    quantization = settings.quantization
+    model = load_model(settings.model, tokenizer, settings.max_tokens, spec.dtype, quantization, config=spec.config)
+    method = describe(quantization)
     facts = {
         "made from": base.name + (f", revision {settings.model.revision}" if settings.model.revision else ""),
         "method": f"{method} (bitsandbytes) of all linear layers but the output head",
-        "other weights": str(dtype).removeprefix("torch."),
+        "other weights": str(spec.dtype).removeprefix("torch."),
         "use": f"model.name_or_path={folder}",
     }
     with whole_folder(folder) as part:
         save_whole(part, model, tokenizer)
         copy_licences(settings.model, part)
         base.as_stored(method).save(part)
-        write_note(part, f"{base.name} in {settings.quantization.bits} bit", base.name, facts)
+        write_note(part, f"{base.name} in {quantization.bits} bit", base.name, facts)
     return sum(map(num_weights, model.parameters()))

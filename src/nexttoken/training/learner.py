@@ -13,26 +13,16 @@ from nexttoken.engine.answerers import Answerer, AnyEncoder, make_answerer, make
 from nexttoken.engine.batches import Batcher, TrainSteps
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Head
-from nexttoken.engine.memory_plan.budget import save_budget, settle
-from nexttoken.engine.memory_plan.fill import with_batch_tokens
-from nexttoken.engine.memory_plan.longest import Budget
+from nexttoken.engine.memory_plan.auto_tokens import Budget, settle_budget, with_batch_tokens
 from nexttoken.engine.memory_plan.make import make_plan
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base_model import weights_folder
-from nexttoken.models.load import (
-    choose_device,
-    choose_dtype,
-    load_architecture,
-    load_model,
-    load_tokenizer,
-    training_precision,
-    within_context,
-)
+from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve, within_context
 from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.processes import is_first, num_ranks, rank
 from nexttoken.models.quantized import num_weights, refuse_untrainable
-from nexttoken.models.saved import keeps_base, place, save_rows_read, save_trained
+from nexttoken.models.saved import save_rows_read, save_trained
 from nexttoken.models.sharded import shard, whole_weights
 from nexttoken.prompts.encode_labels import Encoded
 from nexttoken.prompts.encoded import EncodedTexts
@@ -49,10 +39,9 @@ FIRM = 1e-3  # a learning rate that pretrained weights rarely survive
 
 @dataclass(frozen=True)
 class Learner:
-    """A model with its encoded rows, ready to train: whatever can be refused has been, and nothing is written yet."""
+    """A model with its encoded examples, ready to train: everything is checked, and nothing is written yet."""
 
-    settings: Settings
-    architecture: str
+    spec: ModelSpec
     head: Head
     encoder: AnyEncoder
     model: nn.Module
@@ -70,22 +59,23 @@ class Learner:
         dev: Sequence[Example],
         fold_dir: Path | None = None,
     ) -> "Learner":
-        """Tokenise and find the label tokens first, load the weights last.
+        """Tokenise and check the label tokens first, load the weights last.
 
-        `fold_dir` may hold the token budget that the fold was begun with.
+        `fold_dir` may hold the token budget of an interrupted run.
         """
         seed_everything(settings.seed, verbose=False)
         tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
-        config = load_architecture(settings)
-        refuse_untrainable(config, settings)
+        spec = resolve(settings)
+        refuse_untrainable(spec.config, settings)
         budget = None
         if settings.max_tokens == AUTO:
             unlimited = make_encoder(head, tokenizer, prompt, AUTO)
-            budget = settle(settings, config, unlimited, head, [*train, *dev], fold_dir)
+            budget = settle_budget(spec, unlimited, head, [*train, *dev], fold_dir)
             print(budget)
-            settings = settings.model_copy(update={"max_tokens": budget.max_tokens})
-        settings = with_batch_tokens(settings, config)
-        encoder: Any = make_encoder(head, tokenizer, prompt, within_context(config, settings.max_tokens))
+            spec = spec.change(max_tokens=budget.max_tokens)
+        spec = with_batch_tokens(spec)
+        settings = spec.settings
+        encoder: Any = make_encoder(head, tokenizer, prompt, within_context(spec.config, settings.max_tokens))
         encoded = encoder.for_training(train)
         encoded_dev = encoder.for_choosing(dev, encoded) if dev else None
         if settings.generate_rows:
@@ -94,19 +84,24 @@ class Learner:
             if settings.trainer.max_epochs and settings.fit.learning_rate > FIRM:
                 rate = settings.fit.learning_rate
                 print(f"fit.learning_rate={rate} is for weights from nothing; fit=finetune is for pretrained ones")
-            print(make_plan(settings, config, choose_device()).table())
-        architecture = config.get_text_config().model_type
-        dtype = choose_dtype(settings.model, architecture, training=not keeps_base(settings))
+            print(make_plan(spec).table())
         num_classes = head.num_outputs(encoded.labels)
         seed_everything(settings.seed, verbose=False)  # new weights depend on the seed, not on what came before
-        model = load_model(settings.model, tokenizer, settings.max_tokens, dtype, settings.quantization, num_classes)
+        model = load_model(
+            settings.model, tokenizer, settings.max_tokens, spec.dtype, settings.quantization, num_classes, spec.config
+        )
         if settings.adapter is not None and settings.trainer.max_epochs:
             model = add_adapter(model, settings.adapter, num_classes)
             if settings.adapter.init == "loftq":
                 start_from_quantization_error(model, weights_folder(settings.model))
         if settings.fit.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        return cls(settings, architecture, head, encoder, model, encoded, encoded_dev, budget)
+        return cls(spec, head, encoder, model, encoded, encoded_dev, budget)
+
+    @property
+    def settings(self) -> Settings:
+        """The run's settings with numbers in place of auto."""
+        return self.spec.settings
 
     def learn(self, folder: Path, loggers: list) -> tuple[Answerer, dict[str, Any]]:
         """Train, choose the checkpoint on the dev rows, save the model; return the answerer and what was measured.
@@ -117,14 +112,14 @@ class Learner:
         if is_first():
             save_rows_read(folder, self.train)
             if self.budget is not None:
-                save_budget(self.budget, folder)
+                self.budget.save(folder)
         start = time.monotonic()
         num_trained, padded_share = self._fit(folder, loggers) if num_epochs else (0, 0.0)
         seconds = time.monotonic() - start
         weights = whole_weights(self.model)
         if is_first():
             save_trained(folder, self.settings, self.model, self.encoder.tokenizer, weights)
-        model = place(self.model)
+        model = self.model.to(self.spec.device)  # Lightning moves it to the CPU
         return make_answerer(self.head, model, self.encoder, labels, self.settings.batch_tokens), {
             "num_parameters": sum(map(num_weights, model.parameters())),
             "num_trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -140,9 +135,10 @@ class Learner:
         """Train; return the number of rows trained on now, and which share of the places held no token."""
         settings, labels = self.settings, self.train.labels
         with advice_on_memory(settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
-            packs = shortcuts(self.model if settings.trainer.strategy == "fsdp" else place(self.model)).packs
-        precision = training_precision(settings, self.architecture)
-        at_once = num_learners(self.model, settings.fit, precision)
+            packs = shortcuts(
+                self.model if settings.trainer.strategy == "fsdp" else self.model.to(self.spec.device)
+            ).packs
+        at_once = num_learners(self.model, settings.fit, self.spec.precision)
         batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packs, at_once)
         steps = TrainSteps(self.train.prompts, settings.fit.batch_size, settings.seed, batcher)
         num_steps = len(steps) * settings.trainer.max_epochs
@@ -151,7 +147,7 @@ class Learner:
         with advice_on_memory(settings.batch_tokens):
             if settings.trainer.strategy == "fsdp":
                 shard(self.model)
-            options = settings.trainer.model_dump() | {"precision": precision}
+            options = settings.trainer.model_dump() | {"precision": self.spec.precision}
             num_rows = fit(module, steps, dev_batches, folder, options, loggers)
         return num_rows, module.num_padding / max(module.num_places, 1)
 

@@ -1,9 +1,10 @@
-"""Which settings would fit: changes tried in the order of what they cost, and no more of them than it takes."""
+"""Settings that would fit: changes are tried in the order of what they cost, and only those needed are advised."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from nexttoken.engine.memory_plan.table import MemoryPlan
 from nexttoken.settings import AdapterSettings, QuantizationSettings, Settings
 
 FEWEST_TOKENS = 256  # prompts are not cut below this
@@ -13,19 +14,9 @@ LORA = AdapterSettings(  # conf/adapter/lora.yaml
 NF4 = QuantizationSettings(bits=4)  # conf/quantization/nf4.yaml
 
 
-class Plan(Protocol):
-    """What advice has to know of a plan."""
-
-    @property
-    def needed(self) -> int: ...
-
-    @property
-    def fits(self) -> bool: ...
-
-
 @dataclass(frozen=True)
 class Advice:
-    """The overrides that fit, None when none do, and the bytes needed with them (or with all of them)."""
+    """Overrides that fit, None where none do, and the bytes needed with them (or with all of them)."""
 
     changes: tuple[str, ...] | None
     needed: int
@@ -85,7 +76,7 @@ CHANGES: tuple[Change, ...] = (
 )
 
 
-def advise(settings: Settings, plan: Callable[[Settings], Plan]) -> Advice:
+def advise(settings: Settings, plan: Callable[[Settings], MemoryPlan]) -> Advice:
     """Change one thing after the other until the plan fits, then take back what turns out not to be needed."""
     changed = settings
     for change in CHANGES:
@@ -97,7 +88,7 @@ def advise(settings: Settings, plan: Callable[[Settings], Plan]) -> Advice:
     return Advice(None, plan(changed).needed)
 
 
-def _take_back(settings: Settings, changed: Settings, plan: Callable[[Settings], Plan]) -> Settings:
+def _take_back(settings: Settings, changed: Settings, plan: Callable[[Settings], MemoryPlan]) -> Settings:
     """Undo the dearest change first, as long as the plan still fits."""
     for undo in UNDO:
         trial = undo(settings, changed)

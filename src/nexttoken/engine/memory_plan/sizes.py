@@ -15,17 +15,17 @@ SCALE_TABLE = 4 * 256 + 4  # those of a quantised scale, and their mean
 SMALL = 4096  # tensors below keep 32-bit states in the 8-bit optimizers
 
 
-def stored(tensors: Iterable[Tensor]) -> int:
+def stored_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def weight_bytes(model: Any, quantization: QuantizationSettings | None) -> int:
     """A model's weights; with `quantization`, its linear layers as bitsandbytes stores them."""
-    total = stored(model.parameters())
+    total = stored_bytes(model.parameters())
     if quantization is None:
         return total
     weights = [layer.weight for layer in quantised_layers(model)]
-    return total - stored(weights) + sum(_quantised(weight, quantization) for weight in weights)
+    return total - stored_bytes(weights) + sum(_quantised(weight, quantization) for weight in weights)
 
 
 def quantised_layers(model: Any) -> Iterator[nn.Linear]:
