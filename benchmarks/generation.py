@@ -17,8 +17,8 @@ from pydantic import Field, PositiveInt
 
 from benchmarks.measure import Repeats
 from nexttoken.commands.arguments import Arguments, run
-from nexttoken.engine.generation.batch import TransformersGenerator
-from nexttoken.engine.generation.rows import GenerationPrompt
+from nexttoken.engine.generation.transformers import TransformersGenerator
+from nexttoken.engine.generation.writer import GenerationPrompt
 from nexttoken.models.load import choose_device, load_model, load_tokenizer
 from nexttoken.settings import GenerationSettings, ModelSettings
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     ratios: list[float] = []
     for _ in range(given.repeats):
         start = time.perf_counter()
-        rows = {row.id: row.text for row in generator.write(prompts, GenerationSettings(max_new_tokens=new_tokens))}
+        rows = {row.id: row.output for row in generator.write(prompts, GenerationSettings(max_new_tokens=new_tokens))}
         middle = time.perf_counter()
         alone = one_by_one(model, tokenizer, prompts, new_tokens)
         batched, single = number / (middle - start), number / (time.perf_counter() - middle)

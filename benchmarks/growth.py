@@ -82,7 +82,7 @@ def measure(num_rows: int, cache: str) -> dict[str, Phase]:
     rows = examples(num_rows)
     answerer = tiny_answerer(rows)
     answerer(rows[:2])  # what is loaded when it is first wanted
-    answerer.forget()
+    answerer.reset_counts()
     with Watched() as tokenise:
         first = answerer.encoder.encode(rows)
     del first

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.sides import Answers, Work
 from benchmarks.workload import LABEL_IDS, MatrixRate, Workload
-from nexttoken.engine.forward.kept_prefixes import Read
+from nexttoken.engine.forward.kept_prefixes import PrefixCache
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.prompts.encode_labels import EncodedPrompt
@@ -49,7 +49,7 @@ class AskAgain(Predict):
         ]
 
     def run(self) -> Answers:
-        read = Read(lambda probs: np.ones(len(probs), dtype=bool)) if self.remembers else None
+        cache = PrefixCache(lambda probs: np.ones(len(probs), dtype=bool)) if self.remembers else None
         for rows in (self.questions, self.prompts):
-            found = predict_labels(self.model, LabelSoftmax(), rows, LABELS, self.batch_tokens, read=read)
+            found = predict_labels(self.model, LabelSoftmax(), rows, LABELS, self.batch_tokens, prefixes=cache)
         return Answers(found.probs)

@@ -183,7 +183,7 @@ def learn_and_ask(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder
     inference = parts.inference.fitted(rows.train, rows.dev, answerer)
     if is_first():
         fold.save_state(inference.state())
-    answerer.forget()
+    answerer.reset_counts()
     start = time.monotonic()
     predictions = inference(rows.held_out, answerer)
     seconds = time.monotonic() - start

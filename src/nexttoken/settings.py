@@ -109,7 +109,7 @@ class FitSettings(Checked):
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
 
     @property
-    def has_one_noise(self) -> bool:
+    def shares_random_stream(self) -> bool:
         """Whether a step's micro-batches draw from one source, one after the other: as noisy embeddings do, and layers
         that are computed again with the noise that they had.
         """

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nexttoken.engine.answer_journal import Keeping
 from nexttoken.engine.heads import LabelHead, LabelSoftmax
+from nexttoken.engine.journal import JournalFolder
 from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
@@ -38,7 +38,7 @@ def answerer(scratch, folder: Path | None, head: LabelHead, made_by: str = "fold
     encoder = Encoder(scratch.tokenizer, PROMPT, 256)
     labels = encoder.encode(EXAMPLES[:1]).labels
     made = LabelAnswerer(scratch.model, head, encoder, labels, 256)
-    made.keeping = Keeping(folder, made_by)
+    made.journals = JournalFolder(folder, made_by)
     return made
 
 

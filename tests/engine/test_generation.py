@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from conftest import Pair
-from nexttoken.engine.generation.batch import TransformersGenerator
-from nexttoken.engine.generation.beginning import Beginning
-from nexttoken.engine.generation.bounds import batches, bounds
-from nexttoken.engine.generation.rows import GenerationPrompt, Written
+from nexttoken.engine.generation.bounds import generation_batches, max_new_tokens
+from nexttoken.engine.generation.shared_prefix import SharedPrefix
+from nexttoken.engine.generation.transformers import TransformersGenerator
+from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt
 from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
 from support.model_shapes import SHAPES
@@ -58,7 +58,7 @@ def alone(pair: Pair, prompt: GenerationPrompt, stop_id: int, **options) -> str:
 
 def written(
     pair: Pair, prompts: Sequence[GenerationPrompt], batch_tokens: int, stop_id: int = END, **settings
-) -> list[Written]:
+) -> list[GeneratedText]:
     """The rows in the order of `prompts`."""
     generator = TransformersGenerator(pair.model, pair.tokenizer, batch_tokens, [stop_id])
     settings = GenerationSettings(**{"max_new_tokens": NEW, **settings})
@@ -67,8 +67,8 @@ def written(
     return [rows[prompt.id] for prompt in prompts]
 
 
-def texts(rows: Sequence[Written]) -> list[str]:
-    return [row.text for row in rows]
+def texts(rows: Sequence[GeneratedText]) -> list[str]:
+    return [row.output for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_penalty_does_not_see_what_stands_behind_a_shared_beginning(stories)
     options = {"repetition_penalty": 1.3, "max_new_tokens": 12}
     ids = [stories.tokenizer(" ".join(words[: 26 + number]))["input_ids"] for number in range(1, 16)]
     prompts = [GenerationPrompt(str(number), np.array(row, np.int32)) for number, row in enumerate(ids)]
-    assert Beginning(stories.model, prompts).length > 30
+    assert SharedPrefix(stories.model, prompts).length > 30
     expected = [alone(stories, prompt, DOT, **options) for prompt in prompts]
     rows = written(stories, prompts, 100_000, DOT, **options)
     assert texts(rows) == expected
@@ -140,7 +140,7 @@ def test_a_stop_text_in_the_prompt_stops_nothing(stories):
     prompt = GenerationPrompt("a", token_ids)
     [row] = written(stories, [prompt], 1000, stop=["red", "big"])
     assert row.num_tokens > 3
-    assert row.text == alone(stories, prompt, END)
+    assert row.output == alone(stories, prompt, END)
 
 
 RANDOM = {"initializer_range": 0.4, "bos_token_id": 0, "eos_token_id": 1}
@@ -180,7 +180,7 @@ def test_learnt_rotary_and_sliding_positions(scratch, build):
     assert len(set(expected)) == 14
     for batch_tokens in (200, 100_000):
         rows = written(pair, prompts, batch_tokens, 1, repetition_penalty=1.2)
-        assert [whole(row.text) for row in rows] == expected
+        assert [whole(row.output) for row in rows] == expected
 
 
 @pytest.mark.parametrize("build", [gpt2, neox, gemma2])
@@ -199,7 +199,7 @@ def test_what_all_prompts_begin_with_is_read_once(scratch, build):
     pair.model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].numel()))
     for batch_tokens in (200, 100_000):
         written_rows = written(pair, prompts, batch_tokens, 1, repetition_penalty=1.2)
-        assert [whole(row.text) for row in written_rows] == expected
+        assert [whole(row.output) for row in written_rows] == expected
     prefilled = 9 * max(sizes)
     assert ((prefilled - 9 * 35) in read) == (build is not gemma2)
     assert (prefilled in read) == (build is gemma2)
@@ -251,7 +251,7 @@ def test_the_context_bounds_an_answer(scratch, capsys):
     rows = written(pair, prompts, 100_000, 1)
     assert [row.num_tokens for row in rows] == [16, 1, 16, 16, 10, 10, 16]
     alike = [alone(pair, prompt, 1, max_new_tokens=row.num_tokens) for prompt, row in zip(prompts, rows, strict=True)]
-    assert [whole(row.text) for row in rows] == [whole(text) for text in alike]
+    assert [whole(row.output) for row in rows] == [whole(text) for text in alike]
     assert "3 rows can write fewer than max_new_tokens=16: the model's context holds 80 tokens (1:r79, 4:r70" in (
         capsys.readouterr().out
     )
@@ -260,22 +260,24 @@ def test_the_context_bounds_an_answer(scratch, capsys):
 def test_prompts_that_leave_no_room_are_named():
     full = [GenerationPrompt(id, np.zeros(n, dtype=np.int32)) for id, n in (("a", 79), ("b", 80), ("c", 200))]
     with pytest.raises(UserError, match=r"2 prompts fill the model's context of 80 tokens \(b, c\); lower max_tokens"):
-        bounds(full, 20, 80)
+        max_new_tokens(full, 20, 80)
     with pytest.raises(UserError, match=r"1 prompts have no tokens \(d\)"):
-        bounds([GenerationPrompt("d", np.zeros(0, dtype=np.int32))], 20, 80)
-    assert bounds(full, 20, None) == [20, 20, 20]
+        max_new_tokens([GenerationPrompt("d", np.zeros(0, dtype=np.int32))], 20, 80)
+    assert max_new_tokens(full, 20, None) == [20, 20, 20]
 
 
 def test_batches_hold_prompts_and_answers():
     lengths = [5, 60, 30, 75, 75, 10, 72, 5]
     rows = [GenerationPrompt(str(n), np.zeros(n, dtype=np.int32)) for n in lengths]
-    most = bounds(rows, 20, 80)
-    made = batches(rows, most, 160)
+    most = max_new_tokens(rows, 20, 80)
+    made = generation_batches(rows, most, 160)
     assert sorted(row for batch in made for row in batch) == list(range(8))
     for batch in made:
         assert len(batch) * (max(lengths[row] for row in batch) + most[batch[0]]) <= 160
         assert len({most[row] for row in batch}) == 1
-    assert batches(rows, most, 1) == [[3], [4], [6], [1], [2], [5], [0], [7]], "a lone row may exceed the budget"
+    assert generation_batches(rows, most, 1) == [[3], [4], [6], [1], [2], [5], [0], [7]], (
+        "a lone row may exceed the budget"
+    )
 
 
 def exhausted(function, most_rows: int, calls: list[int], input_ids, **options):

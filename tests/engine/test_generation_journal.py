@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nexttoken.engine.generation.journal import Journal, key
-from nexttoken.engine.generation.rows import GenerationPrompt, Written
-from nexttoken.engine.generation.run import generate
+from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt, generate
+from nexttoken.engine.journal import Journal
 from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
 from support.interrupted import killing
@@ -40,7 +39,7 @@ def write_and_die(base_dir: str, journal: str, moment: str, number: int) -> None
 
 def write(base_dir: Path, journal: Path) -> tuple[dict[str, str], list[str]]:
     """Generate with the small model, a few rows a batch: the texts by id, and the ids that the model was asked for."""
-    from nexttoken.engine.generation.batch import TransformersGenerator
+    from nexttoken.engine.generation.transformers import TransformersGenerator
     from nexttoken.models.load import load_model, load_tokenizer
     from nexttoken.settings import ModelSettings
 
@@ -57,7 +56,7 @@ def watch(generator: Any) -> list[str]:
     asked: list[str] = []
     real = generator.write
 
-    def watched(prompts: Sequence[GenerationPrompt], settings: GenerationSettings) -> Iterator[Written]:
+    def watched(prompts: Sequence[GenerationPrompt], settings: GenerationSettings) -> Iterator[GeneratedText]:
         asked.extend(prompt.id for prompt in prompts)
         return real(prompts, settings)
 
@@ -66,16 +65,16 @@ def watch(generator: Any) -> list[str]:
 
 
 def die_at(moment: str, number: int) -> None:
-    from nexttoken.engine.generation import batch, journal
+    from nexttoken.engine.generation import transformers
 
     places: dict[str, tuple[Any, str]] = {
-        "batch": (batch.TransformersGenerator, "_write_batch"),  # before its rows are written
+        "batch": (transformers.TransformersGenerator, "_write_batch"),  # before its rows are written
         "line": (os, "fsync"),  # the line is flushed, the row not yet counted; the first is the head
-        "between": (journal.Journal, "add"),
-        "torn": (journal.Journal, "_append"),  # in the middle of a line
+        "between": (Journal, "add"),
+        "torn": (Journal, "_append"),  # in the middle of a line
     }
     if moment == "torn":
-        journal.Journal._append = tearing(journal.Journal._append, number)
+        Journal._append = tearing(Journal._append, number)
     elif moment in places:
         owner, name = places[moment]
         setattr(owner, name, killing(getattr(owner, name), number))
@@ -100,7 +99,9 @@ def tearing(append: Any, number: int) -> Any:
 def run(base_dir):
     """Run `write_and_die` in a process of its own; returns its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nexttoken.engine.generation.batch", "transformers.models.llama.modeling_llama"])
+    context.set_forkserver_preload(
+        ["nexttoken.engine.generation.transformers", "transformers.models.llama.modeling_llama"]
+    )
 
     def start(*arguments: Any) -> int | None:
         process = context.Process(target=write_and_die, args=(str(base_dir), *arguments))
@@ -153,11 +154,13 @@ class Counting:
         self.asked: list[str] = []
         self.lost = lost
 
-    def write(self, prompts: Sequence[GenerationPrompt], settings: GenerationSettings) -> Iterator[Written]:
+    def write(self, prompts: Sequence[GenerationPrompt], settings: GenerationSettings) -> Iterator[GeneratedText]:
         for prompt in sorted(prompts, key=lambda prompt: -len(prompt.token_ids)):
             self.asked.append(prompt.id)
             if prompt.id != self.lost:
-                yield Written(prompt.id, f"{len(prompt.token_ids)} \u2028 '\"\n質", len(prompt.token_ids), True, 0.5)
+                yield GeneratedText(
+                    prompt.id, f"{len(prompt.token_ids)} \u2028 '\"\n質", len(prompt.token_ids), True, 0.5
+                )
 
 
 def write_counting(path: Path | None, prompts, identity: str = "m", **settings) -> tuple[Any, list[str]]:
@@ -188,16 +191,18 @@ def test_changed_and_new_prompts_are_written_others_are_not(tmp_path):
     result, asked = write_counting(path, changed)
     assert sorted(asked) == sorted([changed[4].id, changed[9].id])
     assert result.columns["num_tokens"].tolist() == [len(row.token_ids) for row in changed]
-    assert key(changed[4]) != key(rows()[4])
+    assert changed[4].key != rows()[4].key
 
 
 def test_a_journal_of_something_else_is_refused(tmp_path):
     path = tmp_path / "j.jsonl"
     write_counting(path, rows())
     content = path.read_bytes()
-    with pytest.raises(UserError, match=r"settings.temperature 0.0 -> 0.5; settings.stop \[\] -> \[.a.\]\); ask for"):
+    with pytest.raises(
+        UserError, match=r"settings.temperature 0.0 -> 0.5; settings.stop \[\] -> \[.a.\]\); use the same"
+    ):
         write_counting(path, rows(), temperature=0.5, stop=["a"])
-    with pytest.raises(UserError, match=r'answers to something else .model "m" -> "other"'):
+    with pytest.raises(UserError, match=r'answers of other settings .model "m" -> "other"'):
         write_counting(path, rows(), identity="other")
     assert path.read_bytes() == content
     for foreign in (b"id,text\n1,a\n", b"id,text", b"[]\n"):
@@ -230,18 +235,18 @@ def test_unreadable_lines_are_named_and_their_rows_written_anew(tmp_path, capsys
 
 
 def test_two_at_once_do_not_cut_off_each_others_rows(tmp_path):
-    path, rows = tmp_path / "journal.jsonl", [Written(id, "x", 1, True, 0.1) for id in "abcd"]
-    with Journal(path, {"a": 1}) as first, Journal(path, {"a": 1}) as second:
+    path, rows = tmp_path / "journal.jsonl", [GeneratedText(id, "x", 1, True, 0.1) for id in "abcd"]
+    with Journal(path, {"a": 1}, GeneratedText) as first, Journal(path, {"a": 1}, GeneratedText) as second:
         first.add("a", rows[0])
         with pytest.raises(UserError, match="is being written by another process"):
             second.add("b", rows[1])
         first.add("c", rows[2])
-    with Journal(path, {"a": 1}) as third, Journal(path, {"a": 1}) as late:
+    with Journal(path, {"a": 1}, GeneratedText) as third, Journal(path, {"a": 1}, GeneratedText) as late:
         third.add("d", rows[3])
         third.__exit__(None, None, None)  # it has ended before the other one begins to write
         with pytest.raises(UserError, match="is being written by another process"):
             late.add("b", rows[1])
-    with Journal(path, {"a": 1}) as again:
+    with Journal(path, {"a": 1}, GeneratedText) as again:
         assert sorted(again.rows) == ["a", "c", "d"]
 
 
@@ -254,6 +259,6 @@ def test_rows_that_an_engine_loses_and_ids_that_are_there_twice_are_named():
 
 def test_more_than_one_process_is_refused(monkeypatch):
     """They would write the same rows into the same file."""
-    monkeypatch.setattr("nexttoken.engine.generation.run.num_ranks", lambda: 2)
+    monkeypatch.setattr("nexttoken.engine.generation.writer.num_ranks", lambda: 2)
     with pytest.raises(UserError, match="one process, not 2; use devices=1"):
         generate(Counting(), rows(), GenerationSettings())

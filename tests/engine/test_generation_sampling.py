@@ -8,9 +8,9 @@ import torch
 from scipy.stats import chisquare
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from nexttoken.engine.generation.batch import TransformersGenerator
 from nexttoken.engine.generation.processors import GumbelNoise
-from nexttoken.engine.generation.rows import GenerationPrompt
+from nexttoken.engine.generation.transformers import TransformersGenerator
+from nexttoken.engine.generation.writer import GenerationPrompt
 from nexttoken.settings import GenerationSettings
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def prompts(stories) -> list[GenerationPrompt]:
 def sampled(pair, prompts, batch_tokens: int = 100_000, **settings) -> dict[str, str]:
     generator = TransformersGenerator(pair.model, pair.tokenizer, batch_tokens, [END])
     settings = GenerationSettings(**{"max_new_tokens": 16, "temperature": 0.9, "top_p": 0.95, "seed": 7, **settings})
-    return {row.id: row.text for row in generator.write(prompts, settings)}
+    return {row.id: row.output for row in generator.write(prompts, settings)}
 
 
 def test_batch_and_order_and_company_change_nothing(stories, prompts):

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from conftest import Pair
-from nexttoken.engine.generation.batch import TransformersGenerator
-from nexttoken.engine.generation.processors import BannedTexts
-from nexttoken.engine.generation.rows import GenerationPrompt
-from nexttoken.engine.generation.stops import ended
-from nexttoken.engine.generation.vocabulary import Vocabulary, byte_letters, encoded, text_of
+from nexttoken.engine.generation.processors import BannedTexts, find_end
+from nexttoken.engine.generation.transformers import TransformersGenerator
+from nexttoken.engine.generation.vocabulary import Vocabulary, byte_letters, decode_bytes, encode_texts
+from nexttoken.engine.generation.writer import GenerationPrompt
 from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
 from support.real_tokenizers import BUILDERS
@@ -25,7 +24,7 @@ MIXED = "The cat's naïve café — 日本語の質問、🦙 and “quotes”\n
 
 def written(pair: Pair, prompts: Sequence[GenerationPrompt], **settings) -> list[str]:
     generator = TransformersGenerator(pair.model, pair.tokenizer, 100_000, [END])
-    rows = {row.id: row.text for row in generator.write(prompts, GenerationSettings(max_new_tokens=20, **settings))}
+    rows = {row.id: row.output for row in generator.write(prompts, GenerationSettings(max_new_tokens=20, **settings))}
     return [rows[prompt.id] for prompt in prompts]
 
 
@@ -75,7 +74,7 @@ def test_other_spellings_get_past_bad_words_but_not_past_the_ban(stories):
     """'▁Timmy' is one token, '▁' 'T' 'im' 'm' 'y' the same text, of which a tokenizer writes only the first."""
     vocabulary, tokenizer = Vocabulary(stories.tokenizer), stories.tokenizer
     spellings = [["▁Timmy"], ["▁", "T", "im", "m", "y"], ["▁", "T", "i", "m", "m", "y"]]
-    ban = BannedTexts(encoded(["Timmy"], "banned"), vocabulary, [END])
+    ban = BannedTexts(encode_texts(["Timmy"], "banned"), vocabulary, [END])
     for spelling in spellings:
         *before, last = tokenizer.convert_tokens_to_ids(spelling)
         assert tokenizer.unk_token_id not in (*before, last)
@@ -88,7 +87,7 @@ def test_with_and_without_a_space_at_the_beginning_and_inside(stories, scratch):
     """Both kinds of tokenizer: sentencepiece writes '▁cat', byte-level BPE 'Ġcat' and 'cat'; all of them hold 'cat'."""
     for pair in (stories, scratch):
         vocabulary = Vocabulary(pair.tokenizer)
-        ban = BannedTexts(encoded(["answer", "cat"], "banned"), vocabulary, [END])
+        ban = BannedTexts(encode_texts(["answer", "cat"], "banned"), vocabulary, [END])
         for text in ("answer", " answer", "an answer", "ananswer", "cat", "the cats", "xcat"):
             token_ids = pair.tokenizer(text, add_special_tokens=False)["input_ids"]
             refused = []
@@ -123,12 +122,12 @@ def test_tokens_join_to_what_the_tokenizer_decodes(request, name):
     for text in (MIXED, " ".join(STARTS), "a", "two  spaces", "日本語 and \u2028 more"):
         token_ids = tokenizer(text)["input_ids"]
         decoded = tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert text_of(vocabulary.join(token_ids)).strip() == decoded.strip()
+        assert decode_bytes(vocabulary.join(token_ids)).strip() == decoded.strip()
     random = np.random.default_rng(0).integers(0, len(tokenizer), 600).tolist()
     ascii_ids = [token_id for token_id in random if vocabulary.tokens[token_id].strip().isascii()]
     assert len(ascii_ids) > 50
     decoded = tokenizer.decode(ascii_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert text_of(vocabulary.join(ascii_ids)).strip() == decoded.strip()
+    assert decode_bytes(vocabulary.join(ascii_ids)).strip() == decoded.strip()
     assert vocabulary.join([tokenizer.all_special_ids[0], len(tokenizer) + 7]) == b""
 
 
@@ -147,23 +146,23 @@ def test_a_cut_character_is_left_out(request, pair):
     tokenizer = request.getfixturevalue(pair).tokenizer
     vocabulary = Vocabulary(tokenizer)
     token_ids = tokenizer("so 🦙", add_special_tokens=False)["input_ids"]
-    assert ended(token_ids, vocabulary, [END], []).text == "so 🦙"
+    assert find_end(token_ids, vocabulary, [END], []).text == "so 🦙"
     for num_missing in (1, 2, 3):
-        cut = ended(token_ids[:-num_missing], vocabulary, [END], [])
+        cut = find_end(token_ids[:-num_missing], vocabulary, [END], [])
         assert (cut.text, cut.num_tokens, cut.finished) == ("so", len(token_ids) - num_missing, False)
-    assert text_of("real \ufffd".encode()) == "real \ufffd"
-    assert text_of(b"stray \xa6 byte") == "stray \ufffd byte"
+    assert decode_bytes("real \ufffd".encode()) == "real \ufffd"
+    assert decode_bytes(b"stray \xa6 byte") == "stray \ufffd byte"
 
 
 def test_where_an_answer_ends(stories):
     vocabulary, tokenizer = Vocabulary(stories.tokenizer), stories.tokenizer
     token_ids = tokenizer(" Hello there. Bye", add_special_tokens=False)["input_ids"]
-    assert ended([*token_ids, END, *token_ids], vocabulary, [END], []) == ended(
+    assert find_end([*token_ids, END, *token_ids], vocabulary, [END], []) == find_end(
         [*token_ids, END], vocabulary, [END], []
     )
-    whole = ended([*token_ids, END], vocabulary, [END, 5], [])
+    whole = find_end([*token_ids, END], vocabulary, [END, 5], [])
     assert (whole.text, whole.num_tokens, whole.finished) == ("Hello there. Bye", len(token_ids), True)
-    cut = ended([*token_ids, END], vocabulary, [END], [b"nothing", b"there", b"the"])
+    cut = find_end([*token_ids, END], vocabulary, [END], [b"nothing", b"there", b"the"])
     assert (cut.text, cut.finished) == ("Hello", True)
     assert cut.num_tokens < len(token_ids)
-    assert ended([END], vocabulary, [END], []).text == ""
+    assert find_end([END], vocabulary, [END], []).text == ""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nexttoken.engine.generation import vllm
-from nexttoken.engine.generation.rows import GenerationPrompt, Written
+from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt
 from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
 
@@ -95,12 +95,12 @@ def test_a_rows_seed_is_its_own():
 
 def test_completions_become_rows(asked):
     rows = list(vllm.VLLMGenerator("model", None, [2]).write(ROWS, GenerationSettings(stop=["###"])))
-    assert [(row.id, row.text, row.num_tokens, row.finished) for row in rows] == [
+    assert [(row.id, row.output, row.num_tokens, row.finished) for row in rows] == [
         ("a", "done", 2, True),  # without its end token
         ("b", "cut", 5, False),  # without the half of a character
         ("c", "said", 2, True),
     ]
-    assert isinstance(rows[0], Written)
+    assert isinstance(rows[0], GeneratedText)
 
 
 def test_an_adapter_comes_with_its_rank(asked, tmp_path):
@@ -114,7 +114,7 @@ def test_an_adapter_comes_with_its_rank(asked, tmp_path):
 
 
 def test_rows_are_asked_for_in_chunks(asked, monkeypatch):
-    monkeypatch.setattr(vllm, "CHUNK", 2)
+    monkeypatch.setattr(vllm, "CHUNK_ROWS", 2)
     rows = vllm.VLLMGenerator("model", None, [2]).write(ROWS, GenerationSettings(max_new_tokens=20))
     assert [next(rows).id, next(rows).id] == ["a", "b"]
     assert len(asked.prompts) == 1, "a row is there before the last one is asked for"

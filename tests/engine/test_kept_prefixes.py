@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from nexttoken.engine.forward.kept_prefixes import Read
+from nexttoken.engine.forward.kept_prefixes import PrefixCache
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
@@ -77,10 +77,10 @@ def every(probs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_probabilities_are_those_of_each_prompt_alone(name, labels):
     model = build(name)
-    expected, read = alone(model, LabelSoftmax(), labels), Read(every)
-    predict_labels(model, LabelSoftmax(), FIRST, labels, BATCH_TOKENS, read=read)
+    expected, cache = alone(model, LabelSoftmax(), labels), PrefixCache(every)
+    predict_labels(model, LabelSoftmax(), FIRST, labels, BATCH_TOKENS, prefixes=cache)
     calls = counted(model)
-    again = predict_labels(model, LabelSoftmax(), AGAIN, labels, BATCH_TOKENS, read=read)
+    again = predict_labels(model, LabelSoftmax(), AGAIN, labels, BATCH_TOKENS, prefixes=cache)
     np.testing.assert_allclose(again.probs, expected, atol=2e-6)
     goes_on = (0, 1, 4, 5)
     saved = sum(len(FIRST[n].token_ids) for n in goes_on) - 2 + len(FIRST[3].token_ids) - 1
@@ -91,29 +91,29 @@ def test_probabilities_are_those_of_each_prompt_alone(name, labels):
 @pytest.mark.parametrize("num_bytes", [0, 20_000])
 def test_what_there_is_no_room_for_is_read_again_in_batches_that_are_no_larger(num_bytes):
     model, labels = build("Llama"), LABELS["one token"]
-    expected, read = alone(model, LabelSoftmax(), labels), Read(every, num_bytes)
-    predict_labels(model, LabelSoftmax(), FIRST, labels, BATCH_TOKENS, read=read)
-    assert 0 <= read.room <= num_bytes
+    expected, cache = alone(model, LabelSoftmax(), labels), PrefixCache(every, num_bytes)
+    predict_labels(model, LabelSoftmax(), FIRST, labels, BATCH_TOKENS, prefixes=cache)
+    assert 0 <= cache.free_bytes <= num_bytes
     calls = counted(model)
-    again = predict_labels(model, LabelSoftmax(), AGAIN, labels, BATCH_TOKENS, read=read)
+    again = predict_labels(model, LabelSoftmax(), AGAIN, labels, BATCH_TOKENS, prefixes=cache)
     np.testing.assert_allclose(again.probs, expected, atol=2e-6)
     assert max(calls) <= BATCH_TOKENS
 
 
 def test_labels_of_many_tokens_count_where_there_is_no_room():
-    model, read = build("Llama"), Read(every, 0)
+    model, cache = build("Llama"), PrefixCache(every, 0)
     labels = LabelTokens(("A", "B"), ((5, *range(10, 25)), (7, *range(30, 45))), (("A",), ("B",)), 0)
     first = prompts([drawn(40), drawn(41)])
     again = prompts([one.token_ids.tolist() + drawn(20 + n) for n, one in enumerate(first)])
-    predict_labels(model, LabelSoftmax(), first, labels, 130, read=read)
+    predict_labels(model, LabelSoftmax(), first, labels, 130, prefixes=cache)
     calls = counted(model)
-    predict_labels(model, LabelSoftmax(), again, labels, 130, read=read)
+    predict_labels(model, LabelSoftmax(), again, labels, 130, prefixes=cache)
     assert max(calls) <= 130
 
 
 def test_what_all_rows_begin_with_is_read_once_and_not_kept_row_by_row():
     """Passages before the questions: only an instruction was read, and rows with the same passages share those."""
-    model, labels, read = build("Llama"), LABELS["one token"], Read(every)
+    model, labels, cache = build("Llama"), LABELS["one token"], PrefixCache(every)
     instruction = drawn(60)
     first = prompts([instruction + drawn(size) for size in (21, 9, 30, 44)])
     again = prompts([instruction + drawn(80 + n // 2) + drawn(5 + n) for n in range(4)])
@@ -121,39 +121,40 @@ def test_what_all_rows_begin_with_is_read_once_and_not_kept_row_by_row():
     calls = counted(model)
     expected = predict_labels(model, LabelSoftmax(), again, labels, BATCH_TOKENS).probs
     alone = sorted(calls)
-    predict_labels(model, LabelSoftmax(), first, labels, BATCH_TOKENS, read=read)
+    predict_labels(model, LabelSoftmax(), first, labels, BATCH_TOKENS, prefixes=cache)
     calls.clear()
-    found = predict_labels(model, LabelSoftmax(), again, labels, BATCH_TOKENS, read=read).probs
+    found = predict_labels(model, LabelSoftmax(), again, labels, BATCH_TOKENS, prefixes=cache).probs
     np.testing.assert_allclose(found, expected, atol=2e-6)
     assert sorted(calls) == alone
 
 
 def test_what_a_killed_prediction_had_read_makes_no_difference_to_the_batches():
     model, labels = build("Llama"), LABELS["one token"]
-    read, resumed = Read(every), Read(every)
-    probs = predict_labels(model, LabelSoftmax(), FIRST, labels, BATCH_TOKENS, read=read).probs
-    resumed.fill(FIRST, probs)  # all of them stood in the journal
-    assert [resumed.common(one) for one in AGAIN] == [read.common(one) for one in AGAIN] != [0] * len(AGAIN)
-    assert not any(resumed.find(one) for one in AGAIN)
+    cache, resumed = PrefixCache(every), PrefixCache(every)
+    probs = predict_labels(model, LabelSoftmax(), FIRST, labels, BATCH_TOKENS, prefixes=cache).probs
+    resumed.finish(FIRST, probs)  # all of them stood in the journal
+    expected = [cache.common_length(one) for one in AGAIN]
+    assert [resumed.common_length(one) for one in AGAIN] == expected != [0] * len(AGAIN)
+    assert not any(resumed.lookup(one) for one in AGAIN)
 
 
 def test_only_rows_that_are_unsure_are_kept():
     model, labels = build("Llama"), LABELS["one token"]
-    read = Read(lambda probs: probs.max(axis=1) < 0.8)
-    probs = predict_labels(model, LabelSoftmax(), FIRST, labels, BATCH_TOKENS, read=read).probs
+    cache = PrefixCache(lambda probs: probs.max(axis=1) < 0.8)
+    probs = predict_labels(model, LabelSoftmax(), FIRST, labels, BATCH_TOKENS, prefixes=cache).probs
     unsure = (probs.max(axis=1) < 0.8).tolist()
     assert {*unsure} == {True, False}
-    kept = [read.find(replace(one, token_ids=np.append(one.token_ids, 3))) is not None for one in FIRST]
+    kept = [cache.lookup(replace(one, token_ids=np.append(one.token_ids, 3))) is not None for one in FIRST]
     assert kept == unsure
 
 
 def test_a_classification_layer_goes_on_as_well():
     torch.manual_seed(0)
     model = transformers.LlamaForSequenceClassification(transformers.LlamaConfig(**SMALL, num_labels=2)).eval()
-    labels, read = LABELS["one token"], Read(every)
+    labels, cache = LABELS["one token"], PrefixCache(every)
     expected = alone(model, Classification(), labels)
-    predict_labels(model, Classification(), FIRST, labels, BATCH_TOKENS, read=read)
-    again = predict_labels(model, Classification(), AGAIN, labels, BATCH_TOKENS, read=read)
+    predict_labels(model, Classification(), FIRST, labels, BATCH_TOKENS, prefixes=cache)
+    again = predict_labels(model, Classification(), AGAIN, labels, BATCH_TOKENS, prefixes=cache)
     np.testing.assert_allclose(again.probs, expected, atol=2e-6)
 
 
@@ -164,7 +165,7 @@ class Answers:
         self.calls: list[tuple[int, bool]] = []
         self.is_remembering = False
 
-    def remembering(self, unsure):
+    def caching_prefixes(self, unsure):
         assert unsure(np.array([[0.5, 0.5], [1.0, 0.0]])).tolist() == [True, False]
         return self
 

@@ -15,7 +15,7 @@ from nexttoken.engine.forward.blocks import BLOCK, Part, attend_in_blocks
 from nexttoken.engine.forward.last_layer import attention, last_layer, only_at
 from nexttoken.engine.forward.layout import Pieces
 from nexttoken.engine.forward.packed_attention import KeyValues, Segments
-from nexttoken.engine.forward.shortcuts import Shortcuts, read_prefix, shortcuts, skipping
+from nexttoken.engine.forward.shortcuts import Shortcuts, compute_prefix, shortcuts, skipping
 from support import small_models
 from support.varlen_kernel import KERNEL, documented
 
@@ -109,9 +109,9 @@ def packed_rows(prefix=None):
     """The layout, and where in it those places stand that are read: the trunk's last one, then row by row."""
     shared, trunk, own = drawn_rows()
     pieces = Pieces()
-    first = pieces.add(trunk if prefix else shared + trunk, before=prefix)
+    first = pieces.add(trunk if prefix else shared + trunk, prefix=prefix)
     start = [] if prefix else shared
-    numbers = [pieces.add(row, first) if n < 2 else pieces.add(start + row, before=prefix) for n, row in enumerate(own)]
+    numbers = [pieces.add(row, first) if n < 2 else pieces.add(start + row, prefix=prefix) for n, row in enumerate(own)]
     layout = pieces.packed()
     offsets = [0 if n < 2 else len(start) for n in range(len(own))]
     reads = [layout.place(first, -1)]
@@ -140,7 +140,7 @@ def states_packed(model, layout, reads) -> torch.Tensor:
 @pytest.mark.parametrize("is_read_before", [True, False], ids=["prefix", "whole"])
 def test_long_rows_are_what_they_are_alone(model, way, is_read_before):
     assert shortcuts(model) == Shortcuts(packs=True, skips=True)
-    prefix = read_prefix(model, drawn_rows()[0]) if is_read_before else None
+    prefix = compute_prefix(model, drawn_rows()[0]) if is_read_before else None
     found, expected = states_packed(model, *packed_rows(prefix)), states_alone(model)
     assert expected.std() > 0.05
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
@@ -192,7 +192,7 @@ def test_the_last_layers_attention_is_zero_where_nobody_reads():
     first, last = (result.abs().sum(dim=1).nonzero().flatten().tolist() for result in results)
     assert (len(first), last) == (layout.token_ids.numel(), [3, 60])
     assert attention(last_layer(model)) == [model.model.layers[-1].self_attn]
-    assert layout.segments.asking is None, "the batch is as it was"
+    assert layout.segments.queries is None, "the batch is as it was"
 
 
 @torch.no_grad()
@@ -200,7 +200,7 @@ def test_copies_over_the_same_weights_read_one_prefix_at_once():
     model = build("Mistral", sliding_window=300)
     memo = {id(part): part for part in (*model.parameters(), *model.buffers())}
     models = [model, *(copy.deepcopy(model, dict(memo)) for _ in range(3))]
-    prefix = read_prefix(model, drawn_rows()[0])
+    prefix = compute_prefix(model, drawn_rows()[0])
     assert set(prefix.layers) == {0, 1}
     expected = states_packed(model, *packed_rows(prefix))
 
@@ -246,9 +246,9 @@ def test_a_last_layer_that_needs_other_places_is_computed_whole():
 
 def test_tokens_that_ask_are_those_read_or_all_of_a_segment_that_needs_no_mask():
     segments, reads = Segments((4, 4, 4), (-1, 0, -1), (None, None, None)), [9, 0, 1, 2, 4, 5, 7]
-    assert segments.only_at(reads).asking == (range(4), [0, 1, 3], [1])
+    assert segments.only_at(reads).queries == (range(4), [0, 1, 3], [1])
     behind = Segments((4, 4, 4), (-1, 0, -1), (KeyValues(5), None, KeyValues(3)))
-    assert behind.only_at(reads).asking == ([0, 1, 2], [0, 1, 3], [1])
+    assert behind.only_at(reads).queries == ([0, 1, 2], [0, 1, 3], [1])
     assert segments.only_at([]) is segments
 
 
@@ -262,6 +262,6 @@ def test_keys_of_a_long_beginning_are_not_copied_for_all_rows_at_once(monkeypatc
     for length, expected in ((100, 0), (2, 1)):
         before = KeyValues(length, {0: tuple(tensor[:, :, :length] for tensor in kept)})
         segments = Segments((2,) * 10, (-1,) * 10, (before,) * 10)
-        assert segments.num_seen == 10 * (length + 2)
+        assert segments.num_keys == 10 * (length + 2)
         by_segment.attend(attention, *tokens, None, segments=segments)
         assert len(calls) == expected

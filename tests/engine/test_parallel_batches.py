@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from nexttoken.engine.batches import Batcher
-from nexttoken.engine.forward.parallel_batches import Streams, num_streams, twin
+from nexttoken.engine.forward.parallel_batches import ParallelStreams, copy_sharing_weights, num_streams
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
-from nexttoken.engine.run_batches import ask_rows
+from nexttoken.engine.run_batches import run_batches
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.lora_dropout import QuickDropout
 from nexttoken.models.scratch import build_llama
@@ -71,7 +71,7 @@ def test_probabilities_are_those_of_one_batch_after_the_other():
 
 
 def test_results_come_in_order_with_all_models_at_work():
-    streams, together = Streams(build()), threading.Barrier(2, timeout=20)
+    streams, together = ParallelStreams(build()), threading.Barrier(2, timeout=20)
 
     def work(model: nn.Module, number: int) -> tuple[int, int, nn.Module]:
         if number < 4:
@@ -95,7 +95,7 @@ def test_an_error_comes_in_its_place_and_ends_the_rest():
         return number
 
     with pytest.raises(MemoryError):
-        found.extend(Streams(build()).map(work, list(range(100))))
+        found.extend(ParallelStreams(build()).map(work, list(range(100))))
     assert found == [0, 1, 2]
     assert len(begun) < 12
     assert torch.get_num_threads() == 2
@@ -114,7 +114,7 @@ def test_the_largest_are_not_under_way_together():
         return size
 
     sizes = [60, 50, 40, 30, 20, 10, 10, 10, 10, 10]
-    assert list(Streams(build()).map(work, sizes, from_both_ends=True)) == sizes
+    assert list(ParallelStreams(build()).map(work, sizes, from_both_ends=True)) == sizes
     assert max(seen) <= 60 + 30 < 60 + 50
 
 
@@ -127,7 +127,7 @@ def test_an_error_at_the_far_end_ends_the_rest_as_well():
 
     found: list[int] = []
     with pytest.raises(MemoryError):
-        found.extend(Streams(build()).map(work, list(range(20)), from_both_ends=True))
+        found.extend(ParallelStreams(build()).map(work, list(range(20)), from_both_ends=True))
     assert found == list(range(len(found)))
 
 
@@ -139,12 +139,12 @@ def test_the_callers_gradient_mode_holds_in_each_thread(mode):
 
     with mode():
         expected = work(build(), 0)
-        assert set(Streams(build()).map(work, [0, 1])) == {expected}
+        assert set(ParallelStreams(build()).map(work, [0, 1])) == {expected}
 
 
 def test_a_twin_has_the_weights_and_nothing_else_in_common():
     model = adapted()
-    other = twin(model)
+    other = copy_sharing_weights(model)
     assert all(one is another for one, another in zip(model.parameters(), other.parameters(), strict=True))
     assert {id(m) for m in model.modules()}.isdisjoint(id(m) for m in other.modules())
     assert other.config is not model.config
@@ -172,7 +172,7 @@ def test_a_model_that_cannot_be_copied_takes_one_batch_after_the_other():
     model.lock, other.product = threading.Lock(), other.lm_head.weight * 2
     assert num_learners(model, FitSettings(), "32-true") == 1
     for one in (model, other):
-        assert Streams(one).models == [one]
+        assert ParallelStreams(one).models == [one]
         assert len(predict_labels(one, LabelSoftmax(), rows(), LABELS, 128).probs) == 23
 
 
@@ -184,7 +184,7 @@ def test_seconds_add_up_to_the_time_that_passed():
         return np.zeros((len(members), 1))
 
     start = time.perf_counter()
-    _, seconds = ask_rows(build(), rows(3), [1, 1, 1], [[0], [1], [2]], ask, "test")
+    _, seconds = run_batches(build(), rows(3), [1, 1, 1], [[0], [1], [2]], ask, "test")
     assert seconds.sum() <= time.perf_counter() - start
     assert (seconds >= [0.05, 0.05, 0.1]).all()
 

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from nexttoken.engine.batches import shared_batches
 from nexttoken.engine.forward.prefixes import (
-    FEWEST,
-    alike,
+    MIN_PREFIX_TOKENS,
     common_length,
     common_prefix,
     fewest_tokens,
-    neighbours_alike,
+    group_by_prefix,
+    group_neighbours,
 )
 
 ROWS = st.lists(
@@ -25,13 +25,13 @@ ROWS = st.lists(
 
 @given(ROWS)
 def test_groups_hold_every_row_once_and_begin_alike(rows):
-    groups = alike(rows)
+    groups = group_by_prefix(rows)
     assert sorted(row for group in groups for row in group.members) == list(range(len(rows)))
     for group in groups:
         first = rows[group.members[0]]
         assert all(common_length(first, rows[row]) >= group.shared for row in group.members)
         assert all(len(rows[row]) > group.shared for row in group.members), "each row keeps a token of its own"
-        assert group.shared >= FEWEST or len(group.members) == 1
+        assert group.shared >= MIN_PREFIX_TOKENS or len(group.members) == 1
         assert group.cost == group.shared + sum(len(rows[row]) - group.shared for row in group.members)
 
 
@@ -57,7 +57,7 @@ def test_a_lone_row_in_front_takes_nothing_from_the_groups_behind_it():
 
 @given(ROWS)
 def test_no_parting_reads_fewer_tokens(rows):
-    groups, planned = fewest_tokens(rows), neighbours_alike(rows)
+    groups, planned = fewest_tokens(rows), group_neighbours(rows)
     assert [row for group in groups for row in group.members] == list(range(len(rows)))
     for group in groups:
         own = [rows[row] for row in group.members]
@@ -81,7 +81,7 @@ def test_a_common_prefix_has_to_be_worth_a_call():
 
     assert common_prefix(rows(100, 200)) == 100
     assert common_prefix(rows(100, 2000)) == 0, "a twentieth of the tokens"
-    assert common_prefix(rows(FEWEST - 1, 10)) == 0
+    assert common_prefix(rows(MIN_PREFIX_TOKENS - 1, 10)) == 0
     assert common_prefix(rows(100, 0)) == 99, "equal rows keep their last token"
     assert common_prefix(rows(100, 50, number=1)) == 0
     assert common_prefix([*rows(100, 50), np.array([5, 6])]) == 0

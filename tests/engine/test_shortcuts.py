@@ -9,7 +9,7 @@ import transformers
 
 from nexttoken.engine.batches import Batcher
 from nexttoken.engine.forward.head_rows import reading
-from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts, skipping, take_shortcuts_of
+from nexttoken.engine.forward.shortcuts import Shortcuts, share_shortcuts, shortcuts, skipping
 from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.prompts.encode_labels import EncodedPrompt
@@ -127,7 +127,7 @@ def test_copies_are_not_tried_themselves():
     model, calls = build("Llama"), []
     twin = copy.deepcopy(model)
     twin.model.register_forward_pre_hook(lambda *_: calls.append(1))
-    take_shortcuts_of(model, [twin])
+    share_shortcuts(model, [twin])
     assert shortcuts(twin) == shortcuts(model) == Shortcuts(True, True)
     assert not calls
 

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from nexttoken.engine.forward.prefixes import alike
+from nexttoken.engine.forward.prefixes import group_by_prefix
 from nexttoken.engine.heads import Head
 from nexttoken.prompts.label_tokens import LabelTokens
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int, packs: bool = False) -> list[list[int]]:
-    """Partition row indices, longest first, so that a batch has at most `batch_tokens` (a lone row may exceed it).
+    """Row indices by batch, longest first, with at most `batch_tokens` per batch (a single row may exceed it).
 
-    Longest first keeps padding low, and makes a memory error come at once instead of after an hour.
+    Longest first keeps padding low and lets memory errors occur at the start.
     """
     return packed_batches(lengths, batch_tokens) if packs else padded_batches(lengths, batch_tokens)
 
 
 def padded_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Batches of rows x longest row <= `batch_tokens`."""
+    """Batches with rows x longest row <= `batch_tokens`."""
     batches: list[list[int]] = []
     longest = 0
     for index in longest_first(lengths):
@@ -35,25 +35,27 @@ def padded_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
 
 
 def packed_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Batches of rows whose lengths add up to `batch_tokens` at most: each row into the fullest one that has room.
+    """Batches whose lengths add up to at most `batch_tokens`.
 
-    (Best-fit decreasing: at most 11/9 of the fewest batches, Johnson 1973.)
+    Best-fit decreasing: each row goes into the fullest batch that has space; at most 11/9 of the fewest batches
+    (Johnson 1973).
     """
     batches: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # tokens left and the batch that has them, sorted
+    space: list[tuple[int, int]] = []  # tokens left and the batch that has them, sorted
     for index in longest_first(lengths):
-        place = bisect_left(room, (lengths[index], 0))
-        left, number = room.pop(place) if place < len(room) else (batch_tokens, len(batches))
+        place = bisect_left(space, (lengths[index], 0))
+        left, number = space.pop(place) if place < len(space) else (batch_tokens, len(batches))
         if number == len(batches):
             batches.append([])
         batches[number].append(index)
-        insort(room, (left - lengths[index], number))
+        insort(space, (left - lengths[index], number))
     return batches
 
 
 def even_batches(lengths: Sequence[int], batch_tokens: int, multiple: int) -> list[list[int]]:
-    """As few packed batches as a multiple of `multiple` allows, alike in size: those that go through the model at once
-    end at the same time. Each row goes to the lightest one, the longest rows first (Graham 1969).
+    """Packed batches of similar size, in the smallest number that is a multiple of `multiple`, largest first.
+
+    Parallel batches then end at the same time. Each row goes to the smallest batch, longest rows first (Graham 1969).
     """
     number = len(packed_batches(lengths, batch_tokens))
     while True:
@@ -61,9 +63,9 @@ def even_batches(lengths: Sequence[int], batch_tokens: int, multiple: int) -> li
         batches: list[list[int]] = [[] for _ in range(number)]
         sizes = [0] * number
         for index in longest_first(lengths):
-            lightest = sizes.index(min(sizes))
-            batches[lightest].append(index)
-            sizes[lightest] += lengths[index]
+            smallest = sizes.index(min(sizes))
+            batches[smallest].append(index)
+            sizes[smallest] += lengths[index]
         if all(size <= batch_tokens or len(batch) == 1 for size, batch in zip(sizes, batches, strict=True)):
             largest_first = sorted(range(number), key=lambda batch: -sizes[batch])
             return [batches[place] for place in largest_first if batches[place]]
@@ -71,12 +73,12 @@ def even_batches(lengths: Sequence[int], batch_tokens: int, multiple: int) -> li
 
 
 def shared_batches(rows: Sequence[np.ndarray], batch_tokens: int, extra: int = 0) -> list[list[int]]:
-    """Packed batches of token rows in which those that begin alike are neighbours, so that this is read once.
+    """Packed batches of token rows in which rows with a common prefix are neighbours and share it.
 
-    `extra` tokens are read behind every row. What is too much for one batch takes several.
+    Every row is followed by `extra` tokens. A group that does not fit into one batch is divided among several.
     """
     parts: list[tuple[list[int], int]] = []
-    for group in alike(rows):
+    for group in group_by_prefix(rows):
         own = packed_batches([len(rows[n]) - group.shared + extra for n in group.members], batch_tokens - group.shared)
         chosen = ([group.members[place] for place in places] for places in own)
         parts += [(m, group.shared + sum(len(rows[n]) - group.shared + extra for n in m)) for m in chosen]

@@ -1,4 +1,4 @@
-"""Texts as vectors whose inner products say how alike they are: the models of sentence-transformers, loaded once."""
+"""Text embeddings of sentence-transformers models, which are loaded once."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ from nexttoken.models.hub import from_hub, locate
 from nexttoken.settings import ModelSettings
 
 INSTALL = "pip install -e '.[dense]'"
-BATCH_SIZE = 32  # texts that go through the model at once
+BATCH_SIZE = 32  # texts
 
 
 def embed(model: str, texts: Sequence[str]) -> np.ndarray:
-    """The vectors of `texts`: (N, D) float32, each of length 1.
+    """Embeddings (N, D) float32 of norm 1. `model` is a folder or a hub name.
 
-    Raises UserError when the model, a folder or a hub name, or the package is not there.
+    Raises UserError if the model or the package sentence-transformers is missing.
     """
-    vectors = load(model).encode(
+    vectors = _load_embedder(model).encode(
         list(texts), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
     )
     return np.asarray(vectors, dtype=np.float32)
 
 
 def fingerprint(model: str) -> str:
-    """The same while the weights are: of a folder, its files' names, sizes and times; else the hub's name."""
+    """An id of the weights: a hash of a folder's file names, sizes and times, or the hub name."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return model
@@ -38,7 +38,7 @@ def fingerprint(model: str) -> str:
 
 
 @cache
-def load(model: str) -> Any:
+def _load_embedder(model: str) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ModuleNotFoundError:

@@ -44,7 +44,7 @@ class FoldModels:
         known = self._answerer
         if known is None or known.encoder is not encoder or known.labels != labels:
             self._answerer = known = make_answerer(self.head, model, encoder, labels, self.batch_tokens)
-        known.forget()
+        known.reset_counts()
         return known
 
     def _release(self) -> None:

@@ -1,11 +1,11 @@
-"""What is asked of a transformer: class probabilities in three ways (the head question's contestants), or a text."""
+"""Heads: losses and scores of a transformer for labels, in three ways, and for open answers."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from nexttoken.engine.forward.last_layer import decoder
+from nexttoken.engine.forward.last_layer import decoder, unwrapped
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.label_scores import UNKNOWN, Batch, collate, label_scores, num_read
 from nexttoken.engine.text_losses import TextBatch, answer_losses, collate_texts
@@ -13,36 +13,36 @@ from nexttoken.prompts.label_tokens import Contexts, LabelTokens
 
 
 class Head(Protocol):
-    """What is asked of the model. Heads hold no weights: those are the model's."""
+    """The loss of a batch and the layout it needs. Heads hold no weights: those are the model's."""
 
     def num_outputs(self, labels: LabelTokens) -> int | None:
-        """Outputs of a classification layer of its own; None for the language model's head."""
+        """Outputs of a separate classification layer; None for the language model's head."""
 
     def contexts(self, labels: LabelTokens) -> Contexts:
-        """The token strings to append to each row, which goes through the model once with each."""
+        """The token sequences to append to each prompt, one at a time."""
 
     def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
-        """Tokens that go through the model to read a row's answer."""
+        """Tokens that go through the model for one row."""
 
     def collate(self, rows: Sequence[Any], labels: LabelTokens, packs: bool = False) -> Any:
-        """Rows as one batch, padded or packed."""
+        """One batch of rows, padded or packed."""
 
     def loss(self, model: nn.Module, batch: Any, labels: LabelTokens) -> Tensor:
-        """Cross-entropy summed over the batch's targets: rows with a known label, or the tokens of answers."""
+        """Cross-entropy summed over the batch's targets: rows with a known label, or answer tokens."""
 
     def dev_loss(self, model: nn.Module, batch: Any, labels: LabelTokens) -> tuple[Tensor, Tensor]:
-        """The loss that checkpoints are chosen by, summed, and the number of targets."""
+        """The summed loss that checkpoints are selected by, and the number of targets."""
 
 
 class LabelHead(Head, Protocol):
     """A head that gives class probabilities."""
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        """(N, K) float32, whose softmax over K are the class probabilities; minus infinity for absent options."""
+        """Float32 scores (N, K) whose softmax is the class probabilities; minus infinity for absent options."""
 
 
 class LabelSoftmax:
-    """Softmax over the label tokens alone: the rest of the vocabulary plays no part, in training or prediction."""
+    """Softmax over the label tokens only, in training and prediction."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
     offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
@@ -60,9 +60,7 @@ class LabelSoftmax:
         return collate(rows, self.contexts(labels), packs)
 
     def dev_loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
-        scores = self.scores(model, batch, labels)
-        loss = nn.functional.cross_entropy(scores, batch.labels, ignore_index=UNKNOWN, reduction="sum")
-        return loss, (batch.labels != UNKNOWN).sum()
+        return LabelSoftmax.loss(self, model, batch, labels), (batch.labels != UNKNOWN).sum()
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         return batch.only_options(label_scores(model, batch, labels))
@@ -73,9 +71,9 @@ class LabelSoftmax:
 
 
 class WholeVocabulary(LabelSoftmax):
-    """Trained with the softmax over all tokens, as language models are; read through the labels like LabelSoftmax.
+    """Trained with the softmax over the vocabulary, like a language model; predicts like LabelSoftmax.
 
-    Where one label begins another, the loss is of exactly the label: that it goes on is taken off, as in reading.
+    The loss is that of exactly the label, not of longer labels that begin with it (see `label_scores`).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
@@ -87,7 +85,7 @@ class WholeVocabulary(LabelSoftmax):
 
 
 class Classification(LabelSoftmax):
-    """A new linear layer on the prompt's last hidden state, as AutoModelForSequenceClassification reads it."""
+    """A new linear layer on the prompt's last hidden state, as in AutoModelForSequenceClassification."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
     offers: ClassVar[frozenset[str]] = frozenset()
@@ -96,19 +94,19 @@ class Classification(LabelSoftmax):
         return len(labels.labels)
 
     def contexts(self, labels: LabelTokens) -> Contexts:
-        return ((),)  # the prompt as it is: how a label is spelt does not matter
+        return ((),)  # the prompt alone
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator] # inside peft's wrapper
         with skipping(model, batch.reads), batch.layout.attending(model):
             hidden = decoder(model)(**batch.layout.inputs).last_hidden_state.flatten(0, 1)  # (R*T, H)
         last = hidden[batch.reads][batch.places[:, 0, 0]]  # (N, H)
-        *_, trained = plain.score.parameters()  # beside an adapter, peft's copy: float32 on a base of 16 bit
-        return batch.only_options(plain.score(last.to(trained.dtype)).float())
+        score = unwrapped(model).score
+        *_, trained = score.parameters()  # with an adapter peft's copy, float32 on a 16-bit base
+        return batch.only_options(score(last.to(trained.dtype)).float())
 
 
 class AnswerText:
-    """The loss over the whole vocabulary on the tokens of open answers, read at their positions only."""
+    """Next-token loss over the whole vocabulary on the tokens of open answers."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"texts"})
     offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
@@ -117,7 +115,7 @@ class AnswerText:
         return None
 
     def contexts(self, labels: LabelTokens) -> Contexts:
-        return ((),)  # the answer stands in the row itself
+        return ((),)  # the row contains the answer
 
     def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
         return len(row.token_ids)

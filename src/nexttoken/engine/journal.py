@@ -1,104 +1,106 @@
-"""A journal: a line for each row that is done, so that whoever is killed goes on where it stopped.
+"""Journals: one line per finished row, so that a killed run continues where it stopped.
 
-The first line says what was asked of which model; every other line is {key, id, ...}: a row with what was found.
+The first line is {"asked": settings of the run}; every other line is {key, id, ...}, one finished row.
 """
 
+import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from nexttoken.errors import UserError, first_five
+import numpy as np
 
-HEAD = b'{"asked": '  # how a journal begins
+from nexttoken.errors import UserError, first_five
+from nexttoken.models.processes import num_ranks, rank
+from nexttoken.prompts.encode_labels import EncodedPrompt
+
+HEAD = b'{"asked": '  # the first bytes of every journal
 
 Row = TypeVar("Row")
 
 
 class Journal(Generic[Row]):
-    """The rows that are done already, and a file that takes more.
+    """The finished rows by key, and the file to which new ones are appended. A context manager.
 
-    `asked` is all that an answer depends on besides its prompt. Without a `path` rows are held in memory only. A
-    context manager; nothing is created before the first row. Raises UserError for the journal of something else, with
-    what differs. Lines that were added survive a kill at once, and a power failure after `sync_seconds`.
+    `row_type` is a dataclass whose fields are the columns of a line. `asked` is everything besides the prompt that a
+    result depends on. Without a `path` rows are held in memory only; no file is created before the first row.
+    Every line is flushed at once, and synced to disk after `sync_seconds`.
+    Raises UserError, naming the differences, if the file belongs to other settings.
     """
 
-    sync_seconds = 0.0
-
-    def __init__(self, path: Path | None, asked: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path | None, asked: Mapping[str, Any], row_type: type[Row], sync_seconds: float = 0.0
+    ) -> None:
         self.path, self.asked = path, json.loads(json.dumps(asked))
-        self.rows: dict[str, Row] = {}  # by key
+        self.row_type: Any = row_type
+        self.sync_seconds = sync_seconds
+        self.rows: dict[str, Row] = {}
         content = path.read_bytes() if path and path.exists() else b""
-        self._size, self._whole = len(content), self._read(content)  # bytes, and those of lines that ended
+        self._size, self._complete = len(content), self._read(content)  # bytes of the file, and of its complete lines
         self._file: Any = None
         self._synced = 0.0
 
     def _read(self, content: bytes) -> int:
-        whole = content.rfind(b"\n") + 1  # a kill while writing leaves a last line without its end
-        if not whole:
-            self._check({"asked": self.asked} if HEAD.startswith(content[: len(HEAD)]) else None)
+        complete = content.rfind(b"\n") + 1  # a kill during a write leaves an incomplete last line
+        if not complete:
+            self._check_head({"asked": self.asked} if HEAD.startswith(content[: len(HEAD)]) else None)
             return 0
-        first, *lines = content[:whole].splitlines()
-        self._check(_parsed(first))
-        broken = []
-        for number, line in enumerate(lines, start=2):
-            parsed = _parsed(line)
-            is_row = isinstance(parsed, dict) and isinstance(parsed.get("key"), str)
-            row = self._row(parsed) if is_row and isinstance(parsed.get("id"), str) else None
-            if row is None:
-                broken.append(number)
-            else:
-                self.rows[parsed["key"]] = row
-        if broken:
+        head, *lines = map(_parsed, content[:complete].splitlines())
+        self._check_head(head)
+        rows = [self._row(line) for line in lines]
+        self.rows = {line["key"]: row for line, row in zip(lines, rows, strict=True) if row is not None}
+        if broken := [number for number, row in enumerate(rows, start=2) if row is None]:
             print(
-                f"{self.path}: {len(broken)} lines cannot be read ({first_five(broken)}); their rows are written anew"
+                f"{self.path}: {len(broken)} lines cannot be read ({first_five(broken)}); their rows are computed again"
             )
-        return whole
+        return complete
 
-    def _check(self, head: Any) -> None:
+    def _row(self, line: Any) -> Row | None:
+        """The row of a parsed line; None if a field is missing or invalid."""
+        if isinstance(line, dict) and isinstance(line.get("key"), str):
+            columns = {field.name: field.type for field in fields(self.row_type)}
+            if all(isinstance(line.get(name), kind) for name, kind in columns.items()):  # type: ignore[arg-type]
+                with suppress(ValueError):
+                    return self.row_type(**{name: line[name] for name in columns})
+        return None
+
+    def _check_head(self, head: Any) -> None:
         if not isinstance(head, dict) or "asked" not in head:
-            raise UserError(f"{self.path} is not a journal of answers; give another path, or move it away")
+            raise UserError(f"{self.path} is not a journal of answers; give another path or move the file away")
         then, now = _flat(head["asked"]), _flat(self.asked)
-        changed = [
-            f"{name} {then.get(name)} -> {now.get(name)}" for name in {**then, **now} if then.get(name) != now.get(name)
-        ]
-        if changed:
+        names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+        if names:
+            changed = "; ".join(f"{name} {then.get(name)} -> {now.get(name)}" for name in names)
             raise UserError(
-                f"{self.path} holds answers to something else ({'; '.join(changed)}); ask for the same again to go on,"
-                " or move it away to begin anew"
+                f"{self.path} holds answers of other settings ({changed}); use the same settings to continue, or move"
+                " the file away to start again"
             )
-
-    def _row(self, line: Mapping[str, Any]) -> Row | None:
-        """What a line says of its row; None where it cannot be understood."""
-        raise NotImplementedError
-
-    def _values(self, row: Row) -> dict[str, Any]:
-        """A line without its key."""
-        raise NotImplementedError
 
     def add(self, key: str, row: Row) -> None:
-        """Append one row."""
+        """Append one row. Raises UserError if another process has written to the file."""
         self.rows[key] = row
         if self.path is None:
             return
         if self._file is None:
             self._open(self.path)
-        self._append({"key": key, **self._values(row)})
+        self._append({"key": key, **asdict(row)})  # type: ignore[call-overload]
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")
-        self._refuse_others(path)
-        self._file.truncate(self._whole)
-        if not self._whole:
+        self._refuse_other_writers(path)
+        self._file.truncate(self._complete)
+        if not self._complete:
             self._append({"asked": self.asked})
 
-    def _refuse_others(self, path: Path) -> None:
-        """Raises UserError where another process writes here, or has since the file was read: its lines would go."""
+    def _refuse_other_writers(self, path: Path) -> None:
+        """Raises UserError if another process has the file open or has changed it since it was read."""
         import fcntl  # POSIX only
 
         with suppress(OSError):  # a file system without locks
@@ -110,7 +112,7 @@ class Journal(Generic[Row]):
             raise UserError(f"{path} is being written by another process; start again when that one has ended")
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")  # ASCII: lone surrogates in an id come back
+        self._file.write(json.dumps(line).encode() + b"\n")  # ASCII: preserves lone surrogates in ids
         self._file.flush()
         if time.monotonic() - self._synced >= self.sync_seconds:
             os.fsync(self._file.fileno())
@@ -119,9 +121,7 @@ class Journal(Generic[Row]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -134,12 +134,85 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
-def _flat(asked: Mapping[str, Any]) -> dict[str, str]:
-    """`{"settings": {"seed": 1}}` -> `{"settings.seed": "1"}`: what differs can be named."""
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """`{"settings": {"seed": 1}}` -> `{"settings.seed": "1"}`."""
     flat: dict[str, str] = {}
-    for name, value in asked.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": text for inner, text in _flat(value).items()}
-        else:
-            flat[name] = json.dumps(value)
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: json.dumps(value)}
     return flat
+
+
+@dataclass(frozen=True, slots=True)
+class LabelProbs:
+    """The class probabilities of a row and the seconds that they took. Raises ValueError if one is not finite."""
+
+    id: str
+    probs: list
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not self.probs or not all(isinstance(prob, float) and math.isfinite(prob) for prob in self.probs):
+            raise ValueError(f"probabilities of {self.id} are not finite numbers")
+
+
+class LabelJournal(Journal[LabelProbs]):
+    """Journal of class probabilities. Without a path nothing is saved and nothing is known.
+
+    Batches are composed as if the journal were empty and are skipped only as a whole, so a resumed prediction equals an
+    uninterrupted one to the last bit. Only a gate's second pass, which would have reused cached prefixes of rows that
+    are skipped now, equals it to rounding.
+    """
+
+    def __init__(self, path: Path | None, asked: Mapping[str, Any]) -> None:
+        super().__init__(path, asked, LabelProbs, sync_seconds=1.0)
+        self.num_known = 0  # rows that were not computed again
+
+    def lookup(self, prompts: Sequence[EncodedPrompt]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Saved probabilities (n, C) and seconds (n,) of `prompts`; None unless all of them are saved."""
+        rows = [self.rows.get(_key(prompt)) for prompt in prompts] if self.path else [None]
+        saved = [row for row in rows if row is not None]
+        if len(saved) < len(rows):
+            return None
+        return np.array([row.probs for row in saved]), np.array([row.seconds for row in saved])
+
+    def save(self, prompts: Sequence[EncodedPrompt], probs: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Append `probs` (n, C) and return those that count: a prompt that was saved before keeps its probabilities."""
+        if self.path is None:
+            return probs
+        keys = [_key(prompt) for prompt in prompts]
+        for prompt, key, row, share in zip(prompts, keys, probs, seconds, strict=True):
+            if key not in self.rows and np.isfinite(row).all():
+                self.add(key, LabelProbs(prompt.id, row.tolist(), float(share)))
+        return np.array(
+            [self.rows[key].probs if key in self.rows else row for key, row in zip(keys, probs, strict=True)]
+        )
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        if self.num_known:
+            print(f"{self.num_known} rows were answered before ({self.path})")
+
+
+def _key(prompt: EncodedPrompt) -> str:
+    """Hash of a prompt's tokens and number of options: the same prompt has the same key in any batch and order."""
+    content = f"{prompt.num_options} ".encode() + prompt.token_ids.astype("<i4").tobytes()
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+NO_JOURNAL = LabelJournal(None, {})
+
+
+@dataclass(frozen=True)
+class JournalFolder:
+    """The folder of a prediction's journals (None: nothing is saved) and the identity of the model that answers."""
+
+    folder: Path | None = None
+    made_by: str = ""
+
+    def journal(self, asked: Mapping[str, Any]) -> LabelJournal:
+        """This process's journal for the settings `asked`; no file is created yet."""
+        if self.folder is None:
+            return NO_JOURNAL
+        asked = {"made_by": self.made_by, **asked, "process": f"{rank()} of {num_ranks()}"}
+        name = hashlib.sha256(repr(sorted(asked.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return LabelJournal(self.folder / f"{name}.jsonl", asked)

@@ -1,29 +1,31 @@
-"""Scores of labels from a causal LM: only the places and the tokens that spell an answer are computed."""
+"""Scores of labels from a causal LM: logits of the labels' tokens at the answer's positions only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nexttoken.engine.forward.head_rows import reading, require_head
-from nexttoken.engine.forward.layout import Layout, Pieces, read_before
+from nexttoken.engine.forward.layout import Layout, Pieces, prefix_length
 from nexttoken.engine.forward.packed_attention import ROOT, KeyValues
 from nexttoken.engine.forward.prefixes import Group, fewest_tokens
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.prompts.label_tokens import Contexts, LabelTokens
 
-UNKNOWN = -1  # the label of a row that is read but not learnt from
-ALL = 1 << 20  # more options than any question has: every label may be right
+UNKNOWN = -1  # label of a row that adds nothing to the loss
+ALL_OPTIONS = 1 << 20  # more options than any question has: every label may be right
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Prompts, each with every label context behind it (C an example; C is 1 for one-token labels).
+    """N prompts, each followed by every label context (C per prompt; C is 1 for one-token labels).
 
-    `reads` (M,): the places of the layout that are read, in order, each once; `places` (N, C, J): which of them a
-    context's steps are; `labels` (N,), -1 where unknown; `ids` N strings.
+    `reads` (M,): sorted, distinct places of the layout whose logits are computed; `places` (N, C, J): the index in
+    `reads` of each context's steps; `labels` (N,): UNKNOWN for unlabelled prompts; `num_options` (N,): labels from this
+    number on are no options of the prompt.
     """
 
     ids: tuple[str, ...]
@@ -31,22 +33,23 @@ class Batch:
     reads: Tensor
     places: Tensor
     labels: Tensor
-    num_options: Tensor  # (N,) labels from this one on do not stand for an option of the row
-    rows: tuple  # what it was made of,
-    make: Callable[[Sequence], "Batch"]  # and how
+    num_options: Tensor
+    rows: tuple  # the prompts
+    contexts: Contexts
+    packs: bool
 
     def to(self, device: torch.device) -> "Batch":
         names = ("layout", "reads", "places", "labels", "num_options")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def only_options(self, scores: Tensor) -> Tensor:
-        """The scores (N, K) with those of absent options at minus infinity: their probability is exactly 0."""
-        places = torch.arange(scores.shape[1], device=scores.device)
-        return scores.masked_fill(places >= self.num_options[:, None], -torch.inf)
+        """Scores (N, K) with minus infinity for absent options, whose probability is then exactly 0."""
+        options = torch.arange(scores.shape[1], device=scores.device)
+        return scores.masked_fill(options >= self.num_options[:, None], -torch.inf)
 
     @property
     def filler(self) -> "Batch":
-        """The same rows, which count for nothing."""
+        """The same rows without labels: they add nothing to the loss."""
         return replace(self, labels=torch.full_like(self.labels, UNKNOWN))
 
     @property
@@ -54,13 +57,13 @@ class Batch:
         """The same rows in two batches; a batch of one row stays whole."""
         middle = len(self.rows) // 2
         parts = (self.rows[:middle], self.rows[middle:]) if middle else ()
-        halves = [self.make(part).to(self.labels.device) for part in parts]
-        labels = (self.labels[:middle], self.labels[middle:])  # those of a filler count for nothing
+        halves = [collate(part, self.contexts, self.packs).to(self.labels.device) for part in parts]
+        labels = (self.labels[:middle], self.labels[middle:])  # a filler stays one
         return [replace(half, labels=own) for half, own in zip(halves, labels, strict=False)] or [self]
 
 
 def num_read(contexts: Contexts, prompt_tokens: int, packs: bool = False) -> int:
-    """Tokens that go through the model to read every label after a prompt of that many: packed, it is shared."""
+    """Tokens that go through the model for a prompt and all its label contexts, which share the prompt if packed."""
     if packs:
         return prompt_tokens + sum(map(len, contexts))
     return len(contexts) * (prompt_tokens + max(map(len, contexts)))
@@ -70,72 +73,67 @@ def collate(
     prompts: Sequence,
     contexts: Contexts,
     packs: bool = False,
-    before: Sequence[KeyValues | None] = (),
+    prefixes: Sequence[KeyValues | None] = (),
     shares: bool = False,
-    kept: KeyValues | None = None,
+    saved: KeyValues | None = None,
 ) -> Batch:
-    """Lay prompts out for reading. Packed, a prompt is read once for all contexts, and with `shares` the beginning
-    that neighbours have in common once for all of them. `before` is what each prompt begins with, where that was read
-    earlier; `kept` takes the keys and values of this batch.
+    """Lay prompts out, padded or packed.
+
+    Packed, a prompt is computed once for all contexts and, with `shares`, a common prefix once for all neighbours.
+    `prefixes` are the KV caches that the prompts begin with; `saved` is filled with this batch's keys and values.
     """
-    pieces, found, before = Pieces(), [], before or (None,) * len(prompts)
+    pieces, prefixes = Pieces(), prefixes or (None,) * len(prompts)
+    steps: list[list[list[tuple[int, int]]]] = []  # of every prompt and context: (piece, token) of each step
     if packs:
-        rows = [prompt.token_ids[read_before(own) :] for prompt, own in zip(prompts, before, strict=True)]
-        trunks = _add_trunks(pieces, rows, before, shares)
-        for row, earlier, (trunk, shared) in zip(rows, before, trunks, strict=True):
-            found.append(_branches(pieces, row[shared:], contexts, trunk, earlier))
+        rows = [prompt.token_ids[prefix_length(prefix) :] for prompt, prefix in zip(prompts, prefixes, strict=True)]
+        trunks = _add_trunks(pieces, rows, prefixes, shares)
+        for row, prefix, (trunk, shared) in zip(rows, prefixes, trunks, strict=True):
+            steps.append(_add_branches(pieces, row[shared:], contexts, trunk, prefix))
     else:
-        for prompt in prompts:
-            own = [(pieces.add([*prompt.token_ids.tolist(), *context]), len(context)) for context in contexts]
-            found.append([[(piece, -1 - size + j) for j in range(size + 1)] for piece, size in own])
-    layout = pieces.packed(kept) if packs else pieces.padded()
-    num_steps = max(map(len, contexts)) + 1
+        steps = [[_add_branches(pieces, p.token_ids, (one,))[0] for one in contexts] for p in prompts]
+    layout = pieces.packed(saved) if packs else pieces.padded()
+    num_steps = max(map(len, contexts)) + 1  # a shorter context repeats its last place
     flat = [
-        [[layout.place(*(steps[min(j, len(steps) - 1)])) for j in range(num_steps)] for steps in row] for row in found
-    ]  # a shorter context repeats its last place
+        [[layout.place(*own[min(step, len(own) - 1)]) for step in range(num_steps)] for own in row] for row in steps
+    ]
     reads, places = torch.tensor(flat).unique(return_inverse=True)
     labels = torch.tensor([UNKNOWN if p.label is None else p.label for p in prompts])
-    num_options = torch.tensor([ALL if p.num_options is None else p.num_options for p in prompts])
+    num_options = torch.tensor([ALL_OPTIONS if p.num_options is None else p.num_options for p in prompts])
     ids = tuple(p.id for p in prompts)
-
-    def make(part: Sequence) -> Batch:
-        return collate(part, contexts, packs)
-
-    return Batch(ids, layout, reads, places, labels, num_options, tuple(prompts), make)
+    return Batch(ids, layout, reads, places, labels, num_options, tuple(prompts), contexts, packs)
 
 
 def _add_trunks(
-    pieces: Pieces, rows: Sequence, before: Sequence[KeyValues | None], shares: bool
+    pieces: Pieces, rows: Sequence, prefixes: Sequence[KeyValues | None], shares: bool
 ) -> list[tuple[int, int]]:
-    """For each row the piece that it goes on from, and how many of its tokens stand there."""
-    found: list[tuple[int, int]] = []
-    for _, alike in groupby(zip(rows, before, strict=True), key=lambda pair: id(pair[1])):  # behind the same
-        some = list(alike)
-        own = [row for row, _ in some]
-        for group in fewest_tokens(own) if shares else [Group([row], 0, 0) for row in range(len(own))]:
-            trunk = pieces.add(own[group.members[0]][: group.shared], ROOT, some[0][1]) if group.shared else ROOT
-            found += [(trunk, group.shared)] * len(group.members)
-    return found
+    """For each row the piece of its common prefix and the prefix's length; (ROOT, 0) without one."""
+    trunks: list[tuple[int, int]] = []
+    for _, pairs in groupby(zip(rows, prefixes, strict=True), key=lambda pair: id(pair[1])):  # with the same KV cache
+        alike, (prefix, *_) = zip(*pairs, strict=True)
+        for group in fewest_tokens(alike) if shares else [Group([row], 0, 0) for row in range(len(alike))]:
+            trunk = pieces.add(alike[group.members[0]][: group.shared], ROOT, prefix) if group.shared else ROOT
+            trunks += [(trunk, group.shared)] * len(group.members)
+    return trunks
 
 
-def _branches(
-    pieces: Pieces, tokens: Sequence, contexts: Contexts, trunk: int, before: KeyValues | None
+def _add_branches(
+    pieces: Pieces, tokens: Any, contexts: Contexts, trunk: int = ROOT, prefix: KeyValues | None = None
 ) -> list[list[tuple[int, int]]]:
-    """Add a prompt, and each context behind it; return for each context the places (piece, token) of its steps."""
+    """Add a prompt and each context after it; return for each context the (piece, token) of its steps."""
     if len(contexts) == 1:
         size = len(contexts[0])
-        whole = pieces.add([*tokens.tolist(), *contexts[0]], trunk, before)  # type: ignore[attr-defined]
-        return [[(whole, -1 - size + j) for j in range(size + 1)]]
-    prompt = pieces.add(tokens, trunk, before)
+        piece = pieces.add([*tokens.tolist(), *contexts[0]], trunk, prefix)
+        return [[(piece, -1 - size + step) for step in range(size + 1)]]
+    prompt = pieces.add(tokens, trunk, prefix)
     branches = [(pieces.add(context, prompt), len(context)) for context in contexts if context]
-    steps = [[(prompt, -1), *((piece, j) for j in range(size))] for piece, size in branches]
+    steps = [[(prompt, -1), *((piece, step) for step in range(size))] for piece, size in branches]
     return steps if all(contexts) else [[(prompt, -1)], *steps]
 
 
 def answer_logits(model: nn.Module, batch: Batch, columns: Sequence[int] | None = None) -> Tensor:
-    """Float32 logits (N, C, J, V) at the answer places of a batch, or (N, C, J, k) of the tokens `columns` alone.
+    """Float32 logits (N, C, J, V) at the answer places of a batch, or (N, C, J, k) of the tokens `columns` only.
 
-    Raises UserError for a model that passes its output head by: its logits would be those of other positions.
+    Raises UserError for a model that does not call its output head.
     """
     with skipping(model, batch.reads), batch.layout.attending(model), reading(model, batch.reads, columns):
         logits = model(**batch.layout.inputs).logits
@@ -146,10 +144,10 @@ def answer_logits(model: nn.Module, batch: Batch, columns: Sequence[int] | None 
 def label_scores(model: nn.Module, batch: Batch, tokens: LabelTokens, whole_vocabulary: bool = False) -> Tensor:
     """Scores (N, K) whose softmax over K are the class probabilities.
 
-    One-token labels are scored by their logits, others by the log-probability of their whole token sequence; where one
-    label begins another ("1" and "10"), that it goes on as the other is taken off: the two exclude each other, and
-    learning the longer one does not teach that the shorter one always goes on.
-    `whole_vocabulary` forces log-probabilities for one-token labels too (the loss over the vocabulary needs them).
+    One-token labels are scored by their logits, others by the log-probability of their token sequence. If one label is
+    a prefix of another ("1" and "10"), the probability of the longer one is subtracted from the shorter one's: labels
+    exclude each other, and training on the longer label does not lower the shorter one's score.
+    `whole_vocabulary` gives log-probabilities for one-token labels, too, as the loss over the vocabulary needs.
     """
     if tokens.one_token_each and not whole_vocabulary:
         return answer_logits(model, batch, [ids[0] for ids in tokens.continuations])[:, 0, 0]
@@ -157,7 +155,7 @@ def label_scores(model: nn.Module, batch: Batch, tokens: LabelTokens, whole_voca
 
 
 def sequence_scores(logits: Tensor, tokens: LabelTokens) -> Tensor:
-    """Log-probabilities (N, K) of exactly each label, from logits (N, C, J, V)."""
+    """Log-probabilities (N, K) of exactly each label from logits (N, C, J, V)."""
     contexts, log_probs, scores = tokens.contexts, logits.log_softmax(dim=-1), []
     for ids in tokens.continuations:
         row = next(i for i, context in enumerate(contexts) if context[: len(ids) - 1] == ids[:-1])
@@ -166,16 +164,16 @@ def sequence_scores(logits: Tensor, tokens: LabelTokens) -> Tensor:
 
 
 def _exclusive(scores: Tensor, continuations: Sequence[Sequence[int]]) -> Tensor:
-    """Log-probabilities (N, K) of exactly these labels, from those of texts that begin with them."""
+    """Log-probabilities (N, K) of exactly these labels from those of texts that begin with them."""
     exact = list(scores.unbind(dim=1))
-    for place, ids in enumerate(continuations):
-        longer = [k for k, other in enumerate(continuations) if _begins(ids, other)]
-        nearest = [k for k in longer if not any(_begins(continuations[o], continuations[k]) for o in longer)]
+    for label, ids in enumerate(continuations):
+        longer = [k for k, other in enumerate(continuations) if _is_prefix(ids, other)]
+        nearest = [k for k in longer if not any(_is_prefix(continuations[o], continuations[k]) for o in longer)]
         if nearest:
-            goes_on = torch.stack([scores[:, k] for k in nearest]).logsumexp(dim=0) - scores[:, place]
-            exact[place] = scores[:, place] + torch.log1p(-goes_on.clamp(max=-1e-6).exp())
+            longer_share = torch.stack([scores[:, k] for k in nearest]).logsumexp(dim=0) - scores[:, label]
+            exact[label] = scores[:, label] + torch.log1p(-longer_share.clamp(max=-1e-6).exp())
     return torch.stack(exact, dim=1)
 
 
-def _begins(ids: Sequence[int], other: Sequence[int]) -> bool:
+def _is_prefix(ids: Sequence[int], other: Sequence[int]) -> bool:
     return len(other) > len(ids) and other[: len(ids)] == ids

@@ -1,4 +1,4 @@
-"""A model that answers in text: what known answers cost it, and the answers that it writes itself."""
+"""Losses of known open answers, and new open answers, of a model with its encoder."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from torch import nn
 
 from nexttoken.engine.batches import token_batches
 from nexttoken.engine.forward.shortcuts import shortcuts
-from nexttoken.engine.generation.batch import TransformersGenerator
+from nexttoken.engine.generation.transformers import TransformersGenerator
 from nexttoken.engine.generation.writer import Writer
 from nexttoken.engine.label_answerer import describe_environment
-from nexttoken.engine.run_batches import ask_rows
+from nexttoken.engine.run_batches import run_batches
 from nexttoken.engine.text_losses import collate_texts, row_losses
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.prompts.encode_texts import TextEncoder
@@ -20,15 +20,17 @@ from nexttoken.types import AnswerLosses, Example
 
 
 class TextAnswerer:
-    """A model with its encoder: examples in, losses of their answers or new answers out."""
+    """A model with its encoder: examples in, losses of their answers or new answers out.
+
+    `counts` and `prompts` collect what the encoder cut and made in all calls since `reset_counts`.
+    """
 
     def __init__(self, model: nn.Module, encoder: TextEncoder, batch_tokens: int) -> None:
         self.model, self.encoder, self.batch_tokens = model, encoder, batch_tokens
         self.labels = NO_LABELS
-        self.forget()
+        self.reset_counts()
 
-    def forget(self) -> None:
-        """Start counting anew."""
+    def reset_counts(self) -> None:
         self.counts: Counter[str] = Counter()
         self.prompts: list[EncodedText] = []
 
@@ -37,9 +39,9 @@ class TextAnswerer:
         return describe_environment(self.model, self.batch_tokens)
 
     def __call__(self, examples: Sequence[Example]) -> AnswerLosses:
-        """What each example's own answer costs the model, its end among it; earlier utterances are only read.
+        """Negative log-likelihood of each example's answer, its end token included; earlier utterances are context.
 
-        Of an answer that is longer than the budget only the beginning counts, in tokens and in characters.
+        Of an answer longer than the token budget only the beginning counts, in tokens and in characters.
         """
         encoded = self.encoder.encode(examples)
         self.counts.update(encoded.counts())
@@ -59,22 +61,22 @@ class TextAnswerer:
 
     @property
     def writer(self) -> Writer:
-        """What writes new answers with this model."""
+        """The writer of new answers with this model."""
         generator = TransformersGenerator(self.model, self.encoder.tokenizer, self.batch_tokens, self.encoder.ends)
         return Writer(self.encoder, generator)
 
 
 def measure_losses(model: nn.Module, rows: Sequence[EncodedText], batch_tokens: int) -> np.ndarray:
-    """Each row's loss (N,) float64 in nats, summed over its learnt tokens, in the order of `rows`.
+    """Each row's loss (N,) float64 in nats, summed over its answer tokens, in the order of `rows`.
 
-    Raises UserError, naming ids, where a loss is not finite.
+    Raises UserError, naming ids, if a loss is not finite.
     """
     device, packs = next(model.parameters()).device, shortcuts(model).packs
 
-    def ask(model: nn.Module, batch: Sequence[EncodedText]) -> np.ndarray:
+    def run_batch(model: nn.Module, batch: Sequence[EncodedText]) -> np.ndarray:
         return row_losses(model, collate_texts(batch, packs).to(device)).double().cpu().numpy()[:, None]
 
     lengths = [len(row.token_ids) for row in rows]
-    planned = token_batches(lengths, batch_tokens, packs)
-    losses, _ = ask_rows(model, rows, lengths, planned, ask, "read answers")
+    batches = token_batches(lengths, batch_tokens, packs)
+    losses, _ = run_batches(model, rows, lengths, batches, run_batch, "score answers")
     return losses[:, 0]

@@ -1,4 +1,4 @@
-"""Rows with open answers through the model, with the loss at the answers' tokens only."""
+"""Losses of open answers: next-token cross-entropy at the answers' tokens only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ from nexttoken.engine.forward.shortcuts import skipping
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """Rows of which M tokens are learnt: `reads` (M,) are the places in front of them, `targets` (M,) their ids.
+    """Rows with M target tokens: `targets` (M,) are their ids, `reads` (M,) the places before them in the layout.
 
-    `row_of` (M,) says whose they are; `weight` is 0 where the rows count for nothing.
+    `row_of` (M,) is each target's row; `weight` is 0 for a filler batch.
     """
 
     ids: tuple[str, ...]
@@ -39,7 +39,7 @@ class TextBatch:
 
     @property
     def filler(self) -> "TextBatch":
-        """The same rows, which count for nothing."""
+        """The same rows with weight 0: they add nothing to the loss."""
         return replace(self, weight=0.0)
 
     @property
@@ -53,12 +53,12 @@ class TextBatch:
 
 
 def collate_texts(rows: Sequence[Any], packs: bool = False) -> TextBatch:
-    """Lay rows out with the places in front of their learnt tokens; the first token of a row is nobody's target."""
+    """Lay rows out, padded or packed. The first token of a row is never a target."""
     pieces = Pieces()
     for row in rows:
         pieces.add(row.token_ids)
     layout = pieces.packed() if packs else pieces.padded()
-    learnt = [np.flatnonzero(np.asarray(row.learnt)[1:]) for row in rows]  # counted from the place before
+    learnt = [np.flatnonzero(np.asarray(row.learnt)[1:]) for row in rows]  # places before the targets
     reads = [torch.from_numpy(own + start) for own, start in zip(learnt, layout.starts, strict=True)]
     targets = [torch.as_tensor(np.asarray(row.token_ids)[own + 1]) for row, own in zip(rows, learnt, strict=True)]
     row_of = torch.repeat_interleave(torch.tensor(list(map(len, learnt))))
@@ -67,12 +67,12 @@ def collate_texts(rows: Sequence[Any], packs: bool = False) -> TextBatch:
 
 
 def answer_losses(model: nn.Module, batch: TextBatch) -> Tensor:
-    """Cross-entropy (M,) in nats of the batch's M learnt tokens, row by row."""
+    """Cross-entropy (M,) in nats of the batch's targets, row by row."""
     with skipping(model, batch.reads):
         return token_losses(model, batch.layout, batch.reads, batch.targets) * batch.weight
 
 
 def row_losses(model: nn.Module, batch: TextBatch) -> Tensor:
-    """Cross-entropy (N,) in nats, summed over each row's learnt tokens."""
+    """Cross-entropy (N,) in nats, summed over each row's targets."""
     losses = answer_losses(model, batch)
     return losses.new_zeros(len(batch.rows)).index_add(0, batch.row_of, losses)

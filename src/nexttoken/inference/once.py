@@ -16,7 +16,7 @@ def remembering(answer: Answerer, unsure: Callable[[np.ndarray], np.ndarray]) ->
     """Within this context an answerer that can keeps what it reads of the first questions for asking more about them:
     of those whose probabilities (N, K) `unsure` marks (N,). The answers are the same to rounding.
     """
-    own = getattr(answer, "remembering", None)
+    own = getattr(answer, "caching_prefixes", None)
     return nullcontext() if own is None else own(unsure)
 
 

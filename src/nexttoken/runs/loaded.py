@@ -117,9 +117,9 @@ class LoadedRun:
 
     def _kept(self, answerer: Any, fold: FoldFolder) -> Any:
         """The answerer, whose answers are kept where `writing` says: a prediction that is killed goes on from them."""
-        from nexttoken.engine.answer_journal import Keeping
+        from nexttoken.engine.journal import JournalFolder
 
-        answerer.keeping = Keeping(self.writing.folder, f"{fold.path.resolve()} {fold.mark}")
+        answerer.journals = JournalFolder(self.writing.folder, f"{fold.path.resolve()} {fold.mark}")
         return answerer
 
     @cached_property

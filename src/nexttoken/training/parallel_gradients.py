@@ -6,8 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexttoken.engine.forward.parallel_batches import MOST, Streams, num_streams, twin, twins
-from nexttoken.engine.forward.shortcuts import take_shortcuts_of
+from nexttoken.engine.forward.parallel_batches import (
+    MAX_PARALLEL_BATCHES,
+    ParallelStreams,
+    copies_sharing_weights,
+    copy_sharing_weights,
+    num_streams,
+)
+from nexttoken.engine.forward.shortcuts import share_shortcuts
 from nexttoken.models.lora_dropout import QuickDropout
 from nexttoken.models.processes import num_ranks
 from nexttoken.settings import FitSettings
@@ -18,14 +24,14 @@ STRIDE = 500_009  # between the seeds of a step's batches: the next step's seed 
 Learn = Callable[[nn.Module, Any], Tensor]  # a model and a micro-batch: its loss, with gradients left in the model
 
 
-class Learners(Streams):
+class Learners(ParallelStreams):
     """Copies of a model's modules, each with gradients of its own; trained weights are the same memory."""
 
     def __init__(self, model: nn.Module, number: int) -> None:
         self.trained = trained(model)
         own = ({id(p): nn.Parameter(p.detach()) for p in self.trained} for _ in range(number))
-        self.models = [twin(model, weights) for weights in own]
-        take_shortcuts_of(model, self.models)
+        self.models = [copy_sharing_weights(model, weights) for weights in own]
+        share_shortcuts(model, self.models)
         self.generators = [torch.Generator() for _ in self.models]
         for learner, generator in zip(self.models, self.generators, strict=True):
             for module in learner.modules():
@@ -62,7 +68,7 @@ def num_learners(model: Any, settings: FitSettings, precision: str | None) -> in
 
     That is, beside what the settings say, any dropout but the adapters' own.
     """
-    if num_ranks() > 1 or precision != "32-true" or settings.has_one_noise:
+    if num_ranks() > 1 or precision != "32-true" or settings.shares_random_stream:
         return 1
     num_trained, everything = (sum(p.numel() for p in some) for some in (trained(model), model.parameters()))
     config = model.config.get_text_config().to_dict()
@@ -70,5 +76,5 @@ def num_learners(model: Any, settings: FitSettings, precision: str | None) -> in
     others = [m.p for m in model.modules() if isinstance(m, nn.Dropout) and not isinstance(m, QuickDropout)]
     if num_trained > FEW * everything or any(noise) or any(others):
         return 1
-    number = num_streams(model, MOST)
-    return number if number == 1 or twins(model, 1) else 1
+    number = num_streams(model, MAX_PARALLEL_BATCHES)
+    return number if number == 1 or copies_sharing_weights(model, 1) else 1

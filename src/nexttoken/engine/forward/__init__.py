@@ -1,1 +1,1 @@
-"""What goes through the model, and what does not: rows packed or padded, beginnings that are read once, few outputs."""
+"""The forward pass: packed or padded rows, prefix caching, and only the outputs that are used."""

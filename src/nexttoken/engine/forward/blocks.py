@@ -1,7 +1,7 @@
-"""Attention of tokens to the keys in front of them, block by block of those that ask: exact, and few pairs too many.
+"""Causal attention in blocks of queries, which skips most of the masked pairs.
 
-torch's fused attention on the CPU computes every pair that a dense mask covers, allowed or not. A block of queries is
-given only the keys between the first and the last that it sees (0.65-0.85 of the time from rows of 500 tokens on).
+torch's fused attention on the CPU computes every pair under a dense mask, allowed or not. Here a block of queries gets
+only the keys between the first and the last that it attends to (0.65-0.85 of the time for rows of 500 tokens or more).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 
-BLOCK = 256  # queries; what is left over goes with the last block, for smaller ones gain nothing
+BLOCK = 256  # queries; the last block takes the remainder, since smaller blocks gain nothing
 
-Masks = dict[tuple, Tensor]  # by geometry: rows and layers have many blocks alike
+Masks = dict[tuple, Tensor]  # by geometry, which many blocks of rows and layers share
 
 
 class Part(NamedTuple):
-    """Queries (1, heads, Q, D) at increasing `places` of K tokens, which have keys and values (1, groups, K, D)."""
+    """Queries (1, heads, Q, D) at increasing `places` of K tokens with keys and values (1, groups, K, D)."""
 
     query: Tensor
     key: Tensor
@@ -27,22 +27,14 @@ class Part(NamedTuple):
 
 
 def attend_in_blocks(
-    part: Part,
-    window: int | None,
-    masks: Masks,
-    scaling: float | None,
-    dropout: float,
-    softcap: float | None,
+    part: Part, window: int | None, masks: Masks, scaling: float | None, dropout: float, softcap: float | None
 ) -> Tensor:
-    """(1, heads, Q, D): a token sees itself and what stands before it, with `window` only the last ones of those.
-
-    `masks` is filled.
-    """
+    """Causal attention (1, heads, Q, D), limited to the last `window` tokens if given. Fills the cache `masks`."""
     outputs, (query, key, value, places) = [], part
     for start, stop in _blocks(places, key.shape[2], window, softcap):
-        asking = places[start:stop]
-        first, end = max(0, asking[0] + 1 - window) if window else 0, asking[-1] + 1
-        mask = _mask(asking, end - first, window, softcap, masks, key.device)
+        block = places[start:stop]
+        first, end = max(0, block[0] + 1 - window) if window else 0, block[-1] + 1
+        mask = _mask(block, end - first, window, softcap, masks, key.device)
         k, v = key[:, :, first:end], value[:, :, first:end]
         outputs.append(_attend(query[:, :, start:stop], k, v, mask, scaling, dropout, softcap))
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
@@ -51,7 +43,7 @@ def attend_in_blocks(
 def _blocks(
     places: Sequence[int], num_keys: int, window: int | None, softcap: float | None
 ) -> Iterator[tuple[int, int]]:
-    """Start and end of each block; attention that needs no mask is computed at once, its kernel knows what to leave."""
+    """Start and end of each block; attention that needs no mask is one block, since the causal kernel skips pairs."""
     if _is_plain(len(places), num_keys, window, softcap):
         yield 0, num_keys
         return
@@ -60,17 +52,20 @@ def _blocks(
 
 
 def _is_plain(num_queries: int, num_keys: int, window: int | None, softcap: float | None) -> bool:
-    """Whether every key asks, and each sees all before it."""
+    """True if every key has a query that attends to all keys before it."""
     return num_queries == num_keys and softcap is None and (window is None or num_keys <= window)
 
 
 def _mask(
-    asking: Sequence[int], num_keys: int, window: int | None, softcap: float | None, masks: Masks, device: torch.device
+    places: Sequence[int], num_keys: int, window: int | None, softcap: float | None, masks: Masks, device: torch.device
 ) -> Tensor | None:
-    """(queries, keys), True where a token may look, or None: the keys end with the last query."""
-    if len(asking) == 1 or _is_plain(len(asking), num_keys, window, softcap):
+    """(queries, keys), True for allowed pairs, or None for a single query and plain causal attention.
+
+    The last key belongs to the last query.
+    """
+    if len(places) == 1 or _is_plain(len(places), num_keys, window, softcap):
         return None
-    back = tuple(asking[-1] - place for place in asking)
+    back = tuple(places[-1] - place for place in places)
     geometry = (back, num_keys, window if window is not None and window < num_keys else None)
     if geometry not in masks:
         at = num_keys - 1 - torch.tensor(back).to(device, non_blocking=True)[:, None]
@@ -88,13 +83,13 @@ def _attend(
     dropout: float,
     softcap: float | None,
 ) -> Tensor:
-    """Without a mask a lone query sees all keys, and as many queries as keys see what stands before them."""
+    """Without a mask a single query attends to all keys, and several attend causally."""
     num_queries, num_groups = query.shape[2], key.shape[1]
     if softcap is None:
         is_causal = mask is None and num_queries > 1
         options = {"scale": scaling, "dropout_p": dropout, "enable_gqa": query.shape[1] > num_groups}
         return scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, **options)  # type: ignore[arg-type]
-    query = query.unflatten(1, (num_groups, -1)).flatten(2, 3)  # heads that share keys as more queries: no copies
+    query = query.unflatten(1, (num_groups, -1)).flatten(2, 3)  # heads that share keys become queries: no copies
     scores = query @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
     scores = (torch.tanh(scores / softcap) * softcap).unflatten(2, (-1, num_queries))
     if mask is not None:

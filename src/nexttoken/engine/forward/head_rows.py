@@ -1,7 +1,7 @@
-"""Logits of the places and tokens that are read, and of nothing else."""
+"""Logits at chosen places and for chosen tokens only: the output head computes nothing else."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,40 +14,51 @@ from nexttoken.errors import UserError
 
 @contextmanager
 def reading(model: nn.Module, reads: Tensor, columns: Sequence[int] | None = None) -> Iterator[None]:
-    """Within this context `model(...)` returns logits (1, M, V) of the places `reads` (M,) of the flattened tokens.
+    """Within this context `model(...)` returns logits (1, M, V) at the places `reads` (M,) of the flattened tokens.
 
-    The hidden states are taken in front of the output head, inside the model's own forward, so whatever the
-    architecture does around its head (soft-capping, scaling, bias, tied or quantised weights) applies as it should.
-    With `columns` the head's other rows are not computed either: (1, M, len(columns)); a head that is more than its
-    weights (one with an adapter, or of 8 bits) is computed whole, and its columns chosen.
+    Hooks select the hidden states in front of the output head, inside the model's own forward. So everything around
+    the head applies (soft-capping, scaling, bias, tied or quantized weights). With `columns` the logits are
+    (1, M, len(columns)), and the head's other rows are not computed; a head with an adapter or of 8 bits is computed
+    whole, and its columns are selected.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    forward = None
 
-    def chosen(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def select_places(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (inputs[0].flatten(0, 1).index_select(0, reads)[None],)
 
-    def narrowed(_: nn.Module, __: Any, logits: Tensor) -> Tensor:
+    def select_columns(_: nn.Module, __: Any, logits: Tensor) -> Tensor:
         return logits if logits.shape[-1] == len(columns or ()) else logits[..., list(columns or ())]
 
-    before = head.__dict__.get("forward")  # accelerate's, which stays
-    handles = [head.register_forward_pre_hook(chosen)]
+    handles = [head.register_forward_pre_hook(select_places)]
     if columns is not None:
-        handles.append(head.register_forward_hook(narrowed))
-        if rows := rows_of(head):
-            head.forward = partial(_label_rows, head, rows, list(columns))
+        handles.append(head.register_forward_hook(select_columns))
+        if select_rows := row_selector(head):
+            forward = partial(_selected_rows, head, select_rows, list(columns))
     try:
-        yield
+        with replaced_forward(head, forward) if forward else nullcontext():
+            yield
     finally:
-        head.__dict__.pop("forward", None)
-        if before is not None:
-            head.forward = before
         for handle in handles:
             handle.remove()
 
 
-def rows_of(head: nn.Module) -> Any:
-    """How to take rows of a head's weights: of whole ones, of 4 bit ones, or not at all."""
-    if "forward" in head.__dict__:  # moved between devices by accelerate's own
+@contextmanager
+def replaced_forward(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within this context the module's forward is `forward`; one that accelerate has set comes back afterwards."""
+    before = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        module.__dict__.pop("forward", None)
+        if before is not None:
+            module.forward = before
+
+
+def row_selector(head: nn.Module) -> Any:
+    """The function that selects rows of a head's weights; None for a head whose rows cannot be computed alone."""
+    if "forward" in head.__dict__:  # accelerate moves it between devices
         return None
     if type(head).__name__ == "Linear4bit":
         return four_bit_rows
@@ -61,23 +72,23 @@ def whole_rows(head: Any, columns: list[int]) -> Tensor:
 
 
 def four_bit_rows(head: Any, columns: list[int]) -> Tensor:
-    """(k, H); the weights never change, so that they are unpacked once."""
-    kept = head.__dict__.setdefault("_label_rows", {})
+    """(k, H), dequantized once: 4-bit weights never change."""
+    cache = head.__dict__.setdefault("_label_rows", {})
     key = tuple(columns)
-    if key not in kept:
+    if key not in cache:
         from bitsandbytes.functional import dequantize_4bit
 
-        with torch.inference_mode(False), torch.no_grad():  # training, too, may need what a dev row unpacked
-            kept[key] = dequantize_4bit(head.weight.data, head.weight.quant_state)[columns]
-    return kept[key]
+        with torch.inference_mode(False), torch.no_grad():  # training may need rows that a dev batch dequantized
+            cache[key] = dequantize_4bit(head.weight.data, head.weight.quant_state)[columns]
+    return cache[key]
 
 
-def _label_rows(head: Any, rows: Any, columns: list[int], hidden: Tensor) -> Tensor:
-    weight = rows(head, columns)
+def _selected_rows(head: Any, select_rows: Any, columns: list[int], hidden: Tensor) -> Tensor:
+    weight = select_rows(head, columns)
     bias = None if head.bias is None else head.bias[columns]
-    if rows is whole_rows:
+    if select_rows is whole_rows:
         return linear(hidden, weight, bias)
-    dtype = head.compute_dtype or hidden.dtype  # as bitsandbytes computes
+    dtype = head.compute_dtype or hidden.dtype  # as in bitsandbytes
     return linear(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)).to(hidden.dtype)
 
 

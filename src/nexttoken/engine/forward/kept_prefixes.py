@@ -1,6 +1,6 @@
-"""Rows that will be asked about again with more behind them: what was read of them is kept, and read on from.
+"""Prefix caching between two passes: the second prompt of an example continues from the KV cache of the first one.
 
-A gate's second pass begins with the question that its first pass has read, if the prompt has the passages behind it.
+A gate's second pass adds passages; if they follow the question, both prompts begin alike.
 """
 
 from collections import defaultdict
@@ -14,52 +14,52 @@ import torch
 from nexttoken.engine.forward.packed_attention import KeyValues
 from nexttoken.engine.forward.prefixes import common_length, is_worth_it
 
-SHARE = 1 / 8  # of the machine's free memory, where the keys and values wait, also those of a GPU
+MEMORY_SHARE = 1 / 8  # of the machine's free memory; the caches of a GPU wait there, too
 
 
-class Read:
-    """Keys and values of rows whose probabilities (N, C) `unsure` marks (N,), as many as `num_bytes` hold.
+class PrefixCache:
+    """Keys and values, up to `num_bytes`, of the rows whose probabilities (N, C) `unsure` marks (N,).
 
-    What the next rows begin with follows from the probabilities alone, not from what there was room for or what a
-    killed prediction had read: so their batches are the same ones.
+    Which rows may be reused follows from the probabilities alone, not from free memory or from what a killed
+    prediction had computed: so their batches are always the same.
     """
 
     def __init__(self, unsure: Callable[[np.ndarray], np.ndarray], num_bytes: int | None = None) -> None:
         self.unsure = unsure
-        self.room = int(SHARE * psutil.virtual_memory().available) if num_bytes is None else num_bytes
+        self.free_bytes = int(MEMORY_SHARE * psutil.virtual_memory().available) if num_bytes is None else num_bytes
         self.is_filled = False
-        self._tokens: dict[str, list[np.ndarray]] = defaultdict(list)
-        self._kept: dict[bytes, KeyValues] = {}
+        self._tokens: dict[str, list[np.ndarray]] = defaultdict(list)  # of unsure rows, by id
+        self._cached: dict[bytes, KeyValues] = {}
 
-    def keep(self, batch: Any, probs: np.ndarray) -> None:
-        """Copy what a batch has kept of its unsure rows, until there is no room for one."""
-        ends = batch.reads[batch.places[:, 0, 0]].tolist()  # the last token of each prompt
+    def store(self, batch: Any, probs: np.ndarray) -> None:
+        """Copy the keys and values of a batch's unsure rows until one does not fit."""
+        last = batch.reads[batch.places[:, 0, 0]].tolist()  # the last token of each prompt
         for row in np.flatnonzero(self.unsure(probs)).tolist():
-            tokens = batch.rows[row].token_ids
-            size = len(tokens) * _bytes_per_token(batch.layout.segments.kept)
-            if size > self.room:
-                self.room = 0  # no more batches need to keep anything
+            tokens, segments = batch.rows[row].token_ids, batch.layout.segments
+            size = len(tokens) * _bytes_per_token(segments.saved)
+            if size > self.free_bytes:
+                self.free_bytes = 0  # later batches store nothing
                 return
-            self.room -= size
-            self._kept[tokens.tobytes()] = batch.layout.segments.read_to(ends[row]).to(torch.device("cpu"))
+            self.free_bytes -= size
+            self._cached[tokens.tobytes()] = segments.saved_up_to(last[row]).to(torch.device("cpu"))
 
-    def fill(self, prompts: Sequence[Any], probs: np.ndarray) -> None:
-        """All rows have been asked; those that are unsure may come again."""
+    def finish(self, prompts: Sequence[Any], probs: np.ndarray) -> None:
+        """End the first pass: later prompts may begin like the unsure ones of these `prompts`."""
         for row in np.flatnonzero(self.unsure(probs)).tolist():
             self._tokens[prompts[row].id].append(prompts[row].token_ids)
         self.is_filled = True
 
-    def common(self, prompt: Any, shared: int = 0) -> int:
-        """Tokens that a prompt begins with as a row of the same id did, 0 where it is not worth it: where it saves
-        little beyond the `shared` ones that all prompts begin with.
+    def common_length(self, prompt: Any, shared: int = 0) -> int:
+        """Number of tokens in common with an unsure row of the same id; 0 if reusing them would save too little beyond
+        the `shared` tokens that all prompts have in common.
         """
         return self._nearest(prompt, shared)[0]
 
-    def find(self, prompt: Any, shared: int = 0) -> KeyValues | None:
-        """What has been kept of these tokens."""
+    def lookup(self, prompt: Any, shared: int = 0) -> KeyValues | None:
+        """The cached keys and values of the common tokens, if they were stored."""
         common, tokens = self._nearest(prompt, shared)
-        kept = self._kept.get(tokens.tobytes()) if common else None
-        return kept and kept.first(common)
+        cached = self._cached.get(tokens.tobytes()) if common else None
+        return cached and cached.first(common)
 
     def _nearest(self, prompt: Any, shared: int) -> tuple[int, np.ndarray]:
         row = prompt.token_ids
@@ -68,5 +68,5 @@ class Read:
         return (common, tokens) if is_worth_it(common - shared, 2, len(row) - shared) else (0, tokens)
 
 
-def _bytes_per_token(kept: KeyValues) -> int:
-    return sum(part[:, :, :1].nbytes for pair in kept.layers.values() for part in pair)
+def _bytes_per_token(cached: KeyValues) -> int:
+    return sum(part[:, :, :1].nbytes for pair in cached.layers.values() for part in pair)

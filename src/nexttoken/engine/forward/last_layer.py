@@ -1,7 +1,7 @@
-"""The last layer where it is read, and nowhere else: of all other places only its keys and values matter.
+"""The last layer computed only at the places whose output is used; all other places need only its keys and values.
 
-What stands row by row in a layer (its feed-forward part, the queries, what is done to attention's output) is computed
-at the places that are read, and so is attention by segment; elsewhere the result is zero, and nobody looks there.
+The position-wise modules (feed-forward part, query and output projections) and segment attention run at these places;
+the layer's output elsewhere is zero and is never used.
 """
 
 import inspect
@@ -11,28 +11,32 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# As transformers' architectures call them; whoever lacks them computes the layer whole.
-ROW_BY_ROW = {"mlp", "feed_forward", "ffn", "q_proj", "o_proj", "out_proj", "dense", "c_proj"}
+# Names in transformers' architectures; a layer without them is computed whole.
+POSITION_WISE = {"mlp", "feed_forward", "ffn", "q_proj", "o_proj", "out_proj", "dense", "c_proj"}
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside peft's wrapper, adapters included."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def decoder(model: Any) -> Any:
-    """The transformer under the output head, or under the classification layer, adapters included."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside peft's wrapper
-    return plain.base_model
+    """The transformer under the output head or the classification layer, adapters included."""
+    return unwrapped(model).base_model
 
 
 @contextmanager
 def only_at(model: nn.Module, reads: Tensor) -> Iterator[None]:
     """Within this context the last layer computes only the places `reads` (M,), all different, of the flattened tokens.
 
-    What reads which places hangs on this model's modules alone: other threads may read others in its copies.
+    The hooks are on this model's modules only, so other threads may compute other places in its copies.
     """
     handles, last = [], last_layer(model)
-    for module in row_by_row(last):
+    for module in position_wise(last):
         before, after = _hooks(reads)
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    ask = _asking(reads.tolist())
-    handles += [module.register_forward_pre_hook(ask, with_kwargs=True) for module in attention(last)]
+    limit = _limit_queries(reads.tolist())
+    handles += [module.register_forward_pre_hook(limit, with_kwargs=True) for module in attention(last)]
     try:
         yield
     finally:
@@ -41,39 +45,35 @@ def only_at(model: nn.Module, reads: Tensor) -> Iterator[None]:
 
 
 def last_layer(model: nn.Module) -> nn.Module:
-    """The last one of the longest stack; without any, a module in which nothing is found."""
+    """The last module of the longest ModuleList; an empty module if there is none."""
     stacks = [module for module in decoder(model).modules() if isinstance(module, nn.ModuleList)]
     longest = max(stacks, key=len, default=None)
     return longest[-1] if longest else nn.Module()
 
 
-def row_by_row(layer: nn.Module) -> list[nn.Module]:
-    """The parts of a layer that treat every place by itself."""
-    return list(_named(layer))
-
-
-def _named(module: nn.Module) -> Iterator[nn.Module]:
+def position_wise(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost parts of a layer that treat every place independently."""
     for name, child in module.named_children():
-        if name in ROW_BY_ROW:
+        if name in POSITION_WISE:
             yield child
         else:
-            yield from _named(child)
+            yield from position_wise(child)
 
 
 def attention(layer: nn.Module) -> list[nn.Module]:
-    """The parts of a layer that hand what they are told on to the attention function; they know their layer."""
+    """The parts of a layer that pass their keyword arguments on to the attention function; they have a layer_idx."""
     parts = [
         part for part in layer.modules() if part is not layer and isinstance(getattr(part, "layer_idx", None), int)
     ]
-    return [part for part in parts if _takes_more(type(part).forward)]
+    return [part for part in parts if _takes_keywords(type(part).forward)]
 
 
-def _takes_more(forward: Callable) -> bool:
+def _takes_keywords(forward: Callable) -> bool:
     return any(each.kind == each.VAR_KEYWORD for each in inspect.signature(forward).parameters.values())
 
 
-def _asking(reads: Sequence[int]) -> Callable:
-    """Narrows attention by segment; rows that are padded pass through."""
+def _limit_queries(reads: Sequence[int]) -> Callable:
+    """A hook that limits the queries of segment attention; padded rows are left alone."""
 
     def before(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         segments = named.get("segments")

@@ -1,7 +1,7 @@
-"""Attention of packed rows, segment by segment: nothing is computed across rows, and a shared prefix only once.
+"""Segment attention of packed sequences: no attention across rows, and shared prefixes are computed only once.
 
-A segment is a run of tokens in a packed sequence; it may go on where another one ends, which it then sees as well.
-Where a dense mask over the whole sequence would compute every pair, each segment is computed with what it sees.
+A segment is a run of tokens in a packed sequence. It may continue an earlier segment, whose tokens it attends to as
+well. Each segment is computed with its own keys only, where a dense mask would compute every pair of the sequence.
 """
 
 from bisect import bisect_left, bisect_right
@@ -19,16 +19,16 @@ from nexttoken.engine.forward.blocks import Masks, Part, attend_in_blocks
 from nexttoken.engine.forward.varlen import Ends, attend_at_once, goes_at_once
 
 NAME = "by_segment"
-MOST_KEYS = 4  # times those of the sequence: keys of a shared beginning are copied for every row that asks at once
-ROOT = -1  # the parent of a segment that goes on from none
-FOREIGN = ("s_aux", "position_bias")  # what some architectures add to their scores, which is not computed here
+MAX_KEY_COPIES = 4  # keys per token of the sequence in one kernel call: shared prefixes are copied for every segment
+ROOT = -1  # parent of a segment that continues none
+UNSUPPORTED = ("s_aux", "position_bias")  # additions of some architectures to the attention scores
 
 
 @dataclass(eq=False)
 class KeyValues:
-    """Keys and values (1, heads, length, D) of `length` tokens in every attention layer, by the layer's index.
+    """A KV cache: keys and values (1, heads, length, D) of `length` tokens by layer index.
 
-    Not by its module: copies of a model over the same weights read the same ones.
+    Copies of a model over the same weights share it, so layers are known by index, not by module.
     """
 
     length: int
@@ -39,76 +39,76 @@ class KeyValues:
         return KeyValues(self.length, moved)
 
     def of(self, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """One layer's, brought to the device only when it attends: all layers of many rows may not fit there."""
+        """One layer's keys and values on the device, moved only when needed: all layers of many rows may not fit."""
         key, value = self.layers[layer]
         return key.to(device, non_blocking=True), value.to(device, non_blocking=True)
 
     def first(self, length: int) -> "KeyValues":
-        """Those of the first tokens alone, without a copy."""
+        """A view of the first `length` tokens."""
         cut = {layer: (key[:, :, :length], value[:, :, :length]) for layer, (key, value) in self.layers.items()}
         return KeyValues(length, cut)
 
 
 @dataclass(eq=False)
 class Segments:
-    """The segments of a packed sequence in order: their lengths, and which earlier one each goes on from.
+    """The segments of a packed sequence in order: their lengths, and the earlier segment that each continues.
 
-    `before` stands in front of each root, read earlier (None for the others, and where nothing does); `kept` takes the
-    keys and values of this very sequence. `asking` are the tokens of each segment that look at others, in order and
-    counted from its beginning; None where all do.
+    `prefixes`: the KV cache in front of each root segment (None for other segments and for roots without one).
+    `saved` is filled with the keys and values of this sequence. `queries`: the tokens of each segment, in order and
+    counted from its start, whose attention is computed; None for all tokens.
     """
 
     lengths: tuple[int, ...]
     parents: tuple[int, ...]
-    before: tuple[KeyValues | None, ...]
-    kept: KeyValues | None = None
-    asking: tuple[Sequence[int], ...] | None = None
+    prefixes: tuple[KeyValues | None, ...]
+    saved: KeyValues | None = None
+    queries: tuple[Sequence[int], ...] | None = None
     _masks: Masks = field(default_factory=dict)
     _ends: Ends = field(default_factory=dict)
 
     @cached_property
-    def num_seen(self) -> int:
-        """Keys that the segments see, each segment counted for itself."""
-        seen = list[int]()
-        for length, parent, before in zip(self.lengths, self.parents, self.before, strict=True):
-            seen.append(length + (seen[parent] if parent != ROOT else before.length if before else 0))
-        return sum(seen)
+    def num_keys(self) -> int:
+        """Keys that the segments attend to, summed over the segments."""
+        keys = list[int]()
+        for length, parent, prefix in zip(self.lengths, self.parents, self.prefixes, strict=True):
+            keys.append(length + (keys[parent] if parent != ROOT else prefix.length if prefix else 0))
+        return sum(keys)
 
     def chain(self, segment: int) -> list[int]:
-        """The segments that this one goes on from, the root first, and itself."""
-        found = [segment]
-        while self.parents[found[0]] != ROOT:
-            found.insert(0, self.parents[found[0]])
-        return found
+        """The segments from the root to this one."""
+        chain = [segment]
+        while self.parents[chain[0]] != ROOT:
+            chain.insert(0, self.parents[chain[0]])
+        return chain
 
-    def read_to(self, place: int) -> KeyValues:
-        """Copies of what was kept of a row, from its beginning to the token at this place of the sequence."""
-        assert self.kept is not None
+    def saved_up_to(self, place: int) -> KeyValues:
+        """A copy of the saved keys and values of a row, from its start to the token at `place` in the sequence."""
+        assert self.saved is not None
         starts = [0, *accumulate(self.lengths)]
         segment = bisect_right(starts, place) - 1
         chain = self.chain(segment)
-        earlier, spans = self.before[chain[0]], [slice(starts[n], starts[n + 1]) for n in chain[:-1]]
+        prefix, spans = self.prefixes[chain[0]], [slice(starts[n], starts[n + 1]) for n in chain[:-1]]
         spans.append(slice(starts[segment], place + 1))
         layers = {}
-        for layer, pair in self.kept.layers.items():
-            read = [(None, None) if earlier is None else earlier.layers[layer]][earlier is None :]
-            read += [(pair[0][:, :, span], pair[1][:, :, span]) for span in spans]
-            keys, values = (torch.cat(parts, dim=2) for parts in zip(*read, strict=True))
+        for layer, pair in self.saved.layers.items():
+            parts = [prefix.layers[layer]] if prefix else []
+            parts += [(pair[0][:, :, span], pair[1][:, :, span]) for span in spans]
+            keys, values = (torch.cat(tensors, dim=2) for tensors in zip(*parts, strict=True))
             layers[layer] = (keys, values)
-        return KeyValues(sum(span.stop - span.start for span in spans) + (earlier.length if earlier else 0), layers)
+        return KeyValues(sum(span.stop - span.start for span in spans) + (prefix.length if prefix else 0), layers)
 
     def only_at(self, reads: Sequence[int]) -> "Segments":
-        """The same ones, of which only the tokens at the places `reads` of the sequence ask.
+        """The same segments with queries only at the places `reads` of the sequence.
 
-        A segment that needs no mask and is read at most of its places asks as a whole: that is the shorter way.
+        A segment that needs no mask and is read at most of its places is computed as a whole, which is faster.
         """
-        reads, asking = sorted(reads), list[Sequence[int]]()
+        reads, queries = sorted(reads), list[Sequence[int]]()
         edges = pairwise([0, *accumulate(self.lengths)])
-        for (start, end), parent, before in zip(edges, self.parents, self.before, strict=True):
+        for (start, end), parent, prefix in zip(edges, self.parents, self.prefixes, strict=True):
             own = reads[bisect_left(reads, start) : bisect_left(reads, end)]
-            is_whole = 2 * len(own) > end - start and parent == ROOT and before is None
-            asking.append(range(end - start) if is_whole else [place - start for place in own])
-        return replace(self, asking=tuple(asking)) if reads else self
+            is_whole = 2 * len(own) > end - start and parent == ROOT and prefix is None
+            queries.append(range(end - start) if is_whole else [place - start for place in own])
+        return replace(self, queries=tuple(queries)) if reads else self
 
 
 def attend(
@@ -126,23 +126,23 @@ def attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention function: query (1, heads, T, D), key and value alike; returns (1, T, heads, D).
 
-    Where only some tokens ask, the result of the others is zero. Raises NotImplementedError for what an architecture
-    adds to attention that is not computed here.
+    The result is zero for tokens that are no queries. Raises NotImplementedError for additions of an architecture to
+    attention that are not computed here.
     """
-    if segments is None or attention_mask is not None or any(others.get(name) is not None for name in FOREIGN):
-        raise NotImplementedError(f"{type(module).__name__} cannot attend by segment")
-    if sliding_window is None and slides(module):
-        raise NotImplementedError(f"{type(module).__name__} keeps its window to itself")
-    if segments.kept is not None:
-        segments.kept.layers[layer_index(module)] = (key, value)
-    layer = layer_index(module) if any(segments.before) else 0
-    num_tokens, places = query.shape[2], _places(segments, query.device)
+    if segments is None or attention_mask is not None or any(others.get(name) is not None for name in UNSUPPORTED):
+        raise NotImplementedError(f"{type(module).__name__} does not support segment attention")
+    if sliding_window is None and has_sliding_window(getattr(module, "config", None), getattr(module, "layer_idx", 0)):
+        raise NotImplementedError(f"{type(module).__name__} does not pass its sliding window on")
+    if segments.saved is not None:
+        segments.saved.layers[layer_index(module)] = (key, value)
+    layer = layer_index(module) if any(segments.prefixes) else 0
+    num_tokens, places = query.shape[2], _query_places(segments, query.device)
     query = query if places is None else query.index_select(2, places)
     parts = _parts(segments, layer, query, key, value)
-    is_copied = segments.num_seen > MOST_KEYS * num_tokens
-    if not is_copied and goes_at_once(query, key, value, dropout, softcap, sliding_window):
+    has_many_copies = segments.num_keys > MAX_KEY_COPIES * num_tokens
+    if not has_many_copies and goes_at_once(query, key, value, dropout, softcap, sliding_window):
         output = attend_at_once(list(parts), sliding_window, scaling, segments._ends).transpose(1, 2)
-    else:  # one part after the other: keys that were put together go again
+    else:  # one part after the other, so that concatenated keys are freed again
         options: Any = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
         each = (attend_in_blocks(part, sliding_window, segments._masks, **options) for part in parts)
         output = torch.cat([part.transpose(1, 2) for part in each], dim=1)
@@ -152,51 +152,50 @@ def attend(
 
 
 def _parts(segments: Segments, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Iterator[Part]:
-    """What each segment asks, with the keys and values of all that it goes on from."""
-    asking = segments.asking or tuple(map(range, segments.lengths))
-    queries = query.split(list(map(len, asking)), dim=2)
+    """Each segment's queries with the keys and values of its chain."""
+    places = segments.queries or tuple(map(range, segments.lengths))
+    queries = query.split(list(map(len, places)), dim=2)
     keys, values = (part.split(segments.lengths, dim=2) for part in (key, value))
-    for number, own in enumerate(asking):
+    for number, own in enumerate(places):
         if not own:
             continue
         chain = segments.chain(number)
         seen = [(keys[n], values[n]) for n in chain]
-        if earlier := segments.before[chain[0]]:
-            seen.insert(0, earlier.of(layer, query.device))
+        if prefix := segments.prefixes[chain[0]]:
+            seen.insert(0, prefix.of(layer, query.device))
         k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in zip(*seen, strict=True))
         before = k.shape[2] - segments.lengths[number]
-        standing = range(before, k.shape[2]) if isinstance(own, range) else [before + at for at in own]
-        yield Part(queries[number], k, v, standing)
+        shifted = range(before, k.shape[2]) if isinstance(own, range) else [before + place for place in own]
+        yield Part(queries[number], k, v, shifted)
 
 
-def _places(segments: Segments, device: torch.device) -> Tensor | None:
-    """Where in the sequence those stand that ask; None where all do."""
-    if segments.asking is None:
+def _query_places(segments: Segments, device: torch.device) -> Tensor | None:
+    """Places of the queries in the sequence; None for all places."""
+    if segments.queries is None:
         return None
     starts = [0, *accumulate(segments.lengths)]
-    flat = [start + place for start, own in zip(starts, segments.asking, strict=False) for place in own]
+    flat = [start + place for start, own in zip(starts, segments.queries, strict=False) for place in own]
     return torch.tensor(flat).to(device, non_blocking=True)
 
 
 def layer_index(module: nn.Module) -> int:
-    """Which layer an attention module stands in. Raises NotImplementedError where it does not know."""
+    """The layer index of an attention module. Raises NotImplementedError if it has none."""
     index = getattr(module, "layer_idx", None)
     if not isinstance(index, int):
-        raise NotImplementedError(f"{type(module).__name__} does not know its layer")
+        raise NotImplementedError(f"{type(module).__name__} has no layer_idx")
     return index
 
 
-def slides(module: nn.Module) -> bool:
-    """Whether the configuration says that this layer sees a window only; some tell it to nobody but their own mask."""
-    config: Any = getattr(module, "config", None)
+def has_sliding_window(config: Any, layer: int | None = None) -> bool:
+    """True if the configuration gives this layer, or without `layer` any, a sliding window."""
     if layer_types := getattr(config, "layer_types", None):
-        return layer_types[module.layer_idx] == "sliding_attention"  # type: ignore[index]
+        return "sliding_attention" in (layer_types if layer is None else layer_types[layer : layer + 1])
     return bool(getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
 
 
 @contextmanager
 def attending_by_segment(model: nn.Module) -> Iterator[None]:
-    """Within this context the model's attention is `attend`, which a batch that is packed needs, also going back."""
+    """Within this context the model's attention is `attend`; packed batches need it in the backward pass, too."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, attend)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Several batches at once on the CPU, each on its share of the threads.
+"""Parallel streams on the CPU: several batches at once, each on its share of the threads.
 
-Between two products a batch has small operations that one thread does while the others wait, and a product of a few
-hundred rows divides badly. Batches that do not wait for each other leave no thread idle (docs/speed.md).
+A single batch leaves threads idle: small operations between two matrix products run on one thread, and products of a
+few hundred rows divide badly among threads (docs/speed.md).
 """
 
 import copy
@@ -15,29 +15,29 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from nexttoken.engine.forward.shortcuts import take_shortcuts_of
+from nexttoken.engine.forward.shortcuts import share_shortcuts
 from nexttoken.models.sharded import is_sharded
 
-MOST = 4  # batches at once: each holds activations of its own
+MAX_PARALLEL_BATCHES = 4  # each holds its own activations
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = Callable[[nn.Module, Item], Result]
 
 
-class Streams:
-    """A model, and as many copies of its modules over the same weights as batches can go through it at once."""
+class ParallelStreams:
+    """A model and a copy of its modules, over the same weights, for every further parallel batch."""
 
-    def __init__(self, model: nn.Module, most: int = MOST) -> None:
-        self.models = [model, *twins(model, num_streams(model, most) - 1)]
-        take_shortcuts_of(model, self.models[1:])
+    def __init__(self, model: nn.Module, most: int = MAX_PARALLEL_BATCHES) -> None:
+        self.models = [model, *copies_sharing_weights(model, num_streams(model, most) - 1)]
+        share_shortcuts(model, self.models[1:])
 
     def map(self, work: Work[Item, Result], items: Sequence[Item], from_both_ends: bool = False) -> Iterator[Result]:
-        """`work` of a model and each item, in the order of the items; in the grad mode of the caller.
+        """Yield `work(model, item)` in the order of the items, in the caller's grad mode.
 
-        What is left over behind the last full round goes through the model alone, with all threads. With
-        `from_both_ends` one stream begins with the first items and the others with the last: where the largest come
-        first, those are seldom under way together.
+        Items after the last full round go through the model one by one, with all threads. With `from_both_ends` one
+        stream begins with the first items and the others with the last, so that large items, which come first, seldom
+        run at the same time.
         """
         together = len(items) - len(items) % len(self.models) if len(self.models) > 1 else 0
         if together:
@@ -53,11 +53,11 @@ class Streams:
         def run(model: nn.Module, take: Callable[[], int]) -> None:
             torch.set_num_threads(threads // len(self.models))
             with torch.inference_mode(inference), torch.set_grad_enabled(learns), suppress(IndexError):
-                while True:  # until nothing waits
+                while True:  # until `take` raises IndexError
                     number = take()
                     try:
                         results[number].set_result(work(model, items[number]))
-                    except BaseException as error:  # the caller's, who waits for it; nobody begins what is left
+                    except BaseException as error:  # raised to the caller by result(); the items left are not started
                         failed = [number]
                         with suppress(IndexError):
                             while True:
@@ -78,44 +78,44 @@ class Streams:
             waiting.clear()
             for stream in streams:
                 stream.join()
-            torch.set_num_threads(threads)  # what threads that start later take over
+            torch.set_num_threads(threads)  # new threads inherit this number
 
 
-def most_at_once(device: torch.device, most: int = MOST) -> int:
-    """Batches that a device takes side by side: a GPU is full with one, and does them in their order.
+def max_parallel_batches(device: torch.device, most: int = MAX_PARALLEL_BATCHES) -> int:
+    """The number of parallel batches on a device; 1 on a GPU.
 
-    All have equally many threads, for a sum's last bit depends on them; so few threads as possible are left idle.
+    All get the same number of threads, because a sum's last bit depends on it, and as few as possible stay idle.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     return max(range(2, min(threads, most) + 1), key=lambda number: (threads // number * number, number), default=1)
 
 
 def num_streams(model: nn.Module, most: int) -> int:
-    """How many batches may go through at once: one, unless the whole model is on the CPU and has threads to share.
+    """The number of parallel batches of a model: 1 unless all of it is on the CPU.
 
-    8-bit layers of bitsandbytes keep what a batch needs in themselves.
+    8-bit layers of bitsandbytes hold state of a batch, so they allow one batch, too.
     """
     if is_sharded(model) or any(parameter.device.type != "cpu" for parameter in model.parameters()):
         return 1
     if any(type(module).__name__ == "Linear8bitLt" for module in model.modules()):
         return 1
-    return most_at_once(torch.device("cpu"), most)
+    return max_parallel_batches(torch.device("cpu"), most)
 
 
-def twins(model: nn.Module, number: int) -> list[nn.Module]:
-    """So many twins, or none where a module holds what has no copy (a lock, a product of weights)."""
+def copies_sharing_weights(model: nn.Module, number: int) -> list[nn.Module]:
+    """That many copies, or none if a module holds something that cannot be copied (a lock, a product of weights)."""
     try:
-        return [twin(model) for _ in range(number)]
-    except Exception:  # a model's own code may refuse in any way it likes
+        return [copy_sharing_weights(model) for _ in range(number)]
+    except Exception:  # a model's own code may fail with any error
         return []
 
 
-def twin(model: nn.Module, own: Mapping[int, Tensor] | None = None) -> nn.Module:
-    """A copy of the modules, hooks and configurations, over the same weights: two batches never share a module's state.
+def copy_sharing_weights(model: nn.Module, replaced: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """A copy of modules, hooks and configurations over the same weights, so that batches share no module state.
 
-    Weights that are named in `own`, by id, are replaced by what stands there.
+    `replaced` maps the id of a weight to the tensor that takes its place in the copy.
     """
     memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     states = (getattr(module, "quant_state", None) for module in model.modules())  # of 4-bit weights
     memo |= {id(state): state for state in states if state is not None}
-    return copy.deepcopy(model, memo | dict(own or {}))
+    return copy.deepcopy(model, memo | dict(replaced or {}))

@@ -1,4 +1,4 @@
-"""Which rows begin alike: what they share is read once (one level of SGLang's radix tree, Zheng et al. 2024)."""
+"""Groups of rows with a common prefix, which is computed once (one level of SGLang's radix tree, Zheng et al. 2024)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,38 +6,38 @@ from itertools import pairwise
 
 import numpy as np
 
-WORTH = 0.15  # of a group's tokens: what sharing has to save, for its shorter calls cost something as well
-FEWEST = 32  # tokens of a prefix that is worth a call of its own
-LOOKED_AT = 128  # tokens that decide which rows become neighbours
+MIN_SAVED_SHARE = 0.15  # of a group's tokens, because shorter calls have a cost, too
+MIN_PREFIX_TOKENS = 32
+SORTED_TOKENS = 128  # rows are sorted by this many first tokens
 
 
 def common_length(one: np.ndarray, other: np.ndarray) -> int:
-    """Tokens that two rows begin with alike."""
+    """The length of the common prefix of two rows."""
     size = min(len(one), len(other))
     different = np.flatnonzero(one[:size] != other[:size])
     return int(different[0]) if len(different) else size
 
 
 def common_prefix(rows: Sequence[np.ndarray]) -> int:
-    """Tokens that all rows begin with, if reading them once is worth it, else 0; each row keeps one of its own."""
+    """The length of the common prefix of all rows, leaving each at least one token; 0 if sharing does not pay."""
     if len(rows) < 2:
         return 0
     shared = min(len(row) for row in rows) - 1
     for row in rows[1:]:
-        if shared < FEWEST:
+        if shared < MIN_PREFIX_TOKENS:
             return 0
         shared = min(shared, common_length(rows[0], row))
     return shared if is_worth_it(shared, len(rows), sum(map(len, rows))) else 0
 
 
 def is_worth_it(shared: int, num_rows: int, num_tokens: int) -> bool:
-    """Whether rows of so many tokens together are read faster with their first `shared` ones read once."""
-    return shared >= FEWEST and shared * (num_rows - 1) >= WORTH * num_tokens
+    """True if rows of `num_tokens` in all are computed faster when their first `shared` tokens are computed once."""
+    return shared >= MIN_PREFIX_TOKENS and shared * (num_rows - 1) >= MIN_SAVED_SHARE * num_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows by number, of `num_tokens` together, and how many tokens they begin with alike (0 for a lone row)."""
+    """Row numbers, the length of their common prefix (0 for a single row), and their tokens in all."""
 
     members: list[int]
     shared: int
@@ -45,14 +45,14 @@ class Group:
 
     @property
     def cost(self) -> int:
-        """Tokens that go through the model."""
+        """Tokens that go through the model, the common prefix once."""
         return self.num_tokens - self.shared * (len(self.members) - 1)
 
 
 def fewest_tokens(rows: Sequence[np.ndarray]) -> list[Group]:
-    """Part rows, in their order, into groups of neighbours that begin alike, so that the fewest tokens are read.
+    """Divide rows, in their order, into groups of neighbours such that the fewest tokens go through the model.
 
-    No other parting of them reads fewer: a batch of groups that were planned never grows beyond the plan.
+    The division is optimal, so a batch never needs more tokens than it was planned with.
     """
     alike = [min(common_length(one, other), len(one) - 1, len(other) - 1) for one, other in pairwise(rows)]
     ends, first = _best_ends(np.array(alike, int)), 0
@@ -66,23 +66,23 @@ def fewest_tokens(rows: Sequence[np.ndarray]) -> list[Group]:
 
 
 def _best_ends(alike: np.ndarray) -> list[int]:
-    """Where the group ends that each of N rows begins, in the best parting of the rows from it on.
+    """For each of N rows the end of the group that it begins in the best division of the rows from there on.
 
-    `alike` (N - 1,) are the tokens that each row shares with the next one. Found from the last row to the first.
+    `alike` (N - 1,) are common prefix lengths of neighbours. Dynamic programming from the last row to the first.
     """
     num_rows = len(alike) + 1
     saved, ends = np.zeros(num_rows + 1, int), [0] * num_rows
     for first in reversed(range(num_rows)):
-        shared = np.minimum.accumulate(alike[first:])  # by this row and the next, and the one after that ...
-        own = np.where(shared < FEWEST, 0, shared) * np.arange(1, num_rows - first)
+        shared = np.minimum.accumulate(alike[first:])  # with the next row, the next two ...
+        own = np.where(shared < MIN_PREFIX_TOKENS, 0, shared) * np.arange(1, num_rows - first)
         gains = np.append(0, own) + saved[first + 1 :]
         best = int(gains.argmax())
         saved[first], ends[first] = gains[best], first + 1 + best
     return ends
 
 
-def neighbours_alike(rows: Sequence[np.ndarray]) -> list[Group]:
-    """Part rows, in their order, into groups of neighbours that begin alike, where reading that once is worth it."""
+def group_neighbours(rows: Sequence[np.ndarray]) -> list[Group]:
+    """Divide rows, in their order, greedily into groups of neighbours whose common prefix is worth sharing."""
     groups: list[Group] = []
     for number, row in enumerate(rows):
         joined = _join(groups[-1], number, rows) if groups else None
@@ -103,8 +103,8 @@ def _join(group: Group, number: int, rows: Sequence[np.ndarray]) -> Group | None
     return Group(group.members, shared, num_tokens)
 
 
-def alike(rows: Sequence[np.ndarray]) -> list[Group]:
-    """The same for rows in any order."""
-    order = sorted(range(len(rows)), key=lambda number: rows[number][:LOOKED_AT].tobytes())
-    found = neighbours_alike([rows[number] for number in order])
+def group_by_prefix(rows: Sequence[np.ndarray]) -> list[Group]:
+    """Groups of rows in any order whose common prefix is worth sharing."""
+    order = sorted(range(len(rows)), key=lambda number: rows[number][:SORTED_TOKENS].tobytes())
+    found = group_neighbours([rows[number] for number in order])
     return [Group([order[member] for member in group.members], group.shared, group.num_tokens) for group in found]

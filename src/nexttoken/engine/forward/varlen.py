@@ -1,7 +1,7 @@
-"""Attention of all segments in one call, where a GPU has a kernel for rows of any length behind each other.
+"""Attention of all segments in one kernel call on a GPU: torch.nn.attention.varlen.
 
-That is torch.nn.attention.varlen: FlashAttention (Dao 2023, https://arxiv.org/abs/2307.08691) told where rows end.
-It takes 16-bit numbers, no dropout and no soft-cap; what it does not take goes row by row (blocks.py).
+That is FlashAttention (Dao 2023, https://arxiv.org/abs/2307.08691) over packed sequences. It takes 16-bit numbers, no
+dropout and no soft-cap; all other attention goes row by row (blocks.py).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,18 +14,18 @@ from torch import Tensor
 from nexttoken.engine.forward.blocks import Part, attend_in_blocks
 from nexttoken.models.memory import is_out_of_memory
 
-EXACT = 0.02  # of the norm: what 16-bit numbers leave of attention and its gradients, twice
-TRIED = ((70, 70), (3, 40), (1, 9))  # queries and keys of rows; the window that is tried cuts two of them
-WINDOW = 8
-CAPABLE = (8, 0)  # of GPUs: from here on the kernel should be there
+TOLERANCE = 0.02  # relative to the norm: twice the 16-bit rounding error of attention and its gradients
+TRIAL_SIZES = ((70, 70), (3, 40), (1, 9))  # queries and keys of the trial's rows; its window cuts two of them
+TRIAL_WINDOW = 8
+MIN_CAPABILITY = (8, 0)  # compute capability of GPUs that should have the kernel
 
-Ends = dict[tuple[int, ...], Tensor]  # where rows end, by their lengths: layers have them alike
+Ends = dict[tuple[int, ...], Tensor]  # cumulative lengths by lengths; all layers share them
 
 
 def goes_at_once(
     query: Tensor, key: Tensor, value: Tensor, dropout: float, softcap: float | None, window: int | None
 ) -> bool:
-    """Whether these numbers, (1, heads, tokens, D) on this device, may go through `attend_at_once`."""
+    """True if `attend_at_once` may compute these tensors (1, heads, tokens, D) on their device."""
     if query.device.type != "cuda" or value.shape[3] != query.shape[3]:
         return False
     dtype, sizes = _dtype(query), (query.shape[1], key.shape[1], query.shape[3])
@@ -33,31 +33,28 @@ def goes_at_once(
 
 
 def takes(dtype: torch.dtype, dropout: float, softcap: float | None) -> bool:
-    """Whether the kernel knows such attention at all."""
+    """True if the kernel supports this kind of attention."""
     return dtype in (torch.bfloat16, torch.float16) and not dropout and softcap is None
 
 
 def attend_at_once(parts: Sequence[Part], window: int | None, scaling: float | None, ends: Ends) -> Tensor:
-    """(1, heads, Q, D) of the queries of all parts, one behind the other. `ends` is filled."""
-    from torch.nn.attention.varlen import varlen_attn  # brings torch's compiler, which takes seconds to import
+    """Attention (1, heads, Q, D) of the queries of all parts, concatenated. Fills the cache `ends`."""
+    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, which takes seconds
 
     runs = [run for part in parts for run in _runs(part, window)]
     tensors = ([getattr(run, name) for run in runs] for name in ("query", "key", "value"))
     dtype = _dtype(runs[0].query)
     query, key, value = (torch.cat(list(each), dim=2)[0].transpose(0, 1).to(dtype) for each in tensors)
     sizes = [tuple(tensor.shape[2] for tensor in (run.query, run.key)) for run in runs]
-    asking, seen = (_ends(lengths, ends, query.device) for lengths in zip(*sizes, strict=True))
+    query_ends, key_ends = (_ends(lengths, ends, query.device) for lengths in zip(*sizes, strict=True))
     longest = (max(lengths) for lengths in zip(*sizes, strict=True))
-    sides = (-1 if window is None else window - 1, 0)
-    is_grouped = query.shape[1] > key.shape[1]
-    output = varlen_attn(
-        query, key, value, asking, seen, *longest, scale=scaling, window_size=sides, enable_gqa=is_grouped
-    )
+    options = {"window_size": (-1 if window is None else window - 1, 0), "enable_gqa": query.shape[1] > key.shape[1]}
+    output = varlen_attn(query, key, value, query_ends, key_ends, *longest, scale=scaling, **options)  # type: ignore[arg-type]
     return output.transpose(0, 1)[None]  # type: ignore[union-attr]
 
 
 def _runs(part: Part, window: int | None) -> Iterator[Part]:
-    """Queries side by side with the keys up to the last of them, which is how the kernel understands them."""
+    """Runs of consecutive queries, each with the keys up to its last query, as the kernel expects."""
     places = part.places
     gaps = () if isinstance(places, range) else range(1, len(places))
     breaks = [n for n in gaps if places[n] != places[n - 1] + 1]
@@ -67,15 +64,15 @@ def _runs(part: Part, window: int | None) -> Iterator[Part]:
         yield Part(part.query[:, :, start:stop], key, value, range(places[start] - first, end - first))
 
 
-def _ends(lengths: tuple[int, ...], made: Ends, device: torch.device) -> Tensor:
-    """(N + 1,) int32: where each row begins, and where the last one ends."""
-    if lengths not in made:
-        made[lengths] = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
-    return made[lengths]
+def _ends(lengths: tuple[int, ...], ends: Ends, device: torch.device) -> Tensor:
+    """(N + 1,) int32: 0 and the cumulative lengths."""
+    if lengths not in ends:
+        ends[lengths] = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
+    return ends[lengths]
 
 
 def _dtype(query: Tensor) -> torch.dtype:
-    """What attention computes in: autocast knows torch's own function, but not this kernel."""
+    """The dtype of the computation: autocast does not apply to this kernel by itself."""
     kind = query.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
 
@@ -84,38 +81,38 @@ def _dtype(query: Tensor) -> torch.dtype:
 def works(
     device: torch.device, dtype: torch.dtype, num_heads: int, num_groups: int, size: int, has_window: bool
 ) -> bool:
-    """Whether the kernel is there and gives what attention row by row gives, outputs and gradients: tried once.
+    """True if the kernel exists and gives the outputs and gradients of row-by-row attention: tried once.
 
-    Old GPUs (before compute capability 8) and builds without it raise; then rows go one by one as ever. It may be tried
-    in the middle of a layer that is computed again on the way back, which is not to take these tensors for its own.
+    Old GPUs (below compute capability 8) and builds without it raise an error. The trial may run inside a checkpointed
+    layer, whose hooks on saved tensors must not see these tensors.
     """
-    window = WINDOW if has_window else None
-    generator = torch.Generator(device).manual_seed(0)  # of its own: the run's random numbers stay what they are
-    own = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False), own:
-        shapes = [((num_heads, q), (num_groups, k), (num_groups, k)) for q, k in TRIED]
+    window = TRIAL_WINDOW if has_window else None
+    generator = torch.Generator(device).manual_seed(0)  # separate, so the run's random numbers do not change
+    no_hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False), no_hooks:
+        shapes = [((num_heads, q), (num_groups, k), (num_groups, k)) for q, k in TRIAL_SIZES]
         drawn = [
             [torch.randn(1, *shape, size, generator=generator, device=device, dtype=dtype) for shape in row]
             for row in shapes
         ]
-        weights = torch.randn(1, num_heads, sum(q for q, _ in TRIED), size, generator=generator, device=device)
+        weights = torch.randn(1, num_heads, sum(q for q, _ in TRIAL_SIZES), size, generator=generator, device=device)
         try:
             found = _outcome(drawn, weights, lambda parts: attend_at_once(parts, window, None, {}))
-        except Exception as error:  # a machine may refuse in any way it likes
+        except Exception as error:  # a machine may fail with any error
             if is_out_of_memory(error):
                 raise
-            if device.type == "cuda" and torch.cuda.get_device_capability(device) >= CAPABLE:
-                print(f"attention goes row by row, for torch's kernel refuses: {' '.join(str(error).split())[:100]}")
+            if device.type == "cuda" and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY:
+                print(f"attention goes row by row, because torch's kernel fails: {' '.join(str(error).split())[:100]}")
             return False
         plain = [[tensor.float() for tensor in row] for row in drawn]
         expected = _outcome(plain, weights, lambda parts: _row_by_row(parts, window))
-    return all((f.float() - e).norm() <= EXACT * e.norm() for f, e in zip(found, expected, strict=True))
+    return all((f.float() - e).norm() <= TOLERANCE * e.norm() for f, e in zip(found, expected, strict=True))
 
 
 def _outcome(
     drawn: Sequence[Sequence[Tensor]], weights: Tensor, attend: Callable[[list[Part]], Tensor]
 ) -> list[Tensor]:
-    """The outputs, and the gradients of queries, keys and values."""
+    """The outputs and the gradients of queries, keys and values."""
     leaves = [[tensor.clone().requires_grad_() for tensor in row] for row in drawn]
     parts = [Part(q, k, v, range(k.shape[2] - q.shape[2], k.shape[2])) for q, k, v in leaves]
     output = attend(parts)

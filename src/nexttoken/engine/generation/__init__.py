@@ -1,1 +1,1 @@
-"""Open answers: prompts in, texts out, row by row into a journal, so that a killed run goes on where it stopped."""
+"""Open answers: prompts in, texts out, saved row by row in a journal so that a killed run continues."""

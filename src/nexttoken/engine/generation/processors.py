@@ -1,36 +1,38 @@
-"""What is done to the scores before a token is chosen: a look for NaN, banned texts, and each row's own draws."""
+"""Logits processors and stopping criteria: detection of NaN, banned texts, stop texts, and draws that do not depend on
+the batch.
+"""
 
 import hashlib
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, StoppingCriteria
 
-from nexttoken.engine.generation.vocabulary import Answers, Vocabulary
+from nexttoken.engine.generation.vocabulary import GeneratedBytes, Vocabulary, decode_bytes
 
 
-class NotFinite(LogitsProcessor):
-    """Remembers in which step a row's scores were first not finite, without changing them."""
+class FirstNonFinite(LogitsProcessor):
+    """Records in `first` (N,) the first step in which a row's scores are not finite; the scores stay unchanged."""
 
     def __init__(self, num_rows: int, width: int, device: torch.device) -> None:
         self.width, self.first = width, torch.full((num_rows,), torch.iinfo(torch.int64).max, device=device)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        bad = ~scores.amax(dim=-1).isfinite()  # NaN and infinity survive the maximum; single -inf may be meant
+        bad = ~scores.amax(dim=-1).isfinite()  # NaN and infinity survive the maximum; single -inf may be intended
         self.first = torch.where(bad, self.first.clamp_max(input_ids.shape[1] - self.width), self.first)
         return scores
 
 
 class BannedTexts(LogitsProcessor):
-    """Takes away every token that would complete a banned text, however the text is cut into tokens.
+    """Sets the score of every token that would complete a banned text to minus infinity, in any tokenization.
 
-    transformers' `bad_words_ids` forbids one sequence of tokens for each banned text; the same text in other tokens
-    gets past it. Here a token is forbidden when its bytes hold the text, or begin with all of it that is still missing.
+    transformers' `bad_words_ids` forbids one token sequence per banned text; the same text in other tokens passes.
+    Here a token is forbidden if its bytes contain the text or begin with all of the text that is still missing.
     End tokens are never forbidden.
     """
 
@@ -41,18 +43,18 @@ class BannedTexts(LogitsProcessor):
         self.always = [id for token, id in tokens if any_of_them.search(token)]
         self.after = completing_tokens(banned, tokens)
         self.longest = max(map(len, self.after), default=0)
-        self.answers: Answers | None = None
+        self.generated: GeneratedBytes | None = None
 
-    def begin(self, answers: Answers) -> "BannedTexts":
-        """Watch the rows of a new batch."""
-        self.answers = answers
+    def begin(self, generated: GeneratedBytes) -> "BannedTexts":
+        """Start a new batch."""
+        self.generated = generated
         return self
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        assert self.answers is not None
-        self.answers.read(input_ids)
+        assert self.generated is not None
+        self.generated.update(input_ids)
         scores[:, self.always] = -torch.inf
-        for row, written in enumerate(self.answers.written):
+        for row, written in enumerate(self.generated.written):
             for length in range(1, min(self.longest, len(written)) + 1):
                 if token_ids := self.after.get(written[-length:]):
                     scores[row, token_ids] = -torch.inf
@@ -60,26 +62,22 @@ class BannedTexts(LogitsProcessor):
 
 
 def completing_tokens(banned: Sequence[bytes], tokens: Sequence[tuple[bytes, int]]) -> dict[bytes, list[int]]:
-    """What an answer ends in -> the tokens that would complete a banned text there; `tokens` are sorted."""
+    """Suffix of an answer -> ids of the tokens that would complete a banned text after it; `tokens` are sorted."""
     after: dict[bytes, set[int]] = {}
     for text in banned:
         for cut in range(1, len(text)):
             missing = text[cut:]
-            beginning = partial(_beginning, len(missing))
-            first, end = (bisect(tokens, missing, key=beginning) for bisect in (bisect_left, bisect_right))
+            first = bisect_left(tokens, missing, key=lambda token: token[0][: len(missing)])
+            end = bisect_right(tokens, missing, key=lambda token: token[0][: len(missing)])
             after.setdefault(text[:cut], set()).update(id for _, id in tokens[first:end])
     return {written: sorted(token_ids) for written, token_ids in after.items() if token_ids}
 
 
-def _beginning(length: int, token: tuple[bytes, int]) -> bytes:
-    return token[0][:length]
-
-
 class GumbelNoise(LogitsProcessor):
-    """Noise after which the largest score is an exact draw from the softmax (Gumbel 1954; Maddison et al. 2014).
+    """Adds noise after which the largest score is an exact draw from the softmax (Gumbel 1954; Maddison et al. 2014).
 
-    The noise is a function of the seed, the row's id and the step alone: rows may be written in any batch and order. It
-    comes from the device's own generator, so a GPU draws other texts than a CPU.
+    The noise depends on the seed, the row's id and the step only, so batches and their order do not matter. It comes
+    from the device's generator: a GPU draws other texts than a CPU.
     """
 
     def __init__(self, seed: int, ids: Sequence[str], width: int, device: torch.device) -> None:
@@ -95,3 +93,43 @@ class GumbelNoise(LogitsProcessor):
         self.draws.manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:8]))
         exponential = scores.new_empty(scores.shape[1], dtype=torch.float64).exponential_(generator=self.draws)
         return -exponential.clamp_min_(torch.finfo(torch.float64).tiny).log_()
+
+
+class StopTexts(StoppingCriteria):
+    """Ends a row as soon as its answer contains a stop text; the prompt is not searched."""
+
+    def __init__(self, stops: Sequence[bytes], generated: GeneratedBytes) -> None:
+        self.stops, self.generated = stops, generated
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        self.generated.update(input_ids)
+        rows = zip(self.generated.written, self.generated.num_last, strict=True)
+        done = [any(stop in written[-(num_new + len(stop) - 1) :] for stop in self.stops) for written, num_new in rows]
+        return torch.tensor(done, device=input_ids.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The text of a finished answer, see GeneratedText; the model ran `num_steps` times for it."""
+
+    text: str
+    num_tokens: int
+    finished: bool
+    num_steps: int
+
+
+def find_end(
+    token_ids: Sequence[int], vocabulary: Vocabulary, stop_ids: Collection[int], stops: Sequence[bytes]
+) -> Ending:
+    """Cut a row's new `token_ids` at the first end token or at the token that completes a stop text.
+
+    Surrounding white space and an incomplete last character are removed.
+    """
+    written = b""
+    for num_tokens, id in enumerate(token_ids):
+        if id in stop_ids:
+            return Ending(decode_bytes(written).strip(), num_tokens, True, num_tokens + 1)
+        written += vocabulary.join([id])
+        if found := [place for stop in stops if (place := written.find(stop)) >= 0]:
+            return Ending(decode_bytes(written[: min(found)]).strip(), num_tokens + 1, True, num_tokens + 1)
+    return Ending(decode_bytes(written).strip(), len(token_ids), False, len(token_ids))

@@ -1,4 +1,4 @@
-"""Tokens as bytes: stop texts, banned texts and cut characters are found in what was written, not in one spelling."""
+"""Tokens as bytes: stop texts and banned texts are searched in the bytes, so their tokenization does not matter."""
 
 import codecs
 import json
@@ -11,11 +11,11 @@ from torch import Tensor
 from nexttoken.errors import UserError
 
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-ANCHOR = "abc"  # text before a token: the first token of a text may lose its space
+ANCHOR = "abc"  # decoded before each token, since the first token of a text may lose its space
 
 
 class Vocabulary:
-    """The bytes that each token stands for; special tokens and ids without a token stand for none."""
+    """`tokens`: the bytes of each token id; empty for special tokens and for ids without a token."""
 
     def __init__(self, tokenizer: Any) -> None:
         backend = tokenizer.backend_tokenizer
@@ -25,7 +25,7 @@ class Vocabulary:
         self._has_byte_tokens = "ByteFallback" in kinds
         self._anchor = tokenizer.convert_ids_to_tokens(tokenizer(ANCHOR, add_special_tokens=False)["input_ids"])
         self._opening = len(self._decode(self._anchor))
-        added = tokenizer.added_tokens_decoder.items()  # more are special than have a name
+        added = tokenizer.added_tokens_decoder.items()  # not all special tokens are in all_special_ids
         special = {id for id, token in added if token.special}.union(tokenizer.all_special_ids)
         tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         self.tokens = [b"" if id in special or token is None else self._bytes(token) for id, token in enumerate(tokens)]
@@ -41,16 +41,16 @@ class Vocabulary:
         return b"".join(self.tokens[id] for id in token_ids if id < len(self.tokens))
 
 
-class Answers:
-    """The bytes that every row of a batch has written so far, beginning at column `width` of its ids."""
+class GeneratedBytes:
+    """`written`: the bytes of each row's answer so far; answers begin at column `width` of the token ids."""
 
     def __init__(self, vocabulary: Vocabulary, width: int) -> None:
         self._vocabulary, self.width, self._seen = vocabulary, width, width
         self.written: list[bytes] = []
-        self.num_last: list[int] = []  # bytes of the newest token
+        self.num_last: list[int] = []  # bytes of each row's newest token
 
-    def read(self, input_ids: Tensor) -> None:
-        """Take in the columns of `input_ids` (N, T) that were not there at the last call."""
+    def update(self, input_ids: Tensor) -> None:
+        """Append the columns of `input_ids` (N, T) that are new since the last call."""
         self.written = self.written or [b""] * len(input_ids)
         news = [self._vocabulary.join(row) for row in input_ids[:, self._seen :].tolist()]
         if self._seen < input_ids.shape[1]:
@@ -59,22 +59,22 @@ class Answers:
         self._seen = input_ids.shape[1]
 
 
-def text_of(written: bytes) -> str:
-    """The text of an answer; a last character whose bytes are not all there is left out, other strays become U+FFFD."""
+def decode_bytes(written: bytes) -> str:
+    """The text of an answer; an incomplete last character is dropped, other invalid bytes become U+FFFD."""
     return codecs.getincrementaldecoder("utf-8")("replace").decode(written, final=False)
 
 
-def encoded(texts: Sequence[str], key: str) -> list[bytes]:
-    """Texts that are looked for in answers. Raises UserError for an empty one, which every answer holds."""
+def encode_texts(texts: Sequence[str], key: str) -> list[bytes]:
+    """UTF-8 bytes of the texts under the setting `key`. Raises UserError for an empty text."""
     if "" in texts:
-        raise UserError(f"{key} holds an empty text, which is part of every answer; expected texts to look for")
+        raise UserError(f"{key} holds an empty text, which is part of every answer; expected texts to search for")
     return [text.encode("utf-8", "surrogatepass") for text in dict.fromkeys(texts)]
 
 
 def byte_letters() -> dict[str, int]:
-    """The byte that each letter of a byte-level BPE stands for (Radford et al. 2019).
+    """Letter -> byte of a byte-level BPE (Radford et al. 2019).
 
-    Printable bytes of Latin-1 are themselves; the 68 others take, in their order, the letters from U+0100 on.
+    Printable Latin-1 bytes are their own letters; the 68 others are, in order, the letters from U+0100.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
@@ -82,7 +82,7 @@ def byte_letters() -> dict[str, int]:
 
 
 def _types(decoder: Any) -> set[str]:
-    """The names of a decoder and of all that it is made of."""
+    """Type names of a decoder and of all its parts."""
     if isinstance(decoder, dict):
         return {decoder.get("type", "")}.union(*(_types(value) for value in decoder.values()))
     return set().union(*(_types(value) for value in decoder)) if isinstance(decoder, list) else set()

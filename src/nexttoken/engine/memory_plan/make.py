@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nexttoken.engine.forward.parallel_batches import most_at_once
+from nexttoken.engine.forward.parallel_batches import max_parallel_batches
 from nexttoken.engine.memory_plan.advice import advise
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, step_bytes
 from nexttoken.engine.memory_plan.sizes import dequantised_bytes, optimizer_bytes, stored_bytes, weight_bytes
@@ -115,8 +115,8 @@ def compute_dtype(spec: ModelSpec) -> torch.dtype:
 def batches_at_once(spec: ModelSpec) -> int:
     """Batches that go through the model in parallel; in training only with an adapter whose noise allows it."""
     settings = spec.settings
-    learns = settings.adapter is not None and spec.precision == "32-true" and not settings.fit.has_one_noise
-    return most_at_once(spec.device) if learns or not is_training(spec) else 1
+    learns = settings.adapter is not None and spec.precision == "32-true" and not settings.fit.shares_random_stream
+    return max_parallel_batches(spec.device) if learns or not is_training(spec) else 1
 
 
 @contextmanager

@@ -1,0 +1,185 @@
+"""Text generation with transformers' `generate`, in batches whose rows do not influence each other."""
+
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from nexttoken.engine.forward.last_layer import unwrapped
+from nexttoken.engine.forward.shortcuts import evaluating
+from nexttoken.engine.generation.bounds import generation_batches, max_new_tokens
+from nexttoken.engine.generation.processors import BannedTexts, Ending, FirstNonFinite, GumbelNoise, StopTexts, find_end
+from nexttoken.engine.generation.shared_prefix import SharedPrefix
+from nexttoken.engine.generation.vocabulary import GeneratedBytes, Vocabulary, encode_texts
+from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt
+from nexttoken.engine.run_batches import halves
+from nexttoken.errors import UserError, first_five
+from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
+from nexttoken.settings import GenerationSettings
+
+
+@dataclass(frozen=True)
+class Request:
+    """The settings, encoded for the processors, and the prefix that all prompts share: made once for all batches."""
+
+    settings: GenerationSettings
+    stops: list[bytes]
+    banned: BannedTexts | None
+    prefix: SharedPrefix
+
+
+class TransformersGenerator:
+    """A model that continues prompts, in batches of at most `batch_tokens` tokens, prompt and answer together.
+
+    `stop_ids` end an answer: end of text, and end of turn for chat prompts. The model's generation_config.json is
+    ignored; only the settings count.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, batch_tokens: int, stop_ids: Collection[int]) -> None:
+        if not stop_ids:
+            raise UserError("no token ends an answer; expected at least the tokenizer's end of text in stop_ids")
+        self.model: Any = unwrapped(model)
+        self.tokenizer, self.batch_tokens, self.stop_ids = tokenizer, batch_tokens, sorted({*stop_ids})
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.tokenizer)
+
+    def write(self, prompts: Sequence[GenerationPrompt], settings: GenerationSettings) -> Iterator[GeneratedText]:
+        """Yield the answers, batch by batch, those with the longest prompts first.
+
+        Greedy answers equal those of `model.generate` for each prompt alone. If memory runs out, the batches are
+        halved, once.
+        Raises UserError for a prompt that fills the context, for scores that are not finite (after the good rows of
+        their batch), and for a single row that does not fit in memory.
+        """
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limits = max_new_tokens(prompts, settings.max_new_tokens, context)
+        banned = encode_texts(settings.banned, "banned")
+        table = BannedTexts(banned, self.vocabulary, self.stop_ids) if banned else None
+        stops = encode_texts(settings.stop, "stop")
+        request, halved = Request(settings, stops, table, SharedPrefix(self.model, prompts)), False
+        waiting = deque(generation_batches(prompts, limits, self.batch_tokens))
+        with evaluating(self.model), _without_defaults(self.model):
+            while waiting:
+                rows = waiting.popleft()
+                batch = [prompts[row] for row in rows]
+                answers = self._write_batch(batch, limits[rows[0]], request, may_fail=not halved)
+                if answers is None:
+                    halved = True
+                    go_on_in_halves()
+                    waiting = deque(half for batch in (rows, *waiting) for half in halves(batch))
+                    continue
+                yield from answers.good
+                answers.raise_for_bad()
+
+    def _write_batch(
+        self, prompts: Sequence[GenerationPrompt], limit: int, request: Request, may_fail: bool
+    ) -> "BatchAnswers | None":
+        """The answers of one batch; None if memory ran out and the batch `may_fail`."""
+        start = time.perf_counter()
+        try:
+            new_ids, first_bad = self._generate(prompts, limit, request)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if may_fail and len(prompts) > 1:
+                return None
+            raise UserError(
+                f"out of memory while writing {len(prompts)} rows of {max(len(p.token_ids) for p in prompts)} + {limit}"
+                f" tokens ({first_five(p.id for p in prompts)}); try batch_tokens={self.batch_tokens // 2}, fewer"
+                " max_new_tokens, shorter prompts (max_tokens) or a smaller model"
+            ) from None
+        endings = [find_end(row, self.vocabulary, self.stop_ids, request.stops) for row in new_ids]
+        return BatchAnswers(prompts, endings, first_bad, time.perf_counter() - start)
+
+    @torch.inference_mode()
+    def _generate(
+        self, prompts: Sequence[GenerationPrompt], limit: int, request: Request
+    ) -> tuple[list[list[int]], list[int]]:
+        """The new token ids of each row, padding behind the end included, and FirstNonFinite's steps."""
+        from transformers import GenerationConfig, StoppingCriteriaList
+
+        device = next(self.model.parameters()).device
+        input_ids, mask = request.prefix.pad(prompts, self.stop_ids[0])
+        width = input_ids.shape[1]
+        finite = FirstNonFinite(len(prompts), width, device)
+        generated = GeneratedBytes(self.vocabulary, width)
+        config = GenerationConfig(
+            max_new_tokens=limit,
+            do_sample=False,  # also with a temperature: the largest score after GumbelNoise is the draw
+            repetition_penalty=request.settings.repetition_penalty,
+            eos_token_id=self.stop_ids,
+            pad_token_id=self.stop_ids[0],
+            use_cache=True,
+        )
+        token_ids = self.model.generate(
+            input_ids.to(device),
+            attention_mask=mask.to(device),
+            past_key_values=request.prefix.cache(len(prompts)),
+            generation_config=config,
+            logits_processor=[finite, *processors(request, prompts, generated, device)],
+            stopping_criteria=StoppingCriteriaList([StopTexts(request.stops, generated)] if request.stops else []),
+        )
+        return token_ids[:, width:].tolist(), finite.first.tolist()
+
+
+def processors(
+    request: Request, prompts: Sequence[GenerationPrompt], generated: GeneratedBytes, device: torch.device
+) -> list[Any]:
+    """Logits processors after the repetition penalty: bans, then temperature and nucleus, then the draw."""
+    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+    settings = request.settings
+    bans = [request.banned.begin(generated)] if request.banned else []
+    if not settings.temperature:
+        return bans
+    nucleus = [TopPLogitsWarper(settings.top_p)] if settings.top_p < 1 else []
+    noise = GumbelNoise(settings.seed, [prompt.id for prompt in prompts], generated.width, device)
+    return [*bans, TemperatureLogitsWarper(settings.temperature), *nucleus, noise]
+
+
+@dataclass(frozen=True)
+class BatchAnswers:
+    """The answers of a batch: those with finite scores are yielded, the others are reported."""
+
+    prompts: Sequence[GenerationPrompt]
+    endings: list[Ending]
+    first_bad: list[int]  # (N,) first step with scores that are not finite; very large if there is none
+    seconds: float
+
+    def _is_bad(self) -> list[bool]:
+        """(N,) True if a row's scores were not finite before it ended."""
+        return [first < ending.num_steps for ending, first in zip(self.endings, self.first_bad, strict=True)]
+
+    @property
+    def good(self) -> Iterator[GeneratedText]:
+        sizes = [len(p.token_ids) + e.num_tokens for p, e in zip(self.prompts, self.endings, strict=True)]
+        for prompt, ending, bad, size in zip(self.prompts, self.endings, self._is_bad(), sizes, strict=True):
+            if not bad:
+                seconds = self.seconds * size / sum(sizes)
+                yield GeneratedText(prompt.id, ending.text, ending.num_tokens, ending.finished, seconds)
+
+    def raise_for_bad(self) -> None:
+        if bad := [prompt.id for prompt, is_bad in zip(self.prompts, self._is_bad(), strict=True) if is_bad]:
+            raise UserError(
+                f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
+            )
+
+
+@contextmanager
+def _without_defaults(model: Any) -> Iterator[None]:
+    """Within this context the model has an empty generation_config."""
+    from transformers import GenerationConfig
+
+    defaults, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = defaults
