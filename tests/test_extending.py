@@ -22,8 +22,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from nexttoken.metrics.probabilities import METRICS, Metric
-from nexttoken.types import Example
+from nexttoken.metrics.probabilities import METRICS
+from nexttoken.types import Example, Metric
 
 
 def boldness(probs, labels):

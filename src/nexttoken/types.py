@@ -1,6 +1,6 @@
 """The nouns every part shares, as frozen values: example, message, predictions, and the task that owns them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -9,8 +9,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from nexttoken.metrics.probabilities import Metric
 
 Split = Literal["train", "test"]
 
@@ -104,6 +102,36 @@ class AnswerLosses:
     num_characters: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A score of predictions: its direction, and the score of a guess.
+
+    `function` takes class probabilities (N, K) and labels (N,), or outputs and references of N texts. It returns a
+    score per example, (N,), whose mean is the metric, or one number for all examples. Only the former can be compared
+    between runs with intervals.
+
+    `chance` is the expected score of a guess: a number, or a function of the examples' numbers of options (N,). Tables
+    show log loss and every metric with a chance level.
+    """
+
+    name: str  # its key in metrics.json
+    function: Callable[[Any, Any], np.ndarray | float]
+    higher_is_better: bool
+    chance: Callable[[np.ndarray], float] | float | None = None
+    heading: str = ""  # of a table's column, where the name with spaces does not do
+
+    @property
+    def title(self) -> str:
+        return self.heading or self.name.replace("_", " ")
+
+    def score(self, probs: np.ndarray, labels: np.ndarray) -> float:
+        return float(np.mean(self.function(probs, labels)))
+
+    def chance_level(self, num_options: np.ndarray | Sequence[int]) -> float | None:
+        """The score of a guess among each example's options, (N,) numbers; None where it is not known."""
+        return self.chance(np.asarray(num_options)) if callable(self.chance) else self.chance
+
+
 class Baseline(Protocol):
     """A cheap model that a language model has to beat."""
 
@@ -151,7 +179,7 @@ class Task(Protocol):
     def baseline(self) -> Baseline: ...
 
     @property
-    def metrics(self) -> "Sequence[Metric]": ...  # what predictions are scored by, log loss among them
+    def metrics(self) -> Sequence[Metric]: ...  # what predictions are scored by, log loss among them
 
     @property
     def has_published_scores(self) -> bool: ...  # whether nexttoken.report.published is about this competition

@@ -51,12 +51,12 @@ def test_exact_match_sees_through_width_and_white_space_but_not_case():
 
 def test_every_metric_gives_one_number_per_row_and_most_for_equal_texts():
     for metric in TEXT_METRICS:
-        scores = metric.score(["猫がいる", "犬"], ["猫がいる", "a"])
+        scores = metric.function(["猫がいる", "犬"], ["猫がいる", "a"])
         assert scores.shape == (2,)
         assert scores.dtype == np.float64
         assert metric.higher_is_better
         assert scores[0] > scores[1] == 0
-        assert metric.score([], []).shape == (0,)
+        assert metric.function([], []).shape == (0,)
 
 
 def test_missing_references_are_refused():

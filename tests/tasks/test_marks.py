@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from nexttoken.build import build
 from nexttoken.errors import UserError
-from nexttoken.metrics.marks import expected_marks, mean_absolute_error, weighted_kappa
+from nexttoken.metrics.marks import absolute_errors, expected_marks, weighted_kappa
 from nexttoken.metrics.probabilities import log_loss, prior_log_loss
 from nexttoken.tasks.baselines.marks import MarkBaseline
 from nexttoken.tasks.marks import Marks
@@ -111,7 +111,7 @@ def test_expected_marks_and_their_scores():
     probs = np.array([[0.5, 0.5, 0, 0, 0], [0, 0, 0, 0.2, 0.8], [0.0, 0, 1, 0, 0], [0.9, 0.1, 0, 0, 0]])
     labels = np.array([0, 4, 1, 0])
     assert expected_marks(probs, lowest=1) == pytest.approx([1.5, 4.8, 3, 1.1])
-    assert mean_absolute_error(probs, labels) == pytest.approx((0.5 + 0.2 + 1 + 0.1) / 4)
+    assert absolute_errors(probs, labels).mean() == pytest.approx((0.5 + 0.2 + 1 + 0.1) / 4)
     rounded = np.rint(expected_marks(probs)).astype(int)
     kappa = cohen_kappa_score(labels, rounded, weights="quadratic", labels=list(range(5)))
     assert weighted_kappa(probs, labels) == pytest.approx(kappa)

@@ -1,13 +1,9 @@
 """Marks as ordered classes: the expected mark of class probabilities, and scores for which 3 is nearer to 4 than 0."""
 
-import csv
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 
-from nexttoken.data.files import whole_file
-from nexttoken.metrics.probabilities import METRICS, Metric
+from nexttoken.metrics.probabilities import METRICS
+from nexttoken.types import Metric
 
 
 def expected_marks(probs: np.ndarray, lowest: int = 0) -> np.ndarray:
@@ -15,15 +11,15 @@ def expected_marks(probs: np.ndarray, lowest: int = 0) -> np.ndarray:
     return probs @ np.arange(lowest, lowest + probs.shape[1], dtype=np.float64)
 
 
-def mean_absolute_error(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Mean distance in marks between the expected mark and the given one."""
-    return float(np.abs(expected_marks(probs) - labels).mean())
+def absolute_errors(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Distance in marks between the expected mark and the given one, (N,)."""
+    return np.abs(expected_marks(probs) - labels)
 
 
 def weighted_kappa(probs: np.ndarray, labels: np.ndarray) -> float:
     """Agreement of the expected mark, rounded, with the given one: 1 perfect, 0 by chance (Cohen 1968).
 
-    Disagreements weigh by their square; two constant sides say nothing, which counts as 0.
+    Disagreements weigh by their square; where given and expected marks are all the same, it is 0.
     """
     num_classes = probs.shape[1]
     found = np.clip(np.rint(expected_marks(probs)), 0, num_classes - 1).astype(np.int64)
@@ -38,16 +34,6 @@ def weighted_kappa(probs: np.ndarray, labels: np.ndarray) -> float:
 
 MARK_METRICS = (
     *METRICS,
-    Metric("mean_absolute_error", mean_absolute_error, higher_is_better=False),
-    Metric("weighted_kappa", weighted_kappa, higher_is_better=True),
+    Metric("mean_absolute_error", absolute_errors, higher_is_better=False),
+    Metric("weighted_kappa", weighted_kappa, higher_is_better=True, chance=0.0),
 )
-
-
-def write_marks(path: Path, ids: Sequence[str], probs: np.ndarray, lowest: int) -> None:
-    """Write a CSV: id, mark (the expected one), and p<mark>, the probability of each mark; whole or not at all."""
-    names = [f"p{lowest + place}" for place in range(probs.shape[1])]
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["id", "mark", *names])
-        marks = expected_marks(probs, lowest).tolist()
-        rows.writerows([row_id, mark, *row] for row_id, mark, row in zip(ids, marks, probs.tolist(), strict=True))

@@ -1,22 +1,12 @@
-"""Scores of class probabilities, each one function from (N, K) probabilities and (N,) labels to a number."""
+"""Scores of class probabilities (N, K) against labels (N,), and the scores of a guess."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nexttoken.errors import UserError, first_five
-
-Score = Callable[[np.ndarray, np.ndarray], float]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A score with its direction."""
-
-    name: str
-    score: Score
-    higher_is_better: bool
+from nexttoken.types import Metric
 
 
 @dataclass(frozen=True)
@@ -28,28 +18,43 @@ class ReliabilityBin:
     count: int
 
 
-def log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-probability of the true class in nats, clipped at float64's epsilon like scikit-learn's."""
+def log_losses(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Negative log-probability of each label in nats, (N,), clipped at float64's epsilon like scikit-learn's."""
     probs, labels = _checked(probs, labels)
     eps = np.finfo(np.float64).eps
-    return float(-np.log(np.clip(probs[np.arange(len(labels)), labels], eps, 1 - eps)).mean())
+    return -np.log(np.clip(probs[np.arange(len(labels)), labels], eps, 1 - eps))
+
+
+def log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of `log_losses`."""
+    return float(log_losses(probs, labels).mean())
+
+
+def correct(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """1 where the most probable class (the first of equals) is the label, else 0, (N,)."""
+    probs, labels = _checked(probs, labels)
+    return (probs.argmax(axis=1) == labels).astype(np.float64)
 
 
 def accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Share of examples whose most probable class (the first of equals) is the label."""
-    probs, labels = _checked(probs, labels)
-    return float((probs.argmax(axis=1) == labels).mean())
+    """Mean of `correct`."""
+    return float(correct(probs, labels).mean())
 
 
-def map_at_3(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Mean average precision at 3: 1, 1/2 or 1/3 for a label ranked first, second or third, else 0.
+def precisions_at_3(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Average precision at 3, (N,): 1, 1/2 or 1/3 for a label ranked first, second or third, else 0.
 
     The score of Kaggle's LLM Science Exam. Of equal probabilities the first class ranks first.
     """
     probs, labels = _checked(probs, labels)
     ranked = np.argsort(-probs, axis=1, kind="stable")[:, :3]
     worth = 1 / np.arange(1, ranked.shape[1] + 1)
-    return float(((ranked == labels[:, None]) * worth).sum(axis=1).mean())
+    return ((ranked == labels[:, None]) * worth).sum(axis=1)
+
+
+def map_at_3(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of `precisions_at_3`."""
+    return float(precisions_at_3(probs, labels).mean())
 
 
 def uniform_log_loss(num_options: int | Sequence[int] | np.ndarray) -> float:
@@ -107,11 +112,11 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 METRICS = (
-    Metric("log_loss", log_loss, higher_is_better=False),
-    Metric("accuracy", accuracy, higher_is_better=True),
+    Metric("log_loss", log_losses, higher_is_better=False, chance=uniform_log_loss),
+    Metric("accuracy", correct, higher_is_better=True, chance=chance_accuracy),
     Metric("expected_calibration_error", expected_calibration_error, higher_is_better=False),
 )
-QUIZ_METRICS = (*METRICS, Metric("map_at_3", map_at_3, higher_is_better=True))
+QUIZ_METRICS = (*METRICS, Metric("map_at_3", precisions_at_3, True, chance=chance_map_at_3, heading="MAP@3"))
 
 
 def _options(num_options: int | Sequence[int] | np.ndarray) -> np.ndarray:

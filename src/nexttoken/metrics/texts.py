@@ -7,26 +7,15 @@ throws everything but a-z and 0-9 away: nothing would be left of a Japanese text
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.progress import Progress
-
-TextScore = Callable[[Sequence[str], Sequence[str]], np.ndarray]
+from nexttoken.types import Metric
 
 _JAPANESE = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, kanji
 _TOKEN = re.compile(rf"[^\W{_JAPANESE}]+|[{_JAPANESE}]")
-
-
-@dataclass(frozen=True)
-class TextMetric:
-    """A score of (N,) outputs against (N,) references, with its direction."""
-
-    name: str
-    score: TextScore
-    higher_is_better: bool
 
 
 class Tokens:
@@ -68,11 +57,11 @@ def exact_match(outputs: Sequence[str], references: Sequence[str]) -> np.ndarray
 
 
 TEXT_METRICS = (
-    TextMetric("chrf", chrf, higher_is_better=True),
-    TextMetric("rouge_1", rouge_1, higher_is_better=True),
-    TextMetric("rouge_2", rouge_2, higher_is_better=True),
-    TextMetric("rouge_l", rouge_l, higher_is_better=True),
-    TextMetric("exact_match", exact_match, higher_is_better=True),
+    Metric("chrf", chrf, higher_is_better=True, heading="chrF"),
+    Metric("rouge_1", rouge_1, higher_is_better=True, heading="ROUGE-1"),
+    Metric("rouge_2", rouge_2, higher_is_better=True, heading="ROUGE-2"),
+    Metric("rouge_l", rouge_l, higher_is_better=True, heading="ROUGE-L"),
+    Metric("exact_match", exact_match, higher_is_better=True),
 )
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from nexttoken.errors import UserError, nearest
 from nexttoken.metrics.intervals import NUM_RESAMPLES, percentile_interval, resampled_means, two_sided_p
-from nexttoken.metrics.probabilities import METRICS, Metric, mean_and_spread
+from nexttoken.metrics.probabilities import METRICS, mean_and_spread
 from nexttoken.report.cells import read_cells
 from nexttoken.report.grid import ROW_SCORES, Grid
 from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell
+from nexttoken.types import Metric
 
 COMPARED = {metric.name: metric for metric in METRICS if metric.name in ROW_SCORES}
 

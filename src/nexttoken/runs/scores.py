@@ -7,11 +7,7 @@ from typing import Any
 import numpy as np
 
 from nexttoken.metrics.probabilities import (
-    accuracy,
-    chance_accuracy,
-    chance_map_at_3,
     log_loss,
-    map_at_3,
     prior_log_loss,
     uniform_log_loss,
 )
@@ -35,25 +31,20 @@ def score(task: Task, predictions: LabelPredictions, examples: Sequence[Example]
 def score_references(task: Task, seen: Sequence[Example], held_out: Sequence[Example]) -> dict[str, float | None]:
     """What the model has to beat, fitted on the rows `seen` in training and scored on the same held-out rows.
 
-    A ranking by chance and the baseline's are scored where the task's metrics have `map_at_3`.
+    `chance_<metric>` and `baseline_<metric>` for each of the task's metrics; the chance of log loss is
+    `uniform_log_loss`.
     """
     labels, num_classes, truth = labels_of(held_out), len(task.classes), task.truth()
     num_options = [example.num_options or num_classes for example in held_out]
     known = all(example.id in truth for example in held_out)
     baseline = task.baseline().fit(seen).predict(held_out)
-    references = {
-        "chance_accuracy": chance_accuracy(num_options),
+    chances = {metric.name: metric.chance_level(num_options) for metric in task.metrics if metric.name != "log_loss"}
+    return {
         "uniform_log_loss": uniform_log_loss(num_options),
         "prior_log_loss": prior_log_loss(labels_of(seen), labels, num_classes, num_options),
-        "baseline_log_loss": log_loss(baseline, labels),
-        "baseline_accuracy": accuracy(baseline, labels),
         "best_possible_log_loss": log_loss(np.array([truth[e.id] for e in held_out]), labels) if known else None,
-    }
-    if "map_at_3" not in {metric.name for metric in task.metrics}:
-        return references
-    return references | {
-        "chance_map_at_3": chance_map_at_3(num_options),
-        "baseline_map_at_3": map_at_3(baseline, labels),
+        **{f"chance_{name}": level for name, level in chances.items() if level is not None},
+        **{f"baseline_{metric.name}": metric.score(baseline, labels) for metric in task.metrics},
     }
 
 

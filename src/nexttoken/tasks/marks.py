@@ -1,7 +1,8 @@
 """Marks for written answers, such as 0 to 4: a judge is a closed task, its marks the answers and its score log loss."""
 
+import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from nexttoken.data.csv_tables import rows_in_memory
+from nexttoken.data.files import whole_file
 from nexttoken.data.json_lines import SURROGATE, Fault, Place, RowFault, faults_line, json_rows, text_of
 from nexttoken.errors import UserError, first_five
-from nexttoken.metrics.marks import MARK_METRICS, write_marks
-from nexttoken.metrics.probabilities import Metric
+from nexttoken.metrics.marks import MARK_METRICS, expected_marks
 from nexttoken.tasks.baselines.marks import MarkBaseline
 from nexttoken.tasks.submission import check_probs, check_same_ids
-from nexttoken.types import INPUT, INSTRUCTION, Baseline, Example, LabelPredictions, Split
+from nexttoken.types import INPUT, INSTRUCTION, Baseline, Example, LabelPredictions, Metric, Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +135,16 @@ def mark_example(row_id: str, texts: Mapping[str, str], label: int | None = None
     """An example to be marked: instruction and response, and of input, reference and rubric those that `texts` has."""
     fields = {name: (SURROGATE.sub("\ufffd", texts.get(name, "")),) for name in (INSTRUCTION, RESPONSE, *OPTIONAL)}
     return Example(row_id, fields, label)
+
+
+def write_marks(path: Path, ids: Sequence[str], probs: np.ndarray, lowest: int) -> None:
+    """Write a CSV: id, mark (the expected one), and p<mark>, the probability of each mark; whole or not at all."""
+    names = [f"p{lowest + place}" for place in range(probs.shape[1])]
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["id", "mark", *names])
+        marks = expected_marks(probs, lowest).tolist()
+        rows.writerows([row_id, mark, *row] for row_id, mark, row in zip(ids, marks, probs.tolist(), strict=True))
 
 
 def _is_absent(value: object) -> bool:

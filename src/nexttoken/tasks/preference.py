@@ -13,10 +13,10 @@ import numpy as np
 
 from nexttoken.data.csv_tables import Columns, numbers, read_columns
 from nexttoken.errors import UserError, first_five
-from nexttoken.metrics.probabilities import METRICS, Metric
+from nexttoken.metrics.probabilities import METRICS
 from nexttoken.tasks.submission import check_probs, check_same_ids, write_submission
 from nexttoken.transforms.orders import SWAPPED_CLASSES
-from nexttoken.types import Baseline, Example, LabelPredictions, Split
+from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from nexttoken.data.csv_tables import rows_in_memory
 from nexttoken.data.json_lines import SURROGATE
 from nexttoken.data.near_duplicates import normalise
 from nexttoken.errors import UserError
-from nexttoken.metrics.probabilities import QUIZ_METRICS, Metric
+from nexttoken.metrics.probabilities import QUIZ_METRICS
 from nexttoken.tasks.quiz_formats import named
 from nexttoken.tasks.quiz_formats.answers import write_answers
 from nexttoken.tasks.quiz_formats.candidates import choose_options, drawn
@@ -22,7 +22,7 @@ from nexttoken.tasks.quiz_formats.folder import QuizFolder
 from nexttoken.tasks.quiz_formats.memory import questions_in_memory
 from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, MIN_OPTIONS, Question
 from nexttoken.tasks.submission import check_probs, check_same_ids
-from nexttoken.types import Baseline, Example, LabelPredictions, Split
+from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split
 
 if TYPE_CHECKING:
     import pandas as pd

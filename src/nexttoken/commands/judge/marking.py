@@ -10,10 +10,10 @@ import numpy as np
 from nexttoken.build import prepare
 from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
-from nexttoken.metrics.marks import expected_marks, write_marks
+from nexttoken.metrics.marks import expected_marks
 from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.tasks.marks import mark_example
+from nexttoken.tasks.marks import mark_example, write_marks
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
 if TYPE_CHECKING:

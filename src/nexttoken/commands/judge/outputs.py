@@ -122,7 +122,7 @@ def _scored(run: OpenRun, own: Written) -> pd.DataFrame:
     outputs, wanted = rows.loc[known, "output"].tolist(), references[known].tolist()
     for metric in TEXT_METRICS:
         rows[metric.name] = np.nan
-        rows.loc[known, metric.name] = metric.score(outputs, wanted)
+        rows.loc[known, metric.name] = metric.function(outputs, wanted)
     return rows.assign(mark=np.nan)
 
 
