@@ -78,7 +78,7 @@ def measure(num_rows: int, cache: str) -> dict[str, Phase]:
     from nexttoken.prompts import token_cache
 
     os.environ |= {"NEXTTOKEN_CACHE": cache, "TOKENIZERS_PARALLELISM": "true"}
-    token_cache.LEAST = 0  # a thousand short rows would not be kept, and that is another kind of work
+    token_cache.MIN_CHARACTERS = 0  # a thousand short rows would not be kept, and that is another kind of work
     rows = examples(num_rows)
     answerer = tiny_answerer(rows)
     answerer(rows[:2])  # what is loaded when it is first wanted

@@ -42,7 +42,7 @@ def test_label_tokens_are_those_of_the_whole_text(name):
         if audit.tokens is None:
             continue
         encoder = Encoder(built.tokenizer, audit.situation.prompt, MAX_TOKENS)
-        encoded = encoder.encode(audit.situation.rows)
+        encoded = encoder.encode(audit.situation.examples)
         assert encoded.labels == audit.tokens
         for number, prompt in enumerate(encoded.prompts):
             for position, label in enumerate(audit.situation.labels):
@@ -67,8 +67,8 @@ def test_a_chat_ends_where_the_models_own_library_ends_it(name):
     situations = [audit.situation for audit in audits(name) if audit.situation.after == CHAT]
     assert len(situations) == 8
     for situation in situations:
-        encoded = Encoder(built.tokenizer, situation.prompt, MAX_TOKENS).encode(situation.rows)
-        for row, prompt in zip(situation.rows, encoded.prompts, strict=True):
+        encoded = Encoder(built.tokenizer, situation.prompt, MAX_TOKENS).encode(situation.examples)
+        for row, prompt in zip(situation.examples, encoded.prompts, strict=True):
             assert prompt.token_ids.tolist() == built.chat_ids(row.fields["text"][0])
 
 
@@ -79,7 +79,7 @@ def test_scores_read_exactly_these_tokens(name):
     for audit in audits(name):
         if (tokens := audit.tokens) is None:
             continue
-        encoded = Encoder(tokenizer, audit.situation.prompt, MAX_TOKENS).encode(audit.situation.rows)
+        encoded = Encoder(tokenizer, audit.situation.prompt, MAX_TOKENS).encode(audit.situation.examples)
         size = 1 + max(chain(*tokens.continuations))
         prompt = encoded.prompts[-1].token_ids.tolist()
         whole = [log_probability(prompt, list(ids), size) for ids in tokens.continuations]

@@ -25,7 +25,7 @@ WORDS = ("Which answer is the better one?", "質問です 🙂", "</s> <|bos|>",
 def cache(tmp_path, monkeypatch) -> Path:
     """An own cache that keeps everything, however short."""
     monkeypatch.setenv("NEXTTOKEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(token_cache, "LEAST", -1)
+    monkeypatch.setattr(token_cache, "MIN_CHARACTERS", -1)
     return tmp_path / "cache"
 
 
@@ -49,7 +49,7 @@ def encoder(request, scratch):
 @pytest.fixture
 def uncached(encoder, monkeypatch) -> list:
     with monkeypatch.context() as changed:
-        changed.setattr(token_cache, "LEAST", 10**9)
+        changed.setattr(token_cache, "MIN_CHARACTERS", 10**9)
         return contents(encoder.encode(examples()))
 
 
@@ -117,11 +117,11 @@ def test_without_a_folder_rows_are_held_in_memory(encoder, uncached, tmp_path, m
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NEXTTOKEN_CACHE", str(tmp_path / "file" / "cache"))
     assert contents(encoder.encode(examples())) == uncached
-    assert "tokens are held in memory" in capsys.readouterr().out
+    assert "tokens are not cached" in capsys.readouterr().out
 
 
 def test_few_characters_are_not_worth_a_file(scratch, cache, monkeypatch):
-    monkeypatch.setattr(token_cache, "LEAST", 10_000)
+    monkeypatch.setattr(token_cache, "MIN_CHARACTERS", 10_000)
     Encoder(scratch.tokenizer, PROMPT, 96).encode(examples())
     assert not files(cache)
 
@@ -134,7 +134,7 @@ def test_the_oldest_go_when_the_cache_is_full(scratch, cache, monkeypatch):
     kept = encoder.encode(examples())  # which makes it the youngest
     assert old.stat().st_mtime > 1
     os.utime(old, (1, 1))
-    monkeypatch.setattr(token_cache, "LIMIT", 100)
+    monkeypatch.setattr(token_cache, "MAX_BYTES", 100)
     other.encode(examples())
     assert old not in files(cache)
     assert len(files(cache)) == 1
@@ -167,7 +167,7 @@ def test_whatever_is_shown_changes_the_key():
 
 def encode_there(tokenizer, folder: str, together) -> None:
     os.environ["NEXTTOKEN_CACHE"] = folder
-    token_cache.LEAST = -1
+    token_cache.MIN_CHARACTERS = -1
     together.wait()
     Encoder(tokenizer, PROMPT, 96).encode(examples(200))
 

@@ -1,4 +1,4 @@
-"""Chat templates for tokenizers that bring none (a base model's), by name: how turns are marked, in Jinja."""
+"""Jinja chat templates by name, for tokenizers without one (those of base models)."""
 
 from nexttoken.errors import UserError, nearest
 
@@ -23,7 +23,7 @@ LLAMA3 = """{{ bos_token }}{% for message in messages %}
 
 {% endif %}"""
 
-# As Stanford Alpaca wrote instructions; its answers end with end-of-text, a token that every tokenizer here has.
+# Stanford Alpaca's format; answers end with end-of-text, a token that every tokenizer here has.
 ALPACA = """{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}
 
 {% elif message.role == 'user' %}### Instruction:

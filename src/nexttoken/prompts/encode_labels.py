@@ -1,4 +1,4 @@
-"""Examples with a closed set of answers to token ids within a budget, and the tokens that spell the labels there."""
+"""Encoding of examples with a closed set of answers: token ids within a budget, and the label tokens."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from nexttoken.prompts.token_cache import CHUNK, token_rows
 from nexttoken.prompts.token_file import SavedText, TokenRow
 from nexttoken.types import Example
 
-TAIL = 3  # tokens before the answer that decide how a label is written after them
+TAIL = 3  # last tokens of a prompt, which decide how a label is tokenised after them
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """What the model reads for one example: `token_ids` (T,) int32 ends where the answer begins."""
+    """One example without its answer: `token_ids` (T,) int32 ends where the answer begins."""
 
     id: str
     label: int | None
@@ -26,42 +26,41 @@ class EncodedPrompt:
     token_ids: np.ndarray
     was_cut: bool
     num_options: int | None = None
-    round: int = 0  # rounds of an id take turns in training, one an epoch
-    num_targets: int = 1  # a label is one, whatever it is spelt with
+    round: int = 0  # rounds of an id alternate in training, one per epoch
+    num_targets: int = 1  # one label, of any number of tokens
 
     @property
     def text(self) -> str:
-        """The exact text that the model continues; read from the cache of tokenised rows where it lies there."""
+        """The exact text that the model continues; a saved text is read from its file."""
         return self.source if isinstance(self.source, str) else self.source()
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """All prompts of a split with the label tokens they share and what was changed to make them."""
+    """All prompts of a split, the label tokens they share, and counts of changes."""
 
     prompts: list[EncodedPrompt]
     labels: LabelTokens
-    num_disarmed: int  # special-token look-alikes in the data that were kept as text
+    num_disarmed: int  # texts in the data that look like special tokens, kept as text
 
     def counts(self) -> dict[str, int]:
         return {"num_truncated": sum(p.was_cut for p in self.prompts), "num_disarmed": self.num_disarmed}
 
 
 class Encoder(Renderer):
-    """Examples with labels to prompts; finds the tokens of the labels on the way."""
+    """Encodes examples with labels as prompts, and finds the label tokens."""
 
     def encode(self, examples: Sequence[Example], expected: LabelTokens | None = None, chunk: int = CHUNK) -> Encoded:
-        """Tokenise every example once (over-long ones again after cutting); finds the label tokens on the way.
+        """Tokenise every example (over-long ones again after cutting) and find the label tokens.
 
-        Raises UserError when the budget does not even hold the prompt without its fields, or when the label tokens
-        are not the `expected` ones, those that the model was trained with.
+        Raises UserError if the budget is too small for the prompt without its fields, or if the label tokens differ
+        from the `expected` ones, with which the model was trained.
         """
         rows = token_rows(self, examples, self._make, chunk=chunk)
-        alike = [own.id for own, row in zip(examples, rows, strict=True) if row.lost]
-        self._report_alike(alike, len(rows))
+        self._report_alike([example.id for example, row in zip(examples, rows, strict=True) if row.lost], len(rows))
         prompts = [
-            EncodedPrompt(own.id, own.label, row.text, row.token_ids, row.was_cut, own.num_options, own.round)
-            for own, row in zip(examples, rows, strict=True)
+            EncodedPrompt(e.id, e.label, row.text, row.token_ids, row.was_cut, e.num_options, e.round)
+            for e, row in zip(examples, rows, strict=True)
         ]
         num_disarmed = sum(row.num_disarmed for row in rows)
         labels = self._labels(prompts)
@@ -74,17 +73,17 @@ class Encoder(Renderer):
         return Encoded(prompts, labels, num_disarmed)
 
     def for_training(self, examples: Sequence[Example]) -> Encoded:
-        """The training rows; prints the table of label tokens."""
+        """Encode training examples; print the table of label tokens."""
         encoded = self.encode(examples)
         print(encoded.labels.table())
         return encoded
 
     def for_choosing(self, examples: Sequence[Example], train: Encoded) -> Encoded:
-        """The rows that checkpoints are chosen by."""
+        """Encode the examples by which checkpoints are chosen."""
         return self.encode(examples, train.labels)
 
     def _report_alike(self, alike: list[str], num_rows: int) -> None:
-        """Raises UserError where most rows have lost their options; a few are counted, and answered all the same."""
+        """Raises UserError if most examples lost their options by cutting; a few are only counted."""
         alike = list(dict.fromkeys(alike))
         line = f"max_tokens={self.max_tokens} leaves too little of the options to tell them apart"
         if 2 * len(alike) > num_rows:
@@ -104,17 +103,17 @@ class Encoder(Renderer):
 
     @cached_property
     def _reserve(self) -> int:
-        """Tokens kept free for the longest label, counted after the answer cue."""
+        """Tokens to keep free for the longest label, after the answer cue."""
         cue = self.prompt.answer_cue
         return max(len(self.ids(cue + label)) for label in self.prompt.labels) - len(self.ids(cue))
 
     @property
     def _limit(self) -> int:
-        """Tokens of the longest prompt."""
+        """Largest number of tokens of a prompt."""
         return self.max_tokens - self._reserve
 
     def _labels(self, prompts: list[EncodedPrompt]) -> LabelTokens:
-        """Audit the labels once for every different end of a prompt: the tokens before the answer decide theirs."""
+        """Find the label tokens once for every different end of a prompt."""
         by_tail = {tuple(p.token_ids[-TAIL:].tolist()): p for p in prompts}
         return find_label_tokens(
             (prompt.text for prompt in by_tail.values()),

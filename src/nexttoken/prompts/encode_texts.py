@@ -1,4 +1,4 @@
-"""Examples with open answers to token ids: what is read, and which of its tokens are learnt."""
+"""Encoding of examples with open answers: token ids, and a mask of those that are learnt."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,23 +16,23 @@ from nexttoken.prompts.token_cache import CHUNK, token_rows
 from nexttoken.prompts.token_file import TokenRow
 from nexttoken.types import Example, Message
 
-JOIN = 24  # characters before a segment that decide how its first token is written
+JOIN = 24  # characters before a segment, which decide how its first token is written
 
 
 class TextEncoder(Renderer):
-    """Renders prompts with their answers. The prompt's ids are those that generation starts from, exactly.
+    """Encodes prompts with their answers. The prompt's ids are exactly those from which generation starts.
 
-    An answer is tokenised behind the end of its prompt and never merged with it; the mark that ends it (the chat
-    template's, else end-of-text) is learnt with it.
+    An answer is tokenised after its prompt and never merged with it. Its end mark (the chat template's, else
+    end-of-text) is learnt with it.
     """
 
     def encode(
         self, examples: Sequence[Example], *, learns_dialogue: bool = False, keeps_all: bool = True, chunk: int = CHUNK
     ) -> EncodedTexts:
-        """Tokenise every example with its answer; `learns_dialogue` marks the assistant's earlier utterances, too.
+        """Tokenise every example with its answer; `learns_dialogue` also learns the assistant's earlier utterances.
 
-        An answer longer than the budget loses its end where `keeps_all`; else its row is left out, since it would
-        teach never to stop. Raises UserError for an example without an answer, or where nothing is left.
+        An answer longer than the budget loses its end with `keeps_all`. Else its example is left out: it would teach
+        never to stop. Raises UserError for an example without an answer, or if none is left.
         """
         make = partial(self._make, learns_dialogue=learns_dialogue)
         made = token_rows(self, examples, make, f"learns_dialogue={learns_dialogue}", chunk)
@@ -50,17 +50,17 @@ class TextEncoder(Renderer):
         return EncodedTexts(rows, num_disarmed, tuple(left_out))
 
     def for_training(self, examples: Sequence[Example]) -> EncodedTexts:
-        """The training rows: every utterance of the assistant is learnt, and no answer without its end."""
+        """Encode training examples: every utterance of the assistant is learnt, and no answer without its end."""
         return self.encode(examples, learns_dialogue=True, keeps_all=False)
 
     def for_choosing(self, examples: Sequence[Example], train: EncodedTexts) -> EncodedTexts:
-        """The rows that checkpoints are chosen by."""
+        """Encode the examples by which checkpoints are chosen."""
         return self.encode(examples)
 
     def encode_prompts(self, examples: Sequence[Example], reserve: int) -> EncodedTexts:
-        """Tokenise examples up to where their answers begin, leaving `reserve` tokens for those.
+        """Tokenise examples up to where their answers begin, with `reserve` tokens free for those.
 
-        Raises UserError where they leave no room for a prompt.
+        Raises UserError if that leaves no tokens for a prompt.
         """
         if reserve >= self.max_tokens:
             raise UserError(
@@ -75,15 +75,13 @@ class TextEncoder(Renderer):
             if was_cut:
                 fitted = self.fit(example, self.max_tokens - reserve)
                 text, ids, shown = fitted.text, fitted.ids, fitted.example
-            share = _share_cut(example, shown)
-            rows.append(
-                EncodedText(example.id, text, np.asarray(ids, np.int32), np.zeros(len(ids), bool), was_cut, share)
-            )
+            arrays = np.asarray(ids, np.int32), np.zeros(len(ids), bool)
+            rows.append(EncodedText(example.id, text, *arrays, was_cut, _share_cut(example, shown)))
         return EncodedTexts(rows, sum(count for _, count in clean))
 
     @cached_property
     def ends(self) -> tuple[int, ...]:
-        """The ids of the tokens that end an answer: end-of-text, and what the chat template writes behind one."""
+        """Ids of the tokens that end an answer: end-of-text, and the chat template's end mark."""
         ends = [self.tokenizer.eos_token_id]
         ids = self.tokenizer(self._end_mark, add_special_tokens=False)["input_ids"]
         ends += [token for token in ids if token in self._special_ids][:1]
@@ -91,8 +89,8 @@ class TextEncoder(Renderer):
 
     @cached_property
     def _end_mark(self) -> str:
-        """What stands behind an answer. Raises UserError for a chat template whose mark this tokenizer has no token
-        for: it would be learnt, and written into every answer, as text."""
+        """The text after an answer. Raises UserError if the chat template's mark is no token of this tokenizer: it
+        would be learnt, and written into every answer, as text."""
         if not self.prompt.chat:
             return self.end_of_text
         turns = [Message("user", "a"), Message("assistant", "42")]
@@ -121,13 +119,12 @@ class TextEncoder(Renderer):
             yield replace(self._row(example, pieces, learns_dialogue), num_disarmed=num_disarmed)
 
     def _row(self, example: Example, pieces: list[list[int]], learns_dialogue: bool) -> TokenRow:
-        """Put the pieces together; where they are too many, fit the prompt to what its answer leaves of the budget."""
+        """Join the pieces; if they exceed the budget, fit the prompt into what the answer leaves of it."""
         shown, was_cut = example, sum(map(len, pieces)) > self.max_tokens
         if was_cut:
             answer = pieces[-1]
-            smallest = self.max_tokens - len(answer)
             try:
-                shown = self.fit(example, smallest).example
+                shown = self.fit(example, self.max_tokens - len(answer)).example
                 pieces = next(iter(self._pieces([shown])))
             except UserError:
                 pieces = [self._shortest_prompt(example), answer]
@@ -142,28 +139,28 @@ class TextEncoder(Renderer):
         return TokenRow(np.asarray(ids, np.int32), "", learnt, was_cut, answer_cut, _share_cut(example, shown))
 
     def _shortest_prompt(self, example: Example) -> list[int]:
-        """The prompt without its fields, where the answer takes all the room: raises UserError if even that is none."""
+        """Ids of the prompt cut to half the budget, for an answer that fills it; UserError if that is too short."""
         half = self.max_tokens // 2
         return self.fit(replace(example, demonstrations=()), half).ids if half else []
 
     def _num_learnt(self, piece: list[int]) -> int:
-        """An answer's tokens with the mark of its end; what the chat template writes behind that is only read."""
+        """Number of an answer's tokens with its end mark; what the chat template writes after that is only read."""
         ends = (place for place, token in enumerate(piece) if token in self._special_ids)
         return next(ends, len(piece) - 1) + 1
 
     def _pieces(self, examples: Sequence[Example]) -> list[list[list[int]]]:
-        """Per example the ids of its segments: read, learnt, read, learnt ..., the last one learnt."""
+        """Ids of each example's segments: prompt, answer, prompt, answer ..., the last one an answer."""
         rows = [self._segments(example) for example in examples]
         firsts = self.batch_ids([segments[0] for segments in rows])
         pairs = [(before[-JOIN:], text) for segments in rows for before, text in pairwise(segments)]
         befores = self.tokenizer([before for before, _ in pairs], add_special_tokens=False)["input_ids"]
         wholes = self.tokenizer([before + text for before, text in pairs], add_special_tokens=False)["input_ids"]
         found = zip(befores, wholes, pairs, strict=True)
-        rest = iter([self._behind(before, whole, text) for before, whole, (_, text) in found])
+        rest = iter([self._ids_after(before, whole, text) for before, whole, (_, text) in found])
         return [[first, *(next(rest) for _ in segments[1:])] for first, segments in zip(firsts, rows, strict=True)]
 
-    def _behind(self, before: list[int], whole: list[int], text: str) -> list[int]:
-        """The ids of `text` where it stands behind what is tokenised as `before`, and is never merged with it."""
+    def _ids_after(self, before: list[int], whole: list[int], text: str) -> list[int]:
+        """Ids of `text` after the ids `before`, never merged with them; `whole` are the ids of both texts joined."""
         if whole[: len(before)] == before:
             return whole[len(before) :]
         line, with_line = (self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in ("\n", "\n" + text))
@@ -172,11 +169,11 @@ class TextEncoder(Renderer):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _segments(self, example: Example) -> list[str]:
-        """The texts of an example, by turns read and learnt: prompt, answer, prompt, answer."""
+        """Texts of an example in turn: prompt, answer, prompt, answer."""
         if example.answer is None:
-            raise UserError(f"row {example.id} has no answer to learn or to score; give rows with answers")
+            raise UserError(f"row {example.id} has no answer to learn or to score; use rows with answers")
         *messages, cue = self.prompt.render(example)
-        earlier = self.own_answers(example, messages)
+        earlier = self.dialogue_answers(example, messages)
         turns = [*messages, Message("assistant", cue.content + example.answer)]
         segments, done = [], ""
         for place in [*earlier, len(messages)]:
@@ -184,9 +181,8 @@ class TextEncoder(Renderer):
             answered = self._answered(turns[: place + 1], earlier)
             if not (before.startswith(done) and answered.startswith(before)):
                 raise UserError(
-                    f"row {example.id}: the chat template writes an answer otherwise than it opens one, or leaves"
-                    " earlier turns out, so answers cannot be told from prompts; use prompt.chat=false or another"
-                    " prompt.chat_template"
+                    f"row {example.id}: the chat template changes or leaves earlier turns out once an answer follows,"
+                    " so answers cannot be told from prompts; use prompt.chat=false or another prompt.chat_template"
                 )
             segments += [before[len(done) :], answered[len(before) :]]
             done = answered
@@ -195,7 +191,7 @@ class TextEncoder(Renderer):
         return segments
 
     def _answered(self, turns: list[Message], earlier: Sequence[int]) -> str:
-        """The text of `turns`, the last one an answer, with the mark of its end."""
+        """Text of `turns`, the last one an answer with its end mark."""
         if self.prompt.chat:
             return self.chat(turns, opens_answer=False)
         return self.opened(turns[:-1], earlier) + turns[-1].content + self.end_of_text
@@ -208,5 +204,5 @@ def _encoded(example: Example, row: TokenRow, tokenizer: Any) -> EncodedText:
 
 
 def _share_cut(whole: Example, shown: Example) -> float:
-    """The share of the fields' characters that a prompt lost."""
+    """Share of the fields' characters that a prompt lost by cutting."""
     return 0.0 if shown is whole else max(0.0, 1 - kept_share(whole.fields, shown.fields))

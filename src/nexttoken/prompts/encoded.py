@@ -1,4 +1,4 @@
-"""What the model reads of examples with open answers: token ids, which of them are learnt, and what was changed."""
+"""Encoded examples with open answers: token ids, a mask of those that are learnt, and counts of changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ NO_LABELS = LabelTokens((), (), (), 0)
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
-    """What the model reads for one example, the answer among it: `token_ids` (T,) int32, `learnt` (T,) bool."""
+    """One example with its answer: `token_ids` (T,) int32, `learnt` (T,) bool."""
 
     id: str
     source: str | Callable[[], str]
@@ -25,7 +25,7 @@ class EncodedText:
 
     @property
     def text(self) -> str:
-        """What the model reads, as text; decoded when somebody wants to see it."""
+        """The text of `token_ids`, decoded on demand."""
         return self.source if isinstance(self.source, str) else self.source()
 
     @property
@@ -35,7 +35,7 @@ class EncodedText:
 
 @dataclass(frozen=True, slots=True)
 class EncodedTexts:
-    """All rows of a split, and what was changed to make them."""
+    """All encoded examples of a split, and counts of changes."""
 
     prompts: list[EncodedText]
     num_disarmed: int
@@ -45,8 +45,8 @@ class EncodedTexts:
     def counts(self) -> dict[str, int | float]:
         lost = [row.share_cut for row in self.prompts if row.share_cut]
         return {
-            "num_truncated": sum(row.was_cut for row in self.prompts),  # of demonstrations, or of their own text
-            "mean_share_cut": float(np.mean(lost)) if lost else 0.0,  # of the rows that lost some of their own
+            "num_truncated": sum(row.was_cut for row in self.prompts),  # demonstrations or text
+            "mean_share_cut": float(np.mean(lost)) if lost else 0.0,  # among rows that lost text
             "num_answers_cut": sum(row.answer_cut for row in self.prompts),
             "num_left_out": len(self.left_out),
             "num_disarmed": self.num_disarmed,

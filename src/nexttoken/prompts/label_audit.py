@@ -1,7 +1,7 @@
-"""What a tokenizer makes of labels: after the prompts of a task, and in situations that people ask about."""
+"""Audit of label tokens: after the prompts of a task, and after common endings of prompts."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -19,7 +19,7 @@ LABEL_SETS = (
     tuple(map(str, range(5))),
     tuple(map(str, range(1, 11))),
 )
-# Rows that end in a mark, a letter and a digit: without a cue the label stands right behind them.
+# They end in a mark, a letter or a digit: without a cue the label follows directly.
 TEXTS = {
     "English": ("Which answer is better?", "Plant roses in May.", "Two lines\nof one row", "Rate it from 1 to 10"),
     "Japanese": ("どちらの回答が良いですか？", "バラは五月に植えます。", "一行目\n二行目", "評価は1から10"),
@@ -31,11 +31,11 @@ CHAT = "chat template"
 
 @dataclass(frozen=True)
 class Situation:
-    """Where a label stands: behind what, in a prompt of which language."""
+    """The ending and the language of a prompt that labels follow."""
 
     after: str  # a key of ENDINGS, or CHAT
-    language: str
     labels: tuple[str, ...]
+    language: str
 
     @property
     def prompt(self) -> Prompt:
@@ -43,7 +43,7 @@ class Situation:
         return Prompt("{{ text[0] }}", cue, self.labels, chat=self.after == CHAT)
 
     @property
-    def rows(self) -> list[Example]:
+    def examples(self) -> list[Example]:
         return [Example(str(number), {"text": (text,)}) for number, text in enumerate(TEXTS[self.language])]
 
 
@@ -56,7 +56,7 @@ class Audit:
     refusal: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        """Tokens per label, how they are read, tokens re-joined, verdict."""
+        """Tokens per label, scoring, tokens re-joined, verdict."""
         if self.tokens is None:
             return ("", "", "", f"refused: {self.refusal}")
         counts = " ".join(str(len(ids)) for ids in self.tokens.continuations)
@@ -65,7 +65,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class OwnPrompt:
-    """The labels of a configuration after its own prompts (at most as many as were looked at)."""
+    """The label tokens of a configuration, after its own prompts."""
 
     labels: LabelTokens
     num_rows: int
@@ -74,9 +74,8 @@ class OwnPrompt:
 
     def __str__(self) -> str:
         whole = "" if self.labels.one_token_each else "whole label sequences "
-        rejoined = f", {self.labels.num_rejoined} of the prompt's last tokens re-joined" * bool(
-            self.labels.num_rejoined
-        )
+        number = self.labels.num_rejoined
+        rejoined = f", {number} of the prompt's last tokens re-joined" if number else ""
         template = "chat template" if self.chat else "no chat template"
         return (
             f"{self.labels.table()}\nread {whole}in {reading(self.labels)}{rejoined}\n"
@@ -85,13 +84,13 @@ class OwnPrompt:
 
 
 def reading(tokens: LabelTokens) -> str:
-    """How the labels are scored: by the logits of one pass, or whole, once per context."""
+    """Scoring of the labels: by the logits of one pass, or as whole sequences, once per context."""
     number = len(tokens.contexts)
     return "one pass" if tokens.one_token_each else f"{number} context{'s' * (number > 1)}"
 
 
 def audit_prompt(tokenizer: Any, prompt: Prompt, max_tokens: int, rows: Sequence[Example]) -> OwnPrompt:
-    """Find the labels after real rows. Raises UserError when they are refused, with their table where there is one."""
+    """Find the labels after real examples. Raises UserError if they are refused, with their table if there is one."""
     encoded = Encoder(tokenizer, prompt, max_tokens).encode(rows)
     ids = encoded.prompts[0].token_ids.tolist()
     opening = next((i for i, token in enumerate(ids) if token != tokenizer.bos_token_id), len(ids))
@@ -99,16 +98,13 @@ def audit_prompt(tokenizer: Any, prompt: Prompt, max_tokens: int, rows: Sequence
 
 
 def audit_situations(tokenizer: Any) -> list[Audit]:
-    """Every ending, language and label set; the chat template's end too where the tokenizer has one."""
-    return list(_audits(tokenizer))
-
-
-def _audits(tokenizer: Any) -> Iterator[Audit]:
+    """Audit every ending, language and label set; also the chat template's end if the tokenizer has one."""
     endings = [*ENDINGS, *[CHAT] * bool(tokenizer.chat_template)]
-    for after, labels, language in product(endings, LABEL_SETS, TEXTS):
-        situation = Situation(after, language, labels)
-        try:
-            encoded = Encoder(tokenizer, situation.prompt, MAX_TOKENS).encode(situation.rows)
-            yield Audit(situation, encoded.labels)
-        except UserError as error:
-            yield Audit(situation, None, re.split(r"[:;\n]", str(error))[0])
+    return [_audit(tokenizer, Situation(*parts)) for parts in product(endings, LABEL_SETS, TEXTS)]
+
+
+def _audit(tokenizer: Any, situation: Situation) -> Audit:
+    try:
+        return Audit(situation, Encoder(tokenizer, situation.prompt, MAX_TOKENS).encode(situation.examples).labels)
+    except UserError as error:
+        return Audit(situation, None, re.split(r"[:;\n]", str(error))[0])

@@ -1,4 +1,4 @@
-"""Which tokens spell each label after this prompt, found in context, and the table that shows it."""
+"""The tokens that spell each label after a prompt, determined in context, and their table."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,10 +11,10 @@ Contexts = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class LabelTokens:
-    """The token ids that spell each label where the answer begins.
+    """Token ids that spell each label where the answer begins.
 
-    `num_rejoined` counts the prompt's last tokens that merge with the label (a cue ending in a space, say): the model
-    is asked before them, and they are part of every continuation.
+    `num_rejoined` is the number of the prompt's last tokens that merge with the labels (after a cue that ends in a
+    space, for example): they are removed from the prompt and part of every continuation.
     """
 
     labels: tuple[str, ...]
@@ -24,19 +24,19 @@ class LabelTokens:
 
     @property
     def one_token_each(self) -> bool:
-        """True when a single forward pass over the prompt reads every label."""
+        """True if one forward pass over the prompt scores every label."""
         return all(len(ids) == 1 for ids in self.continuations)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest label: what the token budget must keep free."""
+        """Tokens of the longest label, to keep free in the token budget."""
         return max(map(len, self.continuations), default=0)
 
     @property
     def contexts(self) -> Contexts:
-        """The token strings to append to a prompt so that every label can be read, each at most once.
+        """Token sequences to append to a prompt so that every label can be scored, each at most once.
 
-        () alone for one-token labels; otherwise each label without its last token, unless another one starts with it.
+        Only () for one-token labels, else each label without its last token, unless another context starts with it.
         """
         heads = {ids[:-1] for ids in self.continuations}
         return tuple(sorted(h for h in heads if not any(len(o) > len(h) and o[: len(h)] == h for o in heads)))
@@ -45,7 +45,7 @@ class LabelTokens:
         return asdict(self)
 
     def table(self) -> str:
-        """The audit that is printed at start and saved with the run."""
+        """Table of the label tokens, printed at start and saved with the run."""
         prefix = "yes" if self.num_rejoined == 0 else f"no, {self.num_rejoined} re-joined"
         rows = [("label", "token ids", "pieces", "prompt stays a prefix")]
         rows += [
@@ -65,13 +65,12 @@ def find_label_tokens(
     to_pieces: Callable[[list[int]], list[str]],
     unk_id: int | None,
 ) -> LabelTokens:
-    """Find the label tokens after real prompts, the same for all of them.
+    """Find the label tokens after real prompts; they must be the same for all of them.
 
-    `encode` gives the ids of a whole text. Each label is encoded together with the prompt; what follows the longest
-    prefix that all of them share with the prompt is the label's continuation, so a token that spans the join is
-    handled, and "A" after a newline is not confused with " A".
-    Raises UserError for labels that are unknown to the tokenizer, that cannot be told apart, or whose tokens depend
-    on the row (the table is shown).
+    `encode` gives the ids of a whole text. Each label is encoded together with the prompt; the ids after the longest
+    prefix that all of them share with the prompt are the label's continuation. This handles a token that spans the
+    join, and never confuses "A" after a newline with " A".
+    Raises UserError, with the table, for labels that are unknown to the tokenizer, equal, or dependent on the row.
     """
     found: LabelTokens | None = None
     for text in texts:
@@ -85,7 +84,7 @@ def find_label_tokens(
                 f"after ...{text[-40:]!r}; end prompt.answer_cue with a fixed line, such as '### Answer\\n'"
             )
     if found is None:
-        raise UserError("there is no row to find the label tokens in: the task has no examples")
+        raise UserError("no row to find the label tokens in: the task has no examples; check its files")
     return found
 
 

@@ -1,4 +1,4 @@
-"""How an example becomes the conversation that stops where the answer begins."""
+"""The prompt: templates that turn an example into a conversation that stops where the answer begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,25 +11,24 @@ from nexttoken.types import PASSAGES, Example, Message
 
 @dataclass(frozen=True)
 class Prompt:
-    """Jinja templates over an example's fields, the cue after which the answer stands, and the labels that may follow.
+    """Jinja templates over an example's fields, the cue before the answer, and the labels that may follow it.
 
-    In a template every field is a tuple of turns; `zip` is at hand to walk several of them together, `labels` are the
-    labels, `passages` what retrieval found, `turn` the utterance of a dialogue that the message is made of. The text of
-    the fields is never parsed as a template. With `chat`, messages go through a chat template (`chat_template` names
-    one, else the tokenizer's own) and the cue opens the assistant's turn; without, their contents are joined as they
-    are.
+    Templates see every field as a tuple of turns, `labels`, `passages` (retrieved texts), `turn` (the current utterance
+    of a dialogue) and the function `zip`. Text of the fields is never parsed as a template. With `chat`, messages are
+    formatted by a chat template (`chat_template`, else the tokenizer's own) and the cue opens the assistant's turn.
+    Without, their contents are joined as they are.
     """
 
     user: str
     answer_cue: str
-    labels: Sequence[str] = ()  # aligned with the task's classes; none where answers are open
-    options: str = ""  # the field of a question's options, one label each: none is ever dropped to save tokens
-    dialogue: str = ""  # the field of utterances, the user's and the assistant's in turn: each becomes a message
+    labels: Sequence[str] = ()  # in the order of the task's classes; none for open answers
+    options: str = ""  # field of a question's options, one per label; none is ever dropped to save tokens
+    dialogue: str = ""  # field of utterances, user and assistant in turn; each becomes a message
     system: str = ""
     chat: bool = False
-    chat_template: str = ""  # gemma, chatml, llama3 or alpaca, for a tokenizer that brings none
-    cut_at: float = 0.0  # where an over-long text loses its tokens: 0 its beginning, 1 its end, 0.7 around 70 %
-    cut_sentences: bool = False  # whole ones, where a text has them
+    chat_template: str = ""  # gemma, chatml, llama3 or alpaca, for a tokenizer without one
+    cut_at: float = 0.0  # place where an over-long text is cut: 0 its beginning, 1 its end, 0.7 around 70 %
+    cut_sentences: bool = False  # cut whole sentences if possible
 
     def __post_init__(self) -> None:
         texts = {"user": self.user, "system": self.system, "answer_cue": self.answer_cue}
@@ -55,29 +54,29 @@ class Prompt:
         return frozenset(name for name, field in shown.items() if field)
 
     def for_classes(self, classes: Sequence[str]) -> "Prompt":
-        """This prompt with a label for each class: a prompt of options brings more labels than most questions need.
+        """Return this prompt with one label per class; a prompt with `options` may have more labels than classes.
 
-        Raises UserError when there are too few, or, without options, too many.
+        Raises UserError for too few labels and, without `options`, for too many.
         """
         if self.labels and not classes:
-            raise UserError("the task's answers are open, and this prompt has labels; use prompt=instruct or dialogue")
+            raise UserError("the task has open answers, but this prompt has labels; use prompt=instruct or dialogue")
         if len(self.labels) < len(classes) or (len(self.labels) > len(classes) and not self.options):
             raise UserError(f"prompt.labels={list(self.labels)} do not match the task's classes {list(classes)}")
         return replace(self, labels=tuple(self.labels[: len(classes)]))
 
     def render(self, example: Example) -> list[Message]:
-        """Return the messages, the last one being the assistant's opening (the answer cue).
+        """Return the messages; the last one opens the assistant's turn with the answer cue.
 
-        Demonstrations come first, each as a user's turn and the assistant's, with its answer behind the cue.
-        Raises UserError when a template names a field that the example does not have.
+        Demonstrations come first, each as a user's turn and an assistant's turn of the cue and the answer.
+        Raises UserError if a template names a field that the example does not have.
         """
         messages = [Message("system", self._fill(self.system, example))] if self.system else []
         for shown in example.demonstrations:
-            messages += [*self._asked(shown)[:-1], Message("assistant", self.answer_cue + self._answer(shown))]
-        return [*messages, *self._asked(example)]
+            messages += [*self._messages(shown)[:-1], Message("assistant", self.answer_cue + self._answer(shown))]
+        return [*messages, *self._messages(example)]
 
-    def _asked(self, example: Example) -> list[Message]:
-        """The example's own messages: of a dialogue one an utterance, else one question; then the answer cue."""
+    def _messages(self, example: Example) -> list[Message]:
+        """Messages without demonstrations: the utterances of a dialogue, else one question; then the answer cue."""
         cue = Message("assistant", self.answer_cue)
         if not self.dialogue:
             return [Message("user", self._fill(self.user, example)), cue]
@@ -91,16 +90,16 @@ class Prompt:
     def _answer(self, shown: Example) -> str:
         answer = shown.answer if shown.label is None else self.labels[shown.label]
         if answer is None:
-            raise UserError(f"row {shown.id} has no answer, so it demonstrates nothing; show solved rows only")
+            raise UserError(f"row {shown.id} has no answer and cannot be a demonstration; use rows with answers only")
         return answer
 
     @property
     def shown(self) -> frozenset[str]:
-        """The fields that the templates show: no other takes room from them."""
+        """Names of the fields that the templates use; only these take part in cutting."""
         return _names(self.system) | _names(self.user) | {self.dialogue}
 
     def continuations(self, example: Example) -> Sequence[str]:
-        """The texts that may stand behind the cue: every label, or the wanted answer."""
+        """Texts that may follow the cue: every label, or the right answer."""
         return self.labels or [self._answer(example)]
 
     def _fill(self, template: str, example: Example, turn: str = "") -> str:
@@ -122,7 +121,7 @@ def _names(template: str) -> frozenset[str]:
 
 @lru_cache
 def _compile(template: str) -> Any:
-    """Return the jinja2 template; it sees nothing but its context, and a name that is not there is an error."""
+    """Return the sandboxed jinja2 template; it sees only its context, and an unknown name is an error."""
     from jinja2 import StrictUndefined, TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

@@ -1,5 +1,6 @@
-"""One example as the exact text and token ids that the model continues, within a budget that never costs the cue."""
+"""Rendering of an example as the exact text and token ids that the model continues, cut to a budget of tokens."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -10,25 +11,52 @@ from nexttoken.errors import UserError
 from nexttoken.prompts.chat_templates import named
 from nexttoken.prompts.cutting import Fields, cut_sentences, cut_tokens, fit_fields, fit_passages
 from nexttoken.prompts.prompt import Prompt
-from nexttoken.prompts.special_tokens import Disarm
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import PASSAGES, Example, Message
 
-ENDS = {"system": "\n\n", "user": "", "assistant": "\n\n"}  # an answer stands directly behind its question
+ZERO_WIDTH_SPACE = "\u200b"
+ENDS = {"system": "\n\n", "user": "", "assistant": "\n\n"}  # an answer directly follows its question
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What the model reads of an example that was too long."""
+    """An over-long example, cut to the budget."""
 
     text: str
     ids: list[int]
-    example: Example  # as it is shown
-    lost_options: bool = False  # they were cut until some cannot be told apart
+    example: Example  # with its cut fields
+    lost_options: bool = False  # options became equal by cutting
+
+
+class Disarm:
+    """Breaks look-alikes of special tokens, such as '</s>', by a zero-width space: data is never a special token."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        specials = {str(t) for t in tokenizer.all_special_tokens} | {
+            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+        }
+        self.special = re.compile("|".join(map(re.escape, sorted(filter(None, specials)))) or r"(?!)")
+
+    def __call__(self, example: Example) -> tuple[Example, int]:
+        """Return the example without such texts in fields, answer and demonstrations, and their number."""
+        count = 0
+
+        def broken(match: re.Match) -> str:
+            nonlocal count
+            count += 1
+            return match[0][0] + ZERO_WIDTH_SPACE + match[0][1:]
+
+        fields = {
+            name: tuple(self.special.sub(broken, turn) for turn in turns) for name, turns in example.fields.items()
+        }
+        answer = None if example.answer is None else self.special.sub(broken, example.answer)
+        shown = [self(demonstration) for demonstration in example.demonstrations]
+        clean = replace(example, fields=fields, answer=answer, demonstrations=tuple(one for one, _ in shown))
+        return clean, count + sum(number for _, number in shown)
 
 
 class Renderer:
-    """Renders and tokenises; the same object (rebuilt from the run folder) serves training and prediction."""
+    """Renders and tokenises examples, in the same way for training and prediction."""
 
     def __init__(self, tokenizer: Any, prompt: Prompt, max_tokens: int) -> None:
         self.chat_template = named(prompt.chat_template) if prompt.chat_template else tokenizer.chat_template
@@ -39,24 +67,24 @@ class Renderer:
             )
         self.tokenizer, self.prompt, self.max_tokens = tokenizer, prompt, max_tokens
         opened, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
-        self._opening = opened[: opened.index(plain[0])]  # beginning-of-sequence, where the tokenizer writes one
+        self._opening = opened[: opened.index(plain[0])]  # beginning-of-sequence, if the tokenizer writes one
         self.disarm = Disarm(tokenizer)
 
     def text(self, example: Example) -> str:
         """The exact text that the model continues."""
         *messages, cue = self.prompt.render(example)
-        return self.opened(messages, self.own_answers(example, messages)) + cue.content
+        return self.opened(messages, self.dialogue_answers(example, messages)) + cue.content
 
-    def own_answers(self, example: Example, messages: Sequence[Message]) -> list[int]:
-        """The places of the assistant's earlier utterances in the example's dialogue, not in demonstrations."""
+    def dialogue_answers(self, example: Example, messages: Sequence[Message]) -> list[int]:
+        """Places of the assistant's earlier utterances in the example's dialogue, without demonstrations."""
         num_answers = len(example.fields.get(self.prompt.dialogue, ())) // 2
         places = [place for place, message in enumerate(messages) if message.role == "assistant"]
         return places[len(places) - num_answers :]
 
     def opened(self, messages: list[Message], answers: Collection[int]) -> str:
-        """The text of `messages` up to where the assistant's next turn begins.
+        """Text of `messages` up to where the assistant's next turn begins.
 
-        Without a chat template the end of each of `answers` is marked as the model learns to mark it.
+        Without a chat template, each of `answers` (places of messages) ends with end-of-text, as in training.
         """
         if self.prompt.chat:
             return self.chat(messages)
@@ -65,15 +93,15 @@ class Renderer:
 
     @property
     def end_of_text(self) -> str:
-        """Raises UserError for a tokenizer without one: nothing it writes would ever end."""
+        """The end-of-text token. Raises UserError for a tokenizer without one: generation would never end."""
         if self.tokenizer.eos_token is None:
             raise UserError("this tokenizer has no end-of-text token, so an answer's end cannot be learnt; use another")
         return self.tokenizer.eos_token
 
     def chat(self, messages: list[Message], opens_answer: bool = True) -> str:
-        """Messages through the chat template, up to where the assistant's next turn begins, or without that.
+        """Format messages by the chat template; `opens_answer` adds the beginning of the assistant's next turn.
 
-        A template that can open a thought (Qwen3's) is told not to: the answer itself follows, learnt, read or written.
+        Thinking is switched off in templates that have it (Qwen3's): the answer itself follows.
         """
         turns = [{"role": m.role, "content": m.content} for m in messages]
         try:
@@ -99,17 +127,17 @@ class Renderer:
         return [ids if ids[:num_opening] == self._opening else self._opening + ids for ids in encoded]
 
     def _plain_ids(self, texts: list[str]) -> list[list[int]]:
-        """The tokenizer's own answer, without the offsets and masks that nobody reads: two thirds of its time."""
+        """Token ids without offsets and masks, which would take two thirds of the time."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None or backend.truncation or backend.padding:
             return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def fit(self, example: Example, limit: int) -> Fitted:
-        """Give up what was added first: demonstrations, the least similar first, then passages; then earlier
-        utterances of a dialogue, by twos; then cut the fields. Raises UserError where `limit` tokens hold no prompt."""
+        """Cut an example to `limit` tokens: remove demonstrations, the least similar first, then passages, then earlier
+        utterances of a dialogue in pairs; then cut the fields. Raises UserError if even the prompt alone is longer."""
         if shown := example.demonstrations:
-            example = replace(example, demonstrations=shown[self._num_given_up(example, limit) :])
+            example = replace(example, demonstrations=shown[self._num_removed(example, limit) :])
             ids = self.ids(text := self.text(example))
             if len(ids) <= limit:
                 return Fitted(text, ids, example)
@@ -127,8 +155,8 @@ class Renderer:
             room -= len(longer) - limit
         return Fitted(text, ids, without)
 
-    def _num_given_up(self, example: Example, limit: int) -> int:
-        """How many demonstrations have to go, found by halving: twenty would be tokenised twenty times, one by one."""
+    def _num_removed(self, example: Example, limit: int) -> int:
+        """Number of demonstrations to remove, by binary search: each try tokenises the whole prompt."""
         shown = example.demonstrations
 
         def fits(number: int) -> bool:
@@ -148,7 +176,7 @@ class Renderer:
         return self._fit_fields(example, limit)
 
     def _fit_fields(self, example: Example, limit: int) -> Fitted:
-        """Cut fields until the whole prompt fits; tokens merge at joins, so the result is measured, not guessed."""
+        """Cut fields until the whole prompt fits; its tokens are counted again, since they merge at joins."""
         fields = {name: turns for name, turns in example.fields.items() if name in self.prompt.shown}
         shorten, lost_options = cut_sentences if self.prompt.cut_sentences else cut_tokens, False
         scaffold = self._scaffold(fields, 1)
@@ -158,11 +186,11 @@ class Renderer:
                 f" answer); raise max_tokens to {scaffold + self.max_tokens - limit} or more"
             )
         budget, turn_tokens = limit - scaffold, self._scaffold(fields, 2) - scaffold
-        spans = cache(self._spans)  # tokenising is slow where texts are very long: once is enough
+        spans = cache(self._spans)  # very long texts are slow to tokenise
         while True:
             shorter = fit_fields(fields, budget, spans, self.prompt.cut_at, turn_tokens, self.prompt.options, shorten)
-            own, kept = (some.get(self.prompt.options, ()) for some in (fields, shorter))
-            lost_options = lost_options or _num_different(kept) < _num_different(own)
+            before, after = (some.get(self.prompt.options, ()) for some in (fields, shorter))
+            lost_options = lost_options or _num_different(after) < _num_different(before)
             fitted, _ = self.disarm(replace(example, fields={**example.fields, **shorter}))
             ids = self.ids(text := self.text(fitted))
             if len(ids) <= limit:
@@ -172,7 +200,7 @@ class Renderer:
             budget = max(budget - (len(ids) - limit), 0)
 
     def _scaffold(self, fields: Fields, num_turns: int) -> int:
-        """Tokens of the prompt around at most `num_turns` empty turns, and every option."""
+        """Tokens of the prompt with empty fields, of at most `num_turns` turns each and every option."""
         empty = {
             name: ("",) * (len(turns) if name == self.prompt.options else min(len(turns), num_turns))
             for name, turns in fields.items()

@@ -1,7 +1,7 @@
-"""Tokenised rows in a file that is mapped into memory, not read: 60,000 rows take no more of it than 1,000.
+"""A file of tokenised examples that is mapped into memory, so 60,000 rows take no more memory than 1,000.
 
-A file holds the rows' bytes one behind another, then a table of them sorted by key, then where the table begins. Each
-row and the table have a checksum, so whatever is damaged counts as absent.
+It contains the rows' bytes one after another, a table of them sorted by key, and the table's position. Each row and
+the table have a checksum; damaged rows count as absent.
 """
 
 import struct
@@ -17,13 +17,13 @@ KEY = np.dtype("S16")
 PLACE = [("key", KEY), ("start", "<i8"), ("num_tokens", "<i4"), ("num_bytes", "<i4"), ("checksum", "<u4")]
 MADE = [("num_disarmed", "<i4"), ("share_cut", "<f8"), ("was_cut", "?"), ("lost", "?"), ("has_learnt", "?")]
 TABLE = np.dtype([*PLACE, *MADE])
-END = struct.Struct("<8sQQI")  # what this is, where the table begins, its rows, its checksum
+END = struct.Struct("<8sQQI")  # magic, the table's position, its number of rows, its checksum
 MAGIC = b"tokens 1"
 
 
 @dataclass(frozen=True, slots=True)
 class SavedText:
-    """A row's text where it lies in a file: decoded when somebody wants to see it."""
+    """A row's text in a file, decoded on demand."""
 
     file: "TokenFile"
     place: int
@@ -34,27 +34,27 @@ class SavedText:
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """What an encoder made of one example; `token_ids` (T,) int32 and `learnt` (T,) bool may be views into a file."""
+    """One encoded example; `token_ids` (T,) int32 and `learnt` (T,) bool may be views into a file."""
 
     token_ids: np.ndarray
     text: str | SavedText
     learnt: np.ndarray | None = None
     was_cut: bool = False
-    lost: bool = False  # the options cannot be told apart any more, or the answer lost its end
+    lost: bool = False  # options became equal by cutting, or the answer lost its end
     share_cut: float = 0.0
     num_disarmed: int = 0
 
 
 @dataclass(frozen=True)
 class TokenFile:
-    """The rows of one file: `data` (all bytes,) uint8 is the map, `table` its rows by key."""
+    """A mapped file: `data` (number of bytes,) uint8, and its `table` sorted by key."""
 
     data: np.ndarray
     table: np.ndarray
 
     @classmethod
     def open(cls, path: Path) -> "TokenFile":
-        """Map the file. Raises ValueError for any other or a damaged one, OSError where it cannot be read."""
+        """Map the file. Raises ValueError for another or a damaged file, OSError for an unreadable one."""
         data = np.asarray(np.memmap(path, np.uint8, mode="c"))  # torch warns of arrays that cannot be written
         if len(data) < END.size:
             raise ValueError(f"{path} is too short")
@@ -67,7 +67,7 @@ class TokenFile:
         return cls(data, table.view(TABLE))
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """The place in the table of each key, (N,); -1 where it is not there, or its row is damaged."""
+        """Place of each key in the table, (N,); -1 if the key is absent or its row damaged."""
         if not len(self.table):
             return np.full(len(keys), -1)
         places = np.searchsorted(self.table["key"], keys).clip(max=len(self.table) - 1)
@@ -86,23 +86,23 @@ class TokenFile:
         return TokenRow(token_ids, SavedText(self, place), learnt, was_cut, lost, share_cut, num_disarmed)
 
     def text(self, place: int) -> str:
-        """What stands behind the row's numbers."""
+        """Text of the row, stored after its numbers."""
         _, start, size, num_bytes, *_, has_learnt = self.table[place].item()
-        behind = start + 4 * size + size * has_learnt
-        return self.data[behind : start + num_bytes].tobytes().decode("utf-8", "surrogatepass")
+        begin = start + 4 * size + size * has_learnt
+        return self.data[begin : start + num_bytes].tobytes().decode("utf-8", "surrogatepass")
 
 
 def write_rows(file: IO[bytes], rows: Iterator[tuple[bytes, TokenRow]]) -> None:
-    """Write keyed rows as they come: no more than one of them is in memory, and its line of the table."""
+    """Write keyed rows one by one; only the table is held in memory."""
     lines, start = bytearray(), 0
     for key, row in rows:
         assert isinstance(row.text, str)
         data = row.token_ids.astype("<i4").tobytes()
         data += b"" if row.learnt is None else row.learnt.tobytes()
         data += row.text.encode("utf-8", "surrogatepass")
-        own = (row.num_disarmed, row.share_cut, row.was_cut, row.lost, row.learnt is not None)
-        lines += np.array((key, start, len(row.token_ids), len(data), crc32(data), *own), TABLE).tobytes()
-        padding = -len(data) % 4  # so that the next row's ids can be viewed as numbers
+        made = (row.num_disarmed, row.share_cut, row.was_cut, row.lost, row.learnt is not None)
+        lines += np.array((key, start, len(row.token_ids), len(data), crc32(data), *made), TABLE).tobytes()
+        padding = -len(data) % 4  # aligns the next row's ids
         file.write(data + b"\0" * padding)
         start += len(data) + padding
     table = np.frombuffer(lines, TABLE)
