@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks.shapes import row_lengths
-from nexttoken.engine.batches import Batcher, Step, TrainSteps, token_batches
+from nexttoken.engine.batches import token_batches
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.forward.varlen import goes_at_once
 from nexttoken.engine.heads import LabelSoftmax
@@ -28,6 +28,7 @@ from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 from nexttoken.training.fit import fit, one_line
 from nexttoken.training.module import AnswerModule
+from nexttoken.training.steps import Batcher, Step, TrainSteps
 
 ADAPTER = AdapterSettings(
     r=16, alpha=32, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"

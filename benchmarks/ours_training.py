@@ -16,7 +16,6 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.ours import LABELS, encoded
 from benchmarks.sides import Answers
 from benchmarks.workload import MatrixRate, Workload
-from nexttoken.engine.batches import Batcher, Step, TrainSteps
 from nexttoken.engine.forward.shortcuts import shortcuts, skipping
 from nexttoken.engine.heads import Head, LabelSoftmax, WholeVocabulary
 from nexttoken.models.adapters import add_adapter
@@ -26,6 +25,7 @@ from nexttoken.training.fit import fit
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.training.parallel_gradients import Learners, num_learners
+from nexttoken.training.steps import Batcher, Step, TrainSteps
 
 ADAPTER = AdapterSettings(  # conf/adapter/lora.yaml
     r=16, alpha=32, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexttoken.engine.batches import Batcher, Step, TrainSteps, even_batches, packed_batches, token_batches
+from nexttoken.engine.batches import even_batches, packed_batches, token_batches
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_scores import UNKNOWN
 from nexttoken.prompts.label_tokens import LabelTokens
+from nexttoken.training.steps import Batcher, Step, TrainSteps
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=40)
 PROMPT_ONLY = LabelTokens(("A", "B"), ((1,), (2,)), (("A",), ("B",)), 0)

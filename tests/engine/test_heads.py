@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, log_softmax
 
-from nexttoken.engine.batches import Batcher, Step
 from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.errors import UserError
@@ -17,6 +16,7 @@ from nexttoken.prompts.label_tokens import LabelTokens, find_label_tokens
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.neftune import noisy_embeddings
+from nexttoken.training.steps import Batcher, Step
 
 LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7, 8)), (("A",), ("B",), ("t", "ie")), 0)
 ONE_TOKEN = LabelTokens(("A", "B", "C"), ((5,), (6,), (7,)), (("A",), ("B",), ("C",)), 0)

@@ -11,7 +11,7 @@ from nexttoken.engine.forward.layout import Pieces
 from nexttoken.engine.forward.losses import token_losses
 from nexttoken.engine.label_scores import UNKNOWN, collate
 from nexttoken.prompts.encode_labels import EncodedPrompt
-from nexttoken.training.prompt_loss import text_loss
+from nexttoken.training.module import text_loss
 from support import small_models
 
 VOCABULARY = small_models.SMALL["vocab_size"]

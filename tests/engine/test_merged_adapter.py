@@ -22,8 +22,7 @@ from nexttoken.inference import Once
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base_model import FILE, identify
 from nexttoken.models.load import load_model, load_tokenizer
-from nexttoken.models.save_quantized import save_quantized
-from nexttoken.models.saved import save_labels, save_trained, save_whole
+from nexttoken.models.saved import save_labels, save_quantized, save_trained, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, ModelSettings, ScratchSettings

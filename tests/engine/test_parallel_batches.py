@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from nexttoken.engine.batches import Batcher
 from nexttoken.engine.forward.parallel_batches import ParallelStreams, copy_sharing_weights, num_streams
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.engine.run_batches import run_batches
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.lora_dropout import QuickDropout
+from nexttoken.models.fast_lora import QuickDropout
 from nexttoken.models.scratch import build_llama
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
 from nexttoken.training.parallel_gradients import Learners, num_learners, trained
+from nexttoken.training.steps import Batcher
 
 LABELS = LabelTokens(("A", "B", "C"), ((5,), (6,), (7,)), (("A",), ("B",), ("C",)), 0)
 SIZES = ScratchSettings(vocab_size=100, hidden_size=64, num_layers=3, num_heads=4, initializer_range=0.2)

@@ -7,13 +7,13 @@ import pytest
 import torch
 import transformers
 
-from nexttoken.engine.batches import Batcher
 from nexttoken.engine.forward.head_rows import reading
 from nexttoken.engine.forward.shortcuts import Shortcuts, share_shortcuts, shortcuts, skipping
 from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
+from nexttoken.training.steps import Batcher
 from support import small_models
 
 SMALL = small_models.SMALL | {"max_position_embeddings": 256, "bos_token_id": 0, "eos_token_id": 0}

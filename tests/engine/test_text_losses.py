@@ -5,7 +5,6 @@ import pytest
 import torch
 import transformers
 
-from nexttoken.engine.batches import Batcher, TrainSteps
 from nexttoken.engine.heads import AnswerText
 from nexttoken.engine.text_answerer import TextAnswerer, measure_losses
 from nexttoken.engine.text_losses import answer_losses, collate_texts, row_losses
@@ -14,6 +13,7 @@ from nexttoken.prompts.encode_texts import TextEncoder
 from nexttoken.prompts.encoded import NO_LABELS, EncodedText
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.training.neftune import noisy_embeddings
+from nexttoken.training.steps import Batcher, TrainSteps
 from nexttoken.types import Example
 
 TINY = {"vocab_size": 97, "num_hidden_layers": 2, "max_position_embeddings": 128}

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nexttoken.engine.batches import Batcher
 from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter, load_adapter, save_adapter
@@ -18,6 +17,7 @@ from nexttoken.models.quantized import four_bit_layers, keep_trainable
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings, ModelSettings, QuantizationSettings
+from nexttoken.training.steps import Batcher
 
 LORA = AdapterSettings(r=4, alpha=8, dropout=0.0, target_modules="all-linear", rslora=False, dora=False, init="default")
 NF4 = QuantizationSettings(bits=4)

@@ -10,13 +10,13 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from nexttoken.engine.batches import Batcher
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.models.adapters import add_adapter, save_adapter
 from nexttoken.models.fast_lora import QuickLayer, quicken, writable
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings
+from nexttoken.training.steps import Batcher
 
 LORA = AdapterSettings(r=4, alpha=8, dropout=0.0, target_modules="all-linear", rslora=True, dora=False, init="default")
 SMALL = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}

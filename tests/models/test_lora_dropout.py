@@ -6,7 +6,7 @@ import transformers
 from torch import nn
 
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.lora_dropout import QuickDropout
+from nexttoken.models.fast_lora import QuickDropout
 from support.composed import settings
 
 

@@ -16,13 +16,12 @@ from nexttoken.engine.fold_answerers import load_answerer
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.errors import UserError
 from nexttoken.inference import Once
-from nexttoken.models import save_quantized as saving
+from nexttoken.models import saved as saving
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base_model import identify, read_base
 from nexttoken.models.load import load_config, load_model, load_tokenizer
 from nexttoken.models.quantized import four_bit_layers, refuse_untrainable
-from nexttoken.models.save_quantized import save_quantized
-from nexttoken.models.saved import save_labels, save_trained, save_whole
+from nexttoken.models.saved import save_labels, save_quantized, save_trained, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import ModelSettings, QuantizationSettings, ScratchSettings, Settings

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     if settings.quantization is None:
         raise UserError("nothing to quantise by; add quantization=nf4 or quantization=int8")
     given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-    from nexttoken.models.save_quantized import save_quantized
+    from nexttoken.models.saved import save_quantized
 
     num_weights = save_quantized(settings, given.out)
     size = sum(path.stat().st_size for path in given.out.iterdir())

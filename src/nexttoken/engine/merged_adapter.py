@@ -21,11 +21,10 @@ from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.metrics import probabilities as metrics
 from nexttoken.models import adapters
-from nexttoken.models.adapter_note import copy_licences, write_note
 from nexttoken.models.base_model import read_base
 from nexttoken.models.load import load_config, load_model, load_tokenizer
 from nexttoken.models.quantized import describe, saved_quantization
-from nexttoken.models.saved import place, save_whole, whole_folder
+from nexttoken.models.saved import copy_licences, place, save_whole, whole_folder, write_note
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import Settings
 from nexttoken.types import AnswerLosses, Example, LabelPredictions

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nexttoken.models.lora_dropout import QuickDropout, draw_quickly
-
 PLAIN = {("peft.tuners.lora.layer", "Linear"), ("peft.tuners.lora.bnb", "Linear4bit")}
 BASES = {  # whose output nobody needs as it was; a model's own linear layer may keep it, for its gradient or otherwise
     ("torch.nn.modules.linear", "Linear"),
     ("transformers.pytorch_utils", "Conv1D"),
     ("bitsandbytes.nn.modules", "Linear4bit"),
 }
+STEPS = 2**16  # values of 16 bits; the probability is rounded to these, and the scale goes by the rounded one
 
 
 class Branch(torch.autograd.Function):
@@ -60,6 +59,35 @@ def _rows(values: Tensor) -> Tensor:
 
 def _kept(x: Tensor, dropped: Tensor | None) -> Tensor:
     return x if dropped is None else torch.where(dropped, 0.0, x)  # masked_fill takes half as long again
+
+
+class QuickDropout(nn.Dropout):
+    """nn.Dropout with its own masks on the CPU (Srivastava et al. 2014).
+
+    They are drawn from `generator` where one is set, and from torch's own otherwise.
+    """
+
+    generator: torch.Generator | None = None
+
+    def draw(self, values: Tensor) -> tuple[Tensor | None, float]:
+        """What to drop of `values` on the CPU, True in their shape or None for nothing, and the scale of the rest."""
+        number = round(self.p * STEPS)
+        if not self.training or number == 0:
+            return None, 1.0
+        if number == STEPS:
+            return torch.ones_like(values, dtype=torch.bool), 1.0
+        size = values.numel()
+        bits = torch.empty(-(-size // 4), dtype=torch.int64, device=values.device)
+        bits.random_(-(2**63), None, generator=self.generator)
+        drawn = bits.view(torch.int16)[:size].view(values.shape)  # from -STEPS / 2 on, all equally likely
+        return drawn < number - STEPS // 2, STEPS / (STEPS - number)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Zero each of `values` with probability p and scale the others, in training; the same shape."""
+        if values.device.type != "cpu":
+            return super().forward(values)
+        dropped, scale = self.draw(values)
+        return values if dropped is None else torch.where(dropped, 0.0, values * scale)
 
 
 class QuickLayer(nn.Module):
@@ -135,3 +163,12 @@ def _kind(module: Any) -> tuple[str, str]:
 @cache
 def _quick_class(plain: type) -> type:
     return type(f"Quick{plain.__name__}", (QuickLayer, plain), {})
+
+
+def draw_quickly(adapted: nn.Module) -> None:
+    """Put these in place of the dropout in front of each adapter matrix."""
+    for module in adapted.modules():
+        places = getattr(module, "lora_dropout", None)
+        if isinstance(places, nn.ModuleDict):
+            plain = {name: place for name, place in places.items() if type(place) is nn.Dropout}
+            places.update({name: QuickDropout(place.p) for name, place in plain.items()})

@@ -3,8 +3,9 @@
 import csv
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from nexttoken.data.files import read_json, whole_file, write_json
 from nexttoken.errors import UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
-from nexttoken.models.load import choose_device
+from nexttoken.models.load import choose_device, load_model, load_tokenizer, resolve
+from nexttoken.models.quantized import describe, num_weights, saved_quantization
 from nexttoken.prompts.encode_labels import Encoded
 from nexttoken.prompts.encoded import EncodedTexts
 from nexttoken.prompts.label_tokens import LabelTokens
-from nexttoken.settings import Settings
+from nexttoken.settings import ModelSettings, Settings
 
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+PACKAGES = ("bitsandbytes", "peft", "transformers", "torch")
 WHOLE = ("config.json", "tokenizer.json")
 
 
@@ -112,3 +116,57 @@ def refuse_other_base(folder: Path, settings: Settings, here: base.Base) -> None
 def refuse_missing(folder: Path, names: tuple[str, ...]) -> None:
     if missing := [name for name in names if not (folder / name).exists()]:
         raise UserError(f"{folder} has no {', '.join(missing)}; train this fold again with overwrite=true")
+
+
+def save_quantized(settings: Settings, folder: Path) -> int:
+    """Write the base that `settings` name, quantised as they say, with its tokenizer; return how many weights it has.
+
+    base.json says which model it is a copy of, so that an adapter of the one is accepted on the other.
+    Raises UserError where the weights are quantised already.
+    """
+    assert settings.quantization is not None
+    spec = resolve(settings)
+    if already := saved_quantization(spec.config):
+        raise UserError(f"{settings.model.name_or_path} holds weights in {describe(already)} already; name whole ones")
+    tokenizer = load_tokenizer(settings.model, ())
+    origin = base.identify(settings.model, tokenizer)
+    quantization = settings.quantization
+    model = load_model(settings.model, tokenizer, settings.max_tokens, spec.dtype, quantization, config=spec.config)
+    method = describe(quantization)
+    facts = {
+        "made from": origin.name + (f", revision {settings.model.revision}" if settings.model.revision else ""),
+        "method": f"{method} (bitsandbytes) of all linear layers but the output head",
+        "other weights": str(spec.dtype).removeprefix("torch."),
+        "use": f"model.name_or_path={folder}",
+    }
+    with whole_folder(folder) as part:
+        save_whole(part, model, tokenizer)
+        copy_licences(settings.model, part)
+        origin.as_stored(method).save(part)
+        write_note(part, f"{origin.name} in {quantization.bits} bit", origin.name, facts)
+    return sum(map(num_weights, model.parameters()))
+
+
+def write_note(folder: Path, title: str, base_name: str, facts: Mapping[str, str]) -> None:
+    """Write README.md: what this is, whose licence applies to it, how it was made and by which versions."""
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    lines = [f"- {name}: {text}" for name, text in {**facts, "versions": versions}.items()]
+    licence = f"The licence of {base_name} applies to these weights, too: {licence_page(base_name)}"
+    text = "\n".join([f"# {title}", "", licence, "", *lines]) + "\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def licence_page(base_name: str) -> str:
+    """Where the licence is to be read: the model's page on the hub, or its folder."""
+    from huggingface_hub import constants
+
+    if Path(base_name).expanduser().is_dir():
+        return "see the files in that folder."
+    return f"{constants.ENDPOINT}/{base_name}"
+
+
+def copy_licences(settings: ModelSettings, folder: Path) -> None:
+    """Most licences ask to travel with the weights."""
+    source = base.weights_folder(settings)
+    for path in {path for pattern in LICENCES for path in source.glob(pattern) if path.is_file()}:
+        shutil.copyfile(path, folder / path.name)

@@ -11,11 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from nexttoken.data.files import whole_file
-from nexttoken.engine.batches import TrainSteps
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first
 from nexttoken.progress import Progress
 from nexttoken.settings import FitSettings
+from nexttoken.training.steps import TrainSteps
 
 LOG_STEPS = 10  # between two points of the curve
 

@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
-from nexttoken.engine.batches import TrainSteps
 from nexttoken.errors import UserError
 from nexttoken.models.collective import wait
 from nexttoken.models.processes import num_ranks
@@ -25,6 +24,7 @@ from nexttoken.training.callbacks import (
     read_checkpoint,
 )
 from nexttoken.training.module import AnswerModule
+from nexttoken.training.steps import TrainSteps
 
 
 def fit(

@@ -10,7 +10,6 @@ from lightning.pytorch import seed_everything
 from torch import nn
 
 from nexttoken.engine.answerers import Answerer, AnyEncoder, make_answerer, make_encoder
-from nexttoken.engine.batches import Batcher, TrainSteps
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Head
 from nexttoken.engine.memory_plan.auto_tokens import Budget, settle_budget, with_batch_tokens
@@ -31,6 +30,7 @@ from nexttoken.settings import AUTO, Settings
 from nexttoken.training.fit import fit
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.parallel_gradients import num_learners
+from nexttoken.training.steps import Batcher, TrainSteps
 from nexttoken.types import Example
 
 TRAIN_COUNTS = ("num_truncated", "num_left_out")  # of what encoding changed

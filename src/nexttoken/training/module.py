@@ -5,13 +5,16 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from nexttoken.engine.batches import Step
+from nexttoken.engine.forward.losses import token_losses
+from nexttoken.engine.forward.packed_attention import ROOT
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.heads import Head
+from nexttoken.engine.label_scores import UNKNOWN, Batch
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.processes import num_ranks, rank
@@ -21,7 +24,7 @@ from nexttoken.settings import FitSettings
 from nexttoken.training.neftune import noisy_embeddings
 from nexttoken.training.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.training.parallel_gradients import Learners
-from nexttoken.training.prompt_loss import text_loss
+from nexttoken.training.steps import Step
 
 
 class AnswerModule(LightningModule):
@@ -185,3 +188,18 @@ class AnswerModule(LightningModule):
         ids = first_five(dict.fromkeys(row_id for batch in batches for row_id in batch.ids))
         advice = "the last checkpoint is kept; try a lower fit.learning_rate with another name=... or overwrite=true"
         return UserError(f"{what} at step {self.global_step}, ids {ids}; {advice}")
+
+
+def text_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Each row's mean next-token cross-entropy, summed over the rows that count: the language before the labels."""
+    layout = batch.layout
+    texts = [piece for piece, parent in enumerate(layout.parents) if parent == ROOT]  # not the labels behind them
+    spans = [torch.arange(layout.lengths[piece] - 1) + layout.starts[piece] for piece in texts]
+    device = layout.token_ids.device
+    reads = torch.cat(spans).to(device)
+    losses = token_losses(model, layout, reads, layout.token_ids.flatten()[reads + 1]).split(list(map(len, spans)))
+    total = losses[0].new_zeros(())
+    for row, own in enumerate(np.array_split(np.arange(len(texts)), len(batch.ids))):
+        means = [losses[number].sum() / max(len(losses[number]), 1) for number in own]
+        total = total + torch.stack(means).mean() * (batch.labels[row] != UNKNOWN)
+    return total

@@ -14,7 +14,7 @@ from nexttoken.engine.forward.parallel_batches import (
     num_streams,
 )
 from nexttoken.engine.forward.shortcuts import share_shortcuts
-from nexttoken.models.lora_dropout import QuickDropout
+from nexttoken.models.fast_lora import QuickDropout
 from nexttoken.models.processes import num_ranks
 from nexttoken.settings import FitSettings
 

@@ -1,0 +1,98 @@
+"""Optimizer steps filled by ids, and this process's batches of each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nexttoken.engine.batches import even_batches, longest_first, token_batches
+from nexttoken.engine.heads import Head
+from nexttoken.prompts.label_tokens import LabelTokens
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """Makes this rank's batches of some rows, as many as every other rank makes.
+
+    Ranks that run out of rows get fillers, a row that counts for nothing: collective calls must be equal in number,
+    or the processes wait for each other for ever.
+    """
+
+    head: Head
+    labels: LabelTokens
+    batch_tokens: int
+    rank: int = 0
+    num_ranks: int = 1
+    packs: bool = False  # rows lie one behind the other, without padding
+    at_once: int = 1  # batches that go through the model side by side
+
+    def batches(self, rows: Sequence[Any]) -> list[Any]:
+        lengths = [self.head.num_read(row, self.labels, self.packs) for row in rows]
+        order = longest_first(lengths)
+        shares = [self._pack(order[rank :: self.num_ranks], lengths) for rank in range(self.num_ranks)]
+        own = [self._collate([rows[index] for index in batch]) for batch in shares[self.rank]]
+        num_fillers = max(map(len, shares)) - len(own)
+        return own + [self._collate([rows[order[-1]]]).filler] * num_fillers
+
+    def _collate(self, rows: Sequence[Any]) -> Any:
+        return self.head.collate(rows, self.labels, self.packs)
+
+    def _pack(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        own = [lengths[index] for index in indices]
+        if self.packs and self.at_once > 1:
+            packed = even_batches(own, self.batch_tokens, self.at_once)
+        else:
+            packed = token_batches(own, self.batch_tokens, self.packs)
+        return [[indices[place] for place in batch] for batch in packed]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step: this rank's micro-batches, and what all ranks learn from together.
+
+    The loss is a mean over `num_targets`: the rows, or, where answers are open, the tokens of their answers.
+    """
+
+    batches: list[Any]
+    num_rows: int
+    num_targets: int
+
+    def to(self, device: torch.device) -> "Step":
+        return Step([batch.to(device) for batch in self.batches], self.num_rows, self.num_targets)
+
+
+class TrainSteps:
+    """An endless-epoch loader whose order is a pure function of (seed, step), so that a resumed run continues exactly.
+
+    Rows with the same id (both orders of a pair) always share a step, unless they are of different rounds (orders of a
+    question's options): those follow each other, one round an epoch. `next_step` counts over all epochs; whoever
+    resumes a run sets it.
+    """
+
+    def __init__(self, rows: Sequence[Any], batch_size: int, seed: int, batcher: Batcher) -> None:
+        self.rows, self.batch_size, self.seed, self.batcher = rows, batch_size, seed, batcher
+        by_id: dict[str, dict[int, list[int]]] = {}
+        for index, row in enumerate(rows):
+            by_id.setdefault(row.id, {}).setdefault(row.round, []).append(index)
+        self.members = [[rounds[number] for number in sorted(rounds)] for rounds in by_id.values()]
+        self.next_step = 0
+
+    def __len__(self) -> int:
+        """Optimizer steps in an epoch."""
+        return -(-len(self.members) // self.batch_size)
+
+    def num_rows(self, num_epochs: int) -> int:
+        """Rows that are shown in so many epochs."""
+        return sum(len(own[epoch % len(own)]) for own in self.members for epoch in range(num_epochs))
+
+    def __iter__(self) -> Iterator[Step]:
+        epoch, first = divmod(self.next_step, len(self))
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.members))
+        for step in range(first, len(self)):
+            self.next_step += 1
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            rounds = (self.members[member] for member in chosen)
+            rows = [self.rows[index] for own in rounds for index in own[epoch % len(own)]]
+            yield Step(self.batcher.batches(rows), len(rows), sum(row.num_targets for row in rows))
