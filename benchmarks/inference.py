@@ -4,7 +4,7 @@ python -m benchmarks.inference                            everything; about a qu
 python -m benchmarks.inference cases=harness,padded       some of it; records of other cases in the file are kept
 python -m benchmarks.inference size=tiny repeats=2        a rehearsal of everything; writes no file unless told
 
-  cases         gemma, harness, harness_bf16, padded, rows, bf16, prefix, again, vocabulary_128k,
+  cases         gemma, harness, harness_bf16, padded, rows, streams, bf16, prefix, again, vocabulary_128k,
                 vocabulary_32k
   size          full, or tiny models and a few short rows
   rows          of each case; without it each has its own number
@@ -85,7 +85,7 @@ def _realistic(options: Options) -> dict[str, Case]:
         {"operations": 2 * whole.body * whole.tokens, "share_target": 0.85},
     )
     padded, rows = (Side(f"benchmarks.peers:{side}", {"workload": unsorted}) for side in ("PaddedBatches", "RowByRow"))
-    mine = _ours(options, unsorted)
+    mine, alone = _ours(options, unsorted), options.side("ours:OneStream", whole)
     wanted = {"target": 1.45, "memory_target": 1 / 4}
     lm: dict[str, Any] = {"packages": LM_EVAL, "note": IDS_GIVEN}
     slow = "; without bf16 units a CPU computes bf16 several times slower than fp32"
@@ -94,6 +94,7 @@ def _realistic(options: Options) -> dict[str, Case]:
         "harness": Case(name, HARNESS, "fp32", whole, ours, _harness(whole), **wanted, **floor, **lm),  # type: ignore[arg-type]
         "harness_bf16": Case(name, HARNESS, "bf16", half, _ours(options, half), _harness(half), **wanted, **in_bf16),  # type: ignore[arg-type]
         "padded": Case(name, "padded batches of 8 in file order", "fp32", unsorted, mine, padded, target=3.4),
+        "streams": Case(name, "the same, one batch after the other", "fp32", whole, ours, alone, target=1.1),
         "rows": Case(name, "one row at a time", "fp32", unsorted, mine, rows),
         "bf16": Case(name, HARNESS, "bf16 against fp32", half, _ours(options, half), _harness(few), 3.3, **in_bf16),
     }

@@ -7,6 +7,7 @@ import numpy as np
 
 from benchmarks.sides import Answers, Work
 from benchmarks.workload import LABEL_IDS, MatrixRate, Workload
+from nexttoken.engine.forward import parallel_batches
 from nexttoken.engine.forward.kept_prefixes import PrefixCache
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
@@ -38,6 +39,14 @@ class Predict(Work):
         return Answers(found.probs)
 
 
+class OneStream(Predict):
+    """The same with one batch after the other, each on all threads."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        use_one_stream()
+        super().__init__(*args, **kwargs)
+
+
 class AskAgain(Predict):
     """Two passes: over the first `share` of every prompt, as a question alone, then over the whole prompts."""
 
@@ -53,3 +62,8 @@ class AskAgain(Predict):
         for rows in (self.questions, self.prompts):
             found = predict_labels(self.model, LabelSoftmax(), rows, LABELS, self.batch_tokens, prefixes=cache)
         return Answers(found.probs)
+
+
+def use_one_stream() -> None:
+    """Let this process run one batch at a time on the CPU."""
+    parallel_batches.max_parallel_batches = lambda *_: 1

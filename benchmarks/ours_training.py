@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.ours import LABELS, encoded
+from benchmarks.ours import LABELS, encoded, use_one_stream
 from benchmarks.sides import Answers
 from benchmarks.workload import MatrixRate, Workload
 from nexttoken.engine.forward.shortcuts import shortcuts, skipping
 from nexttoken.engine.heads import Head, LabelSoftmax, WholeVocabulary
+from nexttoken.models import fast_lora
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
@@ -107,6 +108,30 @@ class TrainQuantised(Train):
             dtype = getattr(torch, self.workload.precision)
             settings = ModelSettings(name_or_path=folder)
             return load_model(settings, vocabulary, self.workload.longest, dtype, QuantizationSettings(bits=4))
+
+
+class OneStream(Train):
+    """The same with one micro-batch after the other, each on all threads."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        use_one_stream()
+        super().__init__(*args, **kwargs)
+
+
+class PeftLayers(Train):
+    """The same with the LoRA layers as peft computes them; our dropout stays."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        fast_lora.PLAIN.clear()  # the layers that are replaced
+        super().__init__(*args, **kwargs)
+
+
+class PeftDropout(PeftLayers):
+    """The same with torch's dropout, too, and therefore one micro-batch after the other."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        fast_lora.draw_quickly = lambda adapted: None
+        super().__init__(*args, **kwargs)
 
 
 class BareLoop(Train):

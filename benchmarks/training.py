@@ -5,7 +5,8 @@ python -m benchmarks.training cases=sft,classifier    some of it; records of oth
 python -m benchmarks.training size=tiny repeats=2     a rehearsal of everything; writes no file unless told
 
   cases         sft, sft_best, sft_256k, sft_256k_best, bf16, full, full_256k, classifier, classifier_best, qlora,
-                lightning; ..._best: against the micro-batches that are the peer's fastest, not the usual 8 or 4 rows
+                lightning, streams, lora, dropout; ..._best: against the micro-batches that are the peer's fastest,
+                not the usual 8 or 4 rows
   size          full, or tiny models and a few short rows
   rows          of an optimizer step, the same on both sides
   repeats       pairs of runs that are counted
@@ -22,6 +23,7 @@ from benchmarks.sides import Side
 from benchmarks.workload import GEMMA, REALISTIC, Workload
 from nexttoken.commands.arguments import run
 
+ONE_STREAM = "the same, one batch after the other"
 TRL = "TRL SFTTrainer, completion only"
 BEST = ", its fastest micro-batches"  # else 8 or 4 rows, as usual
 CLASSIFIER = "Trainer + AutoModelForSequenceClassification"
@@ -102,7 +104,14 @@ def _own(options: Options) -> dict[str, Case]:
     titles = ("Lightning's fit, steps of 200 ms", "the same steps in a bare loop")
     loop: dict[str, Any] = {"kind": "time", "tolerance": 1e-4, "target": 1.03}
     other = "NF4 rounds the weights, so losses are not compared"
+    ours = _ours(realistic, options)
+    streams, layers, dropout = (_ours(realistic, options, kind) for kind in ("OneStream", "PeftLayers", "PeftDropout"))
     return {
+        "streams": Case(REALISTIC_NAME, ONE_STREAM, "fp32", realistic, ours, streams, target=1.1),
+        "lora": Case(REALISTIC_NAME, "the same with peft's LoRA layers", "fp32", realistic, ours, layers, target=1.1),
+        "dropout": Case(
+            REALISTIC_NAME, "the same with peft's LoRA layers and torch's dropout", "fp32", realistic, ours, dropout
+        ),
         "qlora": Case("train QLoRA (NF4)", lora, "fp32", realistic, qlora, bare, 0.95, tolerance=0, note=other),
         "lightning": Case(*titles, "fp32", short, fitted, looped, **loop),
     }

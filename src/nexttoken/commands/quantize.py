@@ -24,11 +24,10 @@ class QuantizeArguments(Arguments):
 
 def main(arguments: Sequence[str]) -> None:
     given = QuantizeArguments.parse(arguments)
-    from nexttoken.build import plain
-    from nexttoken.settings import Settings, check_settings
+    from nexttoken.build import build, plain
 
     overrides = ("trainer.max_epochs=0", *given.overrides)  # nothing is trained here, so no adapter is needed
-    settings = check_settings(Settings, plain(compose("train", overrides)))
+    settings = build(plain(compose("train", overrides))).settings
     if settings.quantization is None:
         raise UserError("nothing to quantise by; add quantization=nf4 or quantization=int8")
     given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
