@@ -126,7 +126,7 @@ def test_the_baseline_beats_the_prior_and_says_something_of_any_row():
     assert log_loss(probs, labels) < prior_log_loss(np.array([e.label for e in seen]), labels, 5) - 0.3
     only_fours = [example for example in seen if example.label == 4]
     assert (MarkBaseline(5).fit(only_fours).predict(held_out[:3]) > 0).all()
-    with pytest.raises(UserError, match="no marked examples"):
+    with pytest.raises(UserError, match="no labelled examples"):
         MarkBaseline(5).fit([])
 
 

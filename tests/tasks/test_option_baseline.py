@@ -8,8 +8,7 @@ import pytest
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import accuracy, chance_accuracy, log_loss, uniform_log_loss
-from nexttoken.tasks.baselines.option_features import option_features
-from nexttoken.tasks.baselines.options import OptionBaseline, OptionPast, _Question
+from nexttoken.tasks.baselines.options import OptionBaseline, OptionPast, _Question, option_features
 from nexttoken.types import Example
 
 KANA = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほ"

@@ -14,13 +14,51 @@ from zlib import crc32
 import numpy as np
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.tasks.baselines.option_features import option_features
+from nexttoken.tasks.baselines.regression import Scaler, labelled, require_fitted
+from nexttoken.transforms.counts import text_counts
 from nexttoken.types import Example
 
-_LIMIT = 4.0  # standard deviations: one option of 20,000 characters may not decide alone
 _NUM_PARTS = 5  # what was right before is counted in the other parts of the training rows
 _PSEUDO_ROWS = 5.0  # an option's past is drawn towards chance as if it had been offered so often more
 _SPACE = re.compile(r"\s+")
+
+
+def option_features(question: str, options: Sequence[str]) -> np.ndarray:
+    """What the texts of one question's options give away without their meaning, (n, F), in the order of the options."""
+    pairs, asked = list(map(_pairs, options)), _pairs(question)
+    rows = []
+    for place, option in enumerate(options):
+        counts = text_counts(option, question)
+        likeness = [_likeness(pairs[place], other) for at, other in enumerate(pairs) if at != place] or [0.0]
+        numbers = {
+            "words": log1p(counts["words"]),
+            "share of new words": counts["new_words"] / max(1, counts["words"]),
+            "share of character pairs from the question": len(pairs[place] & asked) / max(1, len(pairs[place])),
+            "stands in the question": float(bool(option) and option in question),
+            "like the others": sum(sorted(likeness)) / len(likeness),  # sorted: the same sum in any order
+            "like another": max(likeness),
+            "share of digits": sum(map(str.isdecimal, option)) / max(1, len(option)),
+        }
+        rows.append(list(numbers.values()))
+    return np.hstack([np.array(rows), _length_features(options)])
+
+
+def _length_features(options: Sequence[str]) -> np.ndarray:
+    """Length in characters, its rank, whether it is the longest or the shortest, and how far from the mean, (n, 5)."""
+    lengths = np.array(list(map(len, options)), dtype=np.float64)
+    longer_than = (lengths[:, None] > lengths).mean(axis=1) - (lengths[:, None] < lengths).mean(axis=1)
+    sizes = np.log1p(lengths)
+    from_mean = np.abs(sizes - np.log1p(np.sort(lengths)).mean())
+    return np.column_stack([sizes, longer_than, lengths == lengths.max(), lengths == lengths.min(), from_mean])
+
+
+def _pairs(text: str) -> set[str]:
+    """Pairs of neighbouring characters; a single character is its own pair."""
+    return {text[at : at + 2] for at in range(max(1, len(text) - 1))} if text else set()
+
+
+def _likeness(first: set[str], second: set[str]) -> float:
+    return len(first & second) / max(1, len(first | second))
 
 
 @dataclass(frozen=True)
@@ -64,10 +102,9 @@ class OptionPast:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Scales from the training part, the weights on scaled features, and what the training part says of options."""
+    """The scaler of the training part, the weights on scaled features, and what the training part says of options."""
 
-    means: np.ndarray
-    scales: np.ndarray
+    scaler: Scaler
     weights: np.ndarray
     past: OptionPast
 
@@ -87,34 +124,23 @@ class OptionBaseline:
     fitted: _Fitted | None = field(default=None, repr=False, compare=False)
 
     def fit(self, examples: Sequence[Example]) -> "OptionBaseline":
-        """A fitted copy; examples without a label teach nothing. Raises UserError where none has one."""
-        questions = self._questions([example for example in examples if example.label is not None])
-        if not questions:
-            raise UserError(
-                "the baseline got no labelled examples, expected training rows; fit it on the training part"
-            )
+        """Return a fitted copy; examples without a label teach nothing. Raises UserError where none has one."""
+        questions = self._questions(labelled(examples))
         parts = [[q for q in questions if q.part == part] for part in range(_NUM_PARTS)]
-        features = np.concatenate(
-            [
-                self._features(part, OptionPast.of([q for q in questions if q.part != number]))
-                for number, part in enumerate(parts)
-                if part
-            ]
-        )
-        means, scales = features.mean(axis=0), features.std(axis=0) + 1e-9
+        pasts = [OptionPast.of([q for q in questions if q.part != part]) for part in range(_NUM_PARTS)]
+        features = np.concatenate([self._features(*pair) for pair in zip(parts, pasts, strict=True) if pair[0]])
+        scaler = Scaler.fit(features)
         in_order = [question for part in parts for question in part]
-        weights = _fit_weights(_scaled(features, means, scales), in_order, self.penalty)
-        return replace(self, fitted=_Fitted(means, scales, weights, OptionPast.of(questions)))
+        weights = _fit_weights(scaler.transform(features), in_order, self.penalty)
+        return replace(self, fitted=_Fitted(scaler, weights, OptionPast.of(questions)))
 
     def predict(self, examples: Sequence[Example]) -> np.ndarray:
         """Probabilities of the options, (N, K) float64, rows sum to 1, absent ones 0. Raises UserError before `fit`."""
-        if self.fitted is None:
-            raise UserError("the baseline is not fitted, expected OptionBaseline(K).fit(examples).predict(examples)")
+        fitted = require_fitted(self.fitted)
         probs = np.zeros((len(examples), self.num_classes))
         if not (questions := self._questions(examples)):
             return probs
-        fitted = self.fitted
-        features = _scaled(self._features(questions, fitted.past), fitted.means, fitted.scales)
+        features = fitted.scaler.transform(self._features(questions, fitted.past))
         sizes = _sizes(questions)
         probs[np.arange(self.num_classes) < sizes[:, None]] = _softmax(features @ fitted.weights, sizes)
         return probs
@@ -167,10 +193,6 @@ def _softmax(logits: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def _sizes(questions: Sequence[_Question]) -> np.ndarray:
     return np.array([len(question.options) for question in questions])
-
-
-def _scaled(features: np.ndarray, means: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    return np.clip((features - means) / scales, -_LIMIT, _LIMIT)
 
 
 def _plain(text: str) -> str:
