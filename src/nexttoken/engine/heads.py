@@ -17,12 +17,15 @@ class Head(Protocol):
 
     def num_outputs(self, labels: LabelTokens) -> int | None:
         """Outputs of a separate classification layer; None for the language model's head."""
+        return None
 
     def contexts(self, labels: LabelTokens) -> Contexts:
-        """The token sequences to append to each prompt, one at a time."""
+        """The token sequences to append to each row, one at a time; without any the row goes through as it is."""
+        return ((),)
 
     def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
         """Tokens that go through the model for one row."""
+        return num_read(self.contexts(labels), len(row.token_ids), packs)
 
     def collate(self, rows: Sequence[Any], labels: LabelTokens, packs: bool = False) -> Any:
         """One batch of rows, padded or packed."""
@@ -41,20 +44,14 @@ class LabelHead(Head, Protocol):
         """Float32 scores (N, K) whose softmax is the class probabilities; minus infinity for absent options."""
 
 
-class LabelSoftmax:
+class LabelSoftmax(Head):
     """Softmax over the label tokens only, in training and prediction."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
     offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
 
-    def num_outputs(self, labels: LabelTokens) -> int | None:
-        return None
-
     def contexts(self, labels: LabelTokens) -> Contexts:
         return labels.contexts
-
-    def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
-        return num_read(self.contexts(labels), len(row.token_ids), packs)
 
     def collate(self, rows: Sequence[Any], labels: LabelTokens, packs: bool = False) -> Batch:
         return collate(rows, self.contexts(labels), packs)
@@ -105,20 +102,11 @@ class Classification(LabelSoftmax):
         return batch.only_options(score(last.to(trained.dtype)).float())
 
 
-class AnswerText:
+class AnswerText(Head):
     """Next-token loss over the whole vocabulary on the tokens of open answers."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"texts"})
     offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
-
-    def num_outputs(self, labels: LabelTokens) -> int | None:
-        return None
-
-    def contexts(self, labels: LabelTokens) -> Contexts:
-        return ((),)  # the row contains the answer
-
-    def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
-        return len(row.token_ids)
 
     def collate(self, rows: Sequence[Any], labels: LabelTokens, packs: bool = False) -> TextBatch:
         return collate_texts(rows, packs)

@@ -76,8 +76,7 @@ class TransformersGenerator:
                     go_on_in_halves()
                     waiting = deque(half for batch in (rows, *waiting) for half in halves(batch))
                     continue
-                yield from answers.good
-                answers.raise_for_bad()
+                yield from answers
 
     def _write_batch(
         self, prompts: Sequence[GenerationPrompt], limit: int, request: Request, may_fail: bool
@@ -147,27 +146,24 @@ def processors(
 
 @dataclass(frozen=True)
 class BatchAnswers:
-    """The answers of a batch: those with finite scores are yielded, the others are reported."""
+    """The finished rows of a batch and the time that they took."""
 
     prompts: Sequence[GenerationPrompt]
     endings: list[Ending]
     first_bad: list[int]  # (N,) first step with scores that are not finite; very large if there is none
     seconds: float
 
-    def _is_bad(self) -> list[bool]:
-        """(N,) True if a row's scores were not finite before it ended."""
-        return [first < ending.num_steps for ending, first in zip(self.endings, self.first_bad, strict=True)]
-
-    @property
-    def good(self) -> Iterator[GeneratedText]:
+    def __iter__(self) -> Iterator[GeneratedText]:
+        """Yield the answers with finite scores. Then raises UserError for rows whose scores were not finite."""
+        bad: list[str] = []
         sizes = [len(p.token_ids) + e.num_tokens for p, e in zip(self.prompts, self.endings, strict=True)]
-        for prompt, ending, bad, size in zip(self.prompts, self.endings, self._is_bad(), sizes, strict=True):
-            if not bad:
+        for prompt, ending, first_bad, size in zip(self.prompts, self.endings, self.first_bad, sizes, strict=True):
+            if first_bad < ending.num_steps:
+                bad.append(prompt.id)
+            else:
                 seconds = self.seconds * size / sum(sizes)
                 yield GeneratedText(prompt.id, ending.text, ending.num_tokens, ending.finished, seconds)
-
-    def raise_for_bad(self) -> None:
-        if bad := [prompt.id for prompt, is_bad in zip(self.prompts, self._is_bad(), strict=True) if is_bad]:
+        if bad:
             raise UserError(
                 f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
             )
