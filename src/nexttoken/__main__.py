@@ -1,4 +1,4 @@
-"""The one door: `python -m nexttoken` lists every command, `python -m nexttoken <command> --help` explains one."""
+"""The `python -m nexttoken` program: lists the commands, explains one (--help) and runs it."""
 
 import ast
 import sys
@@ -12,43 +12,49 @@ HELP = {"-h", "--help"}
 
 
 def commands() -> dict[str, str]:
-    """Each command's name with its docstring: every file or folder of commands/ that has a `main`.
+    """Each command's name with its help text, the docstring of a module of commands/ that has a `main`.
 
-    They are read and not imported, so that the list and every --help appear at once.
+    The modules are parsed and not imported, so that the list and every --help appear at once.
     """
-    found = {}
-    for path in sorted([*COMMANDS_DIR.glob("*.py"), *COMMANDS_DIR.glob("*/__init__.py")]):
+    usages = {}
+    for path in sorted(COMMANDS_DIR.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
-            name = path.parent.name if path.name == "__init__.py" else path.stem
-            found[name] = ast.get_docstring(tree) or ""
-    return dict(sorted(found.items()))
+            usages[path.stem] = ast.get_docstring(tree) or ""
+    return usages
 
 
-def overview(known: dict[str, str]) -> str:
-    """The list of commands as the terminal shows it: a line each."""
-    width = max(map(len, known))
-    lines = [f"  {name:<{width}}  {usage.partition(chr(10))[0]}" for name, usage in known.items()]
-    head = "python -m nexttoken <command> [key=value ...]; <command> --help explains one. The commands:"
-    tail = "python train.py --help and python predict.py --help explain training and prediction."
-    return "\n".join([head, "", *lines, "", tail])
+def overview(usages: dict[str, str]) -> str:
+    """The list of commands with the first line of each help text."""
+    width = max(map(len, usages))
+    lines = [f"  {name:<{width}}  {usage.splitlines()[0]}" for name, usage in usages.items()]
+    return "\n".join(
+        [
+            "python -m nexttoken <command> [path ...] [key=value ...]",
+            "python -m nexttoken <command> --help",
+            "",
+            *lines,
+            "",
+            "python train.py --help and python predict.py --help explain training and prediction.",
+        ]
+    )
 
 
 def main() -> None:
-    """Run the named command. An unknown one is one line with the nearest name, and exit status 2."""
+    """Run the named command. An unknown name is one line with the nearest name, and exit status 2."""
     name, *arguments = sys.argv[1:] or ["--help"]
-    known = commands()
+    usages = commands()
     if name in HELP:
-        print(overview(known))
-    elif name not in known:
-        print(f"no command is called {name!r}; {nearest(name, known)}", file=sys.stderr)
+        print(overview(usages))
+    elif name not in usages:
+        print(f"no command is called {name!r}; {nearest(name, usages)}", file=sys.stderr)
         sys.exit(2)
     elif HELP & {*arguments}:
-        print(known[name].strip())
+        print(usages[name])
     else:
         from nexttoken.commands.arguments import run
 
-        run(import_module(f"nexttoken.commands.{name}").main, known[name], arguments)
+        run(import_module(f"nexttoken.commands.{name}").main, usages[name], arguments)
 
 
 if __name__ == "__main__":

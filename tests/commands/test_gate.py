@@ -16,7 +16,7 @@ import yaml
 from matplotlib.image import imread
 
 from nexttoken.commands.gate import GateArguments, main, report
-from nexttoken.commands.gate.both_ways import ask_both_ways, read_rows, trial_of
+from nexttoken.commands.gate_answers import ask_both_ways, read_rows, trial_of
 from nexttoken.data.files import write_json
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError

@@ -12,8 +12,8 @@ import yaml
 from matplotlib.image import imread
 
 from nexttoken.commands.judge import JudgeArguments, main
-from nexttoken.commands.judge.marking import asked, marked_row, said
-from nexttoken.commands.judge.outputs import read_texts
+from nexttoken.commands.judge_marks import asked, marked_row, said
+from nexttoken.commands.judge_outputs import read_texts
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read_open import read_open_runs

@@ -1,1 +1,1 @@
-"""One file or folder a command: `python -m nexttoken` lists every module here that has a `main`."""
+"""One module per command: `python -m nexttoken` lists every module here that has a `main`."""

@@ -23,8 +23,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from nexttoken.commands.arguments import Arguments, NewPath
-from nexttoken.commands.curate.outputs import notice_of, page, write_rows
-from nexttoken.commands.curate.source import SourceFile, find_licence, source_files, training_rows
+from nexttoken.commands.curate_outputs import notice_of, page, write_rows
+from nexttoken.commands.curate_source import SourceFile, find_licence, source_files, training_rows
 from nexttoken.commands.entry import compose
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nexttoken.commands.judge.marking import Judge, asked
+from nexttoken.commands.judge_marks import Judge, asked
 from nexttoken.data.json_lines import json_rows
 from nexttoken.errors import UserError
 from nexttoken.metrics.texts import TEXT_METRICS

@@ -67,7 +67,7 @@ class JudgeArguments(Arguments):
 def main(arguments: Sequence[str]) -> None:
     given = JudgeArguments.parse(arguments)
     if given.data:
-        from nexttoken.commands.judge.marking import mark_data
+        from nexttoken.commands.judge_marks import mark_data
 
         print(mark_data(given))
         return
@@ -88,8 +88,8 @@ def default_out(runs: "Sequence[OpenRun]") -> Path:
 
 def measure(runs: "Sequence[OpenRun]", given: JudgeArguments) -> "list[pd.DataFrame]":
     """A table of rows per run; outputs are generated first, then the judge is asked about all of them at once."""
-    from nexttoken.commands.judge.marking import Judge
-    from nexttoken.commands.judge.outputs import measured, written_by
+    from nexttoken.commands.judge_marks import Judge
+    from nexttoken.commands.judge_outputs import measured, written_by
 
     judge = Judge.load(given.judge, given.base) if given.judge else None  # a wrong one is refused before generation
     written = [written_by(one, given.rows, given.input_dir, given.base) for one in runs]

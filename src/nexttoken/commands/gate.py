@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     loaded = LoadedRun.load(RunFolder(given.run), given.input_dir, base=given.base)
     require_retriever(loaded)
     given.folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-    from nexttoken.commands.gate.both_ways import ask_both_ways
+    from nexttoken.commands.gate_answers import ask_both_ways
 
     trial = ask_both_ways(loaded, given.folder / "gate.csv", given.again)
     print(report(trial, configured_gates(loaded), given, keeps_confident(loaded)))
