@@ -77,4 +77,4 @@ def _ask(run: Path, input_dir: Path) -> np.ndarray:
     from nexttoken.runs.loaded import LoadedRun
 
     loaded = LoadedRun.load(RunFolder(run), str(input_dir))
-    return loaded.ask(loaded.parts.task.read("test")).probs
+    return loaded.answer(loaded.parts.task.read("test")).probs

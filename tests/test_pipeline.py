@@ -78,7 +78,7 @@ def test_prediction_reads_the_prompts_that_training_would_have(trained):
     first = type(run)(run.folder, run.folds[:1], run.parts, run.batch_tokens)
     oof = pd.read_csv(run.folds[0].path / "oof.csv", dtype={"id": str})
     rows = {example.id: example for example in run.parts.task.read("train")}
-    again = first.ask([rows[row_id] for row_id in oof["id"]])
+    again = first.answer([rows[row_id] for row_id in oof["id"]])
     assert np.abs(again.probs - oof.iloc[:, 3:].to_numpy()).max() < 1e-6
 
 

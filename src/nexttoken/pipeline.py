@@ -20,7 +20,8 @@ from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
 from nexttoken.runs.answer_set import answers_of
-from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
+from nexttoken.runs.folder import FoldFolder, RunFolder, latest_run
+from nexttoken.runs.identity import describe_differences, hash_examples
 from nexttoken.runs.ledger import record
 from nexttoken.settings import AUTO, PredictSettings, check_settings
 from nexttoken.transforms import apply_transforms

@@ -13,7 +13,6 @@ from matplotlib.image import imread
 
 from nexttoken.commands.judge import JudgeArguments, main
 from nexttoken.commands.judge_marks import asked, marked_row, said
-from nexttoken.commands.judge_outputs import read_texts
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read_open import read_open_runs
@@ -160,13 +159,13 @@ def test_a_broken_loss_is_named(tmp_path, cell, reason):
 def test_outputs_are_read_back_as_they_were_saved(tmp_path):
     columns = {"num_tokens": np.array([1, 2]), "finished": np.array([True, False])}
     FoldFolder(tmp_path).save_texts(TextPredictions(("a", "b"), ("一\n二", ""), columns))
-    read = read_texts(tmp_path / "generated.jsonl")
+    read = FoldFolder(tmp_path).texts()
     assert (read.ids, read.texts) == (("a", "b"), ("一\n二", ""))
     assert read.columns["finished"].tolist() == [True, False]
-    assert read_texts(tmp_path / "none.jsonl").ids == ()
+    assert FoldFolder(tmp_path / "none").texts().ids == ()
     (tmp_path / "generated.jsonl").write_text('{"id": "a"}\n')
     with pytest.raises(UserError, match="a line that is no output"):
-        read_texts(tmp_path / "generated.jsonl")
+        FoldFolder(tmp_path).texts()
 
 
 def test_what_the_judge_is_shown_of_an_instruction_and_of_a_dialogue():

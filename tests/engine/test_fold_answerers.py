@@ -215,9 +215,10 @@ def test_a_run_is_the_average_of_its_folds_over_one_base(base_dir, tmp_path, loa
     save_file(turned, saved)
     rows, loaded = Preference("input/sample-preferences").read("test")[:5], load_run(run)
     loads.clear()
-    together = loaded.ask(rows)
+    together = loaded.answer(rows)
     assert loads == [str(base_dir)]
-    single = [type(loaded)(loaded.folder, [fold], loaded.parts, loaded.batch_tokens).ask(rows) for fold in loaded.folds]
+    alone = [type(loaded)(loaded.folder, [fold], loaded.parts, loaded.batch_tokens) for fold in loaded.folds]
+    single = [run.answer(rows) for run in alone]
     np.testing.assert_allclose(together.probs, np.mean([one.probs for one in single], axis=0), atol=1e-12)
     loads.clear()
     for fold, one in zip(loaded.folds, single, strict=True):
@@ -239,8 +240,8 @@ def test_folds_of_an_untrained_model_are_asked_once(base_dir, tmp_path, loads, m
 
     monkeypatch.setattr(Encoder, "encode", noted)
     loads.clear()
-    both = load_run(run).ask(rows)
+    both = load_run(run).answer(rows)
     assert loads == [str(base_dir)]
     assert asked == [10], "both orders of five rows, once"
     shutil.rmtree(run / "fold1")
-    np.testing.assert_array_equal(load_run(run).ask(rows).probs, both.probs)
+    np.testing.assert_array_equal(load_run(run).answer(rows).probs, both.probs)

@@ -10,9 +10,10 @@ from hypothesis.extra.numpy import arrays
 
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
-from nexttoken.inference.gate import ABOVE, Gate, read_gate
+from nexttoken.inference.gate import ABOVE, Gate
 from nexttoken.inference.gate_thresholds import choose_thresholds, cross_chosen, fit_gate, gates_over, group_parts
 from nexttoken.inference.gate_trial import Decision, Trial, at_random, curve, decide, decide_by_part, difference, score
+from nexttoken.runs.records import read_gate
 
 NEVER, ALWAYS = Gate(0, 0), Gate(ABOVE, 0)
 

@@ -61,14 +61,14 @@ def test_another_base_is_refused_and_a_copy_of_it_is_not(qlora_run, base_dir, tm
     frame_path = "input/sample-preferences"
     copied = tmp_path / "copy"
     shutil.copytree(base_dir, copied)
-    assert len(load_run(qlora_run, base=str(copied)).ask(examples(frame_path)).ids) == 5
+    assert len(load_run(qlora_run, base=str(copied)).answer(examples(frame_path)).ids) == 5
     other = tmp_path / "other"
     shutil.copytree(base_dir, other)
     weights = load_file(other / "model.safetensors")
     name = "model.layers.1.mlp.up_proj.weight"
     save_file(weights | {name: weights[name] + 0.01}, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match="whose weights are not those of"):
-        load_run(qlora_run, base=str(other)).ask(examples(frame_path))
+        load_run(qlora_run, base=str(other)).answer(examples(frame_path))
 
 
 def examples(input_dir: str) -> list:
@@ -83,7 +83,7 @@ def test_another_label_set_is_refused(qlora_run, tmp_path):
     assert text.count("- tie\n") == 1
     config.write_text(text.replace("- tie\n", "- neither\n"))
     with pytest.raises(UserError, match=r"trained on the labels \['A', 'B', 'tie'\], not \['A', 'B', 'neither'\]"):
-        load_run(run).ask(examples("input/sample-preferences"))
+        load_run(run).answer(examples("input/sample-preferences"))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_another_label_set_is_refused(qlora_run, tmp_path):
 )
 def test_every_way_of_adapting_trains_and_answers_again(base_dir, tmp_path, overrides):
     run = train(tmp_path, base_dir, *overrides)
-    probs = load_run(run).ask(examples("input/sample-preferences")).probs
+    probs = load_run(run).answer(examples("input/sample-preferences")).probs
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-9)
 
 

@@ -11,7 +11,8 @@ import pytest
 from nexttoken import pipeline
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
-from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples
+from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.runs.identity import describe_differences, hash_examples
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.types import Example
 from support.composed import composed
@@ -126,8 +127,18 @@ def test_predict_takes_another_retriever(data):
 
 def test_a_run_that_does_not_search_takes_no_retriever(data, tmp_path):
     run = finished(data, "task=quiz")
-    with pytest.raises(UserError, match=r"does not search .*retriever=.*inference=gated_retrieval") as error:
+    with pytest.raises(UserError, match=r"does not search.*retriever=.*inference=gated_retrieval") as error:
         LoadedRun.load(run, retriever={"_target_": RECORDED, "path": str(record(tmp_path / "found.jsonl"))})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("gone", ["retrieval.none.Nothing", "engine.heads.Gone", "Gone"])
+def test_a_run_from_before_the_classes_moved_says_so(data, gone):
+    run, target = finished(data, "task=quiz"), f"nexttoken.{gone}"
+    config = run.fold(0).config()
+    run.fold(0).claim({**config, "head": {"_target_": target}}, "")
+    with pytest.raises(UserError, match=rf"{run.path} was trained before .*{target} is gone.*overwrite=true") as error:
+        LoadedRun.load(run)
     assert "\n" not in str(error.value)
 
 
@@ -178,5 +189,5 @@ def test_a_fold_knows_its_rows(tmp_path):
     rows = [Example("a", {"question": ("?",), "options": ("x", "y")}, 0, num_options=2)]
     fold = FoldFolder(tmp_path / "fold0")
     fold.claim({"name": "x"}, hash_examples(rows))
-    assert fold.holds(hash_examples(rows))
-    assert not fold.holds(hash_examples([]))
+    assert fold.has_data(hash_examples(rows))
+    assert not fold.has_data(hash_examples([]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nexttoken.metrics import probabilities as metrics
-from nexttoken.runs.scores import PUBLISHED_ROWS, describe, labels_of, score, score_references
+from nexttoken.runs.label_answers import PUBLISHED_ROWS, Labels, labels_of
 from nexttoken.tasks.baselines.options import OptionBaseline
 from nexttoken.tasks.preference import Preference
 from nexttoken.tasks.quiz import Quiz
@@ -28,7 +28,7 @@ def questions(num_rows: int) -> list[Example]:
 
 def test_a_quiz_is_ranked_beside_chance_and_baseline():
     seen, held_out = questions(60), questions(40)
-    references = score_references(Quiz("mine", SAMPLE), seen, held_out)
+    references = Labels().references(Quiz("mine", SAMPLE), seen, held_out)
     baseline = OptionBaseline(5).fit(seen).predict(held_out)
     assert references["baseline_map_at_3"] == metrics.map_at_3(baseline, labels_of(held_out))
     assert references["chance_map_at_3"] == metrics.chance_map_at_3([example.num_options for example in held_out])
@@ -38,7 +38,7 @@ def test_a_quiz_is_ranked_beside_chance_and_baseline():
 def test_pairs_are_not_ranked():
     task = Preference(SAMPLE)
     rows = task.read("train")[:60]
-    references = score_references(task, rows[:40], rows[40:])
+    references = Labels().references(task, rows[:40], rows[40:])
     assert not any("map_at_3" in name for name in references)
     assert references["uniform_log_loss"] == pytest.approx(np.log(3))
     assert references["best_possible_log_loss"] is not None
@@ -47,7 +47,7 @@ def test_pairs_are_not_ranked():
 def test_shares_are_those_of_the_yes_or_no_columns():
     columns = {"searched": np.array([True, False, True, True]), "seconds": np.ones(4)}
     predictions = LabelPredictions(tuple("abcd"), np.full((4, 5), 0.2), columns)
-    scores = score(Quiz("mine", SAMPLE), predictions, questions(4))
+    scores = Labels().score(Quiz("mine", SAMPLE), predictions, questions(4))
     assert {name for name in scores if name.startswith("share")} == {"share_searched"}
     assert scores["share_searched"] == 0.75
     assert scores.keys() >= {metric.name for metric in metrics.QUIZ_METRICS}
@@ -64,7 +64,7 @@ def test_shares_are_those_of_the_yes_or_no_columns():
     ids=lambda value: type(value).__name__,
 )
 def test_only_the_competitions_own_rows_are_published(task, num_rows, published):
-    described = describe(settings(), task, num_rows, 10)
+    described = Labels().describe(settings(), task, num_rows, 10)
     assert described["is_published_data"] is published
     assert described["has_published_scores"] is isinstance(task, Preference)
     assert described["num_examples"] == 10

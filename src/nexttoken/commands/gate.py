@@ -87,7 +87,7 @@ def configured_gates(loaded: "LoadedRun") -> "dict[int, Gate]":
 def print_use(loaded: "LoadedRun", path: Path) -> None:
     """Say so where predict.py will not use the thresholds: only a way of asking with a gate has a place for them."""
     from nexttoken.inference import ConfidenceGated
-    from nexttoken.inference.gate import read_gate
+    from nexttoken.runs.records import read_gate
 
     if isinstance(loaded.parts.inference, ConfidenceGated):
         return
@@ -128,8 +128,8 @@ def save(
     trial: "Trial", gate: "Gate", chosen: "CrossChosen", decisions: "Mapping[str, Decision]", given: GateArguments
 ) -> None:
     """Write gate.json: the gate that predict.py uses, how it was chosen, and what it is worth."""
-    from nexttoken.data.files import write_json
     from nexttoken.inference.gate_trial import score
+    from nexttoken.runs.records import save_gate
 
     how: dict[str, Any] = {
         "rule": "fewest searches within `tolerance` standard errors of the best accuracy that `max_share` allows",
@@ -141,7 +141,8 @@ def save(
     }
     outcomes = {name: asdict(score(trial, decision)) for name, decision in decisions.items()}
     versions = {name: version(name) for name in PACKAGES}
-    write_json({**asdict(gate), "chosen": how, "outcomes": outcomes, "versions": versions}, given.folder / "gate.json")
+    details = {"chosen": how, "outcomes": outcomes, "versions": versions}
+    save_gate(gate, details, given.folder / "gate.json")
 
 
 def draw(trial: "Trial", gate: "Gate", decisions: "Mapping[str, Decision]", given: GateArguments) -> None:

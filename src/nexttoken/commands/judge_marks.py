@@ -59,7 +59,7 @@ class Judge:
 
     def mark(self, examples: Sequence[Example]) -> Marks:
         """Mark examples of `asked` or `marked_row`. Raises UserError for a prompt that asks for other fields."""
-        predictions = self.run.ask(list(examples))
+        predictions = self.run.answer(list(examples))
         row = {row_id: place for place, row_id in enumerate(predictions.ids)}
         probs = predictions.probs[[row[example.id] for example in examples]]
         return Marks(expected_marks(probs, self.lowest), probs, self.lowest)

@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from nexttoken.commands.judge_marks import Judge, asked
-from nexttoken.data.json_lines import json_rows
-from nexttoken.errors import UserError
 from nexttoken.metrics.texts import TEXT_METRICS
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.loaded import LoadedRun
@@ -34,7 +31,7 @@ def written_by(run: OpenRun, num_rows: int, input_dir: str | None, base: str | N
     Raises UserError where generated.jsonl is broken, or the run's data is not there any more.
     """
     wanting = {fold.folder: _without_output(fold, num_rows) for fold in run.folds}
-    if not any(wanting.values()) and not any(_path(fold).exists() for fold in run.folds):
+    if not any(wanting.values()) and not any((fold.folder / "generated.jsonl").exists() for fold in run.folds):
         return Written({}, {})
     loaded = LoadedRun.load(RunFolder(run.folder), input_dir, base=base)
     outputs: dict[str, str] = {}
@@ -55,10 +52,6 @@ def _asked_for(loaded: LoadedRun, held_out: list[Example]) -> list[Example]:
     return loaded.parts.inference.views(held_out, []) if is_dialogue else held_out
 
 
-def _path(fold: OpenFold) -> Path:
-    return fold.folder / "generated.jsonl"
-
-
 def _without_output(fold: OpenFold, num_rows: int) -> set[str]:
     """Rows among the first `num_rows`, in the order of oof.csv, that nothing was written to."""
     has = set(_read(fold)) if num_rows else set()
@@ -67,28 +60,12 @@ def _without_output(fold: OpenFold, num_rows: int) -> set[str]:
 
 
 def _read(fold: OpenFold) -> dict[str, str]:
-    return dict(zip((texts := read_texts(_path(fold))).ids, texts.texts, strict=True))
-
-
-def read_texts(path: Path) -> TextPredictions:
-    """What FoldFolder.save_texts wrote; nothing where there is no file. Raises UserError for a line that is none."""
-    rows = list(json_rows(path)) if path.exists() and path.stat().st_size else []
-    try:
-        ids, texts = tuple(row["id"] for _, row in rows), tuple(row["output"] for _, row in rows)
-        numbers = np.array([row["num_tokens"] for _, row in rows], dtype=np.int64)
-        finished = np.array([row["finished"] for _, row in rows], dtype=bool)
-        if not all(isinstance(text, str) for text in (*ids, *texts)):
-            raise TypeError("an id or output that is no text")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} has a line that is no output ({error!r}); delete the file and generate again"
-        ) from None
-    return TextPredictions(ids, texts, {"num_tokens": numbers, "finished": finished})
+    return dict(zip((texts := FoldFolder(fold.folder).texts()).ids, texts.texts, strict=True))
 
 
 def _generate(loaded: LoadedRun, folder: FoldFolder, examples: list[Example]) -> None:
     """Write outputs to `examples` and save them behind those that the fold has already."""
-    fresh, old = loaded.generate(folder, examples), read_texts(folder.path / "generated.jsonl")
+    fresh, old = loaded.generate(folder, examples), folder.texts()
     old = _without(old, set(fresh.ids))
     columns = {name: np.concatenate([old.columns[name], fresh.columns[name]]) for name in ("num_tokens", "finished")}
     folder.save_texts(TextPredictions(old.ids + fresh.ids, old.texts + fresh.texts, columns))

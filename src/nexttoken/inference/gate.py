@@ -1,11 +1,9 @@
 """When a first answer is too unsure to stand: the gate, and how a run remembers it."""
 
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
-from nexttoken.data.files import read_json
 from nexttoken.errors import UserError
 from nexttoken.metrics.calibration import soften
 
@@ -52,17 +50,3 @@ class Gate:
         if not self.keep_confident:
             return np.ones(len(first), dtype=bool)
         return self.confidence(second)[0] >= self.confidence(first)[0]
-
-
-def read_gate(path: Path) -> Gate:
-    """The gate of a gate.json. Raises UserError when it is absent, broken or lacks a threshold."""
-    saved = read_json(path)
-    names = [field.name for field in fields(Gate)]
-    if missing := [name for name in names if not isinstance(saved.get(name), (int, float))]:
-        raise UserError(
-            f"{path} has no number {missing[0]}; write it again: python -m nexttoken gate run={path.parent}"
-        )
-    try:
-        return Gate(**{name: saved[name] for name in names})
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None

@@ -9,7 +9,7 @@ import pandas as pd
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.report.cells import REPLICATES, Cell
-from nexttoken.runs.folder import describe_differences
+from nexttoken.runs.identity import describe_differences
 from nexttoken.runs.read import Data, probabilities, row_losses
 
 ROW_SCORES = {  # what a row adds to the mean that the metric is

@@ -1,4 +1,4 @@
-"""What the spine asks of a kind of answers, so that it need not know which one a task has."""
+"""The two kinds of answers, labels and texts, behind one interface: the pipeline is the same for both."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from nexttoken.types import Example, LabelPredictions, OpenTask, Task, TextPredi
 
 
 class Run(Protocol):
-    """What a finished run can do: `nexttoken.runs.LoadedRun`."""
+    """A finished run that predicts: `nexttoken.runs.loaded.LoadedRun`."""
 
     @property
     def environment(self) -> dict[str, Any]: ...
@@ -23,7 +23,7 @@ class Run(Protocol):
     @property
     def writing_fold(self) -> FoldFolder: ...
 
-    def ask(self, examples: list[Example]) -> LabelPredictions: ...
+    def answer(self, examples: list[Example]) -> LabelPredictions: ...
 
     def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions: ...
 
@@ -32,29 +32,29 @@ class AnswerSet(Protocol):
     """A closed set of labels, or open texts."""
 
     def strata(self, examples: Sequence[Example]) -> np.ndarray:
-        """(N,) int64: folds have equal shares of each value."""
+        """(N,) int64: every fold has an equal share of each value."""
 
     def describe(self, settings: Settings, task: Any, num_rows: int, num_held_out: int) -> dict[str, Any]:
-        """What was scored; `num_rows` are those of all folds, `num_held_out` those of this one."""
+        """Task, data and fold, for metrics.json; `num_rows` counts all folds, `num_held_out` this one."""
 
     def references(self, task: Any, seen: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
-        """What the model has to beat, fitted on the rows `seen` in training and scored on the same held-out rows."""
+        """Scores of simple predictors, fitted on the training examples `seen` and scored on the same held-out ones."""
 
     def score(self, task: Any, predictions: Any, examples: Sequence[Example]) -> dict[str, float]:
         """The task's metrics, `log_loss` among them."""
 
     def save(self, fold: FoldFolder, number: int, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
-        """Keep the out-of-fold predictions."""
+        """Save the out-of-fold predictions."""
 
     def answer(self, run: Run, examples: list[Example]) -> Any:
-        """The predictions of a run for rows that have been through its transforms."""
+        """The run's predictions for examples that have been through its transforms."""
 
     def finish(self, run: Run, task: Any, predictions: Any) -> None:
-        """What is said and kept once a submission is written."""
+        """Print and save what belongs to a submission that is written."""
 
 
 def answers_of(task: Task | OpenTask) -> AnswerSet:
-    """The one place that decides: a task with classes is answered by labels, one without by texts."""
+    """Labels for a task with classes, texts for one without."""
     from nexttoken.runs.label_answers import Labels
     from nexttoken.runs.text_answers import Texts
 

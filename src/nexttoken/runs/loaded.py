@@ -1,4 +1,4 @@
-"""A trained run whose folds are asked one after the other, their base in memory once."""
+"""A finished run loaded to predict: its folds answer one after the other, with the base model in memory once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,11 +11,11 @@ import numpy as np
 from nexttoken.build import Parts, build, make
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
-from nexttoken.inference.gate import read_gate
 from nexttoken.inference.retrieval.search import Search
 from nexttoken.runs.config import config_of
 from nexttoken.runs.folder import FoldFolder, RunFolder
-from nexttoken.runs.training_rows import TrainingRows
+from nexttoken.runs.identity import hash_examples
+from nexttoken.runs.records import read_gate
 from nexttoken.runs.writing import UNCHANGED, Writing
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, TextPredictions
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained run that answers questions: each finished fold is asked, and their probabilities are averaged."""
+    """A finished run: `answer` averages the probabilities of its folds, `generate` writes texts with one fold."""
 
     folder: RunFolder
     folds: list[FoldFolder]
     parts: Parts
     batch_tokens: int
-    environment: dict[str, Any] = field(default_factory=dict)  # what seconds depend on, once a fold is loaded
+    environment: dict[str, Any] = field(default_factory=dict)  # hardware and versions, once a fold is loaded
     search_node: dict[str, Any] = field(default_factory=dict)
     writing: Writing = UNCHANGED
 
@@ -49,24 +49,23 @@ class LoadedRun:
         retriever: Mapping[str, Any] | None = None,
         writing: Writing = UNCHANGED,
     ) -> "LoadedRun":
-        """Read the run's configuration; nothing of it changes but where things lie, and who searches.
+        """Build the parts of the run's configuration, with the paths and the retriever of this call.
 
-        `input_dir` names other files of the same task, corpora below it included, `base` a folder or hub name of the
-        same base model; `retriever` is a `_target_` node that takes the place of the run's own. What only training
-        needs is not built. Raises UserError where no fold is finished, the folds were trained with different settings,
-        or a retriever is given to a run that does not search.
+        `input_dir` holds files of the same task, corpora included; `base` is a folder or hub name of the same base
+        model; `retriever` is a `_target_` node instead of the run's own. Parts that only training needs are not built.
+        Raises UserError where no fold is finished, the folds have different settings, the run does not search but a
+        retriever is given, or the run was trained before the package's classes moved.
         """
         folds = folder.finished_folds()
         config = config_of(folds, input_dir, base, retriever, writing)
-        search = config.get("search", {})
-        parts = build({**config, "train_transforms": {}})  # a way of asking that searches has a search of its own
-        if parts.task.classes and not writing.is_none:
+        parts = build(config)
+        if parts.task.classes and not writing.is_unchanged:
             raise UserError(
-                "inference, generation, engine and fold are for open answers; this run's probabilities are those of its"
-                " own way of asking, averaged over its folds: train with another one"
+                "inference, generation, engine and fold are for open answers; this run's probabilities come from its"
+                " own inference, averaged over its folds: train with another one"
             )
         tokens = batch_tokens or parts.settings.batch_tokens
-        return cls(folder, folds, parts, tokens, search_node=search, writing=writing)
+        return cls(folder, folds, parts, tokens, search_node=config.get("search", {}), writing=writing)
 
     @property
     def path(self) -> Path:
@@ -74,40 +73,40 @@ class LoadedRun:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        return tuple(int(fold.path.name.removeprefix("fold")) for fold in self.folds)
+        return tuple(fold.number for fold in self.folds)
 
     @property
     def oof_log_loss(self) -> float:
-        """Over all out-of-fold rows of the finished folds."""
+        """Log loss over the held-out examples of all finished folds."""
         saved = [fold.metrics() for fold in self.folds]
         return float(np.average([m["log_loss"] for m in saved], weights=[m["num_examples"] for m in saved]))
 
-    def ask(self, examples: list[Example]) -> LabelPredictions:
+    def answer(self, examples: list[Example]) -> LabelPredictions:
         """Average the folds' class probabilities for examples that have been through the run's transforms.
 
-        Folds that have the same model and ask in the same way, as where nothing was trained, are asked once. Seconds
-        are those of all folds together, other columns their means.
+        Folds with the same model and inference, as where nothing was trained, answer once. `seconds` is the sum over
+        folds, other columns are means.
         """
-        models = self._make_models()  # let go with the last fold: a notebook may load another run next
-        asked: list[LabelPredictions] = []
+        models = self._make_models()  # freed with the last fold: a notebook may load another run next
+        answered: list[LabelPredictions] = []
         before: Any = None
         for fold in self.folds:
-            now = self._kept(self._answerer(models, fold), fold), self.inference(fold)
-            asked.append(_at_no_cost(asked[-1]) if now == before else now[1](examples, now[0]))
+            now = self._with_journal(self._answerer(models, fold), fold), self.inference(fold)
+            answered.append(_at_no_cost(answered[-1]) if now == before else now[1](examples, now[0]))
             before = now
-        columns = {name: np.mean([one.columns[name] for one in asked], axis=0) for name in asked[0].columns}
-        columns["seconds"] = columns["seconds"] * len(asked)
-        return LabelPredictions(asked[0].ids, np.mean([one.probs for one in asked], axis=0), columns)
+        columns = {name: np.mean([one.columns[name] for one in answered], axis=0) for name in answered[0].columns}
+        columns["seconds"] = columns["seconds"] * len(answered)
+        return LabelPredictions(answered[0].ids, np.mean([one.probs for one in answered], axis=0), columns)
 
     def answerer(self, fold: FoldFolder) -> "Answerer":
-        """Load the fold's model. What folds have in common stays in memory until `release`.
+        """Load the fold's model; the weights that folds share stay in memory until `release`.
 
-        One fold at a time: the answerer of another one that was loaded before has lost its model.
+        One fold at a time: an answerer of another fold, loaded before, has lost its model.
         """
         return self._answerer(self._models, fold)
 
     def release(self) -> None:
-        """Give back the memory that `answerer` took."""
+        """Free the memory that `answerer` took."""
         self.__dict__.pop("_models", None)
 
     def _answerer(self, models: "FoldModels", fold: FoldFolder) -> "Answerer":
@@ -115,11 +114,11 @@ class LoadedRun:
         self.environment.update(answerer.environment)
         return answerer
 
-    def _kept(self, answerer: Any, fold: FoldFolder) -> Any:
-        """The answerer, whose answers are kept where `writing` says: a prediction that is killed goes on from them."""
+    def _with_journal(self, answerer: Any, fold: FoldFolder) -> Any:
+        """The answerer, saving its answers in `writing.folder` so that a killed prediction resumes from them."""
         from nexttoken.engine.journal import JournalFolder
 
-        answerer.journals = JournalFolder(self.writing.folder, f"{fold.path.resolve()} {fold.mark}")
+        answerer.journals = JournalFolder(self.writing.folder, f"{fold.path.resolve()} {fold.training_id}")
         return answerer
 
     @cached_property
@@ -133,41 +132,60 @@ class LoadedRun:
         return FoldModels(settings, self.parts.prompt, make(settings.head, "head"), self.batch_tokens)
 
     def inference(self, fold: FoldFolder, examples: Sequence[Example] = ()) -> Inference:
-        """The run's way of asking, with what it learnt in this fold, thresholds chosen since, and solved rows to show.
+        """The run's inference with the fold's state, the thresholds of gate.json and demonstrations to show.
 
-        These are the fold's training rows; where none of `examples` is held out, as in other files, all rows.
+        Demonstrations are the fold's training examples, or all where none of `examples` is held out, as in test files.
         """
-        path = self.folder.path / "gate.json"
+        path = self.path / "gate.json"
         chosen = asdict(read_gate(path)) if path.exists() else {}
         restored = self.parts.inference.restored(fold.state() | chosen)
-        return restored.with_pool(self._rows.to_show(fold, examples)) if restored.shows_pool else restored
+        return restored.with_pool(self._demonstrations(fold, examples)) if restored.shows_pool else restored
 
     @cached_property
     def search(self) -> Search:
-        """The run's search, whether its way of asking searches or not; built when it is first wanted."""
+        """The run's search, whether or not its inference uses it."""
         return make(self.search_node, "search")
 
     @cached_property
-    def _rows(self) -> TrainingRows:
-        return TrainingRows(self.parts)
+    def _examples(self) -> list[Example]:
+        """The examples of all folds, after the run's transforms."""
+        return apply_transforms(self.parts.task.read("train"), self.parts.transforms)
+
+    @cached_property
+    def _data_hash(self) -> str:
+        return hash_examples(self._examples)
 
     def held_out(self, fold: FoldFolder) -> list[Example]:
-        """The rows that the fold was scored on, in order. Raises UserError where the data is not the run's."""
-        return self._rows.held_out(fold)
+        """The examples that the fold was scored on, in the order of its oof.csv.
+
+        Raises UserError where the data lacks one, or is not the data that the fold was trained on.
+        """
+        ids, input_dir = fold.held_out_ids(), self.parts.settings.input_dir
+        by_id, fix = {example.id: example for example in self._examples}, "give the run's data: input_dir=..."
+        if missing := [one for one in ids if one not in by_id]:
+            raise UserError(f"{input_dir} has no row {missing[0]!r} of {fold.path / 'oof.csv'}; {fix}")
+        if not fold.has_data(self._data_hash):
+            raise UserError(f"{input_dir} holds other rows than {fold.path} was trained on; {fix}")
+        return [by_id[one] for one in ids]
+
+    def _demonstrations(self, fold: FoldFolder, examples: Sequence[Example]) -> list[Example]:
+        held_out = set(fold.held_out_ids())
+        are_new = bool(examples) and held_out.isdisjoint(example.id for example in examples)
+        return [example for example in self._examples if are_new or example.id not in held_out]
 
     def predict(self, frame: "pd.DataFrame") -> "pd.DataFrame":
-        """Probabilities for rows in the competition's own format: `id` and one column per class, in order."""
+        """Predict rows in the competition's own format; returns `id` and a column of probabilities per class."""
         import pandas as pd
 
         task = self.parts.task
         if not task.classes:
-            raise UserError(f"{self.folder.path} answers in text; use .generate(run.folds[0], examples) for its rows")
-        predictions = self.ask(apply_transforms(task.parse(frame), self.parts.transforms))  # type: ignore[union-attr]
+            raise UserError(f"{self.path} answers in text; use .generate(run.folds[0], examples) for its rows")
+        predictions = self.answer(apply_transforms(task.parse(frame), self.parts.transforms))  # type: ignore[union-attr]
         return pd.DataFrame({"id": predictions.ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))
 
     @property
     def writing_fold(self) -> FoldFolder:
-        """The fold whose model writes open answers. Raises UserError where that one is not finished."""
+        """The fold whose model generates open answers. Raises UserError where that one is not finished."""
         if self.writing.fold is None:
             return self.folds[0]
         if self.writing.fold not in self.numbers:
@@ -176,19 +194,19 @@ class LoadedRun:
         return self.folds[self.numbers.index(self.writing.fold)]
 
     def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions:
-        """Write answers with the fold's model. Raises UserError where they cannot be kept (`Writing.write`)."""
+        """Generate answers with the fold's model. Raises UserError where they cannot be saved (`Writing.write`)."""
         return self.writing.write(fold, self.parts, self.batch_tokens, self.inference(fold, examples), examples)
 
 
 def load_run(path: str | Path, base: str | None = None, written: str | Path | None = None) -> LoadedRun:
     """Load a run folder for use in a notebook: `load_run("output/lmsys/<name>").predict(test_df)`.
 
-    `written` is a folder that keeps answers while they are given, so that a killed call goes on; None: open ones are
-    kept in the run's own, probabilities nowhere.
+    `written` is a folder for answers as they come, so that a killed call resumes; None: open ones are saved in the
+    run's own folder, probabilities nowhere.
     """
     writing = Writing(folder=Path(written) if written else None)
     return LoadedRun.load(RunFolder(Path(path)), base=base, writing=writing)
 
 
-def _at_no_cost(asked: LabelPredictions) -> LabelPredictions:
-    return replace(asked, columns={**asked.columns, "seconds": np.zeros_like(asked.columns["seconds"])})
+def _at_no_cost(predictions: LabelPredictions) -> LabelPredictions:
+    return replace(predictions, columns={**predictions.columns, "seconds": np.zeros(len(predictions.ids))})

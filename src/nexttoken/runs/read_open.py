@@ -14,7 +14,8 @@ from nexttoken.data.csv_tables import read_table
 from nexttoken.data.files import read_json
 from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError, first_five
-from nexttoken.runs.folder import FOLD_NAME, FoldFolder, describe_differences
+from nexttoken.runs.folder import FOLD_NAME, FoldFolder
+from nexttoken.runs.identity import describe_differences
 
 AGAIN = "run the fold again"
 COSTS = ("nll", "num_tokens", "num_characters")

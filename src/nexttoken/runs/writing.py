@@ -1,4 +1,4 @@
-"""Open answers of a finished run: what may be changed of how they are written, and the writing itself."""
+"""Generation of open answers with a finished run: the settings that may change, and where answers are saved."""
 
 import json
 import os
@@ -20,12 +20,12 @@ TRANSFORMERS = {"_target_": "nexttoken.engine.text_engines.transformers", "_part
 
 @dataclass(frozen=True)
 class Writing:
-    """What of a run may change where its answers are open: how they are asked for and written, and by which fold."""
+    """Changes to how a run generates open answers."""
 
     inference: Mapping[str, Any] = field(default_factory=dict)  # a `_target_` node; empty: the run's own
     generation: Mapping[str, Any] = field(default_factory=dict)  # changed settings
     fold: int | None = None  # None: the first finished one
-    folder: Path | None = None  # of what is written already; None: in the fold's own, which may be read-only
+    folder: Path | None = None  # of saved answers; None: in the fold's own, which may be read-only
     engine: Mapping[str, Any] = field(default_factory=lambda: TRANSFORMERS)
 
     @classmethod
@@ -35,29 +35,29 @@ class Writing:
         return cls(settings.inference, changed, settings.fold, folder, settings.engine)
 
     @property
-    def is_none(self) -> bool:
-        """Whether everything is the run's own, but for where it is kept."""
+    def is_unchanged(self) -> bool:
+        """Whether all but the folder is the run's own."""
         return self == Writing(folder=self.folder)
 
     def write(
         self, fold: FoldFolder, parts: Parts, batch_tokens: int, inference: Inference, examples: list[Example]
     ) -> TextPredictions:
-        """Write answers with the fold's model; a killed call goes on where it stopped.
+        """Generate answers with the fold's model; a killed call resumes from those it saved.
 
-        Raises UserError where the run's folder is read-only, as on Kaggle, and no other one was given.
+        Raises UserError where the fold's folder is read-only, as on Kaggle, and no other one was given.
         """
         folder = self.folder or fold.path / "written"
         if not self.folder and not os.access(fold.path, os.W_OK):
             raise UserError(
-                f"{fold.path} is read-only, so answers cannot be kept there; load_run(..., written='written')"
+                f"{fold.path} is read-only, so answers cannot be saved there; load_run(..., written='written')"
             )
         settings = parts.settings.generation
-        made_by = f"{fold.path.resolve()} {fold.mark}"
-        asked = [made_by, settings.model_dump(), parts.settings.inference, dict(self.engine)]
-        name = hash_text(json.dumps(asked))[:16]
+        made_by = f"{fold.path.resolve()} {fold.training_id}"
+        identity = [made_by, settings.model_dump(), parts.settings.inference, dict(self.engine)]
+        path = folder / f"{hash_text(json.dumps(identity))[:16]}.jsonl"
         engine, head = make(dict(self.engine), "engine"), make(parts.settings.head, "head")
         writer = engine(fold.path, parts.settings, parts.prompt, head, batch_tokens)
-        return inference(examples, lambda views: writer.write(views, settings, folder / f"{name}.jsonl", made_by))
+        return inference(examples, lambda views: writer.write(views, settings, path, made_by))
 
 
 UNCHANGED = Writing()

@@ -1,0 +1,48 @@
+"""Identity of a run: a hash of its examples, and the settings in which two configurations differ."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nexttoken.data.files import hash_text
+from nexttoken.settings import INCIDENTAL
+from nexttoken.types import Example
+
+RETRIEVER_NODES = ("retriever", "search", "inference", "train_transforms")  # the settings that may hold a retriever
+RETRIEVER_FOLDERS = ("index_dir", "cache_dir")  # change no result
+INCIDENTAL_DEVICES = ("trainer.devices", "trainer.strategy", "trainer.accelerator")
+
+
+def hash_examples(examples: Sequence[Example]) -> str:
+    """SHA-256 over every example's id, fields and answer: a run is continued only on the data it was started on."""
+    return hash_text(
+        json.dumps([(e.id, list(e.fields.items()), e.label if e.answer is None else e.answer) for e in examples])
+    )
+
+
+def describe_differences(saved: Mapping[str, Any], given: Mapping[str, Any], limit: int = 5) -> str:
+    """`fit.learning_rate: 0.001 -> 0.002, ...`: the settings that may change results; empty where none differs."""
+    old, new = (_flatten({k: v for k, v in config.items() if k not in INCIDENTAL}) for config in (saved, given))
+    differ = [key for key in sorted({*old, *new}) if not _is_incidental(key) and old.get(key) != new.get(key)]
+    changed = [f"{key}: {_shorten(old.get(key))} -> {_shorten(new.get(key))}" for key in differ]
+    return ", ".join(changed[:limit]) + (f" and {len(changed) - limit} more" if len(changed) > limit else "")
+
+
+def _is_incidental(key: str) -> bool:
+    path = key.split(".")
+    return key in INCIDENTAL_DEVICES or (path[0] in RETRIEVER_NODES and path[-1] in RETRIEVER_FOLDERS)
+
+
+def _flatten(node: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(node, Mapping) or not node:
+        return {path: node}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in _flatten(child, f"{path}.{name}".lstrip(".")).items()
+    }
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

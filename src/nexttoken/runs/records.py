@@ -1,0 +1,180 @@
+"""The files of a run folder, each with its writer and its reader; a killed process leaves no partial file."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from nexttoken.data.files import hash_text, read_json, to_yaml, whole_file, write_json
+from nexttoken.data.json_lines import json_rows
+from nexttoken.errors import UserError
+from nexttoken.inference.gate import Gate
+from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
+
+RETRAIN = "train this fold again with overwrite=true"
+
+
+@dataclass(frozen=True)
+class FoldRecords:
+    """The files of one fold, in the folder `path`."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
+
+    def claim(self, config: Mapping[str, Any], data_hash: str) -> None:
+        """Write data.sha256 and config.yaml; checkpoints of the same run stay, so that training continues from them."""
+        for name, text in (("data.sha256", data_hash), ("config.yaml", to_yaml(config))):
+            with whole_file(self.path / name) as part:
+                part.write_text(text, encoding="utf-8")
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration of this fold. Raises UserError where config.yaml is missing or broken."""
+        try:
+            config = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(
+                f"{self.config_path} cannot be read ({type(error).__name__}); is {self.path} a run folder?"
+            ) from None
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config_path} does not hold a configuration; {RETRAIN}")
+        return config
+
+    def has_data(self, data_hash: str) -> bool:
+        """Whether this fold was trained on the examples with this hash (`hash_examples`)."""
+        path = self.path / "data.sha256"
+        return path.exists() and path.read_text(encoding="utf-8") == data_hash
+
+    def save_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json, the last file of a fold: a fold that has it is finished."""
+        write_json(dict(metrics), self.path / "metrics.json")
+
+    def metrics(self) -> dict[str, Any]:
+        """Read metrics.json. Raises UserError where it lacks the scores."""
+        metrics = read_json(self.path / "metrics.json")
+        if not {"log_loss", "num_examples"} <= metrics.keys():
+            raise UserError(f"{self.path / 'metrics.json'} has no log_loss; {RETRAIN}")
+        return metrics
+
+    @property
+    def training_id(self) -> str:
+        """A hash of metrics.json, which holds the seconds: it changes whenever the fold is trained again."""
+        return hash_text((self.path / "metrics.json").read_text(encoding="utf-8"))[:16]
+
+    def save_oof(self, predictions: LabelPredictions, labels: np.ndarray, fold: int, classes: Sequence[str]) -> None:
+        """Write oof.csv: id, fold, label, then one column per class in full precision."""
+        probs = dict(zip(classes, predictions.probs.T, strict=True))
+        _write_table({"id": predictions.ids, "fold": fold, "label": labels} | probs, self.path / "oof.csv")
+
+    def save_losses(self, losses: AnswerLosses, examples: Sequence[Example], fold: int) -> None:
+        """Write oof.csv of open answers: id, row (the id in folds.csv), fold, nll, num_tokens, num_characters."""
+        own = {example.id for example in examples}
+        rows = [one if one in own else one.rpartition("#")[0] for one in losses.ids]  # `id#n`: a window of a dialogue
+        columns = {"id": losses.ids, "row": rows, "fold": fold, "nll": losses.nll}
+        counts = {"num_tokens": losses.num_tokens, "num_characters": losses.num_characters}
+        _write_table(columns | counts, self.path / "oof.csv")
+
+    def held_out_ids(self) -> list[str]:
+        """The ids in oof.csv as folds.csv has them, each once, in order."""
+        import pandas as pd
+
+        table = pd.read_csv(self.path / "oof.csv", dtype={"id": str, "row": str}, na_filter=False)
+        return list(dict.fromkeys(table["row"] if "row" in table else table["id"]))
+
+    def save_rows(self, examples: Sequence[Example], predictions: LabelPredictions) -> None:
+        """Write rows.csv: id, tags (genre, file), number of options, and the other columns of the predictions."""
+        names = dict.fromkeys(name for example in examples for name in example.tags)
+        tags = {name: [example.tags.get(name, "") for example in examples] for name in names}
+        sizes = [example.num_options or predictions.probs.shape[1] for example in examples]
+        columns = {"id": predictions.ids, **tags, "num_options": sizes, **predictions.columns}
+        _write_table(columns, self.path / "rows.csv")
+
+    def save_texts(self, texts: TextPredictions) -> None:
+        """Write generated.jsonl: the answers that the model generated for held-out examples."""
+        numbers = (texts.columns["num_tokens"].tolist(), texts.columns["finished"].tolist())
+        names = ("id", "output", "num_tokens", "finished")
+        lines = (dict(zip(names, line, strict=True)) for line in zip(texts.ids, texts.texts, *numbers, strict=True))
+        _write_lines(lines, self.path / "generated.jsonl")
+
+    def texts(self) -> TextPredictions:
+        """Read generated.jsonl; empty where there is no file. Raises UserError for a line that is no output."""
+        path = self.path / "generated.jsonl"
+        rows = list(json_rows(path)) if path.exists() and path.stat().st_size else []
+        try:
+            ids, texts = tuple(row["id"] for _, row in rows), tuple(row["output"] for _, row in rows)
+            numbers = np.array([row["num_tokens"] for _, row in rows], dtype=np.int64)
+            finished = np.array([row["finished"] for _, row in rows], dtype=bool)
+            if not all(isinstance(text, str) for text in (*ids, *texts)):
+                raise TypeError("an id or output that is no text")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} has a line that is no output ({error!r}); delete the file and generate again"
+            ) from None
+        return TextPredictions(ids, texts, {"num_tokens": numbers, "finished": finished})
+
+    def save_counts(self, counts: Mapping[str, Any]) -> None:
+        """Write transforms.json: the number of examples before and after each transform, and its other counts."""
+        if counts:
+            write_json(dict(counts), self.path / "transforms.json")
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Write inference.json: `Inference.state`, learnt from this fold's training examples."""
+        if state:
+            write_json(dict(state), self.path / "inference.json")
+
+    def state(self) -> dict[str, Any]:
+        path = self.path / "inference.json"
+        return read_json(path) if path.exists() else {}
+
+    def save_prompts(self, prompts: Sequence[Any], labels: Any) -> None:
+        """Write prompts.jsonl: the text and token ids of each held-out prompt, and the token ids of each label."""
+        label_ids = dict(zip(labels.labels, labels.continuations, strict=True))
+        lines = (
+            {"id": p.id, "text": p.text, "token_ids": p.token_ids.tolist(), "label_token_ids": label_ids}
+            for p in prompts
+        )
+        _write_lines(lines, self.path / "prompts.jsonl")
+
+
+def save_gate(gate: Gate, details: Mapping[str, Any], path: Path) -> None:
+    """Write gate.json: the gate that predict.py uses, and `details` on how it was chosen."""
+    write_json({**asdict(gate), **details}, path)
+
+
+def read_gate(path: Path) -> Gate:
+    """Read gate.json. Raises UserError where it is missing, broken or lacks a threshold."""
+    saved = read_json(path)
+    names = [field.name for field in fields(Gate)]
+    if missing := [name for name in names if not isinstance(saved.get(name), (int, float))]:
+        raise UserError(
+            f"{path} has no number {missing[0]}; write it again: python -m nexttoken gate run={path.parent}"
+        )
+    try:
+        return Gate(**{name: saved[name] for name in names})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def save_results(results: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], folder: Path) -> None:
+    """Write result.json, and environment.json with the hardware and versions that its seconds depend on."""
+    write_json(dict(environment), folder / "environment.json")
+    write_json(list(results), folder / "result.json")
+
+
+def _write_table(columns: Mapping[str, Any], path: Path) -> None:
+    """Write `columns` of equal length, or of one value for all rows, as CSV with numbers in full precision."""
+    import pandas as pd
+
+    with whole_file(path) as part:
+        pd.DataFrame(columns).to_csv(part, index=False)
+
+
+def _write_lines(lines: Iterable[Mapping[str, Any]], path: Path) -> None:
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
