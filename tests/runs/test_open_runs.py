@@ -98,7 +98,7 @@ def test_another_way_of_asking_and_writing_may_be_given(instruct):
         predict(instruct, "generation.top_p=2")
 
 
-def test_demonstrations_of_held_out_rows_are_never_from_their_own_fold(instruct, monkeypatch):
+def test_demonstrations_of_held_out_rows_are_never_from_their_own_fold(instruct, monkeypatch, capsys):
     from nexttoken.engine.generation.writer import Writer
 
     writing = Writing(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
@@ -115,6 +115,7 @@ def test_demonstrations_of_held_out_rows_are_never_from_their_own_fold(instruct,
     original = Writer.write
     monkeypatch.setattr(Writer, "write", write)
     run.generate(fold, held_out[:6])
+    assert "of 6 prompts were shortened: demonstrations only" in capsys.readouterr().out
     own = {row.id for row in held_out}
     assert len(shown) == 6
     assert any(view.demonstrations for view in shown)
