@@ -35,7 +35,7 @@ class Asked(Work):
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        from nexttoken.engine.fold_answerers import FoldModels
+        from nexttoken.engine.answerers import FoldModels
         from nexttoken.models import fold_weights as weights
 
         load_model, answerer = weights.load_model, FoldModels.answerer

@@ -57,7 +57,7 @@ def test_an_experiment_starts_with_the_command_that_runs_it(path):
 @pytest.mark.parametrize("path", sorted(CONF.glob("engine/*.yaml")), ids=lambda path: path.stem)
 def test_every_engine_can_be_chosen_at_prediction(path):
     settings = check_settings(PredictSettings, composed(f"engine={path.stem}", name="predict"))
-    assert settings.engine["_target_"] == f"nexttoken.engine.text_engines.{path.stem}"
+    assert settings.engine["_target_"] == f"nexttoken.engine.answerers.load_{path.stem}_writer"
 
 
 def test_prediction_settings():

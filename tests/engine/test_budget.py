@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig
 
 import nexttoken.engine.memory_plan.make as plan_module
-from nexttoken.engine.fold_answerers import load_answerer
+from nexttoken.engine.answerers import load_answerer
 from nexttoken.engine.heads import AnswerText, LabelSoftmax
 from nexttoken.engine.memory_plan.advice import FEWEST_TOKENS
 from nexttoken.engine.memory_plan.auto_tokens import (

@@ -13,7 +13,7 @@ from conftest import TEXTS, load_pair
 from nexttoken import pipeline
 from nexttoken.commands.merge import main
 from nexttoken.engine import label_answerer as answer
-from nexttoken.engine.fold_answerers import load_answerer
+from nexttoken.engine.answerers import load_answerer
 from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.engine.label_answerer import LabelAnswerer, predict_labels
 from nexttoken.engine.merged_adapter import Merge

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nexttoken.engine.fold_answerers import load_answerer
+from nexttoken.engine.answerers import load_answerer
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.errors import UserError

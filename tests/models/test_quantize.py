@@ -12,7 +12,7 @@ import torch
 
 from conftest import TEXTS, load_pair
 from nexttoken.commands.quantize import main
-from nexttoken.engine.fold_answerers import load_answerer
+from nexttoken.engine.answerers import load_answerer
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.errors import UserError
 from nexttoken.inference import Once

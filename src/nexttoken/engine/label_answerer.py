@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from nexttoken.engine.batches import shared_batches, token_batches
-from nexttoken.engine.forward.kept_prefixes import PrefixCache
 from nexttoken.engine.forward.layout import prefix_length
 from nexttoken.engine.forward.packed_attention import KeyValues
+from nexttoken.engine.forward.prefix_cache import PrefixCache
 from nexttoken.engine.forward.prefixes import common_prefix
 from nexttoken.engine.forward.shortcuts import allows_cached_prefix, compute_prefix, shortcuts
 from nexttoken.engine.heads import LabelHead
@@ -26,36 +26,50 @@ from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.types import Example, LabelPredictions
 
 
-class LabelAnswerer:
-    """A model with its encoder: examples in, class probabilities out.
+class ModelAnswerer:
+    """A model with its encoder. `counts` and `prompts` collect what the encoder returned since `reset_counts`."""
 
-    `counts` and `prompts` collect what the encoder cut and made in all calls since `reset_counts`.
-    """
-
-    def __init__(
-        self, model: nn.Module, head: LabelHead, encoder: Encoder, labels: LabelTokens, batch_tokens: int
-    ) -> None:
-        self.model, self.head, self.encoder = model, head, encoder
-        self.labels, self.batch_tokens = labels, batch_tokens
-        self.journals = JournalFolder()
-        self.prefixes: PrefixCache | None = None
+    def __init__(self, model: nn.Module, encoder: Any, labels: LabelTokens, batch_tokens: int) -> None:
+        self.model, self.encoder, self.labels, self.batch_tokens = model, encoder, labels, batch_tokens
         self.reset_counts()
 
     def reset_counts(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.prompts: list[EncodedPrompt] = []
+        self.prompts: list[Any] = []
+
+    def collect(self, encoded: Any) -> Any:
+        """Add encoded examples to `counts` and `prompts`; return their prompts."""
+        self.counts.update(encoded.counts())
+        self.prompts += encoded.prompts
+        return encoded.prompts
 
     @property
     def environment(self) -> dict[str, str | int]:
-        return describe_environment(self.model, self.batch_tokens)
+        """The settings that the time of an answer depends on: device, precision of the weights, tokens per batch."""
+        weights = next(self.model.parameters())
+        threads = f"{torch.get_num_threads()} threads"
+        device = torch.cuda.get_device_name(weights.device) if weights.is_cuda else f"{weights.device.type}, {threads}"
+        if num_ranks() > 1:
+            device = f"{num_ranks()} x {device}"  # their seconds are added up
+        precision = ", ".join([str(weights.dtype).removeprefix("torch."), *weight_bits(self.model)])
+        return {"device": device, "precision": precision, "batch_tokens": self.batch_tokens}
+
+
+class LabelAnswerer(ModelAnswerer):
+    """Examples in, class probabilities out."""
+
+    def __init__(
+        self, model: nn.Module, head: LabelHead, encoder: Encoder, labels: LabelTokens, batch_tokens: int
+    ) -> None:
+        super().__init__(model, encoder, labels, batch_tokens)
+        self.head, self.journals = head, JournalFolder()
+        self.prefixes: PrefixCache | None = None
 
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
-        encoded = self.encoder.encode(examples, self.labels)
-        self.counts.update(encoded.counts())
-        self.prompts += encoded.prompts
+        prompts = self.collect(self.encoder.encode(examples, self.labels))
         asked = {"labels": self.labels.continuations, "precision": self.environment["precision"]}
         with advice_on_memory(self.batch_tokens), self.journals.journal(asked) as journal:
-            model = (self.model, self.head, encoded.prompts, self.labels, self.batch_tokens)
+            model = (self.model, self.head, prompts, self.labels, self.batch_tokens)
             return predict_labels(*model, journal=journal, prefixes=self.prefixes)
 
     @contextmanager
@@ -121,19 +135,8 @@ def predict_labels(
     return LabelPredictions(ids, probs / probs.sum(axis=1, keepdims=True), {"seconds": seconds})
 
 
-def describe_environment(model: nn.Module, batch_tokens: int) -> dict[str, str | int]:
-    """The settings that the time of an answer depends on: device, precision of the weights, tokens per batch."""
-    weights = next(model.parameters())
-    threads = f"{torch.get_num_threads()} threads"
-    device = torch.cuda.get_device_name(weights.device) if weights.is_cuda else f"{weights.device.type}, {threads}"
-    if num_ranks() > 1:
-        device = f"{num_ranks()} x {device}"  # their seconds are added up
-    precision = ", ".join([str(weights.dtype).removeprefix("torch."), *weight_bits(model)])
-    return {"device": device, "precision": precision, "batch_tokens": batch_tokens}
-
-
 def weight_bits(model: nn.Module) -> list[str]:
-    """`4 bit (nf4)`, `8 bit`, `4 bit (gptq)`: how the weights are quantized; empty if they are not."""
+    """Quantization of the weights, such as `4 bit (nf4)`, `8 bit` or `4 bit (gptq)`; empty without one."""
     quantization: Any = getattr(getattr(model, "config", None), "quantization_config", None)
     if not quantization:
         return []

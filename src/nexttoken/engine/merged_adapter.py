@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nexttoken.engine.answerers import AnyEncoder, make_answerer, make_encoder
-from nexttoken.engine.fold_answerers import load_answerer
+from nexttoken.engine.answerers import AnyEncoder, load_answerer, make_answerer, make_encoder
 from nexttoken.engine.heads import Head
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference

@@ -1,6 +1,5 @@
 """Losses of known open answers, and new open answers, of a model with its encoder."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from nexttoken.engine.batches import token_batches
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.generation.transformers import TransformersGenerator
 from nexttoken.engine.generation.writer import Writer
-from nexttoken.engine.label_answerer import describe_environment
+from nexttoken.engine.label_answerer import ModelAnswerer
 from nexttoken.engine.run_batches import run_batches
 from nexttoken.engine.text_losses import collate_texts, row_losses
 from nexttoken.models.memory import advice_on_memory
@@ -19,45 +18,27 @@ from nexttoken.prompts.encoded import NO_LABELS, EncodedText
 from nexttoken.types import AnswerLosses, Example
 
 
-class TextAnswerer:
-    """A model with its encoder: examples in, losses of their answers or new answers out.
-
-    `counts` and `prompts` collect what the encoder cut and made in all calls since `reset_counts`.
-    """
+class TextAnswerer(ModelAnswerer):
+    """Examples in, losses of their answers or new answers out."""
 
     def __init__(self, model: nn.Module, encoder: TextEncoder, batch_tokens: int) -> None:
-        self.model, self.encoder, self.batch_tokens = model, encoder, batch_tokens
-        self.labels = NO_LABELS
-        self.reset_counts()
-
-    def reset_counts(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.prompts: list[EncodedText] = []
-
-    @property
-    def environment(self) -> dict[str, str | int]:
-        return describe_environment(self.model, self.batch_tokens)
+        super().__init__(model, encoder, NO_LABELS, batch_tokens)
 
     def __call__(self, examples: Sequence[Example]) -> AnswerLosses:
         """Negative log-likelihood of each example's answer, its end token included; earlier utterances are context.
 
         Of an answer longer than the token budget only the beginning counts, in tokens and in characters.
         """
-        encoded = self.encoder.encode(examples)
-        self.counts.update(encoded.counts())
-        self.prompts += encoded.prompts
+        rows: list[EncodedText] = self.collect(self.encoder.encode(examples))
         with advice_on_memory(self.batch_tokens):
-            nll = measure_losses(self.model, encoded.prompts, self.batch_tokens)
-        return AnswerLosses(
-            tuple(row.id for row in encoded.prompts),
-            nll,
-            np.array([row.num_targets for row in encoded.prompts]),
-            np.array([self._num_characters(*pair) for pair in zip(examples, encoded.prompts, strict=True)]),
-        )
-
-    def _num_characters(self, example: Example, row: EncodedText) -> int:
-        scored = self.encoder.tokenizer.decode(row.token_ids[row.learnt]) if row.answer_cut else example.answer
-        return len(scored or "")
+            nll = measure_losses(self.model, rows, self.batch_tokens)
+        decode = self.encoder.tokenizer.decode
+        scored = [
+            decode(row.token_ids[row.learnt]) if row.answer_cut else example.answer or ""
+            for example, row in zip(examples, rows, strict=True)
+        ]
+        num_tokens, num_characters = [row.num_targets for row in rows], list(map(len, scored))
+        return AnswerLosses(tuple(row.id for row in rows), nll, np.array(num_tokens), np.array(num_characters))
 
     @property
     def writer(self) -> Writer:

@@ -23,8 +23,7 @@ from nexttoken.types import Example, LabelPredictions, TextPredictions
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nexttoken.engine.answerers import Answerer
-    from nexttoken.engine.fold_answerers import FoldModels
+    from nexttoken.engine.answerers import Answerer, FoldModels
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class LoadedRun:
         return self._make_models()
 
     def _make_models(self) -> "FoldModels":
-        from nexttoken.engine.fold_answerers import FoldModels
+        from nexttoken.engine.answerers import FoldModels
 
         settings = self.parts.settings
         return FoldModels(settings, self.parts.prompt, make(settings.head, "head"), self.batch_tokens)

@@ -15,7 +15,7 @@ from nexttoken.runs.folder import FoldFolder
 from nexttoken.settings import PredictSettings
 from nexttoken.types import Example, TextPredictions
 
-TRANSFORMERS = {"_target_": "nexttoken.engine.text_engines.transformers", "_partial_": True}
+TRANSFORMERS = {"_target_": "nexttoken.engine.answerers.load_transformers_writer", "_partial_": True}
 
 
 @dataclass(frozen=True)

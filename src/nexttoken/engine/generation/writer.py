@@ -126,7 +126,7 @@ def _with_progress(written: Iterator[GeneratedText], num_left: int, num_rows: in
 
 
 def _report_cut(rows: Sequence[EncodedText]) -> None:
-    lost = [row.share_cut for row in rows if row.share_cut]  # the others gave up demonstrations or passages only
     if num_cut := sum(row.was_cut for row in rows):
-        text = f"{len(lost)} lost {np.mean(lost):.0%} of their own text on average" if lost else "demonstrations only"
-        print(f"{num_cut} of {len(rows)} prompts were shortened: {text}")
+        lost = [row.share_cut for row in rows if row.share_cut]  # the others gave up demonstrations or passages only
+        share = f"{len(lost)} lost {np.mean(lost):.0%} of their own text on average" if lost else "demonstrations only"
+        print(f"{num_cut} of {len(rows)} prompts were shortened: {share}")

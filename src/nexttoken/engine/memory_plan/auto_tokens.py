@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.data.files import read_json, write_json
-from nexttoken.engine.answerers import AnyEncoder
 from nexttoken.engine.heads import Head
 from nexttoken.engine.memory_plan.advice import FEWEST_TOKENS
 from nexttoken.engine.memory_plan.make import no_side_effects, plan_parts
@@ -70,7 +69,7 @@ class BatchTokens:
 
 
 def settle_budget(
-    spec: ModelSpec, encoder: AnyEncoder, head: Head, examples: Sequence[Example], fold_dir: Path | None
+    spec: ModelSpec, encoder: Any, head: Head, examples: Sequence[Example], fold_dir: Path | None
 ) -> Budget:
     """The saved budget of a fold that was begun before, else a new one, the same in every process.
 
@@ -85,7 +84,7 @@ def settle_budget(
     return from_first(make)
 
 
-def measure_longest(encoder: AnyEncoder, head: Head, examples: Sequence[Example], max_new_tokens: int = 0) -> Longest:
+def measure_longest(encoder: Any, head: Head, examples: Sequence[Example], max_new_tokens: int = 0) -> Longest:
     """The longest of `examples` when nothing is cut, written answers of `max_new_tokens` included."""
     encoded = encoder.encode(examples)
     longest = max(len(prompt.token_ids) for prompt in encoded.prompts)

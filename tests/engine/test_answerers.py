@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from nexttoken.commands.entry import compose
 from nexttoken.data.files import write_json
-from nexttoken.engine.fold_answerers import FoldModels, load_answerer
+from nexttoken.engine.answerers import FoldModels, load_answerer
 from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.errors import UserError
 from nexttoken.inference import SwapAveraged
