@@ -96,7 +96,7 @@ def measure(num_rows: int, cache: str) -> dict[str, Phase]:
 def examples(num_rows: int) -> list[Example]:
     import numpy as np
 
-    from samples.preferences.generate import draw_pairs
+    from samples.preferences import draw_pairs
 
     pairs = draw_pairs(num_rows, np.random.default_rng(0))
     return [

@@ -1,4 +1,4 @@
-"""The embedded samples, tracked under input/: their common command, drawing at random, and JSON lines."""
+"""The sample data sets under input/: the command that all of them share, random choices, and JSON lines."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,8 +42,13 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+def pairs(text: str, separator: str | None = None) -> tuple[tuple[str, str], ...]:
+    """Pairs written as first/second, separated by white space or by `separator`."""
+    return tuple((first, second) for first, _, second in (pair.partition("/") for pair in text.split(separator)))
+
+
 def lines(text: str) -> tuple[str, ...]:
-    """One sentence a line."""
+    """The lines of a text, without the empty first and last ones."""
     return tuple(text.strip().split("\n"))
 
 

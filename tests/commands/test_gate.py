@@ -266,7 +266,7 @@ def quiz_run(tmp_path_factory) -> Path:
     from hydra import compose, initialize_config_dir
 
     from nexttoken import pipeline
-    from samples.quiz.generate import draw_quizzes
+    from samples.quiz import draw_quizzes
 
     data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
     quizzes = draw_quizzes(150, np.random.default_rng(0))

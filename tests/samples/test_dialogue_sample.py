@@ -10,10 +10,7 @@ from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.transforms.dialogue import Windows
-from samples.dialogue.__main__ import main
-from samples.dialogue.generate import NUM_BROKEN, NUM_ROUNDS
-from samples.dialogue.phrases import BROKEN, QUALITIES
-from samples.dialogue.write import write_sample_dialogue
+from samples.dialogue import BROKEN, NUM_BROKEN, NUM_ROUNDS, QUALITIES, main, write_sample_dialogue
 
 TRACKED = Path(__file__).parents[2] / "input" / "sample-dialogue"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")

@@ -9,9 +9,7 @@ import pytest
 from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError
 from nexttoken.tasks.instruct import Instruct
-from samples.instruct.__main__ import main
-from samples.instruct.generate import KINDS, MAX_ROWS, write_sample_instruct
-from samples.instruct.words import CLOSINGS, JA_BAGS
+from samples.instruct import CLOSINGS, JA_BAGS, KINDS, MAX_ROWS, main, write_sample_instruct
 
 TRACKED = Path(__file__).parents[2] / "input" / "sample-instruct"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")

@@ -10,10 +10,8 @@ import pytest
 from scipy.stats import chi2
 
 from nexttoken.errors import UserError
-from samples.preferences import phrases
-from samples.preferences.__main__ import main
-from samples.preferences.generate import true_probs
-from samples.preferences.write import WINNERS, write_sample
+from samples import preference_phrases as phrases
+from samples.preferences import WINNERS, main, true_probs, write_sample
 
 TRACKED = Path(__file__).parents[2] / "input" / "sample-preferences"
 FILES = ("train.csv", "test.csv", "sample_submission.csv", "truth.csv")

@@ -10,10 +10,17 @@ from scipy.stats import chi2
 
 from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError
-from samples.quiz.__main__ import main
-from samples.quiz.generate import MAX_ROWS, NUM_NAMES, SPARE_RATE, TOLD_SHARE
-from samples.quiz.words import COLOURS, GENRES
-from samples.quiz.write import TRAIN_PER_TEST, write_sample_quiz
+from samples.quiz import (
+    COLOURS,
+    GENRES,
+    MAX_ROWS,
+    NUM_NAMES,
+    SPARE_RATE,
+    TOLD_SHARE,
+    TRAIN_PER_TEST,
+    main,
+    write_sample_quiz,
+)
 
 TRACKED = Path(__file__).parents[2] / "input" / "sample-quiz"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl", *(f"corpus/{genre}.jsonl" for genre in GENRES))

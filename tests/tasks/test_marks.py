@@ -16,8 +16,7 @@ from nexttoken.metrics.probabilities import log_loss, prior_log_loss
 from nexttoken.tasks.baselines.marks import MarkBaseline
 from nexttoken.tasks.marks import Marks
 from nexttoken.types import LabelPredictions
-from samples.marks.__main__ import main
-from samples.marks.generate import KINDS, OTHER_LANGUAGE, TOOLS
+from samples.marks import KINDS, OTHER_LANGUAGE, TOOLS, main
 from support.composed import composed
 
 TRACKED = Path(__file__).parents[2] / "input" / "sample-marks"

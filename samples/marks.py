@@ -1,8 +1,13 @@
-"""Generated answers with known marks: each instruction asks for three words of a kind, and some answers name tools.
+"""Write train.jsonl (five answers to each instruction), test.jsonl (a tenth as many) and truth.jsonl.
 
-A faultless answer gets 4, and loses a mark for every tool, which nobody asks for; an empty one, or one in another
-language, gets 0. The person who marks is one off now and then, so that the best log loss that a judge can reach is
-known and is not zero. The reference names other words than most answers do: comparing the two is not enough.
+The same seed gives the same bytes.
+
+python -m samples.marks [output_dir=input/sample-marks] [seed=0] [instructions=400]
+
+The answers are generated to train a judge on. Each instruction asks for three words of a kind; some answers name tools.
+A faultless answer gets 4 and loses one mark for every tool, because nobody asks for tools. An empty answer, or one in
+another language, gets 0. One mark in ten is off by one, so the best log loss that a judge can reach is known and is not
+zero. The reference names other words than most answers do, so comparing an answer with it is not enough.
 """
 
 from dataclasses import dataclass
@@ -11,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from samples import pick, some, write_lines
+from nexttoken.commands.arguments import run
+from samples import pick, sample_command, some, write_lines
 
 KINDS = {
     "fruits": ("apple", "pear", "plum", "cherry", "peach", "lemon"),
@@ -96,3 +102,9 @@ def mark_probs(deserved: int) -> tuple[float, ...]:
 
 def _listed(words: list[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}."
+
+
+main = sample_command(write_sample_marks, "input/sample-marks", instructions=(10, 400, MAX_INSTRUCTIONS))
+
+if __name__ == "__main__":
+    run(main, __doc__)

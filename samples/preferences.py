@@ -1,18 +1,27 @@
-"""A generated competition with known true probabilities: answers say how good they are, labels are drawn from that.
+"""Write train.csv (`rows` rows), test.csv, sample_submission.csv and truth.csv; the same seed gives the same bytes.
 
-Quality can be read in the text: each turn of an answer begins with a remark on itself ("Vague answer: ..."), a remark
-is worth the points of `phrases.REMARK_POINTS`, and an answer's quality is the mean over its remarks. A turn without a
-remark (null, or an awkward text such as "NA") adds nothing; an answer without any has quality 0. What an answer states,
-how long it is and which side it stands on say nothing about its quality.
+python -m samples.preferences [output_dir=input/sample-preferences] [seed=0] [rows=2000]
+
+The competition is generated, in the format of Kaggle's LMSYS competition, with known true probabilities. Quality can be
+read in the text: each turn of an answer begins with a remark on itself ("Vague answer: ..."). A remark is worth the
+points of REMARK_POINTS, and an answer's quality is the mean over its remarks. A turn without a remark (null, or an
+awkward text such as "NA") adds nothing; an answer without any remark has quality 0. Length, position and the statement
+itself say nothing about quality.
 """
 
+import csv
+import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from samples import pick
-from samples.preferences import phrases
+from nexttoken.commands.arguments import run
+from nexttoken.data.files import whole_file
+from samples import pick, sample_command
+from samples import preference_phrases as phrases
 
 TIE_WEIGHT = 1.0  # Davidson's ν: equal answers tie with probability ν / (2 + ν)
 NEAR_DUPLICATE_RATE = 0.1
@@ -26,7 +35,7 @@ MODEL_SPREAD = 0.3  # the strongest model makes a remark of p points 1 + 0.3 p t
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a user asks, turn by turn, and what every model states in reply."""
+    """A user's questions, turn by turn, and the statements that every model makes in reply."""
 
     turns: tuple[str, ...]
     statements: tuple[str, ...]
@@ -126,3 +135,51 @@ def draw_remark(model: int, rng: np.random.Generator) -> str:
 def write_turn(statement: str, word: str, rng: np.random.Generator) -> str:
     """The remark, the statement, and an aside or nothing."""
     return f"{phrases.REMARK.format(word=word)} {statement} {pick(phrases.ASIDES, rng)}".rstrip()
+
+
+TEXTS = ("prompt", "response_a", "response_b")
+WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
+TRAIN_PER_TEST = 8
+
+
+def write_sample(folder: Path, seed: int, num_train: int) -> str:
+    """Write train, test, sample_submission and truth CSVs into `folder`; return one line that says what they hold."""
+    rng = np.random.default_rng(seed)
+    pairs = draw_pairs(num_train + num_train // TRAIN_PER_TEST, rng)
+    labels = [int(rng.choice(3, p=pair.probs)) for pair in pairs]
+    order = rng.permutation(len(pairs))
+    train, test = np.sort(order[:num_train]), np.sort(order[num_train:])
+
+    train_rows = [train_row(pairs[index], labels[index]) for index in train]
+    write_csv(folder / "train.csv", ("id", "model_a", "model_b", *TEXTS, *WINNERS), train_rows)
+    write_csv(folder / "test.csv", ("id", *TEXTS), [(pairs[index].id, *text_cells(pairs[index])) for index in test])
+    write_csv(folder / "sample_submission.csv", ("id", *WINNERS), [(pairs[index].id, *[1 / 3] * 3) for index in test])
+    write_csv(folder / "truth.csv", ("id", *WINNERS), [(pair.id, *pair.probs) for pair in pairs])
+    best = -np.mean([np.log(pairs[index].probs[labels[index]]) for index in train])
+    return f"{folder}: {len(train)} train and {len(test)} test rows, best possible log loss on train {best:.4f}"
+
+
+def train_row(pair: Pair, label: int) -> tuple[object, ...]:
+    return (pair.id, *pair.models, *text_cells(pair), *(int(label == index) for index in range(len(WINNERS))))
+
+
+def text_cells(pair: Pair) -> tuple[str, str, str]:
+    """Each text as a JSON list of turns in ASCII, emoji as escaped surrogate pairs, an absent turn as null."""
+    prompt, response_a, response_b = (
+        json.dumps(turns, separators=(",", ":"))
+        for turns in (pair.prompt.turns, pair.answers[0].turns, pair.answers[1].turns)
+    )
+    return prompt, response_a, response_b
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+main = sample_command(write_sample, "input/sample-preferences", rows=(8, 2000, 100_000))
+
+if __name__ == "__main__":
+    run(main, __doc__)

@@ -1,1 +1,0 @@
-"""The embedded dialogue sample: generated, tracked under input/sample-dialogue; a philosopher who asks back."""
