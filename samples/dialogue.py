@@ -58,7 +58,7 @@ MARKS = (4, 4, 3, 4, 2, 4, 3, 4, 1, 4, 3, 0)  # of dialogues one after the other
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A dialogue: philosopher and user in turn, the philosopher first; `broken` holds the indices of broken utterances."""
+    """Philosopher and user in turn, the philosopher first; `broken` holds the indices of broken utterances."""
 
     person: str
     topic: str
