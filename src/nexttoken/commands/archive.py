@@ -1,4 +1,4 @@
-"""Unpacking a downloaded zip without trusting it: everything lands inside the folder, whole, or nothing does."""
+"""Safe unpacking of a downloaded zip: all of it lands inside the folder, or nothing does."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from nexttoken.errors import UserError, first_five
 MAX_BYTES = 8 * 2**30  # unpacked, all members together; the LMSYS files are 0.2 GB
 MAX_MEMBERS = 10_000
 MAX_RATIO = 100  # unpacked over packed; text stays below 20, a zip bomb is near deflate's limit of 1032
-SMALL = 2**20  # bytes; a small member may be as repetitive as it likes
+SMALL = 2**20  # bytes; the ratio of smaller members does not matter
 
 
 def unpack(archive: Path, folder: Path, required: Sequence[str] = ()) -> None:
@@ -28,23 +28,27 @@ def unpack(archive: Path, folder: Path, required: Sequence[str] = ()) -> None:
     refuse_filled(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as temporary:
-        part = Path(temporary) / "unpacked"  # a temporary folder itself is closed to everybody else
+        part = Path(temporary) / "unpacked"  # only its owner can read the temporary folder itself
         part.mkdir()
         try:
             _extract(archive, part)
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
             raise UserError(f"{archive.name} is damaged ({error}); nothing was unpacked, download it again") from error
-        except OSError as error:  # a full disk, a name too long for it, one name both file and folder
+        except OSError as error:  # a full disk, a name too long for it, one name of a file and a folder
             raise UserError(f"{archive.name} cannot be unpacked: {error.strerror}; nothing was left behind") from error
-        _check_required(part, required, archive)
+        sizes = {path.name: path.stat().st_size for path in part.iterdir() if path.is_file()}
+        if missing := [name for name in required if not sizes.get(name)]:
+            raise UserError(
+                f"{archive.name} holds no {', '.join(missing)} (or an empty one); expected {', '.join(required)}: "
+                "is it the right competition?"
+            )
         os.replace(part, folder)  # an empty folder may be replaced, a filled one raises
 
 
 def refuse_filled(folder: Path) -> None:
-    """Raise UserError if `folder` holds anything: what is there is never overwritten."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if folder.exists() or folder.is_symlink():
+    """Raise UserError unless `folder` is absent or empty: nothing is ever overwritten."""
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if not is_empty and (folder.exists() or folder.is_symlink()):
         raise UserError(f"{folder} is already there; move it away or name another folder with input_dir=")
 
 
@@ -65,21 +69,20 @@ def _extract(archive: Path, part: Path) -> None:
 
 def refuse_dangerous(members: Sequence[zipfile.ZipInfo], archive: Path) -> None:
     """Raise UserError with the first five offending members, before anything is written."""
+    refused = f"{archive.name} is refused, nothing was unpacked"
     if bad := [f"{member.filename!r} {reason}" for member in members if (reason := _danger(member))]:
-        raise UserError(f"{archive.name} is refused, nothing was unpacked: {first_five(bad)}")
+        raise UserError(f"{refused}: {first_five(bad)}")
     names = Counter("/".join(_parts(member)).casefold() for member in members)
     if repeated := [name for name, count in names.items() if count > 1]:
-        raise UserError(f"{archive.name} is refused, nothing was unpacked: it repeats {first_five(repeated)}")
+        raise UserError(f"{refused}: it repeats {first_five(repeated)}")
     total = sum(member.file_size for member in members)
     if total > MAX_BYTES or len(members) > MAX_MEMBERS:
-        raise UserError(
-            f"{archive.name} is refused, nothing was unpacked: {len(members):,} files of {total:,} bytes, "
-            f"at most {MAX_MEMBERS:,} files of {MAX_BYTES:,} bytes are expected"
-        )
+        expected = f"at most {MAX_MEMBERS:,} files of {MAX_BYTES:,} bytes are expected"
+        raise UserError(f"{refused}: {len(members):,} files of {total:,} bytes, {expected}")
 
 
 def _danger(member: zipfile.ZipInfo) -> str:
-    """Why this member may not be unpacked; empty if it may."""
+    """The reason to refuse this member; empty where it is safe."""
     name = member.orig_filename  # `filename` is already cut at a NUL
     mode = member.external_attr >> 16
     if ".." in _parts(member) or name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or "\0" in name:
@@ -97,11 +100,3 @@ def _danger(member: zipfile.ZipInfo) -> str:
 
 def _parts(member: zipfile.ZipInfo) -> list[str]:
     return [part for part in member.orig_filename.replace("\\", "/").split("/") if part not in ("", ".")]
-
-
-def _check_required(part: Path, required: Sequence[str], archive: Path) -> None:
-    if missing := [name for name in required if not (part / name).is_file() or not (part / name).stat().st_size]:
-        raise UserError(
-            f"{archive.name} holds no {', '.join(missing)} (or an empty one); expected {', '.join(required)}: "
-            "is it the right competition?"
-        )

@@ -6,13 +6,17 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
+from nexttoken.commands.entry import HELP
 from nexttoken.errors import UserError, nearest
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.settings import Checked, validated
+
+if TYPE_CHECKING:
+    from nexttoken.runs.loaded import LoadedRun
 
 
 def refuse_existing(path: Path) -> Path:
@@ -29,10 +33,10 @@ OnePath = Annotated[tuple[Path, ...], Field(max_length=1)]
 
 
 class Arguments(Checked):
-    """The arguments of a command, `key=value`: a field for each key, checked before anything is read.
+    """The `key=value` arguments of a command: a field for each key, checked before anything is read.
 
-    A field `paths` takes the arguments without a key. A field `overrides` takes those with a key that no other field
-    has, for train.yaml. The first of a field's `examples` is shown where its argument is missing.
+    A field `paths` takes the arguments without a key. A field `overrides` takes every argument that no other field
+    has, for train.yaml. The error for a missing argument shows the first of its field's `examples`.
     """
 
     @classmethod
@@ -50,17 +54,32 @@ class Arguments(Checked):
                     raise UserError(f"argument {argument!r} has no value; write {key}=..., or leave it out")
                 values[key] = value
             elif "overrides" in fields:
-                values["overrides"] = (*values.get("overrides", ()), argument)
+                values.setdefault("overrides", []).append(argument)
             elif "paths" in fields and not re.match(r"\w+=", argument):  # a path may hold a = further on
-                values["paths"] = (*values.get("paths", ()), argument)
+                values.setdefault("paths", []).append(argument)
             else:
                 raise UserError(f"unknown argument {argument!r}, expected key=value; {nearest(key, keys)}")
         for name, info in fields.items():
             if info.is_required() and name not in values:
-                what = "a path is missing" if name == "paths" else f"{name}= is missing"
+                missing = "a path is missing" if name == "paths" else f"{name}= is missing"
                 fix = f"write {name}={info.examples[0]}" if info.examples else "--help shows how the command is called"
-                raise UserError(f"{what}; {fix}")
+                raise UserError(f"{missing}; {fix}")
         return validated(cls, values)
+
+
+class RunArguments(Arguments):
+    """A trained run, and where its base model and its data are on this machine."""
+
+    run: RunPath
+    base: str | None = None
+    input_dir: str | None = None
+
+    def load(self) -> "LoadedRun":
+        """Raises UserError for a run that is not finished or cannot be read."""
+        from nexttoken.runs.folder import RunFolder
+        from nexttoken.runs.loaded import LoadedRun
+
+        return LoadedRun.load(RunFolder(self.run), self.input_dir, base=self.base)
 
 
 def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: Sequence[str] | None = None) -> None:
@@ -69,7 +88,7 @@ def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: 
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
-    if {"-h", "--help"} & {*arguments}:
+    if HELP & {*arguments}:
         print(str(usage).strip())
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its hidden folders

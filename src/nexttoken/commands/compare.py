@@ -1,11 +1,14 @@
-"""Variants of one setting, compared on the same rows, folds and seeds, with intervals.
+"""Compare variants of one setting on the same rows, folds and seeds, with confidence intervals.
 
 python -m nexttoken compare output/lmsys by=head            runs that differ in the head and in nothing else
 python -m nexttoken compare output/lmsys by=adapter.r       any key of a run's config.yaml
 
-baseline=...    the variant that others are subtracted from, or a part of its name; the first
-metric=...      only this one; all
-out=FILE.md     write the tables there, too
+Arguments:
+  path ...        run folders, or folders of runs
+  by=...          the setting that differs
+  baseline=...    variant that the others are compared with, or a part of its name (default: the first)
+  metric=...      compare by this metric only (default: all)
+  out=FILE.md     also write the tables to this file
 """
 
 import shlex
@@ -13,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nexttoken.commands.arguments import Arguments
-from nexttoken.data.files import whole_file
+from nexttoken.data.files import write_text
 from nexttoken.errors import UserError, nearest
 from nexttoken.report.compare import COMPARED, compare
 
@@ -27,7 +30,6 @@ class CompareArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the comparison, and write it where `out` says."""
     given = CompareArguments.parse(arguments)
     if given.metric is not None and given.metric not in COMPARED:
         raise UserError(f"metric={given.metric} cannot be compared; {nearest(given.metric, COMPARED)}")
@@ -36,6 +38,5 @@ def main(arguments: Sequence[str]) -> None:
     page += f"\n\nCommand: `{shlex.join(['python', '-m', 'nexttoken', 'compare', *arguments])}`"
     print(page)
     if given.out:
-        with whole_file(given.out) as part:
-            part.write_text(page + "\n", encoding="utf-8")
+        write_text(page, given.out)
         print(f"\nwrote {given.out}")

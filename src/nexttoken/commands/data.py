@@ -1,9 +1,11 @@
-"""The rows, labels, lengths, duplicates and problems of a competition's files.
+"""Show the rows, labels, lengths, duplicates and problems of a preference competition's files.
 
 python -m nexttoken data input_dir=input/lmsys-chatbot-arena
+
+Arguments:
+  input_dir=...    folder of train.csv and test.csv (default: input/sample-preferences)
 """
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from nexttoken.errors import first_five
 from nexttoken.tasks.preference import FIELDS, SURROGATE, Preference, parse_turns
 from nexttoken.types import Example, Split
 
-LONG = 100_000  # characters of one field: beyond any context, so most of it will be cut
+LONG = 100_000  # characters of one field: longer than any context, so most of it will be cut
 
 
 class DataArguments(Arguments):
@@ -51,7 +53,14 @@ def describe(part: Part, classes: Sequence[str]) -> dict[str, str]:
         measures[name] = f"{labels[label]:,} ({labels[label] / labels.total():.1%})"
     measures["turns a conversation"] = _spread(map(len, part.turns["prompt"]))
     for field in FIELDS:
-        measures |= _describe_field(field, part.texts(field), part.turns[field])
+        texts, turns = part.texts(field), [turn for row in part.turns[field] for turn in row]
+        num_empty = sum(turn is not None and not turn.strip() for turn in turns)
+        measures |= {
+            f"{field} characters": _spread(map(len, texts)),
+            f"{field} words": _spread(len(text.split()) for text in texts),
+            f"{field} null, empty turns": f"{turns.count(None):,}, {num_empty:,}",
+            f"{field} lone surrogates": f"{sum(len(SURROGATE.findall(turn or '')) for turn in turns):,}",
+        }
     same = sum(a == b for a, b in zip(part.texts("response_a"), part.texts("response_b"), strict=True))
     measures["rows with identical responses"] = f"{same:,}"
     if part.models:
@@ -61,41 +70,27 @@ def describe(part: Part, classes: Sequence[str]) -> dict[str, str]:
     return measures
 
 
-def _describe_field(field: str, texts: Sequence[str], rows: Sequence[Sequence[str | None]]) -> dict[str, str]:
-    turns = [turn for row in rows for turn in row]
-    nulls, empty = turns.count(None), sum(turn is not None and not turn.strip() for turn in turns)
-    return {
-        f"{field} characters": _spread(map(len, texts)),
-        f"{field} words": _spread(len(text.split()) for text in texts),
-        f"{field} null, empty turns": f"{nulls:,}, {empty:,}",
-        f"{field} lone surrogates": f"{sum(len(SURROGATE.findall(turn or '')) for turn in turns):,}",
-    }
-
-
 def _spread(counts: Iterable[int]) -> str:
     values = np.fromiter(counts, dtype=np.int64)
     return f"{np.median(values):,.0f} / {np.quantile(values, 0.95):,.0f} / {values.max():,}"
 
 
 def describe_prompts(train: Part, test: Part) -> dict[str, tuple[str, str]]:
-    """Return what prompts share within each file and across the two, as (train, test) by measure."""
+    """Return the prompts shared within each file and across the two, as (train, test) by measure."""
     from nexttoken.data.near_duplicates import group_ids
 
-    texts = {part.split: part.texts("prompt") for part in (train, test)}
-    groups = group_ids(texts["train"] + texts["test"])
-    train_groups, test_groups = np.split(groups, [len(texts["train"])])
-    known = set(texts["train"])
-    exact, near = sum(text in known for text in texts["test"]), int(np.isin(test_groups, train_groups).sum())
+    in_train, in_test = train.texts("prompt"), test.texts("prompt")
+    train_groups, test_groups = np.split(group_ids(in_train + in_test), [len(in_train)])
+    known = set(in_train)
+    exact = sum(text in known for text in in_test)
+    near = int(np.isin(test_groups, train_groups).sum())
+    repeats = [f"{len(texts) - len({*texts}):,}" for texts in (in_train, in_test)]
     return {
-        "rows repeating a prompt": (_repeats(texts["train"]), _repeats(texts["test"])),
+        "rows repeating a prompt": (repeats[0], repeats[1]),
         "groups of near-duplicate prompts": (_groups(train_groups), _groups(test_groups)),
         "prompts also in train, exactly": ("", f"{exact:,}"),
         "prompts also in train, nearly": ("", f"{near:,}"),
     }
-
-
-def _repeats(texts: Sequence[str]) -> str:
-    return f"{len(texts) - len(set(texts)):,}"
 
 
 def _groups(groups: np.ndarray) -> str:
@@ -105,7 +100,7 @@ def _groups(groups: np.ndarray) -> str:
 
 
 def problems(part: Part) -> list[str]:
-    """Return a line for each kind of row that trains or scores, but deserves a look."""
+    """Return a line for each kind of suspicious row. Such rows can be trained on and scored."""
     texts = list(zip(*(part.texts(field) for field in FIELDS), strict=True))
     turns = list(zip(*(part.turns[field] for field in FIELDS), strict=True))
     kinds = {
@@ -122,28 +117,13 @@ def problems(part: Part) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
+    from nexttoken.report.markdown import markdown
+
     task = Preference(DataArguments.parse(arguments).input_dir)
     train, test = read_part(task, "train"), read_part(task, "test")
     in_train, in_test = (describe(part, task.classes) for part in (train, test))
     measures = {name: (value, in_test.get(name, "")) for name, value in in_train.items()}
-    show(measures | describe_prompts(train, test), title=f"{task.input_dir} (lengths: median / 95 % / max)")
-    for line in problems(train) + problems(test) or ["no problems found"]:
-        print(line)
-
-
-def show(measures: Mapping[str, tuple[str, str]], title: str) -> None:
-    """Print a table where there is a terminal, else one plain line a measure."""
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table("", "train.csv", "test.csv", title=Text(title))
-        for name, values in measures.items():
-            table.add_row(*map(Text, (name, *values)))  # Text: a model named [x] is no markup
-        Console().print(table)
-        return
-    print(title)
-    width = max(len(name) for name in measures)
-    for name, (train, test) in [("", ("train.csv", "test.csv")), *measures.items()]:
-        print(f"{name:<{width}}  {train:>24}  {test:>24}".rstrip())
+    rows = [[name, *values] for name, values in (measures | describe_prompts(train, test)).items()]
+    print(f"{task.input_dir} (lengths: median / 95 % / max)")
+    print(markdown(["", "train.csv", "test.csv"], rows))
+    print("\n".join(problems(train) + problems(test) or ["no problems found"]))

@@ -1,4 +1,4 @@
-"""The two entries' shared parts: composing, help, and every mistake as one line with the nearest key, exit status 2."""
+"""The parts that train.py and predict.py share: composing, --help, and every mistake as one line, exit status 2."""
 
 import logging
 import os
@@ -16,11 +16,13 @@ from nexttoken.models.processes import failure
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from nexttoken.settings import Settings
+
 HELP = {"-h", "--help"}
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call a `hydra.main` function, or answer --help; a configuration that cannot be composed is one line."""
+    """Call a `hydra.main` function, or print the help; a configuration that cannot be composed is one line."""
     keep_freed_memory()
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -29,7 +31,7 @@ def run(main: Callable[[], Any]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
-    logging.getLogger("nexttoken").setLevel(logging.INFO)  # remarks on the data; libraries log from WARNING on
+    logging.getLogger("nexttoken").setLevel(logging.INFO)  # libraries log from WARNING on
     entry = Path(sys.argv[0]).absolute()
     overrides = [argument for argument in sys.argv[1:] if argument not in HELP]
     wants_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
@@ -45,26 +47,27 @@ def run(main: Callable[[], Any]) -> None:
 def help_text(entry: Path, usage: str, overrides: Sequence[str]) -> str:
     """`usage`, the choices of every group of `entry`, and its configuration with `overrides`.
 
-    Hydra's own --help lists the groups by composing once for each of them, which takes longer than all the rest.
+    Hydra's own --help composes once for every group, which takes long.
     """
     from omegaconf import OmegaConf
 
     config = compose_entry(entry, overrides, return_hydra_config=True)
-    groups = sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/"))
-    files = {group: sorted(path.stem for path in (entry.parent / "conf" / group).glob("*.yaml")) for group in groups}
-    choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in files.items())
+    lines = []
+    for group in sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/")):
+        names = sorted(path.stem for path in (entry.parent / "conf" / group).glob("*.yaml"))
+        lines.append(f"{group}: {', '.join(names)}")
     shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return (
-        f"{usage.strip()}\n\nChoices, group=choice:\n\n{choices}\n\n"
+        f"{usage.strip()}\n\nChoices, group=choice:\n\n{chr(10).join(lines)}\n\n"
         f"Configuration, key=value for any of it:\n\n{OmegaConf.to_yaml(shown)}\n"
         f"Hydra's own options: python {entry.name} --hydra-help"
     )
 
 
 def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
-    """Return conf/<entry>.yaml of the current directory with `overrides`, as `python <entry>.py <overrides>` has it.
+    """Compose conf/<entry>.yaml of the current directory with `overrides`, as `python <entry>.py <overrides>` does.
 
-    Raises UserError where there is no such file, and for every override that does not fit, with the nearest key.
+    Raises UserError where there is no such file, and for an override that does not fit, with the nearest key.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -79,8 +82,16 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
         raise UserError(one_line(error, path)) from None
 
 
+def compose_settings(overrides: Sequence[str]) -> "Settings":
+    """The checked settings of `python train.py <overrides>`. Raises UserError as `compose` and for a wrong value."""
+    from nexttoken.build import plain
+    from nexttoken.settings import Settings, check_settings
+
+    return check_settings(Settings, plain(compose("train", overrides)))
+
+
 def compose_entry(entry: Path, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> "DictConfig":
-    """The configuration of `entry`, such as <checkout>/train.py, whatever Hydra composed before."""
+    """The configuration of `entry`, such as <checkout>/train.py, in a fresh state of Hydra."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -91,7 +102,7 @@ def compose_entry(entry: Path, overrides: Sequence[str] = (), return_hydra_confi
 
 @contextmanager
 def errors_on_one_line() -> Iterator[None]:
-    """Around the job itself: Hydra prints nothing of its own for a job that ends by an exit."""
+    """A context around the job that turns errors into one line and an exit, for which Hydra prints nothing."""
     try:
         yield
     except UserError as error:
@@ -99,7 +110,7 @@ def errors_on_one_line() -> Iterator[None]:
     except OSError as error:
         stop(f"{error.filename or 'output'}: {error.strerror or error}; nothing half-written was left behind", 2)
     except Exception:
-        if line := failure():  # the error of another process, which broke this one
+        if line := failure():  # another process failed first, and this one because of it
             stop(line, 2)
         raise
     except KeyboardInterrupt:
@@ -108,17 +119,13 @@ def errors_on_one_line() -> Iterator[None]:
 
 def one_line(error: Exception, entry: Path) -> str:
     """Hydra's message on one line; for a key that `entry`'s configuration does not know, the nearest known key."""
-    text = " ".join(str(error).split())
-    wrong = re.search(
-        r"Key '([^']+)' is not in struct.*?full_key: (\S+)", f"{text} {' '.join(str(error.__cause__).split())}"
-    )
-    if not wrong:
-        hint = "; quote a value with such characters: 'key=\"value\"'" if "Lexer" in text else ""
-        return text + hint
-    from omegaconf import OmegaConf
+    text, cause = (" ".join(str(one).split()) for one in (error, error.__cause__))
+    if wrong := re.search(r"Key '[^']+' is not in struct.*?full_key: (\S+)", f"{text} {cause}"):
+        from omegaconf import OmegaConf
 
-    known = known_keys(OmegaConf.to_container(compose_entry(entry)))  # without the failed overrides
-    return f"unknown key {wrong[2]!r}; {nearest(wrong[2], known)}"
+        known = known_keys(OmegaConf.to_container(compose_entry(entry)))  # without the failed overrides
+        return f"unknown key {wrong[1]!r}; {nearest(wrong[1], known)}"
+    return text + ("; quote a value with such characters: 'key=\"value\"'" if "Lexer" in text else "")
 
 
 def known_keys(node: Any, path: str = "") -> list[str]:
@@ -129,5 +136,6 @@ def known_keys(node: Any, path: str = "") -> list[str]:
 
 
 def stop(line: str, status: int) -> None:
+    """End the program with `line` on stderr."""
     print(line, file=sys.stderr)
     sys.exit(status)

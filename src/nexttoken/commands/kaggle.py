@@ -1,10 +1,15 @@
-"""A competition's files downloaded, a validated submission handed in, by Kaggle's own client.
+"""Download a competition's files, or submit a checked submission, with Kaggle's own client.
 
-    python -m nexttoken kaggle download [competition=lmsys] [input_dir=input/lmsys-chatbot-arena]
-    python -m nexttoken kaggle submit submissions/<name>.csv [message="..."] [competition=lmsys] [input_dir=...]
+python -m nexttoken kaggle download
+python -m nexttoken kaggle submit submissions/<name>.csv message="what changed"
 
-The competition's rules must be accepted on its page first; only you can do that. LMSYS is a code competition: Kaggle
-scores the submission.csv that a notebook writes, and may refuse an uploaded file whatever is in it.
+Arguments:
+  competition=...    lmsys, or the name in the competition's address (default: lmsys)
+  input_dir=...      folder of the competition's files (default: input/<the name in its address>)
+  message=...        description of the submission (default: its file name)
+
+Accept the competition's rules on its page first. LMSYS is a code competition: Kaggle scores the submission.csv that a
+notebook writes, and may refuse any uploaded file.
 """
 
 import io
@@ -42,11 +47,11 @@ class KaggleArguments(Arguments):
 
     @property
     def slug(self) -> str:
-        """Kaggle's name of the competition. Raises UserError for what cannot be one."""
+        """Kaggle's name of the competition. Raises UserError where it cannot be one."""
         slug = SLUGS.get(self.competition, self.competition)
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", slug):
-            known = ", ".join(SLUGS)
-            raise UserError(f"{self.competition!r} is no competition: expected {known}, or the name in its address")
+            expected = f"{', '.join(SLUGS)}, or the name in its address"
+            raise UserError(f"{self.competition!r} is no competition: expected {expected}")
         return slug
 
     @property
@@ -55,12 +60,11 @@ class KaggleArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run one of the two commands."""
     given = KaggleArguments.parse(arguments)
     match given.paths:
         case ["download"]:
             if given.message is not None:
-                raise UserError("message= is for a submission; leave it out with `download`")
+                raise UserError("message= describes a submission; leave it out with `download`")
             print(download(given.slug, given.folder))
         case ["submit", path]:
             print(submit(Path(path), given.message, given.slug, given.folder))
@@ -100,7 +104,7 @@ def submit(path: Path, message: str | None, slug: str, folder: Path) -> str:
 
 
 def client(slug: str) -> Any:
-    """Kaggle's client, signed in. It signs in while it is imported and prints its help, hence the redirection."""
+    """Kaggle's client, signed in. Importing it signs in and prints its help, so its output is dropped."""
     try:
         with redirect_stdout(io.StringIO()):
             import kaggle
@@ -116,7 +120,7 @@ def client(slug: str) -> Any:
 
 @contextmanager
 def refusals(slug: str) -> Iterator[None]:
-    """Turn what Kaggle or the network refuses into one line with the fix, without URLs, which may carry tokens."""
+    """Turn errors of Kaggle or the network into one line with the fix, without URLs, which may carry tokens."""
     from requests import HTTPError, RequestException
 
     try:
@@ -131,8 +135,7 @@ def refusals(slug: str) -> Iterator[None]:
         }
         raise UserError(fixes.get(status, f"Kaggle answered with status {status}; try again later")) from error
     except RequestException as error:
-        raise UserError(
-            f"Kaggle cannot be reached ({type(error).__name__}); check the network, then try again"
-        ) from error
+        kind = type(error).__name__
+        raise UserError(f"Kaggle cannot be reached ({kind}); check the network, then try again") from error
     except (OSError, ValueError) as error:  # a full disk; a size other than announced
         raise UserError(f"the transfer failed ({error}); try again") from error

@@ -1,10 +1,14 @@
-"""The tokens that spell the labels, and how they will be read; no weights are loaded.
+"""Show the tokens that spell the labels and how they will be read, without loading weights.
 
 python -m nexttoken labels                                           the model built from nothing
-python -m nexttoken labels model=mistral_7b prompt=conversation      overrides as for train.py
+python -m nexttoken labels model=mistral_7b prompt=conversation
+python -m nexttoken labels model=mistral_7b,llama3_8b markdown=audit.md
 python -m nexttoken labels model.name_or_path=<hub name or folder>
-python -m nexttoken labels model=mistral_7b,llama3_8b                one after the other
-python -m nexttoken labels model=mistral_7b markdown=audit.md        the table of situations as a file, too
+
+Arguments:
+  model=...        one choice of train.py's models, or several with commas between
+  markdown=...     also write the tables to this file
+  key=value ...    any other setting of train.py
 """
 
 import sys
@@ -27,7 +31,7 @@ HEADER = ["the label stands behind", "labels", "tokens per label", "read in", "r
 
 
 class LabelsArguments(Arguments):
-    model: str | None = None  # one choice or several, as a,b
+    model: str | None = None
     markdown: Path | None = None
     overrides: tuple[str, ...] = ()
 
@@ -38,29 +42,32 @@ class LabelsArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Audit one model after the other; one that cannot be audited is an error, but does not stop the others."""
+    """Audit one model after the other; one that is refused is an error, but does not stop the others."""
     given = LabelsArguments.parse(arguments)
     models = given.overrides_by_model
-    several = len(models) > 1
     tables: dict[str, str] = {}
     errors: list[str] = []
     for overrides in models:
         name = " ".join(overrides) or "model=scratch"
         try:
             tables[name], refusal = audit(overrides)
-            errors += [refusal] * bool(refusal)
         except UserError as error:
-            errors.append(str(error))
-            if several:
-                print(f"{name}: {error}", file=sys.stderr, flush=True)
+            refusal = str(error)
+            if len(models) > 1:
+                print(f"{name}: {refusal}", file=sys.stderr, flush=True)
+        errors += [refusal] if refusal else []
     if given.markdown and tables:
-        write_tables(given.markdown, tables)
+        from nexttoken.data.files import write_text
+
+        sections = (f"## {name}\n\n{table}" for name, table in tables.items())
+        write_text("\n\n".join(["# Label audit", *sections]), given.markdown)
+        print(f"wrote {given.markdown}")
     if errors:
-        raise UserError(f"{len(errors)} of {len(models)} models were refused" if several else errors[0])
+        raise UserError(errors[0] if len(models) == 1 else f"{len(errors)} of {len(models)} models were refused")
 
 
 def audit(overrides: Sequence[str]) -> tuple[str, str]:
-    """Print one configuration's audit; return the table of situations, and why its labels are refused ("": they fit).
+    """Print one configuration's audit; return the table of situations, and the reason to refuse its labels or "".
 
     Raises UserError for a wrong configuration and for a missing tokenizer.
     """
@@ -107,27 +114,12 @@ def situations_table(audits: "Sequence[Audit]") -> str:
     from nexttoken.report.markdown import markdown
 
     rows = []
-    for labels, group in groupby(audits, key=lambda audit: (audit.situation.after, audit.situation.labels)):
-        results: dict[tuple[str, ...], list[str]] = {}
+    for (after, labels), group in groupby(audits, key=lambda audit: (audit.situation.after, audit.situation.labels)):
+        languages: dict[tuple[str, ...], str] = {}  # the first language with these cells
         for one in group:
-            results.setdefault(one.cells(), []).append(one.situation.language)
-        for cells, languages in results.items():
-            only = f", {languages[0]}" if len(results) > 1 else ""
-            rows.append([labels[0] + only, name_labels(labels[1]), *cells])
+            languages.setdefault(one.cells(), one.situation.language)
+        names = [repr(label) for label in labels]
+        shown = " ".join(names if len(names) <= 3 else [names[0], "…", names[-1]])
+        for cells, language in languages.items():
+            rows.append([f"{after}, {language}" if len(languages) > 1 else after, shown, *cells])
     return markdown(HEADER, rows)
-
-
-def name_labels(labels: Sequence[str]) -> str:
-    """`'A' 'B' 'tie'`; more than three by the first and the last."""
-    names = [repr(label) for label in labels]
-    return " ".join(names if len(names) <= 3 else [names[0], "…", names[-1]])
-
-
-def write_tables(path: Path, tables: dict[str, str]) -> None:
-    """Write the tables of situations under their models' names."""
-    from nexttoken.data.files import whole_file
-
-    text = "\n".join(f"## {name}\n\n{table}\n" for name, table in tables.items())
-    with whole_file(path) as part:
-        part.write_text(f"# Label audit\n\n{text}", encoding="utf-8")
-    print(f"wrote {path}")

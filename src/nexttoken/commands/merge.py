@@ -1,12 +1,17 @@
-"""A fold's adapter merged into its base, for tools that take whole models only.
+"""Merge a fold's adapter into its base model, for tools that take whole models only.
 
 python -m nexttoken merge run=output/lmsys/<name> fold=0 out=models/merged
-    rows=64         held-out rows that are predicted before and after; the difference of their probabilities is printed
-    dtype=float32   of the merged weights: float32, bfloat16 or float16
-    base=...        where the base model lies on this machine, as for predict.py
-    input_dir=...   where the run's data lies on this machine
 
-A quantised base is dequantised first: a sum rounded to 4 bit again would lose most of what was learnt.
+Arguments:
+  run=...          the run folder
+  fold=0           number of the fold whose adapter is merged
+  out=...          the new folder of the merged model
+  rows=64          held-out rows predicted before and after; the largest difference of their probabilities is printed
+  dtype=float32    number format of the merged weights: float32, bfloat16 or float16
+  base=...         folder or hub name of the base model on this machine
+  input_dir=...    folder of the run's data on this machine
+
+A quantised base is dequantised first: rounding the sum to 4 bits again would lose most of what was learnt.
 """
 
 from collections.abc import Sequence
@@ -14,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from nexttoken.commands.arguments import Arguments, NewPath, RunPath
+from nexttoken.commands.arguments import NewPath, RunArguments
 from nexttoken.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,31 +27,25 @@ if TYPE_CHECKING:
     from nexttoken.runs.loaded import LoadedRun
 
 
-class MergeArguments(Arguments):
-    run: RunPath
+class MergeArguments(RunArguments):
     fold: NonNegativeInt = 0
     out: Annotated[NewPath, Field(examples=["models/<name>"])]
     rows: PositiveInt = 64
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    base: str | None = None
-    input_dir: str | None = None
 
 
 def main(arguments: Sequence[str]) -> None:
     given = MergeArguments.parse(arguments)
-    from nexttoken.build import make
-    from nexttoken.runs.folder import RunFolder
-    from nexttoken.runs.loaded import LoadedRun
-
-    loaded = LoadedRun.load(RunFolder(given.run), given.input_dir, base=given.base)
+    loaded = given.load()
     fold = choose_fold(loaded, given.fold)
     examples = loaded.held_out(fold)[: given.rows]
     given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    from nexttoken.build import make
     from nexttoken.engine.merged_adapter import Merge
 
     parts, settings = loaded.parts, loaded.parts.settings
+    inference = loaded.inference(fold)  # with the fold's demonstrations
     head = make(settings.head, "head")
-    inference = loaded.inference(fold)  # with the solved rows that it shows
     merge = Merge(fold.path, settings, parts.prompt, head, inference, loaded.batch_tokens, given.dtype)
     for name, value in merge.save(given.out, examples).as_dict().items():
         print(f"{name}: {value}")
@@ -55,11 +54,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def choose_fold(loaded: "LoadedRun", number: int) -> "FoldFolder":
-    """The finished fold of that number. Raises UserError when there is none, or when it left no adapter."""
+    """The finished fold of that number. Raises UserError where there is none, or where it has no adapter."""
+    fold, settings = loaded.folder.fold(number), loaded.parts.settings
     if number not in loaded.numbers:
         finished = ", ".join(map(str, loaded.numbers))
-        raise UserError(f"{loaded.folder.fold(number).path} is not finished; finished folds are {finished}")
-    fold, settings = loaded.folder.fold(number), loaded.parts.settings
+        raise UserError(f"{fold.path} is not finished; finished folds are {finished}")
     if settings.trainer.max_epochs == 0:
         raise UserError(f"{fold.path} was not trained (trainer.max_epochs=0), so there is nothing to merge")
     if settings.adapter is None:

@@ -1,14 +1,15 @@
-"""The memory that a run needs, against what is free; no weights are downloaded or loaded.
+"""Show the memory that a training run needs, and the memory that is free, without loading weights.
 
-The arguments are those of train.py. A hub model's configuration is read; its weights are not.
-    python -m nexttoken plan model=llama3_8b adapter=lora quantization=nf4
-    python -m nexttoken plan model=llama3_8b adapter=lora batch_tokens=16384 fit.gradient_checkpointing=true
+python -m nexttoken plan model=llama3_8b adapter=lora quantization=nf4
+python -m nexttoken plan model=llama3_8b adapter=lora batch_tokens=16384 fit.gradient_checkpointing=true
+
+The arguments are those of train.py. Of a hub model the configuration alone is downloaded.
 """
 
 from collections.abc import Sequence
 
 from nexttoken.commands.arguments import Arguments
-from nexttoken.commands.entry import compose
+from nexttoken.commands.entry import compose_settings
 
 
 class PlanArguments(Arguments):
@@ -16,13 +17,11 @@ class PlanArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
-    from nexttoken.build import plain
-    from nexttoken.settings import AUTO, Settings, check_settings
-
-    settings = check_settings(Settings, plain(compose("train", PlanArguments.parse(arguments).overrides)))
+    settings = compose_settings(PlanArguments.parse(arguments).overrides)
     from nexttoken.engine.memory_plan.auto_tokens import choose_budget, with_batch_tokens
     from nexttoken.engine.memory_plan.make import make_plan
     from nexttoken.models.load import resolve
+    from nexttoken.settings import AUTO
 
     spec = resolve(settings)
     if settings.max_tokens == AUTO:

@@ -1,10 +1,15 @@
-"""A base model quantised once and saved, so that no run has to.
+"""Quantise a base model once and save it, so that no run has to.
 
-python -m nexttoken quantize model=gemma2_27b quantization=nf4 out=models/gemma2_27b_nf4     overrides as for train.py
+python -m nexttoken quantize model=gemma2_27b quantization=nf4 out=models/gemma2_27b_nf4
 python train.py fold=0 model=gemma2_27b model.name_or_path=models/gemma2_27b_nf4 quantization=nf4 adapter=lora
 python predict.py run=output/lmsys/<name> base=models/gemma2_27b_nf4
 
-The copy computes what quantising on the fly does; adapters of the model fit the copy, and the other way round.
+Arguments:
+  out=...             the new folder of the quantised model
+  quantization=...    nf4 or int8
+  key=value ...       any other setting of train.py, such as model=...
+
+The copy gives the numbers that quantising at the start of a run gives; adapters fit the model and the copy alike.
 """
 
 from collections.abc import Sequence
@@ -34,7 +39,5 @@ def main(arguments: Sequence[str]) -> None:
     from nexttoken.models.saved import save_quantized
 
     num_weights = save_quantized(settings, given.out)
-    size = sum(path.stat().st_size for path in given.out.iterdir())
-    print(
-        f"wrote {given.out}: {num_weights:,} weights in {size / 1e9:.3g} GB; use it by model.name_or_path={given.out}"
-    )
+    size = sum(path.stat().st_size for path in given.out.iterdir()) / 1e9
+    print(f"wrote {given.out}: {num_weights:,} weights in {size:.3g} GB; use it by model.name_or_path={given.out}")

@@ -1,18 +1,21 @@
-"""Runs and folds beside their references, with learning curves and calibration plots.
+"""Show runs and folds beside reference scores, with learning curves and calibration plots.
 
 python -m nexttoken report output/lmsys            a folder of runs, or one run
-python -m nexttoken report output/jmmlu by=genre   score and latency for each genre (or file, or other tag)
+python -m nexttoken report output/jmmlu by=genre   score and latency for each genre (or file, or another tag)
 
-out=...            folder for report.md and the plots; the folder of the runs
-ledger=...         submissions with their leaderboard scores; submissions/ledger.csv
-published=true     with by=...: also another quiz's published tables
+Arguments:
+  path              a folder of runs, or one run
+  by=...            show a table for each value of this tag
+  out=...           folder for report.md and the plots (default: the path)
+  ledger=...        submissions with their leaderboard scores (default: submissions/ledger.csv)
+  published=true    with by=...: also show another quiz's published tables
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from nexttoken.commands.arguments import Arguments, OnePath
-from nexttoken.data.files import whole_file
+from nexttoken.data.files import write_text
 from nexttoken.report.genre_plot import genre_accuracies
 from nexttoken.report.genres import ByTag
 from nexttoken.report.plots import learning_curves, reliability_diagram
@@ -31,7 +34,6 @@ class ReportArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the tables; write report.md and the plots."""
     given = ReportArguments.parse(arguments)
     path = given.paths[0]
     out = given.out or path
@@ -42,34 +44,29 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def report(path: Path, out: Path, ledger: Path) -> str:
-    """Write report.md, learning_curves.png and a reliability_<run>_<data>.png per run into `out`; return the output."""
+    """Write report.md, learning_curves.png and a reliability_<run>_<data>.png per run into `out`; return the tables."""
     runs = read_runs(path)
     tables = runs_table(runs, read_ledger(ledger))
-    pictures: list[tuple[str, Path]] = []
+    titles: dict[str, str] = {}  # of the pictures, by file name
     if with_curves := [run for run in runs if any(fold.curve is not None for fold in run.folds)]:
-        pictures.append(("Learning curves", out / "learning_curves.png"))
-        learning_curves(with_curves, pictures[-1][1])
+        titles["learning_curves.png"] = "Learning curves"
+        learning_curves(with_curves, out / "learning_curves.png")
     for run in runs:
-        title = f"Reliability of {run.name} on {run.data.dataset}"
         name = f"reliability_{run.name}_{run.data.dataset}.png".replace("/", "_")
-        pictures.append((title, out / name))
-        reliability_diagram(run.oof, pictures[-1][1], title)
-    images = "\n\n".join(f"![{title}](<{picture.name}>)" for title, picture in pictures)
-    with whole_file(out / "report.md") as part:
-        part.write_text(f"# Report\n\n{tables}\n\n{images}\n", encoding="utf-8")
-    written = "\n".join(f"wrote {file}" for file in [out / "report.md", *[picture for _, picture in pictures]])
-    return f"{tables}\n\n{written}"
+        titles[name] = f"Reliability of {run.name} on {run.data.dataset}"
+        reliability_diagram(run.oof, out / name, titles[name])
+    images = [f"![{title}](<{name}>)" for name, title in titles.items()]
+    write_text("\n\n".join(["# Report", tables, *images]), out / "report.md")
+    return "\n".join([f"{tables}\n", *(f"wrote {out / name}" for name in ("report.md", *titles))])
 
 
 def report_by_tag(path: Path, out: Path, by: str, published: bool) -> str:
-    """Write <by>s.md (genres.md) and its picture into `out`; return the output."""
+    """Write <by>s.md (genres.md) and its picture into `out`; return the page."""
     tables = ByTag.of(read_runs(path), by)
     page, picture = out / f"{by}s.md", out / f"{by}s.png"
-    key = genre_accuracies(tables.sections, picture)
-    shown = [f"![Accuracy by {by}](<{picture.name}>)"]
-    if key:
-        shown.append(f"In the picture, for want of a font: {', '.join(key)}.")
-    text = "\n\n".join([tables.page(), *shown, *([published_quiz_tables()] if published else [])])
-    with whole_file(page) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    parts = [tables.page(), f"![Accuracy by {by}](<{picture.name}>)"]
+    if key := genre_accuracies(tables.sections, picture):
+        parts.append(f"In the picture, for want of a font: {', '.join(key)}.")
+    text = "\n\n".join([*parts, *([published_quiz_tables()] if published else [])])
+    write_text(text, page)
     return f"{text}\n\nwrote {page}\nwrote {picture}"

@@ -1,6 +1,10 @@
-"""A submission file checked against the test.csv and sample_submission.csv that it belongs to.
+"""Check a submission file against the test.csv and sample_submission.csv that it belongs to.
 
-python -m nexttoken submission submissions/<name>.csv [input_dir=input/sample-preferences]
+python -m nexttoken submission submissions/<name>.csv
+
+Arguments:
+  path             the submission file
+  input_dir=...    folder of test.csv and sample_submission.csv (default: input/sample-preferences)
 """
 
 from collections.abc import Sequence
@@ -17,13 +21,12 @@ class SubmissionArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Check one file against the test.csv and sample_submission.csv of `input_dir`."""
     given = SubmissionArguments.parse(arguments)
     print(check_submission(given.paths[0], given.input_dir))
 
 
 def check_submission(path: Path, input_dir: Path) -> str:
-    """Say that the file fits the competition's files in `input_dir`. Raises UserError where it does not."""
+    """Return a line that says the file is valid. Raises UserError where it does not fit the files in `input_dir`."""
     test_ids = read_columns(input_dir / "test.csv", ["id"])["id"]
     validate_submission(path, test_ids, list(read_columns(input_dir / "sample_submission.csv", ["id"])))
     return f"{path}: valid, {len(test_ids):,} rows with the ids of {input_dir / 'test.csv'} in order"

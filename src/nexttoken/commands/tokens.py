@@ -1,9 +1,11 @@
-"""The tokens that each variant learns from, by speaker: a table and a histogram.
+"""Count the tokens that each variant of an open task learns from, by speaker.
 
-python -m nexttoken tokens output/dialogue/*      run folders, or folders of runs
+python -m nexttoken tokens output/dialogue/*
 
-out=...           folder for tokens.md and tokens.png; <output>/judge/<task>
-published=true    also the counts of nine published variants
+Arguments:
+  path ...          run folders, or folders of runs
+  out=...           folder for tokens.md and tokens.png (default: <output>/judge/<task>)
+  published=true    add the counts of nine published variants
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,5 @@ class TokensArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the table; write tokens.md and tokens.png."""
     given = TokensArguments.parse(arguments)
     print(token_report(given.paths, given.out, given.published))

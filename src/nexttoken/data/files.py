@@ -29,10 +29,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_text(text: str, path: Path) -> None:
+    """Write UTF-8 text and a final line break, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
 def write_json(value: object, path: Path) -> None:
     """Write `value` as indented JSON, whole or not at all; NaN is refused (ValueError), since JSON has none."""
-    with whole_file(path) as part:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False), path)
 
 
 def read_json(path: Path) -> dict:
