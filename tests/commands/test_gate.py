@@ -16,7 +16,7 @@ import yaml
 from matplotlib.image import imread
 
 from nexttoken.commands.gate import GateArguments, main, report
-from nexttoken.commands.gate_answers import ask_both_ways, read_rows, trial_of
+from nexttoken.commands.gate_answers import answer_both_ways, read_rows, trial_of
 from nexttoken.data.files import write_json
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError
@@ -166,7 +166,7 @@ def asked_run(tmp_path) -> Run:
 
 
 def test_every_question_is_asked_both_ways_by_its_own_fold(asked_run, tmp_path):
-    asked = ask_both_ways(asked_run, tmp_path / "gate.csv")
+    asked = answer_both_ways(asked_run, tmp_path / "gate.csv")
     assert asked_run.asked == [6, 4, 6, 4], "the gate itself does not decide who is asked; without a hit nothing is"
     assert asked.folds.tolist() == [0] * 6 + [1] * 6
     assert [int(row) for row in asked.ids] == [0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]
@@ -180,16 +180,16 @@ def test_every_question_is_asked_both_ways_by_its_own_fold(asked_run, tmp_path):
 def test_a_kill_while_one_fold_is_asked_keeps_the_answers_of_the_others(asked_run, tmp_path, monkeypatch):
     run, path = replace(asked_run, numbers=(0, 1, 2)), tmp_path / "gate.csv"
     shutil.copytree(run.folds[1].path, run.folds[2].path)
-    ask_both_ways(run, path)
+    answer_both_ways(run, path)
     for fold in run.folds[:2]:
         fold.save_metrics({"fold": fold.path.name, "seconds": 2.0})
     run.asked.clear()
     with monkeypatch.context() as patch:
         patch.setattr(Run, "answerer", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
-            ask_both_ways(run, path)
+            answer_both_ways(run, path)
     assert len(run.asked) == 2, "fold 0, both ways"
-    asked = ask_both_ways(run, path)
+    asked = answer_both_ways(run, path)
     assert len(run.asked) == 4, "fold 0 and fold 2 had their answers already"
     assert asked.folds.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
@@ -202,22 +202,22 @@ def killed_at_the_second(run: Run, fold: FoldFolder) -> Reader:
 
 def test_answers_of_a_fold_that_is_gone_are_left_out(asked_run, tmp_path):
     path = tmp_path / "gate.csv"
-    ask_both_ways(asked_run, path)
-    asked = ask_both_ways(replace(asked_run, numbers=(0,)), path)
+    answer_both_ways(asked_run, path)
+    asked = answer_both_ways(replace(asked_run, numbers=(0,)), path)
     assert set(asked.folds) == {0}
 
 
 def test_a_fold_is_asked_once_unless_it_was_trained_again(asked_run, tmp_path, capsys):
     path = tmp_path / "gate.csv"
-    first = ask_both_ways(asked_run, path)
+    first = answer_both_ways(asked_run, path)
     asked_run.asked.clear()
-    again = ask_both_ways(asked_run, path)
+    again = answer_both_ways(asked_run, path)
     assert asked_run.asked == []
     assert all(np.array_equal(getattr(first, field.name), getattr(again, field.name)) for field in fields(Trial))
     asked_run.folds[1].save_metrics({"fold": 1, "seconds": 2.0})
-    assert ask_both_ways(asked_run, path).ids == first.ids
+    assert answer_both_ways(asked_run, path).ids == first.ids
     assert asked_run.asked == [6, 4], "only the fold that was trained again"
-    ask_both_ways(asked_run, path, again=True)
+    answer_both_ways(asked_run, path, again=True)
     assert asked_run.asked == [6, 4] * 3
     assert "fold 0: 6 questions asked before" in capsys.readouterr().out
 
@@ -341,7 +341,7 @@ def test_a_run_that_is_not_gated_is_told_that_predictions_will_not_be(quiz_run, 
 
     assert "predict.py will not use" not in promise()
     line = promise(_target_="nexttoken.inference.Once").splitlines()[-1]
-    assert line.startswith("predict.py will not use these thresholds: this run asks with Once")
+    assert line.startswith("predict.py will not use these thresholds: the inference of this run is Once")
     assert "train it with inference=gated_retrieval inference.min_top1=" in line
 
 

@@ -1,47 +1,46 @@
-"""The worth of searching for every question, for none, and for the unsure ones alone.
+"""Choose the thresholds of a run's retrieval gate, and show what searching always, never or only if unsure is worth.
 
 python -m nexttoken gate run=output/quiz/<name>
-    max_share=0.5   the chosen thresholds search for at most this share of the questions
-    tolerance=0.5   and for fewer where that costs less than so many standard errors of accuracy
-    out=...         where gate.csv, gate.json and gate.png go; the run folder, where predict.py finds the thresholds of
-                    a run with inference=gated_retrieval
-    again=true      ask again what gate.csv holds already (after a change of the corpus)
-    base=...        where the base model lies on this machine, as for predict.py
-    input_dir=...   where the run's data lies on this machine
 
-Every held-out question is asked without and with passages by the fold that was not trained on it; what any gate would
-have answered follows from that. The thresholds of a fold's questions are chosen on the other folds, so that their
-score is honest; those in gate.json are chosen on all of them.
+Arguments:
+  run=...          the run folder; the run needs a retriever
+  max_share=0.5    search for at most this share of the questions (0 to 1)
+  tolerance=0.5    search for fewer where accuracy falls by less than this many standard errors (inf: never search)
+  out=...          folder for gate.csv, gate.json and gate.png (default: the run folder, where predict.py reads them)
+  again=true       answer the questions again although gate.csv has them, as after a change of the corpus
+  base=...         folder or hub name of the base model on this machine
+  input_dir=...    folder of the run's data on this machine
+
+Each fold answers its held-out questions without and with passages. The outcome of any thresholds follows from these
+answers. A fold's score is honest: it is measured with thresholds that were chosen on the other folds. The thresholds
+in gate.json are chosen on all folds, and predict.py uses them for a run with inference=gated_retrieval.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, NonNegativeFloat
 
-from nexttoken.commands.arguments import Arguments, RunPath
+from nexttoken.commands.arguments import RunArguments
 from nexttoken.errors import UserError
 
 if TYPE_CHECKING:
     from nexttoken.inference.gate import Gate
-    from nexttoken.inference.gate_thresholds import CrossChosen
-    from nexttoken.inference.gate_trial import Decision, Trial
+    from nexttoken.inference.gate_trial import Trial
     from nexttoken.runs.loaded import LoadedRun
 
 PACKAGES = ("nexttoken", "torch", "transformers", "numpy")
+RULE = "fewest searches within `tolerance` standard errors of the best accuracy that `max_share` allows"
 
 
-class GateArguments(Arguments):
-    run: RunPath
+class GateArguments(RunArguments):
     max_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    tolerance: NonNegativeFloat = 0.5  # inf: never search
+    tolerance: NonNegativeFloat = 0.5
     out: Path | None = None
     again: bool = False
-    base: str | None = None
-    input_dir: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -51,17 +50,15 @@ class GateArguments(Arguments):
 
 def main(arguments: Sequence[str]) -> None:
     given = GateArguments.parse(arguments)
-    from nexttoken.runs.folder import RunFolder
-    from nexttoken.runs.loaded import LoadedRun
-
-    loaded = LoadedRun.load(RunFolder(given.run), given.input_dir, base=given.base)
+    loaded = given.load()
     require_retriever(loaded)
     given.folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-    from nexttoken.commands.gate_answers import ask_both_ways
+    from nexttoken.commands.gate_answers import answer_both_ways
 
-    trial = ask_both_ways(loaded, given.folder / "gate.csv", given.again)
-    print(report(trial, configured_gates(loaded), given, keeps_confident(loaded)))
-    print_use(loaded, given.folder / "gate.json")
+    trial = answer_both_ways(loaded, given.folder / "gate.csv", given.again)
+    keep_confident = bool(getattr(loaded.parts.inference, "keep_confident", True))
+    print(report(trial, configured_gates(loaded), given, keep_confident))
+    print_unused(loaded, given.folder / "gate.json")
 
 
 def require_retriever(loaded: "LoadedRun") -> None:
@@ -76,81 +73,60 @@ def require_retriever(loaded: "LoadedRun") -> None:
 
 
 def configured_gates(loaded: "LoadedRun") -> "dict[int, Gate]":
-    """Each fold's gate by the run's own thresholds and the fold's own temperature; none where the run has no gate."""
+    """The gate of each fold: the run's thresholds with the fold's temperature. Empty for a run without a gate."""
     from nexttoken.inference import ConfidenceGated
 
-    folds = dict(zip(loaded.numbers, loaded.folds, strict=True))
-    ways = {number: loaded.parts.inference.restored(fold.state()) for number, fold in folds.items()}
-    return {number: way.gate for number, way in ways.items() if isinstance(way, ConfidenceGated)}
+    restored = [loaded.parts.inference.restored(fold.state()) for fold in loaded.folds]
+    return {n: one.gate for n, one in zip(loaded.numbers, restored, strict=True) if isinstance(one, ConfidenceGated)}
 
 
-def print_use(loaded: "LoadedRun", path: Path) -> None:
-    """Say so where predict.py will not use the thresholds: only a way of asking with a gate has a place for them."""
+def print_unused(loaded: "LoadedRun", path: Path) -> None:
+    """Say that predict.py will not use the thresholds in `path`, where the run's inference has no gate."""
     from nexttoken.inference import ConfidenceGated
     from nexttoken.runs.records import read_gate
 
-    if isinstance(loaded.parts.inference, ConfidenceGated):
-        return
-    gate, way = read_gate(path), type(loaded.parts.inference).__name__
-    keys = " ".join(f"inference.{name}={getattr(gate, name):.4g}" for name in ("min_top1", "min_margin"))
-    print(
-        f"predict.py will not use these thresholds: this run asks with {way}; train it with"
-        f" inference=gated_retrieval {keys}"
-    )
-
-
-def keeps_confident(loaded: "LoadedRun") -> bool:
-    return bool(getattr(loaded.parts.inference, "keep_confident", True))
+    if not isinstance(loaded.parts.inference, ConfidenceGated):
+        gate, kind = read_gate(path), type(loaded.parts.inference).__name__
+        keys = f"inference.min_top1={gate.min_top1:.4g} inference.min_margin={gate.min_margin:.4g}"
+        print(
+            f"predict.py will not use these thresholds: the inference of this run is {kind}; train it with"
+            f" inference=gated_retrieval {keys}"
+        )
 
 
 def report(trial: "Trial", configured: "Mapping[int, Gate]", given: GateArguments, keep_confident: bool) -> str:
-    """Choose the gate, write gate.json and gate.png; return the table of what each policy came to."""
+    """Choose the gate, write gate.json and gate.png, and return the table of policies."""
     from nexttoken.inference.gate_thresholds import cross_chosen, fit_gate
-    from nexttoken.report.gate_table import policies, table
+    from nexttoken.inference.gate_trial import score
+    from nexttoken.report.gate_plot import gate_plot
+    from nexttoken.report.gate_table import ALWAYS, CHOSEN, CONFIGURED, NEVER, policies, table
+    from nexttoken.runs.records import save_gate
 
     chosen = cross_chosen(trial, keep_confident, given.max_share, given.tolerance)
     gate = fit_gate(trial, keep_confident, given.max_share, given.tolerance)
     decisions = policies(trial, gate, configured, chosen)
-    save(trial, gate, chosen, decisions, given)
-    draw(trial, gate, decisions, given)
-    thresholds = ", ".join(f"{name}={value:.4g}" for name, value in asdict(gate).items() if name != "keep_confident")
-    return "\n\n".join(
-        [
-            table(trial, decisions),
-            f"{len(trial.ids):,} held-out questions, passages were found for {trial.found.mean():.1%} of them. "
-            "Accuracy − always: on the same questions ± its standard error.",
-            f"chosen on all of them: {thresholds}\nwrote gate.csv, gate.json and gate.png to {given.folder}",
-        ]
-    )
-
-
-def save(
-    trial: "Trial", gate: "Gate", chosen: "CrossChosen", decisions: "Mapping[str, Decision]", given: GateArguments
-) -> None:
-    """Write gate.json: the gate that predict.py uses, how it was chosen, and what it is worth."""
-    from nexttoken.inference.gate_trial import score
-    from nexttoken.runs.records import save_gate
-
-    how: dict[str, Any] = {
-        "rule": "fewest searches within `tolerance` standard errors of the best accuracy that `max_share` allows",
+    outcomes = {name: score(trial, decision) for name, decision in decisions.items()}
+    method = {
+        "rule": RULE,
         "max_share": given.max_share,
         "tolerance": given.tolerance if given.tolerance != float("inf") else "inf",
         "num_rows": len(trial.ids),
         "gates_of_the_others": {str(part): asdict(one) for part, one in chosen.gates.items()},
         "parts": chosen.parts,
     }
-    outcomes = {name: asdict(score(trial, decision)) for name, decision in decisions.items()}
-    versions = {name: version(name) for name in PACKAGES}
-    details = {"chosen": how, "outcomes": outcomes, "versions": versions}
+    details = {
+        "chosen": method,
+        "outcomes": {name: asdict(outcome) for name, outcome in outcomes.items()},
+        "versions": {name: version(name) for name in PACKAGES},
+    }
     save_gate(gate, details, given.folder / "gate.json")
-
-
-def draw(trial: "Trial", gate: "Gate", decisions: "Mapping[str, Decision]", given: GateArguments) -> None:
-    from nexttoken.inference.gate_trial import score
-    from nexttoken.report.gate_plot import gate_plot
-    from nexttoken.report.gate_table import ALWAYS, CHOSEN, CONFIGURED, NEVER
-
-    outcomes = {name: score(trial, decision) for name, decision in decisions.items()}
     levels = {name: outcomes[name] for name in (NEVER, ALWAYS)}
     points = {name: outcomes[name] for name in (CHOSEN, CONFIGURED) if name in outcomes}
     gate_plot(trial, gate, levels, points, given.folder / "gate.png", given.run.resolve().name)
+    thresholds = ", ".join(f"{name}={value:.4g}" for name, value in asdict(gate).items() if name != "keep_confident")
+    return (
+        f"{table(trial, decisions)}\n\n"
+        f"{len(trial.ids):,} held-out questions, passages were found for {trial.found.mean():.1%} of them. "
+        "Accuracy − always: on the same questions ± its standard error.\n\n"
+        f"chosen on all of them: {thresholds}\nwrote gate.csv, gate.json and gate.png to {given.folder}"
+    )

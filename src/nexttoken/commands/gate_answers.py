@@ -1,10 +1,9 @@
-"""Held-out questions asked without and with passages, fold by fold, and kept in gate.csv: asking is what takes time."""
+"""The answers of a run's folds to their held-out questions, without and with passages, cached in gate.csv."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,99 +15,80 @@ from nexttoken.inference import ConfidenceGated, Inference, WithPassages
 from nexttoken.inference.gate_trial import Trial
 from nexttoken.inference.once import remembering
 from nexttoken.inference.passages import has_passages
-from nexttoken.types import Example, LabelPredictions
+from nexttoken.types import Example
 
 if TYPE_CHECKING:
     from nexttoken.runs.folder import FoldFolder
     from nexttoken.runs.loaded import LoadedRun
 
-FIRST, SECOND = "first_p_", "second_p_"  # and the class: the columns of probabilities
-PROBABILITIES = {"first": FIRST, "second": SECOND}
+PASSES = ("first", "second")  # without and with passages; their probabilities are the columns <pass>_p_<class>
+COLUMNS = {"ids": "id", "folds": "fold", "groups": "group", "labels": "label"}  # by the field of a Trial
 
 
-def ask_both_ways(loaded: "LoadedRun", path: Path, again: bool = False) -> Trial:
-    """Ask each fold's held-out questions both ways, or read them from `path` where that fold has been asked already.
+def answer_both_ways(loaded: "LoadedRun", path: Path, again: bool = False) -> Trial:
+    """Answer each fold's held-out questions both ways; answers that `path` has of the same training are used.
 
-    `path` is written after every fold, with what is known of the folds to come, so a killed command goes on where it
-    was. Raises UserError for a broken file.
+    `path` is written after every fold, so that a killed command continues from the last one. Raises UserError for a
+    broken file.
     """
-    known = pd.DataFrame() if again or not path.exists() else read_rows(path)
-    folds = dict(zip(loaded.numbers, loaded.folds, strict=True))
-    held_out = {number: loaded.held_out(fold) for number, fold in folds.items()}
-    answers = {number: answers_before(known, fold, number, held_out[number]) for number, fold in folds.items()}
-    for number, fold in folds.items():
-        examples = held_out[number]
-        if len(answers[number]):
+    saved = pd.DataFrame() if again or not path.exists() else read_rows(path)
+    folds = load_folds(loaded.folder.path / "folds.csv")
+    groups = dict(zip(folds.ids, folds.groups.tolist(), strict=True))
+    held_out = [loaded.held_out(fold) for fold in loaded.folds]
+    tables = [saved_answers(saved, *one) for one in zip(loaded.folds, loaded.numbers, held_out, strict=True)]
+    for place, (number, fold, examples) in enumerate(zip(loaded.numbers, loaded.folds, held_out, strict=True)):
+        if len(tables[place]):
             print(f"fold {number}: {len(examples):,} questions asked before, in {path} (again=true asks anew)")
         else:
             print(f"fold {number}: asking {len(examples):,} held-out questions without and with passages", flush=True)
-            asked = ask_fold(loaded, fold, examples)
-            answers[number] = asked.assign(fold=number, fold_mark=fold_mark(fold))
-        rows = pd.concat([rows for rows in answers.values() if len(rows)], ignore_index=True)
-        save_rows(rows, loaded.folder.path / "folds.csv", path)
+            table = answer_fold(loaded, fold, examples).assign(fold=number, fold_mark=fold.training_id)
+            tables[place] = table.assign(group=[groups[example.id] for example in examples])
+        with whole_file(path) as part:
+            pd.concat([table for table in tables if len(table)], ignore_index=True).to_csv(part, index=False)
     return trial_of(read_rows(path))
 
 
-def answers_before(known: pd.DataFrame, fold: "FoldFolder", number: int, examples: Sequence[Example]) -> pd.DataFrame:
-    """The rows of gate.csv that answer this fold's questions, as it is trained now; none where that is not so."""
-    if not len(known):
-        return known
-    kept = known[(known["fold_mark"] == fold_mark(fold)) & (known["fold"] == number)]
-    return kept if kept["id"].tolist() == [example.id for example in examples] else kept[:0]
+def saved_answers(saved: pd.DataFrame, fold: "FoldFolder", number: int, examples: Sequence[Example]) -> pd.DataFrame:
+    """The rows of gate.csv for this fold. Empty where it has none, or those of another training or other questions."""
+    if not len(saved):
+        return saved
+    rows = saved[(saved["fold_mark"] == fold.training_id) & (saved["fold"] == number)]
+    return rows if rows["id"].tolist() == [example.id for example in examples] else rows[:0]
 
 
-def fold_mark(fold: "FoldFolder") -> str:
-    """Changes whenever the fold is trained again: its configuration and, with their seconds, its metrics."""
-    saved = [(fold.path / name).read_bytes() for name in ("config.yaml", "metrics.json")]
-    return hashlib.sha256(b"\0".join(saved)).hexdigest()[:16]
-
-
-def ask_fold(loaded: "LoadedRun", fold: "FoldFolder", examples: Sequence[Example]) -> pd.DataFrame:
-    """One row per question: label, both passes' probabilities and seconds, whether passages were found, the device."""
-    ask = single_pass(loaded.parts.inference.restored(fold.state()))
+def answer_fold(loaded: "LoadedRun", fold: "FoldFolder", examples: Sequence[Example]) -> pd.DataFrame:
+    """One row per question: label, probabilities and seconds of both passes, found (passages or none), the device."""
+    infer = single_pass(loaded.parts.inference.restored(fold.state()))
     answerer = loaded.answerer(fold)
-    with remembering(answerer, lambda probs: np.ones(len(probs), dtype=bool)):  # as the gate does of the unsure ones
-        first = ask(examples, answerer)
+    with remembering(answerer, lambda probs: np.ones(len(probs), dtype=bool)):  # a gate does so for unsure questions
+        first = infer(examples, answerer)
         found = loaded.search.find(examples)
         print(f"retrieval: {found.summary}")
-        hit = has_passages(found.examples)
+        is_found = has_passages(found.examples)
         probs, seconds = first.probs.copy(), np.zeros(len(examples))
-        if hit.any():
-            second = ask([one for one, is_hit in zip(found.examples, hit, strict=True) if is_hit], answerer)
-            probs[hit], seconds[hit] = second.probs, second.columns["seconds"]
+        if is_found.any():
+            second = infer([one for one, has in zip(found.examples, is_found, strict=True) if has], answerer)
+            probs[is_found], seconds[is_found] = second.probs, second.columns["seconds"]
     columns = {
         "id": first.ids,
         "label": [example.label for example in examples],
-        "found": hit,
+        "found": is_found,
         "first_seconds": first.columns["seconds"],
         "search_seconds": found.seconds,
         "second_seconds": seconds,
     }
-    classes = loaded.parts.task.classes
-    for prefix, passed in ((FIRST, first), (SECOND, LabelPredictions(first.ids, probs))):
-        columns |= dict(zip([f"{prefix}{name}" for name in classes], passed.probs.T, strict=True))
+    for name, values in zip(PASSES, (first.probs, probs), strict=True):
+        columns |= {f"{name}_p_{label}": values[:, n] for n, label in enumerate(loaded.parts.task.classes)}
     return pd.DataFrame(columns).assign(**answerer.environment)
 
 
 def single_pass(inference: Inference) -> Inference:
-    """How one pass asks: without the search around it.
-
-    A search is taken to be the outermost way of asking, as every shipped choice of inference has it: one inside another
-    way would search in the first pass, too.
-    """
+    """The inference of one pass: without the search, which every shipped configuration has outermost."""
     return inference.ask if isinstance(inference, (ConfidenceGated, WithPassages)) else inference
 
 
-def save_rows(frame: pd.DataFrame, folds_path: Path, path: Path) -> None:
-    """Write gate.csv, with each row's group from folds.csv."""
-    folds = load_folds(folds_path)
-    groups = dict(zip(folds.ids, folds.groups.tolist(), strict=True))
-    with whole_file(path) as part:
-        frame.assign(group=[groups[row] for row in frame["id"]]).to_csv(part, index=False)
-
-
 def read_rows(path: Path) -> pd.DataFrame:
-    """Read gate.csv. Raises UserError where it is none."""
+    """Read gate.csv. Raises UserError where it is broken."""
     texts = {"id": str, "fold_mark": str}
     try:
         frame = pd.read_csv(path, dtype=texts, na_filter=False, float_precision="round_trip")
@@ -120,12 +100,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 def trial_of(frame: pd.DataFrame) -> Trial:
     """The rows of gate.csv as arrays."""
-    singular = {"ids": "id", "folds": "fold", "groups": "group", "labels": "label"}
-    arrays: dict[str, Any] = {}
-    for field in fields(Trial):
-        prefix = PROBABILITIES.get(field.name)
-        columns = [name for name in frame if prefix and str(name).startswith(prefix)]
-        arrays[field.name] = frame[columns if prefix else singular.get(field.name, field.name)].to_numpy()
-    arrays["found"] = arrays["found"].astype(bool)
-    probs = {name: arrays[name].astype(np.float64) for name in PROBABILITIES}
-    return Trial(**{**arrays, **probs, "ids": tuple(arrays["ids"].tolist())})
+    names = [field.name for field in fields(Trial) if field.name not in PASSES]
+    arrays = {name: frame[COLUMNS.get(name, name)].to_numpy() for name in names}
+    probs = {name: frame.filter(regex=f"^{name}_p_").to_numpy(np.float64) for name in PASSES}
+    return Trial(**arrays | probs | {"ids": tuple(frame["id"]), "found": frame["found"].to_numpy(bool)})
