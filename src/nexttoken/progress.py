@@ -1,16 +1,16 @@
-"""Progress of anything over a few seconds: a bar where there is a terminal, plain lines where there is none."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
 from types import TracebackType
 from typing import Any
 
-SILENT_SECONDS = 5.0  # shorter work shows nothing
+SILENT_SECONDS = 5.0  # before anything is shown
 LINE_SECONDS = 10.0  # between two plain lines
 
 
 class Progress:
-    """Counts rows; shows rows/s and the time left. A context manager, so that the bar never survives an error."""
+    """Counts rows, and shows rows/s and the time left. As a context manager it removes the bar after an error."""
 
     def __init__(self, total: int, what: str) -> None:
         self.total, self.what = total, what
@@ -18,7 +18,7 @@ class Progress:
         self.start_at(0)
 
     def start_at(self, done: int) -> None:
-        """Start the clock with `done` rows behind us (a resumed run has no rate for those)."""
+        """Start the clock after `done` rows, which a resumed run does not count in its rate."""
         self.done = self.first = done
         self._start = self._shown = time.monotonic()
 
@@ -36,7 +36,7 @@ class Progress:
             self._bar = None
 
     def advance(self, rows: int, note: str = "") -> None:
-        """Count `rows` more and show them when it is time; `note` is a short measurement such as `loss 0.98`."""
+        """Count `rows` more and update the display if due; `note` is a short text such as `loss 0.98`."""
         self.done += rows
         now = time.monotonic()
         if now - self._start < SILENT_SECONDS:
@@ -48,7 +48,7 @@ class Progress:
             print(self.line(now - self._start, note), file=sys.stderr, flush=True)
 
     def line(self, seconds: float, note: str = "") -> str:
-        """`train: 640/3200 rows, 212 rows/s, 0:12 left, loss 0.98`."""
+        """Return `train: 640/3200 rows, 212 rows/s, 0:12 left, loss 0.98`."""
         rate = (self.done - self.first) / max(seconds, 1e-9)
         left = int((self.total - self.done) / max(rate, 1e-9))
         text = f"{self.what}: {self.done}/{self.total} rows, {_short(rate)} rows/s, {left // 60}:{left % 60:02d} left"
@@ -75,5 +75,5 @@ class Progress:
 
 
 def _short(rate: float) -> str:
-    """Slow work has a rate, too: `0.3`, `4.1`, `212`."""
+    """Format a rate, also of slow work: `0.3`, `4.1`, `212`."""
     return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"

@@ -97,9 +97,9 @@ def test_saved_folds_come_back_and_a_change_is_refused(tmp_path: Path) -> None:
     written = path.read_bytes()
     save_folds(GroupedStratified(num_folds=2).folds(ids[::-1], texts[::-1], labels[::-1]), path)  # order is no change
     assert path.read_bytes() == written
-    with pytest.raises(UserError, match=r"gives 1 ids another fold .*: 007; restore"):
+    with pytest.raises(UserError, match=r"assigns 1 ids to other folds .*: 007; restore"):
         save_folds(type(folds)(folds.ids[1:], folds.groups[1:], folds.folds[1:]), path)
-    with pytest.raises(UserError, match="gives 6 ids another fold"):
+    with pytest.raises(UserError, match="assigns 6 ids to other folds"):
         save_folds(type(folds)(folds.ids, folds.groups, 1 - folds.folds), path)
 
 

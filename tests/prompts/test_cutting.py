@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexttoken.data.sentences import sentence_ends
+from nexttoken.data.words import sentence_ends
 from nexttoken.prompts.cutting import cut_sentences, cut_tokens, fair_share, fit_fields, fit_passages, kept_share
 
 

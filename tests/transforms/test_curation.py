@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from benchmarks.curation_noise.noise import draw_rows
-from nexttoken.data.characters import japanese_only, simplified
+from nexttoken.data.words import japanese_only, simplified
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.language import KeepLanguage, language_letters, language_of
 from nexttoken.transforms.curation.marks import KeepMarked

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nexttoken.data.file_names import matching
+from nexttoken.data.files import matching
 from nexttoken.errors import UserError
 from nexttoken.types import Example
 

@@ -1,15 +1,16 @@
-"""Files that appear whole or not at all: written beside their place, flushed, then renamed over it."""
+"""Files found by name, read with clear errors, and written whole or not at all."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, first_five
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def write_json(value: object, path: Path) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object. Raises UserError naming the file when it is absent or broken."""
+    """Read a JSON object. Raises UserError for a file that is missing or broken."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -51,21 +52,59 @@ def read_json(path: Path) -> dict:
     return value
 
 
-class _Blocks(yaml.SafeDumper):
-    """YAML in which a text of several lines is written as those lines."""
+class _Dumper(yaml.SafeDumper):
+    """A YAML dumper that writes a text of several lines as a block."""
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Blocks.add_representer(str, _text)
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def to_yaml(value: Mapping) -> str:
-    """YAML as a person would write it: keys in their order, prompts line by line."""
-    return yaml.dump(dict(value), Dumper=_Blocks, sort_keys=False, allow_unicode=True)
+    """Return readable YAML: keys in their order, prompts line by line."""
+    return yaml.dump(dict(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def hash_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def matching(folder: Path, names: Sequence[str] | str, kind: str) -> list[Path]:
+    """Return the files of `folder` in the order of `names`, each once; a pattern may match no file, a name must.
+
+    A name also matches its compressed file, `<name>.gz`. Raises UserError for a name without a file, and for two files
+    of one name, whose rows could not be told apart.
+    """
+    listed = [names] if isinstance(names, str) else names
+    if not isinstance(listed, Sequence) or not all(isinstance(name, str) for name in listed):
+        raise UserError(f"{kind}s are named {names}: expected a list of names or patterns, such as [train.jsonl]")
+    found: dict[Path, None] = {}
+    for name in listed:
+        paths = sorted(path for path in _glob(folder, name, kind) if path.is_file())
+        if not paths and not {*"*?["} & {*name}:
+            packed = folder / f"{name}.gz"
+            paths = [packed] if packed.is_file() else refuse_missing(folder, name, kind)
+        found |= dict.fromkeys(paths)
+    if len({path.name for path in found}) < len(found):
+        raise UserError(f"{folder}: {kind}s of one name ({first_five(found)}); rename one of them")
+    return list(found)
+
+
+def _glob(folder: Path, name: str, kind: str) -> list[Path]:
+    """Return the matches of a name or pattern. Raises UserError for an absolute path and for an invalid pattern."""
+    path = Path(name)
+    if path.is_absolute():
+        raise UserError(f"{name}: expected the name of a {kind} below {folder}; write input_dir={path.parent}")
+    try:
+        return list(folder.glob(name))
+    except ValueError as error:
+        raise UserError(f"{name!r} is no name or pattern of {kind}s ({error}); write train.jsonl or *.jsonl") from None
+
+
+def refuse_missing(folder: Path, name: str, kind: str) -> NoReturn:
+    raise UserError(
+        f"{folder} has no file {name}: expected {kind}s; put it there, set input_dir, "
+        "or name your files with task.train_files and task.test_files"
+    )

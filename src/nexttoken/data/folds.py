@@ -17,7 +17,7 @@ _COLUMNS = ("id", "group", "fold")
 
 @dataclass(frozen=True)
 class Folds:
-    """Which fold every id belongs to; `groups` and `folds` are (N,) int64 in the order of `ids`."""
+    """The group and the fold of each id: `groups` and `folds` are (N,) int64 in the order of `ids`."""
 
     ids: tuple[str, ...]
     groups: np.ndarray
@@ -26,9 +26,10 @@ class Folds:
 
 @dataclass(frozen=True)
 class GroupedStratified:
-    """Folds with equal label shares in which no group crosses; they depend on texts, labels and seed, never on a model.
+    """Splits rows into folds with equal shares of labels; all rows of a group are in the same fold.
 
-    `dev_fraction` of a fold's training rows (0: none) chooses the checkpoint, so the held-out fold is scored only once.
+    The folds depend on texts, labels and seed, not on the model. The share `dev_fraction` of a fold's training rows
+    (0: none) is used to choose the checkpoint, so the held-out fold is scored only once.
     """
 
     num_folds: int = 5
@@ -42,16 +43,16 @@ class GroupedStratified:
             raise UserError(f"split.dev_fraction is {self.dev_fraction}, expected 0 (no dev part) to 0.5")
 
     def folds(self, ids: Sequence[str], texts: Sequence[str], labels: np.ndarray) -> Folds:
-        """Group the rows by their texts and give each its fold."""
+        """Group the rows by their texts and assign each to a fold."""
         groups = group_ids(texts)
         return Folds(tuple(ids), groups, self.assign(labels, groups))
 
     def assign(self, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """Fold per row, (N,) int64, whatever the order of the rows. Raises UserError where a fold would stay empty."""
+        """Fold per row, (N,) int64, independent of the rows' order. Raises UserError if a fold would be empty."""
         return _stratify(np.asarray(labels), np.asarray(groups), self.num_folds, self.seed)
 
     def dev(self, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """Mask (N,) of these training rows' dev part: one of round(1 / dev_fraction) grouped, stratified parts."""
+        """Mask (N,) of the development part: one of round(1 / dev_fraction) grouped, stratified parts of the rows."""
         if self.dev_fraction == 0:
             return np.zeros(len(labels), dtype=bool)
         return _stratify(np.asarray(labels), np.asarray(groups), round(1 / self.dev_fraction), self.seed) == 0
@@ -67,18 +68,18 @@ def _stratify(labels: np.ndarray, groups: np.ndarray, num_parts: int, seed: int)
             f"{num_parts} parts need as many groups of different text and as many rows of a label, found {num_groups} "
             f"groups and {largest_class} rows; lower split.num_folds (or raise split.dev_fraction), or add data"
         )
-    order = np.lexsort((labels, groups))  # the answer may not depend on the order of the rows
+    order = np.lexsort((labels, groups))  # makes the result independent of the rows' order
     splitter = StratifiedGroupKFold(n_splits=num_parts, shuffle=True, random_state=seed)
     parts = np.empty(len(labels), dtype=np.int64)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # a place that few questions are long enough for
+        warnings.filterwarnings("ignore", "The least populated class")  # few questions have the last option
         for part, (_, held_out) in enumerate(splitter.split(order, labels[order], groups[order])):
             parts[order[held_out]] = part
     return parts
 
 
 def save_folds(folds: Folds, path: Path) -> None:
-    """Write `id,group,fold` once; where the file exists, only compare. Raises UserError if the assignment changed."""
+    """Write `id,group,fold`, or compare with an existing file. Raises UserError if the assignment changed."""
     if path.exists():
         return _require_same(load_folds(path), folds, path)
     with whole_file(path) as part, part.open("w", encoding="utf-8", errors="surrogatepass", newline="") as file:
@@ -89,7 +90,7 @@ def save_folds(folds: Folds, path: Path) -> None:
 
 
 def load_folds(path: Path) -> Folds:
-    """Read what `save_folds` wrote. Raises UserError where the file is not a table of folds."""
+    """Read the file of `save_folds`. Raises UserError if it is not a table of folds."""
     try:
         with path.open(encoding="utf-8", errors="surrogatepass", newline="") as file:
             header, *rows = csv.reader(file)
@@ -109,6 +110,6 @@ def _require_same(saved: Folds, fresh: Folds, path: Path) -> None:
     changed = sorted(id for id in old.keys() | new.keys() if old.get(id) != new.get(id))
     if changed:
         raise UserError(
-            f"{path} gives {len(changed)} ids another fold than the data and split of now: {first_five(changed)}; "
-            "restore them, or start a run of another name"
+            f"{path} assigns {len(changed)} ids to other folds than the current data and split: {first_five(changed)}; "
+            "restore the data and the split, or start a run with another name"
         )

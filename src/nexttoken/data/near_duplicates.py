@@ -1,4 +1,4 @@
-"""Near-duplicate texts: MinHash finds pairs that may be alike (Broder 1997), the exact Jaccard similarity decides."""
+"""Near-duplicate texts: MinHash finds candidate pairs (Broder 1997), the exact Jaccard similarity decides."""
 
 import re
 import unicodedata
@@ -11,20 +11,20 @@ import numpy as np
 
 from nexttoken.progress import Progress
 
-SHINGLE = 5  # characters: works for languages without spaces, and one changed word changes few of them
-MIN_SHINGLES = 40  # in shorter texts one changed character may make another question ("2 + 3", "2 + 4")
-MAX_CHARACTERS = 20_000  # of a text that are compared for near-duplication; equality always reads all of it
+SHINGLE = 5  # characters, so that languages without spaces work; one changed word changes few shingles
+MIN_SHINGLES = 40  # in shorter texts, one changed character may change the question ("2 + 3", "2 + 4")
+MAX_CHARACTERS = 20_000  # of a text that are compared for similarity; equality is of the whole text
 BANDS, ROWS = 25, 5  # a pair of similarity 0.8 shares a band with probability 1 - (1 - 0.8**5)**25 = 0.99995
 CHUNK = 1_000  # texts per update of the progress line
-CHUNK_CHARACTERS = 100_000  # hashed at once: their hashes fit into a CPU's cache
+CHUNK_CHARACTERS = 100_000  # hashed at once; the hashes fit into a CPU's cache
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Sentence punctuation and white space only: + - * / # < = > tell one question from another.
+# Only sentence punctuation and white space: + - * / # < = > can change a question.
 _PUNCTUATION = re.compile(r"""[\s\u200b-\u200f\ufeff.,;:!?'"()\[\]{}_`…‘’“”«»—–、。「」『』・]+""")
 
 
 def normalise(text: str) -> str:
-    """NFKC, casefolded, with each run of white space and punctuation as one space; "???" stays itself."""
+    """Apply NFKC and casefold, and make each run of white space and punctuation one space; "???" stays as it is."""
     folded = unicodedata.normalize("NFKC", text).casefold().strip()
     return _PUNCTUATION.sub(" ", folded).strip() or folded
 
@@ -32,8 +32,8 @@ def normalise(text: str) -> str:
 def group_ids(texts: Sequence[str], threshold: float = 0.8) -> np.ndarray:
     """Group number per text, (N,) int64: equal after `normalise`, or Jaccard similarity of shingles >= `threshold`.
 
-    Similarity is chained: a ~ b and b ~ c put all three together. Texts of fewer than `MIN_SHINGLES` shingles are
-    grouped only if equal. Numbers follow the sorted texts, so they do not depend on the order of `texts`.
+    Similarity is transitive: a ~ b and b ~ c join all three. Texts of fewer than `MIN_SHINGLES` shingles are grouped
+    only if equal. Numbers follow the sorted texts, so they do not depend on the order of `texts`.
     """
     normalised = [normalise(text) for text in texts]
     distinct = sorted(set(normalised))
@@ -53,7 +53,7 @@ def _root(parents: list[int], index: int) -> int:
 
 
 def _similar_pairs(texts: Sequence[str], threshold: float, parents: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield verified pairs of positions; a pair that `parents` already joins is not verified again."""
+    """Yield the positions of similar texts; pairs that `parents` already joins are skipped."""
     texts = [text[:MAX_CHARACTERS] for text in texts]
     sketches = []
     with Progress(len(texts), "near-duplicates") as progress:
@@ -80,8 +80,7 @@ def _similar_pairs(texts: Sequence[str], threshold: float, parents: list[int]) -
 
 def shingles(text: str, width: int) -> np.ndarray:
     """Distinct uint32 hashes of every run of `width` characters, sorted; empty for a shorter text."""
-    hashes, _ = _hashes([text], width)
-    return np.unique(hashes)
+    return np.unique(_hashes([text], width)[0])
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
@@ -92,9 +91,9 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sketches:
-    """Of N texts: `keys` (N, bands) uint64, 0 is none; `values` (N, bands * rows) uint8, the MinHash values' low bytes.
+    """Sketches of N texts: `keys` (N, bands) uint64, 0 for none; `values` (N, bands * rows) uint8, MinHash low bytes.
 
-    Texts that share a band's key are candidates: of Jaccard similarity s with probability 1 - (1 - s**rows)**bands.
+    Texts that share a band's key are candidates: with probability 1 - (1 - s**rows)**bands for Jaccard similarity s.
     The share of equal values estimates s, with a standard deviation of sqrt(s * (1 - s) / (bands * rows)).
     """
 
@@ -110,7 +109,7 @@ class Sketches:
 
 
 def shared_keys(keys: np.ndarray) -> dict[int, list[tuple[int, int]]]:
-    """(band, key) pairs by the position of each text that shares them with another; 0 is no key."""
+    """Return the (band, key) pairs that a text shares with another, by the text's position; 0 is no key."""
     shared: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for band in range(keys.shape[1]):
         values, inverse, counts = np.unique(keys[:, band], return_inverse=True, return_counts=True)
@@ -120,7 +119,7 @@ def shared_keys(keys: np.ndarray) -> dict[int, list[tuple[int, int]]]:
 
 
 def sketch(texts: Sequence[str], width: int, bands: int, rows: int) -> Sketches:
-    """Sketches of the texts' runs of `width` characters; a text without one has no key."""
+    """Sketch the texts' runs of `width` characters; a shorter text has no key."""
     keys = np.zeros((len(texts), bands), dtype=np.uint64)
     values = np.zeros((len(texts), bands * rows), dtype=np.uint8)
     draws = np.random.default_rng(0).integers(1, 2**32, size=(bands * rows, 2), dtype=np.uint32)
@@ -135,13 +134,13 @@ def sketch(texts: Sequence[str], width: int, bands: int, rows: int) -> Sketches:
             permuted = (hashes ^ flip) * (factor | np.uint32(1))  # wraps at 2**32: one order of all hashes
             least = np.minimum.reduceat(permuted, starts).astype(np.uint64)
             keys[used, number // rows] = _mix(keys[used, number // rows] ^ least)
-            values[used, number] = _mix(least)  # its low byte
+            values[used, number] = _mix(least)  # the low byte
         keys[used] |= np.uint64(1)  # never 0
     return Sketches(keys, values)
 
 
 def _hashes(texts: Sequence[str], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes (sum of counts,) uint32 of all texts' runs, one text after the other, and the count of each text (N,)."""
+    """Hashes of all texts' runs (sum of counts,) uint32, text by text, and each text's count (N,)."""
     points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     counts = np.maximum(lengths - width + 1, 0)
@@ -150,7 +149,7 @@ def _hashes(texts: Sequence[str], width: int) -> tuple[np.ndarray, np.ndarray]:
     hashes = np.zeros(len(points) - width + 1, dtype=np.uint64)
     for offset in range(width):
         hashes = _mix(hashes ^ points[offset : offset + len(hashes)].astype(np.uint64))
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(points))  # characters up to the text's end
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(points))  # characters to the text's end
     return (hashes >> np.uint64(32)).astype(np.uint32)[left[: len(hashes)] >= width], counts
 
 

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nexttoken.data.sentences import sentence_ends
+from nexttoken.data.words import sentence_ends
 
 Fields = Mapping[str, tuple[str, ...]]
 Spans = Callable[[str], Sequence[tuple[int, int]]]  # each token's (start, end) in characters

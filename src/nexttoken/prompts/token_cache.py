@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken.data import sentences
+from nexttoken.data import words
 from nexttoken.data.files import whole_file
 from nexttoken.progress import Progress
 from nexttoken.prompts import chat_templates, cutting, prompt, render
@@ -27,7 +27,7 @@ from nexttoken.types import Example
 MIN_CHARACTERS = 2_000_000  # fewer are tokenised within about a second and not cached
 MAX_BYTES = 4 * 2**30  # besides the newest file; beyond, the least recently used files are deleted
 CHUNK = 512  # examples that are rendered and tokenised together
-MAKERS = (render, chat_templates, cutting, prompt, sentences)  # code that rows depend on, besides the encoder's
+MAKERS = (render, chat_templates, cutting, prompt, words)  # code that rows depend on, besides the encoder's
 
 UTF8 = ("utf-8", "surrogatepass")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nexttoken.data.file_names import matching, refuse_missing
+from nexttoken.data.files import matching, refuse_missing
 from nexttoken.data.json_lines import Place, RowFault, json_rows
 from nexttoken.errors import UserError
 from nexttoken.tasks.instruction_formats.answers import write_answers

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from nexttoken.data.file_names import matching, refuse_missing
+from nexttoken.data.files import matching, refuse_missing
 from nexttoken.data.json_lines import Fault, faults_line
 from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.tasks.quiz_formats import named, recognised

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from nexttoken.data.characters import HAN, KANA, character_class, japanese_only, simplified
+from nexttoken.data.words import HAN, KANA, character_class, japanese_only, simplified
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.step import SIDES, Drop, RowStep, Side, require_sides, side_text
 from nexttoken.types import Example

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nexttoken.data.characters import letters_by_script, letters_outside, simplified
+from nexttoken.data.words import letters_by_script, letters_outside, simplified
 from nexttoken.errors import UserError, nearest
 from nexttoken.transforms.curation.step import SIDES, Drop, RowStep, side_text
 from nexttoken.types import Example
