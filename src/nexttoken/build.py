@@ -1,8 +1,8 @@
-"""From a composed configuration to the parts it names: the only module, beside the entries, that knows Hydra."""
+"""Builds the parts that a composed configuration names, and refuses those that do not fit together."""
 
 import ast
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from nexttoken.prompts import Prompt
     from nexttoken.transforms import Transform
 
-LONGEST_NAME = 120  # file systems take 255 bytes
+MAX_NAME_LENGTH = 120  # file systems take 255 bytes
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a configuration names, built: none of it has imported torch yet."""
+    """The parts of a configuration; building them does not import torch."""
 
     settings: Settings
     task: Task | OpenTask
@@ -54,9 +54,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def build(config: Mapping[str, Any]) -> Parts:
     """Instantiate the parts of a checked configuration. Raises UserError for anything that does not fit together."""
     settings = check_settings(Settings, dict(config))
-    for applies, message in IMPOSSIBLE:
-        if applies(settings):
-            raise UserError(message)
+    for message in contradictions(settings):
+        raise UserError(message)
     names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")
     parts = {name: make(getattr(settings, name), name) for name in names}
     refuse_unfit(parts, settings)
@@ -64,7 +63,7 @@ def build(config: Mapping[str, Any]) -> Parts:
 
 
 def make(node: dict[str, Any], name: str) -> Any:
-    """Build a `_target_` node, or each node of a mapping of them; a key that its class does not know is one line."""
+    """Build a `_target_` node, or each node of a mapping. Raises UserError where its class does not take a key."""
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
@@ -73,9 +72,9 @@ def make(node: dict[str, Any], name: str) -> Any:
 
 
 def default_name(input_dir: str, overrides: Sequence[str]) -> str:
-    """`arena-mini_stories260k`: the data's folder and what the command line changed, so that runs do not collide.
+    """The data's folder and the command line's changes, such as `arena-mini_stories260k`; an experiment's own name.
 
-    An experiment's file name stands for itself; a group choice or a path shows its last part, other keys `key-value`.
+    A group choice or a path shows its last part, other keys `key-value`.
     """
     words = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")] or [Path(input_dir).resolve().name]
     for override in overrides:
@@ -86,20 +85,19 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
         last = value.rstrip("/").rpartition("/")[2]
         words.append(last if is_choice or "/" in value else f"{key.rpartition('.')[2]}-{last}")
     words += [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
-    name = re.sub(r"[^\w.-]+", "-", "_".join(words))  # nothing that would need quotes in run=<name>
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{hash_text(name)[:8]}"
+    name = re.sub(r"[^\w.-]+", "-", "_".join(words))  # a shell needs no quotes for run=<name>
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[:MAX_NAME_LENGTH]}-{hash_text(name)[:8]}"
 
 
-# What a part may need of the others, and the fix where none of them offers it.
-FIXES = {
+FIXES = {  # by what a part may need from the others: the error where none of them offers it
     "labels": "the task's answers are open texts; use head=text, prompt=instruct or dialogue, inference=once,"
     " demonstrations or replies, and train_transforms=none",
-    "texts": "the task's answers are labels; use head=label with a prompt that has labels and inference=once or"
-    " few_shot, or task=instruct or dialogue with their prompts",
+    "texts": "the task's answers are labels; use head=label, a prompt with labels and inference=once or few_shot, or"
+    " task=instruct or dialogue with their prompts",
     "pairs": "the task's examples are not pairs of answers; for questions with options use train_transforms=options and"
     " inference=rotated, for others train_transforms=none and inference=once",
     "options": "the task's examples have no options; use prompt=instruction or conversation,"
-    " train_transforms=both_orders, inference=once or swap_averaged, or a task of questions such as task=quiz",
+    " train_transforms=both_orders, inference=once or swap_averaged, or a task with options such as task=quiz",
     "dialogues": "the task's examples are no dialogues; use prompt=instruct, inference=once, transforms=none and"
     " train_transforms=none, or task=dialogue",
     "passages": "retriever=none finds none; add retriever=bm25",
@@ -109,20 +107,20 @@ FIXES = {
 
 
 def refuse_unfit(parts: Mapping[str, Any], settings: Settings) -> None:
-    """Raise UserError with the fix for the first part that needs what no other part offers.
+    """Raise UserError with the fix for the first part that needs something no other part offers.
 
-    A class says so itself: `needs` and `offers` are sets of the names in FIXES.
+    A class declares both in its sets `needs` and `offers`, of the names in FIXES.
     """
     offered = declared(settings.head, "offers") | declared(settings.retriever, "offers")
     offered = offered.union(*(getattr(parts[name], "offers", ()) for name in ("task", "prompt")))
     needs = [("this head", declared(settings.head, "needs"))]
     for name, part in parts.items():
-        for one in part.values() if isinstance(part, dict) else _chain(part):
+        for one in part.values() if isinstance(part, dict) else _nested(part):
             needs.append((f"{name}={type(one).__name__}", getattr(one, "needs", frozenset())))
-    for who, needed in needs:
+    for part_name, needed in needs:
         if missing := sorted(needed - offered, key=list(FIXES).index):
-            raise UserError(f"{who} needs {missing[0]}, and {FIXES[missing[0]]}")
-    if any(getattr(inner, "is_outermost", False) for inner in _chain(parts["inference"])[1:]):
+            raise UserError(f"{part_name} needs {missing[0]}, and {FIXES[missing[0]]}")
+    if any(getattr(inner, "is_outermost", False) for inner in _nested(parts["inference"])[1:]):
         raise UserError(
             "a gate inside another way of inference would gate each of its parts; put it outside:"
             " inference=gated_retrieval inference.ask._target_=..."
@@ -130,7 +128,7 @@ def refuse_unfit(parts: Mapping[str, Any], settings: Settings) -> None:
 
 
 def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
-    """The set of that name on the class of a `_target_` node, read from its source: importing a head imports torch."""
+    """The set `name` of the class of a `_target_` node, read from its source: importing a head would import torch."""
     module, _, kind = str(node.get("_target_", "")).rpartition(".")
     spec = find_spec(module) if module.startswith("nexttoken.") else None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8")) if spec and spec.origin else ast.Module([], [])
@@ -143,105 +141,49 @@ def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
     return frozenset()
 
 
-def _chain(part: Any) -> list[Any]:
-    """A part, and the parts inside it, from the outside: a way of inference may wrap another one as its `ask`."""
-    return [part, *_chain(part.ask)] if getattr(part, "ask", None) is not None else [part]
+def _nested(part: Any) -> list[Any]:
+    """A part and those inside it, outermost first: an inference may wrap another one as its `ask`."""
+    return [part, *_nested(part.ask)] if getattr(part, "ask", None) is not None else [part]
 
 
-def _trains(s: Settings) -> bool:
-    return s.trainer.max_epochs > 0
-
-
-def _is_new_layer(s: Settings) -> bool:
-    return "vocabulary" not in declared(s.head, "offers")
-
-
-def _writes_texts(s: Settings) -> bool:
-    return "texts" in declared(s.head, "needs")
-
-
-def _is_sharded(s: Settings) -> bool:
-    return s.trainer.strategy == "fsdp"
-
-
-IMPOSSIBLE: list[tuple[Callable[[Settings], bool], str]] = [
-    (
-        lambda s: s.generate_rows > 0 and s.trainer.devices > 1,
-        "answers are written by one process: use generate_rows=0 with trainer.devices=2 or more, and predict.py on the"
-        " finished run",
-    ),
-    (
-        lambda s: s.generate_rows > 0 and s.generation.max_new_tokens >= s.max_tokens,
-        "generation.max_new_tokens leaves nothing of max_tokens for a prompt; lower it, or raise max_tokens",
-    ),
-    (
-        lambda s: s.generate_rows > 0 and not _writes_texts(s),
-        "generate_rows is for open answers; the probabilities of labels are in oof.csv: use generate_rows=0",
-    ),
-    (
-        lambda s: _writes_texts(s) and s.fit.text_epochs > 0,
-        "fit.text_epochs learns a text before its labels, and open answers have none: use fit.text_epochs=0",
-    ),
-    (
-        lambda s: s.adapter is not None and s.model.name_or_path is None,
-        "adapter=lora needs a pretrained base, and model=scratch has random weights; give model=... or"
-        " model.name_or_path=<hub name or folder>",
-    ),
-    (
-        lambda s: s.quantization is not None and s.model.name_or_path is None,
-        "quantization needs a pretrained model, and model=scratch is built in float32; give model=... or"
-        " model.name_or_path=<hub name or folder>",
-    ),
-    (
-        lambda s: s.quantization is not None and s.adapter is None and _trains(s),
-        "quantised weights cannot be trained; add adapter=lora (QLoRA), or trainer.max_epochs=0 to ask them as is",
-    ),
-    (
-        lambda s: (
-            s.adapter is not None and s.adapter.init == "loftq" and (not s.quantization or s.quantization.bits != 4)
-        ),
-        "adapter.init=loftq starts from what 4-bit quantisation took away; add quantization=nf4 or use another init",
-    ),
-    (
-        lambda s: s.adapter is not None and s.adapter.init == "loftq" and s.adapter.dora,
-        "adapter.init=loftq changes what adapter.dora=true measured its magnitudes on; use one of them",
-    ),
-    (
-        lambda s: s.adapter is not None and s.adapter.init == "orthogonal" and s.quantization is not None,
-        "adapter.init=orthogonal takes its dtype from the weights, which quantised ones cannot give; use default,"
-        " gaussian or loftq",
-    ),
-    (
-        lambda s: s.adapter is not None and s.adapter.dora and s.quantization is not None and s.quantization.bits == 8,
-        "adapter.dora=true fails on 8-bit weights (peft 0.21, bitsandbytes 0.50); use quantization=nf4 or dora=false",
-    ),
-    (
-        lambda s: _is_new_layer(s) and s.fit.text_epochs > 0,
-        "head=classification has no output for words, so fit.text_epochs cannot be learnt; use fit.text_epochs=0",
-    ),
-    (
-        lambda s: _is_new_layer(s) and not _trains(s),
-        "head=classification is a new layer with random weights; it cannot answer with trainer.max_epochs=0",
-    ),
-    (
-        lambda s: _is_sharded(s) and s.trainer.devices == 1,
-        "trainer.strategy=fsdp shares a model out over several devices; add trainer.devices=2 or more",
-    ),
-    (
-        lambda s: _is_sharded(s) and s.quantization is not None,
-        "trainer.strategy=fsdp cannot shard the packed weights of bitsandbytes; use trainer.strategy=ddp, or"
-        " quantization=none",
-    ),
-    (
-        lambda s: _is_sharded(s) and _is_new_layer(s),
-        "trainer.strategy=fsdp shards models with their language-model head; use head=label or trainer.strategy=ddp",
-    ),
-    (
-        lambda s: _is_sharded(s) and s.fit.optimizer != "adamw",
-        "trainer.strategy=fsdp shards the optimizer's states itself; use fit.optimizer=adamw",
-    ),
-    (
-        lambda s: _is_sharded(s) and s.trainer.precision == "16-mixed",
-        "trainer.strategy=fsdp has no scaled float16; use trainer.precision=bf16-mixed or 32-true",
-    ),
-]
+def contradictions(s: Settings) -> Iterator[str]:
+    """Settings that cannot be used together, each as a line with the fix."""
+    adapter, weights, is_pretrained = s.adapter, s.quantization, s.model.name_or_path is not None
+    is_trained, is_sharded = s.trainer.max_epochs > 0, s.trainer.strategy == "fsdp"
+    has_texts, has_new_layer = "texts" in declared(s.head, "needs"), "vocabulary" not in declared(s.head, "offers")
+    if s.generate_rows and s.trainer.devices > 1:
+        yield "answers are written by one process; use generate_rows=0, and predict.py on the finished run"
+    if s.generate_rows and s.generation.max_new_tokens >= s.max_tokens:
+        yield "generation.max_new_tokens leaves nothing of max_tokens for a prompt; lower it, or raise max_tokens"
+    if s.generate_rows and not has_texts:
+        yield "generate_rows is for open answers; use generate_rows=0: oof.csv holds the labels' probabilities"
+    if s.fit.text_epochs and has_texts:
+        yield "fit.text_epochs trains on texts before labels, and open answers have none; use fit.text_epochs=0"
+    if s.fit.text_epochs and has_new_layer:
+        yield "head=classification has no output for words, so it cannot learn texts; use fit.text_epochs=0"
+    if has_new_layer and not is_trained:
+        yield "head=classification is a new layer with random weights; it cannot answer with trainer.max_epochs=0"
+    if adapter and not is_pretrained:
+        yield "adapter=lora needs a pretrained base, not model=scratch; give model=... or model.name_or_path=..."
+    if weights and not is_pretrained:
+        yield "quantization needs a pretrained model, not model=scratch; give model=... or model.name_or_path=..."
+    if weights and not adapter and is_trained:
+        yield "quantised weights cannot be trained; add adapter=lora (QLoRA), or trainer.max_epochs=0 for zero-shot"
+    if adapter and adapter.init == "loftq" and not (weights and weights.bits == 4):
+        yield "adapter.init=loftq starts from the error of 4 bits; add quantization=nf4 or use another init"
+    if adapter and adapter.init == "loftq" and adapter.dora:
+        yield "adapter.init=loftq changes the weights that adapter.dora=true took its magnitudes from; use one of them"
+    if adapter and adapter.init == "orthogonal" and weights:
+        yield "adapter.init=orthogonal takes its dtype from weights that are not quantised; use another init"
+    if adapter and adapter.dora and weights and weights.bits == 8:
+        yield "adapter.dora=true fails on 8-bit weights (peft 0.21, bitsandbytes 0.50); use quantization=nf4"
+    if is_sharded and s.trainer.devices == 1:
+        yield "trainer.strategy=fsdp shards a model over several devices; add trainer.devices=2 or more"
+    if is_sharded and weights:
+        yield "trainer.strategy=fsdp cannot shard the packed weights of bitsandbytes; use trainer.strategy=ddp"
+    if is_sharded and has_new_layer:
+        yield "trainer.strategy=fsdp shards models with their language-model head only; use head=label"
+    if is_sharded and s.fit.optimizer != "adamw":
+        yield "trainer.strategy=fsdp shards the optimizer's states itself; use fit.optimizer=adamw"
+    if is_sharded and s.trainer.precision == "16-mixed":
+        yield "trainer.strategy=fsdp has no scaled float16; use trainer.precision=bf16-mixed or 32-true"

@@ -1,4 +1,4 @@
-"""The nouns every part shares, as frozen values: example, message, predictions, and the task that owns them."""
+"""Values and interfaces that every part shares: example, message, passage, predictions, metric, baseline and task."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test"]
 
-# Fields that more than one part knows by name.
+# Names of an example's fields
 QUESTION = "question"
 OPTIONS = "options"
 INSTRUCTION = "instruction"
-INPUT = "input"  # what the instruction is about; absent or empty where it says everything itself
+INPUT = "input"  # material for the instruction; absent or empty where it needs none
 DIALOGUE = "dialogue"  # utterances so far, the user's and the assistant's in turn, the user's first and last
-PASSAGES = "passages"  # what retrieval found; absent or empty unless it did
+PASSAGES = "passages"  # retrieved texts; absent or empty where there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,19 @@ class Example:
     """One question to the model.
 
     `fields` maps a field's name to its turns; a field of a single text has one turn, an absent turn is "".
-    `label` indexes the task's classes, `answer` is the wanted text where answers are open; None where it is unknown
-    (test rows). `tags` say what it is scored under (genre, file). `demonstrations` are solved questions to be shown
-    before it, the most similar last.
+    `label` indexes the task's classes, `answer` is the reference text of an open answer; both are None in test files.
+    Scores are also reported by `tags` (genre, file). The prompt shows `demonstrations`, solved examples, before this
+    one, the most similar last.
     """
 
     id: str
     fields: Mapping[str, tuple[str, ...]]
     label: int | None = None
-    num_options: int | None = None  # this question has only the task's first so many classes; None: all of them
+    num_options: int | None = None  # only the task's first `num_options` classes are possible; None: all
     tags: Mapping[str, str] = field(default_factory=dict)
     demonstrations: tuple["Example", ...] = ()
-    round: int = 0  # rounds of an id take turns in training, one an epoch
-    answer: str | None = None  # the wanted text
+    round: int = 0  # examples with the same id take turns in training, one round an epoch
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text that may help to answer, as a retriever found it."""
+    """A text that a retriever returned because it may help to answer."""
 
     text: str
     score: float = 0.0  # higher is better; only comparable within one retriever
-    source: str = ""  # file and line, or address
+    source: str = ""  # file and line, or URL
 
 
 class Retriever(Protocol):
@@ -68,7 +68,7 @@ class Retriever(Protocol):
 class LabelPredictions:
     """Class probabilities: `probs` is (N, K) float64, row i belongs to `ids[i]`, column k to the task's class k.
 
-    `columns` hold what else is known of each row, (N,) each: `seconds` that it took, `searched`, and the like.
+    `columns` are further values by name, (N,) each, such as `seconds` and `searched`.
     """
 
     ids: tuple[str, ...]
@@ -78,10 +78,9 @@ class LabelPredictions:
 
 @dataclass(frozen=True, slots=True)
 class TextPredictions:
-    """Written answers: `texts[i]` belongs to `ids[i]`.
+    """Generated answers: `texts[i]` belongs to `ids[i]`.
 
-    `columns` hold what else is known of each row, (N,) each: `num_tokens` written, `finished` (False where the answer
-    was stopped at its longest length), `seconds`.
+    `columns`, (N,) each: `num_tokens` generated, `finished` (False where `max_new_tokens` cut the answer), `seconds`.
     """
 
     ids: tuple[str, ...]
@@ -91,9 +90,9 @@ class TextPredictions:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLosses:
-    """What known answers cost a model: `nll` (N,) in nats, summed over an answer's `num_tokens` (N,) tokens.
+    """A model's loss on reference answers: `nll` (N,) in nats, summed over an answer's `num_tokens` (N,) tokens.
 
-    Tokens of different tokenizers are not comparable; nats per character (`num_characters`, (N,)) are.
+    Tokenizers can be compared by nats per character (`num_characters`, (N,)), not by nats per token.
     """
 
     ids: tuple[str, ...]
@@ -104,7 +103,7 @@ class AnswerLosses:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A score of predictions: its direction, and the score of a guess.
+    """A score of predictions, with its direction and the score of a guess.
 
     `function` takes class probabilities (N, K) and labels (N,), or outputs and references of N texts. It returns a
     score per example, (N,), whose mean is the metric, or one number for all examples. Only the former can be compared
@@ -118,7 +117,7 @@ class Metric:
     function: Callable[[Any, Any], np.ndarray | float]
     higher_is_better: bool
     chance: Callable[[np.ndarray], float] | float | None = None
-    heading: str = ""  # of a table's column, where the name with spaces does not do
+    heading: str = ""  # of a table's column, instead of the name with spaces
 
     @property
     def title(self) -> str:
@@ -128,12 +127,12 @@ class Metric:
         return float(np.mean(self.function(probs, labels)))
 
     def chance_level(self, num_options: np.ndarray | Sequence[int]) -> float | None:
-        """The score of a guess among each example's options, (N,) numbers; None where it is not known."""
+        """The expected score of a guess, given each example's number of options (N,); None where it is not known."""
         return self.chance(np.asarray(num_options)) if callable(self.chance) else self.chance
 
 
 class Baseline(Protocol):
-    """A cheap model that a language model has to beat."""
+    """A simple predictor to compare a language model with."""
 
     def fit(self, examples: Sequence[Example]) -> "Baseline": ...
 
@@ -141,7 +140,7 @@ class Baseline(Protocol):
 
 
 class OpenTask(Protocol):
-    """A competition answered in text: its files, and what may not cross a fold."""
+    """A competition answered in text: its files, and the examples that must share a fold."""
 
     @property
     def name(self) -> str: ...  # output/<name>/
@@ -151,42 +150,27 @@ class OpenTask(Protocol):
 
     def read(self, split: Split) -> list[Example]: ...
 
-    def group_text(self, example: Example) -> str: ...  # rows with (nearly) the same text share a fold
+    def group_text(self, example: Example) -> str: ...  # examples with (nearly) the same text share a fold
 
     @property
     def suffix(self) -> str: ...  # of a submission's file name, such as .jsonl
 
-    def write(self, predictions: TextPredictions, path: Path) -> None: ...
+    def write(self, predictions: Any, path: Path) -> None: ...  # TextPredictions, of a `Task` LabelPredictions
 
 
-class Task(Protocol):
-    """A competition answered by one of its classes: its files, its classes, and what may not cross a fold."""
-
-    @property
-    def name(self) -> str: ...  # output/<name>/
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...  # the submission's columns; label k is classes[k]
-
-    def read(self, split: Split) -> list[Example]: ...
+class Task(OpenTask, Protocol):
+    """A competition answered by one of its classes: label k is `classes[k]`, a column of the submission."""
 
     def parse(self, frame: "pd.DataFrame") -> list[Example]: ...  # test rows that are already in memory
 
     def truth(self) -> Mapping[str, tuple[float, ...]]: ...  # known true probabilities by id; usually empty
 
-    def group_text(self, example: Example) -> str: ...  # rows with (nearly) the same text share a fold
-
     def baseline(self) -> Baseline: ...
 
     @property
-    def metrics(self) -> Sequence[Metric]: ...  # what predictions are scored by, log loss among them
+    def metrics(self) -> Sequence[Metric]: ...  # to score predictions by, log loss among them
 
     @property
     def has_published_scores(self) -> bool: ...  # whether nexttoken.report.published is about this competition
 
-    @property
-    def suffix(self) -> str: ...  # of a submission's file name, such as .csv
-
     def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]: ...  # result.json; [] for none
-
-    def write(self, predictions: LabelPredictions, path: Path) -> None: ...
