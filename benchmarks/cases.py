@@ -27,7 +27,7 @@ from benchmarks.sides import OUR_FIRST, Side, alternate, largest_difference, wor
 from benchmarks.workload import GEMMA, TINY, TINY_GEMMA, Workload
 from nexttoken.commands.arguments import Arguments
 from nexttoken.errors import UserError
-from nexttoken.report.figure import new_figure, save_figure
+from nexttoken.report.figures import new_figure, save_figure
 
 HEIGHT = 0.42  # inches of a record in the plot
 

@@ -205,9 +205,9 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
             f"{fold.path} is finished with other settings ({differences}); choose another name=... or overwrite=true"
         )
     saved = fold.metrics()
-    from nexttoken.report.tables import fold_table
+    from nexttoken.report.fold import fold_table
 
-    print(fold_table(saved))
+    print(fold_table(saved, getattr(parts.task, "metrics", ())))
     print(f"run: {fold.path}")
     for command in next_commands(parts, fold, overrides):
         print(f"next: {command}")

@@ -14,9 +14,11 @@ from matplotlib.image import imread
 from sklearn.metrics import log_loss
 
 from nexttoken.errors import UserError
+from nexttoken.metrics.probabilities import METRICS
+from nexttoken.report.fold import fold_table
 from nexttoken.report.plots import learning_curves, reliability_diagram
-from nexttoken.report.published import KINDS, PUBLISHED, predicted_leaderboard
-from nexttoken.report.tables import fold_table, runs_table
+from nexttoken.report.published import KINDS, predicted_leaderboard, published_scores
+from nexttoken.report.tables import runs_table
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.read import read_fold, read_runs
 from support.commands import status_of
@@ -25,6 +27,7 @@ main = partial(status_of, "report")
 
 CLASSES = ["winner_model_a", "winner_model_b", "winner_tie"]
 NUM_ROWS = 120
+PUBLISHED_WORDS = ("ublished", "James Day", "private LB", "comparable", "public LB")
 
 
 def write_fold(run: Path, fold: int, noise: float = 0.5, *, curve: bool = True, **changed) -> Path:
@@ -86,9 +89,13 @@ def cells(table: str, first: str) -> dict[str, str]:
     raise AssertionError(f"no row {first!r} in\n{table}")
 
 
+def table_of_fold(folder: Path) -> str:
+    return fold_table(read_fold(folder).metrics, METRICS)
+
+
 def test_fold_table_puts_the_fold_beside_every_reference(tmp_path):
-    metrics = read_fold(write_fold(tmp_path, 0)).metrics
-    table = fold_table(metrics)
+    metrics = read_fold(write_fold(tmp_path, 0, chance_accuracy=1 / 3)).metrics
+    table = fold_table(metrics, METRICS)
     names = {
         "uniform guess": "uniform",
         "class prior": "prior",
@@ -97,59 +104,74 @@ def test_fold_table_puts_the_fold_beside_every_reference(tmp_path):
     }
     for name, key in names.items():
         row, score = cells(table, name), metrics[f"{key}_log_loss"]
-        assert row["this data"] == f"{score:.4f}"
-        assert float(row["this fold − it"]) == pytest.approx(metrics["log_loss"] - score, abs=5e-5)
-    assert cells(table, "this fold (trained)")["this data"] == f"**{metrics['log_loss']:.4f}**"
+        assert row["log loss"] == f"{score:.4f}"
+        assert float(row["log loss: this fold − it"]) == pytest.approx(metrics["log_loss"] - score, abs=5e-5)
+    assert cells(table, "uniform guess")["accuracy"] == "0.3333"
+    own = cells(table, "this fold (trained)")
+    assert (own["log loss"], own["accuracy"]) == (f"**{metrics['log_loss']:.4f}**", f"**{metrics['accuracy']:.4f}**")
 
 
 def test_fold_table_leaves_out_an_unknown_best_possible_and_names_zero_shot(tmp_path):
-    table = fold_table(read_fold(write_fold(tmp_path, 0, best_possible_log_loss=None, trained=False)).metrics)
+    table = table_of_fold(write_fold(tmp_path, 0, best_possible_log_loss=None, trained=False))
     assert "best possible" not in table
     assert "this fold (zero-shot)" in table
 
 
+@pytest.mark.parametrize("is_published_data", [False, True])
+def test_fold_table_has_this_datas_scores_first_and_no_published_ones(tmp_path, is_published_data):
+    table = table_of_fold(write_fold(tmp_path, 0, is_published_data=is_published_data))
+    header = next(line for line in table.splitlines() if line.startswith("|"))
+    assert [cell.strip() for cell in header.strip("|").split(" | ")] == [
+        "score of", "log loss", "accuracy", "log loss: this fold − it",
+    ]  # fmt: skip
+    assert not any(word in table for word in PUBLISHED_WORDS)
+
+
 def test_published_scores_are_never_comparable_with_other_data(tmp_path):
-    table = fold_table(read_fold(write_fold(tmp_path, 0)).metrics)
+    write_fold(tmp_path / "run", 0)
+    table = runs_table(read_runs(tmp_path))
     assert "none is comparable with sample-preferences" in table
-    for published in PUBLISHED:
+    for published in published_scores():
         row = cells(table, f"{published.who}: {published.what}")
         assert row["comparable"] == "no"
-        assert row["this fold − it"] == ""
-    assert "James Day's CV-to-LB" not in table
+        assert "best run − it" not in row
 
 
 def test_on_the_real_data_cv_is_comparable_and_leaderboards_are_not(tmp_path):
-    metrics = read_fold(write_fold(tmp_path, 0, is_published_data=True, dataset="lmsys-chatbot-arena")).metrics
-    table = fold_table(metrics)
+    for name, noise in (("good", 0.3), ("worse", 1.5)):
+        write_fold(tmp_path / name, 0, noise, is_published_data=True, dataset="lmsys-chatbot-arena")
+    table = runs_table(read_runs(tmp_path))
     row = cells(table, "James Day: Llama-3-8B")
     assert (row["CV"], row["comparable"]) == ("0.9020", "yes")
-    assert float(row["this fold − it"]) == pytest.approx(metrics["log_loss"] - 0.902, abs=5e-5)
-    assert cells(table, "ShelterW")["comparable"] == cells(table, "median")["comparable"] == "no"
-    assert cells(table, "on James Day's")["public LB"] == f"{0.890 * metrics['log_loss'] + 0.125:.4f}"
+    best = read_fold(tmp_path / "good" / "fold0").metrics["log_loss"]
+    assert float(row["best run − it"]) == pytest.approx(best - 0.902, abs=5e-5)
+    for name in ("ShelterW", "median"):
+        assert (cells(table, name)["comparable"], cells(table, name)["best run − it"]) == ("no", "")
+    assert cells(table, "good")["predicted public LB"] == f"{0.890 * best + 0.125:.4f}"
 
 
 def test_a_task_of_which_nothing_is_published_stands_beside_its_references_alone(tmp_path):
     other = {"task": "ratings", "dataset": "stars", "has_published_scores": False}
     folder = write_fold(tmp_path / "other", 0, is_published_data=True, **other)
-    metrics = read_fold(folder).metrics
-    tables = (fold_table(metrics), runs_table(read_runs(tmp_path)))
-    assert cells(tables[0], "uniform guess")["this data"] == f"{math.log(3):.4f}"
-    assert cells(tables[1], "other")["fold 0"] == f"{metrics['log_loss']:.4f}"
+    tables = (table_of_fold(folder), runs_table(read_runs(tmp_path)))
+    assert cells(tables[0], "uniform guess")["log loss"] == f"{math.log(3):.4f}"
+    assert cells(tables[1], "other")["fold 0"] == f"{read_fold(folder).metrics['log_loss']:.4f}"
     for table in tables:
-        assert not any(word in table for word in ("ublished", "James Day", "private LB", "comparable", "public LB"))
+        assert not any(word in table for word in PUBLISHED_WORDS)
     write_fold(tmp_path / "pairs", 0)
     assert "none is comparable with sample-preferences." in runs_table(read_runs(tmp_path))
 
 
 def test_every_published_score_stands_in_the_column_of_its_own_test_set(tmp_path):
-    table = fold_table(read_fold(write_fold(tmp_path, 0)).metrics)
-    lines = [line for line in table.splitlines() if line[:3] not in ("| :", "") and line[0] == "|" and ": " in line]
-    for line, published in zip(lines, PUBLISHED, strict=True):
-        row = cells(f"{table.splitlines()[2]}\n|:-|\n{line}", ": ")
+    write_fold(tmp_path / "run", 0)
+    table = runs_table(read_runs(tmp_path)).split("## Published scores")[1]
+    header, _, *lines = [line for line in table.splitlines() if line.startswith("|")]
+    for line, published in zip(lines, published_scores(), strict=True):
+        row = cells(f"{header}\n|:-|\n{line}", ": ")
         assert {kind: row[kind] for kind in KINDS if row[kind]} == {published.kind: f"{published.score:.4f}"}
     # The old public leaderboard and the final private one do not even overlap.
-    public = [published.score for published in PUBLISHED if published.kind == "public LB"]
-    private = [published.score for published in PUBLISHED if published.kind == "private LB"]
+    public = [published.score for published in published_scores() if published.kind == "public LB"]
+    private = [published.score for published in published_scores() if published.kind == "private LB"]
     assert max(public) <= 0.94 < 0.96 < min(private)
 
 
@@ -166,7 +188,7 @@ def test_runs_table_has_mean_and_sample_deviation_over_folds_and_the_pooled_scor
         assert row["mean ± std"] == f"{np.mean(losses):.4f} ± {np.std(losses, ddof=1):.4f}"
         pooled = pd.concat(pd.read_csv(fold.folder / "oof.csv") for fold in run.folds)
         assert row["OOF log loss"] == f"{log_loss(pooled['label'], pooled[CLASSES]):.4f}"
-        assert row["OOF accuracy"] == f"{(pooled[CLASSES].to_numpy().argmax(axis=1) == pooled['label']).mean():.3f}"
+        assert row["OOF accuracy"] == f"{(pooled[CLASSES].to_numpy().argmax(axis=1) == pooled['label']).mean():.4f}"
     assert table.index("| good") < table.index("| worse")
     assert "predicted public LB" not in table
 

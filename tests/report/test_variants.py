@@ -6,8 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from nexttoken.errors import UserError
-from nexttoken.report.comparison import LOSS_COLUMNS, Comparison
-from nexttoken.report.ranking import PER_CHARACTER, PER_TOKEN, Ranking, Scored
+from nexttoken.report.ranking import LOSS_COLUMNS, PER_CHARACTER, PER_TOKEN, Comparison, Ranking, Scored
 from nexttoken.report.variant_plot import variants_plot
 from nexttoken.report.variants import summary, variants_page
 from nexttoken.runs.read_open import short_names
@@ -45,7 +44,7 @@ def test_values_are_ratios_of_sums_and_the_lowest_loss_is_chosen():
     for place, frame in enumerate(tables.values()):
         assert ranking.values[place] == pytest.approx(frame["nll"].sum() / frame["num_tokens"].sum())
     assert ranking.measure == PER_TOKEN
-    assert ranking.scored.variants[ranking.best] == "a"
+    assert ranking.variants[ranking.best] == "a"
     assert not ranking.is_noise(1, 0)
     interval = ranking.difference(1, 0)
     assert interval.low < ranking.values[1] - ranking.values[0] < interval.high
@@ -85,10 +84,10 @@ def test_seeds_that_disagree_make_noise_of_a_difference_whatever_its_interval():
 
 def test_only_common_rows_are_compared_and_said_so():
     comparison = compared({("a", 0): table(), ("b", 0): table(0.2, rows=60)})
-    assert len(comparison.losses.ids) == 60
+    assert comparison.losses.num_rows == 60
     assert "Only common rows with the same answer are compared: 60; scored were a 80." in variants_page(comparison)
     changed = table().assign(num_characters=lambda t: t["num_characters"] + (t.index == 3))
-    assert len(compared({("a", 0): table(), ("b", 0): changed}).losses.ids) == NUM_ROWS - 1
+    assert compared({("a", 0): table(), ("b", 0): changed}).losses.num_rows == NUM_ROWS - 1
     with pytest.raises(UserError, match="a, b share no held-out row"):
         compared({("a", 0): table(), ("b", 0): table().assign(id=lambda t: "x" + t["id"])})
 
@@ -113,7 +112,7 @@ def test_marks_decide_where_all_have_them_and_other_measures_are_named():
     comparison = compared(tables)
     page = variants_page(comparison)
     assert comparison.measure.key == "mark"
-    assert len(comparison.ranking.scored.ids) == 50
+    assert comparison.ranking.scored.num_rows == 50
     assert "chosen: b, 3.0000 mark, the best of 2 on 50 rows." in page
     assert "nats per token: would choose a (beyond noise)." in page
     assert compared(tables, by="chrf").ranking.best == 0

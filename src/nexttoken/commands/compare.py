@@ -18,7 +18,8 @@ from pathlib import Path
 from nexttoken.commands.arguments import Arguments
 from nexttoken.data.files import write_text
 from nexttoken.errors import UserError, nearest
-from nexttoken.report.compare import COMPARED, compare
+from nexttoken.report.compare import compare
+from nexttoken.report.grid import COMPARED
 
 
 class CompareArguments(Arguments):

@@ -98,8 +98,8 @@ def report(trial: "Trial", configured: "Mapping[int, Gate]", given: GateArgument
     """Choose the gate, write gate.json and gate.png, and return the table of policies."""
     from nexttoken.inference.gate_thresholds import cross_chosen, fit_gate
     from nexttoken.inference.gate_trial import score
+    from nexttoken.report.gate import ALWAYS, CHOSEN, CONFIGURED, NEVER, policies, table
     from nexttoken.report.gate_plot import gate_plot
-    from nexttoken.report.gate_table import ALWAYS, CHOSEN, CONFIGURED, NEVER, policies, table
     from nexttoken.runs.records import save_gate
 
     chosen = cross_chosen(trial, keep_confident, given.max_share, given.tolerance)

@@ -28,7 +28,7 @@ from nexttoken.report.ranking import MEASURES
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nexttoken.report.comparison import Comparison
+    from nexttoken.report.ranking import Comparison
     from nexttoken.runs.read_open import OpenRun
 
 
@@ -103,7 +103,7 @@ def report(
     import pandas as pd
 
     from nexttoken.data.files import whole_file, write_json
-    from nexttoken.report.comparison import Comparison
+    from nexttoken.report.ranking import Comparison
     from nexttoken.report.variant_plot import variants_plot
     from nexttoken.report.variants import variants_page
 
@@ -136,7 +136,7 @@ def title(runs: "Sequence[OpenRun]", given: JudgeArguments) -> str:
 
 def chosen_run(runs: "Sequence[OpenRun]", comparison: "Comparison") -> "OpenRun":
     """The best variant's run with the lowest seed: the seed that happened to do best is not chosen."""
-    best = comparison.ranking.scored.variants[comparison.ranking.best]
+    best = comparison.ranking.variants[comparison.ranking.best]
     return min((one for one in runs if one.variant == best), key=lambda one: one.seed)
 
 
@@ -146,7 +146,7 @@ def describe(comparison: "Comparison", best: "OpenRun", given: JudgeArguments, c
     return {
         "chosen": str(best.folder),
         "measure": comparison.measure.key,
-        "num_rows": len(comparison.ranking.scored.ids),
+        "num_rows": comparison.ranking.scored.num_rows,
         "seeds": list(comparison.ranking.scored.seeds),
         "same_ranking_with_every_seed": not comparison.ranking.swapped,
         "judge": str(given.judge) if given.judge else None,

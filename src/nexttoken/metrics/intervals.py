@@ -32,6 +32,9 @@ class Interval:
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
+    def __neg__(self) -> "Interval":
+        return Interval(-self.high, -self.low)
+
 
 def resampled_means(
     values: np.ndarray, groups: np.ndarray, num_resamples: int = NUM_RESAMPLES, seed: int = SEED

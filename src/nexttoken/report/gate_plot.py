@@ -9,7 +9,7 @@ import numpy as np
 from nexttoken.inference.gate import Gate
 from nexttoken.inference.gate_thresholds import gates_over
 from nexttoken.inference.gate_trial import Outcome, Trial, at_random, curve
-from nexttoken.report.figure import new_figure, save_figure
+from nexttoken.report.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

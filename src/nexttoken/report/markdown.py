@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from nexttoken.metrics.intervals import Interval
 from nexttoken.metrics.probabilities import mean_and_spread
 
 NOTHING = "–"
@@ -15,10 +16,14 @@ def difference_cell(value: float) -> str:
     return f"{value:+.4f}"
 
 
-def mean_cell(losses: Sequence[float]) -> str:
-    """Mean ± sample standard deviation, which a single value does not have."""
-    mean, spread = mean_and_spread(losses)
-    return f"{mean:.4f} ± {spread:.4f}" if len(losses) > 1 else f"{mean:.4f} ± {NOTHING}"
+def mean_cell(values: Sequence[float], sign: str = "") -> str:
+    """Mean ± sample standard deviation, which a single value does not have; `sign` "+" is for differences."""
+    mean, spread = mean_and_spread(values)
+    return f"{mean:{sign}.4f} ± {f'{spread:.4f}' if len(values) > 1 else NOTHING}"
+
+
+def interval_cell(interval: Interval, sign: str = "") -> str:
+    return f"{interval.low:{sign}.4f} to {interval.high:{sign}.4f}"
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.metrics.probabilities import expected_calibration_error, reliability
-from nexttoken.report.figure import new_figure, save_figure
+from nexttoken.report.figures import new_figure, save_figure
+from nexttoken.report.fold import reference_names
 from nexttoken.runs.read import Run, probabilities
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
         # The first steps and single batches may be far off: they are not allowed to flatten everything else.
         drawn += [*dev["dev_log_loss"], *train["train_loss"].quantile([0.05, 0.95])]
     axes.plot([], [], color="0.5", alpha=0.6, linewidth=0.9, label="train (thin, averaged)")
-    for key, name in run.data.references.items():
+    for key, name in reference_names(run.data).items():
         levels = [fold.metrics[key] for fold in run.folds if fold.metrics.get(key) is not None]
         if levels:
             drawn.append(float(np.mean(levels)))

@@ -1,4 +1,4 @@
-"""Variants of an open task on the same rows and seeds, ranked by one measure, with how sure the ranking is.
+"""Variants scored on the same rows with the same seeds: their values by a measure, and how sure a difference is.
 
 Which rows were scored and which seeds trained are a sample, as in `nexttoken.metrics.intervals`. A difference is called
 noise where its interval holds 0, and also where two seeds disagree about its sign: with two or three seeds the interval
@@ -21,7 +21,7 @@ from nexttoken.metrics.intervals import Interval, percentile_interval, resampled
 class Measure:
     """A score of a run: the sum of `column` over rows by the sum of `per`, or by the number of rows."""
 
-    key: str  # what the command line and judge.json call it
+    key: str  # its name on the command line and in judge.json
     title: str  # with its unit
     column: str
     higher_is_better: bool
@@ -34,6 +34,7 @@ CHRF = Measure("chrf", "chrF (0-100)", "chrf", True)
 ROUGE_L = Measure("rouge_l", "ROUGE-L (0-1)", "rouge_l", True)
 MARK = Measure("mark", "mark", "mark", True)
 MEASURES = {measure.key: measure for measure in (PER_TOKEN, PER_CHARACTER, CHRF, ROUGE_L, MARK)}
+LOSS_COLUMNS = ("nll", "num_tokens", "num_characters")
 
 
 @dataclass(frozen=True)
@@ -42,30 +43,42 @@ class Scored:
 
     variants: tuple[str, ...]
     seeds: tuple[int, ...]  # () where no seed is shared: S is 1, each variant's mean over its own seeds
-    ids: tuple[str, ...]
-    groups: np.ndarray  # (N,) text
+    groups: np.ndarray  # (N,)
     columns: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, tables: Mapping[tuple[str, int], pd.DataFrame], columns: Sequence[str]) -> "Scored":
-        """From a table per variant and seed with id, group, num_characters and `columns`; NaN where not scored.
+    def of(
+        cls, tables: Mapping[tuple[str, int], pd.DataFrame], columns: Sequence[str], same: str = "num_characters"
+    ) -> "Scored":
+        """From a table per variant and seed with id, group, `same` and `columns`; NaN where not scored.
 
-        A row counts where all tables have it, for answers of the same length. Raises UserError where there is none.
+        A row counts where all tables have it with an equal `same`. Raises UserError where there is none.
         """
         variants = tuple(dict.fromkeys(variant for variant, _ in tables))
-        own = {name: {seed for variant, seed in tables if variant == name} for name in variants}
-        seeds = tuple(sorted(set.intersection(*own.values())))
-        used = {place: t for place, t in tables.items() if not seeds or place[1] in seeds}
-        scored = {p: t.dropna(subset=list(columns)).set_index("id").sort_index() for p, t in used.items()}
-        ids = _shared_ids(list(scored.values()))
+        seeds_of = {name: sorted(seed for variant, seed in tables if variant == name) for name in variants}
+        seeds = tuple(sorted(set.intersection(*map(set, seeds_of.values()))))
+        rows = {
+            (name, seed): tables[name, seed].dropna(subset=list(columns)).set_index("id")
+            for name in variants
+            for seed in seeds or seeds_of[name]
+        }
+        shared = pd.concat([table[same] for table in rows.values()], axis=1, join="inner").sort_index()
+        ids = shared.index[shared.nunique(axis=1) == 1]
         if not len(ids):
             raise UserError(
                 f"{', '.join(variants)} share no held-out row with the same answer, so there is nothing to compare; "
                 "train them on the same rows and folds"
             )
-        rows = {place: table.loc[ids] for place, table in scored.items()}
-        stacked = {name: np.array([_by_seed(rows, v, seeds, name) for v in variants]) for name in columns}
-        return cls(variants, seeds, tuple(ids), next(iter(rows.values()))["group"].to_numpy(), stacked)
+        by_variant = {name: [rows[name, seed].loc[ids] for seed in seeds or seeds_of[name]] for name in variants}
+        stacked = {}
+        for column in columns:
+            by_seed = [np.array([t[column].to_numpy(np.float64) for t in of_one]) for of_one in by_variant.values()]
+            stacked[column] = np.array(by_seed if seeds else [values.mean(axis=0, keepdims=True) for values in by_seed])
+        return cls(variants, seeds, by_variant[variants[0]][0]["group"].to_numpy(), stacked)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.groups)
 
     @property
     def same_tokens(self) -> bool:
@@ -74,42 +87,26 @@ class Scored:
         return bool((tokens == tokens[:1, :1]).all())
 
 
-def _shared_ids(tables: Sequence[pd.DataFrame]) -> pd.Index:
-    ids = tables[0].index
-    for table in tables[1:]:
-        ids = ids.intersection(table.index)
-    lengths = np.array([table.loc[ids, "num_characters"].to_numpy() for table in tables])
-    return ids[(lengths == lengths[0]).all(axis=0)].sort_values()
-
-
-def _by_seed(
-    rows: Mapping[tuple[str, int], pd.DataFrame], variant: str, seeds: Sequence[int], column: str
-) -> np.ndarray:
-    """(S, N); (1, N) means over the variant's own seeds where none is shared."""
-    values = [
-        t[column].to_numpy(np.float64) for (v, s), t in sorted(rows.items(), key=lambda row: row[0]) if v == variant
-    ]
-    return np.array(values) if seeds else np.mean(values, axis=0, keepdims=True)
-
-
 @dataclass(frozen=True)
 class Ranking:
-    """Variants by one measure. Places index `scored.variants`."""
+    """Variants by one measure. Places index `variants`."""
 
     scored: Scored
     measure: Measure
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return self.scored.variants
+
     @cached_property
     def by_seed(self) -> np.ndarray:
         """(V, S)."""
-        above, below = self._sums
-        return above.sum(axis=2) / below.sum(axis=2)
+        return self._above.sum(axis=2) / self._below.sum(axis=2)
 
     @cached_property
     def values(self) -> np.ndarray:
         """(V,), all seeds together."""
-        above, below = self._sums
-        return above.sum(axis=(1, 2)) / below.sum(axis=(1, 2))
+        return self._above.sum(axis=(1, 2)) / self._below.sum(axis=(1, 2))
 
     @cached_property
     def order(self) -> list[int]:
@@ -123,9 +120,10 @@ class Ranking:
     @cached_property
     def draws(self) -> np.ndarray:
         """Resampled values (R, V): groups of rows and seeds drawn anew, the same draw for all variants."""
-        above, below = self._sums
-        means = resampled_means(np.concatenate([above, below]), self.scored.groups)
-        return means[:, : len(above)] / means[:, len(above) :]
+        if not self.measure.per:
+            return resampled_means(self._above, self.scored.groups)
+        means = resampled_means(np.concatenate([self._above, self._below]), self.scored.groups)
+        return means[:, : len(self.variants)] / means[:, len(self.variants) :]
 
     def interval(self, place: int) -> Interval:
         return percentile_interval(self.draws[:, place])
@@ -138,15 +136,18 @@ class Ranking:
         return two_sided_p(self._drawn(place, against))
 
     def is_noise(self, place: int, against: int) -> bool:
-        """Whether nothing is to be seen between two variants: 0 in the interval, or seeds that disagree."""
+        """Whether two variants cannot be told apart: 0 is in the interval, or seeds disagree."""
         signs = np.sign((self.by_seed[place] - self.by_seed[against]).round(12))
         return 0 in self.difference(place, against) or len(set(signs.tolist())) > 1
+
+    def verdict(self, place: int) -> str:
+        """`chosen`, `noise` or `worse`."""
+        return "chosen" if place == self.best else "noise" if self.is_noise(place, self.best) else "worse"
 
     @cached_property
     def swapped(self) -> list[tuple[int, int]]:
         """Pairs, the better one first, that not every seed puts in this order."""
-        sign = 1 if self.measure.higher_is_better else -1
-        ahead = sign * self.by_seed
+        ahead = self.by_seed if self.measure.higher_is_better else -self.by_seed
         return [(one, two) for one, two in combinations(self.order, 2) if (ahead[one] <= ahead[two]).any()]
 
     def order_of_seed(self, number: int) -> list[int]:
@@ -156,10 +157,65 @@ class Ranking:
         return np.argsort(-values if self.measure.higher_is_better else values, kind="stable").tolist()
 
     def _drawn(self, place: int, against: int) -> np.ndarray:
-        # Sums of equal scores may differ in the last digit, by the machine.
+        # Sums of equal scores may differ in the last digit, by the machine; -0.0 would be shown with its sign.
         return (self.draws[:, place] - self.draws[:, against]).round(12) + 0.0
 
     @property
-    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
-        above = self.scored.columns[self.measure.column]
-        return above, self.scored.columns[self.measure.per] if self.measure.per else np.ones_like(above)
+    def _above(self) -> np.ndarray:
+        return self.scored.columns[self.measure.column]
+
+    @property
+    def _below(self) -> np.ndarray:
+        return self.scored.columns[self.measure.per] if self.measure.per else np.ones_like(self._above)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants of an open task ranked by `measure`; `losses` are of all answers, `outputs` of the generated ones."""
+
+    losses: Scored
+    outputs: Scored | None
+    measure: Measure
+    num_rows: Mapping[str, int]  # answers with a loss of each variant, common or not
+    left_out: tuple[str, ...] = ()  # variants without an output, which only losses compare
+    unshared: tuple[str, ...] = ()  # runs of a seed that not every variant has
+
+    @classmethod
+    def of(cls, tables: Mapping[tuple[str, int], pd.DataFrame], by: str = "") -> "Comparison":
+        """From each variant's and seed's table of rows; `by` names a measure, "" takes the best one there is.
+
+        Raises UserError where not all variants have the measure `by`, or it cannot be compared between them.
+        """
+        losses = Scored.of(tables, LOSS_COLUMNS)
+        written = {place: table for place, table in tables.items() if table["chrf"].notna().any()}
+        has_marks = bool(written) and all(table["mark"].notna().any() for table in written.values())
+        columns = [CHRF.column, ROUGE_L.column, *([MARK.column] if has_marks else [])]
+        outputs = Scored.of(written, columns) if written else None
+        lacking = tuple(name for name in losses.variants if outputs is None or name not in outputs.variants)
+        measure = MEASURES[by] if by else MARK if has_marks and not lacking else PER_TOKEN
+        if measure is PER_TOKEN and not losses.same_tokens:
+            if by:
+                raise UserError(f"by={by}: the variants cut answers into other tokens; use by=loss_per_character")
+            measure = PER_CHARACTER
+        if not measure.per and lacking:
+            raise UserError(
+                f"by={by}: {', '.join(lacking)} wrote no outputs; generate some with rows=50, or predict.py"
+            )
+        if measure is MARK and not has_marks:
+            raise UserError("by=mark: nobody marked the outputs; name a judge: judge=output/marks/<name>")
+        num_rows = {variant: int(table["nll"].notna().sum()) for (variant, _), table in tables.items()}
+        unshared = [f"{v} seed={s}" for v, s in tables if losses.seeds and s not in losses.seeds]
+        return cls(losses, outputs, measure, num_rows, lacking, tuple(unshared))
+
+    @property
+    def ranking(self) -> Ranking:
+        return self.rankings[self.measure.key]
+
+    @cached_property
+    def rankings(self) -> dict[str, Ranking]:
+        """By the key of each measure that compares all variants, the deciding one first."""
+        written = self.outputs.columns if self.outputs and not self.left_out else {}
+        others = [m for m in MEASURES.values() if m.column in written or m is PER_CHARACTER]
+        others += [PER_TOKEN] * self.losses.same_tokens
+        measures = dict.fromkeys([self.measure, *others])
+        return {m.key: Ranking(self.losses if m.per or not self.outputs else self.outputs, m) for m in measures}

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken.report.figure import new_figure, save_figure
-from nexttoken.report.lettering import Lettering
+from nexttoken.report.figures import Lettering, new_figure, save_figure
 
 NUM_BINS = 50
 

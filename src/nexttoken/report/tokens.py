@@ -9,7 +9,7 @@ from nexttoken.data.csv_tables import read_table
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError, first_five
 from nexttoken.report.markdown import markdown
-from nexttoken.report.published_variants import PUBLISHED_VARIANTS
+from nexttoken.report.published import read_published
 from nexttoken.report.token_plot import token_histogram
 from nexttoken.runs.folder import FOLD_NAME
 from nexttoken.runs.read_open import variant_names
@@ -62,14 +62,11 @@ def tokens_table(variants: Mapping[str, pd.DataFrame]) -> str:
 
 def published_table() -> str:
     """The published counts under the same headings."""
-    rows = [
-        [
-            f"{v.name}: {v.utterances} utterances, windows {v.windows}, persona {v.persona}",
-            f"{v.rows:,}", f"{v.total:,}", f"{v.mean:.2f}", f"{v.most:,}", f"{v.least:,}",
-            f"{v.user:.2f}", f"{v.assistant:.2f}", "",
-        ]
-        for v in PUBLISHED_VARIANTS
+    form = [
+        "{name}: {utterances} utterances, windows {windows}, persona {persona}",
+        "{rows:,}", "{total:,}", "{mean:.2f}", "{most:,}", "{least:,}", "{user:.2f}", "{assistant:.2f}", "",
     ]  # fmt: skip
+    rows = [[cell.format(**variant) for cell in form] for variant in read_published("variants")]
     head = "Published (other dialogues, Gemma 2's tokenizer, before a fifth of the rows went to the test):"
     return f"{head}\n\n{markdown(HEADER, rows)}"
 

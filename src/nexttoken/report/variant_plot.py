@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nexttoken.report.comparison import Comparison
-from nexttoken.report.figure import new_figure, save_figure
-from nexttoken.report.lettering import Lettering
-from nexttoken.report.ranking import Ranking
+from nexttoken.report.figures import Lettering, new_figure, save_figure
+from nexttoken.report.ranking import Comparison, Ranking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +18,7 @@ def variants_plot(comparison: Comparison, path: Path) -> list[str]:
     Returns what the numbers in the picture stand for where no installed font can write the names, else [].
     """
     rankings = list(comparison.rankings.values())
-    names = [rankings[0].scored.variants[place] for place in rankings[0].order]
+    names = [rankings[0].variants[place] for place in rankings[0].order]
     lettering = Lettering.for_names(names)
     with lettering.font():
         figure = new_figure(3.2 + 3.0 * len(rankings), 1.6 + 0.42 * len(names))
@@ -36,7 +34,7 @@ def variants_plot(comparison: Comparison, path: Path) -> list[str]:
 
 def _panel(axes: "Axes", ranking: Ranking, names: list[str]) -> None:
     """Differences to the first of `names`, which are paired by row: values' own intervals would hide them."""
-    order = [ranking.scored.variants.index(name) for name in names]
+    order = [ranking.variants.index(name) for name in names]
     chosen, heights = order[0], np.arange(len(names))
     intervals = [ranking.difference(place, chosen) for place in order]
     values = ranking.values[order] - ranking.values[chosen]

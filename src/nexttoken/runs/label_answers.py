@@ -69,7 +69,7 @@ class Labels:
 
     def finish(self, run: Run, task: Task, predictions: LabelPredictions) -> None:
         """Save and print the results of a task that has some, such as the answers of a quiz."""
-        from nexttoken.report.genres import results_table
+        from nexttoken.report.by_tag import results_table
 
         if results := task.results(predictions):
             save_results(results, run.environment, run.path)

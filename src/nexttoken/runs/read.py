@@ -1,10 +1,10 @@
-"""Finished folds read back from disk: what the tables and plots are made of, checked before anything is drawn."""
+"""Finished folds found on disk, read and checked: those of closed tasks here, those of open tasks in read_open."""
 
-import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,18 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.data.csv_tables import read_table
+from nexttoken.data.files import read_json
+from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError, first_five
-from nexttoken.metrics.probabilities import log_loss
-from nexttoken.runs.folder import FOLD_NAME
-from nexttoken.runs.read_open import is_open
+from nexttoken.metrics.marks import MARK_METRICS
+from nexttoken.metrics.probabilities import QUIZ_METRICS, log_loss, log_losses
+from nexttoken.runs.folder import FOLD_NAME, FoldFolder
+from nexttoken.types import Metric
 
-NUMBERS = ("log_loss", "accuracy", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
-OPTIONAL = ("best_possible_log_loss", "chance_accuracy", "baseline_accuracy")
-RANKED = ("map_at_3", "chance_map_at_3", "baseline_map_at_3")  # where options are ranked: in quizzes
-REFERENCES = {  # the horizontal lines and rows that every score stands beside
-    "uniform_log_loss": "uniform guess",
-    "prior_log_loss": "class prior",
-    "baseline_log_loss": "length/overlap baseline",  # of a pair's answers; a quiz has another
-    "best_possible_log_loss": "best possible",
-}
+NUMBERS = ("log_loss", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
+TYPES = {"fold": int, "trained": bool, "task": str, "dataset": str, "is_published_data": bool}
+KNOWN_METRICS = tuple({metric.name: metric for metric in (*QUIZ_METRICS, *MARK_METRICS)}.values())
+NOT_CLASSES = ["id", "fold", "label", "loss", "group"]  # columns of an out-of-fold table besides its classes
 AGAIN = "run the fold again"
 
 log = logging.getLogger(__name__)
@@ -38,21 +36,21 @@ class Data:
     task: str
     dataset: str
     is_published: bool  # the competition's own rows, which the published scores were made on
-    is_quiz: bool = False  # questions with options, which have tables of their own
+    is_quiz: bool = False  # questions with options
     has_published_scores: bool = False  # of its task, on whatever rows
-
-    @property
-    def references(self) -> dict[str, str]:
-        """The references' keys in metrics.json, and their names for this task."""
-        return REFERENCES | ({"baseline_log_loss": "option baseline"} if self.is_quiz else {})
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One finished fold. `oof` has id, fold, label and one probability column per class; `curve` may be absent."""
+    """One finished fold of a closed task.
+
+    `metrics` is metrics.json, `scores` are the task's metrics. `oof` has id, fold, label and one probability column per
+    class; `curve` has step, train_loss, dev_log_loss, or is None.
+    """
 
     folder: Path
     metrics: dict[str, Any]
+    scores: tuple[Metric, ...]
     oof: pd.DataFrame
     curve: pd.DataFrame | None
 
@@ -80,12 +78,16 @@ class Run:
         return self.name + ("" if all(trained) else " (partly zero-shot)" if any(trained) else " (zero-shot)")
 
     @property
+    def scores(self) -> tuple[Metric, ...]:
+        return self.folds[0].scores
+
+    @property
     def losses(self) -> dict[int, float]:
         """Each fold's log loss by its number."""
         return {fold.number: fold.metrics["log_loss"] for fold in self.folds}
 
     def weighted(self, key: str) -> float | None:
-        """The mean of a metric over the run's rows; None where a fold does not have it."""
+        """The mean of a number in metrics.json over the run's rows; None where a fold does not have it."""
         values = [fold.metrics.get(key) for fold in self.folds]
         if None in values:
             return None
@@ -95,20 +97,16 @@ class Run:
     def oof(self) -> pd.DataFrame:
         """All folds' out-of-fold rows, plus `loss`, each row's own log loss."""
         oof = pd.concat([fold.oof for fold in self.folds], ignore_index=True)
-        return oof.assign(loss=row_losses(oof))
+        return oof.assign(loss=log_losses(probabilities(oof), oof["label"].to_numpy()))
 
 
 def read_runs(path: Path) -> list[Run]:
-    """Every run below `path`, which is a run folder or holds some; a run scored on two data sets counts as two.
+    """Every run of a closed task at or below `path`; a run scored on two data sets counts as two.
 
-    Runs that answer with texts are left to the judge. Raises UserError where there is no finished fold but of those,
-    or a finished one is broken.
+    Raises UserError where there is no finished fold of a closed task, or a finished one is broken.
     """
-    marks = path.glob("**/fold*/metrics.json")
-    folders = sorted(mark.parent for mark in marks if FOLD_NAME.fullmatch(mark.parent.name))
-    if not folders:
-        raise UserError(f"{path} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first")
-    closed = [folder for folder in folders if not _is_open(folder)]
+    folders = finished_folds([path])
+    closed = [folder for folder in folders if not is_open(folder)]
     if not closed:
         raise UserError(f"{path} holds runs that answer with texts: see python -m nexttoken judge {path}")
     if len(closed) < len(folders):
@@ -116,21 +114,44 @@ def read_runs(path: Path) -> list[Run]:
     grouped: dict[tuple[Path, Data], list[Fold]] = {}
     for fold in map(read_fold, closed):
         grouped.setdefault((fold.folder.parent, fold.data), []).append(fold)
-    return [_run(path, folder, data, folds) for (folder, data), folds in grouped.items()]
+    return [_join_folds(path, folder, data, folds) for (folder, data), folds in grouped.items()]
+
+
+def finished_folds(paths: Sequence[Path]) -> list[Path]:
+    """The folders of finished folds at or below `paths`. Raises UserError where there is none."""
+    if folders := find_folds(paths, "metrics.json"):
+        return folders
+    raise UserError(
+        f"{first_five(paths)} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first"
+    )
+
+
+def find_folds(paths: Sequence[Path], file: str) -> list[Path]:
+    """The folders of folds at or below `paths` that have `file`, each once: runs by name, their folds by number."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        folders = [f.parent for f in path.glob(f"**/fold*/{file}") if FOLD_NAME.fullmatch(f.parent.name)]
+        for folder in sorted(folders, key=lambda f: (f.parent, int(f.name.removeprefix("fold")))):
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def is_open(folder: Path) -> bool:
+    """Whether a fold's answers are texts."""
+    return read_json(folder / "metrics.json").get("answers") == "texts"
 
 
 def read_fold(folder: Path) -> Fold:
-    """Read one finished fold folder. Raises UserError for a file that is missing, broken, or contradicts another."""
+    """Read a finished fold of a closed task. Raises UserError for a file that is broken or contradicts another."""
     metrics = _read_metrics(folder / "metrics.json")
     if folder.name != f"fold{metrics['fold']}":
         raise UserError(f"{folder / 'metrics.json'} is of fold {metrics['fold']}; {AGAIN}")
     oof = _read_oof(folder / "oof.csv", metrics)
-    curve_path = folder / "curve.csv"
-    return Fold(folder, metrics, oof, _read_curve(curve_path) if curve_path.exists() else None)
+    return Fold(folder, metrics, _metrics_of_task(folder, metrics), oof, _read_curve(folder / "curve.csv"))
 
 
 def data_of(metrics: Mapping[str, Any]) -> Data:
-    """What metrics.json says of the rows; earlier versions knew quizzes, and one task with published scores."""
+    """The data that metrics.json describes; earlier versions told a quiz by its MAP@3."""
     is_quiz = metrics.get("map_at_3") is not None
     has_published = metrics.get("has_published_scores", not is_quiz)
     is_published = has_published and metrics["is_published_data"]
@@ -138,62 +159,78 @@ def data_of(metrics: Mapping[str, Any]) -> Data:
 
 
 def probabilities(oof: pd.DataFrame) -> np.ndarray:
-    """The class columns of an oof table as (N, K) float64."""
-    return oof.drop(columns=["id", "fold", "label", "loss"], errors="ignore").to_numpy(np.float64)
+    """The class columns of an out-of-fold table as (N, K) float64."""
+    return oof.drop(columns=NOT_CLASSES, errors="ignore").to_numpy(np.float64)
 
 
-def row_losses(oof: pd.DataFrame) -> np.ndarray:
-    """-log p of each row's label, (N,); their mean is the log loss. Clipped like scikit-learn's."""
-    of_label = probabilities(oof)[np.arange(len(oof)), oof["label"]]
-    return -np.log(np.clip(of_label, np.finfo(np.float64).eps, 1))
+def read_groups(run_folder: Path) -> dict[str, int]:
+    """The group of near-duplicates of each row, from folds.csv; none where there is no such file."""
+    path = run_folder / "folds.csv"
+    if not path.exists():
+        return {}
+    folds = load_folds(path)
+    return dict(zip(folds.ids, folds.groups.tolist(), strict=True))
 
 
-def _is_open(folder: Path) -> bool:
-    """Whether its answers are texts; a metrics.json that cannot be read is named by whoever reads it whole."""
+def group_names(ids: Iterable[str], groups: Mapping[str, int]) -> list[str]:
+    """A name for the group of each row; a row without one is a group by itself."""
+    return [f"group {groups[id]}" if id in groups else f"row {id}" for id in ids]
+
+
+def read_numbers(path: Path, types: Mapping[str, Callable[[str], Any]], others: Callable[[str], Any] = str) -> Any:
+    """A CSV table with an id, the columns `types` of numbers, and `others`. Raises UserError for a cell that is none.
+
+    Cells are converted by int() and float(): pandas' own parser may be off in the last digit.
+    """
+    text = read_table(path, ["id", *types], AGAIN)
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(metrics, dict) and is_open(metrics)
+        return text.assign(**{name: text[name].map(types.get(name, others)) for name in text.columns[1:]})
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {AGAIN}") from error
 
 
-def _run(path: Path, folder: Path, data: Data, folds: list[Fold]) -> Run:
+def _join_folds(path: Path, folder: Path, data: Data, folds: list[Fold]) -> Run:
     name = folder.relative_to(path).as_posix() if folder != path else folder.resolve().name
-    run = Run(name, folder, data, tuple(sorted(folds, key=lambda fold: fold.number)))
-    ids = run.oof["id"]
-    if ids.duplicated().any():
-        raise UserError(
-            f"{folder}: {first_five(ids[ids.duplicated()].unique())} scored in more than one fold; "
-            "its folds come from different splits, run them under different names"
-        )
+    run = Run(name, folder, data, tuple(folds))
+    refuse_twice_scored(folder, pd.concat([fold.oof["id"] for fold in folds]))
     return run
 
 
+def refuse_twice_scored(folder: Path, ids: "pd.Series[str]") -> None:
+    """Raise UserError where a row is held out in more than one fold of a run."""
+    if ids.duplicated().any():
+        raise UserError(
+            f"{folder}: {first_five(ids[ids.duplicated()].unique())} scored in more than one fold; "
+            "its folds come from different splits, train them under different names"
+        )
+
+
 def _read_metrics(path: Path) -> dict[str, Any]:
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        bad = [key for key in NUMBERS if not math.isfinite(metrics[key])]
-        bad += [key for key in (*OPTIONAL, *RANKED) if metrics.get(key) is not None and not math.isfinite(metrics[key])]
-        typed = {"fold": int, "trained": bool, "task": str, "dataset": str, "is_published_data": bool}
-        bad += [key for key, kind in typed.items() if type(metrics[key]) is not kind]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is broken ({error}); {AGAIN}") from error
-    except KeyError as error:
-        raise UserError(f"{path} has no {error.args[0]!r}; {AGAIN}") from error
+    metrics = read_json(path)
+    if missing := [key for key in (*NUMBERS, *TYPES) if key not in metrics]:
+        raise UserError(f"{path} has no {missing[0]!r}; {AGAIN}")
+    bad = [key for key in NUMBERS if type(metrics[key]) not in (int, float)]
+    bad += [key for key, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
+    bad += [key for key, kind in TYPES.items() if type(metrics[key]) is not kind]
     if bad:
         raise UserError(f"{path}: {', '.join(bad)} cannot be used; {AGAIN}")
     return metrics
 
 
-def _read_oof(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:
-    text = read_table(path, ["id", "fold", "label"], AGAIN)
-    classes = [column for column in text.columns if column not in ("id", "fold", "label")]
+def _metrics_of_task(folder: Path, saved: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """The metrics of the task in config.yaml; where its class is not there any more, the known ones in metrics.json."""
+    fold = FoldFolder(folder)
+    task = fold.config().get("task") if fold.config_path.exists() else None
+    module, _, name = str((task or {}).get("_target_", "")).rpartition(".")
     try:
-        numbers = {column: text[column].map(int) for column in ("fold", "label")}
-        # float() and not pandas' parser, which may be off in the last digit
-        oof = pd.DataFrame({"id": text["id"], **numbers, **{name: text[name].map(float) for name in classes}})
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; {AGAIN}") from error
+        metrics = getattr(import_module(module), name).metrics if module.startswith("nexttoken.") else KNOWN_METRICS
+    except (ImportError, AttributeError):
+        metrics = KNOWN_METRICS
+    return tuple(metric for metric in metrics if metric.name in saved)
+
+
+def _read_oof(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:
+    oof = read_numbers(path, {"fold": int, "label": int}, others=float)
     try:
         loss = log_loss(probabilities(oof), oof["label"].to_numpy())
     except UserError as error:
@@ -207,9 +244,10 @@ def _read_oof(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def _read_curve(path: Path) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
     try:
-        curve = pd.read_csv(path)
-        columns = curve[["step", "train_loss", "dev_log_loss"]].astype(float)
+        columns = pd.read_csv(path)[["step", "train_loss", "dev_log_loss"]].astype(float)
     except (KeyError, ValueError) as error:  # pandas' parser errors are ValueErrors
         message = str(error).splitlines()[0]
         raise UserError(f"{path} is broken ({message}); delete it to do without the learning curve") from error

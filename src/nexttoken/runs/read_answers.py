@@ -11,11 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from nexttoken.data.csv_tables import read_table
 from nexttoken.data.files import read_json
-from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError
-from nexttoken.runs.read import AGAIN, Data, Fold, Run, probabilities
+from nexttoken.runs.read import AGAIN, Data, Fold, Run, group_names, probabilities, read_groups, read_numbers
 
 UNKNOWN = "–"  # where a test file's environment is not recorded
 
@@ -43,9 +41,7 @@ def out_of_fold(run: Run) -> Answers | None:
     if not all((fold.folder / "rows.csv").exists() for fold in run.folds):
         return None
     rows = pd.concat([_fold_rows(fold) for fold in run.folds], ignore_index=True)
-    table = run.folder / "folds.csv"
-    groups = _groups(table) if table.exists() else {}
-    rows["group"] = [f"group {groups[id]}" if id in groups else f"row {id}" for id in rows["id"]]
+    rows["group"] = group_names(rows["id"], read_groups(run.folder))
     tags = rows.columns.difference(list(COLUMNS))
     rows[tags] = rows[tags].fillna("")  # a tag that only some folds know
     return Answers(run.name, environment(run.folds), run.data, "out of fold", rows)
@@ -95,22 +91,12 @@ def _environment(metrics: Mapping[str, Any]) -> str:
 def _fold_rows(fold: Fold) -> pd.DataFrame:
     """One fold's rows in the order of oof.csv."""
     path = fold.folder / "rows.csv"
-    text = read_table(path, ["id", "num_options", "seconds"], AGAIN)
-    if set(text["id"]) != set(fold.oof["id"]):
+    rows = read_numbers(path, {"num_options": int, "seconds": float})
+    if set(rows["id"]) != set(fold.oof["id"]):
         raise UserError(f"{path} has other ids than oof.csv beside it; {AGAIN}")
-    try:
-        numbers = {"num_options": text["num_options"].map(int), "seconds": text["seconds"].map(float)}
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; {AGAIN}") from error
-    tags = text.columns[1 : text.columns.get_loc("num_options")]  # what follows is measured, not given
-    rows = text[["id", *tags]].assign(**numbers)
+    rows = rows[["id", *rows.columns[1 : rows.columns.get_loc("num_options")], "num_options", "seconds"]]  # with tags
     right = probabilities(fold.oof).argmax(axis=1) == fold.oof["label"]
     return rows.merge(fold.oof[["id"]].assign(correct=right), on="id", how="right")
-
-
-def _groups(path: Path) -> dict[str, int]:
-    folds = load_folds(path)
-    return dict(zip(folds.ids, map(int, folds.groups), strict=True))
 
 
 def _read_results(path: Path) -> list[dict[str, Any]]:

@@ -10,14 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nexttoken.data.csv_tables import read_table
 from nexttoken.data.files import read_json
-from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError, first_five
-from nexttoken.runs.folder import FOLD_NAME, FoldFolder
+from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.identity import describe_differences
+from nexttoken.runs.read import (
+    AGAIN,
+    finished_folds,
+    group_names,
+    is_open,
+    read_groups,
+    read_numbers,
+    refuse_twice_scored,
+)  # fmt: skip
 
-AGAIN = "run the fold again"
 COSTS = ("nll", "num_tokens", "num_characters")
 log = logging.getLogger(__name__)
 SEED_IN_NAME = re.compile(r"[_-]?seed[-_=]?\d+")
@@ -53,17 +59,8 @@ class OpenRun:
     def rows(self) -> pd.DataFrame:
         """All folds' held-out answers, with their `fold`. Raises UserError for one scored twice."""
         rows = pd.concat([fold.rows.assign(fold=fold.number) for fold in self.folds], ignore_index=True)
-        if (twice := rows["id"].duplicated()).any():
-            raise UserError(
-                f"{self.folder}: {first_five(rows.loc[twice, 'id'])} scored in more than one fold; its folds come from "
-                "different splits, train them under different names"
-            )
+        refuse_twice_scored(self.folder, rows["id"])
         return rows
-
-
-def is_open(metrics: Mapping[str, Any]) -> bool:
-    """Whether a fold's metrics.json is of written answers."""
-    return metrics.get("answers") == "texts"
 
 
 def read_open_runs(paths: Sequence[Path]) -> list[OpenRun]:
@@ -71,15 +68,15 @@ def read_open_runs(paths: Sequence[Path]) -> list[OpenRun]:
 
     Raises UserError where there is none, a run answers with labels, or two have the same variant and seed.
     """
-    marks = {mark.resolve(): mark for path in paths for mark in sorted(path.glob("**/fold*/metrics.json"))}
-    folders = dict.fromkeys(mark.parent.parent for mark in marks.values() if FOLD_NAME.fullmatch(mark.parent.name))
-    if not folders:
-        raise UserError(
-            f"{first_five(paths)}: no finished run (<name>/fold<k>/metrics.json); train one first: "
-            "python train.py task=dialogue fold=0"
-        )
-    names = variant_names(list(folders))
-    runs = [_read_run(folder, name) for folder, name in names.items()]
+    by_run: dict[Path, list[Path]] = {}
+    for fold in finished_folds(paths):
+        by_run.setdefault(fold.parent, []).append(fold)
+        if not is_open(fold):
+            raise UserError(
+                f"{fold} answers with labels, not with texts: python -m nexttoken report {fold.parent} reads it"
+            )
+    names = variant_names(list(by_run))
+    runs = [_read_run(folder, name, by_run[folder]) for folder, name in names.items()]
     placed: dict[tuple[str, int], OpenRun] = {}
     for run in runs:
         if (other := placed.setdefault((run.variant, run.seed), run)) is not run:
@@ -167,42 +164,21 @@ def _seedless(node: Any) -> Any:
     return [_seedless(child) for child in node] if isinstance(node, list) else node
 
 
-def _finished(folder: Path) -> list[Path]:
-    found = [path.parent for path in folder.glob("fold*/metrics.json") if FOLD_NAME.fullmatch(path.parent.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("fold")))
-
-
-def _read_run(folder: Path, variant: str) -> OpenRun:
-    metrics = {path: read_json(path / "metrics.json") for path in _finished(folder)}
-    if closed := [path for path, saved in metrics.items() if not is_open(saved)]:
-        raise UserError(
-            f"{closed[0]} answers with labels, not with texts: python -m nexttoken report {folder} reads it"
-        )
-    groups, table = {}, folder / "folds.csv"
-    if table.exists():
-        folds = load_folds(table)
-        groups = dict(zip(folds.ids, folds.groups.tolist(), strict=True))
-    task = str(next(iter(metrics.values())).get("task", folder.parent.name))
-    read = [replace(fold, rows=_grouped(fold.rows, groups)) for fold in map(_read_fold, metrics)]
+def _read_run(folder: Path, variant: str, folds: Sequence[Path]) -> OpenRun:
+    groups = read_groups(folder)
+    read = [_read_fold(fold, groups) for fold in folds]
+    task = str(read_json(folds[0] / "metrics.json").get("task", folder.parent.name))
     return OpenRun(folder, task, variant, int(_config(folder).get("seed") or 0), tuple(read))
 
 
-def _grouped(rows: pd.DataFrame, groups: Mapping[str, int]) -> pd.DataFrame:
-    """Rows with the group of folds.csv; a row that it does not name is a group by itself."""
-    return rows.assign(group=[f"group {groups[row]}" if row in groups else f"row {row}" for row in rows["row"]])
-
-
-def _read_fold(folder: Path) -> OpenFold:
+def _read_fold(folder: Path, groups: Mapping[str, int]) -> OpenFold:
     """Raises UserError for an oof.csv that cannot be used."""
     path = folder / "oof.csv"
-    text = read_table(path, ["id", *COSTS], AGAIN)
-    try:
-        names = {"id": text["id"], "row": text["row"] if "row" in text else text["id"]}
-        rows = pd.DataFrame({**names, **{name: text[name].map(float) for name in COSTS}})
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; {AGAIN}") from error
+    rows = read_numbers(path, dict.fromkeys(COSTS, float))
     sound = np.isfinite(rows["nll"]) & (rows["num_tokens"] >= 1) & (rows["num_characters"] >= 1)
     if not sound.all():
         bad = first_five(rows.loc[~sound, "id"])
         raise UserError(f"{path}: rows {bad} lack a loss of at least one token and character; {AGAIN}")
+    rows = rows.assign(row=rows["row"] if "row" in rows else rows["id"])
+    rows = rows.assign(group=group_names(rows["row"], groups))[["id", "row", *COSTS, "group"]]
     return OpenFold(folder, int(folder.name.removeprefix("fold")), rows)

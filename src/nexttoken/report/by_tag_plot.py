@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nexttoken.metrics.probabilities import chance_accuracy
-from nexttoken.report.figure import new_figure, save_figure
-from nexttoken.report.genres import Section
-from nexttoken.report.lettering import Lettering
+from nexttoken.report.by_tag import Section
+from nexttoken.report.figures import Lettering, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 MARKERS = "osD^vP*X<>"  # ten colours and then the next marker: a hundred runs can be told apart
 
 
-def genre_accuracies(sections: Sequence[Section], path: Path) -> list[str]:
+def plot_accuracies(sections: Sequence[Section], path: Path) -> list[str]:
     """Write a PNG: a line per genre, a mark per run with its 95 % interval, and chance as a dashed line.
 
     Returns what the numbers in the picture stand for where no installed font can write the names, else [].

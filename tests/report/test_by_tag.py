@@ -12,11 +12,12 @@ from matplotlib.image import imread
 
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.metrics import probabilities as metrics
-from nexttoken.report.genre_plot import genre_accuracies
-from nexttoken.report.genres import ByTag, results_table
-from nexttoken.report.lettering import Lettering
-from nexttoken.report.published import QUIZ_SCORES
-from nexttoken.report.tables import fold_table, runs_table
+from nexttoken.report.by_tag import ByTag, results_table
+from nexttoken.report.by_tag_plot import plot_accuracies
+from nexttoken.report.figures import Lettering
+from nexttoken.report.fold import fold_table
+from nexttoken.report.published import read_published
+from nexttoken.report.tables import runs_table
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read import read_runs
 from nexttoken.runs.read_answers import environment
@@ -241,9 +242,9 @@ def test_the_run_table_of_a_quiz_has_its_own_scores_and_nothing_of_the_leaderboa
         words(line)[1:-1] for line in table.splitlines() if line.startswith("|") and "---" not in line
     )
     row = dict(zip(header, good, strict=True))
-    assert list(row)[:9] == ["Model", "Environment", "accuracy", "chance", "MAP@3", "log loss", "uniform guess",
-                             "class prior", "option baseline"]  # fmt: skip
-    assert (row["accuracy"], row["chance"], row["MAP@3"]) == ("0.6667", "0.3611", "0.8333")
+    assert list(row)[:9] == ["Model", "Environment", "accuracy", "chance accuracy", "MAP@3", "log loss",
+                             "uniform guess", "class prior", "option baseline"]  # fmt: skip
+    assert (row["accuracy"], row["chance accuracy"], row["MAP@3"]) == ("0.6667", "0.3611", "0.8333")
     assert row["uniform guess"] == f"{np.log([2, 3, 4]).mean():.4f}"
     assert poor[0] == "poor"
     assert "Published" not in table
@@ -268,7 +269,7 @@ def test_what_a_quiz_is_does_not_hang_on_its_name_or_its_size(task_dir):
 
 def test_the_fold_table_has_the_ranking_of_chance_and_baseline_where_they_are_known(tmp_path):
     path = write_fold(tmp_path, [True, False, False] * 4, chance_map_at_3=0.65, baseline_map_at_3=0.7)
-    table = fold_table(json.loads((path / "metrics.json").read_text()))
+    table = fold_table(json.loads((path / "metrics.json").read_text()), metrics.QUIZ_METRICS)
     lines = [words(line)[1:-1] for line in table.splitlines() if line.startswith("|")]
     assert lines[2][3] == "0.6500"
     assert lines[4][3] == "0.7000"
@@ -276,12 +277,12 @@ def test_the_fold_table_has_the_ranking_of_chance_and_baseline_where_they_are_kn
 
 def test_the_fold_table_of_a_quiz_is_short(tmp_path):
     path = write_fold(tmp_path, [True, False, False] * 4)
-    table = fold_table(json.loads((path / "metrics.json").read_text()))
+    table = fold_table(json.loads((path / "metrics.json").read_text()), metrics.QUIZ_METRICS)
     lines = [words(line)[1:-1] for line in table.splitlines() if line.startswith("|")]
     assert len(lines) == 6
-    assert lines[2] == ["uniform guess", f"{np.log([2, 3, 4]).mean():.4f}", "0.3611", ""]
-    assert lines[4] == ["option baseline", "1.0000", "", ""]
-    assert [lines[5][0], *lines[5][2:]] == ["**this fold (trained)**", "**0.3333**", "**0.6667**"]
+    assert lines[2] == ["uniform guess", f"{np.log([2, 3, 4]).mean():.4f}", "0.3611", "", "+0.3190"]
+    assert lines[4] == ["option baseline", "1.0000", "", "", lines[4][-1]]
+    assert [lines[5][0], *lines[5][2:]] == ["**this fold (trained)**", "**0.3333**", "**0.6667**", ""]
     assert table.startswith("jmmlu, fold 0: 12 questions\n")
 
 
@@ -363,14 +364,14 @@ def test_published_tables_are_shown_only_when_asked_for(task_dir, capsys):
     assert "None is comparable" in published
     assert published.count("| swallow-13b ") == published.count("### Published table for genre: ") == 5
     rows = [words(line)[1:5] for line in published.splitlines() if line.startswith("|") and "dev" in line]
-    assert len(rows) == 5 * len(QUIZ_SCORES)
+    assert len(rows) == 5 * len(read_published("quiz")["models"])
     for genre in range(5):
         scores = [float(row[2]) for row in rows if row[1] == f"dev{5 + genre}"]
         assert scores == sorted(scores, reverse=True)
 
 
 def test_names_that_no_font_can_write_get_numbers_and_a_key(monkeypatch):
-    monkeypatch.setattr("nexttoken.report.lettering._others", list)
+    monkeypatch.setattr("nexttoken.report.figures._installed_fonts", list)
     lettering = Lettering.for_names(["芸能", "plain", "学問"])
     assert [lettering.show(name) for name in ("芸能", "plain", "学問", "$x$")] == ["[1]", "plain", "[2]", r"\$x\$"]
     assert lettering.key == ["[1] 芸能", "[2] 学問"]
@@ -388,6 +389,6 @@ def test_a_font_that_can_write_the_names_is_used():
 def test_the_picture_stands_many_runs_and_one_question(tmp_path):
     for number in range(12):
         write_fold(tmp_path / f"run {number} $", [number % 2 == 0] * (1 + number % 3))
-    key = genre_accuracies(ByTag.of(read_runs(tmp_path), "genre").sections, tmp_path / "picture.png")
+    key = plot_accuracies(ByTag.of(read_runs(tmp_path), "genre").sections, tmp_path / "picture.png")
     assert imread(tmp_path / "picture.png").ndim == 3
     assert all(entry.startswith("[") for entry in key)
