@@ -16,8 +16,7 @@ from benchmarks.curation_noise.noise import NOISE, draw_rows
 from benchmarks.curation_noise.score import score, table
 from nexttoken.build import make, plain
 from nexttoken.commands.curate import main
-from nexttoken.commands.curate_outputs import page, row_of
-from nexttoken.commands.curate_source import UNKNOWN, find_licence
+from nexttoken.commands.curate_files import UNKNOWN, find_licence, page, row_of
 from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 from nexttoken.tasks.dialogue import Dialogue

@@ -47,8 +47,8 @@ def choose(question: Question, indices: tuple[int, ...]) -> Question:
     return replace(question, options=tuple(question.options[index] for index in indices), answer=answer)
 
 
-def choose_options(questions: Sequence[Question], num_options: int, seed: int) -> list[Question]:
-    """Return the questions with the options that are asked. Raises UserError where those cannot be chosen."""
+def choose_options(questions: Sequence[Question], num_options: int, seed: int, fix: str = "") -> list[Question]:
+    """Return the questions with the options that are asked. Raises UserError (with `fix`) where none can be chosen."""
     asked, refused, faults = [], [], []
     for question in questions:
         try:
@@ -56,7 +56,7 @@ def choose_options(questions: Sequence[Question], num_options: int, seed: int) -
         except RowFault as fault:
             refused.append(question)
             faults.append(Fault(question.name, str(fault)))
-    refuse(faults, _fix(refused))
+    refuse(faults, fix or _fix(refused))
     return asked
 
 
