@@ -3,61 +3,63 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from nexttoken.data.csv_tables import read_table
-from nexttoken.data.files import whole_file
+from nexttoken.data.files import write_text
 from nexttoken.errors import UserError, first_five
+from nexttoken.report.figures import Lettering, new_figure, save_figure
 from nexttoken.report.markdown import markdown
 from nexttoken.report.published import read_published
-from nexttoken.report.token_plot import token_histogram
-from nexttoken.runs.folder import FOLD_NAME
+from nexttoken.runs.read import find_folds, read_numbers
 from nexttoken.runs.read_open import variant_names
 
 HEADER = ["variant", "rows", "total", "mean", "max", "min", "user, mean", "assistant, mean", "other, mean"]
 COUNTS = ("num_tokens", "num_user_tokens", "num_assistant_tokens")
 NOTES = (
     "Tokens per training row, each row of the finished folds once. User and assistant: all their turns of a row "
-    "together; other: what is of neither."
+    "together; other: tokens of neither."
 )
+NUM_BINS = 50
 
 
 def token_report(paths: Sequence[Path], out: Path | None, published: bool) -> str:
-    """Write tokens.md and tokens.png into `out`; return the output."""
-    folders = run_folders(paths)
-    variants = read_variants(folders)
-    task_dir = folders[0].resolve().parent
-    out = out or task_dir.parent / "judge" / task_dir.name
-    key = token_histogram(
-        {name: table["num_tokens"].to_numpy() for name, table in variants.items()}, out / "tokens.png"
-    )
-    parts = [tokens_table(variants), NOTES, *([published_table()] if published else [])]
-    with whole_file(out / "tokens.md") as part:
-        part.write_text("\n\n".join([*parts, "![Tokens per row](tokens.png)", *key]) + "\n", encoding="utf-8")
-    return "\n\n".join([*parts, f"wrote tokens.md and tokens.png to {out}"])
-
-
-def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Folders of runs with a tokens.csv. Raises UserError where there is none."""
-    found = {table.resolve(): table for path in paths for table in sorted(path.glob("**/fold*/tokens.csv"))}
-    folders = dict.fromkeys(t.parent.parent for t in found.values() if FOLD_NAME.fullmatch(t.parent.name))
-    if not folders:
+    """Write tokens.md and tokens.png into `out`; return the output. Raises UserError where no fold has a tokens.csv."""
+    folds = find_folds(paths, "tokens.csv")
+    if not folds:
         raise UserError(
             f"{first_five(paths)}: no <name>/fold<k>/tokens.csv; train an open task first: "
             "python train.py task=dialogue fold=0"
         )
-    return list(folders)
+    variants, task_dir = read_variants(folds), folds[0].parent.resolve().parent
+    out = out or task_dir.parent / "judge" / task_dir.name
+    key = token_histogram({name: rows["num_tokens"].to_numpy() for name, rows in variants.items()}, out / "tokens.png")
+    parts = [tokens_table(variants), NOTES, *([published_table()] if published else [])]
+    write_text("\n\n".join([*parts, "![Tokens per row](tokens.png)", *key]), out / "tokens.md")
+    return "\n\n".join([*parts, f"wrote tokens.md and tokens.png to {out}"])
 
 
-def read_variants(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    """Each variant's training rows by name; a seed changes no row, so one run speaks for all of its variant."""
-    names = variant_names(folders)
+def read_variants(folds: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """Each variant's training rows by name, each once; a seed changes no row, so one run speaks for its variant."""
+    names = variant_names(list(dict.fromkeys(fold.parent for fold in folds)))
     first = {name: folder for folder, name in reversed(names.items())}
-    return {name: _read_rows(first[name]) for name in dict.fromkeys(names.values())}
+    types, tables = dict.fromkeys(COUNTS, int), {}
+    for name in dict.fromkeys(names.values()):
+        of_folds = [read_numbers(fold / "tokens.csv", types) for fold in folds if fold.parent == first[name]]
+        tables[name] = pd.concat(of_folds, ignore_index=True).drop_duplicates("id")
+    return tables
 
 
 def tokens_table(variants: Mapping[str, pd.DataFrame]) -> str:
-    return markdown(HEADER, [[name, *_cells(table)] for name, table in variants.items()])
+    """A row of counts per variant."""
+    rows = []
+    for name, table in variants.items():
+        tokens, user, assistant = (table[column] for column in COUNTS)
+        counts = [len(table), tokens.sum(), tokens.mean(), tokens.max(), tokens.min()]
+        means = [user.mean(), assistant.mean(), (tokens - user - assistant).mean()]
+        cells = [f"{count:.2f}" if isinstance(count, float) else f"{count:,}" for count in (*counts, *means)]
+        rows.append([name, *cells])
+    return markdown(HEADER, rows)
 
 
 def published_table() -> str:
@@ -71,20 +73,22 @@ def published_table() -> str:
     return f"{head}\n\n{markdown(HEADER, rows)}"
 
 
-def _cells(table: pd.DataFrame) -> list[str]:
-    tokens, user, assistant = (table[name] for name in COUNTS)
-    means = [user.mean(), assistant.mean(), (tokens - user - assistant).mean()]
-    counts = [f"{len(table):,}", f"{tokens.sum():,}", f"{tokens.mean():.2f}", f"{tokens.max():,}", f"{tokens.min():,}"]
-    return [*counts, *(f"{mean:.2f}" for mean in means)]
+def token_histogram(variants: Mapping[str, np.ndarray], path: Path) -> list[str]:
+    """Write a PNG with a panel per variant from its tokens per row, (N,) each, with the mean as a line.
 
-
-def _read_rows(folder: Path) -> pd.DataFrame:
-    """Every training row of a run's folds once. Raises UserError for a broken table."""
-    tables = []
-    for path in sorted(folder.glob("fold*/tokens.csv")):
-        text = read_table(path, ["id", *COUNTS], "run the fold again")
-        try:
-            tables.append(pd.DataFrame({"id": text["id"], **{name: text[name].map(int) for name in COUNTS}}))
-        except ValueError as error:
-            raise UserError(f"{path}: {error}; run the fold again") from error
-    return pd.concat(tables, ignore_index=True).drop_duplicates("id")
+    Returns the key of the numbers that replace names which no installed font can write, else [].
+    """
+    lettering = Lettering.for_names(list(variants))
+    edges = np.linspace(0, max(int(tokens.max()) for tokens in variants.values()) + 1, NUM_BINS + 1)
+    with lettering.font():
+        figure = new_figure(8.0, 0.8 + 1.3 * len(variants))
+        panels = figure.subplots(len(variants), 1, sharex=True, squeeze=False)[:, 0]
+        for place, (axes, (name, tokens)) in enumerate(zip(panels, variants.items(), strict=True)):
+            axes.hist(tokens, edges, color=f"C{place % 10}")
+            axes.axvline(tokens.mean(), color="0.2", linewidth=1, linestyle="--")
+            axes.set_ylabel("rows")
+            title = f"{lettering.show(name)}: {len(tokens):,} rows, mean {tokens.mean():.1f}"
+            axes.set_title(title, fontsize=9, loc="left")
+        panels[-1].set_xlabel("tokens per row")
+        save_figure(figure, path)
+    return lettering.key

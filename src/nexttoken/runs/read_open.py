@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,37 +89,31 @@ class Variant:
     """Runs that differ by seed alone, and the configuration that they share."""
 
     config: dict[str, Any]
-    folders: tuple[Path, ...]
+    folders: list[Path]
 
     @property
     def bare_name(self) -> str:
-        """The folders' name without its seed; the first one's where nothing else is left, or others are called else."""
+        """The folders' name without its seed; the first one's where nothing else is left, or others differ."""
         names = [folder.resolve().name for folder in self.folders]
         bare = {SEED_IN_NAME.sub("", name) for name in names}
         return (bare.pop() if len(bare) == 1 else "") or names[0]
 
-    @property
-    def long_name(self) -> str:
-        """The first folder's name with its parent's."""
-        return "/".join(self.folders[0].resolve().parts[-2:])
-
 
 def variant_names(folders: Sequence[Path]) -> dict[Path, str]:
-    """What each run's variant is called: its folder without the seed, or the whole name where another has the same.
+    """The name of each run's variant: its folder without the seed, or with its parent where another has the same.
 
-    How runs of the same name differ is logged: a key that a later version added makes two variants of one.
+    The differences between variants of the same name are logged: a key that a later version added makes two of one.
     """
     variants = _variants(folders)
-    by_name: dict[str, list[Variant]] = {}
-    for variant in variants:
-        by_name.setdefault(variant.bare_name, []).append(variant)
-    for first, *others in by_name.values():
-        for other in others:
-            differences = describe_differences(first.config, other.config)
-            log.warning("%s and %s are two variants: %s", first.folders[0], other.folders[0], differences)
-    whole = [v.bare_name if len(by_name[v.bare_name]) == 1 else v.long_name for v in variants]
-    names = {folder: name for v, name in zip(variants, short_names(whole), strict=True) for folder in v.folders}
-    return {folder: names[folder] for folder in folders}
+    bare = [variant.bare_name for variant in variants]
+    names = []
+    for variant, name in zip(variants, bare, strict=True):
+        if (first := variants[bare.index(name)]) is not variant:
+            differences = describe_differences(first.config, variant.config)
+            log.warning("%s and %s are two variants: %s", first.folders[0], variant.folders[0], differences)
+        names.append(name if bare.count(name) == 1 else "/".join(variant.folders[0].resolve().parts[-2:]))
+    by_folder = {f: name for v, name in zip(variants, short_names(names), strict=True) for f in v.folders}
+    return {folder: by_folder[folder] for folder in folders}
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -140,12 +134,13 @@ def short_names(names: Sequence[str]) -> list[str]:
 def _variants(folders: Sequence[Path]) -> list[Variant]:
     variants: list[Variant] = []
     for folder in folders:
-        config = {"split": _config(folder).get("split"), **_without_seeds(_config(folder))}
-        same = (n for n, variant in enumerate(variants) if not describe_differences(variant.config, config))
-        if (place := next(same, None)) is None:
-            variants.append(Variant(config, (folder,)))
+        config = _config(folder)
+        # A seed below another key follows the run's; that of the split tells which rows are held out.
+        config = _without_seeds(config) | {"split": config.get("split")}
+        if same := [variant for variant in variants if not describe_differences(variant.config, config)]:
+            same[0].folders.append(folder)
         else:
-            variants[place] = replace(variants[place], folders=(*variants[place].folders, folder))
+            variants.append(Variant(config, [folder]))
     return variants
 
 
@@ -153,15 +148,10 @@ def _config(folder: Path) -> dict[str, Any]:
     return FoldFolder(sorted(folder.glob("fold*/config.yaml"))[0].parent).config()
 
 
-def _without_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A seed below another key follows the run's own as a rule; that of the split tells which rows are held out."""
-    return {key: _seedless(child) for key, child in config.items() if key not in ("seed", "split")}
-
-
-def _seedless(node: Any) -> Any:
+def _without_seeds(node: Any) -> Any:
     if isinstance(node, Mapping):
-        return {key: _seedless(child) for key, child in node.items() if key != "seed"}
-    return [_seedless(child) for child in node] if isinstance(node, list) else node
+        return {key: _without_seeds(child) for key, child in node.items() if key != "seed"}
+    return [_without_seeds(child) for child in node] if isinstance(node, list) else node
 
 
 def _read_run(folder: Path, variant: str, folds: Sequence[Path]) -> OpenRun:
