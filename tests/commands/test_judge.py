@@ -12,7 +12,7 @@ import yaml
 from matplotlib.image import imread
 
 from nexttoken.commands.judge import JudgeArguments, main
-from nexttoken.commands.judge_marks import asked, marked_row, said
+from nexttoken.commands.judge_marks import answer_to_mark, output_to_mark, transcript
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read_open import read_open_runs
@@ -170,19 +170,19 @@ def test_outputs_are_read_back_as_they_were_saved(tmp_path):
 
 def test_what_the_judge_is_shown_of_an_instruction_and_of_a_dialogue():
     row = Example("7", {"instruction": ("Add.",), "input": ("1 1",), "rubric": ("",)}, answer="2")
-    shown = asked("0:7", row, "3", "Be strict.").fields
+    shown = output_to_mark("0:7", row, "3", "Be strict.").fields
     assert {name: turns[0] for name, turns in shown.items()} == {
         "instruction": "Add.", "response": "3", "input": "1 1", "reference": "2", "rubric": "Be strict.",
     }  # fmt: skip
     own = Example("7", {**row.fields, "rubric": ("Its own.",)}, answer="2")
-    assert asked("0:7", own, "3", "Be strict.").fields["rubric"] == ("Its own.",)
+    assert output_to_mark("0:7", own, "3", "Be strict.").fields["rubric"] == ("Its own.",)
     talk = Example("d", {"dialogue": ("Hi", "Hello", "Why?")}, answer="Because.")
-    assert asked("0:d", talk, "So.", "").fields["instruction"] == ("User: Hi\nAssistant: Hello\nUser: Why?",)
-    whole = marked_row(talk, "Be strict.").fields
-    assert whole["response"] == (said(["Hi", "Hello", "Why?", "Because."]),)
+    assert output_to_mark("0:d", talk, "So.", "").fields["instruction"] == ("User: Hi\nAssistant: Hello\nUser: Why?",)
+    whole = answer_to_mark(talk, "Be strict.").fields
+    assert whole["response"] == (transcript(["Hi", "Hello", "Why?", "Because."]),)
     assert whole["response"][0].endswith("Assistant: Because.")
-    assert marked_row(row, "").fields["response"] == ("2",)
-    assert marked_row(row, "").fields["reference"] == ("",)
+    assert answer_to_mark(row, "").fields["response"] == ("2",)
+    assert answer_to_mark(row, "").fields["reference"] == ("",)
 
 
 def test_the_command_starts_without_torch(task_dir):
