@@ -14,7 +14,7 @@ from nexttoken.transforms.curation.marks import KeepMarked
 from nexttoken.transforms.curation.rare import DropRareCharacters
 from nexttoken.transforms.curation.repeats import DropNearDuplicates, DropRepeats
 from nexttoken.transforms.curation.scripts import DropMojibake, DropScripts
-from nexttoken.transforms.curation.spool import Spool, pack_by
+from nexttoken.transforms.curation.spool import Spool, chunks, dump
 from nexttoken.transforms.curation.step import CHUNK
 from nexttoken.transforms.curation.stream import curate, in_order, stages
 from nexttoken.transforms.curation.words import DropEmpty, DropWords, Lengths, Replace
@@ -295,7 +295,7 @@ def test_a_stream_gives_the_rows_and_reports_of_a_list(noisy, tmp_path, processe
     for step in on_list.values():
         kept = step(kept)
     spool = curate(iter(noisy), on_stream, tmp_path, len(noisy), processes)
-    assert list(spool.rows(100)) == kept
+    assert list(spool.rows()) == kept
     assert len(kept) < len(noisy)
     assert {name: step.report() for name, step in on_stream.items()} == {
         name: step.report() for name, step in on_list.items()
@@ -323,25 +323,25 @@ def test_steps_that_survey_begin_a_stage():
 
 def test_rows_in_a_spool_are_reached_by_position(noisy, tmp_path):
     spool = Spool(tmp_path / "rows")
-    for packed in pack_by(noisy, 7):
-        spool.append(packed)
+    for chunk in chunks(map(dump, noisy), 7):
+        spool.append(chunk.packed)
     assert len(spool) == len(noisy)
     assert spool.fetch(500) == noisy[500]
-    assert all(second.first - first.first == 9 for first, second in pairwise(list(spool.chunks(9))))
+    assert all(second.first - first.first == 9 for first, second in pairwise(chunks(spool, 9)))
     spool.close()
 
 
 def test_long_rows_pass_in_smaller_chunks(tmp_path):
     long = [row("あ" * 1_000_000, row_id=f"r{number}") for number in range(20)]  # 3 MB each as bytes
-    packed = list(pack_by(long, CHUNK))
-    assert max(len(chunk.lengths) for chunk in packed) == 3
+    packed = list(chunks(map(dump, long), CHUNK))
+    assert max(len(chunk.packed) for chunk in packed) == 3
     spool = Spool(tmp_path / "rows")
     for chunk in packed:
-        spool.append(chunk)
-    chunks = list(spool.chunks(CHUNK))
-    assert max(len(chunk.lengths) for chunk in chunks) == 3
-    assert [example for chunk in chunks for example in chunk.unpack()] == long
-    assert [chunk.first for chunk in chunks] == list(range(0, 20, 3))
+        spool.append(chunk.packed)
+    again = list(chunks(spool, CHUNK))
+    assert max(len(chunk.packed) for chunk in again) == 3
+    assert [example for chunk in again for example in chunk.rows()] == long
+    assert [chunk.first for chunk in again] == list(range(0, 20, 3))
     spool.close()
 
 

@@ -33,7 +33,7 @@ from nexttoken.commands.entry import compose_settings
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
-from nexttoken.transforms.curation.step import CHUNK, Step
+from nexttoken.transforms.curation.step import Step
 from nexttoken.transforms.curation.stream import curate
 
 log = logging.getLogger("nexttoken.commands.curate")
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         }
         new = folder / "new"
         new.mkdir()
-        write_rows(rows.rows(CHUNK), new / "train.jsonl")
+        write_rows(rows.rows(), new / "train.jsonl")
         write_json(manifest, new / "manifest.json")
         (new / "report.md").write_text(page(manifest), encoding="utf-8")
         rows.close()

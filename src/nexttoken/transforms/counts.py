@@ -1,13 +1,12 @@
-"""Counts of texts that a model cannot make itself: features of baselines, and fields of prompts."""
+"""Counts of characters and words, which models are bad at: features of baselines, and fields of prompts."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import log1p
+from math import log, log1p
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.types import Example
+from nexttoken.types import INPUT, Example
 
 _WORD = re.compile(r"[^\W\u3040-\u9fff]+|[\u3040-\u9fff]")  # a kana or kanji counts as a word: no spaces between words
 _LIST_ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]", re.MULTILINE)
@@ -15,9 +14,9 @@ _LIST_ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]", re.MULTILINE)
 
 def text_counts(text: str, context: str = "") -> dict[str, float]:
     """Counts of one text, and shares of its words that its context has; shares are in [0, 1], 0 if undefined."""
-    words, context_words = _WORD.findall(text.casefold()), _WORD.findall(context.casefold())
+    words, context_words = _words(text), _words(context)
     distinct, known = set(words), set(context_words)
-    triples, known_triples = _triples(words), _triples(context_words)
+    triples, known_triples = (set(zip(some, some[1:], some[2:], strict=False)) for some in (words, context_words))
     return {
         "characters": len(text),
         "words": len(words),
@@ -29,13 +28,13 @@ def text_counts(text: str, context: str = "") -> dict[str, float]:
     }
 
 
-def _triples(words: list[str]) -> set[tuple[str, str, str]]:
-    return set(zip(words, words[1:], words[2:], strict=False))
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
 
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """Named features of a pair: swapping the answers negates the `signed` ones and leaves the `shared` ones."""
+    """Named features of a pair: swapping the answers negates the `signed` ones and leaves `shared` ones as they are."""
 
     signed: dict[str, float]
     shared: dict[str, float]
@@ -43,15 +42,13 @@ class PairFeatures:
 
 def pair_features(first: str, second: str, context: str = "") -> PairFeatures:
     """Differences, means and distances of both texts' counts (log1p of the unbounded ones), and their word overlap."""
-    counts = [
-        {name: value if name.endswith("share") else log1p(value) for name, value in text_counts(text, context).items()}
-        for text in (first, second)
-    ]
-    pairs = {name: (value, counts[1][name]) for name, value in counts[0].items()}
+    counts, other_counts = text_counts(first, context), text_counts(second, context)
+    scales = {name: float if name.endswith("share") else log1p for name in counts}
+    pairs = {name: (scale(counts[name]), scale(other_counts[name])) for name, scale in scales.items()}
     signed = {name: one - other for name, (one, other) in pairs.items()}
     mean = {f"mean {name}": (one + other) / 2 for name, (one, other) in pairs.items()}
     distance = {f"distance {name}": abs(value) for name, value in signed.items()}
-    words, other_words = (set(_WORD.findall(text.casefold())) for text in (first, second))
+    words, other_words = set(_words(first)), set(_words(second))
     overlap = len(words & other_words) / max(1, len(words | other_words))
     alike = {"overlap": overlap, "identical": float(first == second), "context characters": log1p(len(context))}
     # The more words two answers share, the less their difference in length means.
@@ -61,11 +58,11 @@ def pair_features(first: str, second: str, context: str = "") -> PairFeatures:
 
 @dataclass(frozen=True)
 class AddCounts:
-    """Add fields that compare two answers in what a model cannot count itself, above all when texts are cut.
+    """Add fields that compare the counts of two answers, which a model cannot see when texts are cut.
 
     For each of `compared`, a name of `PairFeatures.signed`, the fields `<name>_a` and `<name>_b` have the difference in
     coarse steps: "++" is two steps more than the other answer, "-" one less, "=" about equal. `overlap` is a digit from
-    0 (no common words) to 9 (the same words). All come from one example's whole texts; swapping the answers swaps them.
+    0 (no common words) to 9 (the same words). The whole texts are counted; swapping the answers swaps the fields.
     """
 
     compared: Sequence[str] = ("new_words", "paragraphs", "distinct_share", "characters")
@@ -85,16 +82,44 @@ class AddCounts:
         first, second, context = ("\n".join(example.fields[name]) for name in ("response_a", "response_b", "prompt"))
         features = pair_features(first, second, context)
         counts: dict[str, tuple[str, ...]] = {"overlap": (str(round(features.shared["overlap"] * 9)),)}
-        for name in self.compared:
-            steps = self._steps(name, features.signed[name])
+        for name in self.compared:  # differences of shares, or of logarithms
+            scale = self.steps_per_share if name.endswith("share") else self.steps_per_doubling / log(2)
+            steps = max(-self.largest, min(self.largest, round(features.signed[name] * scale)))
             counts |= {f"{name}_a": (_signs(steps),), f"{name}_b": (_signs(-steps),)}
         return counts
-
-    def _steps(self, name: str, difference: float) -> int:
-        """Steps of a difference of logarithms (`steps_per_doubling`) or of shares, at most `largest`."""
-        scale = self.steps_per_share if name.endswith("share") else self.steps_per_doubling / math.log(2)
-        return max(-self.largest, min(self.largest, round(difference * scale)))
 
 
 def _signs(steps: int) -> str:
     return "=" if steps == 0 else ("+" if steps > 0 else "-") * abs(steps)
+
+
+@dataclass(frozen=True)
+class AddLength:
+    """Add the field `name` with the length that a prompt requests: `share` of the characters of `field`, at least
+    `at_least`.
+
+    The whole text counts, before any cutting. A prompt shows the number by `{{ length[0] }}`. Raises UserError for an
+    example without `field`, or already with a field `name`.
+    """
+
+    share: float = 0.2
+    at_least: int = 100
+    field: str = INPUT
+    name: str = "length"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(f"share={self.share}: expected a share of the characters, above 0 and at most 1")
+        if self.at_least < 1:
+            raise UserError(f"at_least={self.at_least}: expected at least 1 character")
+
+    def __call__(self, examples: Sequence[Example]) -> list[Example]:
+        return [self._add_length(example) for example in examples]
+
+    def _add_length(self, example: Example) -> Example:
+        fields = example.fields
+        if self.field not in fields or self.name in fields:
+            fault = f"already has a field {self.name!r}" if self.name in fields else f"has no field {self.field!r}"
+            raise UserError(f"row {example.id} {fault}; its fields are {', '.join(fields)}: set field= and name=")
+        characters = max(self.at_least, round(self.share * sum(map(len, fields[self.field]))))
+        return replace(example, fields={**fields, self.name: (str(characters),)})

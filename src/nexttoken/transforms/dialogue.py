@@ -24,7 +24,7 @@ class Windows:
     first: int | None = None
 
     def __post_init__(self) -> None:
-        _check_length("num_utterances", self.num_utterances)
+        _check_length(self.num_utterances)
         if self.first is not None and self.first < 1:
             raise UserError(f"first={self.first}: expected at least 1 window of a dialogue, or null for all")
 
@@ -34,10 +34,9 @@ class Windows:
     def _windows(self, example: Example) -> list[Example]:
         if example.answer is None:
             return [example]
-        num_turns = len(example.fields[DIALOGUE]) + 1
-        last_start = max(0, num_turns - self.num_utterances)
+        last_start = max(0, len(example.fields[DIALOGUE]) + 1 - self.num_utterances)
         starts = range(0, last_start + 1, 2)[: self.first]
-        return [_window(example, start, start + self.num_utterances) for start in starts]
+        return _numbered([_window(example, start, start + self.num_utterances) for start in starts])
 
 
 @dataclass(frozen=True)
@@ -66,25 +65,20 @@ def replies(examples: Sequence[Example], num_utterances: int) -> list[Example]:
     """Return one window per answer of the assistant, with at most `num_utterances` turns and that answer last.
 
     Held-out dialogues are thus predicted in the same way, whatever windows a model was trained on. Ids are `<id>#<k>`
-    for the k-th answer. An example without an answer gives one window (`last_reply`), under its own id.
+    for the k-th answer. An example without an answer gives only its last window, under its own id.
     """
-    _check_length("num_utterances", num_utterances)
+    _check_length(num_utterances)
     return [reply for example in examples for reply in _replies(example, num_utterances)]
 
 
-def last_reply(example: Example, num_utterances: int) -> Example:
-    """Return the dialogue's last turns, at most `num_utterances` including the answer, under its own id."""
-    _check_length("num_utterances", num_utterances)
-    num_turns = len(example.fields[DIALOGUE]) + 1
-    return replace(_window(example, max(0, num_turns - num_utterances), num_turns), id=example.id)
-
-
 def _replies(example: Example, num_utterances: int) -> list[Example]:
-    if example.answer is None:
-        return [last_reply(example, num_utterances)]
     ends = range(2, len(example.fields[DIALOGUE]) + 2, 2)
     windows = [_window(example, max(0, end - num_utterances), end) for end in ends]
-    return [replace(window, id=f"{example.id}#{number}") for number, window in enumerate(windows, start=1)]
+    return windows[-1:] if example.answer is None else _numbered(windows)
+
+
+def _numbered(windows: Sequence[Example]) -> list[Example]:
+    return [replace(window, id=f"{window.id}#{number}") for number, window in enumerate(windows, start=1)]
 
 
 def _window(example: Example, start: int, end: int) -> Example:
@@ -93,9 +87,11 @@ def _window(example: Example, start: int, end: int) -> Example:
     answer = example.answer if end > len(turns) else turns[end - 1]
     prefix = example.tags.get(PREFIX, "") if start else ""
     fields = {**example.fields, DIALOGUE: (prefix + turns[start], *turns[start + 1 : end - 1])}
-    return replace(example, id=f"{example.id}#{start // 2 + 1}", fields=fields, answer=answer)
+    return replace(example, fields=fields, answer=answer)
 
 
-def _check_length(name: str, length: int) -> None:
-    if length < 2 or length % 2:
-        raise UserError(f"{name}={length}: expected an even number from 2 (the user's turns and an answer to each)")
+def _check_length(num_utterances: int) -> None:
+    if num_utterances < 2 or num_utterances % 2:
+        raise UserError(
+            f"num_utterances={num_utterances}: expected an even number from 2 (the user's turns and an answer to each)"
+        )
