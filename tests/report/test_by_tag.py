@@ -137,7 +137,7 @@ def test_all_genres_stand_beside_each_other_with_mean_and_pooled(task_dir):
 def test_scores_are_those_of_metrics_json_where_there_is_one_genre(tmp_path):
     right = list(np.random.default_rng(0).random(40) < 0.4)
     write_fold(tmp_path / "run", right, genres=("all",))
-    [score] = ByTag.of(read_runs(tmp_path), "genre").sections[0].of("all")
+    [score] = ByTag.of(read_runs(tmp_path), "genre").sections[0].scores("all")
     saved = json.loads((tmp_path / "run" / "fold0" / "metrics.json").read_text())
     assert (score.accuracy, score.chance) == pytest.approx((saved["accuracy"], saved["chance_accuracy"]))
     assert score.interval is not None
@@ -151,7 +151,7 @@ def test_questions_of_one_group_stay_together_in_the_interval(tmp_path):
     ids = tuple(f"f0-{place}" for place in range(40))
 
     def width() -> float:
-        interval = ByTag.of(read_runs(tmp_path), "genre").sections[0].of("all")[0].interval
+        interval = ByTag.of(read_runs(tmp_path), "genre").sections[0].scores("all")[0].interval
         return interval.high - interval.low if interval else 0.0
 
     alone = width()
@@ -194,7 +194,7 @@ def test_results_are_counted_by_genre_after_prediction():
 
 def test_one_question_has_no_interval(tmp_path):
     write_fold(tmp_path / "run", [True, False, True, True], genres=("x", "x", "x", "alone"))
-    [score] = ByTag.of(read_runs(tmp_path), "genre").sections[0].of("alone")
+    [score] = ByTag.of(read_runs(tmp_path), "genre").sections[0].scores("alone")
     assert score.cells()[2:] == ["1.0000", "0.2", "–", "1", "0.5000"]
 
 
@@ -217,7 +217,7 @@ def test_each_data_set_has_its_own_section(tmp_path):
 
 def test_a_row_without_its_tag_is_counted(tmp_path):
     write_fold(tmp_path / "run", [True] * 4, genres=("x", ""))
-    assert [s.values for s in ByTag.of(read_runs(tmp_path), "genre").sections] == [["(none)", "x"]]
+    assert [list(s.options) for s in ByTag.of(read_runs(tmp_path), "genre").sections] == [["(none)", "x"]]
 
 
 def test_the_environment_is_a_dash_for_runs_of_before(tmp_path):

@@ -1,7 +1,8 @@
-"""Runs by genre, or by any other tag: score and latency of each, in the form of the published tables, as Markdown."""
+"""Score and latency of each run by genre, or by any other tag, as Markdown in the form of the published tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from nexttoken.runs.read import Data, Run
 from nexttoken.runs.read_answers import Answers, out_of_fold, result_rows, test_answers
 
 HEADER = ["Model", "Environment", "Score", "Latency", "95 % interval", "Questions", "Chance"]
-NUM_RESAMPLES = 2_000  # an interval per run and genre: a fifth of what a comparison of two variants is given
+NUM_RESAMPLES = 2_000  # per run and value of the tag: a fifth of those for a comparison of variants
 NO_TAG = "(none)"
 NOTE = (
     "Score: share of questions answered rightly. Latency: seconds for all of them. Chance: expected score of a guess "
@@ -38,24 +39,24 @@ class Section:
         return f"{self.data.dataset} ({self.data.task}), {self.kind}"
 
     @property
-    def values(self) -> list[str]:
-        return sorted({value for answers in self.answers for value in answers.rows[self.by]})
+    def models(self) -> list[str]:
+        return [answers.model for answers in self.answers]
 
-    @property
-    def questions(self) -> pd.DataFrame:
-        """Every question that any of the runs answered, once."""
-        return pd.concat([answers.rows for answers in self.answers]).drop_duplicates("id")
+    @cached_property
+    def options(self) -> dict[str, np.ndarray]:
+        """By value of the tag, in order: the number of options of every question that any of the runs answered."""
+        rows = pd.concat([answers.rows for answers in self.answers]).drop_duplicates("id")
+        return {str(value): of_value["num_options"].to_numpy() for value, of_value in rows.groupby(self.by)}
 
-    def of(self, value: str) -> list["GenreScore"]:
-        """The runs that were asked such questions, the best first."""
-        chosen = [(answers, answers.rows[answers.rows[self.by] == value]) for answers in self.answers]
-        scores = [GenreScore(answers, rows) for answers, rows in chosen if len(rows)]
-        return sorted(scores, key=lambda score: (-score.accuracy, score.answers.model))
+    def scores(self, value: str) -> list["TagScore"]:
+        """The runs that answered such questions, the best first."""
+        chosen = [TagScore(answers, answers.rows[answers.rows[self.by] == value]) for answers in self.answers]
+        return sorted((one for one in chosen if len(one.rows)), key=lambda one: (-one.accuracy, one.answers.model))
 
 
 @dataclass(frozen=True)
-class GenreScore:
-    """One run on the questions of one genre; `rows` are `Answers.rows`, at least one."""
+class TagScore:
+    """One run on the questions with one value of the tag; `rows` are `Answers.rows`, at least one."""
 
     answers: Answers
     rows: pd.DataFrame
@@ -80,14 +81,13 @@ class GenreScore:
     def cells(self) -> list[str]:
         interval = f"{self.interval.low:.3f} to {self.interval.high:.3f}" if self.interval else NOTHING
         seconds = self.rows["seconds"].sum(skipna=False)
-        latency = NOTHING if np.isnan(seconds) else f"{seconds:.1f}"
-        named = [self.answers.model, self.answers.environment, loss_cell(self.accuracy), latency]
-        return [*named, interval, str(len(self.rows)), loss_cell(self.chance)]
+        named = [self.answers.model, self.answers.environment, loss_cell(self.accuracy)]
+        return [*named, _cell(seconds, ".1f"), interval, str(len(self.rows)), loss_cell(self.chance)]
 
 
 @dataclass(frozen=True)
 class ByTag:
-    """What a report by one tag shows, and what had to be left out of it (a line each)."""
+    """The sections of a report by one tag, and a line for each reason why runs are left out of it."""
 
     by: str
     sections: list[Section]
@@ -96,9 +96,9 @@ class ByTag:
     @classmethod
     def of(cls, runs: Sequence[Run], by: str) -> "ByTag":
         """Raises UserError where no run has rows.csv or the tag."""
-        read = {id(run): out_of_fold(run) for run in runs}
-        older = [run.title for run in runs if read[id(run)] is None]
-        held_out = [answers for answers in read.values() if answers]
+        read = [(run.title, out_of_fold(run)) for run in runs]
+        older = [title for title, answers in read if answers is None]
+        held_out = [answers for _, answers in read if answers]
         if not held_out:
             raise UserError(
                 f"no rows.csv in {first_five(older)}: trained by an earlier version; train again with overwrite=true"
@@ -108,42 +108,43 @@ class ByTag:
             raise UserError(
                 f"no run has the tag {by!r} in its rows.csv; {nearest(by, tags) if tags else 'it has no tags'}"
             )
-        notes = [f"Without rows.csv, trained by an earlier version and left out: {', '.join(older)}."] if older else []
         # A folder that holds runs on two data sets has one result.json: of the last.
         folders = {run.folder: run for run in runs}
-        tested = [answers for run in folders.values() if (answers := test_answers(run))]
-        named, unnamed = _with_tag([*held_out, *tested], by)
+        every = [*held_out, *(answers for run in folders.values() if (answers := test_answers(run)))]
+        named = [_with_names(answers, by) for answers in every if by in answers.tags]
+        unnamed = [f"{answers.model} ({answers.kind})" for answers in every if by not in answers.tags]
+        notes = [f"Without rows.csv, trained by an earlier version and left out: {', '.join(older)}."] if older else []
         notes += [f"Without the tag {by} and left out: {', '.join(unnamed)}."] if unnamed else []
         keys = sorted({(answers.data, answers.kind) for answers in named})
-        chosen = {key: tuple(a for a in named if (a.data, a.kind) == key) for key in keys}
-        return cls(by, [Section(*key, by, answers) for key, answers in chosen.items()], notes)
+        return cls(by, [Section(*key, by, tuple(a for a in named if (a.data, a.kind) == key)) for key in keys], notes)
 
     def page(self) -> str:
         parts = [f"# Results by {self.by}", *self.notes, NOTE]
         for section in self.sections:
-            parts += [f"## {section.title}", *_differing(section), overall_table(section)]
-            for value in section.values:
-                rows = [score.cells() for score in section.of(value)]
+            parts.append(f"## {section.title}")
+            if len({frozenset(answers.rows["id"]) for answers in section.answers}) > 1:
+                parts.append("The models were not asked the same questions: compare only what both answered.")
+            parts.append(overall_table(section))
+            for value in section.options:
+                rows = [score.cells() for score in section.scores(value)]
                 parts += [f"### Table for {self.by}: {value}", markdown(HEADER, rows)]
         return "\n\n".join(parts)
 
 
 def overall_table(section: Section) -> str:
-    """Genres × models, accuracy; then the mean over genres, and all questions together."""
-    questions, models = section.questions, section.answers
+    """Values of the tag × models, accuracy; then the mean over values, and all questions together."""
     chances, accuracies, rows = [], [], []
-    for value in section.values:
-        chosen = questions.loc[questions[section.by] == value, "num_options"].to_numpy()
-        by_model = {id(score.answers): score.accuracy for score in section.of(value)}
-        chances.append(chance_accuracy(chosen))
-        accuracies.append([by_model.get(id(answers), np.nan) for answers in models])
-        rows.append([value, str(len(chosen)), loss_cell(chances[-1]), *map(_accuracy_cell, accuracies[-1])])
-    means = np.array(accuracies).mean(axis=0)  # unknown for a model that lacks a genre
-    rows.append([f"**mean over {section.by}**", "", loss_cell(float(np.mean(chances))), *map(_accuracy_cell, means)])
-    pooled = [answers.rows["correct"].mean() for answers in models]
-    chance = chance_accuracy(questions["num_options"].to_numpy())
-    rows.append(["**all questions**", str(len(questions)), loss_cell(chance), *map(_accuracy_cell, pooled)])
-    return markdown([section.by, "Questions", "Chance", *[answers.model for answers in models]], rows)
+    for value, options in section.options.items():
+        by_model = {id(score.answers): score.accuracy for score in section.scores(value)}
+        chances.append(chance_accuracy(options))
+        accuracies.append([by_model.get(id(answers), np.nan) for answers in section.answers])
+        rows.append([value, str(len(options)), loss_cell(chances[-1]), *map(_cell, accuracies[-1])])
+    means = np.array(accuracies).mean(axis=0)  # unknown for a model that lacks a value
+    rows.append([f"**mean over {section.by}**", "", loss_cell(float(np.mean(chances))), *map(_cell, means)])
+    pooled = [answers.rows["correct"].mean() for answers in section.answers]
+    options = np.concatenate(list(section.options.values()))
+    rows.append(["**all questions**", str(len(options)), loss_cell(chance_accuracy(options)), *map(_cell, pooled)])
+    return markdown([section.by, "Questions", "Chance", *section.models], rows)
 
 
 def results_table(results: Sequence[Mapping[str, Any]], by: str = "genre") -> str:
@@ -155,25 +156,15 @@ def results_table(results: Sequence[Mapping[str, Any]], by: str = "genre") -> st
     chance = chance_accuracy(rows["num_options"].to_numpy())
     head = f"{len(rows):,} test questions{others}: accuracy {rows['correct'].mean():.4f}, chance {chance:.4f}"
     answers = Answers("Score", NOTHING, Data("", "", False), "test rows", rows)
-    sections = [Section(answers.data, answers.kind, by, (one,)) for one in _with_tag([answers], by)[0]]
-    return "\n\n".join([head, *map(overall_table, sections)])
+    if by not in answers.tags:
+        return head
+    return f"{head}\n\n{overall_table(Section(answers.data, answers.kind, by, (_with_names(answers, by),)))}"
 
 
-def _with_tag(answers: Sequence[Answers], by: str) -> tuple[list[Answers], list[str]]:
-    """Those whose rows have the tag, an empty one named; and the names of the others."""
-    named = [
-        replace(a, rows=a.rows.assign(**{by: a.rows[by].fillna("").replace("", NO_TAG)}))
-        for a in answers
-        if by in a.tags
-    ]
-    return named, [f"{a.model} ({a.kind})" for a in answers if by not in a.tags]
+def _with_names(answers: Answers, by: str) -> Answers:
+    """The answers with a name for an empty value of the tag."""
+    return replace(answers, rows=answers.rows.assign(**{by: answers.rows[by].fillna("").replace("", NO_TAG)}))
 
 
-def _differing(section: Section) -> list[str]:
-    """A sentence where the runs did not answer the same questions."""
-    asked = {frozenset(answers.rows["id"]) for answers in section.answers}
-    return ["The models were not asked the same questions: compare only what both answered."] * (len(asked) > 1)
-
-
-def _accuracy_cell(value: float) -> str:
-    return NOTHING if np.isnan(value) else f"{value:.4f}"
+def _cell(value: float, form: str = ".4f") -> str:
+    return NOTHING if np.isnan(value) else f"{value:{form}}"

@@ -21,7 +21,7 @@ def plot_accuracies(sections: Sequence[Section], path: Path) -> list[str]:
 
     Returns what the numbers in the picture stand for where no installed font can write the names, else [].
     """
-    names = [name for section in sections for name in (section.title, *section.values, *_models(section))]
+    names = [name for section in sections for name in (section.title, *section.options, *section.models)]
     lettering = Lettering.for_names([*dict.fromkeys(names)])
     heights = list(map(_height, sections))
     with lettering.font():
@@ -34,10 +34,11 @@ def plot_accuracies(sections: Sequence[Section], path: Path) -> list[str]:
 
 
 def _panel(axes: "Axes", section: Section, lettering: Lettering) -> None:
-    values, models = section.values, _models(section)
+    values, models = list(section.options), section.models
     places = np.arange(len(values))
-    axes.plot(_chances(section), places, color="0.3", linestyle="--", marker="|", markersize=12, label="chance")
-    drawn = {value: {score.answers.model: score for score in section.of(value)} for value in values}
+    chances = [chance_accuracy(options) for options in section.options.values()]
+    axes.plot(chances, places, color="0.3", linestyle="--", marker="|", markersize=12, label="chance")
+    drawn = {value: {score.answers.model: score for score in section.scores(value)} for value in values}
     for number, model in enumerate(models):
         shift = 0.6 * ((number + 0.5) / len(models) - 0.5)  # side by side, not one over the other
         at = [place for place in places if model in drawn[values[place]]]
@@ -59,14 +60,4 @@ def _panel(axes: "Axes", section: Section, lettering: Lettering) -> None:
 def _height(section: Section) -> float:
     """Inches: room for every genre's marks, and for a legend with every run."""
     num_models = len(section.answers)
-    return 1.2 + max(len(section.values) * max(0.42, 0.07 * num_models), 0.19 * (num_models + 1))
-
-
-def _chances(section: Section) -> list[float]:
-    questions = section.questions
-    sizes = [questions.loc[questions[section.by] == value, "num_options"].to_numpy() for value in section.values]
-    return [chance_accuracy(counts) for counts in sizes]
-
-
-def _models(section: Section) -> list[str]:
-    return [answers.model for answers in section.answers]
+    return 1.2 + max(len(section.options) * max(0.42, 0.07 * num_models), 0.19 * (num_models + 1))
