@@ -26,7 +26,7 @@ def chosen():
 
 def test_a_cpu_takes_what_is_fastest_there(chosen, capsys):
     assert with_batch_tokens(chosen).settings.batch_tokens == 1024
-    assert capsys.readouterr().out.startswith("batch_tokens: auto -> 1,024: a CPU is no faster with more, ")
+    assert capsys.readouterr().out.startswith("batch_tokens: auto -> 1,024 tokens: a CPU is no faster with more, ")
     given = chosen.change(batch_tokens=300)
     assert with_batch_tokens(given) is given
     assert capsys.readouterr().out == ""

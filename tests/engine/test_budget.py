@@ -14,16 +14,16 @@ from nexttoken.engine.memory_plan.advice import FEWEST_TOKENS
 from nexttoken.engine.memory_plan.auto_tokens import (
     FILE,
     SPARE_SHARE,
-    Budget,
+    AutoTokens,
     Longest,
-    choose_budget,
+    choose_max_tokens,
     has_room,
     ladder,
     lengthens_prompts,
     measure_longest,
     one_prompt,
-    read_budget,
-    settle_budget,
+    read_max_tokens,
+    settle_max_tokens,
 )
 from nexttoken.engine.memory_plan.make import plan_parts
 from nexttoken.engine.memory_plan.table import in_units
@@ -65,14 +65,14 @@ def free(monkeypatch):
 def test_the_budget_fits_and_the_next_rung_does_not(free, epochs, num_contexts):
     given = asked(f"trainer.max_epochs={epochs}")
     free(mebibytes := 40 if epochs else 5)
-    budget = choose_budget(given, Longest(10_000, num_contexts))
+    budget = choose_max_tokens(given, Longest(10_000, num_contexts))
     rungs = ladder(2048)
-    longer = rungs[rungs.index(budget.max_tokens) + 1]
-    plans = [plan_parts(one_prompt(given, tokens, num_contexts)) for tokens in (budget.max_tokens, longer)]
-    assert [plan.shape for plan in plans] == [(num_contexts, budget.max_tokens), (num_contexts, longer)]
+    longer = rungs[rungs.index(budget.number) + 1]
+    plans = [plan_parts(one_prompt(given, tokens, num_contexts)) for tokens in (budget.number, longer)]
+    assert [plan.shape for plan in plans] == [(num_contexts, budget.number), (num_contexts, longer)]
     assert [has_room(plan) for plan in plans] == [True, False]
     assert plans[0].needed <= (1 - SPARE_SHARE) * plans[0].free
-    assert str(budget).startswith(f"max_tokens: auto -> {budget.max_tokens:,} tokens: ")
+    assert str(budget).startswith(f"max_tokens: auto -> {budget.number:,} tokens: ")
     assert budget.reason.endswith(f"of {in_units(mebibytes * MIB)} free on cpu")
 
 
@@ -90,35 +90,35 @@ def test_the_budget_fits_and_the_next_rung_does_not(free, epochs, num_contexts):
 )
 def test_no_more_than_the_model_and_the_rows_take(free, need, overrides, tokens, reason):
     free(1_000_000)
-    budget = choose_budget(asked(*overrides), need)
-    assert (budget.max_tokens, budget.reason) == (tokens, reason)
+    budget = choose_max_tokens(asked(*overrides), need)
+    assert (budget.number, budget.reason) == (tokens, reason)
 
 
 def test_a_model_from_nothing_takes_what_its_rows_need_up_to_2048():
     spec = resolve(settings("max_tokens=auto"), device=CPU)
-    numbers = [choose_budget(spec, Longest(tokens)).max_tokens for tokens in (300, 5000)]
+    numbers = [choose_max_tokens(spec, Longest(tokens)).number for tokens in (300, 5000)]
     assert numbers == [320, 2048]
 
 
 def test_what_is_unknown_does_not_limit(monkeypatch):
     monkeypatch.setattr(plan_module, "free_memory", lambda device: None)
-    budget = choose_budget(asked())
-    assert budget.max_tokens == 2048
+    budget = choose_max_tokens(asked())
+    assert budget.number == 2048
     assert "unknown" in budget.reason
 
 
 def test_nothing_fits_a_thimble(free):
     free(5)
     with pytest.raises(UserError, match=rf"a prompt of {FEWEST_TOKENS} tokens needs about .* 5\.0 MiB are free"):
-        choose_budget(asked())
+        choose_max_tokens(asked())
     with pytest.raises(UserError, match="a prompt of 128 tokens"):
-        choose_budget(asked(), Longest(100))
+        choose_max_tokens(asked(), Longest(100))
 
 
 def test_choosing_leaves_the_random_numbers_alone(free):
     free(1000)
     before = torch.random.get_rng_state()
-    choose_budget(asked())
+    choose_max_tokens(asked())
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -143,7 +143,7 @@ def test_the_number_is_remembered_on_another_machine(base_dir, tmp_path, free):
     free(1.9)  # forward alone, of a small model: less than its context of 512
     learner = Learner.load(given, LabelSoftmax(), PROMPT, ROWS[:50], ROWS[50:])
     answerer, _ = learner.learn(tmp_path, [])
-    chosen = read_budget(tmp_path).max_tokens
+    chosen = read_max_tokens(tmp_path).number
     assert chosen == learner.encoder.max_tokens < 512
     assert learner.train.counts()["num_truncated"] > 0
     free(1_000_000)  # the other machine
@@ -154,16 +154,16 @@ def test_the_number_is_remembered_on_another_machine(base_dir, tmp_path, free):
     assert continued.encoder.max_tokens == chosen
     anew = given.model_copy(update={"overwrite": True})
     encoder = Encoder(again.encoder.tokenizer, PROMPT, AUTO)
-    assert settle_budget(resolve(anew), encoder, LabelSoftmax(), ROWS, tmp_path).max_tokens == 512
+    assert settle_max_tokens(resolve(anew), encoder, LabelSoftmax(), ROWS, tmp_path).number == 512
 
 
 def test_a_process_that_comes_late_takes_what_the_first_sends(scratch, monkeypatch, tmp_path):
     """The first may have written its new file already: who reads that and leaves lets the first wait for ever."""
-    Budget(300, "already there").save(tmp_path)
-    sent = Budget(77, "what the first settled on")
+    AutoTokens(300, "already there").save(tmp_path)
+    sent = AutoTokens(77, "what the first settled on")
     monkeypatch.setattr("nexttoken.engine.memory_plan.auto_tokens.from_first", lambda make: sent)
     encoder = Encoder(scratch.tokenizer, PROMPT, AUTO)
-    assert settle_budget(asked(), encoder, LabelSoftmax(), ROWS, tmp_path) == sent
+    assert settle_max_tokens(asked(), encoder, LabelSoftmax(), ROWS, tmp_path) == sent
 
 
 def test_rows_that_were_measured_are_not_cut(scratch, base_dir, tmp_path):
@@ -188,7 +188,7 @@ def test_open_answers_get_room_to_be_written(scratch):
 def test_a_broken_budget_is_one_line(tmp_path, text):
     (tmp_path / FILE).write_text(text)
     with pytest.raises(UserError, match=FILE):
-        read_budget(tmp_path)
+        read_max_tokens(tmp_path)
 
 
 def test_a_number_is_neither_looked_for_nor_kept(scratch, base_dir, tmp_path):

@@ -15,7 +15,7 @@ import nexttoken.engine.memory_plan.make as plan_module
 from nexttoken.build import plain
 from nexttoken.commands.entry import compose
 from nexttoken.engine.memory_plan.advice import LORA, NF4
-from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count, cut, run, step_bytes
+from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count_pass, count_step, cut_layers, step_bytes
 from nexttoken.engine.memory_plan.make import make_plan
 from nexttoken.engine.memory_plan.sizes import optimizer_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
@@ -99,7 +99,7 @@ def test_activations_are_those_of_a_real_step(config, shape, adapter, checkpoint
     settings = settings_of(f"adapter={adapter}", f"fit.gradient_checkpointing={checkpointing}")
     planned = step_bytes(Skeleton(settings, config, torch.float32), Step(*shape, True, False, False))
     model = real_model(config, settings)
-    counted = run(model, torch.zeros(shape, dtype=torch.long))
+    counted = count_pass(model, torch.zeros(shape, dtype=torch.long))
     assert 0.95 * counted.peak <= planned <= 1.25 * counted.peak  # a mask is drawn that the real run can do without
     if not checkpointing:  # torch's own count of what it keeps: the peak is little more
         assert 0.6 * planned < saved_bytes(model, shape) < 1.05 * planned
@@ -134,7 +134,7 @@ def test_deep_models_are_extrapolated_exactly():
         settings = settings_of("adapter=lora", f"fit.gradient_checkpointing={change}")
         step = Step(2, 256, training=True, mixed=True, on_gpu=True)
         whole = step_bytes(Skeleton(settings, deep, torch.bfloat16), step)
-        assert whole == count(Skeleton(settings, deep, torch.bfloat16), 7, step).peak
+        assert whole == count_step(Skeleton(settings, deep, torch.bfloat16), 7, step).peak
 
 
 def test_logits_of_whole_texts_are_planned_in_pieces():
@@ -147,7 +147,7 @@ def test_logits_of_whole_texts_are_planned_in_pieces():
 
 def test_prediction_needs_one_layer_at_a_time():
     settings = settings_of("trainer.max_epochs=0")
-    plans = [make_plan(resolve(settings, cut(CONFIGS["llama"], depth), CPU)) for depth in (2, 3)]
+    plans = [make_plan(resolve(settings, cut_layers(CONFIGS["llama"], depth), CPU)) for depth in (2, 3)]
     assert [part.name for part in plans[0].parts] == ["weights", "activations"]
     assert plans[0].size("activations") == plans[1].size("activations")
 
@@ -205,7 +205,7 @@ def test_the_cheapest_change_comes_first(monkeypatch):
 def test_nothing_fits_a_thimble(monkeypatch):
     plan = plan_with(1, monkeypatch)
     assert plan.advice is None
-    assert plan.table().endswith(f"nothing here would fit, the least is {in_units(plan.least)}: take a smaller model")
+    assert plan.table().endswith(f"no settings would fit, the least is {in_units(plan.least)}: take a smaller model")
 
 
 def test_the_advised_groups_are_those_of_conf():

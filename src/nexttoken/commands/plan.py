@@ -18,14 +18,14 @@ class PlanArguments(Arguments):
 
 def main(arguments: Sequence[str]) -> None:
     settings = compose_settings(PlanArguments.parse(arguments).overrides)
-    from nexttoken.engine.memory_plan.auto_tokens import choose_budget, with_batch_tokens
+    from nexttoken.engine.memory_plan.auto_tokens import choose_max_tokens, with_batch_tokens
     from nexttoken.engine.memory_plan.make import make_plan
     from nexttoken.models.load import resolve
     from nexttoken.settings import AUTO
 
     spec = resolve(settings)
     if settings.max_tokens == AUTO:
-        budget = choose_budget(spec)  # by the device alone: the rows are not read here
+        budget = choose_max_tokens(spec)  # by the device alone: the rows are not read here
         print(budget)
-        spec = spec.change(max_tokens=budget.max_tokens)
+        spec = spec.change(max_tokens=budget.number)
     print(make_plan(with_batch_tokens(spec)).table())

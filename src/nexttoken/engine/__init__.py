@@ -1,1 +1,1 @@
-"""What goes through a model: label scores, losses of texts, batches, generation, and the memory plan."""
+"""Forward passes: batches, heads, label scores, losses of texts, generation, and the memory plan."""

@@ -9,7 +9,7 @@ from nexttoken.engine.generation.vllm import VLLMGenerator
 from nexttoken.engine.generation.writer import Writer
 from nexttoken.engine.heads import AnswerText, Head
 from nexttoken.engine.label_answerer import LabelAnswerer
-from nexttoken.engine.memory_plan.auto_tokens import with_batch_tokens, with_budget
+from nexttoken.engine.memory_plan.auto_tokens import with_batch_tokens, with_max_tokens
 from nexttoken.engine.text_answerer import TextAnswerer
 from nexttoken.errors import UserError
 from nexttoken.models.base_model import identify
@@ -57,7 +57,7 @@ class FoldModels:
         Folds that do not differ, because nothing was trained, have the same answerer.
         Raises UserError when files are missing or broken, and for an adapter of another base model.
         """
-        labels, settings = self._labels(fold_dir), with_budget(self.settings, fold_dir)
+        labels, settings = self._labels(fold_dir), with_max_tokens(self.settings, fold_dir)
         if self.batch_tokens == AUTO:  # chosen before the weights take their memory
             spec = self._weights.spec(fold_dir).change(max_tokens=settings.max_tokens, batch_tokens=AUTO)
             self.batch_tokens = with_batch_tokens(spec).settings.batch_tokens
@@ -109,7 +109,7 @@ def load_vllm_writer(
     fold_dir: Path, settings: Settings, prompt: Prompt, head: Any, batch_tokens: int, **options: Any
 ) -> Writer:
     """The writer of open answers for engine=vllm, which makes its own batches; `options` go to `vllm.LLM`."""
-    settings, on_base = with_budget(settings, fold_dir), keeps_base(settings)
+    settings, on_base = with_max_tokens(settings, fold_dir), keeps_base(settings)
     spec = fold_weights(settings).spec(fold_dir)
     model = spec.settings.model
     adapter = fold_dir / "adapter" if on_base and settings.adapter and settings.trainer.max_epochs else None

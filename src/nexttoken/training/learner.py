@@ -12,7 +12,7 @@ from torch import nn
 from nexttoken.engine.answerers import Answerer, AnyEncoder, make_answerer, make_encoder
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Head
-from nexttoken.engine.memory_plan.auto_tokens import Budget, settle_budget, with_batch_tokens
+from nexttoken.engine.memory_plan.auto_tokens import AutoTokens, settle_max_tokens, with_batch_tokens
 from nexttoken.engine.memory_plan.make import make_plan
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base_model import weights_folder
@@ -47,7 +47,7 @@ class Learner:
     model: nn.Module
     train: Encoded | EncodedTexts
     dev: Encoded | EncodedTexts | None
-    budget: Budget | None = None  # chosen for max_tokens=auto
+    budget: AutoTokens | None = None  # chosen for max_tokens=auto
 
     @classmethod
     def load(
@@ -70,9 +70,9 @@ class Learner:
         budget = None
         if settings.max_tokens == AUTO:
             unlimited = make_encoder(head, tokenizer, prompt, AUTO)
-            budget = settle_budget(spec, unlimited, head, [*train, *dev], fold_dir)
+            budget = settle_max_tokens(spec, unlimited, head, [*train, *dev], fold_dir)
             print(budget)
-            spec = spec.change(max_tokens=budget.max_tokens)
+            spec = spec.change(max_tokens=budget.number)
         spec = with_batch_tokens(spec)
         settings = spec.settings
         encoder: Any = make_encoder(head, tokenizer, prompt, within_context(spec.config, settings.max_tokens))

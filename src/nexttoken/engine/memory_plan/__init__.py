@@ -1,1 +1,1 @@
-"""What a run will need of the device's memory, found without its weights, and the settings that would need less."""
+"""The memory plan of a run, made without its weights; the settings that would fit, and numbers in place of auto."""

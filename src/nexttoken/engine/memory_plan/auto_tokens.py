@@ -6,7 +6,7 @@ command.
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ SUFFICIENT_TOKENS = {"cpu": 1024}
 SUFFICIENT_TOKENS_GPU = 65_536
 DEQUANTISING_FACTOR = 2  # on CPUs, where each batch dequantises the weights
 UNPLANNED_TOKENS = 4096  # the most where the memory is unknown
+UNKNOWN_MEMORY = "what memory it takes, or how much is free, is unknown"
 
 
 @dataclass(frozen=True)
@@ -44,42 +45,34 @@ class Longest:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """The number that was chosen for max_tokens=auto, and why."""
-
-    max_tokens: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"max_tokens: auto -> {self.max_tokens:,} tokens: {self.reason}"
-
-    def save(self, fold_dir: Path) -> None:
-        write_json(asdict(self), fold_dir / FILE)
-
-
-@dataclass(frozen=True)
-class BatchTokens:
-    """The number that was chosen for batch_tokens=auto, and why."""
+class AutoTokens:
+    """The number of tokens that was chosen for the setting `key`, and why."""
 
     number: int
     reason: str
+    key: str = "max_tokens"
 
     def __str__(self) -> str:
-        return f"batch_tokens: auto -> {self.number:,}: {self.reason}"
+        return f"{self.key}: auto -> {self.number:,} tokens: {self.reason}"
+
+    def save(self, fold_dir: Path) -> None:
+        write_json({"max_tokens": self.number, "reason": self.reason}, fold_dir / FILE)
 
 
-def settle_budget(
+def settle_max_tokens(
     spec: ModelSpec, encoder: Any, head: Head, examples: Sequence[Example], fold_dir: Path | None
-) -> Budget:
-    """The saved budget of a fold that was begun before, else a new one, the same in every process.
+) -> AutoTokens:
+    """The number saved in a fold that was begun before, else a new one; the same in every process.
 
     Only the first process looks for the file: another might read what the first has just written.
     """
 
-    def make() -> Budget:
+    def make() -> AutoTokens:
         if fold_dir is not None and not spec.settings.overwrite and (fold_dir / FILE).exists():
-            return read_budget(fold_dir)
-        return choose_budget(spec, measure_longest(encoder, head, examples, spec.settings.generation.max_new_tokens))
+            return read_max_tokens(fold_dir)
+        return choose_max_tokens(
+            spec, measure_longest(encoder, head, examples, spec.settings.generation.max_new_tokens)
+        )
 
     return from_first(make)
 
@@ -94,7 +87,7 @@ def measure_longest(encoder: Any, head: Head, examples: Sequence[Example], max_n
     return Longest(longest + encoded.labels.longest, len(head.contexts(encoded.labels)))
 
 
-def choose_budget(spec: ModelSpec, longest: Longest | None = None) -> Budget:
+def choose_max_tokens(spec: ModelSpec, longest: Longest | None = None) -> AutoTokens:
     """The largest max_tokens for which one prompt alone goes through the model (and back, where it is trained).
 
     Never more than the model's context, nor (rounded up) than `longest`, unless the inference lengthens prompts.
@@ -102,35 +95,28 @@ def choose_budget(spec: ModelSpec, longest: Longest | None = None) -> Budget:
     Raises UserError where not even a short prompt fits.
     """
     limit, num_contexts = upper_limit(spec, longest), longest.num_contexts if longest else 1
-
-    def plan_for(tokens: int) -> MemoryPlan:
-        return plan_parts(one_prompt(spec, tokens, num_contexts))
-
-    with no_side_effects():
-        plan = plan_for(limit.max_tokens)
-        if plan.free is None or not plan.is_complete:
-            return replace(limit, reason=f"{limit.reason}; what memory it takes, or how much is free, is unknown")
-        if has_room(plan):
-            return limit
-        sizes = ladder(limit.max_tokens)
-        if not has_room(shortest := plan_for(sizes[0])):
-            raise UserError(
-                f"max_tokens=auto: a prompt of {sizes[0]} tokens needs about {in_units(shortest.needed)} and a tenth to"
-                f" spare, {in_units(shortest.free)} are free on {shortest.device}; python -m nexttoken plan"
-                f" max_tokens={sizes[0]} batch_tokens={sizes[0]} shows what would fit"
-            )
-        tokens = largest_with_room(sizes, plan_for)
-        return Budget(tokens, _use(plan_for(tokens)))
+    chosen, plan = fill_memory(limit, ladder(limit.number), lambda tokens: one_prompt(spec, tokens, num_contexts))
+    if is_known(plan) and not has_room(plan):
+        raise UserError(
+            f"max_tokens=auto: a prompt of {chosen.number} tokens needs about {in_units(plan.needed)} and a tenth to"
+            f" spare, {in_units(plan.free)} are free on {plan.device}; python -m nexttoken plan"
+            f" max_tokens={chosen.number} batch_tokens={chosen.number} shows what would fit"
+        )
+    return chosen
 
 
-def upper_limit(spec: ModelSpec, longest: Longest | None) -> Budget:
+def upper_limit(spec: ModelSpec, longest: Longest | None) -> AutoTokens:
     """The most that the model and the examples can use, if memory were unlimited."""
     context = spec.context if spec.settings.model.name_or_path is not None else None
-    limit = Budget(context, "the model's context") if context else Budget(DEFAULT_CONTEXT, "the most without a context")
+    limit = (
+        AutoTokens(context, "the model's context")
+        if context
+        else AutoTokens(DEFAULT_CONTEXT, "the most without a context")
+    )
     if longest is None or lengthens_prompts(spec.settings.inference):
         return limit
     rounded = -(-longest.tokens // ROUNDING) * ROUNDING
-    return limit if rounded >= limit.max_tokens else Budget(rounded, f"the longest prompt needs {longest.tokens:,}")
+    return limit if rounded >= limit.number else AutoTokens(rounded, f"the longest prompt needs {longest.tokens:,}")
 
 
 def lengthens_prompts(inference: Any) -> bool:
@@ -161,7 +147,7 @@ def with_batch_tokens(spec: ModelSpec) -> ModelSpec:
     return spec.change(batch_tokens=chosen.number)
 
 
-def choose_batch_tokens(spec: ModelSpec) -> BatchTokens:
+def choose_batch_tokens(spec: ModelSpec) -> AutoTokens:
     """The largest power of two for which a batch full of the longest prompts goes through the model (and back).
 
     Never less than one of those prompts.
@@ -170,45 +156,55 @@ def choose_batch_tokens(spec: ModelSpec) -> BatchTokens:
     enough = SUFFICIENT_TOKENS.get(kind, SUFFICIENT_TOKENS_GPU)
     if spec.settings.quantization and kind in SUFFICIENT_TOKENS:
         enough *= DEQUANTISING_FACTOR
+    limit = AutoTokens(enough, f"a {kind.upper()} is no faster with more", "batch_tokens")
+    powers = [2**power for power in range(enough.bit_length()) if max_tokens < 2**power < enough]
+    chosen, plan = fill_memory(limit, [max_tokens, *powers], lambda tokens: spec.change(batch_tokens=tokens))
+    if not is_known(plan):
+        return replace(chosen, number=min(enough, UNPLANNED_TOKENS), reason=UNKNOWN_MEMORY)
+    return replace(limit, reason=f"{limit.reason}, {_use(plan)}") if chosen == limit else chosen
 
-    def plan_for(tokens: int) -> MemoryPlan:
-        return plan_parts(spec.change(batch_tokens=tokens))
 
+def fill_memory(
+    limit: AutoTokens, smaller: Sequence[int], change: Callable[[int], ModelSpec]
+) -> tuple[AutoTokens, MemoryPlan]:
+    """`limit` if its plan has room or is unknown, else the largest of the ascending numbers `smaller` that has room.
+
+    The first of them if none has. The plan of the chosen number is returned, too.
+    """
     with no_side_effects():
-        plan = plan_for(enough)
-        if plan.free is None or not plan.is_complete:
-            number = min(enough, UNPLANNED_TOKENS)
-            return BatchTokens(number, "what memory it takes, or how much is free, is unknown")
+        plan = plan_parts(change(limit.number))
+        if not is_known(plan):
+            return replace(limit, reason=f"{limit.reason}; {UNKNOWN_MEMORY}"), plan
         if has_room(plan):
-            return BatchTokens(enough, f"a {kind.upper()} is no faster with more, {_use(plan)}")
-        powers = [2**power for power in range(enough.bit_length()) if max_tokens < 2**power < enough]
-        tokens = largest_with_room([max_tokens, *powers], plan_for)
-        return BatchTokens(tokens, _use(plan_for(tokens)))
+            return limit, plan
+        place = bisect_left(smaller, True, key=lambda number: not has_room(plan_parts(change(number))))
+        number = smaller[max(place - 1, 0)]
+        plan = plan_parts(change(number))
+        return replace(limit, number=number, reason=_use(plan)), plan
+
+
+def is_known(plan: MemoryPlan) -> bool:
+    return plan.free is not None and plan.is_complete
 
 
 def has_room(plan: MemoryPlan) -> bool:
     return plan.free is None or plan.needed <= plan.free * (1 - SPARE_SHARE)
 
 
-def largest_with_room(sizes: Sequence[int], plan_for: Callable[[int], MemoryPlan]) -> int:
-    """The largest of the ascending `sizes` whose plan has room, the first where none has."""
-    return sizes[max(bisect_left(sizes, True, key=lambda size: not has_room(plan_for(size))) - 1, 0)]
-
-
-def read_budget(fold_dir: Path) -> Budget:
-    """The budget that `Budget.save` wrote. Raises UserError for any other file, and where there is none."""
+def read_max_tokens(fold_dir: Path) -> AutoTokens:
+    """The number that `AutoTokens.save` wrote. Raises UserError if the file is missing or broken."""
     saved = read_json(fold_dir / FILE)
     tokens, reason = saved.get("max_tokens"), saved.get("reason")
     if not isinstance(tokens, int) or not tokens > 0 or not isinstance(reason, str):
         raise UserError(f"{fold_dir / FILE} holds no token budget; train this fold again with overwrite=true")
-    return Budget(tokens, reason)
+    return AutoTokens(tokens, reason)
 
 
-def with_budget(settings: Settings, fold_dir: Path) -> Settings:
+def with_max_tokens(settings: Settings, fold_dir: Path) -> Settings:
     """The settings of a finished fold, with the number that was chosen in place of max_tokens=auto."""
     if settings.max_tokens != AUTO:
         return settings
-    return settings.model_copy(update={"max_tokens": read_budget(fold_dir).max_tokens})
+    return settings.model_copy(update={"max_tokens": read_max_tokens(fold_dir).number})
 
 
 def _use(plan: MemoryPlan) -> str:

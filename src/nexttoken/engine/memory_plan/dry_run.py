@@ -1,7 +1,7 @@
 """The memory of one step, counted by running the model's own code on tensors that have a shape and no content.
 
-No formula has to know the architecture: attention with or without stored scores, gated or plain layers, an adapter's
-copies, what autocast keeps and what checkpointing drops are whatever transformers and peft really do.
+So no formula has to know the architecture: stored attention scores, gated layers, an adapter's copies, autocast and
+checkpointing are those of transformers and peft.
 """
 
 import copy
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nexttoken.engine.forward.head_rows import reading
+from nexttoken.engine.forward.last_layer import unwrapped
 from nexttoken.engine.forward.layout import Layout
 from nexttoken.engine.forward.losses import token_losses
 from nexttoken.errors import UserError
@@ -28,7 +29,7 @@ from nexttoken.settings import Settings
 
 @dataclass(frozen=True)
 class Skeleton:
-    """How to build a model without weights: what the settings say, in the dtype of its computation."""
+    """The recipe of a model without weights: its settings, its architecture and the dtype of its computation."""
 
     settings: Settings
     config: Any
@@ -41,32 +42,36 @@ class Skeleton:
     @property
     def num_classes(self) -> int | None:
         """Outputs of a classification layer; None for a language model's head."""
-        is_classifier = str(self.settings.head.get("_target_")).endswith(".Classification")
-        return len(self.settings.prompt.get("labels") or "AB") if is_classifier else None
+        return len(self.settings.prompt.get("labels") or "AB") if self._has_head("Classification") else None
 
     @property
     def writes(self) -> bool:
-        """Whether answers are open: any token may be one of theirs, and has logits then."""
-        return str(self.settings.head.get("_target_")).endswith(".AnswerText")
+        """True for open answers: every token may be part of one, and has logits then."""
+        return self._has_head("AnswerText")
+
+    def _has_head(self, name: str) -> bool:
+        return str(self.settings.head.get("_target_")).endswith(f".{name}")
 
     def build(self, num_layers: int | None = None, adapted: bool = True) -> Any:
-        """The model on the meta device, with its adapter unless told otherwise, cut to `num_layers`."""
+        """The model on the meta device, cut to `num_layers`, with its adapter unless `adapted` is False.
+
+        Raises UserError if the architecture lacks the head or the attention of the settings.
+        """
         import transformers
 
-        config = cut(self.config, num_layers or self.num_layers)
+        config = cut_layers(self.config, num_layers or self.num_layers)
         kind: Any = transformers.AutoModelForCausalLM
         if self.num_classes is not None:
             kind, config.num_labels = transformers.AutoModelForSequenceClassification, self.num_classes
-        options = {"trust_remote_code": True} if self.settings.model.trust_remote_code else {}
         attention = self.settings.model.attn_implementation
-        # Fused attention keeps the same tensors in every implementation; sdpa is the one that is always there.
-        fused = attention not in (None, "eager", "sdpa")
+        # Fused attention keeps the same tensors in every implementation; sdpa is always installed.
+        options = {"attn_implementation": attention if attention in (None, "eager") else "sdpa", "dtype": self.dtype}
+        if self.settings.model.trust_remote_code:
+            options["trust_remote_code"] = True
         with torch.device("meta"):
             try:
-                model = kind.from_config(
-                    config, dtype=self.dtype, attn_implementation="sdpa" if fused else attention, **options
-                )
-            except ValueError as error:  # such as an attention or a classification that the architecture lacks
+                model = kind.from_config(config, **options)
+            except ValueError as error:
                 reason = " ".join(str(error).split())[:160]
                 head = "classification" if self.num_classes else "label"
                 raise UserError(
@@ -76,8 +81,8 @@ class Skeleton:
             return model if adapter is None else add_adapter(model, adapter, self.num_classes)
 
 
-def cut(config: Any, num_layers: int) -> Any:
-    """A copy of a transformers config with fewer layers; lists that name something per layer are cut, too."""
+def cut_layers(config: Any, num_layers: int) -> Any:
+    """A copy of a transformers config with fewer layers; lists with one entry per layer are cut, too."""
     config = copy.deepcopy(config)
     text = config.get_text_config()
     whole = text.num_hidden_layers
@@ -90,7 +95,7 @@ def cut(config: Any, num_layers: int) -> Any:
 
 @dataclass(frozen=True)
 class Step:
-    """What goes through the model at once, and how: in `training` there is a backward pass, too."""
+    """The shape of one batch and its computation; `training` adds a backward pass."""
 
     rows: int
     tokens: int
@@ -101,7 +106,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Counted:
-    """Bytes held between the forward and the backward pass, and at the worst moment."""
+    """Bytes held between the forward and the backward pass, and the most at any moment."""
 
     held: int
     peak: int
@@ -110,17 +115,17 @@ class Counted:
 def step_bytes(skeleton: Skeleton, step: Step) -> int:
     """Peak bytes of a step beyond weights, gradients and optimizer states.
 
-    One and two layers are run. What is held grows by the difference with each further layer; what the backward pass
-    needs on top of it does not grow. Exact for layers that are alike; training all weights of a model whose embeddings
-    outweigh two layers is overstated by the embeddings' gradient at most.
+    One and two layers are run. Each further layer holds as much as the second; the backward pass needs no more on top
+    of that. Exact for layers that are alike; for training all weights of a model whose embeddings outweigh two layers
+    the result is too high by the embeddings' gradient at most.
     """
     if skeleton.num_layers <= 2:
-        return count(skeleton, skeleton.num_layers, step).peak
-    one, two = (count(skeleton, depth, step) for depth in (1, 2))
+        return count_step(skeleton, skeleton.num_layers, step).peak
+    one, two = (count_step(skeleton, depth, step) for depth in (1, 2))
     return two.peak + (two.held - one.held) * (skeleton.num_layers - 2)
 
 
-def count(skeleton: Skeleton, num_layers: int, step: Step) -> Counted:
+def count_step(skeleton: Skeleton, num_layers: int, step: Step) -> Counted:
     """Run a step on the model cut to `num_layers`."""
     model, fit = skeleton.build(num_layers, adapted=step.training), skeleton.settings.fit
     if step.training and fit.gradient_checkpointing:
@@ -133,10 +138,10 @@ def count(skeleton: Skeleton, num_layers: int, step: Step) -> Counted:
         model.to_empty(device="cpu")
         token_ids = torch.zeros((step.rows, step.tokens), dtype=torch.long)
         with autocast:
-            return run(model, token_ids, skeleton.writes or (step.training and fit.text_epochs > 0))
+            return count_pass(model, token_ids, skeleton.writes or (step.training and fit.text_epochs > 0))
 
 
-def run(model: Any, token_ids: Tensor, whole_text: bool = False) -> Counted:
+def count_pass(model: Any, token_ids: Tensor, whole_text: bool = False) -> Counted:
     """Count a forward pass (and a backward pass, while gradients are enabled) over `token_ids` (R, T).
 
     Gradients of the step's earlier batches are there already, so they are not counted again.
@@ -154,8 +159,8 @@ def run(model: Any, token_ids: Tensor, whole_text: bool = False) -> Counted:
 
 
 def _loss(model: Any, token_ids: Tensor, whole_text: bool) -> Tensor:
-    """A scalar from the same tensors that the project's losses are made of: logits of every token, or of row ends."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside peft's wrapper
+    """A scalar from the logits of every token with `whole_text`, else of the rows' last tokens."""
+    plain = unwrapped(model)
     last = torch.arange(1, len(token_ids) + 1) * token_ids.shape[1] - 1
     if plain.get_output_embeddings() is None:  # a classification layer
         hidden = plain.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
@@ -172,18 +177,18 @@ def _loss(model: Any, token_ids: Tensor, whole_text: bool) -> Tensor:
 
 
 def fuse_dropout(model: nn.Module) -> None:
-    """Drop as GPUs do, which keep a mask of one byte a number; the CPU keeps one as wide as the number."""
+    """Use the dropout of GPUs, whose mask has one byte a number; a CPU's mask is as wide as the number."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.forward = partial(_fused, module)  # type: ignore[method-assign]
+            module.forward = partial(_fused_dropout, module)  # type: ignore[method-assign]
 
 
-def _fused(dropout: nn.Dropout, values: Tensor) -> Tensor:
+def _fused_dropout(dropout: nn.Dropout, values: Tensor) -> Tensor:
     return torch.native_dropout(values, dropout.p, dropout.training)[0]
 
 
 class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that operations make and that live at the same time."""
+    """Counts the bytes of storages that operations create: those alive `now`, and the most at a time, `peak`."""
 
     def __init__(self) -> None:
         super().__init__()

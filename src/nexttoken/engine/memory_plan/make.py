@@ -1,4 +1,4 @@
-"""The memory plan: what a run will need, part by part, before any weight is loaded."""
+"""The memory plan of a run: each part's size, before any weight is loaded."""
 
 import warnings
 from collections.abc import Iterator
@@ -11,27 +11,26 @@ from torch import Tensor
 from nexttoken.engine.forward.parallel_batches import max_parallel_batches
 from nexttoken.engine.memory_plan.advice import advise
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, step_bytes
-from nexttoken.engine.memory_plan.sizes import dequantised_bytes, optimizer_bytes, stored_bytes, weight_bytes
+from nexttoken.engine.memory_plan.sizes import dequantized_bytes, optimizer_bytes, stored_bytes, weight_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.load import ModelSpec
 from nexttoken.models.memory import free_memory
 
 
 def make_plan(spec: ModelSpec) -> MemoryPlan:
-    """Plan a run from the architecture alone; where it does not fit, with the settings that would.
+    """Plan a run from the architecture alone, with the settings that would fit if these do not.
 
-    Raises UserError for settings that no run accepts, such as target modules that the model does not have.
+    Raises UserError for invalid settings, such as target modules that the model does not have.
     """
     with no_side_effects():
         plan = plan_parts(spec)
         if plan.fits or not plan.is_complete:
             return plan
-        advice = advise(spec.settings, lambda changed: plan_parts(spec.with_settings(changed)))
-        return replace(plan, advice=advice.changes, least=advice.needed)
+        return advise(plan, spec.settings, lambda changed: plan_parts(spec.with_settings(changed)))
 
 
 def plan_parts(spec: ModelSpec) -> MemoryPlan:
-    """The plan without advice. What was counted before for the same model is read from `spec.memo`."""
+    """The plan without advice. Sizes counted before for the same model come from `spec.memo`."""
     settings = spec.settings
     key = str((spec.dtype, settings.quantization, settings.adapter, settings.fit.optimizer, is_training(spec)))
     if key not in spec.memo:
@@ -42,7 +41,7 @@ def plan_parts(spec: ModelSpec) -> MemoryPlan:
 
 
 def plan_weights(spec: ModelSpec) -> MemoryPlan:
-    """The parts that no batch changes: weights, adapter, gradients and optimizer states."""
+    """The parts that do not depend on the batch: weights, adapter, gradients and optimizer states."""
     settings, adapter = spec.settings, spec.settings.adapter
     skeleton = Skeleton(settings, spec.config, spec.dtype)
     base = skeleton.build(adapted=False)
@@ -78,13 +77,13 @@ def plan_optimizer(spec: ModelSpec, trained: list[Tensor]) -> Part:
 
 
 def batch_shape(spec: ModelSpec) -> tuple[int, int]:
-    """Rows and tokens of a batch full of the longest prompts, which are the first to go through the model."""
+    """Rows and tokens of a batch full of the longest prompts, the first batch of a run."""
     tokens = min(spec.settings.max_tokens, spec.context or spec.settings.max_tokens)
     return max(spec.settings.batch_tokens // tokens, 1), tokens
 
 
 def plan_activations(spec: ModelSpec) -> Part:
-    """Memory of a batch on its way through the model (and back), and of one layer of dequantised weights."""
+    """Memory of a batch's forward (and backward) pass, and of one layer of dequantized weights."""
     settings, training = spec.settings, is_training(spec)
     at_once, recomputes = batches_at_once(spec), settings.fit.gradient_checkpointing
     skeleton = Skeleton(settings, spec.config, compute_dtype(spec))
@@ -94,11 +93,11 @@ def plan_activations(spec: ModelSpec) -> Part:
     try:
         if key not in spec.memo:
             spec.memo[key] = step_bytes(skeleton, step)
-    except Exception as error:  # a model's own code can do anything to tensors without content
+    except Exception as error:  # a model's own code may fail with any error on tensors without content
         return Part("activations", None, f"unknown: {' '.join(str(error).split())[:100]}")
     size = spec.memo[key]
     if settings.quantization:
-        size += dequantised_bytes(skeleton.build(num_layers=1, adapted=False), skeleton.dtype.itemsize)
+        size += dequantized_bytes(skeleton.build(num_layers=1, adapted=False), skeleton.dtype.itemsize)
     notes = [
         "with gradient checkpointing" if training and recomputes else "",
         f"{at_once} batches at once" if at_once > 1 else "",
@@ -121,7 +120,7 @@ def batches_at_once(spec: ModelSpec) -> int:
 
 @contextmanager
 def no_side_effects() -> Iterator[None]:
-    """Build models without drawing from the run's random numbers and without warnings about steps that never run."""
+    """Build models without changing the run's random numbers and without warnings."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""Bytes of what stays in memory for a whole run: weights, adapter, gradients, optimizer states."""
+"""Sizes in bytes of weights, adapter, gradients and optimizer states, which stay in memory for a whole run."""
 
 from collections.abc import Iterable, Iterator
 from math import ceil
@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from nexttoken.settings import QuantizationSettings
 
-BLOCK = 64  # weights that share a scale in 4 bit, as bitsandbytes has it by default
-SCALE_BLOCK = 256  # scales that share a scale of theirs (double quantisation), and optimizer states that share one
-TABLE = 4 * 16  # the sixteen values that four bits can mean
-SCALE_TABLE = 4 * 256 + 4  # those of a quantised scale, and their mean
-SMALL = 4096  # tensors below keep 32-bit states in the 8-bit optimizers
+# As in bitsandbytes:
+BLOCK = 64  # 4-bit weights that share a scale
+SCALE_BLOCK = 256  # scales (double quantization) or optimizer states that share a scale
+CODEBOOK_BYTES = 4 * 16  # the values of the sixteen 4-bit codes
+SCALE_CODEBOOK_BYTES = 4 * 256 + 4  # the values of an 8-bit scale's codes, and the scales' mean
+MIN_8BIT_SIZE = 4096  # smaller tensors have 32-bit states in the 8-bit optimizers
 
 
 def stored_bytes(tensors: Iterable[Tensor]) -> int:
@@ -24,28 +25,30 @@ def weight_bytes(model: Any, quantization: QuantizationSettings | None) -> int:
     total = stored_bytes(model.parameters())
     if quantization is None:
         return total
-    weights = [layer.weight for layer in quantised_layers(model)]
-    return total - stored_bytes(weights) + sum(_quantised(weight, quantization) for weight in weights)
+    weights = [layer.weight for layer in quantized_layers(model)]
+    return total - stored_bytes(weights) + sum(_quantized(weight, quantization) for weight in weights)
 
 
-def quantised_layers(model: Any) -> Iterator[nn.Linear]:
+def quantized_layers(model: Any) -> Iterator[nn.Linear]:
     """All linear layers but the output: transformers leaves a head, and a classification layer, as they are."""
     head = model.get_output_embeddings() or getattr(model, "score", None)
     return (module for module in model.modules() if isinstance(module, nn.Linear) and module is not head)
 
 
-def _quantised(weight: Tensor, quantization: QuantizationSettings) -> int:
+def _quantized(weight: Tensor, quantization: QuantizationSettings) -> int:
     """Dettmers et al.: LLM.int8 (2022) has one float32 scale a row; QLoRA (2023) one a block, in 8 bit if `double`."""
     if quantization.bits == 8:
         return weight.numel() + 4 * weight.shape[0]
     num_scales = ceil(weight.numel() / BLOCK)
-    scales = num_scales + 4 * ceil(num_scales / SCALE_BLOCK) + SCALE_TABLE if quantization.double else 4 * num_scales
-    return ceil(weight.numel() / 2) + TABLE + scales
+    scales = 4 * num_scales
+    if quantization.double:
+        scales = num_scales + 4 * ceil(num_scales / SCALE_BLOCK) + SCALE_CODEBOOK_BYTES
+    return ceil(weight.numel() / 2) + CODEBOOK_BYTES + scales
 
 
-def dequantised_bytes(model: Any, itemsize: int) -> int:
-    """The largest quantised layer, unpacked for its product: one at a time."""
-    return max((layer.weight.numel() for layer in quantised_layers(model)), default=0) * itemsize
+def dequantized_bytes(model: Any, itemsize: int) -> int:
+    """The largest quantized layer, dequantized for its product; one at a time."""
+    return max((layer.weight.numel() for layer in quantized_layers(model)), default=0) * itemsize
 
 
 def optimizer_bytes(kind: str, parameters: Iterable[Tensor]) -> int:
@@ -54,6 +57,6 @@ def optimizer_bytes(kind: str, parameters: Iterable[Tensor]) -> int:
 
 
 def _states(kind: str, numel: int) -> int:
-    if kind.endswith("8bit") and numel >= SMALL:
+    if kind.endswith("8bit") and numel >= MIN_8BIT_SIZE:
         return 2 * (numel + 4 * ceil(numel / SCALE_BLOCK))
     return 8 * numel

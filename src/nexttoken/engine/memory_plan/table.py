@@ -1,4 +1,4 @@
-"""The memory plan as a table: part by part, against what is free, with the settings that would fit."""
+"""The memory plan as a table: its parts, the free memory, and the settings that would fit."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,9 @@ class Part:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a run needs on `device`, where `free` bytes are left (None: unknown). Advice, never a refusal.
+    """Memory that a run needs on `device`, which has `free` bytes left (None: unknown). It refuses nothing.
 
-    `advice` names the settings that would fit, None where nothing does; `least` is what they (or the most sparing ones)
-    need.
+    `advice`: overrides that would fit, None if none do; `least`: bytes needed with them, or with all changes.
     """
 
     device: str
@@ -47,29 +46,27 @@ class MemoryPlan:
     def table(self) -> str:
         share = f"{self.num_trainable:,} of them trained" if self.num_trainable else "none of them trained"
         rows, tokens = self.shape
-        head = (
-            f"plan for {self.device}: {self.num_parameters:,} parameters, {share}, batches of {rows} x {tokens} tokens"
-        )
+        sizes = f"{self.num_parameters:,} parameters, {share}, batches of {rows} x {tokens} tokens"
         width = max(len(part.name) for part in self.parts)
         lines = [f"{part.name:<{width}}  {in_units(part.size):>9}  {part.note}".rstrip() for part in self.parts]
-        return "\n".join([head, *lines, self._verdict()])
+        return "\n".join([f"plan for {self.device}: {sizes}", *lines, self._verdict()])
 
     def _verdict(self) -> str:
         needs = f"needs about {in_units(self.needed)}"
         if not self.is_complete:
-            return f"{needs} and what is unknown, of {in_units(self.free)} free"
+            return f"{needs} and an unknown part, of {in_units(self.free)} free"
         if self.free is None:
             return f"{needs}; how much is free on {self.device} is unknown"
         if self.fits:
             return f"{needs} of {in_units(self.free)}: fits"
         short = f"{needs}, {in_units(self.free)} are free"
         if self.advice is None:
-            return f"{short}; nothing here would fit, the least is {in_units(self.least)}: take a smaller model"
+            return f"{short}; no settings would fit, the least is {in_units(self.least)}: take a smaller model"
         return f"{short}; these settings would fit in {in_units(self.least)}: {' '.join(self.advice)}"
 
 
 def in_units(size: int | None) -> str:
-    """Bytes as people read them: `14.9 GiB`, `160 MiB`, `0.2 MiB`."""
+    """Bytes in a readable unit: `14.9 GiB`, `160 MiB`, `0.2 MiB`."""
     if size is None:
         return "?"
     if size >= 2**30:
