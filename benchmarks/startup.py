@@ -70,8 +70,10 @@ def commands(folder: Path) -> list[Command]:
         Command("train.py, a value of the wrong kind", ("train.py", "fold=first"), "fold='first' is not accepted"),
         Command("train.py, no CSV", ("train.py", f"input_dir={folder / 'empty'}"), "train.csv cannot be read"),
         Command("train.py, a missing column", ("train.py", spoilt["column"]), "lacks the columns response_a"),
-        Command("train.py, an id twice", ("train.py", spoilt["twice"]), "id used more than once"),
-        Command("train.py, a label outside the set", ("train.py", spoilt["label"]), "not 0 or 1 with exactly one 1"),
+        Command("train.py, an id twice", ("train.py", spoilt["twice"]), "again, first in train.csv:"),
+        Command(
+            "train.py, a label outside the set", ("train.py", spoilt["label"]), "expected 0 or 1 with exactly one 1"
+        ),
         Command("predict.py --help", ("predict.py", "--help"), "python predict.py", 0),
         Command("predict.py, a mistyped key", ("predict.py", "rum=x"), "did you mean 'run'?"),
         Command("predict.py, no such run", ("predict.py", f"run={folder / 'none'}"), "has no finished fold"),

@@ -203,8 +203,8 @@ def test_an_incomplete_run_folder_is_one_line(trained, tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"response_a": None}, "response_a is absent in rows 0"),
-        ({"id": 1.5}, "the ids are floats"),
+        ({"response_a": None}, r"row 1 \(lacks response_a"),
+        ({"id": 1.5}, "its id is 1.5, expected text or a whole number"),
         ({"prompt": "no list"}, "is not a JSON list"),
     ],
 )

@@ -56,8 +56,8 @@ def test_help_needs_hydra_alone(repository, entry):
     ("fault", "words", "unwanted"),
     [
         ("column", "lacks the columns response_a (nearest: respnse_a)", TABLES),
-        ("twice", "id used more than once", TABLES),
-        ("label", "are not 0 or 1 with exactly one 1", HEAVY),
+        ("twice", "again, first in train.csv:", TABLES),
+        ("label", "expected 0 or 1 with exactly one 1", HEAVY),
     ],
 )
 def test_a_bad_csv_is_answered_without_heavy_imports(repository, tmp_path, fault, words, unwanted):

@@ -103,17 +103,23 @@ def test_wrong_byte_far_into_the_file_is_counted_from_its_start(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ("id,text\n1,a,b\n", "line 2: the row has 3 cells and the header 2"),
-        ('id,text\n1,"a\nb"\n2\n', "line 4: the row has 1 cells and the header 2"),
+        ("id,text\n1,a,b\n", "train.csv:2 (3 cells, the header has 2"),
+        ('id,text\n1,"a\nb"\n2\n', "train.csv:4 (1 cells, the header has 2"),
         ('id,text\n1,a\n2,"b\nc\n', "line 3: unexpected end of data"),
         ('id,text\n1,"a"b\n', "line 2: ',' expected after '\"'"),
         ("id,text,text\n1,a,b\n", "names columns twice: text"),
         ("id,txt\n1,a\n", "lacks the columns text (nearest: txt); its header is: id, txt"),
         ("id;text\n1;a\n", "its header is: id;text"),
-        ("id,text\n,a\n2,b\n  ,c\n", "id empty or with a line break on lines 2, 4"),
-        ('id,text\n"1\n2",a\n', "id empty or with a line break on lines 2"),
-        ("id,text\n7,a\n07,b\n7,c\n7,d\n", "id used more than once: 7;"),
-        ("id,text\n" + "".join(f"{i},a\n{i},b\n" for i in range(7)), "more than once: 0, 1, 2, 3, 4 and 2 more"),
+        ("id,text\n,a\n2,b\n  ,c\n", "2 rows are faulty: train.csv:2 (id '', expected one line of text"),
+        ('id,text\n"1\n2",a\n', "train.csv:2 (id '1\\n2', expected one line of text"),
+        (
+            "id,text\n7,a\n07,b\n7,c\n7,d\n",
+            "2 rows are faulty: train.csv:4 (id 7 again, first in train.csv:2), train.csv:5 (id 7",
+        ),
+        (
+            "id,text\n" + "".join(f"{i},a\n{i},b\n" for i in range(7)),
+            "train.csv:11 (id 4 again, first in train.csv:10) and 2 more; mend",
+        ),
     ],
 )
 def test_broken_tables_are_refused_by_line_or_id(tmp_path: Path, data: str, expected: str) -> None:

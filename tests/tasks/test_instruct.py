@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nexttoken.tasks.instruction_formats
 from nexttoken.errors import UserError
 from nexttoken.tasks.instruct import Instruct
 from nexttoken.tasks.instruction_formats import recognised
@@ -72,6 +73,23 @@ def test_every_shape_is_recognised_and_read(name: str, tmp_path: Path) -> None:
         [example] = task(tmp_path, format=chosen).read("train")
         assert (example.fields["instruction"], example.fields["input"]) == ((instruction,), (given,))
         assert example.answer == output
+
+
+NEW_FORMAT = """
+from nexttoken.tasks.instruction_formats.formats import Pair
+
+FORMATS = (Pair("asked", (frozenset({"instruction", "asked"}),), "asked", "output"),)
+"""
+
+
+def test_a_format_is_a_file_in_the_folder_and_nothing_else_is_edited(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "asked.py").write_text(NEW_FORMAT)
+    package = nexttoken.tasks.instruction_formats
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "package")])
+    assert recognised(write(tmp_path / "train.jsonl", PLAIN | {"asked": "Say what?"})).name == "asked"
+    [example] = task(tmp_path).read("train")
+    assert (example.fields["instruction"], example.answer) == (("Say what?",), "Hello, Ada.")
 
 
 def test_messages_and_alpaca_rows_without_ids(tmp_path: Path) -> None:
@@ -308,6 +326,8 @@ def test_nothing_is_worked_on_behind_a_fault_that_will_stop_the_command(tmp_path
     write(tmp_path / "train.jsonl", PLAIN, "{broken\n", {**PLAIN, "id": "b"}, {**PLAIN, "id": "a"})
     rows = task(tmp_path).stream("train")
     assert next(rows).id == "a"
-    with pytest.raises(UserError, match=r"2 rows are faulty: .*:2 .*, train\.jsonl:4 \(id a again\)"):
+    with pytest.raises(
+        UserError, match=r"2 rows are faulty: .*:2 .*, train\.jsonl:4 \(id a again, first in train\.jsonl:1\)"
+    ):
         next(rows)
     assert [row.id for row in task(tmp_path, skip_faulty=True).stream("train")] == ["a", "b"]

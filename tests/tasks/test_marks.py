@@ -86,7 +86,9 @@ def test_marks_may_begin_at_one(tmp_path):
         (ROW | {"response": 3}, "response is int, expected text"),
         (ROW | {"reference": 3}, "reference is int, expected text"),
         ({"id": "a", "response": "", "mark": 1}, "lacks instruction"),
-        (ROW | {"id": ""}, "lacks id"),
+        (ROW | {"id": None}, "lacks id"),
+        (ROW | {"id": ""}, "id '', expected one line of text"),
+        (ROW | {"id": "a\nb"}, "expected one line of text"),
         ("{broken", "not JSON"),
         ("[1, 2]x", "."),
     ],
@@ -98,7 +100,7 @@ def test_faulty_rows_are_named_by_their_line(tmp_path, row, reason):
 
 
 def test_ids_twice_missing_files_and_impossible_scales_are_refused(tmp_path):
-    with pytest.raises(UserError, match="ids used more than once: a"):
+    with pytest.raises(UserError, match=r"train.jsonl:2 \(id a again, first in train.jsonl:1\)"):
         write(tmp_path, ROW, ROW).read("train")
     with pytest.raises(UserError, match=r"test.jsonl is not there: expected JSON lines with id, instruction"):
         Marks(tmp_path).read("test")
@@ -152,7 +154,7 @@ def test_rows_in_memory_are_examples(tmp_path):
     frame = pd.DataFrame([UNMARKED | {"reference": float("nan")}])
     (example,) = Marks(tmp_path).parse(frame)
     assert example.fields["reference"] == ("",)
-    with pytest.raises(UserError, match=r"the rows given, row 1 \(lacks instruction\)"):
+    with pytest.raises(UserError, match=r"row 1 \(lacks instruction\)"):
         Marks(tmp_path).parse([{"id": "a", "response": "b"}])
 
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -85,23 +86,42 @@ def test_lone_surrogates_become_replacement_characters_and_pairs_emoji(
     ["plain text", "", "null", '"text"', '{"a": 1}', "['single']", '["cut', "[1]", '[["x"]]', "[" * 100_000, "NaN"],
 )
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_cells_that_are_not_turns_are_refused_by_id(tmp_path: Path, cell: str, position: int) -> None:
+def test_cells_that_are_not_turns_are_refused_by_line(tmp_path: Path, cell: str, position: int) -> None:
     cells = ['["x"]'] * 3
     cells[position] = cell
-    assert f"{TEST[1:][position]} of 1 rows, ids 07, is not a JSON list" in refusal(train(tmp_path, *cells))
+    assert f"train.csv:2 ({TEST[1:][position]} is not a JSON list" in refusal(train(tmp_path, *cells))
 
 
 @pytest.mark.parametrize(
     "labels", [("0", "0", "0"), ("1", "1", "0"), ("2", "0", "0"), ("", "0", "1"), ("0.5", "0.5", "0")]
 )
-def test_labels_that_are_not_one_hot_are_refused_by_id(tmp_path: Path, labels: tuple[str, ...]) -> None:
-    assert "of 1 rows, ids 07, are not 0 or 1" in refusal(train(tmp_path, '["q"]', '["a"]', '["b"]', labels=labels))
+def test_labels_that_are_not_one_hot_are_refused_by_line(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    message = refusal(train(tmp_path, '["q"]', '["a"]', '["b"]', labels=labels))
+    assert f"train.csv:2 (the winners are {', '.join(labels)}, expected 0 or 1 with exactly one 1)" in message
 
 
-def test_only_the_first_five_bad_ids_are_named(tmp_path: Path) -> None:
+def test_only_the_first_five_faulty_rows_are_named(tmp_path: Path) -> None:
     rows = [(row_id, "m", "n", '["q"]', '["a"]', '["b"]', "1", "0", "1") for row_id in range(9)]
     write_csv(tmp_path / "train.csv", TRAIN, rows)
-    assert "of 9 rows, ids 0, 1, 2, 3, 4 and 4 more, are" in refusal(Preference(tmp_path))
+    message = refusal(Preference(tmp_path))
+    assert "9 rows are faulty: train.csv:2 (the winners are 1, 0, 1" in message
+    assert "and 4 more; mend these rows" in message
+    assert "train.csv:6" in message
+    assert "train.csv:7" not in message
+
+
+def test_rows_in_memory_are_test_rows(tmp_path: Path) -> None:
+    row = {"id": 7, "prompt": '["q"]', "response_a": '["a"]', "response_b": "[null]"}
+    (example,) = Preference(tmp_path).parse(pd.DataFrame([row]))
+    assert (example.id, example.fields["response_b"], example.label) == ("7", ("",), None)
+    for faulty, reason in {
+        "id": "its id is 7.5, expected text or a whole number",
+        "prompt": "lacks prompt",
+        "response_b": "response_b is float, expected text",
+    }.items():
+        frame = pd.DataFrame([row | {faulty: None if faulty == "prompt" else 7.5}])
+        with pytest.raises(UserError, match=rf"row 1 \({reason}\)"):
+            Preference(tmp_path).parse(frame)
 
 
 def test_files_are_missing(tmp_path: Path) -> None:

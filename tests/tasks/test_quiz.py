@@ -119,7 +119,7 @@ def test_missing_files_and_wrong_settings(tmp_path):
     write_lines(tmp_path / "dev1.json", jaqket_row("a"))
     with pytest.raises(UserError, match=r"has no file dev2\.json"):
         Quiz("jaqket", tmp_path, test_files=["dev1.json", "dev2.json"]).read("test")
-    with pytest.raises(UserError, match="expected 2 to 18 options"):
+    with pytest.raises(UserError, match="num_options=19: expected a whole number from 2 to 18"):
         Quiz("quiz", tmp_path, num_options=19)
     with pytest.raises(UserError, match="did you mean 'jmmlu'"):
         Quiz("quiz", tmp_path, format="mmlu")

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import nexttoken.tasks.quiz_formats
+from nexttoken.data.row_faults import Faults, RowFault
 from nexttoken.errors import UserError
-from nexttoken.tasks.quiz_formats import FORMATS, named, recognised
-from nexttoken.tasks.quiz_formats.candidates import choose, drawn
+from nexttoken.tasks.quiz_formats import all_formats, named, recognised
+from nexttoken.tasks.quiz_formats.candidates import choose, draw_options
 from nexttoken.tasks.quiz_formats.instruction import parse
-from nexttoken.tasks.quiz_formats.question import Question, RowFault
+from nexttoken.tasks.quiz_formats.question import Question
 
 JSON_FORMATS = ("jaqket", "instruction", "instruction_input", "plain")
 JAQKET = [
@@ -246,7 +248,7 @@ def test_json_faults_name_file_and_line(tmp_path, name, rows, expected):
     assert recognised(path).name == name
     with pytest.raises(UserError, match=expected):
         named(name).read(path)
-    assert len(named(name).scan(path).questions) == 1
+    assert len(named(name).scan(path, Faults())) == 1
 
 
 def test_only_the_first_five_faults_are_shown(tmp_path):
@@ -320,7 +322,32 @@ def test_a_filled_folder_is_not_overwritten(tmp_path):
 def test_unknown_format_name():
     with pytest.raises(UserError, match="did you mean 'jaqket'"):
         named("jacket")
-    assert len({quiz_format.name for quiz_format in FORMATS}) == 7
+    assert len({quiz_format.name for quiz_format in all_formats()}) == 7
+
+
+NEW_FORMAT = """
+from nexttoken.tasks.quiz_formats.json_quizzes import Plain
+
+
+class Shouted(Plain):
+    name = "shouted"
+    position = 0
+    known_by = frozenset({"question", "options", "loud"})
+
+
+FORMATS = (Shouted(),)
+"""
+
+
+def test_a_format_is_a_file_in_the_folder_and_nothing_else_is_edited(tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "shouted.py").write_text(NEW_FORMAT)
+    package = nexttoken.tasks.quiz_formats
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "package")])
+    row = {"question": "q", "options": ["a", "b"]}
+    assert recognised(write_lines(tmp_path / "one.jsonl", row | {"loud": True})).name == "shouted"
+    assert recognised(write_lines(tmp_path / "two.jsonl", row)).name == "plain"
+    assert named("shouted").read(tmp_path / "two.jsonl") == named("plain").read(tmp_path / "two.jsonl")
 
 
 def test_a_list_within_the_question_is_not_its_options():
@@ -334,8 +361,8 @@ def test_a_list_within_the_question_is_not_its_options():
 def test_the_cut_keeps_the_right_one_and_depends_on_seed_and_id_alone(count, num_options, seed, data):
     options = tuple(f"o{index}" for index in range(count))
     question = Question(data.draw(st.text()), "q", options, data.draw(st.integers(0, count - 1)))
-    indices = drawn(question, num_options, seed)
-    assert indices == drawn(replace(question, text="other", genre="x"), num_options, seed)
+    indices = draw_options(question, num_options, seed)
+    assert indices == draw_options(replace(question, text="other", genre="x"), num_options, seed)
     assert len(indices) == len({*indices}) == min(count, num_options)
     asked = choose(question, indices)
     assert asked.options[asked.answer] == options[question.answer]
@@ -343,13 +370,17 @@ def test_the_cut_keeps_the_right_one_and_depends_on_seed_and_id_alone(count, num
 
 def test_the_cut_is_the_same_everywhere_and_the_right_one_stands_anywhere():
     options = tuple(f"o{index}" for index in range(20))
-    cuts = [drawn(Question(f"q{row}", "q", options, 0), 5, 0) for row in range(500)]
-    assert cuts[0] == drawn(Question("q0", "q", options, 0), 5, 0) != drawn(Question("q0", "q", options, 0), 5, 1)
+    cuts = [draw_options(Question(f"q{row}", "q", options, 0), 5, 0) for row in range(500)]
+    assert (
+        cuts[0]
+        == draw_options(Question("q0", "q", options, 0), 5, 0)
+        != draw_options(Question("q0", "q", options, 0), 5, 1)
+    )
     places = [cut.index(0) for cut in cuts]
     assert all(70 < places.count(place) < 130 for place in range(5))
     assert {index for cut in cuts for index in cut} == {*range(20)}
     with pytest.raises(RowFault, match="not known"):
-        drawn(Question("q", "q", options), 5, 0)
+        draw_options(Question("q", "q", options), 5, 0)
 
 
 @pytest.mark.parametrize(
@@ -370,14 +401,14 @@ def test_the_last_run_of_numbered_lines_is_the_options(text, question, options, 
 
 def test_repeated_candidates_are_drawn_once():
     options = ("A",) * 10 + ("B",) * 10
-    asked = choose(question := Question("q", "?", options, 12), drawn(question, 5, 0))
+    asked = choose(question := Question("q", "?", options, 12), draw_options(question, 5, 0))
     assert sorted(asked.options) == ["A", "B"]
     assert asked.options[asked.answer] == "B"
-    assert drawn(replace(question, answer=None), 5, 0) == (0, 10)
+    assert draw_options(replace(question, answer=None), 5, 0) == (0, 10)
     many = Question("q", "?", tuple(f"o{index % 10}" for index in range(20)), 13)
-    assert all(len({*choose(many, drawn(many, 5, seed)).options}) == 5 for seed in range(20))
+    assert all(len({*choose(many, draw_options(many, 5, seed)).options}) == 5 for seed in range(20))
     with pytest.raises(RowFault, match="all candidates are the same"):
-        drawn(Question("q", "?", ("A",) * 20, 0), 5, 0)
+        draw_options(Question("q", "?", ("A",) * 20, 0), 5, 0)
 
 
 def test_elements_of_an_array_on_one_line_are_named_by_number(tmp_path):
@@ -401,7 +432,7 @@ def test_packed_tables(tmp_path):
     assert recognised(tmp_path / "train.csv.gz").name == "science_exam"
     assert named("science_exam").read(tmp_path / "train.csv.gz") == named("science_exam").read(exam)
     (tmp_path / "bad.csv.gz").write_bytes(gzip.compress(b"id,prompt,A,B,C,D,E\n,q,a,b,,,\n"))
-    with pytest.raises(UserError, match=rf"^{tmp_path}/bad.csv.gz: id empty"):
+    with pytest.raises(UserError, match=rf"^{tmp_path}/bad.csv.gz: 1 row is faulty: bad.csv.gz:2 \(id ''"):
         named("science_exam").read(tmp_path / "bad.csv.gz")
     law = write_rows(tmp_path / "law.csv", ("q", "a", "b", "B"))
     (tmp_path / "law.csv.gz").write_bytes(gzip.compress(law.read_bytes()))

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
-from nexttoken.tasks.submission import validate_submission, write_submission
+from nexttoken.tasks import submission
+from nexttoken.tasks.submission import validate_submission, write_probs
 
 COLUMNS = ("id", "a", "b", "tie")
 ONE_LINE = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=12).filter(str.strip)
@@ -22,9 +23,7 @@ def valid_probs(num_rows: int, seed: int = 0) -> np.ndarray:
 
 def test_exact_bytes(tmp_path: Path) -> None:
     path = tmp_path / "new" / "x.csv"
-    write_submission(
-        ["007", "=1+1", "9007199254740993"], np.array([[1, 0, 0], [0.5, 0.25, 0.25], [0, 0, 1]]), COLUMNS, path
-    )
+    write_probs(["007", "=1+1", "9007199254740993"], np.array([[1, 0, 0], [0.5, 0.25, 0.25], [0, 0, 1]]), COLUMNS, path)
     assert path.read_bytes() == b"id,a,b,tie\n007,1.0,0.0,0.0\n=1+1,0.5,0.25,0.25\n9007199254740993,0.0,0.0,1.0\n"
 
 
@@ -35,7 +34,7 @@ def test_ids_and_full_precision_survive_the_disk(tmp_path: Path, ids: list[str],
 
     path = tmp_path / "x.csv"
     probs = valid_probs(len(ids), seed)
-    write_submission(ids, probs, COLUMNS, path)
+    write_probs(ids, probs, COLUMNS, path)
     table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False, float_precision="round_trip")
     assert table["id"].tolist() == ids
     np.testing.assert_array_equal(table[["a", "b", "tie"]], probs / probs.sum(axis=1, keepdims=True))
@@ -45,7 +44,7 @@ def test_float32_rows_are_made_to_sum_to_one_in_float64(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     probs = valid_probs(1000).astype(np.float32)
     assert np.abs(probs.astype(np.float64).sum(axis=1) - 1).max() > 1e-9
-    write_submission([str(i) for i in range(1000)], probs, COLUMNS, path)
+    write_probs([str(i) for i in range(1000)], probs, COLUMNS, path)
     written = np.loadtxt(path, delimiter=",", skiprows=1)[:, 1:]
     np.testing.assert_allclose(written.sum(axis=1), 1, atol=1e-15 * 3, rtol=0)
 
@@ -65,7 +64,7 @@ def test_bad_probabilities_write_nothing_and_keep_the_old_file(tmp_path: Path, r
     path = tmp_path / "x.csv"
     path.write_text("the old one")
     with pytest.raises(UserError) as error:
-        write_submission(["x", "y"], np.array([[1.0, 0.0, 0.0], row]), COLUMNS, path)
+        write_probs(["x", "y"], np.array([[1.0, 0.0, 0.0], row]), COLUMNS, path)
     assert expected in str(error.value)
     assert [file.name for file in tmp_path.iterdir()] == ["x.csv"]
     assert path.read_text() == "the old one"
@@ -74,7 +73,23 @@ def test_bad_probabilities_write_nothing_and_keep_the_old_file(tmp_path: Path, r
 @pytest.mark.parametrize("ids", [["x", "x"], ["x"], ["x", ""], ["x", "a\nb"], ["x", "a\rb"]])
 def test_bad_ids_write_nothing(tmp_path: Path, ids: list[str]) -> None:
     with pytest.raises(UserError):
-        write_submission(ids, valid_probs(2), COLUMNS, tmp_path / "x.csv")
+        write_probs(ids, valid_probs(2), COLUMNS, tmp_path / "x.csv")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_file_that_does_not_read_back_is_not_left_behind(tmp_path: Path, monkeypatch, suffix: str) -> None:
+    def cut(write):
+        def write_and_cut(rows, path: Path) -> None:
+            write(rows, path)
+            path.write_bytes(path.read_bytes()[:-4] + b"?" + path.read_bytes()[-3:])
+
+        return write_and_cut
+
+    for name in ("write_csv", "write_json_lines"):
+        monkeypatch.setattr(submission, name, cut(getattr(submission, name)))
+    with pytest.raises(UserError, match="does not read back as it was written"):
+        submission.write_submission(("id", "answer"), [("x", "abcd"), ("y", "abcd")], tmp_path / "x", suffix)
     assert not list(tmp_path.iterdir())
 
 
@@ -87,10 +102,10 @@ def test_bad_ids_write_nothing(tmp_path: Path, ids: list[str]) -> None:
         ("id,a,b,tie\n7,1,0,0\n8,0,1,0\n", "lacks 07 and adds 7"),
         ("id,a,b,tie\n07,1,0,0\n", "lacks 8;"),
         ("id,a,b,tie\n8,1,0,0\n07,0,1,0\n", "another order: row 1 is 8, expected 07"),
-        ("id,a,b,tie\n07,1,0,0\n07,1,0,0\n8,0,1,0\n", "id used more than once: 07"),
+        ("id,a,b,tie\n07,1,0,0\n07,1,0,0\n8,0,1,0\n", "x.csv:3 (id 07 again"),
         ("id,a,b,tie\n07,1,0,0\n8,0,,1\n", "not finite for ids 8"),
         ("id,a,b,tie\n07,1,0,0\n8,0,one,0\n", "not finite for ids 8"),
-        ("id,a,b,tie\n07,1,0,0\n8,0,1\n", "line 3: the row has 3 cells"),
+        ("id,a,b,tie\n07,1,0,0\n8,0,1\n", "x.csv:3 (3 cells, the header has 4"),
     ],
 )
 def test_an_invalid_file_is_refused(tmp_path: Path, text: str, expected: str) -> None:
@@ -114,7 +129,7 @@ def test_command_checks_a_file_against_the_folder(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("id,prompt\n07,x\n8,y\n")
     (tmp_path / "sample_submission.csv").write_text("id,a,b,tie\n07,0,0,1\n8,0,0,1\n")
     path = tmp_path / "x.csv"
-    write_submission(["07", "8"], valid_probs(2), COLUMNS, path)
+    write_probs(["07", "8"], valid_probs(2), COLUMNS, path)
     good = command(path, f"input_dir={tmp_path}")
     assert (good.returncode, good.stderr) == (0, "")
     assert "valid, 2 rows" in good.stdout

@@ -260,7 +260,7 @@ def test_marks_decide_and_missing_ones_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("id,score\nr0,1\n", "lacks the columns mark"), ("id,mark\nr0,good\n", r"mark is no number .* r0 \('good'\)"),
-     ("id,mark\nr0,1\nr0,2\n", "id used more than once: r0")],
+     ("id,mark\nr0,1\nr0,2\n", r"marks.csv:3 \(id r0 again")],
 )  # fmt: skip
 def test_faulty_tables_of_marks_are_named(tmp_path, text, message):
     path = tmp_path / "marks.csv"

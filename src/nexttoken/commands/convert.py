@@ -26,12 +26,13 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt
 
 from nexttoken.commands.arguments import Arguments
-from nexttoken.data.json_lines import SURROGATE, faults_line
+from nexttoken.data.row_faults import Faults
+from nexttoken.data.text_files import SURROGATE
 from nexttoken.errors import UserError, first_five
 from nexttoken.tasks.quiz_formats import named, recognised
 from nexttoken.tasks.quiz_formats.candidates import choose_options
 from nexttoken.tasks.quiz_formats.question import Question, remark_lines
-from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, Reading
+from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat
 
 
 class ConvertArguments(Arguments):
@@ -50,13 +51,12 @@ def main(arguments: Sequence[str]) -> None:
     source_format = recognised(source) if given.from_format == "auto" else named(given.from_format)
     if out.exists() and out.samefile(source):
         raise UserError(f"out={out} is the file that is read; name another")
-    reading = source_format.scan(source)
+    questions = source_format.scan(source, faults := Faults())
     print(f"{source} is {source_format.name}")
-    _print_lines(*describe(reading))
-    if reading.faults and not given.skip_faulty:
-        raise UserError(f"{faults_line(reading.faults)}; mend them, or leave them out with skip_faulty=true")
-    questions = reading.questions
-    if given.num_options:
+    _print_lines(*describe(questions, faults))
+    if not given.skip_faulty:
+        faults.refuse("mend them, or leave them out with skip_faulty=true")
+    if given.num_options is not None:
         fix = "leave out num_options, and write a format that holds them all"
         questions = choose_options(questions, given.num_options, given.seed, fix)
     lost = rehearse(target, questions, out)
@@ -71,9 +71,8 @@ def _print_lines(*lines: str) -> None:
     print(SURROGATE.sub("\ufffd", "\n".join(lines)))
 
 
-def describe(reading: Reading) -> list[str]:
+def describe(questions: Sequence[Question], faults: Faults) -> list[str]:
     """Return a line each for the counts, options, genres, remarks and faulty rows of a file."""
-    questions = reading.questions
     lines = [f"{len(questions):,} questions, {sum(q.answer is not None for q in questions):,} with their answer"]
     if questions:
         counts = sorted({len(question.options) for question in questions})
@@ -82,7 +81,7 @@ def describe(reading: Reading) -> list[str]:
     lines.append(f"{len(genres):,} genres: {first_five(genres)}" if genres else "no genres")
     if repeated := len(questions) - len({question.id for question in questions}):
         lines.append(f"{repeated:,} questions have the id of another")
-    return [*lines, *remark_lines(questions), *([faults_line(reading.faults)] if reading.faults else [])]
+    return [*lines, *remark_lines(questions), *([faults.line] if faults.count else [])]
 
 
 def rehearse(target: QuizFormat, questions: Sequence[Question], out: Path) -> list[str]:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.commands.arguments import Arguments
+from nexttoken.data.text_files import SURROGATE
 from nexttoken.errors import first_five
-from nexttoken.tasks.preference import FIELDS, SURROGATE, Preference, parse_turns
+from nexttoken.tasks.preference import FIELDS, Preference, parse_turns
 from nexttoken.types import Example, Split
 
 LONG = 100_000  # characters of one field: longer than any context, so most of it will be cut
@@ -39,10 +40,11 @@ class Part:
 
 
 def read_part(task: Preference, split: Split) -> Part:
-    table = task.table(split)
-    turns = {field: parse_turns(task.path(f"{split}.csv"), table, field) for field in FIELDS}
+    examples, table = task.read(split), task.table(split)
+    rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
+    turns = {field: [parse_turns(row, field) for row in rows] for field in FIELDS}
     models = [name for column in ("model_a", "model_b") if column in table for name in table[column]]
-    return Part(split, task.examples(table, split), turns, models)
+    return Part(split, examples, turns, models)
 
 
 def describe(part: Part, classes: Sequence[str]) -> dict[str, str]:

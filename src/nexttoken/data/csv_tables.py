@@ -1,49 +1,120 @@
-"""A competition's CSV read as pure text with every check, so that no row is guessed, shifted or lost on its way in."""
+"""CSV files and tables in memory read as rows of text, with every check, and CSV files written.
+
+Python's csv in strict mode is used, since pandas fills a short row and cuts a long first one without a word.
+"""
 
 import csv
 import difflib
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nexttoken.data.row_faults import Faults, Place, RowFault, id_of
+from nexttoken.data.text_files import open_text
 from nexttoken.errors import UserError, first_five
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DOWNLOAD = "python -m nexttoken kaggle download"
+DOWNLOAD = "run `python -m nexttoken kaggle download`"
 Columns = dict[str, list[str]]  # a table of text by column name, in the file's order
-KANA = re.compile("[ぁ-んァ-ヶ]")
 
 csv.field_size_limit(2**31 - 1)  # a field of 200,000 characters is data; Python's default stops at 131,072
 
 
-def read_table(path: Path, columns: Sequence[str], how_to_get: str = f"run `{DOWNLOAD}`") -> "pd.DataFrame":
+def read_table(path: Path, columns: Sequence[str], how_to_get: str = DOWNLOAD) -> "pd.DataFrame":
     """Read every column of `path` as `read_columns` does, into a table."""
     import pandas as pd
 
     return pd.DataFrame(read_columns(path, columns, how_to_get), dtype="str")
 
 
-def read_columns(path: Path, columns: Sequence[str], how_to_get: str = f"run `{DOWNLOAD}`") -> Columns:
+def read_columns(path: Path, columns: Sequence[str], how_to_get: str = DOWNLOAD) -> Columns:
     """Read every column of `path` as text: "NA" stays "NA", "007" stays "007", an empty cell is "".
 
     `columns` must be among the header's; the first of them is the row's id: one line, not empty, unique.
-    Python's csv in strict mode is used, since pandas fills a short row and cuts a long first one without a word.
 
     Raises: UserError where the file is missing, empty, not UTF-8, or not such a table.
     """
-    header, rows, lines = _parse(path, f"expected a CSV with the columns {', '.join(columns)}; {how_to_get}")
-    if not rows:
-        raise UserError(f"{path} has no rows below its header: expected columns {', '.join(columns)}; {how_to_get}")
+    faults = Faults()
+
+    def claimed(row: dict[str, str], place: Place) -> dict[str, str]:
+        faults.claim_id(str(id_of(row, columns[:1], place)), place)
+        return row
+
+    rows = list(faults.sound_rows(table_rows(path, columns, how_to_get), claimed))
+    faults.refuse("mend these rows, or download the file again", path)
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def table_rows(
+    path: Path, columns: Sequence[str], how_to_get: str = DOWNLOAD
+) -> Iterator[tuple[Place, dict[str, str] | RowFault]]:
+    """Yield each row's cells by column name; a row of another length than the header is a RowFault.
+
+    Raises: UserError where the file is missing, empty, not UTF-8, or lacks one of `columns`.
+    """
+    expected = f"a CSV with the columns {', '.join(columns)}; {how_to_get}"
+    rows = csv_rows(path, expected)
+    header = next((cells for _, cells in rows), None)
+    if header is None:
+        raise UserError(f"{path} is empty: expected {expected}")
     _check_header(path, header, columns)
-    place = header.index(columns[0])
-    _check_ids(path, columns[0], [row[place] for row in rows], lines)
-    return {name: [row[place] for row in rows] for place, name in enumerate(header)}
+    is_empty = True
+    for place, cells in rows:
+        is_empty = False
+        place = Place(place.file, place.line, place.row - 1)
+        if len(cells) == len(header):
+            yield place, dict(zip(header, cells, strict=True))
+        else:
+            yield place, RowFault(f"{len(cells)} cells, the header has {len(header)}: quote commas and line breaks")
+    if is_empty:
+        raise UserError(f"{path} has no rows below its header: expected {expected}")
+
+
+def csv_rows(path: Path, expected: str = "a CSV file") -> Iterator[tuple[Place, list[str]]]:
+    """Yield each row's cells with its place; blank lines are no rows. Raises UserError for a file cut within a row."""
+    start, number = 1, 0
+    with open_text(path, expected=expected) as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            for cells in reader:
+                if cells:
+                    number += 1
+                    yield Place(path.name, start, number), cells
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise UserError(
+                f"{path}, line {start}: {error}; the file is cut (download it again) or a quote is not doubled"
+            ) from None
+
+
+def rows_in_memory(
+    rows: "pd.DataFrame | Iterable[Mapping[str, Any]]",
+) -> Iterator[tuple[Place, dict[str, Any] | RowFault]]:
+    """Yield the rows of a table, or dictionaries, by column name; absent cells (None, NaN) are left out."""
+    records = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    for number, row in enumerate(records, start=1):
+        if isinstance(row, Mapping):
+            yield (
+                Place(row=number),
+                {str(key): _as_python(value) for key, value in row.items() if not _is_absent(value)},
+            )
+        else:
+            yield Place(row=number), RowFault(f"{type(row).__name__}, expected a dictionary")
+
+
+def _as_python(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_absent(value: Any) -> bool:
+    from pandas import NA
+
+    return value is None or value is NA or (isinstance(value, float) and math.isnan(value))
 
 
 def numbers(table: Columns, columns: Sequence[str]) -> np.ndarray:
@@ -53,47 +124,12 @@ def numbers(table: Columns, columns: Sequence[str]) -> np.ndarray:
     return np.stack([pd.to_numeric(pd.Series(table[name]), errors="coerce") for name in columns], axis=1, dtype=float)
 
 
-def rows_in_memory(rows: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> Iterable[Mapping[Any, Any]]:
-    """Return the rows of a notebook's table as dictionaries, and dictionaries as they are."""
-    return rows.to_dict("records") if hasattr(rows, "to_dict") else rows
-
-
-def _parse(path: Path, expected: str) -> tuple[list[str], list[list[str]], list[int]]:
-    """Return the header, the rows, and the line of the file on which each row begins; blank lines are not rows."""
-    header: list[str] = []
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    start = 1
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            for row in reader:
-                if row and not header:
-                    header = row
-                elif row:
-                    _check_width(path, start, row, header)
-                    rows.append(row)
-                    lines.append(start)
-                start = reader.line_num + 1
-    except UnicodeDecodeError:
-        refuse_encoding(path)
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {start}: {error}; the file is cut (download it again) or a quote is not doubled"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {expected}") from None
-    if not header:
-        raise UserError(f"{path} is empty: {expected}")
-    return header, rows, lines
-
-
-def _check_width(path: Path, line: int, row: list[str], header: list[str]) -> None:
-    if len(row) != len(header):
-        raise UserError(
-            f"{path}, line {line}: the row has {len(row)} cells and the header {len(header)}; "
-            "quote cells that hold commas or line breaks, and check that the file is whole"
-        )
+def write_csv(rows: Iterable[Sequence[str]], path: Path, encoding: str = "utf-8") -> None:
+    """Quote cells where needed; everywhere if one holds a carriage return, which Python 3.11 leaves bare."""
+    rows = list(rows)
+    quoting = csv.QUOTE_ALL if any("\r" in cell for row in rows for cell in row) else csv.QUOTE_MINIMAL
+    with path.open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, lineterminator="\n", quoting=quoting).writerows(rows)
 
 
 def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None:
@@ -105,43 +141,3 @@ def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None
         missing.append(f"{name} (nearest: {near[0]})" if near else name)
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}; its header is: {', '.join(header)[:300]}")
-
-
-def _check_ids(path: Path, column: str, ids: list[str], lines: list[int]) -> None:
-    unusable = (not row_id.strip() or "\r" in row_id or "\n" in row_id for row_id in ids)
-    if bad := [line for line, is_bad in zip(lines, unusable, strict=True) if is_bad]:
-        raise UserError(f"{path}: {column} empty or with a line break on lines {first_five(bad)}; give each row an id")
-    if twice := [row_id for row_id, count in Counter(ids).items() if count > 1]:
-        raise UserError(f"{path}: {column} used more than once: {first_five(twice)}; keep one row of each")
-
-
-def refuse_encoding(path: Path) -> NoReturn:
-    """Name the first byte that is not UTF-8, what the file probably is, and how to mend it."""
-    data = path.read_bytes()
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        place = f"byte {error.start} is 0x{data[error.start]:02x}"
-        raise UserError(f"{path} is not UTF-8 ({place}): {_mend(data, error.reason)}") from None
-    raise UserError(f"{path} changed while it was read: run the command again")
-
-
-def _mend(data: bytes, reason: str) -> str:
-    if data.startswith(b"PK\x03\x04"):
-        return "it is a zip archive; unzip it in place"
-    if reason == "unexpected end of data":
-        return "it ends inside a character; download it again"
-    if _decodes(data, "utf-8", errors="surrogatepass"):
-        return "it holds lone surrogates (halves of a character); remove them with `iconv -c -f UTF-8 -t UTF-8`"
-    found = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
-    # Nearly any bytes decode as Japanese, so it is Japanese only where kana come out.
-    found = next((encoding for encoding in ("euc-jp", "cp932") if KANA.search(_decodes(data, encoding))), found)
-    return f"it looks like {found}; convert it with `iconv -f {found} -t UTF-8`, or download it again"
-
-
-def _decodes(data: bytes, encoding: str, errors: str = "strict") -> str:
-    """Return the text, "" where `data` is not of that encoding."""
-    try:
-        return data.decode(encoding, errors)
-    except UnicodeDecodeError:
-        return ""

@@ -1,15 +1,14 @@
-"""Dialogues: user and assistant in turn, of which every turn of the assistant may be learnt, and the last is asked."""
+"""Dialogues of user and assistant in turn: each turn of the assistant may be learnt, and the last is predicted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nexttoken.data.json_lines import Place, RowFault
+from nexttoken.data.row_faults import Place, RowFault, id_of
 from nexttoken.errors import UserError
 from nexttoken.tasks.instruction_formats.conversation import TURN_KEYS, Speakers, turns_of
-from nexttoken.tasks.instruction_formats.entry import Entry, id_of, tags_of
-from nexttoken.tasks.open_files import OpenFiles, Reader
+from nexttoken.tasks.open_files import ID_KEYS, Entry, OpenFiles, Reader, tags_of
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import DIALOGUE, Example, Split
 
@@ -56,7 +55,7 @@ def _names(names: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def _entry(row: Mapping[str, Any], place: Place, speakers: Speakers, is_test: bool) -> Entry:
-    original, turns = id_of(row, place), turns_of(row, speakers)
+    original, turns = id_of(row, ID_KEYS, place), turns_of(row, speakers)
     texts, remarks = turns.texts, list(turns.remarks)
     ends_with_user = len(texts) % 2 == 1
     if ends_with_user and not is_test:

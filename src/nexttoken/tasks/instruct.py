@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nexttoken.data.json_lines import Place, RowFault
+from nexttoken.data.row_faults import Place, RowFault, id_of, optional_text
 from nexttoken.tasks.instruction_formats import named, recognised
-from nexttoken.tasks.instruction_formats.entry import Entry, id_of, optional_text, tags_of
 from nexttoken.tasks.instruction_formats.formats import RUBRIC_KEYS, InstructionFormat, Solved
-from nexttoken.tasks.open_files import OpenFiles, Reader
+from nexttoken.tasks.open_files import ID_KEYS, Entry, OpenFiles, Reader, tags_of
 from nexttoken.types import INPUT, INSTRUCTION, Example, Split
 
 RUBRIC = "rubric"
@@ -47,7 +46,7 @@ class Instruct(OpenFiles):
 def _entries(
     instruction_format: InstructionFormat, row: Mapping[str, Any], place: Place, needs_answer: bool
 ) -> list[Entry]:
-    original, tags = id_of(row, place), tags_of(row, instruction_format.own_keys, place)
+    original, tags = id_of(row, ID_KEYS, place), tags_of(row, instruction_format.own_keys, place)
     rubric = next((text for key in RUBRIC_KEYS if (text := optional_text(row, key))), "")
     entries = []
     for number, solved in enumerate(instruction_format.solved(row), start=1):

@@ -1,65 +1,40 @@
-"""A folder of files of open answers: which rows may be learnt from or answered, read one at a time."""
+"""A task whose answers are texts: its files are read one row at a time, and its submission is written."""
 
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nexttoken.data.files import matching, refuse_missing
-from nexttoken.data.json_lines import Place, RowFault, json_rows
-from nexttoken.errors import UserError
-from nexttoken.tasks.instruction_formats.answers import write_answers
-from nexttoken.tasks.instruction_formats.entry import Entry, without_halves
+from nexttoken.data.json_lines import dump_json, json_rows
+from nexttoken.data.row_faults import Faults, Place, Tally
+from nexttoken.errors import UserError, first_five
+from nexttoken.tasks.submission import find_ids, write_submission
+from nexttoken.tasks.surrogates import log_surrogates, replace_surrogates, replaced
 from nexttoken.types import Example, Split, TextPredictions
 
 log = logging.getLogger(__name__)
 
-SHOWN = 5  # places that are named of any kind
+ID_KEYS = ("task_id", "id", "dialogue_id", "conversation_id", "uuid")  # the first that a row has is its id
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An example of a row, and the row's id as the file has it, 7 or "7": a submission gives it back so.
+
+    `remarks` say what had to be changed in the row; each is counted.
+    """
+
+    original: int | str
+    example: Example
+    place: Place
+    remarks: tuple[str, ...] = ()
+
 
 Reader = Callable[[dict[str, Any], Place], list[Entry]]  # raises RowFault
-
-
-@dataclass
-class Tally:
-    """How many, and the first few of them: bounded, however many rows of a gigabyte are faulty."""
-
-    count: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def add(self, place: object, count: int = 1) -> None:
-        self.count += count
-        if len(self.first) < SHOWN:
-            self.first.append(str(place))
-
-    def __str__(self) -> str:
-        more = self.count - len(self.first)
-        return ", ".join(self.first) + (f" and {more:,} more" if more > 0 else "")
-
-
-@dataclass
-class Tallies:
-    """What one pass over the files has found beside the sound rows."""
-
-    faults: Tally = field(default_factory=Tally)
-    halves: Tally = field(default_factory=Tally)
-    remarks: dict[str, Tally] = field(default_factory=dict)
-
-    def remark(self, entry: Entry) -> None:
-        for remark in entry.remarks:
-            self.remarks.setdefault(remark, Tally()).add(entry.place)
-
-    @property
-    def faults_line(self) -> str:
-        return f"{self.faults.count:,} row{' is' if self.faults.count == 1 else 's are'} faulty: {self.faults}"
-
-    def log(self) -> None:
-        for remark, tally in self.remarks.items():
-            log.info("%s: %s (%s)", remark, f"{tally.count:,} row{'s' * (tally.count != 1)}", tally)
-        if self.halves.count:
-            log.info("%d lone surrogates (halves of a character) became U+FFFD", self.halves.count)
 
 
 @dataclass(frozen=True)
@@ -108,55 +83,60 @@ class OpenFiles(ABC):
         return list(self.stream(split))
 
     def stream(self, split: Split) -> Iterator[Example]:
-        """Yield rows as they are read, none of them kept: the files of `split` may be larger than the memory.
+        """Yield rows as they are read, without holding them: the files of `split` may be larger than the memory.
 
-        Raises: UserError, at the files' end, where any was faulty, and no row is given behind the first of those; with
-        `skip_faulty` they are left out of training, counted. Test rows are never left out.
+        With `skip_faulty`, faulty rows are left out of training and counted; test rows are never left out.
+
+        Raises: UserError at the files' end where a row was faulty; no row behind the first of those is yielded.
         """
         for entry in self._entries(split):
             yield entry.example
 
     def write(self, predictions: TextPredictions, path: Path) -> None:
-        """Write the submission, `{"task_id": ..., "output": ...}` a line in the order of the test files."""
-        asked = [(entry.example.id, entry.original) for entry in self._entries("test", quiet=True)]
-        write_answers(asked, predictions, path)
+        """Write the submission, `{"task_id": ..., "output": ...}` a line in the order of the test files.
+
+        A lone surrogate, which stricter readers refuse, becomes U+FFFD. Raises UserError where a prediction is missing,
+        given twice, of no row, or not text; nothing is written then.
+        """
+        entries = list(self._entries("test", quiet=True))
+        if len(predictions.texts) != len(predictions.ids):
+            raise UserError(f"{len(predictions.ids)} ids have {len(predictions.texts)} answers; expected one each")
+        pairs = zip(predictions.ids, predictions.texts, strict=True)
+        if wrong := [row_id for row_id, text in pairs if not isinstance(text, str)]:
+            raise UserError(f"the answers of ids {first_five(wrong)} are no text; generate them again")
+        order = find_ids("the answers", predictions.ids, "the test files", [entry.example.id for entry in entries])
+        texts = [replaced(predictions.texts[place]) for place in order]
+        rows = [(entry.original, text) for entry, text in zip(entries, texts, strict=True)]
+        write_submission(("task_id", "output"), rows, path, self.suffix)
 
     def _entries(self, split: Split, quiet: bool = False) -> Iterator[Entry]:
-        ids: set[str] = set()
-        found, is_empty = Tallies(), True
+        faults, remarks, num_surrogates, is_empty = Faults(), dict[str, Tally](), 0, True
         for path in self._paths(split):
             reader = self.reader(path, split)
-            for number, (line, row) in enumerate(json_rows(path), start=1):
-                place = Place(path.name, line, number)
-                try:
-                    entries = reader(_object(row), place)
-                    _check_new(entries, ids)
-                except RowFault as fault:
-                    found.faults.add(f"{place} ({fault})")
-                    continue
-                is_empty = False
-                if found.faults.count and not (self.skip_faulty and split == "train"):
-                    continue  # it will be refused: the rest is read for further faults, not worked on
+
+            def read(row: dict[str, Any], place: Place, reader: Reader = reader) -> list[Entry]:
+                entries = reader(row, place)
                 for entry in entries:
-                    example, halves = without_halves(entry.example)
-                    if halves:
-                        found.halves.add(place, halves)
-                    found.remark(entry)
-                    yield Entry(entry.original, example, place)
+                    faults.claim_id(entry.example.id, place)
+                return entries
+
+            for entries in faults.sound_rows(json_rows(path), read):
+                is_empty = False
+                if faults.count and not (self.skip_faulty and split == "train"):
+                    continue  # the files will be refused: the rest is read for further faults alone
+                for entry in entries:
+                    example, count = replace_surrogates(entry.example)
+                    num_surrogates += count
+                    for remark in entry.remarks:
+                        remarks.setdefault(remark, Tally()).add(entry.place)
+                    yield replace(entry, example=example)
         if not quiet:
-            found.log()
-        self._conclude(found, split)
+            for remark, tally in remarks.items():
+                log.info("%s: %s (%s)", remark, f"{tally.count:,} row{'s' * (tally.count != 1)}", tally)
+            log_surrogates(num_surrogates)
+        refuse_faults(faults, split, self.skip_faulty)
         if is_empty:
             raise UserError(f"{self.input_dir} has no sound {split} row: expected {self.kind}s with some")
-
-    def _conclude(self, found: Tallies, split: Split) -> None:
-        if not found.faults.count:
-            return
-        if split == "test":
-            raise UserError(f"{found.faults_line}; every test row needs an answer: mend them")
-        if not self.skip_faulty:
-            raise UserError(f"{found.faults_line}; mend them, or leave them out with task.skip_faulty=true")
-        log.info("%s; left out of training, for task.skip_faulty=true", found.faults_line)
 
     def _paths(self, split: Split) -> list[Path]:
         names = self.train_files if split == "train" else self.test_files
@@ -175,17 +155,25 @@ class OpenFiles(ABC):
             log.warning("predict.py will refuse the test rows: %s", error)
 
 
-def _object(row: Any) -> dict[str, Any]:
-    if isinstance(row, RowFault):
-        raise row
-    if not isinstance(row, dict):
-        raise RowFault("not a JSON object")
-    return row
+def refuse_faults(faults: Faults, split: Split, skip_faulty: bool) -> None:
+    """Raise UserError where rows are faulty, unless they are training rows that `skip_faulty` leaves out."""
+    if split == "test":
+        faults.refuse("every test row needs an answer: mend them")
+    if not skip_faulty:
+        faults.refuse("mend them, or leave them out with task.skip_faulty=true")
+    if faults.count:
+        log.info("%s; left out of training, for task.skip_faulty=true", faults.line)
 
 
-def _check_new(entries: Sequence[Entry], ids: set[str]) -> None:
-    """Add the entries' ids to those known. Raises RowFault where one of them is known already."""
-    own = [entry.example.id for entry in entries]
-    if again := next((row_id for row_id in own if row_id in ids), None):
-        raise RowFault(f"id {again} again")
-    ids.update(own)
+def tags_of(row: Mapping[str, Any], own: Collection[str], place: Place) -> dict[str, str]:
+    """Return what else the row says, as texts: lists of texts joined by commas, other values as JSON."""
+    further = {key: _as_text(value) for key, value in row.items() if key not in own and key not in ID_KEYS}
+    return {key: text for key, text in further.items() if text} | {"file": place.file}
+
+
+def _as_text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return dump_json(value)

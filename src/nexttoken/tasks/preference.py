@@ -3,18 +3,17 @@
 import json
 import logging
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from nexttoken.data.csv_tables import Columns, numbers, read_columns
-from nexttoken.errors import UserError, first_five
+from nexttoken.data.csv_tables import Columns, numbers, read_columns, rows_in_memory, table_rows
+from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, text_of
+from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import METRICS
-from nexttoken.tasks.submission import check_probs, check_same_ids, write_submission
+from nexttoken.tasks.submission import check_probs, find_ids, write_probs
+from nexttoken.tasks.surrogates import without_surrogates
 from nexttoken.transforms.orders import SWAPPED_CLASSES
 from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 FIELDS = ("prompt", "response_a", "response_b")
 CLASSES = ("winner_model_a", "winner_model_b", "winner_tie")
-SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: json lets it through, no encoder does
+Row = Mapping[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -46,48 +45,26 @@ class Preference:
         return Path(self.input_dir) / file_name
 
     def table(self, split: Split) -> Columns:
-        """Return the rows of train.csv or test.csv as text; the test's ids are those of sample_submission.csv."""
-        if split == "train":
-            return read_columns(self.path("train.csv"), ["id", *FIELDS, *CLASSES])
-        table = read_columns(self.path("test.csv"), ["id", *FIELDS])
-        ids, sample_ids = table["id"], self._sample()["id"]
-        check_same_ids(str(self.path("sample_submission.csv")), sample_ids, "test.csv", ids)
-        if sample_ids != ids:
-            log.info("sample_submission.csv orders its ids differently: the order of test.csv is followed")
-        return table
+        """Return the columns of train.csv or test.csv as text. Raises UserError where it lacks one."""
+        return read_columns(self.path(f"{split}.csv"), _columns(split))
 
     def read(self, split: Split) -> list[Example]:
-        return self.examples(self.table(split), split)
-
-    def parse(self, frame: "pd.DataFrame") -> list[Example]:
-        """Return the examples of test rows in memory. Raises UserError for a missing column or an absent text."""
-        if missing := [column for column in ("id", *FIELDS) if column not in frame.columns]:
-            raise UserError(
-                f"the table has no column {', '.join(missing)}; expected id, {', '.join(FIELDS)} as in test.csv"
-            )
-        for column in ("id", *FIELDS):
-            if (absent := frame[column].isna()).any():
-                raise UserError(
-                    f"{column} is absent in rows {first_five(frame.index[absent])}; expected text as in test.csv"
-                )
-        if frame["id"].dtype.kind == "f":
-            raise UserError("the ids are floats, so their digits may be lost; read test.csv with dtype={'id': str}")
-        return self.examples({name: frame[name].astype(str).tolist() for name in ("id", *FIELDS)}, "test")
-
-    def examples(self, table: Columns, split: Split) -> list[Example]:
         """Return one example per row: each field's turns in order, as many in each field, "" for an absent one.
 
-        Raises: UserError for cells that are not JSON lists of strings and nulls, and labels that are not one-hot.
+        Raises: UserError naming the first five faulty rows by file and line, and where the ids of the test are not
+        those of sample_submission.csv.
         """
-        path = self.path(f"{split}.csv")
-        labels = _labels(path, table) if split == "train" else [None] * len(table["id"])
-        columns = [parse_turns(path, table, field) for field in FIELDS]
-        if count := sum(len(SURROGATE.findall(turn or "")) for column in columns for turns in column for turn in turns):
-            log.info("%s: %d lone surrogates (halves of a character) became U+FFFD", path, count)
-        return [
-            Example(row_id, dict(zip(FIELDS, _same_length([_clean(turns) for turns in row]), strict=True)), label)
-            for row_id, label, *row in zip(table["id"], labels, *columns, strict=True)
-        ]
+        examples = _examples(table_rows(self.path(f"{split}.csv"), _columns(split)), split, self.path(f"{split}.csv"))
+        if split == "test":
+            ids, sample_ids = [example.id for example in examples], self._sample()["id"]
+            find_ids(str(self.path("sample_submission.csv")), sample_ids, "test.csv", ids)
+            if sample_ids != ids:
+                log.info("sample_submission.csv orders its ids differently: the order of test.csv is followed")
+        return examples
+
+    def parse(self, frame: "pd.DataFrame | Iterable[Row]") -> list[Example]:
+        """Return the examples of test rows in memory. Raises UserError naming faulty rows by their number."""
+        return _examples(rows_in_memory(frame), "test", "the table")
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:
         """Return true class probabilities by id from truth.csv, which generated samples have; else nothing."""
@@ -111,11 +88,9 @@ class Preference:
         """Write the submission in the row order of test.csv and the column order of sample_submission.csv."""
         check_probs("the predictions", predictions.ids, predictions.probs, CLASSES)
         columns = list(self._sample())
-        test_ids = self.table("test")["id"]
-        check_same_ids("the predictions", predictions.ids, "test.csv", test_ids)
-        row = {row_id: index for index, row_id in enumerate(predictions.ids)}
-        order = [CLASSES.index(column) for column in columns[1:]]
-        write_submission(test_ids, predictions.probs[[row[row_id] for row_id in test_ids]][:, order], columns, path)
+        ids = [example.id for example in self.read("test")]
+        probs = predictions.probs[find_ids("the predictions", predictions.ids, "test.csv", ids)]
+        write_probs(ids, probs[:, [CLASSES.index(column) for column in columns[1:]]], columns, path)
 
     def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]:
         return []  # the submission says it all
@@ -129,43 +104,39 @@ class Preference:
         return sample
 
 
-def parse_turns(path: Path, table: Columns, field: str) -> list[list[str | None]]:
-    """Return each row's turns as the file has them; raise UserError for cells that are not lists of text and nulls."""
-    turns = [_json_turns(cell) for cell in table[field]]
-    if bad := [row_id for row_id, cell_turns in zip(table["id"], turns, strict=True) if cell_turns is None]:
-        raise UserError(
-            f"{path}: {field} of {len(bad)} rows, ids {first_five(bad)}, is not a JSON list of strings and nulls "
-            'such as ["first turn", null]; mend those cells, or download the file again'
-        )
-    return [cell_turns for cell_turns in turns if cell_turns is not None]
-
-
-def _json_turns(cell: str) -> list[str | None] | None:
+def parse_turns(row: Row, field: str) -> list[str | None]:
+    """Return a field's turns as the file has them. Raises RowFault for a cell that is no list of text and nulls."""
     try:
-        turns = json.loads(cell, strict=False)  # a raw line break inside a string is still one string
+        turns = json.loads(text_of(row, field), strict=False)  # a raw line break inside a string is still one string
     except (ValueError, RecursionError):
-        return None
-    is_turns = isinstance(turns, list) and all(turn is None or isinstance(turn, str) for turn in turns)
-    return turns if is_turns else None
+        turns = None
+    if not isinstance(turns, list) or not all(turn is None or isinstance(turn, str) for turn in turns):
+        raise RowFault(f'{field} is not a JSON list of strings and nulls such as ["first turn", null]')
+    return turns
 
 
-def _clean(turns: Sequence[str | None]) -> tuple[str, ...]:
-    return tuple(SURROGATE.sub("\ufffd", turn or "") for turn in turns)
+def _examples(rows: Iterable[tuple[Place, Row | RowFault]], split: Split, source: Path | str) -> list[Example]:
+    faults = Faults()
+
+    def example(row: Row, place: Place) -> Example:
+        row_id = str(id_of(row, ["id"], place))
+        faults.claim_id(row_id, place)
+        turns = [parse_turns(row, field) for field in FIELDS]
+        longest = max(1, *map(len, turns))  # turn i of a response answers turn i of the prompt
+        padded = [tuple(turn or "" for turn in [*field, *[None] * (longest - len(field))]) for field in turns]
+        return Example(row_id, dict(zip(FIELDS, padded, strict=True)), _label(row) if split == "train" else None)
+
+    examples = list(faults.sound_rows(rows, example))
+    faults.refuse("mend these rows, or download the file again", source)
+    return without_surrogates(examples)
 
 
-def _same_length(fields: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Pad with absent turns: turn i of a response answers turn i of the prompt, and a field has at least one turn."""
-    longest = max(1, *map(len, fields))
-    return [(*turns, *[""] * (longest - len(turns))) for turns in fields]
+def _label(row: Row) -> int:
+    one_hot = [row[name] for name in CLASSES]
+    if sorted(one_hot) != ["0", "0", "1"]:
+        raise RowFault(f"the winners are {', '.join(one_hot)[:40]}, expected 0 or 1 with exactly one 1")
+    return one_hot.index("1")
 
 
-def _labels(path: Path, table: Columns) -> list[int]:
-    one_hot = np.array([table[name] for name in CLASSES], dtype=object).T  # (N, 3) of "0" and "1"
-    valid = np.isin(one_hot, ["0", "1"]).all(axis=1) & ((one_hot == "1").sum(axis=1) == 1)
-    if not valid.all():
-        bad = [row_id for row_id, is_valid in zip(table["id"], valid, strict=True) if not is_valid]
-        raise UserError(
-            f"{path}: {', '.join(CLASSES)} of {len(bad)} rows, ids {first_five(bad)}, "
-            "are not 0 or 1 with exactly one 1; mend those rows, or download the file again"
-        )
-    return (one_hot == "1").argmax(axis=1).tolist()
+def _columns(split: Split) -> list[str]:
+    return ["id", *FIELDS, *(CLASSES if split == "train" else ())]

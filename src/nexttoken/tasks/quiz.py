@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nexttoken.data.csv_tables import rows_in_memory
-from nexttoken.data.json_lines import SURROGATE
 from nexttoken.data.near_duplicates import normalise
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import QUIZ_METRICS
 from nexttoken.tasks.quiz_formats import named
-from nexttoken.tasks.quiz_formats.answers import write_answers
-from nexttoken.tasks.quiz_formats.candidates import choose_options, drawn
-from nexttoken.tasks.quiz_formats.folder import QuizFolder
-from nexttoken.tasks.quiz_formats.memory import questions_in_memory
+from nexttoken.tasks.quiz_formats.candidates import choose_options, draw_options
+from nexttoken.tasks.quiz_formats.folder import QuizFolder, questions_in_memory
 from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, MIN_OPTIONS, Question
-from nexttoken.tasks.submission import check_probs, check_same_ids
+from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat
+from nexttoken.tasks.submission import check_probs, find_ids, write_submission
+from nexttoken.tasks.surrogates import without_surrogates
 from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split
 
 if TYPE_CHECKING:
@@ -56,11 +54,23 @@ class Quiz:
     has_published_scores: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_kinds(self)
-        if not MIN_OPTIONS <= self.num_options <= MAX_OPTIONS:
-            raise UserError(f"task.num_options={self.num_options}: expected {MIN_OPTIONS} to {MAX_OPTIONS} options")
-        if not 0 <= self.test_share < 1:
-            raise UserError(f"task.test_share={self.test_share}: expected a share of at least 0 and below 1")
+        genres = self.genres
+        is_list = genres is None or (not isinstance(genres, str) and all(isinstance(genre, str) for genre in genres))
+        num_options, limits = self.num_options, f"from {MIN_OPTIONS} to {MAX_OPTIONS}"
+        is_share = isinstance(self.test_share, int | float) and 0 <= self.test_share < 1
+        expected = {
+            "num_options": (
+                _is_whole(num_options) and MIN_OPTIONS <= num_options <= MAX_OPTIONS,
+                f"a whole number {limits}",
+            ),
+            "seed": (_is_whole(self.seed), "a whole number"),
+            "genres": (is_list, "a list such as [law] of texts, or null"),
+            "skip_faulty": (isinstance(self.skip_faulty, bool), "true or false"),
+            "test_share": (is_share, "a share of at least 0 and below 1"),
+        }
+        for name, (is_right, wanted) in expected.items():
+            if not is_right:
+                raise UserError(f"task.{name}={getattr(self, name)}: expected {wanted}")
         if self.format != "auto":
             named(self.format)
 
@@ -70,12 +80,16 @@ class Quiz:
 
     @property
     def suffix(self) -> str:
-        """Of the submission's file name: .csv, or .jsonl."""
-        return "." + self._folder.format_of(self._paths("test")[0]).answer_suffix
+        """The suffix of the submission's file name: .csv, or .jsonl."""
+        return self._format.answer_suffix
 
     @property
     def _folder(self) -> QuizFolder:
         return QuizFolder(Path(self.input_dir), self.format, self.genres, self.skip_faulty)
+
+    @property
+    def _format(self) -> QuizFormat:
+        return self._folder.format_of(self._paths("test")[0])
 
     def read(self, split: Split) -> list[Example]:
         """Return one example per question. Raises UserError naming the first five faulty rows by file and line.
@@ -90,8 +104,8 @@ class Quiz:
     def questions(self, split: Split) -> list[Question]:
         """Return the questions as the files have them, with all their candidates."""
         if split == "test" and not self._shares:
-            return self._folder.test_questions(self._paths("test"))
-        questions = self._folder.train_questions(self._paths("train"))
+            return self._folder.questions(self._paths("test"), "test")
+        questions = self._folder.questions(self._paths("train"), "train")
         if not self._shares:
             return questions
         return [question for question in questions if self._is_test(question) == (split == "test")]
@@ -101,7 +115,7 @@ class Quiz:
 
         Rows with `question` and `options` are taken in any task. Raises UserError naming rows by their number.
         """
-        return self._examples(questions_in_memory(rows_in_memory(frame), self.format))
+        return self._examples(questions_in_memory(frame, self.format))
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:
         return {}
@@ -116,13 +130,14 @@ class Quiz:
 
     def write(self, predictions: LabelPredictions, path: Path) -> None:
         """Write the competition's own submission in the order of the test files; options are named as in the files."""
-        questions, rows = self._test_rows(predictions)
-        rankings = []
+        (questions, rows), quiz_format = self._test_rows(predictions), self._format
+        answers = []
         for question, probs in zip(questions, predictions.probs[rows], strict=True):
-            indices = drawn(question, self.num_options, self.seed)
-            order = np.argsort(-probs[: len(indices)], kind="stable")
-            rankings.append([indices[place] for place in order])
-        write_answers(self._folder.format_of(self._paths("test")[0]), questions, rankings, path)
+            indices = draw_options(question, self.num_options, self.seed)
+            best = np.argsort(-probs[: len(indices)], kind="stable")[: quiz_format.num_answers]
+            names = quiz_format.option_names(question)
+            answers.append((question.id, " ".join(names[indices[place]] for place in best)))
+        write_submission(quiz_format.answer_columns, answers, path, quiz_format.answer_suffix)
 
     def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]:
         """Return one row per test question for result.json; `answer` and `correct` where the answer is known.
@@ -130,7 +145,7 @@ class Quiz:
         `prediction` and `answer` index `options`, the options as they were asked; `probs` are theirs.
         """
         questions, rows = self._test_rows(predictions)
-        quiz_format = self._folder.format_of(self._paths("test")[0])
+        quiz_format = self._format
         names = [quiz_format.option_names(question) for question in self._asked(questions)]
         return [
             _result(
@@ -147,9 +162,7 @@ class Quiz:
         check_probs("the predictions", predictions.ids, predictions.probs, self.classes)
         questions = self.questions("test")
         ids = [question.id for question in questions]
-        check_same_ids("the predictions", predictions.ids, "the test files", ids)
-        row = {row_id: index for index, row_id in enumerate(predictions.ids)}
-        return questions, [row[row_id] for row_id in ids]
+        return questions, find_ids("the predictions", predictions.ids, "the test files", ids)
 
     def _warn_of_test(self) -> None:
         for name in [self.test_files] if isinstance(self.test_files, str) else self.test_files:
@@ -168,14 +181,11 @@ class Quiz:
         return choose_options(questions, self.num_options, self.seed)
 
     def _examples(self, questions: Sequence[Question]) -> list[Example]:
-        asked = self._asked(questions)
-        if count := sum(len(SURROGATE.findall(text)) for q in asked for text in (q.text, *q.options, q.genre)):
-            log.info("%d lone surrogates (halves of a character) became U+FFFD", count)
-        return [_example(question) for question in asked]
+        return without_surrogates([_example(question) for question in self._asked(questions)])
 
     @property
     def _shares(self) -> bool:
-        """Whether the test is a share of the training files, there being no files of its own."""
+        """True where the test is a share of the training files, since it has no files."""
         return self.test_share > 0 and not self._folder.matching(self.test_files)
 
     def _is_test(self, question: Question) -> bool:
@@ -185,22 +195,6 @@ class Quiz:
     def _paths(self, split: Split) -> list[Path]:
         names = self.train_files if split == "train" or self._shares else self.test_files
         return self._folder.matching(names) or self._folder.refuse_missing(str(names))
-
-
-def _check_kinds(task: Quiz) -> None:
-    """Raises UserError where a setting is not even of the kind that is expected."""
-    genres = task.genres
-    is_list = genres is None or (not isinstance(genres, str) and all(isinstance(genre, str) for genre in genres))
-    expected = {
-        "num_options": (_is_whole(task.num_options), f"a whole number from {MIN_OPTIONS} to {MAX_OPTIONS}"),
-        "seed": (_is_whole(task.seed), "a whole number"),
-        "genres": (is_list, "a list such as [law] of texts, or null"),
-        "skip_faulty": (isinstance(task.skip_faulty, bool), "true or false"),
-        "test_share": (isinstance(task.test_share, int | float), "a share of at least 0 and below 1"),
-    }
-    for name, (is_right, kind) in expected.items():
-        if not is_right:
-            raise UserError(f"task.{name}={getattr(task, name)}: expected {kind}")
 
 
 def _is_whole(value: object) -> bool:
@@ -222,12 +216,6 @@ def _result(
 
 
 def _example(question: Question) -> Example:
-    texts = (question.genre, question.place.file, question.text, *question.options)
-    genre, file, text, *options = (SURROGATE.sub("\ufffd", text) for text in texts)
-    return Example(
-        question.id,
-        {"question": (text,), "options": tuple(options)},
-        question.answer,
-        len(options),
-        {"genre": genre, "file": file},
-    )
+    fields = {"question": (question.text,), "options": question.options}
+    tags = {"genre": question.genre, "file": question.place.file}
+    return Example(question.id, fields, question.answer, len(question.options), tags)

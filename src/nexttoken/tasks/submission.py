@@ -1,64 +1,76 @@
-"""The submission file: written whole or not at all, and checked by reading it back before anyone sees it."""
+"""Submissions: one writer for all tasks, which reads the file back before anyone sees it, and the checks before it."""
 
-import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nexttoken.data.csv_tables import numbers, read_columns
+from nexttoken.data.csv_tables import numbers, read_columns, write_csv
 from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import json_rows, write_json_lines
 from nexttoken.errors import UserError, first_five
 
 TOLERANCE = 1e-6  # float32 softmaxes sum to 1 within about 1e-7
+WRITE = "write it with `python predict.py`"
 
 
-def write_submission(ids: Sequence[str], probs: np.ndarray, columns: Sequence[str], path: Path) -> None:
-    """Write one row per id: `probs` is (N, K), `columns` the id's name and the K classes' names.
+def write_submission(
+    columns: Sequence[str], rows: Iterable[Sequence[int | float | str]], path: Path, suffix: str = ".csv"
+) -> None:
+    """Write `rows` under `columns`, the id first, as CSV or, for ".jsonl", as JSON lines; numbers keep full precision.
+
+    Raises: UserError where the file does not read back as these rows with an id each; nothing is left behind then.
+    """
+    with whole_file(path) as part:
+        if suffix == ".jsonl":
+            given = [tuple(row) for row in rows]
+            write_json_lines((dict(zip(columns, row, strict=True)) for row in given), part)
+            written = [tuple(row.values()) for _, row in json_rows(part) if isinstance(row, dict)]
+        else:
+            given = [tuple(map(str, row)) for row in rows]
+            write_csv([columns, *given], part)
+            written = list(zip(*read_columns(part, columns, WRITE).values(), strict=True))
+        if written != given:
+            raise UserError(f"{path} does not read back as it was written; is the disk full? Write it again")
+
+
+def write_probs(ids: Sequence[str], probs: np.ndarray, columns: Sequence[str], path: Path) -> None:
+    """Write one row of probabilities per id: `probs` is (N, K), `columns` the id's name and the K classes' names.
 
     A row that sums to 1 within TOLERANCE is divided by its float64 sum, so that the file's rows sum to 1 as exactly as
-    float64 can; a row further off is an error, not rescaled. Numbers keep full precision, ids every byte.
-
-    Raises: UserError where ids or probabilities are not a valid submission; nothing is written then.
+    float64 can. Raises UserError for other rows; nothing is written then.
     """
     probs = np.asarray(probs, dtype=np.float64)
     check_probs(str(path), ids, probs, columns[1:])
     probs = probs / probs.sum(axis=1, keepdims=True)
-    with whole_file(path) as part:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([row_id, *row] for row_id, row in zip(ids, probs.tolist(), strict=True))
-        validate_submission(part, ids, columns)
+    write_submission(columns, ([row_id, *row] for row_id, row in zip(ids, probs.tolist(), strict=True)), path)
 
 
 def validate_submission(path: Path, test_ids: Sequence[str], columns: Sequence[str]) -> None:
-    """Read `path` from disk and refuse (UserError) all but this header, these ids in this order, and valid rows."""
-    table = read_columns(path, columns, how_to_get="write it with `python predict.py`")
+    """Read a file of probabilities. Raises UserError unless it has this header, these ids in order, and valid rows."""
+    table = read_columns(path, columns, WRITE)
     if list(table) != list(columns):
         raise UserError(f"{path} has the header {', '.join(table)}; sample_submission.csv has {', '.join(columns)}")
     ids = table[columns[0]]
-    check_same_ids(str(path), ids, "test.csv", test_ids)
-    if ids != list(test_ids):
-        row = next(row for row, row_id in enumerate(ids) if row_id != test_ids[row])
+    order = find_ids(str(path), ids, "test.csv", test_ids)
+    if row := next((row for row, place in enumerate(order, start=1) if place != row - 1), 0):
         raise UserError(
-            f"{path} has the ids of test.csv in another order: row {row + 1} is {ids[row]}, expected {test_ids[row]}; "
-            "sort its rows like test.csv"
+            f"{path} has the ids of test.csv in another order: row {row} is {ids[row - 1]}, "
+            f"expected {test_ids[row - 1]}; sort its rows like test.csv"
         )
     check_probs(str(path), test_ids, numbers(table, columns[1:]), columns[1:])
 
 
 def check_probs(source: str, ids: Sequence[str], probs: np.ndarray, classes: Sequence[str]) -> None:
-    """Refuse (UserError) all but unique ids with (N, K) finite probabilities in [0, 1] whose rows sum to 1."""
+    """Raise UserError unless there is a row per id of (N, K) finite probabilities in [0, 1] whose rows sum to 1."""
     if probs.shape != (len(ids), len(classes)):
         raise UserError(
             f"{source}: probabilities of shape {probs.shape}, expected ({len(ids)}, {len(classes)}): one row per id"
         )
-    firsts = np.unique(np.array(ids, dtype=object), return_index=True)[1]
     with np.errstate(invalid="ignore"):  # inf - inf in a row that "not finite" reports
         sums = probs.sum(axis=1)
     faults = {
-        "given more than once": ~np.isin(np.arange(len(ids)), firsts),
         "not finite": ~np.isfinite(probs).all(axis=1),
         "outside [0, 1]": ((probs < 0) | (probs > 1)).any(axis=1),
         "not summing to 1": np.abs(sums - 1) > TOLERANCE,
@@ -71,13 +83,17 @@ def check_probs(source: str, ids: Sequence[str], probs: np.ndarray, classes: Seq
             )
 
 
-def check_same_ids(source: str, ids: Sequence[str], reference: str, expected: Sequence[str]) -> None:
-    """Refuse (UserError) ids that are not, in whatever order, those expected."""
-    given, wanted = set(ids), set(expected)
+def find_ids(source: str, ids: Sequence[str], reference: str, expected: Sequence[str]) -> list[int]:
+    """Return the index in `ids` of each expected id. Raises UserError unless `ids` are those, each once."""
+    index = {row_id: place for place, row_id in enumerate(ids)}
+    wanted = set(expected)
     differences = {
-        "lacks": [row_id for row_id in expected if row_id not in given],
+        "lacks": [row_id for row_id in expected if row_id not in index],
         "adds": [row_id for row_id in ids if row_id not in wanted],
     }
-    if given != wanted:
-        found = " and ".join(f"{verb} {first_five(some)}" for verb, some in differences.items() if some)
-        raise UserError(f"{source} must have the ids of {reference}, but {found}; use files that belong together")
+    if any(differences.values()):
+        listed = " and ".join(f"{verb} {first_five(some)}" for verb, some in differences.items() if some)
+        raise UserError(f"{source} must have the ids of {reference}, but {listed}; use files that belong together")
+    if repeated := [row_id for row_id, count in Counter(ids).items() if count > 1]:
+        raise UserError(f"{source} must have each id once, but have more than once: {first_five(repeated)}")
+    return [index[row_id] for row_id in expected]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nexttoken.data.json_lines import RowFault
+from nexttoken.data.row_faults import RowFault
 from nexttoken.errors import first_five
 
 TURN_KEYS = ("turns", "messages", "conversations", "conversation")
@@ -16,7 +16,7 @@ Role = Literal["user", "assistant", "system"]
 
 @dataclass(frozen=True)
 class Speakers:
-    """Whom a file calls the user, and whom the assistant, upper and lower case alike.
+    """The names that a file has for the user and for the assistant, upper and lower case alike.
 
     Any other "system" is the assistant where turns have a `speaker`, as task-oriented corpora write it; where they have
     a `role`, it is the message that chat models are instructed by.
@@ -40,7 +40,7 @@ class Speakers:
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """What was said, the user's and the assistant's texts in turn, and what had to be done for it to be so."""
+    """The user's and the assistant's texts in turn, and remarks on what was changed in the row."""
 
     texts: tuple[str, ...]
     remarks: tuple[str, ...] = ()

@@ -1,21 +1,21 @@
-"""The usual shapes of an instruction row. A further one is a line, or a class, and its place among `FORMATS`."""
+"""The usual shapes of an instruction row. A further one is a class, or an object of one, in a tuple FORMATS."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from nexttoken.data.json_lines import RowFault, text_of
+from nexttoken.data.row_faults import RowFault, optional_text, text_of
 from nexttoken.tasks.instruction_formats.conversation import TURN_KEYS, Speakers, turns_of
-from nexttoken.tasks.instruction_formats.entry import optional_text
 
 RUBRIC_KEYS = ("eval_aspect", "rubric")  # what a judge is to look at
 
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """An instruction, what it is about ("": it says everything itself), and the answer, None where it is unknown.
+    """An instruction, its input ("" without one), and the answer, None where it is unknown.
 
-    `remarks` say what had to be done to the row for it to be so.
+    `remarks` say what was changed in the row.
     """
 
     instruction: str
@@ -24,30 +24,33 @@ class Solved:
     remarks: tuple[str, ...] = ()
 
 
-class InstructionFormat(Protocol):
-    """Turns a row into instructions, or says why it is none."""
+class InstructionFormat(ABC):
+    """Turns a row into instructions, or raises RowFault."""
+
+    name: str
+    known_by: tuple[frozenset[str], ...]  # a row with all keys of one of these sets is recognised
+    position: int = 0  # formats with a lower one are tried first on a row
 
     @property
-    def name(self) -> str: ...
+    @abstractmethod
+    def own_keys(self) -> frozenset[str]:
+        """The keys that the format reads; the others become tags."""
 
-    @property
-    def known_by(self) -> tuple[frozenset[str], ...]: ...  # a row with all keys of one of these sets is recognised
-
-    @property
-    def own_keys(self) -> frozenset[str]: ...  # the others become tags
-
-    def solved(self, row: Mapping[str, Any]) -> list[Solved]: ...  # raises RowFault
+    @abstractmethod
+    def solved(self, row: Mapping[str, Any]) -> list[Solved]:
+        """Raises RowFault where the row does not hold such an instruction."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One instruction and one answer a row, each under its key."""
+class Pair(InstructionFormat):
+    """One instruction and one answer a row, each under its key; `input` is the key of the input, None without one."""
 
     name: str
     known_by: tuple[frozenset[str], ...]
     instruction: str
     output: str
-    input: str | None = None  # the key of the input; None: the instruction says everything itself
+    input: str | None = None
+    position: int = 0
 
     @property
     def own_keys(self) -> frozenset[str]:
@@ -58,13 +61,13 @@ class Pair:
         return [Solved(text_of(row, self.instruction), given or "", optional_text(row, self.output))]
 
 
-@dataclass(frozen=True)
-class SelfInstruct:
+class SelfInstruct(InstructionFormat):
     """`{"id", "instruction", "instances": [{"input", "output"}, ...]}`: each instance is a row of its own."""
 
-    name: str = "self_instruct"
-    known_by: tuple[frozenset[str], ...] = (frozenset({"instruction", "instances"}),)
-    own_keys: frozenset[str] = frozenset({"instruction", "instances", *RUBRIC_KEYS})
+    position = 1
+    name = "self_instruct"
+    known_by = (frozenset({"instruction", "instances"}),)
+    own_keys = frozenset({"instruction", "instances", *RUBRIC_KEYS})
 
     def solved(self, row: Mapping[str, Any]) -> list[Solved]:
         instruction, instances = text_of(row, "instruction"), row.get("instances")
@@ -75,13 +78,13 @@ class SelfInstruct:
         ]
 
 
-@dataclass(frozen=True)
-class Conversation:
+class Conversation(InstructionFormat):
     """`{"conversations": [{"from", "value"}, ...]}` or `{"messages": [{"role", "content"}, ...]}`: the first round."""
 
-    name: str = "conversation"
-    known_by: tuple[frozenset[str], ...] = tuple(frozenset({key}) for key in TURN_KEYS)
-    own_keys: frozenset[str] = frozenset({*TURN_KEYS, *RUBRIC_KEYS})
+    position = 4
+    name = "conversation"
+    known_by = tuple(frozenset({key}) for key in TURN_KEYS)
+    own_keys = frozenset({*TURN_KEYS, *RUBRIC_KEYS})
 
     def solved(self, row: Mapping[str, Any]) -> list[Solved]:
         turns = turns_of(row, Speakers())
@@ -90,12 +93,11 @@ class Conversation:
         return [Solved(texts[0], output=texts[1] if len(texts) > 1 else None, remarks=(*turns.remarks, *further))]
 
 
-# In the order in which they are tried on a row: the more particular first.
-FORMATS: tuple[InstructionFormat, ...] = (
+FORMATS = (
     SelfInstruct(),
-    Pair("response", (frozenset({"instruction", "response"}),), "instruction", "response", "input"),
-    Pair("question", (frozenset({"question", "response"}),), "question", "response"),
+    Pair("response", (frozenset({"instruction", "response"}),), "instruction", "response", "input", position=2),
+    Pair("question", (frozenset({"question", "response"}),), "question", "response", position=3),
     Conversation(),
-    Pair("plain", (frozenset({"instruction"}),), "instruction", "output", "input"),  # Alpaca's, with an id or without
-    Pair("elyza", (frozenset({"input"}),), "input", "output"),  # its `input` is the instruction
+    Pair("plain", (frozenset({"instruction"}),), "instruction", "output", "input", position=5),
+    Pair("elyza", (frozenset({"input"}),), "input", "output", position=6),  # its `input` is the instruction
 )

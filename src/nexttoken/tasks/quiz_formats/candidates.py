@@ -1,20 +1,20 @@
-"""Which of a question's candidates are asked: all of them, or the right one among others drawn by its id alone."""
+"""Candidates of a question as options: all of them, or the right one among others drawn by the question's id alone."""
 
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nexttoken.data.json_lines import Fault, RowFault
-from nexttoken.tasks.quiz_formats.folder import refuse
+from nexttoken.data.row_faults import Faults, RowFault
 from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, MIN_OPTIONS, Question
 
 
-def drawn(question: Question, num_options: int, seed: int) -> tuple[int, ...]:
-    """Return the indices of the options to be asked, in the order to be asked.
+def draw_options(question: Question, num_options: int, seed: int) -> tuple[int, ...]:
+    """Return the indices of at most `num_options` options, in the order to be shown.
 
-    Options that fit stay as they are. Of more, each text counts once and the right one is kept; the others and the
-    order of all follow from `seed` and the question's id, whatever the order of the rows. Raises RowFault where the
-    right one is not known, or all candidates are the same.
+    Options that fit stay as they are. Of more, each text counts once and the right one is among those drawn; the others
+    and the order of all follow from `seed` and the question's id, whatever the order of the rows.
+
+    Raises: RowFault where the right one is not known, or all candidates are the same.
     """
     count, answer = len(question.options), question.answer
     if count <= num_options:
@@ -25,15 +25,15 @@ def drawn(question: Question, num_options: int, seed: int) -> tuple[int, ...]:
     if answer is None:
         if len(distinct) <= num_options:
             return tuple(distinct)
-        raise RowFault(f"{len(distinct)} options for num_options={num_options}, and the one to be kept is not known")
+        raise RowFault(f"{len(distinct)} options for num_options={num_options}, and the right one is not known")
     numbers = random.Random(f"{seed}:{question.id}")  # text is hashed by SHA-512: the same on every machine
     others = [index for index in distinct if index != answer]
-    kept = [answer, *numbers.sample(others, min(num_options - 1, len(others)))]
-    return tuple(numbers.sample(kept, len(kept)))
+    chosen = [answer, *numbers.sample(others, min(num_options - 1, len(others)))]
+    return tuple(numbers.sample(chosen, len(chosen)))
 
 
 def _distinct(question: Question) -> list[int]:
-    """Return the index of each text once, in order: the first that has it, or the answer's own."""
+    """Return the index of each text once, in order: its first one, or the answer's."""
     first: dict[str, int] = {}
     for index, option in enumerate(question.options):
         if option not in first or index == question.answer:
@@ -48,21 +48,23 @@ def choose(question: Question, indices: tuple[int, ...]) -> Question:
 
 
 def choose_options(questions: Sequence[Question], num_options: int, seed: int, fix: str = "") -> list[Question]:
-    """Return the questions with the options that are asked. Raises UserError (with `fix`) where none can be chosen."""
-    asked, refused, faults = [], [], []
-    for question in questions:
+    """Return the questions with the drawn options. Raises UserError, with `fix`, where those cannot be drawn."""
+    faults, refused = Faults(), list[Question]()
+
+    def chosen(question: Question, _: str) -> Question:
         try:
-            asked.append(choose(question, drawn(question, num_options, seed)))
-        except RowFault as fault:
+            return choose(question, draw_options(question, num_options, seed))
+        except RowFault:
             refused.append(question)
-            faults.append(Fault(question.name, str(fault)))
-    refuse(faults, fix or _fix(refused))
-    return asked
+            raise
+
+    kept = list(faults.sound_rows(((question.name, question) for question in questions), chosen))
+    faults.refuse(fix or _fix(refused))
+    return kept
 
 
 def _fix(refused: Sequence[Question]) -> str:
-    counts = [len({*question.options}) for question in refused if question.answer is None]
-    needed = max(counts, default=0)
+    needed = max((len({*question.options}) for question in refused if question.answer is None), default=0)
     if needed < MIN_OPTIONS:
         return "give them different candidates"
     limits = f"at least {needed} when training (at most {MAX_OPTIONS})"

@@ -1,17 +1,20 @@
-"""A folder of quiz files, and which of their rows may be learnt from or answered: the one place that decides it."""
+"""A folder of quiz files, or rows in memory: the rows that may be learnt from or answered."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from nexttoken.data.csv_tables import rows_in_memory
 from nexttoken.data.files import matching, refuse_missing
-from nexttoken.data.json_lines import Fault, faults_line
-from nexttoken.errors import UserError, first_five, nearest
+from nexttoken.data.row_faults import Faults, Place, RowFault, Tally
+from nexttoken.errors import UserError, nearest
+from nexttoken.tasks.open_files import refuse_faults
 from nexttoken.tasks.quiz_formats import named, recognised
 from nexttoken.tasks.quiz_formats.question import Question, remark_lines
 from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat
+from nexttoken.types import Split
 
 log = logging.getLogger(__name__)
 
@@ -34,61 +37,55 @@ class QuizFolder:
     def format_of(self, path: Path) -> QuizFormat:
         return recognised(path) if self.format == "auto" else named(self.format)
 
-    def test_questions(self, paths: Sequence[Path]) -> list[Question]:
-        """Return every row: all need an answer, so what is merely odd is logged, and a faulty row is refused."""
-        questions, faults = self._scan(paths)
-        refuse(faults, "every test row needs an answer: mend them")
-        if odd := self._odd(questions):
-            log.info("%d test questions are odd and are answered all the same: %s", len(odd), first_five(odd))
-        return _remarked(questions)
+    def questions(self, paths: Sequence[Path], split: Split) -> list[Question]:
+        """Return the rows that a label may rest on, or all test rows: those that are merely odd are answered, too.
 
-    def train_questions(self, paths: Sequence[Path]) -> list[Question]:
-        """Return the rows that a label may rest on; the others are refused, or left out where `skip_faulty` says so."""
-        questions, faults = self._scan(paths)
-        unanswered = [question for question in questions if question.answer is None]
-        faults += self._odd(questions) + [Fault(question.place, "no answer to learn from") for question in unanswered]
-        if not self.skip_faulty:
-            refuse(faults, "mend them, or leave them out with task.skip_faulty=true")
-        if faults:
-            log.info("%s; left out of training, for task.skip_faulty=true", faults_line(faults))
-        out = {fault.place for fault in faults}
-        if not (kept := [question for question in questions if question.place not in out]):
-            raise UserError(f"{self.path} has no sound training question: expected some with their answers")
-        return _remarked(kept)
+        Raises: UserError naming the faulty rows; `skip_faulty` leaves them out of training, and says so.
+        """
+        faults, odd = Faults(), Tally()
 
-    def _scan(self, paths: Sequence[Path]) -> tuple[list[Question], list[Fault]]:
-        readings = [self.format_of(path).scan(path) for path in paths]
-        questions = [question for reading in readings for question in reading.questions]
-        return questions, [fault for reading in readings for fault in reading.faults] + repeated_ids(questions)
+        def checked(question: Question, _: str) -> Question:
+            faults.claim_id(question.id, question.place)
+            reasons = self._odd(question)
+            if split == "train" and (reasons or question.answer is None):
+                raise RowFault(" and ".join(reasons) or "no answer to learn from")
+            if reasons:
+                odd.add(f"{question.name} ({' and '.join(reasons)})")
+            return question
 
-    def _odd(self, questions: Sequence[Question]) -> list[Fault]:
+        scanned = (question for path in paths for question in self.format_of(path).scan(path, faults))
+        questions = list(faults.sound_rows(((question.name, question) for question in scanned), checked))
+        refuse_faults(faults, split, self.skip_faulty)
+        if not questions:
+            raise UserError(f"{self.path} has no sound {split} question: expected some with their answers")
+        if odd.count:
+            log.info("%d test questions are odd and are answered all the same: %s", odd.count, odd)
+        for line in remark_lines(questions):
+            log.info("%s: kept", line)
+        return questions
+
+    def _odd(self, question: Question) -> list[str]:
         """Return what makes a question doubtful without touching its label; repeated options are real and train."""
-        odd = []
-        for question in questions:
-            reasons = [remark for remark in question.remarks if remark != "repeated options"]
-            if self.genres is not None and question.genre not in self.genres:
-                reasons.append(f"unknown genre {question.genre!r}; {nearest(question.genre, self.genres)}")
-            odd += [Fault(question.place, " and ".join(reasons))] if reasons else []
-        return odd
+        reasons = [remark for remark in question.remarks if remark != "repeated options"]
+        if self.genres is not None and question.genre not in self.genres:
+            reasons.append(f"unknown genre {question.genre!r}; {nearest(question.genre, self.genres)}")
+        return reasons
 
 
-def _remarked(questions: list[Question]) -> list[Question]:
-    for line in remark_lines(questions):
-        log.info("%s: kept", line)
+def questions_in_memory(rows: Iterable[Mapping[Any, Any]], format_name: str) -> list[Question]:
+    """Read rows with the columns of a format; with `question` and `options`, or by "auto", of the project's own.
+
+    Raises: UserError naming faulty rows by their number.
+    """
+    faults = Faults()
+
+    def question_of(row: dict[str, Any], place: Place) -> Question:
+        is_plain = format_name == "auto" or {"question", "options"} <= row.keys()
+        quiz_format = named("plain" if is_plain else format_name)
+        question = quiz_format.from_memory(row, place).check(quiz_format.max_options)
+        faults.claim_id(question.id, place)
+        return question
+
+    questions = list(faults.sound_rows(rows_in_memory(rows), question_of))
+    faults.refuse("mend them in the table")
     return questions
-
-
-def repeated_ids(questions: Sequence[Question]) -> list[Fault]:
-    """Return a fault for every question whose id an earlier one has."""
-    first: dict[str, Question] = {}
-    return [
-        Fault(question.place, f"id {question.id} again, first in {first[question.id].name}")
-        for question in questions
-        if first.setdefault(question.id, question) is not question
-    ]
-
-
-def refuse(faults: Sequence[Fault], fix: str) -> None:
-    """Raise UserError naming the first five of `faults`, where there are any."""
-    if faults:
-        raise UserError(f"{faults_line(faults)}; {fix}")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nexttoken.data.files import whole_file
-from nexttoken.data.json_lines import Place, RowFault, dump_json, text_of, texts_of
+from nexttoken.data.json_lines import dump_json
+from nexttoken.data.row_faults import Place, RowFault, text_of, texts_of
 from nexttoken.tasks.quiz_formats.question import Question
-from nexttoken.tasks.quiz_formats.quiz_format import JsonFormat, genre_of, id_of
+from nexttoken.tasks.quiz_formats.quiz_format import JsonFormat, genre_of, text_id
 
 TEXTS = ("instruction", "input", "output")
 SENTENCE = "クイズの正解を選択肢から一つ選び、その番号と内容を書いてください。"
@@ -23,7 +24,7 @@ OUTPUT = re.compile(r"^\s*(\d{1,2})\s*(?:(?:[:：、)]|[.．](?!\d))\s*(.*))?$",
 
 @dataclass(frozen=True)
 class Parsed:
-    """What an instruction's text says: the question, its options, and the number of the first of them (0 or 1)."""
+    """The question in an instruction's text, its options, and the number of the first of them (0 or 1)."""
 
     text: str
     options: tuple[str, ...]
@@ -39,6 +40,7 @@ class Instruction(JsonFormat):
     """
 
     name = "instruction"
+    position = 2
     own_keys: ClassVar[frozenset[str]] = frozenset({*TEXTS, "id", "genre", "question", "options"})
     known_by = frozenset({"instruction"})
 
@@ -50,7 +52,7 @@ class Instruction(JsonFormat):
             # Ours stand beside a text that is misread, and such a text numbers them from 0.
             first = first if tuple(option.strip() for option in options) == parsed.options else 0
         answer = parse_output(text_of(row, "output"), options, first) if row.get("output") else None
-        question = Question(id_of(row, "id", place), text, options, answer, genre_of(row), self.extra(row), place)
+        question = Question(text_id(row, "id", place), text, options, answer, genre_of(row), self.extra(row), place)
         as_written = {key: row[key] for key in TEXTS if key in row}
         if as_written in [_row(question), _row_with_input(question)]:
             return question
@@ -83,6 +85,7 @@ class InstructionInput(Instruction):
     """The other shape: the options stand in `input`."""
 
     name = "instruction_input"
+    position = 1
     known_by = frozenset({"instruction", "input"})
 
     def rendered(self, question: Question) -> dict[str, Any]:
@@ -186,3 +189,6 @@ def _row(question: Question) -> dict[str, str]:
 def _row_with_input(question: Question) -> dict[str, str]:
     text = f"{SENTENCE}\n問題: {question.text}\n"
     return {"instruction": text, "input": f"{_options(question)}\n\n", **_output(question)}
+
+
+FORMATS = (InstructionInput(), Instruction())

@@ -6,12 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from nexttoken.data.csv_tables import csv_rows, write_csv
 from nexttoken.data.files import whole_file
-from nexttoken.data.json_lines import SURROGATE, Place, RowFault, text_of
+from nexttoken.data.row_faults import Place, RowFault, text_of
+from nexttoken.data.text_files import SURROGATE
 from nexttoken.errors import UserError, first_five
-from nexttoken.tasks.quiz_formats.csv_rows import csv_rows, write_csv
-from nexttoken.tasks.quiz_formats.question import LETTERS, Question
-from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, genre_of, id_of
+from nexttoken.tasks.quiz_formats.question import LETTERS, Question, letter_index
+from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, genre_of, text_id
 
 ENCODING = "utf-8-sig"  # the published files begin with a BOM
 
@@ -24,9 +25,10 @@ class Jmmlu(QuizFormat):
     """
 
     name = "jmmlu"
+    position = 5  # a science exam may look like it
 
     def recognise(self, path: Path) -> bool:
-        files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+        files = _files(path)
         if not files or files[0].suffix != ".csv" or not files[0].is_file():
             return False
         try:
@@ -36,10 +38,8 @@ class Jmmlu(QuizFormat):
         return len(cells) >= 4 and cells[-1].strip() in {"", *LETTERS}
 
     def rows(self, path: Path) -> Iterator[tuple[Place, list[str]]]:
-        files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
-        for file in files:
-            for number, (line, cells) in enumerate(csv_rows(file), start=1):
-                yield Place(file.name, line, number), cells
+        for file in _files(path):
+            yield from csv_rows(file)
 
     def question(self, row: Sequence[str], place: Place) -> Question:
         if len(row) < 4:
@@ -54,7 +54,7 @@ class Jmmlu(QuizFormat):
         """The columns are question, A, B and so on, and answer, genre and id where they are known."""
         options = tuple(str(row[letter]) for letter in LETTERS if letter in row)
         answer = letter_index(str(row.get("answer") or ""), len(options))
-        return Question(id_of(row, "id", place), text_of(row, "question"), options, answer, genre_of(row), {}, place)
+        return Question(text_id(row, "id", place), text_of(row, "question"), options, answer, genre_of(row), {}, place)
 
     def row(self, question: Question) -> list[str]:
         letter = "" if question.answer is None else LETTERS[question.answer]
@@ -81,6 +81,10 @@ class Jmmlu(QuizFormat):
         return list(LETTERS[: len(question.options)])
 
 
+def _files(path: Path) -> list[Path]:
+    return sorted(path.glob("*.csv")) if path.is_dir() else [path]
+
+
 def _save_folder(by_genre: Mapping[str, Sequence[list[str]]], folder: Path) -> None:
     if bad := [genre for genre in by_genre if not _names_file(genre)]:
         shown = first_five(repr(genre[:40]) for genre in bad)
@@ -97,17 +101,10 @@ def _save_folder(by_genre: Mapping[str, Sequence[list[str]]], folder: Path) -> N
 
 
 def _names_file(genre: str) -> bool:
-    """Whether a file may be called so: file systems take names of at most 255 bytes, and no half characters."""
+    """Return whether a file can have this name: at most 255 bytes, and no half characters."""
     if not genre.strip() or genre[0] == "." or {*"/\\\0"} & {*genre} or SURROGATE.search(genre):
         return False
     return len(f"{genre}.csv".encode()) <= 255
 
 
-def letter_index(cell: str, num_options: int) -> int | None:
-    """0 for A and so on, None for an empty cell. Raises RowFault for anything but one of the options' letters."""
-    letter = cell.strip().upper()
-    if not letter:
-        return None
-    if letter not in [*LETTERS[:num_options]]:
-        raise RowFault(f"answer {cell!r} is outside the options A to {LETTERS[:num_options][-1:]}")
-    return LETTERS.index(letter)
+FORMATS = (Jmmlu(),)

@@ -1,10 +1,10 @@
-"""What every quiz file holds, whatever its format: a question, its options, the right one, and where it stood."""
+"""A question as every quiz format holds it: its options, the right one, and its place in the file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nexttoken.data.json_lines import UNFIT_ID, Place, RowFault
+from nexttoken.data.row_faults import UNFIT_ID, Place, RowFault
 from nexttoken.errors import first_five
 
 MIN_OPTIONS, MAX_OPTIONS = 2, 18
@@ -41,7 +41,7 @@ class Question:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What deserves a look, though the label is sure."""
+        """Reasons to look at the question, though its label is sure."""
         texts = [option.strip() for option in self.options]
         kinds = {
             "an empty question": not self.text.strip(),
@@ -52,8 +52,8 @@ class Question:
 
     @property
     def name(self) -> str:
-        """How an error names it: by place, or by id where it never stood in a file."""
-        return str(self.place) if self.place.file else f"id {self.id}"
+        """Its name in an error: the place, or the id of a question that was not read from rows."""
+        return str(self.place) if self.place.row else f"id {self.id}"
 
 
 def remark_lines(questions: Sequence[Question]) -> list[str]:
@@ -63,3 +63,13 @@ def remark_lines(questions: Sequence[Question]) -> list[str]:
         for kind in question.remarks:
             places.setdefault(kind, []).append(question.name)
     return [f"{len(names):,} questions have {kind}: {first_five(names)}" for kind, names in sorted(places.items())]
+
+
+def letter_index(cell: str, num_options: int) -> int | None:
+    """0 for A and so on, None for an empty cell. Raises RowFault for anything but one of the options' letters."""
+    letter = cell.strip().upper()
+    if not letter:
+        return None
+    if letter not in [*LETTERS[:num_options]]:
+        raise RowFault(f"answer {cell!r} is outside the options A to {LETTERS[:num_options][-1:]}")
+    return LETTERS.index(letter)

@@ -1,41 +1,34 @@
-"""What a quiz format is: it turns rows into questions or faults, and questions into rows, or refuses them."""
+"""The base of quiz formats: rows become questions or faults, and questions become rows or are refused."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nexttoken.data.files import whole_file
-from nexttoken.data.json_lines import Fault, Place, RowFault, dump_json, faults_line, json_rows
+from nexttoken.data.json_lines import json_rows, write_json_lines
+from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, optional_text
 from nexttoken.errors import UserError, first_five
 from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, Question
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A file's sound questions in order, and its faulty rows."""
-
-    questions: list[Question]
-    faults: list[Fault]
-
-
 class QuizFormat(ABC):
-    """One file format. A new one is a subclass in a file of its own and a line in `nexttoken.tasks.quiz_formats`."""
+    """One file format. A new one is a subclass, and an object of it in the tuple FORMATS of a file in this folder."""
 
     name: ClassVar[str]
+    position: ClassVar[int] = 0  # formats with a lower one are tried first on a file
     max_options: ClassVar[int] = MAX_OPTIONS
     answer_columns: ClassVar[tuple[str, str]] = ("id", "prediction")  # of a submission
-    answer_suffix: ClassVar[str] = "csv"
+    answer_suffix: ClassVar[str] = ".csv"
     num_answers: ClassVar[int] = 1  # best options that a submission names per question
 
     @abstractmethod
     def recognise(self, path: Path) -> bool:
-        """Whether the first rows look like this format. Never raises for a file that is something else."""
+        """Return whether the first rows are in this format. Raises nothing for a file that is something else."""
 
     @abstractmethod
-    def rows(self, path: Path) -> Iterator[tuple[Place, Any]]:
-        """Yield each row with its place; a row that is broken by itself is a RowFault instead."""
+    def rows(self, path: Path) -> Iterable[tuple[Place, Any]]:
+        """Yield each row, or the RowFault of a broken one, with its place."""
 
     @abstractmethod
     def question(self, row: Any, place: Place) -> Question:
@@ -50,48 +43,39 @@ class QuizFormat(ABC):
         """Write the rows, whole or not at all."""
 
     def from_memory(self, row: Mapping[str, Any], place: Place) -> Question:
-        """A question from a row that is already in memory, by column name."""
+        """Return the question of a row in memory, by column name."""
         return self.question(row, place)
 
     def option_names(self, question: Question) -> list[str]:
-        """How a submission calls each option; a single word each where `num_answers` is above 1."""
+        """Return the options' names in a submission; a single word each where `num_answers` is above 1."""
         return [str(index) for index in range(len(question.options))]
 
-    def scan(self, path: Path) -> Reading:
-        """Read every row, the faulty ones aside. Raises UserError for a file that is no such file, or holds no row."""
-        questions, faults = [], []
-        for place, row in self.rows(path):
-            try:
-                if isinstance(row, RowFault):
-                    raise row
-                questions.append(self.question(row, place).check(self.max_options))
-            except RowFault as fault:
-                faults.append(Fault(place, str(fault)))
-        if not questions and not faults:
+    def scan(self, path: Path, faults: Faults) -> list[Question]:
+        """Return the sound questions; `faults` gets the other rows. Raises UserError for a file without rows."""
+        count = faults.count
+        questions = list(faults.sound_rows(self.rows(path), self._checked))
+        if not questions and faults.count == count:
             raise UserError(f"{path} has no questions: expected the format {self.name}")
-        return Reading(questions, faults)
+        return questions
 
     def read(self, path: Path) -> list[Question]:
         """Raises UserError naming the first five faulty rows."""
-        reading = self.scan(path)
-        if reading.faults:
-            raise UserError(f"{path}: {faults_line(reading.faults)}; mend them (expected the format {self.name})")
-        return reading.questions
+        questions = self.scan(path, faults := Faults())
+        faults.refuse(f"mend them (expected the format {self.name})", path)
+        return questions
+
+    def _checked(self, row: Any, place: Place) -> Question:
+        return self.question(row, place).check(self.max_options)
 
     def write(self, questions: Sequence[Question], path: Path) -> None:
         """Raises UserError naming the first five questions that this format cannot hold; nothing is written then."""
-        rows, faults = [], []
-        for question in questions:
-            try:
-                rows.append(self.row(question.check(self.max_options)))
-            except RowFault as fault:
-                faults.append(Fault(question.name, str(fault)))
-        if not rows and not faults:
+        faults = Faults()
+        named = ((question.name, question) for question in questions)
+        rows = list(faults.sound_rows(named, lambda question, _: self.row(question.check(self.max_options))))
+        if faults.count:
+            raise UserError(f"{path}: {faults.count:,} questions do not fit {self.name}: {faults}; choose another")
+        if not rows:
             raise UserError(f"{path}: there are no questions to be written")
-        if faults:
-            raise UserError(
-                f"{path}: {len(faults):,} questions do not fit {self.name}: {first_five(faults)}; choose another"
-            )
         self.save(questions, rows, path)
 
 
@@ -110,10 +94,8 @@ class JsonFormat(QuizFormat):
             return False
         return self.known_by <= first.keys()
 
-    def rows(self, path: Path) -> Iterator[tuple[Place, Any]]:
-        for number, (line, row) in enumerate(json_rows(path), start=1):
-            is_row = isinstance(row, dict | RowFault)
-            yield Place(path.name, line, number), row if is_row else RowFault("not a JSON object")
+    def rows(self, path: Path) -> Iterable[tuple[Place, Any]]:
+        return json_rows(path)
 
     def extra(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in row.items() if key not in self.own_keys}
@@ -128,24 +110,21 @@ class JsonFormat(QuizFormat):
 
     def save(self, questions: Sequence[Question], rows: Sequence[Any], path: Path) -> None:
         with whole_file(path) as part:
-            part.write_text("".join(dump_json(row) + "\n" for row in rows), encoding="utf-8")
+            write_json_lines(rows, part)
 
 
-def id_of(row: Mapping[str, Any], key: str, place: Place) -> str:
-    """The row's id as text; `<file>-<row>` where it has none. Raises RowFault for one that is no text or number."""
-    value = row.get(key)
-    if value is None:
-        return f"{place.stem}-{place.row}"
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise RowFault(f"{key} is {value!r}, expected text or a whole number")
-    try:
-        return str(value)
-    except ValueError:  # Python writes no longer number
-        raise RowFault(f"{key} is a number of more than 4,300 digits") from None
+def text_id(row: Mapping[str, Any], key: str, place: Place) -> str:
+    """Return the row's id as text, `<file>-<row>` where it has none. Raises RowFault for what is no id."""
+    return str(id_of(row, [key], place))
 
 
 def genre_of(row: Mapping[str, Any]) -> str:
-    genre = row.get("genre") or ""
-    if not isinstance(genre, str):
-        raise RowFault(f"genre is {type(genre).__name__}, expected text")
-    return genre
+    return optional_text(row, "genre") or ""
+
+
+def index_of(row: Mapping[str, Any], key: str) -> int | None:
+    """Return a whole number, None where it is absent or null. Raises RowFault for anything else."""
+    value = row.get(key)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise RowFault(f"{key} is {value!r}, expected the number of an option")
+    return value

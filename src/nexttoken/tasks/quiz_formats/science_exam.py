@@ -1,18 +1,16 @@
 """Kaggle – LLM Science Exam, a CSV: id, prompt, the options A to E, and the answer's letter in train.csv."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from nexttoken.data.csv_tables import Columns, read_columns
+from nexttoken.data.csv_tables import csv_rows, read_columns, table_rows, write_csv
 from nexttoken.data.files import whole_file
-from nexttoken.data.json_lines import SURROGATE, Place, RowFault, is_packed, read_text
+from nexttoken.data.row_faults import Place, RowFault
+from nexttoken.data.text_files import SURROGATE
 from nexttoken.errors import UserError
-from nexttoken.tasks.quiz_formats.csv_rows import csv_rows, write_csv
-from nexttoken.tasks.quiz_formats.jmmlu import letter_index
-from nexttoken.tasks.quiz_formats.question import Question
-from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, genre_of, id_of
+from nexttoken.tasks.quiz_formats.question import Question, letter_index
+from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, genre_of, text_id
 
 OPTIONS = tuple("ABCDE")
 NEEDED = ("id", "prompt", *OPTIONS)
@@ -26,6 +24,7 @@ class ScienceExam(QuizFormat):
     """
 
     name = "science_exam"
+    position = 4
     max_options = len(OPTIONS)
     num_answers = 3
 
@@ -36,11 +35,8 @@ class ScienceExam(QuizFormat):
             return False
         return {*NEEDED} <= {*header}
 
-    def rows(self, path: Path) -> Iterator[tuple[Place, dict[str, str]]]:
-        table = _table(path)
-        lines = [line for line, _ in csv_rows(path)][1:]  # without the header's
-        for number, (line, *cells) in enumerate(zip(lines, *table.values(), strict=True), start=1):
-            yield Place(path.name, line, number), dict(zip(table, cells, strict=True))
+    def rows(self, path: Path) -> Iterable[tuple[Place, Any]]:
+        return table_rows(path, NEEDED)
 
     def question(self, row: Mapping[str, Any], place: Place) -> Question:
         if missing := [key for key in NEEDED[1:4] if key not in row]:
@@ -51,7 +47,7 @@ class ScienceExam(QuizFormat):
         answer = letter_index(str(row.get("answer") or ""), len(options))
         extra = {key: value for key, value in row.items() if key not in OWN and value != ""}
         return Question(
-            id_of(row, "id", place), str(row["prompt"]), tuple(options), answer, genre_of(row), extra, place
+            text_id(row, "id", place), str(row["prompt"]), tuple(options), answer, genre_of(row), extra, place
         )
 
     def row(self, question: Question) -> dict[str, str]:
@@ -79,14 +75,4 @@ class ScienceExam(QuizFormat):
         return list(OPTIONS[: len(question.options)])
 
 
-def _table(path: Path) -> Columns:
-    """Return the table with every check of its own; a gzipped one is unpacked into a passing folder for that."""
-    if not is_packed(path):
-        return read_columns(path, NEEDED)
-    with TemporaryDirectory() as folder:
-        unpacked = Path(folder) / path.name
-        unpacked.write_text(read_text(path), encoding="utf-8", newline="")
-        try:
-            return read_columns(unpacked, NEEDED)
-        except UserError as error:
-            raise UserError(str(error).replace(str(unpacked), str(path))) from None
+FORMATS = (ScienceExam(),)
