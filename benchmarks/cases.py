@@ -103,7 +103,7 @@ class Options(Arguments):
         return Workload(shape, self.rows or rows, **own)
 
     def side(self, kind: str, work: Workload, **own: Any) -> Side:
-        """Our side, made by what `kind` names ("ours:Predict")."""
+        """Our side, made by what `kind` names ("predictors:Predict")."""
         given = {"workload": work, "batch_tokens": self.batch_tokens, **own}
         return Side(f"benchmarks.{kind}", given, OUR_FIRST)
 

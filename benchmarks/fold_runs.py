@@ -1,15 +1,18 @@
-"""Runs whose folds are LoRA adapters on one base, as training leaves them; nothing is trained."""
+"""Runs whose folds are untrained LoRA adapters on one base, and two ways to predict with them in one process."""
 
 import csv
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks.sides import Answers, Work
 from benchmarks.workload import Workload
 
 SAMPLE = Path(__file__).resolve().parents[1] / "input" / "sample-preferences"
@@ -133,3 +136,64 @@ def _save_fold(fold: Path, config: dict[str, Any], seed: int) -> None:
     save_trained(fold, settings, model, tokenizer)
     labels = Encoder(tokenizer, parts.prompt, settings.max_tokens).encode(parts.task.read("test")).labels
     save_labels(fold / "labels.json", labels)
+
+
+class Predictor(Work):
+    """A way of predicting everything, models loaded again each time; counts the loads of a base and their time."""
+
+    def __init__(self, folder: Path) -> None:
+        from nexttoken.models import fold_weights as weights  # noqa: F401  (imported before the clock runs)
+
+        self.runs = Runs(folder)
+        self.loads, self.seconds = 0, 0.0
+
+    def run(self) -> Answers:
+        from nexttoken.engine.fold_answerers import FoldModels
+
+        from nexttoken.models import fold_weights as weights
+
+        self.loads, self.seconds = 0, 0.0
+        load_model, answerer = weights.load_model, FoldModels.answerer
+
+        def counted(*given: Any, **options: Any) -> Any:
+            self.loads += 1
+            return load_model(*given, **options)
+
+        def timed(*given: Any) -> Any:
+            start = time.perf_counter()
+            made = answerer(*given)
+            self.seconds += time.perf_counter() - start
+            return made
+
+        with patch.object(weights, "load_model", counted), patch.object(FoldModels, "answerer", timed):
+            return Answers(self.predict())
+
+    def loaded(self) -> tuple[int, float]:
+        """The number of times that the last run loaded a base, and the seconds that loading all folds took."""
+        return self.loads, self.seconds
+
+    def predict(self) -> np.ndarray:
+        raise NotImplementedError
+
+
+class Together(Predictor):
+    """The run of five folds, predicted in both orders at once."""
+
+    def predict(self) -> np.ndarray:
+        return _predict(self.runs.together, self.runs.input_dir("straight"))
+
+
+class Separately(Predictor):
+    """Ten runs, one after the other."""
+
+    def predict(self) -> np.ndarray:
+        places = [(self.runs.alone(fold), self.runs.input_dir(order)) for fold in FOLDS for order in ORDERS]
+        return average([_predict(*place) for place in places])
+
+
+def _predict(run: Path, input_dir: Path) -> np.ndarray:
+    from nexttoken.runs.folder import RunFolder
+    from nexttoken.runs.loaded import LoadedRun
+
+    loaded = LoadedRun.load(RunFolder(run), str(input_dir))
+    return loaded.answer(loaded.parts.task.read("test")).probs

@@ -84,7 +84,7 @@ def commands(runs: Runs, repeats: int, facts: dict) -> Record:
 def in_one_process(runs: Runs, repeats: int, facts: dict) -> Record:
     """Loading and asking alone. Raises UserError where the base is not loaded once."""
     sides = [
-        Side(f"benchmarks.fold_sides:{name}", {"folder": runs.folder}, OUR_FIRST) for name in ("Together", "Separately")
+        Side(f"benchmarks.fold_runs:{name}", {"folder": runs.folder}, OUR_FIRST) for name in ("Together", "Separately")
     ]
     work = f"{WORK}, nothing imported"
     with working(*sides) as (ours, peer):

@@ -1,11 +1,11 @@
-"""Do speed and memory stay what they are when the rows become many? Tokenise and predict 1,000 to 60,000 rows.
+"""Measure how speed and memory change with the number of rows: tokenise and predict 1,000 to 60,000 rows.
 
 python -m benchmarks.growth                        about ten minutes on 2 cores
 python -m benchmarks.growth rows=500,2000 repeats=1 out=growth.json
 
-Every measurement has a process of its own: pairs of answers as in the sample competition, a tiny model with random
-weights, the shipped encoder and answerer. Each size is tokenised, predicted, and tokenised again with the rows in the
-cache. Memory is private memory: what is mapped from the cache can be given back at any time.
+Every measurement runs in its own process, with pairs of answers as in the sample competition, a tiny model with random
+weights, and this project's encoder and answerer. The rows are tokenised, tokenised again from the cache, and predicted.
+Memory means private memory, because the system can take back mapped files of the cache at any time.
 """
 
 import os
@@ -14,15 +14,15 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from benchmarks.measure import SPLIT, Record, Repeats, status_kb, table, versions, write_records
+from benchmarks.measure import SPLIT, Record, Repeats, Run, compare, status_kb, table, write_records
 from nexttoken.commands.arguments import Arguments, run
 from nexttoken.errors import UserError
 from nexttoken.types import Example
@@ -75,6 +75,7 @@ def private_mb() -> float:
 
 def measure(num_rows: int, cache: str) -> dict[str, Phase]:
     """What each piece of work takes for so many rows, in this process; `cache` is an empty folder."""
+    from nexttoken.engine.label_answerer import predict_labels
     from nexttoken.prompts import token_cache
 
     os.environ |= {"NEXTTOKEN_CACHE": cache, "TOKENIZERS_PARALLELISM": "true"}
@@ -89,7 +90,7 @@ def measure(num_rows: int, cache: str) -> dict[str, Phase]:
     with Watched() as again:
         encoded = answerer.encoder.encode(rows)
     with Watched() as predict:
-        predict_rows(answerer, encoded.prompts)
+        predict_labels(answerer.model, answerer.head, encoded.prompts, answerer.labels, answerer.batch_tokens)
     return {"tokenise": tokenise.phase, "again": again.phase, "predict": predict.phase}
 
 
@@ -99,15 +100,13 @@ def examples(num_rows: int) -> list[Example]:
     from samples.preferences import draw_pairs
 
     pairs = draw_pairs(num_rows, np.random.default_rng(0))
-    return [
-        Example(str(pair.id), dict(zip(("prompt", "response_a", "response_b"), texts(pair), strict=True)), row % 3)
-        for row, pair in enumerate(pairs)
-    ]
-
-
-def texts(pair: Any) -> tuple[tuple[str, ...], ...]:
-    turns = (pair.prompt.turns, pair.answers[0].turns, pair.answers[1].turns)
-    return tuple(tuple(turn or "" for turn in own) for own in turns)
+    made = []
+    for row, pair in enumerate(pairs):
+        texts = [tuple(turn or "" for turn in text.turns) for text in (pair.prompt, *pair.answers)]
+        made.append(
+            Example(str(pair.id), dict(zip(("prompt", "response_a", "response_b"), texts, strict=True)), row % 3)
+        )
+    return made
 
 
 def tiny_answerer(rows: Sequence[Example]) -> "LabelAnswerer":
@@ -131,17 +130,8 @@ def tiny_answerer(rows: Sequence[Example]) -> "LabelAnswerer":
     return LabelAnswerer(load_model(settings, tokenizer, 512).eval(), LabelSoftmax(), encoder, labels, 4096)
 
 
-def predict_rows(answerer: "LabelAnswerer", prompts: Sequence[Any]) -> None:
-    from nexttoken.engine.label_answerer import predict_labels
-
-    predict_labels(answerer.model, answerer.head, prompts, answerer.labels, answerer.batch_tokens)
-
-
 def in_its_own_process(num_rows: int) -> dict[str, Phase]:
-    with (
-        tempfile.TemporaryDirectory() as cache,
-        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes,
-    ):
+    with tempfile.TemporaryDirectory() as cache, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
         return processes.submit(measure, num_rows, cache).result()
 
 
@@ -149,31 +139,26 @@ def record(phase: str, measured: dict[int, list[dict[str, Phase]]]) -> Record:
     """The largest number of rows beside the smallest; the figures of all sizes are in `facts`."""
     rates = {size: [size / one[phase].seconds for one in some] for size, some in measured.items()}
     memory = {size: median(one[phase].extra_mb for one in some) for size, some in measured.items()}
+    sizes = {}
+    for size, some in measured.items():
+        cpu_ms = median(one[phase].cpu_seconds for one in some) / size * 1e3
+        facts = {"rows_per_second": round(median(rates[size])), "cpu_ms_per_row": round(cpu_ms, 3)}
+        sizes[str(size)] = facts | {"extra_mb": round(memory[size], 1)}
     few, many = min(rates), max(rates)
-    singles = [mine / other for mine, other in zip(rates[many], rates[few], strict=True)]
-    sizes = {
-        str(size): {
-            "rows_per_second": round(median(rates[size])),
-            "cpu_ms_per_row": round(median(one[phase].cpu_seconds for one in some) / size * 1e3, 3),
-            "extra_mb": round(memory[size], 1),
-        }
-        for size, some in measured.items()
-    }
-    return Record(
-        f"{'tokenise' if phase == 'again' else phase} {many:,} rows, {WORK[phase]}",
-        f"{few:,} rows",
-        "float32" if phase == "predict" else None,
+    work = f"{'tokenise' if phase == 'again' else phase} {many:,} rows, {WORK[phase]}"
+    runs = [
+        (Run(1 / rate, memory[many]), Run(1 / peer_rate, memory[few]))
+        for rate, peer_rate in zip(rates[many], rates[few], strict=True)
+    ]
+    precision = "float32" if phase == "predict" else None
+    made = compare(work, f"{few:,} rows", precision, runs, packages=("tokenizers",), facts={"sizes": sizes})
+    # `compare` divides medians of seconds a row; here the ratio is that of median rates.
+    return replace(
+        made,
         ratio=median(rates[many]) / median(rates[few]),
-        ratio_min=min(singles),
-        ratio_max=max(singles),
         memory_ratio=memory[many] / max(memory[few], 1.0),
-        versions=versions(("tokenizers",)),
         seconds=many / median(rates[many]),
         peer_seconds=few / median(rates[few]),
-        extra_mb=memory[many],
-        peer_extra_mb=memory[few],
-        repeats=len(rates[many]),
-        facts={"sizes": sizes},
     )
 
 

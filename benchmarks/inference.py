@@ -40,11 +40,11 @@ def _workload(options: Options, shape: Shape, rows: int, **own: Any) -> Workload
 
 
 def _ours(options: Options, work: Workload, **own: Any) -> Side:
-    return options.side("ours:Predict", work, **own)
+    return options.side("predictors:Predict", work, **own)
 
 
 def _harness(work: Workload, batch_size: int = 8) -> Side:
-    return Side("benchmarks.peers:Harness", {"workload": work, "batch_size": batch_size})
+    return Side("benchmarks.predictors:Harness", {"workload": work, "batch_size": batch_size})
 
 
 def _vocabularies(options: Options) -> dict[str, Case]:
@@ -80,12 +80,11 @@ def _realistic(options: Options) -> dict[str, Case]:
     whole, unsorted = _workload(options, REALISTIC, 48, alike=8), _workload(options, REALISTIC, 24)
     few = _workload(options, REALISTIC, 8, alike=8)
     half = replace(few, precision="bfloat16")
-    ours, floor = (
-        _ours(options, whole),
-        {"operations": 2 * whole.body * whole.tokens, "share_target": 0.85},
+    ours, floor = (_ours(options, whole), {"operations": 2 * whole.body * whole.tokens, "share_target": 0.85})
+    padded, rows = (
+        Side(f"benchmarks.predictors:{side}", {"workload": unsorted}) for side in ("PaddedBatches", "RowByRow")
     )
-    padded, rows = (Side(f"benchmarks.peers:{side}", {"workload": unsorted}) for side in ("PaddedBatches", "RowByRow"))
-    mine, alone = _ours(options, unsorted), options.side("ours:OneStream", whole)
+    mine, alone = _ours(options, unsorted), options.side("predictors:OneStream", whole)
     wanted = {"target": 1.45, "memory_target": 1 / 4}
     lm: dict[str, Any] = {"packages": LM_EVAL, "note": IDS_GIVEN}
     slow = "; without bf16 units a CPU computes bf16 several times slower than fp32"
@@ -112,7 +111,7 @@ def _again(options: Options) -> Case:
     """All questions asked alone, and again with passages behind them: what was read of a question is kept, or not."""
     work = _workload(options, REALISTIC, 24)
     name = "predict twice, questions of a third of the tokens, then with passages behind them"
-    kept, anew = (options.side("ours:AskAgain", work, share=1 / 3, remembers=keeps) for keeps in (True, False))
+    kept, anew = (options.side("predictors:PredictTwice", work, share=1 / 3, caches=caches) for caches in (True, False))
     return Case(name, "the same, questions read twice", "fp32", work, kept, anew)
 
 

@@ -22,16 +22,21 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import Case, Options, command
-from benchmarks.llama_file import write_gguf
 from benchmarks.sides import Answers, Side, Work
 from benchmarks.workload import LABEL_IDS, REALISTIC, Workload, softmax
 from nexttoken.commands.arguments import run
 
 SIZES = (256, 512, 1024, 2048)  # tokens of a call; the longest prompt always fits
-MOST_SEQUENCES = 32
+MAX_SEQUENCES = 32
 TITLE = "predict, realistic head share (24M body, 8k vocabulary)"
 OWN_BUFFERS = "its buffers are made beforehand and are not in its extra memory"
 FORMATS = {"f32": ("F32", 1e-2), "bf16": ("BF16", 0.05), "q8_0": ("Q8_0", 0.05)}
+
+# Names of weights in GGUF, and in transformers.
+LAYER = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+LAYER |= {f"attn_{name}": f"self_attn.{name}_proj" for name in "qkv"} | {"attn_output": "self_attn.o_proj"}
+LAYER |= {f"ffn_{name}": f"mlp.{name}_proj" for name in ("gate", "up", "down")}
+ENDS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 
 class LlamaCpp(Work):
@@ -59,7 +64,7 @@ class LlamaCpp(Work):
         options = self.api.llama_context_default_params()
         options.n_ctx = options.n_batch = self.size
         options.n_ubatch = min(size, self.size)
-        options.n_seq_max = MOST_SEQUENCES
+        options.n_seq_max = MAX_SEQUENCES
         options.kv_unified = True
         options.n_threads = options.n_threads_batch = self.threads
         if self.exact:
@@ -105,7 +110,7 @@ class LlamaCpp(Work):
         lengths, total = [len(prompt) for prompt in self.workload.prompts], 0
         rows: list[int] = []
         for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-            if rows and (total + lengths[row] > self.batch_limit or len(rows) == MOST_SEQUENCES):
+            if rows and (total + lengths[row] > self.batch_limit or len(rows) == MAX_SEQUENCES):
                 yield rows
                 rows, total = [], 0
             rows.append(row)
@@ -133,9 +138,52 @@ class LlamaCpp(Work):
         return last.tolist()
 
 
+def write_gguf(model: Any, path: Path, number_format: str) -> None:
+    """Write a LlamaForCausalLM as GGUF, without a vocabulary: matrices in `number_format`, norms in F32."""
+    import gguf
+
+    config, weights = model.config, {name: p.detach().float().numpy() for name, p in model.named_parameters()}
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("no_vocab")
+    names = dict(ENDS)
+    for layer in range(config.num_hidden_layers):
+        names |= {f"blk.{layer}.{short}": f"model.layers.{layer}.{name}" for short, name in LAYER.items()}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    matrices = gguf.GGMLQuantizationType[number_format]
+    for name, source in names.items():
+        weight = weights[f"{source}.weight"]
+        if number_of_heads := heads.get(name.split(".")[-1]):
+            weight = interleaved(weight, number_of_heads)
+        kind = matrices if weight.ndim == 2 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(f"{name}.weight", gguf.quants.quantize(weight, kind), raw_dtype=kind)
+    for finish in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
+        finish()
+
+
+def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Rows in the order of llama.cpp's rotation, which turns neighbours; transformers turns the halves of a head."""
+    split = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(1, 2).reshape(weight.shape))
+
+
 def cases(options: Options) -> dict[str, Case]:
     work = options.workload(REALISTIC, 48, rehearsed=6, alike=8)
-    ours = options.side("ours:Predict", work)
+    ours = options.side("predictors:Predict", work)
     made = {}
     for name, (number_format, tolerance) in FORMATS.items():
         peer = Side("benchmarks.llama_cpp:LlamaCpp", {"workload": work, "number_format": number_format})

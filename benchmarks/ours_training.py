@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.ours import LABELS, encoded, use_one_stream
+from benchmarks.predictors import LABELS, encoded, use_one_stream
 from benchmarks.sides import Answers
 from benchmarks.workload import MatrixRate, Workload
 from nexttoken.engine.forward.shortcuts import shortcuts, skipping

@@ -1,4 +1,4 @@
-"""Two sides of a comparison, each in a worker process of its own, that take turns: while one runs, the other sleeps."""
+"""The two sides of a comparison: each has its own worker process, and they take turns."""
 
 import ctypes
 import gc
@@ -6,11 +6,12 @@ import importlib
 import io
 import logging
 import multiprocessing
+import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,7 +28,7 @@ RESET_PEAK = "5"  # the peak of resident memory is what is resident now (man 5 p
 
 @dataclass(frozen=True)
 class Answers:
-    """What a run found, to be compared between sides; its own seconds where the clock must not count everything."""
+    """Values to compare between the sides, and seconds if the work has its own clock."""
 
     values: np.ndarray
     seconds: float | None = None
@@ -40,16 +41,16 @@ class Work(Protocol):
         """Do all of it once: what is timed."""
 
     def check(self) -> np.ndarray:
-        """Do it once, not timed, so that the values can be compared with the other side's; the warm-up, too."""
+        """Do it once without a clock: the warm-up. The values are compared with the other side's."""
         return self.run().values
 
 
 @dataclass(frozen=True)
 class Side:
-    """How a worker makes its work: what `make` names ("benchmarks.peers:Harness") is called there with `arguments`.
+    """A recipe for a worker: it calls the class or function that `make` names ("benchmarks.predictors:Harness").
 
-    A name, so that this process imports none of what the sides need. `first` names what is called before anything
-    else is imported, as train.py and predict.py do.
+    `arguments` are its keywords. A name instead of an object keeps the imports of both sides out of this process.
+    `first` names a function to call before anything else is imported, as train.py and predict.py do.
     """
 
     make: str
@@ -71,16 +72,13 @@ class Worker:
         other.close()
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """What the work's `method` returns; `measured` runs it and returns the Run.
-
-        Raises UserError with the worker's own words where it failed.
-        """
+        """Call the work's `method` and return its result; "measured" returns a Run. Raises UserError if it fails."""
         try:
             self._pipe.send((method, arguments))
-            found, value = self._pipe.recv()
+            succeeded, value = self._pipe.recv()
         except (EOFError, OSError):
             raise UserError("a side of the comparison died (out of memory?); try fewer rows") from None
-        if not found:
+        if not succeeded:
             raise UserError(f"a side of the comparison failed: {value}")
         return value
 
@@ -130,14 +128,10 @@ def largest_difference(ours: Sequence, peer: Sequence, tolerance: float, work: s
 
 
 def _serve(pipe: Connection, side: Side) -> None:
+    """Build the work at once, so that both sides do it at the same time; then answer until the pipe is closed."""
+    sys.stdout = io.StringIO()  # hides the output of libraries
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    with redirect_stdout(io.StringIO()):  # what libraries print is not about the comparison
-        _answer(pipe, side)
-
-
-def _answer(pipe: Connection, side: Side) -> None:
-    """Make the work at once, so that two sides do it at the same time, then answer until the pipe is closed."""
     work, failure = None, ""
     try:
         if side.first:
@@ -163,7 +157,7 @@ def _do(work: Work, method: str, arguments: Sequence[Any]) -> Any:
 
 
 def _told(error: Exception) -> str:
-    """What happened and where, in one line."""
+    """One line: the error and its place."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     what = " ".join(str(error).split())[:500]
     if isinstance(error, ModuleNotFoundError):

@@ -1,27 +1,84 @@
-"""Clean rows of many kinds, the awkward ones among them: kanji alone, numbers, one word, English words, letters."""
+"""Clean Japanese rows of many kinds, including awkward ones: kanji only, numbers, one word, English words, letters.
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+The same random generator draws the same texts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from string import Formatter
 
 import numpy as np
 
 from benchmarks.curation_noise import words
-from benchmarks.curation_noise.draw import Draw
-from benchmarks.curation_noise.sentences import LETTERS, QUESTIONS, STORIES
+from benchmarks.curation_noise.sentences import LETTERS, QUESTIONS, SENTENCES, STORIES
+from samples import pick, some
+
+CHOICES = {
+    **dict.fromkeys(("thing", "other"), words.THINGS),
+    **dict.fromkeys(("place", "place2"), words.PLACES),
+    **dict.fromkeys(("surname", "surname2"), words.SURNAMES),
+    "given": words.GIVEN,
+    "when": words.WHEN,
+    "quality": words.QUALITIES,
+    "deed": words.DEEDS,
+    "reason": words.REASONS,
+    "caution": words.CAUTIONS,
+    "english": words.ENGLISH,
+}
+RANGES = {"number": (2, 99, 10), "small": (2, 9, 1), "percent": (11, 89, 1)}  # lowest, highest, times
+
+
+@cache
+def places(form: str) -> tuple[str, ...]:
+    """Names of the places in a form, each once."""
+    return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(form) if name))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draws by one generator, in the order of the calls."""
+
+    rng: np.random.Generator
+
+    def one(self, items: Sequence[str]) -> str:
+        return pick(items, self.rng)
+
+    def some(self, items: Sequence[str], count: int) -> list[str]:
+        return some(items, count, self.rng)
+
+    def whole(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high + 1))
+
+    def uncommon(self) -> str:
+        """Few of them often, most of them seldom (Zipf)."""
+        return words.UNCOMMON[min(int(self.rng.zipf(1.3)), len(words.UNCOMMON)) - 1]
+
+    def fill(self, form: str, **given: str) -> str:
+        """Put a word into every place of `form`, those of `given` into theirs."""
+        return form.format(**{name: given[name] if name in given else self._word(name) for name in places(form)})
+
+    def _word(self, name: str) -> str:
+        if name == "uncommon":
+            return self.uncommon()
+        if name in RANGES:
+            low, high, factor = RANGES[name]
+            return str(self.whole(low, high) * factor)
+        return self.one(CHOICES[name])
+
+    def paragraph(self, count: int, **given: str) -> str:
+        return "".join(self.fill(form, **given) for form in self.some(SENTENCES, count))
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row; `kind` is "clean" or what is wrong with it, `of` the id of the row that it copies."""
+    """One row; `kind` is "clean" or its fault, `of` the id of the row that it copies."""
 
     instruction: str
     input: str
     output: str
     kind: str = "clean"
     of: str = ""
-
-    def with_(self, kind: str, **changes: str) -> "Row":
-        return replace(self, kind=kind, **changes)
 
 
 def explanation(draw: Draw) -> Row:
@@ -110,24 +167,15 @@ def english_word(draw: Draw) -> Row:
     return Row(ask, "", text + draw.paragraph(draw.whole(1, 3), thing=thing))
 
 
-KINDS: tuple[tuple[Callable[[Draw], Row], float], ...] = (
-    (explanation, 0.40),
-    (summary, 0.12),
-    (letter, 0.07),
-    (story, 0.09),
-    (listing, 0.09),
-    (arithmetic, 0.05),
-    (one_word, 0.05),
-    (kanji_alone, 0.06),
-    (english_word, 0.07),
-)
+KINDS = (explanation, summary, letter, story, listing, arithmetic, one_word, kanji_alone, english_word)
+SHARES = (0.40, 0.12, 0.07, 0.09, 0.09, 0.05, 0.05, 0.06, 0.07)  # of each kind
 
 
 def draw_clean(num_rows: int, rng: np.random.Generator) -> list[Row]:
     """Rows of which no two are equal."""
     draw, rows = Draw(rng), dict[Row, None]()
-    shares = np.array([share for _, share in KINDS])
+    shares = np.array(SHARES)
     while len(rows) < num_rows:
         for kind in rng.choice(len(KINDS), size=num_rows - len(rows), p=shares / shares.sum()):
-            rows[KINDS[kind][0](draw)] = None
+            rows[KINDS[kind](draw)] = None
     return list(rows)

@@ -1,22 +1,21 @@
-"""What goes wrong with rows of real sets, done to clean rows on purpose, so that every faulty row is known."""
+"""The faults of real data sets, added to clean rows on purpose, so that every faulty row is known."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from benchmarks.curation_noise import foreign, words
-from benchmarks.curation_noise.clean import Row, draw_clean
-from benchmarks.curation_noise.draw import Draw
+from benchmarks.curation_noise.clean import Draw, Row, draw_clean
+from samples import pairs
 
-COPIES = ("repeat", "near_duplicate")  # found where one of the two rows is gone
-
-
+COPIES = ("repeat", "near_duplicate")  # removed correctly if one of the two rows is gone
 # The encoding in which a text was written, and the one in which it was read.
 WRONGLY_READ = (("utf-8", "cp932"), ("utf-8", "latin-1"), ("utf-8", "cp1252"), ("euc_jp", "cp932"), ("cp932", "utf-8"))
 
 
 def chinese_answer(row: Row, draw: Draw) -> Row:
-    return row.with_("chinese_answer", output="".join(draw.some(chinese(draw), draw.whole(2, 6))))
+    return replace(row, output="".join(draw.some(chinese(draw), draw.whole(2, 6))))
 
 
 def switch_to_chinese(row: Row, draw: Draw) -> Row:
@@ -24,7 +23,7 @@ def switch_to_chinese(row: Row, draw: Draw) -> Row:
     start = draw.paragraph(draw.whole(1, 4), thing=draw.one(words.THINGS))
     if draw.whole(0, 2) == 0:
         start = start[: -draw.whole(6, 12)] + "，"
-    return row.with_("switch_to_chinese", output=start + "".join(draw.some(chinese(draw), draw.whole(1, 5))))
+    return replace(row, output=start + "".join(draw.some(chinese(draw), draw.whole(1, 5))))
 
 
 def chinese(draw: Draw) -> Sequence[str]:
@@ -32,43 +31,37 @@ def chinese(draw: Draw) -> Sequence[str]:
 
 
 def english_answer(row: Row, draw: Draw) -> Row:
-    return row.with_("english_answer", output=" ".join(draw.some(foreign.ENGLISH, draw.whole(2, 6))))
+    return replace(row, output=" ".join(draw.some(foreign.ENGLISH, draw.whole(2, 6))))
 
 
 def other_script(row: Row, draw: Draw) -> Row:
     """A whole answer, or some words in the middle of a Japanese one."""
     sentences = foreign.OTHER_SCRIPTS[draw.whole(0, len(foreign.OTHER_SCRIPTS) - 1)]
     if draw.whole(0, 1):
-        return row.with_("other_script", output=" ".join(draw.some(sentences, draw.whole(1, 3))))
-    return row.with_("other_script", output=insert(row.output, draw.one(sentences), draw))
+        return replace(row, output=" ".join(draw.some(sentences, draw.whole(1, 3))))
+    return replace(row, output=insert(row.output, draw.one(sentences), draw))
 
 
 def about_itself(row: Row, draw: Draw) -> Row:
-    return row.with_("about_itself", output=draw.one(foreign.ABOUT_ITSELF) + row.output)
+    return replace(row, output=draw.one(foreign.ABOUT_ITSELF) + row.output)
 
 
 def code_or_link(row: Row, draw: Draw) -> Row:
     addition = draw.fill(draw.one(foreign.CODE_AND_LINKS))
     if draw.whole(0, 4) == 0:
-        return row.with_("code_or_link", instruction=f"{row.instruction}\n{addition}")
-    return row.with_("code_or_link", output=f"{row.output}\n{addition}")
+        return replace(row, instruction=f"{row.instruction}\n{addition}")
+    return replace(row, output=f"{row.output}\n{addition}")
 
 
 def rare_character(row: Row, draw: Draw) -> Row:
     """One to three ideographs or signs from anywhere in Unicode, in the question or in the answer."""
-    blocks = (
-        (0x4E00, 0x9FEF),
-        (0x3400, 0x4DBF),
-        (0x20000, 0x2A6D6),
-        (0x2600, 0x26FF),
-        (0x1F600, 0x1F64F),
-        (0x2190, 0x21FF),
-    )
+    blocks = ((0x4E00, 0x9FEF), (0x3400, 0x4DBF), (0x20000, 0x2A6D6))  # ideographs
+    blocks += ((0x2600, 0x26FF), (0x1F600, 0x1F64F), (0x2190, 0x21FF))  # signs
     low, high = blocks[draw.whole(0, len(blocks) - 1)]
     slip = "".join(chr(draw.whole(low, high)) for _ in range(draw.whole(1, 3)))
     if draw.whole(0, 3) == 0:
-        return row.with_("rare_character", instruction=insert(row.instruction, slip, draw))
-    return row.with_("rare_character", output=insert(row.output, slip, draw))
+        return replace(row, instruction=insert(row.instruction, slip, draw))
+    return replace(row, output=insert(row.output, slip, draw))
 
 
 def mojibake(row: Row, draw: Draw) -> Row:
@@ -77,53 +70,39 @@ def mojibake(row: Row, draw: Draw) -> Row:
     text = draw.paragraph(1) if row.output.isascii() else row.output  # digits are the same in every encoding
     start = 0 if draw.whole(0, 1) else draw.whole(0, max(len(text) - 24, 0))
     broken = text[start:].encode(written, "ignore").decode(read, "replace")
-    return row.with_("mojibake", output=text[:start] + broken)
+    return replace(row, output=text[:start] + broken)
 
 
 def repeat(row: Row, draw: Draw) -> Row:
     """The same row again, now and then with other white space, or letters and digits of another width."""
     spaced = row.output.replace("。", "。 ") if draw.whole(0, 2) == 0 else row.output
     wide = row.instruction.translate(WIDE) if draw.whole(0, 2) == 0 else row.instruction
-    return row.with_("repeat", instruction=wide, output=spaced)
+    return replace(row, instruction=wide, output=spaced)
 
 
 WIDE = {ord("!") + number: 0xFF01 + number for number in range(94)}
-ENDINGS = (
-    ("です。", "でしょう。"),
-    ("ます。", "ますよ。"),
-    ("ました。", "たのです。"),
-    ("ください。", "くださいね。"),
-    ("。", "！"),
-)
+ENDINGS = pairs("です。/でしょう。 ます。/ますよ。 ました。/たのです。 ください。/くださいね。 。/！")
 
 
 def near_duplicate(row: Row, draw: Draw) -> Row:
     """One word replaced by another of its kind, or one ending or particle said otherwise."""
-    parts = (
-        words.THINGS,
-        words.PLACES,
-        words.SURNAMES,
-        words.QUALITIES,
-        words.DEEDS,
-        words.CAUTIONS,
-        words.WHEN,
-        words.SHORT,
-    )
+    parts = (words.THINGS, words.PLACES, words.SURNAMES, words.QUALITIES)
+    parts += (words.DEEDS, words.CAUTIONS, words.WHEN, words.SHORT)
     present = [(word, kind) for kind in parts for word in kind if word in row.output]
     if present and draw.whole(0, 1):
         word, kind = present[draw.whole(0, len(present) - 1)]
-        return row.with_("near_duplicate", output=row.output.replace(word, draw.one([w for w in kind if w != word]), 1))
+        return replace(row, output=row.output.replace(word, draw.one([w for w in kind if w != word]), 1))
     fitting = [pair for pair in ENDINGS if pair[0] in row.output]
     old, new = fitting[draw.whole(0, len(fitting) - 1)] if fitting else (row.output, row.output + "です")
-    return row.with_("near_duplicate", output=row.output.replace(old, new, 1))
+    return replace(row, output=row.output.replace(old, new, 1))
 
 
 def empty_answer(row: Row, draw: Draw) -> Row:
-    return row.with_("empty_answer", output=draw.one((" ", "　", "\n\n", "…", "。", "---", "\u200b")))
+    return replace(row, output=draw.one((" ", "　", "\n\n", "…", "。", "---", "\u200b")))
 
 
 def too_short(row: Row, draw: Draw) -> Row:
-    return row.with_("too_short", instruction=row.instruction[: draw.whole(1, 3)])
+    return replace(row, instruction=row.instruction[: draw.whole(1, 3)])
 
 
 def too_long(row: Row, draw: Draw) -> Row:
@@ -131,7 +110,7 @@ def too_long(row: Row, draw: Draw) -> Row:
     length, text = draw.whole(5_000, 15_000), ""
     while len(text) < length:
         text += draw.paragraph(12, thing=draw.one(words.THINGS))
-    return row.with_("too_long", output=text)
+    return replace(row, output=text)
 
 
 def insert(text: str, addition: str, draw: Draw) -> str:
@@ -139,21 +118,9 @@ def insert(text: str, addition: str, draw: Draw) -> str:
     return text[:place] + addition + text[place:]
 
 
-NOISE: Mapping[str, Callable[[Row, Draw], Row]] = {
-    "chinese_answer": chinese_answer,
-    "switch_to_chinese": switch_to_chinese,
-    "english_answer": english_answer,
-    "other_script": other_script,
-    "about_itself": about_itself,
-    "code_or_link": code_or_link,
-    "rare_character": rare_character,
-    "mojibake": mojibake,
-    "repeat": repeat,
-    "near_duplicate": near_duplicate,
-    "empty_answer": empty_answer,
-    "too_short": too_short,
-    "too_long": too_long,
-}
+SPOILERS = (chinese_answer, switch_to_chinese, english_answer, other_script, about_itself, code_or_link, rare_character)
+SPOILERS += (mojibake, repeat, near_duplicate, empty_answer, too_short, too_long)
+NOISE: Mapping[str, Callable[[Row, Draw], Row]] = {spoil.__name__: spoil for spoil in SPOILERS}
 
 
 def draw_rows(num_rows: int, share: float, seed: int) -> dict[str, Row]:
@@ -165,15 +132,9 @@ def draw_rows(num_rows: int, share: float, seed: int) -> dict[str, Row]:
     spoilt = clean[len(kept) :]
     rows: list[tuple[Row, int]] = [(row, -1) for row in kept]
     for number, (kind, spoil) in enumerate(NOISE.items()):
-        if kind in COPIES:
-            originals = draw.rng.permutation(len(kept))[:each].tolist()
-            rows += [(spoil(kept[original], draw), original) for original in originals]
-        else:
-            rows += [(spoil(row, draw), -1) for row in spoilt[number * each : (number + 1) * each]]
+        places = rng.permutation(len(kept))[:each].tolist() if kind in COPIES else [-1] * each
+        chosen = [kept[place] for place in places] if kind in COPIES else spoilt[number * each : (number + 1) * each]
+        rows += [(replace(spoil(row, draw), kind=kind), place) for row, place in zip(chosen, places, strict=True)]
     order = rng.permutation(len(rows)).tolist()
     ids = {old: f"r{new:06}" for new, old in enumerate(order)}
-    return {ids[old]: with_original(rows[old][0], ids.get(rows[old][1], "")) for old in order}
-
-
-def with_original(row: Row, original: str) -> Row:
-    return row.with_(row.kind, of=original)
+    return {ids[old]: replace(rows[old][0], of=ids.get(rows[old][1], "")) for old in order}

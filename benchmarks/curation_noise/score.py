@@ -1,4 +1,4 @@
-"""How much of the known noise a curation found: `python -m benchmarks.curation_noise.score truth=... curated=...`.
+"""Count how much of the known noise a curation removed.
 
 python -m benchmarks.curation_noise.score truth=output/noisy/truth.jsonl curated=output/curated/train.jsonl
 """
@@ -16,55 +16,47 @@ from benchmarks.curation_noise.noise import COPIES
 from nexttoken.commands.arguments import Arguments, run
 
 JsonLinesPath = Annotated[Path, Field(examples=["<file of JSON lines>"])]
-SHOWN = 5  # ids of rows that were missed, or wrongly dropped
+SHOWN = 5  # ids of rows that were missed or wrongly removed
 
 
 @dataclass(frozen=True)
-class Found:
-    """Rows of one kind: how many there are and are gone, and the ids that are not as they should be."""
+class KindScore:
+    """Rows of one kind: their number, how many were removed, and the first ids that were wrongly removed or missed."""
 
     num_rows: int
-    num_gone: int
+    num_removed: int
     wrong: tuple[str, ...]
 
-    @property
-    def share(self) -> float:
-        return self.num_gone / self.num_rows if self.num_rows else 0.0
 
+def score(truth: Iterable[Mapping[str, str]], kept: Collection[str]) -> dict[str, KindScore]:
+    """The score of every kind of row, "clean" first.
 
-def score(truth: Iterable[Mapping[str, str]], kept: Collection[str]) -> dict[str, Found]:
-    """By kind: which rows are gone; "clean" first.
-
-    Of a row and its copy only one is to stay, whichever comes first: a clean row is lost where its copies are gone too.
+    A curation keeps one of a row and its copies, whichever comes first. So a copy counts as removed when it or its
+    original is gone, and a clean row counts as removed only when its copies are gone as well.
     """
-    truth = list(truth)
-    copies: dict[str, list[str]] = defaultdict(list)
+    truth, copies = list(truth), defaultdict[str, list[str]](list)
     for row in truth:
         if row["kind"] in COPIES:
             copies[row["of"]].append(row["id"])
-    ids, gone = defaultdict(list), defaultdict(set)
+    removed = defaultdict[str, dict[str, bool]](dict)
     for row in truth:
-        kind, own = row["kind"], row["id"]
-        ids[kind].append(own)
-        same = copies.get(own, []) if kind == "clean" else []
+        row_id, kind = row["id"], row["kind"]
         if kind in COPIES:
-            is_gone = own not in kept or row["of"] not in kept
+            removed[kind][row_id] = row_id not in kept or row["of"] not in kept
         else:
-            is_gone = own not in kept and not any(copy in kept for copy in same)
-        if is_gone:
-            gone[kind].add(own)
-    kinds = sorted(ids, key=lambda kind: (kind != "clean", kind))
-    return {kind: found(ids[kind], gone[kind], kind == "clean") for kind in kinds}
+            removed[kind][row_id] = not any(same in kept for same in (row_id, *copies[row_id]))
+    results = {}
+    for kind in sorted(removed, key=lambda kind: (kind != "clean", kind)):
+        wrong = [row_id for row_id, is_removed in removed[kind].items() if is_removed == (kind == "clean")]
+        results[kind] = KindScore(len(removed[kind]), sum(removed[kind].values()), tuple(wrong[:SHOWN]))
+    return results
 
 
-def found(ids: Sequence[str], gone: Collection[str], are_clean: bool) -> Found:
-    return Found(len(ids), len(gone), tuple(own for own in ids if (own in gone) == are_clean)[:SHOWN])
-
-
-def table(results: Mapping[str, Found]) -> str:
+def table(results: Mapping[str, KindScore]) -> str:
     lines = ["| kind | rows | gone | share | not as it should be |", "|---|---:|---:|---:|---|"]
     for kind, one in results.items():
-        lines.append(f"| {kind} | {one.num_rows:,} | {one.num_gone:,} | {one.share:.2%} | {' '.join(one.wrong)} |")
+        share = one.num_removed / one.num_rows
+        lines.append(f"| {kind} | {one.num_rows:,} | {one.num_removed:,} | {share:.2%} | {' '.join(one.wrong)} |")
     return "\n".join(lines)
 
 

@@ -72,13 +72,7 @@ STORIES = lines("""
 それから{given}は、{when}が来るたびに{thing}を訪ねるようになりました。
 """)
 
-
-def parted(text: str) -> tuple[str, ...]:
-    """Texts of several lines, ---- between them."""
-    return tuple(part.strip() for part in text.split("----"))
-
-
-LETTERS = parted("""
+LETTERS = """\
 {surname}様
 
 いつもお世話になっております。{place}支店の{surname2}です。
@@ -100,4 +94,4 @@ LETTERS = parted("""
 {when}に集合し、{small}班に分かれて{other}を見て回ります。
 {caution}のため、申し込みは早めにお願いします。
 担当：{surname}
-""")
+""".rstrip().split("\n----\n")

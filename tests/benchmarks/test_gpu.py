@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from benchmarks import gpu, gpu_cases
+from benchmarks.gpu import make_record, read_records, table
 from benchmarks.gpu_cases import Case, Failure, Speed
-from benchmarks.gpu_records import make_record, read_records, table
 from benchmarks.shapes import SHAPES, TokenCost, body_parameters, row_lengths, token_cost
 from nexttoken.errors import UserError
 from support.model_shapes import SHAPES as PUBLISHED

@@ -95,12 +95,12 @@ def test_workloads_are_as_they_are_described():
 @pytest.mark.parametrize("shape", [TINY, TINY_GEMMA])
 @pytest.mark.parametrize("peer", ["Harness", "PaddedBatches", "RowByRow"])
 def test_prediction_and_its_peers_give_the_same_probabilities(shape, peer):
-    from benchmarks import ours, peers
+    from benchmarks import predictors
 
     work = replace(WORK, shape=shape)
-    mine = ours.Predict(work, batch_tokens=100).check()
+    mine = predictors.Predict(work, batch_tokens=100).check()
     assert mine.std(axis=0).max() > 0.01, "the rows differ"
-    np.testing.assert_allclose(mine, getattr(peers, peer)(work).check(), atol=1e-5)
+    np.testing.assert_allclose(mine, getattr(predictors, peer)(work).check(), atol=1e-5)
 
 
 @pytest.mark.parametrize("peer", ["Sft", "FullLogits", "Classifier"])
@@ -158,7 +158,7 @@ def test_extra_memory_is_that_of_the_run():
 
 @pytest.mark.slow
 def test_a_side_that_fails_says_why():
-    with pytest.raises(UserError, match="TypeError"), working(Side("benchmarks.peers:RowByRow", {"unknown": 1})):
+    with pytest.raises(UserError, match="TypeError"), working(Side("benchmarks.predictors:RowByRow", {"unknown": 1})):
         pass
 
 
