@@ -1,4 +1,4 @@
-"""What benchmarks.gpu measures, through the product's own loading, adapters, fit and prediction."""
+"""The cases of benchmarks.gpu, run by this project's own loading, adapters, fit and prediction."""
 
 import tempfile
 import time
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.ours_training import ADAPTER, ClockedModule, synchronize
 from benchmarks.shapes import row_lengths
 from nexttoken.engine.batches import token_batches
 from nexttoken.engine.forward.shortcuts import shortcuts
@@ -25,14 +26,10 @@ from nexttoken.models.memory import forget_peak, peak_memory_mb
 from nexttoken.models.saved import place
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
-from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
+from nexttoken.settings import FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 from nexttoken.training.fit import fit, one_line
-from nexttoken.training.module import AnswerModule
-from nexttoken.training.steps import Batcher, Step, TrainSteps
+from nexttoken.training.steps import Batcher, TrainSteps
 
-ADAPTER = AdapterSettings(
-    r=16, alpha=32, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"
-)
 LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7,)), (("A",), ("B",), ("tie",)), num_rejoined=0)
 HEAD = LabelSoftmax()
 LENGTHS = ("equal", "heavy-tailed")
@@ -41,7 +38,7 @@ WARMUP = 2  # steps that are not counted: memory is allocated, kernels are chose
 
 @dataclass(frozen=True)
 class Workload:
-    """How much goes through the model: rows of an optimizer step, their longest, and the steps that are counted."""
+    """The amount of work: rows of an optimizer step, tokens of the longest, and the number of counted steps."""
 
     tokens: int
     rows: int
@@ -84,31 +81,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a case has no speed."""
+    """The error of a case that has no speed."""
 
     error: str
-
-
-class TimedModule(AnswerModule):
-    """The product's module with a clock: `ends[i]` is when step i was done on the device, fit's own work included."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.ends: list[float] = []
-        self.real: list[int] = []
-        self.padded: list[int] = []
-
-    def training_step(self, step: Step, index: int) -> None:
-        super().training_step(step, index)
-        synchronize(self.device)
-        self.ends.append(time.perf_counter())
-        self.real.append(sum(sum(batch.layout.lengths) for batch in step.batches))
-        self.padded.append(sum(batch.layout.token_ids.numel() for batch in step.batches))
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int, num_times: int = 7) -> float:
@@ -127,7 +102,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int, num_times: 
 
 
 def rows_at_once(config: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether all rows of a batch attend in one call of the device's kernel, or each in one of its own."""
+    """Return true if all rows of a batch attend in one call of the device's kernel, false for one call per row."""
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     query, key, value = (torch.empty(1, n, 1, size, device=device, dtype=dtype) for n in (heads, groups, groups))
@@ -145,7 +120,7 @@ def load(settings: ModelSettings, method: str, dtype: torch.dtype, workload: Wor
 def measure(
     settings: ModelSettings, method: str, dtype: torch.dtype, workload: Workload, checkpointing: Sequence[bool]
 ) -> Iterator[tuple[Case, Speed | Failure]]:
-    """Every case of a method on one loaded model; a case that fails is told, and the next one goes on.
+    """Yield every case of a method on one loaded model; a failed case yields its Failure, and the next one follows.
 
     Prediction comes first: Lightning leaves a trained model on the CPU.
     """
@@ -165,7 +140,7 @@ def measure(
 
 
 def attempt(action: Callable[[], Any]) -> Any:
-    """What `action` returns, or the Failure that it ended in; before it, what others left in memory is given back."""
+    """Run `action`; return its result, or a Failure. Memory that earlier cases left is freed first."""
     forget_peak()
     if torch.cuda.is_available():  # again, now that the garbage is collected
         torch.cuda.empty_cache()
@@ -177,7 +152,7 @@ def attempt(action: Callable[[], Any]) -> Any:
 
 
 def predict(model: nn.Module, case: Case, workload: Workload) -> Speed:
-    """The rows of one step asked again and again, each time from token ids to probabilities on the CPU."""
+    """Predict the rows of one step several times, each time from token ids to probabilities on the CPU."""
     prompts = workload.prompts(case.lengths, workload.rows)
     lengths = [len(prompt.token_ids) for prompt in prompts]
     ends = [time.perf_counter()]
@@ -205,7 +180,7 @@ def train(model: Any, case: Case, workload: Workload) -> Speed:
     settings = FitSettings(
         batch_size=workload.rows, learning_rate=2e-5, gradient_checkpointing=case.gradient_checkpointing
     )
-    module = TimedModule(model, HEAD, LABELS, settings, num_steps, 0)
+    module = ClockedModule(model, HEAD, LABELS, settings, num_steps, 0)
     with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
         fit(module, steps, [], Path(folder), TrainerSettings(max_epochs=1).model_dump(), [])
     seconds, real, padded = np.diff(module.ends)[WARMUP - 1 :].tolist(), module.real[WARMUP:], module.padded[WARMUP:]

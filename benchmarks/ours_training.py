@@ -1,4 +1,4 @@
-"""This project's side of the comparisons of training: LoRA through its own batches, module and Lightning's fit."""
+"""This project's side of the training benchmarks: LoRA with its own batches, module and Lightning's fit."""
 
 import tempfile
 import time
@@ -35,19 +35,34 @@ LEARNING_RATE = 2e-4
 SEED = 0  # of the order of rows and of the adapter
 
 
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class ClockedModule(AnswerModule):
-    """The project's module, with each step's loss and the seconds from the first step's begin to the last one's end."""
+    """The project's module with a clock.
+
+    `losses`, `ends`, `real` and `padded` hold, for each step: its loss, the time when the device had finished it, its
+    tokens, and its tokens with padding. `begin` is the time of the first step's begin.
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.begin = 0.0
         self.losses: list[float] = []
-        self.begin: float | None = None
+        self.ends: list[float] = []
+        self.real: list[int] = []
+        self.padded: list[int] = []
 
     def training_step(self, step: Step, index: int) -> None:
         self.begin = self.begin or time.perf_counter()
         super().training_step(step, index)
-        self.end = time.perf_counter()
+        synchronize(self.device)
+        self.ends.append(time.perf_counter())
         self.losses.append(float(self.trainer.callback_metrics["train_loss"]))
+        self.real.append(sum(sum(batch.layout.lengths) for batch in step.batches))
+        self.padded.append(sum(batch.layout.token_ids.numel() for batch in step.batches))
 
 
 class Train:
@@ -94,7 +109,7 @@ class Train:
         options = TrainerSettings(max_epochs=1, accelerator="cpu").model_dump() | {"precision": self.precision}
         with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
             fit(module, steps, [], Path(folder), options, [])
-        return Answers(np.array(module.losses), module.end - (module.begin or module.end))
+        return Answers(np.array(module.losses), module.ends[-1] - module.begin)
 
 
 class TrainQuantised(Train):
