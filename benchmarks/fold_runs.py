@@ -148,8 +148,7 @@ class Predictor(Work):
         self.loads, self.seconds = 0, 0.0
 
     def run(self) -> Answers:
-        from nexttoken.engine.fold_answerers import FoldModels
-
+        from nexttoken.engine.answerers import FoldModels
         from nexttoken.models import fold_weights as weights
 
         self.loads, self.seconds = 0, 0.0
