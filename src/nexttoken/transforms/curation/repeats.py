@@ -1,4 +1,4 @@
-"""Steps that drop rows which repeat an earlier one, exactly or nearly: a word or an ending changed."""
+"""Steps that drop rows that repeat an earlier row, exactly or nearly (another word or ending)."""
 
 import re
 from collections import defaultdict
@@ -12,33 +12,23 @@ import numpy as np
 
 from nexttoken.data.near_duplicates import Sketches, jaccard, normalise, shared_keys, shingles, sketch
 from nexttoken.errors import UserError
-from nexttoken.transforms.curation.step import (
-    SIDES,
-    Drop,
-    Fetch,
-    Judge,
-    Step,
-    Verdict,
-    side_text,
-    texts_of,
-    whole_text,
-)
+from nexttoken.transforms.curation.step import SIDES, Drop, Fetch, Judge, Step, Verdict, side_text, texts_of, whole_text
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
 MAX_CHARACTERS = 4_000  # of a row that are compared
-MAX_EARLIER = 16  # earlier rows of one key that a row is compared with: time stays linear if thousands share a form
-MARGIN = 0.18  # three standard deviations of an estimate from 64 values; lower estimates are not verified
+MAX_EARLIER = 16  # earlier rows of one key that a row is compared with: time stays linear if thousands are similar
+MARGIN = 0.18  # three standard deviations of an estimate from 64 values; pairs below are not verified
 NUMBER = re.compile(r"\d+|[〇零一二三四五六七八九十百千万億兆]+")
 
 
 @dataclass(frozen=True)
 class DropRepeats(Step):
-    """Keeps the first of rows that are equal but for width, case, white space and punctuation; holds 16 bytes a row."""
+    """Keeps the first of rows that differ only in width, case, white space and punctuation. Takes 16 bytes per row."""
 
     surveys = True
 
     def survey(self, examples: Sequence[Example]) -> np.ndarray:
-        """(N, 2) uint64: a hash of 128 bits per row, so that different rows never share one by chance."""
+        """Return (N, 2) uint64, a hash of 128 bits per row: two different rows do not share one by chance."""
         return np.frombuffer(b"".join(map(fingerprint, examples)), dtype=np.uint64).reshape(-1, 2)
 
     def judge(self, surveys: Iterable[np.ndarray], fetch: Fetch) -> Judge:
@@ -55,12 +45,12 @@ class DropRepeats(Step):
 
 
 def fingerprint(example: Example) -> bytes:
-    sides = "\0".join(normalise(side_text(example, side)) for side in SIDES)
-    return blake2b(sides.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    text = "\0".join(normalise(side_text(example, side)) for side in SIDES)
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def drop_repeat(reason: str, earlier: Mapping[int, str], position: int, example: Example) -> Verdict:
-    """Drop the rows at the positions of `earlier`, which has the id of the row that each resembles."""
+    """Drop rows at the positions of `earlier`, whose values are the ids of the rows that they repeat."""
     return Drop(reason, earlier[position]) if position in earlier else example
 
 
@@ -68,12 +58,12 @@ def drop_repeat(reason: str, earlier: Mapping[int, str], position: int, example:
 class DropNearDuplicates(Step):
     """Keeps the first of rows whose Jaccard similarity of character runs is at least `threshold`.
 
-    Candidates share a band of MinHash values; each is verified exactly on the two texts, questions and answers
-    together. Rows with different numbers are different ("2 + 3", "2 + 4"). Rows of fewer than `least` runs repeat each
-    other only if equal. Several questions about one long passage are different, too: unless the whole question is
-    equal, the instructions, the inputs and the answers must each have a similarity of `each`.
+    Candidates share a band of MinHash values; each pair is verified on its texts, question and answer together. Rows
+    with different numbers ("2 + 3", "2 + 4") are different, and so are rows of fewer than `least` runs. Different
+    questions about one long passage are kept: unless the questions are equal, the instructions, the inputs and the
+    answers must each have a similarity of at least `each`.
 
-    Holds 8 * `bands` + `bands` * `rows` bytes a row, and texts only while they are compared.
+    Takes 8 * `bands` + `bands` * `rows` bytes per row, and texts only during their comparison.
     """
 
     surveys = True
@@ -90,13 +80,12 @@ class DropNearDuplicates(Step):
             raise UserError(f"DropNearDuplicates: {shares} and {counts} are not all numbers; expected numbers")
         if not 0 < self.threshold <= 1 or not 0 <= self.each <= 1 or min(counts) < 1:
             raise UserError(
-                f"DropNearDuplicates: threshold={self.threshold}, expected over 0 to 1; each={self.each}, expected"
-                f" 0 to 1; width={self.width}, least={self.least}, bands={self.bands}, rows={self.rows}, expected at"
-                " least 1"
+                f"DropNearDuplicates: threshold={self.threshold}, expected over 0 to 1; each={self.each}, expected 0 to"
+                f" 1; width={self.width}, least={self.least}, bands={self.bands}, rows={self.rows}, expected at least 1"
             )
 
     def survey(self, examples: Sequence[Example]) -> Sketches:
-        """Sketches whose keys contain the row's numbers: rows with other numbers are no candidates."""
+        """Sketch the rows with keys that include their numbers: rows with other numbers are not candidates."""
         texts = [compared_text(row) for row in examples]
         sketches = sketch(texts, self.width, self.bands, self.rows)
         numbers = np.array([crc32(" ".join(NUMBER.findall(text)).encode()) for text in texts], dtype=np.uint64)
@@ -118,7 +107,7 @@ def compared_text(example: Example) -> str:
 
 
 def compared_parts(example: Example) -> list[str]:
-    """The instruction, the input, the user's turns, and last the answered texts, normalised."""
+    """Return the instruction, the input, the user's turns and the answers, each normalised."""
     fields = example.fields
     asked = [*(fields.get(name, ()) for name in (INSTRUCTION, INPUT)), fields.get(DIALOGUE, ())[0::2]]
     texts = ("\n".join(texts) for texts in (*asked, texts_of(example, "answered")))
@@ -127,13 +116,13 @@ def compared_parts(example: Example) -> list[str]:
 
 @dataclass
 class Search:
-    """Compares candidates in the rows' order, each with earlier rows that stay."""
+    """Compares candidates in the rows' order, each with the earlier rows that are kept."""
 
     step: DropNearDuplicates
     values: np.ndarray  # (N, bands * rows) uint8
     fetch: Fetch
     kept: dict[tuple[int, int], list[int]] = field(default_factory=lambda: defaultdict(list))  # positions by key
-    earlier: dict[int, str] = field(default_factory=dict)  # id of the row that a dropped one resembles
+    earlier: dict[int, str] = field(default_factory=dict)  # id of the earlier row, by the position of its repetition
     num_compared: int = 0
 
     def visit(self, position: int, keys: Sequence[tuple[int, int]]) -> None:
@@ -148,7 +137,7 @@ class Search:
                 self.kept[key].append(position)
 
     def _first_similar(self, position: int, others: Sequence[int]) -> str:
-        """Id of the first of `others` that the row repeats; "" if none."""
+        """Return the id of the first of `others` that the row repeats; "" if none."""
         row = self.fetch(position)
         text = compared_text(row)
         numbers, runs = NUMBER.findall(text), shingles(text, self.step.width)
@@ -162,11 +151,9 @@ class Search:
         return ""
 
     def _is_same_task(self, row: Example, other: Example) -> bool:
-        """True if all of the question is equal, or every part is similar: a long shared passage is not enough."""
-        pairs = list(zip(compared_parts(row), compared_parts(other), strict=True))
-        if all(one == two for one, two in pairs[:-1]):
-            return True
-        width = self.step.width
-        return all(
-            one == two or jaccard(shingles(one, width), shingles(two, width)) >= self.step.each for one, two in pairs
+        """Return True if the questions are equal or all parts are similar: a long shared passage is not enough."""
+        parts, others, width = compared_parts(row), compared_parts(other), self.step.width
+        return parts[:-1] == others[:-1] or all(
+            one == two or jaccard(shingles(one, width), shingles(two, width)) >= self.step.each
+            for one, two in zip(parts, others, strict=True)
         )

@@ -3,14 +3,15 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from nexttoken.data.words import letters_by_script, letters_outside, simplified
 from nexttoken.errors import UserError, nearest
-from nexttoken.transforms.curation.step import SIDES, Drop, RowStep, side_text
+from nexttoken.transforms.curation.step import SIDES, Drop, Step, side_text
 from nexttoken.types import Example
 
-# First words of letters' names that are no scripts: ª º ℃, letters of formulas, marks that lengthen or repeat.
+# First words of letters' names that are not scripts: ª º ℃, letters of formulas, marks that lengthen or repeat.
 SYMBOLS = (
     *("MICRO", "FEMININE", "MASCULINE", "OHM", "KELVIN", "ANGSTROM", "DOUBLE", "EULER", "INFORMATION", "SCRIPT"),
     *("MATHEMATICAL", "MODIFIER", "SUPERSCRIPT", "IDEOGRAPHIC", "PLANCK", "BLACK", "TURNED", "VERTICAL", "MASU"),
@@ -19,7 +20,7 @@ JAPANESE = ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "LATIN", "G
 
 
 @dataclass(frozen=True)
-class DropScripts(RowStep):
+class DropScripts(Step):
     """Drops rows with letters of scripts that are not in `allowed`: first words of Unicode names, such as HANGUL.
 
     Also drops rows with more than `simplified` characters that only simplified Chinese has (null: never).
@@ -27,34 +28,30 @@ class DropScripts(RowStep):
 
     allowed: Sequence[str] = JAPANESE
     simplified: int | None = 0
-    _foreign: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in self.allowed:
-            if name not in letters_by_script():
-                raise UserError(
-                    f"DropScripts: no letter's name begins with {name!r}; {nearest(name, letters_by_script())}"
-                )
+            if name not in (known := letters_by_script()):
+                raise UserError(f"DropScripts: no letter's name begins with {name!r}; {nearest(name, known)}")
+
+    @cached_property
+    def _foreign(self) -> frozenset[str]:
         foreign = letters_outside((*self.allowed, *SYMBOLS))
         if "HALFWIDTH" in self.allowed and "HANGUL" not in self.allowed:
             foreign |= {chr(point) for point in range(0xFFA0, 0xFFDD)}  # named HALFWIDTH, but Korean
-        object.__setattr__(self, "_foreign", frozenset(foreign))
+        return foreign
 
     def look(self, example: Example) -> Example | Drop:
         for side in SIDES:
             text = side_text(example, side)
             if not self._foreign.isdisjoint(text):
                 found = next(character for character in text if character in self._foreign)
-                return Drop(f"{side}: {script_of(found)}", found)
+                return Drop(f"{side}: {unicodedata.name(found, 'unnamed letter').split()[0].capitalize()}", found)
             if self.simplified is not None and not simplified().isdisjoint(text):
                 found = "".join(character for character in text if character in simplified())
                 if len(found) > self.simplified:
                     return Drop(f"{side}: simplified Chinese", found[:5])
         return example
-
-
-def script_of(character: str) -> str:
-    return unicodedata.name(character, "unnamed letter").split()[0].capitalize()
 
 
 KANA_LEADS = "".join(bytes((0xE3, second)).decode("cp932") for second in (0x81, 0x82, 0x83))  # UTF-8 kana as cp932
@@ -68,8 +65,8 @@ BROKEN = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\
 
 
 @dataclass(frozen=True)
-class DropMojibake(RowStep):
-    """Drops rows decoded by a wrong encoding: they have replacement or control characters, or traces of kana.
+class DropMojibake(Step):
+    """Drops rows that were decoded with a wrong encoding: replacement or control characters, or traces of kana.
 
     UTF-8 kana decoded as cp932 give 縺, 繧 or 繝 every third character; as Latin-1 or cp1252 they give "ã" before a
     sign. EUC-JP kana decoded as cp932 give half-width katakana, which nobody writes at length without hiragana.
@@ -86,9 +83,9 @@ class DropMojibake(RowStep):
 
 
 def wrongly_decoded(text: str) -> str:
-    """Characters that show a wrong encoding; "" if there are none."""
+    """Return characters that show a wrong encoding; "" if there are none."""
     places = [match.start() for match in LEAD.finditer(text)]
-    # Only several close together: words such as 縺れる and 繧繝 have one or two.
+    # Only several close together count: words such as 縺れる and 繧繝 have one or two.
     if any(last - first < STRETCH for first, last in zip(places, places[MIN_LEADS - 1 :], strict=False)):
         return "".join(text[place] for place in places[:5])
     latin = LATIN_LEADS.findall(text)

@@ -1,6 +1,5 @@
-"""The base of curation steps: which texts of a row they read, what they decide, and how their decisions are counted."""
+"""The base of curation steps: the texts of a row, the decisions about it, and their counts."""
 
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,14 +12,14 @@ Side = Literal["asked", "answered"]
 SIDES: tuple[Side, ...] = ("asked", "answered")
 CURATED = (INSTRUCTION, INPUT, DIALOGUE)  # other fields, such as a rubric, are left alone
 CHUNK = 1_000  # rows that are surveyed or judged at once
-NUM_EXAMPLES = 5  # dropped rows that are shown
-NUM_REASONS = 20  # the most frequent reasons that are reported
-EXCERPT = 80  # characters of each side of a shown row
+NUM_EXAMPLES = 5  # dropped rows in a report
+NUM_REASONS = 20  # the most frequent ones, in a report
+EXCERPT = 80  # characters of question and answer of a row in a report
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The row is left out: a reason of which few exist, and the detail of this row."""
+    """A row is dropped: one of a few reasons, and the detail of this row."""
 
     reason: str
     detail: str = ""
@@ -28,13 +27,13 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The row stays, and `note` is counted."""
+    """A row is kept, and `note` is counted."""
 
     example: Example
     note: str
 
 
-Verdict = Example | Kept | Drop  # the row, changed or not; the row with a note to count; the reason for dropping it
+Verdict = Example | Kept | Drop  # the row, changed or not; the row and a note; the reason to drop it
 Judge = Callable[[int, Example], Verdict]  # of a row and its position in the surveyed set; can be pickled
 Fetch = Callable[[int], Example]  # the row at a position of the surveyed set
 Placed = tuple[int, Example]  # a row and its position in the surveyed set
@@ -42,64 +41,66 @@ Placed = tuple[int, Example]  # a row and its position in the surveyed set
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one step; those of a set's parts can be added in their order."""
+    """Counts of one step; the counts of consecutive chunks can be added."""
 
-    kept: int = 0
-    dropped: int = 0
-    changed: int = 0
+    rows: Counter[str] = field(default_factory=Counter)  # kept, dropped, changed
     reasons: Counter[str] = field(default_factory=Counter)
     kept_with: Counter[str] = field(default_factory=Counter)  # such as rows without a mark
+    notes: dict[str, Any] = field(default_factory=dict)  # other results, such as the rare characters
     examples: list[dict[str, str]] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)  # other results, such as the characters that were rare
 
     def clear(self) -> None:
-        self.kept = self.dropped = self.changed = 0
-        for counts in (self.reasons, self.kept_with, self.examples, self.notes):
+        for counts in (self.rows, self.reasons, self.kept_with, self.notes, self.examples):
             counts.clear()
 
     def drop(self, example: Example, why: Drop) -> None:
-        self.dropped += 1
+        self.rows["dropped"] += 1
         self.reasons[why.reason] += 1
         if len(self.examples) < NUM_EXAMPLES:
             reason = f"{why.reason}: {why.detail}" if why.detail else why.reason
-            self.examples.append({"id": example.id, "reason": reason, "text": excerpt(example, EXCERPT)})
+            self.examples.append({"id": example.id, "reason": reason, "text": excerpt(example)})
 
     def add(self, other: "Tally") -> None:
-        self.kept += other.kept
-        self.dropped += other.dropped
-        self.changed += other.changed
+        self.rows.update(other.rows)
         self.reasons.update(other.reasons)
         self.kept_with.update(other.kept_with)
-        self.examples.extend(other.examples[: NUM_EXAMPLES - len(self.examples)])
         self.notes.update(other.notes)
+        self.examples.extend(other.examples[: NUM_EXAMPLES - len(self.examples)])
 
     def report(self) -> dict[str, Any]:
         """Counts, the most frequent reasons, examples {id, reason, text}; `kept_with` and `notes` if not empty."""
-        report: dict[str, Any] = {"kept": self.kept, "dropped": self.dropped, "changed": self.changed}
+        report: dict[str, Any] = {name: self.rows[name] for name in ("kept", "dropped", "changed")}
         report |= {"reasons": dict(self.reasons.most_common(NUM_REASONS)), "examples": list(self.examples)}
         more = {"kept_with": dict(self.kept_with), "notes": dict(self.notes)}
         return report | {name: value for name, value in more.items() if value}
 
 
 @dataclass(frozen=True)
-class Step(ABC):
-    """A transform over training rows, in a list or as a stream. `report` has the last call's counts.
+class Step:
+    """A transform of training rows, in a list or as a stream. `report` returns the last call's counts.
 
-    A step that needs the whole set first has `surveys = True`: `survey` is called for every chunk, in any process,
-    and `judge` once, with the surveys in the rows' order.
+    A step that decides on each row alone implements `look`. A step that needs the whole set first has `surveys = True`
+    and implements `survey`, which is called for every chunk, in any process, and `judge`, which is called once, with
+    the surveys in the rows' order.
     """
 
     surveys: ClassVar[bool] = False
     tally: Tally = field(default_factory=Tally, init=False, repr=False, compare=False)
 
     def survey(self, examples: Sequence[Example]) -> Any:
-        """Summary of these rows for `judge`; small, and can be pickled."""
-        raise NotImplementedError(f"{type(self).__name__} surveys nothing")
+        """Summarise these rows for `judge`; the summary is small and can be pickled."""
+        raise NotImplementedError
 
-    @abstractmethod
-    def judge(self, surveys: Iterable[Any], fetch: Fetch) -> Judge: ...
+    def judge(self, surveys: Iterable[Any], fetch: Fetch) -> Judge:
+        return self._look_at
 
-    def check(self) -> None:  # noqa: B027 -- most steps have nothing to check
+    def _look_at(self, position: int, example: Example) -> Verdict:
+        return self.look(example)
+
+    def look(self, example: Example) -> Verdict:
+        raise NotImplementedError
+
+    def check(self) -> None:
         """Raises UserError for what would stop the step later, such as a missing table."""
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
@@ -112,22 +113,8 @@ class Step(ABC):
         return self.tally.report()
 
 
-@dataclass(frozen=True)
-class RowStep(Step):
-    """A step that decides on each row alone."""
-
-    @abstractmethod
-    def look(self, example: Example) -> Verdict: ...
-
-    def judge(self, surveys: Iterable[Any], fetch: Fetch) -> Judge:
-        return self._look_at
-
-    def _look_at(self, position: int, example: Example) -> Verdict:
-        return self.look(example)
-
-
 def judge_rows(judge: Judge, rows: Iterable[Placed], tally: Tally) -> list[Placed]:
-    """Return the rows that stay; count all of them in `tally`."""
+    """Return the rows that are kept; count all rows in `tally`."""
     kept = []
     for position, example in rows:
         verdict = judge(position, example)
@@ -137,15 +124,15 @@ def judge_rows(judge: Judge, rows: Iterable[Placed], tally: Tally) -> list[Place
         if isinstance(verdict, Kept):
             tally.kept_with[verdict.note] += 1
             verdict = verdict.example
-        tally.changed += verdict is not example
+        tally.rows["changed"] += verdict is not example
         kept.append((position, verdict))
-    tally.kept += len(kept)
+    tally.rows["kept"] += len(kept)
     return kept
 
 
 def require_sides(sides: Sequence[str]) -> None:
     if not sides or set(sides) - set(SIDES):
-        raise UserError(f"sides={list(sides)} is not accepted: choose from {', '.join(SIDES)}")
+        raise UserError(f"sides={list(sides)}: choose from {', '.join(SIDES)}")
 
 
 def texts_of(example: Example, side: Side) -> tuple[str, ...]:
@@ -163,12 +150,12 @@ def side_text(example: Example, side: Side) -> str:
 
 
 def whole_text(example: Example) -> str:
-    """Both sides, each text on lines of its own."""
-    return "\n".join((*texts_of(example, "asked"), *texts_of(example, "answered")))
+    """All texts of the row, each on lines of its own."""
+    return "\n".join(text for side in SIDES for text in texts_of(example, side))
 
 
 def change_texts(example: Example, change: Callable[[str], str]) -> Example:
-    """Return `example` with `change` applied to every text of both sides; the same object if nothing changed."""
+    """Apply `change` to every text of `example`; return the same object if nothing changed."""
     fields = {name: tuple(map(change, turns)) for name, turns in example.fields.items() if name in CURATED}
     answer = None if example.answer is None else change(example.answer)
     if answer == example.answer and all(example.fields[name] == turns for name, turns in fields.items()):
@@ -176,7 +163,7 @@ def change_texts(example: Example, change: Callable[[str], str]) -> Example:
     return replace(example, fields={**example.fields, **fields}, answer=answer)
 
 
-def excerpt(example: Example, length: int) -> str:
-    """`the question … | the answer …` on one line, each cut to `length` characters."""
-    sides = (" ".join(side_text(example, side)[: 2 * length].split()) for side in SIDES)
-    return " | ".join(text[:length] + ("…" if len(text) > length else "") for text in sides)
+def excerpt(example: Example) -> str:
+    """Return `the question … | the answer …` on one line, each cut to EXCERPT characters."""
+    texts = (" ".join(side_text(example, side)[: 2 * EXCERPT].split()) for side in SIDES)
+    return " | ".join(text[:EXCERPT] + ("…" if len(text) > EXCERPT else "") for text in texts)

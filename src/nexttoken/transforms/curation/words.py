@@ -1,29 +1,22 @@
-"""Steps that read one row's words: forbidden texts, replacements, empty sides, lengths."""
+"""Steps that read the words of a row: forbidden texts, replacements, empty texts, lengths."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from nexttoken.errors import UserError
-from nexttoken.transforms.curation.step import (
-    SIDES,
-    Drop,
-    RowStep,
-    Side,
-    change_texts,
-    require_sides,
-    side_text,
-    texts_of,
-)
+from nexttoken.transforms.curation.step import SIDES, Drop, Side, Step, change_texts, require_sides, side_text, texts_of
 from nexttoken.types import Example
+
+MARKS = frozenset("。、．，.,…‥・-―—–ー～〜!！?？:：;；\"'“”‘’「」『』（）()[]【】\u200b\ufeff")
 
 
 @dataclass(frozen=True)
-class DropWords(RowStep):
+class DropWords(Step):
     """Drops rows with one of `words` on one of `sides`, in upper or lower case."""
 
     words: Sequence[str]
     sides: Sequence[Side] = SIDES
-    _folded: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_sides(self.sides)
@@ -31,22 +24,22 @@ class DropWords(RowStep):
             raise UserError(f"DropWords: words={self.words!r} is no list; expected [{self.words}]")
         if not self.words or not all(self.words):
             raise UserError("DropWords: words is empty or contains an empty text; list texts to drop")
-        # The longest first: the reason then names "OpenAI API" and not "OpenAI".
-        ordered = sorted(self.words, key=lambda word: (-len(word), word))
-        object.__setattr__(self, "_folded", tuple((word, word.lower()) for word in ordered))
+
+    @cached_property
+    def _folded(self) -> list[tuple[str, str]]:
+        """Words and their lower case, the longest first: the reason then names "OpenAI API" and not "OpenAI"."""
+        return [(word, word.lower()) for word in sorted(self.words, key=lambda word: (-len(word), word))]
 
     def look(self, example: Example) -> Example | Drop:
-        for side in self.sides:
-            text = side_text(example, side).lower()
-            for word, folded in self._folded:
-                if folded in text:
-                    return Drop(f"{side}: {word}")
-        return example
+        texts = {side: side_text(example, side).lower() for side in self.sides}
+        found = (f"{side}: {word}" for side, text in texts.items() for word, folded in self._folded if folded in text)
+        reason = next(found, None)
+        return Drop(reason) if reason else example
 
 
 @dataclass(frozen=True)
-class Replace(RowStep):
-    """Replaces the keys of `texts` by their values, in this order, everywhere in a row. Drops nothing."""
+class Replace(Step):
+    """Replaces the keys of `texts` by their values, in this order, in all texts of a row."""
 
     texts: Mapping[str, str]
 
@@ -64,8 +57,8 @@ class Replace(RowStep):
 
 
 @dataclass(frozen=True)
-class DropEmpty(RowStep):
-    """Drops rows without a question or without an answer: a text of white space and marks alone ("…", "。") is empty.
+class DropEmpty(Step):
+    """Drops rows without a question or an answer. Texts of only white space and marks ("…", "。") are empty.
 
     "○", "+" and an emoji are answers.
     """
@@ -73,24 +66,17 @@ class DropEmpty(RowStep):
     def look(self, example: Example) -> Example | Drop:
         answers = () if example.answer is None else (example.answer,)
         for side, texts in (("asked", texts_of(example, "asked")), ("answered", answers)):
-            if not texts or not any(has_content(text) for text in texts):
+            if all(character.isspace() or character in MARKS for text in texts for character in text):
                 return Drop(f"{side}: empty")
         return example
 
 
-MARKS = frozenset("。、．，.,…‥・-―—–ー～〜!！?？:：;；\"'“”‘’「」『』（）()[]【】\u200b\ufeff")
-
-
-def has_content(text: str) -> bool:
-    return any(not character.isspace() and character not in MARKS for character in text)
-
-
 @dataclass(frozen=True)
-class Lengths(RowStep):
-    """Drops rows with a side outside its (shortest, longest) number of characters.
+class Lengths(Step):
+    """Drops rows with fewer or more characters than (shortest, longest).
 
-    The longest is of the whole side. The shortest is of its first text: the instruction without its input, or the
-    opening of a dialogue.
+    The longest is of all texts of a side. The shortest is of its first text: the instruction without its input, or
+    the opening of a dialogue.
     """
 
     asked: tuple[int, int] = (4, 8_000)
