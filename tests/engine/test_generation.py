@@ -18,10 +18,9 @@ from transformers import (
 )
 
 from conftest import Pair
-from nexttoken.engine.generation.bounds import generation_batches, max_new_tokens
 from nexttoken.engine.generation.shared_prefix import SharedPrefix
-from nexttoken.engine.generation.transformers import TransformersGenerator
-from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt
+from nexttoken.engine.generation.transformers import TransformersGenerator, generation_batches
+from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt, max_new_tokens
 from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
 from support.model_shapes import SHAPES

@@ -16,8 +16,7 @@ from nexttoken.build import plain
 from nexttoken.commands.entry import compose
 from nexttoken.engine.memory_plan.advice import LORA, NF4
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count_pass, count_step, cut_layers, step_bytes
-from nexttoken.engine.memory_plan.make import make_plan
-from nexttoken.engine.memory_plan.sizes import optimizer_bytes
+from nexttoken.engine.memory_plan.make import make_plan, optimizer_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_architecture, resolve

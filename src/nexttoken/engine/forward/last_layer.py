@@ -65,11 +65,9 @@ def attention(layer: nn.Module) -> list[nn.Module]:
     parts = [
         part for part in layer.modules() if part is not layer and isinstance(getattr(part, "layer_idx", None), int)
     ]
-    return [part for part in parts if _takes_keywords(type(part).forward)]
-
-
-def _takes_keywords(forward: Callable) -> bool:
-    return any(each.kind == each.VAR_KEYWORD for each in inspect.signature(forward).parameters.values())
+    keywords = inspect.Parameter.VAR_KEYWORD
+    signatures = {part: inspect.signature(type(part).forward).parameters.values() for part in parts}
+    return [part for part in parts if any(parameter.kind == keywords for parameter in signatures[part])]
 
 
 def _limit_queries(reads: Sequence[int]) -> Callable:

@@ -133,9 +133,11 @@ def attend(
         raise NotImplementedError(f"{type(module).__name__} does not support segment attention")
     if sliding_window is None and has_sliding_window(getattr(module, "config", None), getattr(module, "layer_idx", 0)):
         raise NotImplementedError(f"{type(module).__name__} does not pass its sliding window on")
+    layer: Any = getattr(module, "layer_idx", None)
+    if not isinstance(layer, int) and (segments.saved is not None or any(segments.prefixes)):
+        raise NotImplementedError(f"{type(module).__name__} has no layer_idx")
     if segments.saved is not None:
-        segments.saved.layers[layer_index(module)] = (key, value)
-    layer = layer_index(module) if any(segments.prefixes) else 0
+        segments.saved.layers[layer] = (key, value)
     num_tokens, places = query.shape[2], _query_places(segments, query.device)
     query = query if places is None else query.index_select(2, places)
     parts = _parts(segments, layer, query, key, value)
@@ -176,14 +178,6 @@ def _query_places(segments: Segments, device: torch.device) -> Tensor | None:
     starts = [0, *accumulate(segments.lengths)]
     flat = [start + place for start, own in zip(starts, segments.queries, strict=False) for place in own]
     return torch.tensor(flat).to(device, non_blocking=True)
-
-
-def layer_index(module: nn.Module) -> int:
-    """The layer index of an attention module. Raises NotImplementedError if it has none."""
-    index = getattr(module, "layer_idx", None)
-    if not isinstance(index, int):
-        raise NotImplementedError(f"{type(module).__name__} has no layer_idx")
-    return index
 
 
 def has_sliding_window(config: Any, layer: int | None = None) -> bool:

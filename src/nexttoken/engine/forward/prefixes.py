@@ -74,8 +74,8 @@ def _best_ends(alike: np.ndarray) -> list[int]:
     saved, ends = np.zeros(num_rows + 1, int), [0] * num_rows
     for first in reversed(range(num_rows)):
         shared = np.minimum.accumulate(alike[first:])  # with the next row, the next two ...
-        own = np.where(shared < MIN_PREFIX_TOKENS, 0, shared) * np.arange(1, num_rows - first)
-        gains = np.append(0, own) + saved[first + 1 :]
+        gained = np.where(shared < MIN_PREFIX_TOKENS, 0, shared) * np.arange(1, num_rows - first)
+        gains = np.append(0, gained) + saved[first + 1 :]
         best = int(gains.argmax())
         saved[first], ends[first] = gains[best], first + 1 + best
     return ends
@@ -85,26 +85,19 @@ def group_neighbours(rows: Sequence[np.ndarray]) -> list[Group]:
     """Divide rows, in their order, greedily into groups of neighbours whose common prefix is worth sharing."""
     groups: list[Group] = []
     for number, row in enumerate(rows):
-        joined = _join(groups[-1], number, rows) if groups else None
-        if joined is None:
-            groups.append(Group([number], 0, len(row)))
+        group = groups[-1] if groups else Group([], 0, 0)
+        first, size, num_tokens = rows[number - len(group.members)], len(group.members), group.num_tokens + len(row)
+        shared = min(group.shared or len(first) - 1, common_length(first, row), len(row) - 1) if size else 0
+        if shared * size >= group.shared * (size - 1) and is_worth_it(shared, size + 1, num_tokens):
+            group.members.append(number)
+            groups[-1] = Group(group.members, shared, num_tokens)
         else:
-            groups[-1] = joined
+            groups.append(Group([number], 0, len(row)))
     return groups
-
-
-def _join(group: Group, number: int, rows: Sequence[np.ndarray]) -> Group | None:
-    row, first, size = rows[number], rows[group.members[0]], len(group.members)
-    shared = min(group.shared or len(first) - 1, common_length(first, row), len(row) - 1)
-    num_tokens = group.num_tokens + len(row)
-    if shared * size < group.shared * (size - 1) or not is_worth_it(shared, size + 1, num_tokens):
-        return None
-    group.members.append(number)
-    return Group(group.members, shared, num_tokens)
 
 
 def group_by_prefix(rows: Sequence[np.ndarray]) -> list[Group]:
     """Groups of rows in any order whose common prefix is worth sharing."""
     order = sorted(range(len(rows)), key=lambda number: rows[number][:SORTED_TOKENS].tobytes())
-    found = group_neighbours([rows[number] for number in order])
-    return [Group([order[member] for member in group.members], group.shared, group.num_tokens) for group in found]
+    groups = group_neighbours([rows[number] for number in order])
+    return [Group([order[member] for member in group.members], group.shared, group.num_tokens) for group in groups]

@@ -5,7 +5,7 @@ dropout and no soft-cap; all other attention goes row by row (blocks.py).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 
 import torch
@@ -105,7 +105,8 @@ def works(
                 print(f"attention goes row by row, because torch's kernel fails: {' '.join(str(error).split())[:100]}")
             return False
         plain = [[tensor.float() for tensor in row] for row in drawn]
-        expected = _outcome(plain, weights, lambda parts: _row_by_row(parts, window))
+        by_row = partial(attend_in_blocks, window=window, masks={}, scaling=None, dropout=0.0, softcap=None)
+        expected = _outcome(plain, weights, lambda parts: torch.cat([by_row(part) for part in parts], dim=2))
     return all((f.float() - e).norm() <= TOLERANCE * e.norm() for f, e in zip(found, expected, strict=True))
 
 
@@ -118,7 +119,3 @@ def _outcome(
     output = attend(parts)
     flat = [tensor for row in leaves for tensor in row]
     return [output.detach(), *torch.autograd.grad((output * weights).sum(), flat)]
-
-
-def _row_by_row(parts: Sequence[Part], window: int | None) -> Tensor:
-    return torch.cat([attend_in_blocks(part, window, {}, None, 0.0, None) for part in parts], dim=2)

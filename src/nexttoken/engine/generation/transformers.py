@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from nexttoken.engine.batches import token_batches
 from nexttoken.engine.forward.last_layer import unwrapped
 from nexttoken.engine.forward.shortcuts import evaluating
-from nexttoken.engine.generation.bounds import generation_batches, max_new_tokens
 from nexttoken.engine.generation.processors import BannedTexts, Ending, FirstNonFinite, GumbelNoise, StopTexts, find_end
 from nexttoken.engine.generation.shared_prefix import SharedPrefix
 from nexttoken.engine.generation.vocabulary import GeneratedBytes, Vocabulary, encode_texts
-from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt
+from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt, max_new_tokens
 from nexttoken.engine.run_batches import halves
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
@@ -127,6 +127,22 @@ class TransformersGenerator:
             stopping_criteria=StoppingCriteriaList([StopTexts(request.stops, generated)] if request.stops else []),
         )
         return token_ids[:, width:].tolist(), finite.first.tolist()
+
+
+def generation_batches(
+    prompts: Sequence[GenerationPrompt], limits: Sequence[int], batch_tokens: int
+) -> list[list[int]]:
+    """Row indices by batch, with rows x (longest prompt + limit) <= `batch_tokens`, longest first.
+
+    All rows of a batch have the same limit: `generate` pads finished rows until the batch ends, and a row that fills
+    the context would run past its last position beside one with a higher limit.
+    """
+    batches: list[list[int]] = []
+    for limit in sorted(set(limits)):  # the lowest limits belong to the longest prompts
+        rows = [row for row, other in enumerate(limits) if other == limit]
+        lengths = [len(prompts[row].token_ids) + limit for row in rows]
+        batches += [[rows[place] for place in batch] for batch in token_batches(lengths, batch_tokens)]
+    return batches
 
 
 def processors(

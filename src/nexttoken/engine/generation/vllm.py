@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nexttoken.engine.generation.bounds import max_new_tokens
 from nexttoken.engine.generation.vocabulary import encode_texts
-from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt
+from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt, max_new_tokens
 from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
 
@@ -30,8 +29,14 @@ class VLLMGenerator:
     def __init__(
         self, model_path: str | Path, adapter_path: str | Path | None, stop_ids: Collection[int], **options: Any
     ) -> None:
-        vllm = _import()
-        self.stop_ids, self._adapter = sorted({*stop_ids}), None
+        try:
+            import vllm
+        except ModuleNotFoundError:
+            raise UserError(
+                "engine vllm is not installed here; install it in an environment of its own (docs/generation.md), or"
+                " use engine=transformers"
+            ) from None
+        self.stop_ids, self._adapter, self._params = sorted({*stop_ids}), None, vllm.SamplingParams
         if adapter_path is not None:
             from vllm.lora.request import LoRARequest
 
@@ -50,16 +55,16 @@ class VLLMGenerator:
             rows, began = prompts[start : start + CHUNK_ROWS], time.perf_counter()
             outputs = self._engine.generate(
                 [{"prompt_token_ids": prompt.token_ids.tolist()} for prompt in rows],
-                [self._params(p, limit, settings) for p, limit in zip(rows, limits[start:], strict=False)],
+                [
+                    self._params(**sampling_options(prompt.id, limit, settings, self.stop_ids))
+                    for prompt, limit in zip(rows, limits[start:], strict=False)
+                ],
                 lora_request=self._adapter,
                 use_tqdm=False,
             )
             seconds = (time.perf_counter() - began) / len(rows)
             for prompt, output in zip(rows, outputs, strict=True):
                 yield _generated(prompt.id, output.outputs[0], seconds)
-
-    def _params(self, prompt: GenerationPrompt, limit: int, settings: GenerationSettings) -> Any:
-        return _import().SamplingParams(**sampling_options(prompt.id, limit, settings, self.stop_ids))
 
 
 def sampling_options(id: str, limit: int, settings: GenerationSettings, stop_ids: Sequence[int]) -> dict[str, Any]:
@@ -87,14 +92,3 @@ def _generated(id: str, completion: Any, seconds: float) -> GeneratedText:
     num_tokens = len(completion.token_ids) - (finished and not isinstance(completion.stop_reason, str))
     text = completion.text if finished else completion.text.rstrip("\ufffd")
     return GeneratedText(id, text.strip(), num_tokens, finished, seconds)
-
-
-def _import() -> Any:
-    try:
-        import vllm
-    except ModuleNotFoundError:
-        raise UserError(
-            "engine vllm is not installed here; install it in an environment of its own (docs/generation.md), or use"
-            " engine=transformers"
-        ) from None
-    return vllm

@@ -49,6 +49,30 @@ class GeneratedText:
     seconds: float
 
 
+def max_new_tokens(prompts: Sequence[GenerationPrompt], wanted: int, context: int | None) -> list[int]:
+    """The number of new tokens each row may get: `wanted`, or what its prompt leaves of the `context`, if it has one.
+
+    Prints the rows that get fewer than wanted. Raises UserError for a prompt without tokens, and for one that fills the
+    context.
+    """
+    if empty := [prompt.id for prompt in prompts if not len(prompt.token_ids)]:
+        raise UserError(f"{len(empty)} prompts have no tokens ({first_five(empty)}); a model needs at least one")
+    if context is None:
+        return [wanted] * len(prompts)
+    left = [context - len(prompt.token_ids) for prompt in prompts]
+    if full := [prompt.id for prompt, number in zip(prompts, left, strict=True) if number < 1]:
+        raise UserError(
+            f"{len(full)} prompts fill the model's context of {context} tokens ({first_five(full)}); lower max_tokens"
+            f" to {max(context - wanted, 1)} or less"
+        )
+    if short := [prompt.id for prompt, number in zip(prompts, left, strict=True) if number < wanted]:
+        print(
+            f"{len(short)} rows can write fewer than max_new_tokens={wanted}: the model's context holds"
+            f" {context} tokens ({first_five(short)})"
+        )
+    return [min(number, wanted) for number in left]
+
+
 class Generator(Protocol):
     """An engine that continues prompts."""
 
