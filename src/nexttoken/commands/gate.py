@@ -98,8 +98,7 @@ def report(trial: "Trial", configured: "Mapping[int, Gate]", given: GateArgument
     """Choose the gate, write gate.json and gate.png, and return the table of policies."""
     from nexttoken.inference.gate_thresholds import cross_chosen, fit_gate
     from nexttoken.inference.gate_trial import score
-    from nexttoken.report.gate import ALWAYS, CHOSEN, CONFIGURED, NEVER, policies, table
-    from nexttoken.report.gate_plot import gate_plot
+    from nexttoken.report.gate import gate_plot, policies, table
     from nexttoken.runs.records import save_gate
 
     chosen = cross_chosen(trial, keep_confident, given.max_share, given.tolerance)
@@ -120,9 +119,7 @@ def report(trial: "Trial", configured: "Mapping[int, Gate]", given: GateArgument
         "versions": {name: version(name) for name in PACKAGES},
     }
     save_gate(gate, details, given.folder / "gate.json")
-    levels = {name: outcomes[name] for name in (NEVER, ALWAYS)}
-    points = {name: outcomes[name] for name in (CHOSEN, CONFIGURED) if name in outcomes}
-    gate_plot(trial, gate, levels, points, given.folder / "gate.png", given.run.resolve().name)
+    gate_plot(trial, gate, outcomes, given.folder / "gate.png", given.run.resolve().name)
     thresholds = ", ".join(f"{name}={value:.4g}" for name, value in asdict(gate).items() if name != "keep_confident")
     return (
         f"{table(trial, decisions)}\n\n"

@@ -1,11 +1,11 @@
-"""How sure a difference between variants is, when both the rows that were scored and the seeds are a sample.
+"""Intervals of differences between variants, where both the rows that were scored and the seeds are a sample.
 
 A score is a mean over a table of seeds x rows. Groups of rows and seeds are resampled independently of each other, the
 same draw for every variant, so what is hard for all variants alike cancels in their differences: the pigeonhole
 bootstrap (Owen 2007, Annals of Applied Statistics 1:386-411), which estimates the variance of such a mean or a little
 more; no bootstrap of crossed factors is exact (McCullagh 2000, Bernoulli 6:285-301).
 
-What it does not know. Three seeds resample poorly: n drawn from n have (n - 1) / n of the variance and no tails, so the
+Its limits. Three seeds resample poorly: n drawn from n have (n - 1) / n of the variance and no tails, so the
 seeds' side of the interval is too narrow. In simulations of the mean of 3 seeds x 400 rows, 95 % intervals held the
 truth in 97 % of 600 cases without any effect of the seed, in 92 % where seeds and rows had the same standard error, and
 in 85 % where the seeds had twice that of the rows: read the spread over seeds beside the interval. Which rows were
@@ -71,7 +71,7 @@ def two_sided_p(draws: np.ndarray) -> float:
 
 
 def _counts(rng: np.random.Generator, num_items: int, num_resamples: int) -> Iterator[np.ndarray]:
-    """How often each item is drawn, (rows, num_items) float64 in pieces of some rows, `num_resamples` in all."""
+    """Draws of each item, (rows, num_items) float64 in pieces of some rows, `num_resamples` rows in all."""
     piece = max(1, DRAWS_AT_ONCE // num_items)
     for start in range(0, num_resamples, piece):
         rows = min(piece, num_resamples - start)

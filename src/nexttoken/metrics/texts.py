@@ -19,7 +19,7 @@ _TOKEN = re.compile(rf"[^\W{_JAPANESE}]+|[{_JAPANESE}]")
 
 
 class Tokens:
-    """What ROUGE counts: words, but each kana or kanji by itself, as no spaces part Japanese words."""
+    """Tokens for ROUGE: words, but each kana or kanji by itself, as no spaces part Japanese words."""
 
     def tokenize(self, text: str) -> list[str]:
         return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())

@@ -27,13 +27,13 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def plain_text(text: str) -> str:
-    """The text as matplotlib is to be given it; a dollar sign would begin mathematics."""
+    """The text for matplotlib, where a bare dollar sign would begin mathematics."""
     return text.replace("$", r"\$")
 
 
 @dataclass(frozen=True)
 class Lettering:
-    """How names are shown: matplotlib tries `fonts` in order; a name that none can write is replaced by a number."""
+    """Fonts for names: matplotlib tries them in order; a name that none can write is replaced by a number."""
 
     fonts: tuple[str, ...]
     numbers: Mapping[str, str]
@@ -54,7 +54,7 @@ class Lettering:
         return cls((default,), {name: f"[{number}]" for number, name in enumerate(strange, start=1)})
 
     def show(self, name: str) -> str:
-        """The name, or its number, as matplotlib is to be given it."""
+        """The name, or its number, for matplotlib."""
         return plain_text(self.numbers.get(name, name))
 
     @property

@@ -1,19 +1,42 @@
-"""The table of a gate: what never searching, always searching and gates in between come to on the same questions."""
+"""The policies of a gate on the same questions, from never searching to always searching: a table and a picture."""
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nexttoken.inference.gate import ABOVE, Gate
-from nexttoken.inference.gate_thresholds import CrossChosen
-from nexttoken.inference.gate_trial import Decision, Trial, decide, decide_by_part, difference, score
+from nexttoken.inference.gate_thresholds import CrossChosen, gates_over
+from nexttoken.inference.gate_trial import (
+    Decision,
+    Outcome,
+    Trial,
+    at_random,
+    curve,
+    decide,
+    decide_by_part,
+    difference,
+    score,
+)  # fmt: skip
+from nexttoken.report.figures import new_figure, plain_text, save_figure
 from nexttoken.report.markdown import markdown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NEVER, ALWAYS, CONFIGURED, CHOSEN = "never", "always", "gated (the run's thresholds)", "gated (chosen out of fold)"
 HEADER = ["policy", "accuracy", "log loss", "searched", "ms per question", "accuracy − always"]
+AXES = {"share_searched": "questions searched for (%)", "seconds": "milliseconds per question"}
+SCALES = {"share_searched": 100, "seconds": 1000}
+CURVES = {"min_top1": "threshold on the best option", "min_margin": "threshold on its lead"}
+LEVELS = {NEVER: "-.", ALWAYS: ":"}
+MARKS = {CHOSEN: "*", CONFIGURED: "P"}
 
 
 def policies(trial: Trial, gate: Gate, configured: Mapping[int, Gate], chosen: CrossChosen) -> dict[str, Decision]:
-    """What every policy decides, by its name in the table."""
+    """The decisions of every policy, by its name in the table."""
     never, always = replace(gate, min_top1=0.0, min_margin=0.0), replace(gate, min_top1=ABOVE, min_margin=0.0)
     decisions = {NEVER: decide(trial, never), ALWAYS: decide(trial, replace(always, keep_confident=False))}
     if gate.keep_confident:
@@ -24,6 +47,7 @@ def policies(trial: Trial, gate: Gate, configured: Mapping[int, Gate], chosen: C
 
 
 def table(trial: Trial, decisions: Mapping[str, Decision]) -> str:
+    """Markdown: a row per policy."""
     rows = []
     for name, decision in decisions.items():
         outcome = score(trial, decision)
@@ -32,3 +56,37 @@ def table(trial: Trial, decisions: Mapping[str, Decision]) -> str:
         cells = [f"{outcome.accuracy:.1%}", f"{outcome.log_loss:.4f}", f"{outcome.share_searched:.1%}"]
         rows.append([name, *cells, f"{1000 * outcome.seconds:.1f}", beside])
     return markdown(HEADER, rows)
+
+
+def gate_plot(trial: Trial, gate: Gate, outcomes: Mapping[str, Outcome], path: Path, title: str) -> None:
+    """Write a PNG of accuracy against share searched (left) and time (right); `outcomes` are those of the policies.
+
+    The curves move one threshold of `gate` from never to always. Never and always are horizontal lines, gates are
+    marks. No standard errors: all policies answer the same questions, so only paired differences have one that helps.
+    """
+    curves = {CURVES[name]: curve(trial, gates_over(trial, gate, (name,))) for name in CURVES}
+    blind = [at_random(trial, gate, share) for share in np.linspace(0, 1, 21)]
+    figure = new_figure(12.4, 5.2)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, key in zip(panels, AXES, strict=True):
+        _line(axes, key, blind, color="0.6", linestyle="--", label="as many questions, at random")
+        for name, along in curves.items():
+            _line(axes, key, along, marker=".", label=name)
+        for name, style in LEVELS.items():
+            label = f"{name}: {outcomes[name].accuracy:.1%}"
+            axes.axhline(100 * outcomes[name].accuracy, color="0.25", linewidth=1, linestyle=style, label=label)
+        for name, mark in MARKS.items():
+            if name in outcomes:
+                label = f"{name}: {outcomes[name].accuracy:.1%}"
+                _line(axes, key, [outcomes[name]], marker=mark, markersize=12, linestyle="", label=label)
+        axes.set(xlabel=AXES[key])
+        axes.grid(alpha=0.25)
+    panels[0].set(ylabel="accuracy (%)")
+    panels[0].legend(fontsize=8, loc="lower right")
+    figure.suptitle(plain_text(f"{title}: {len(trial.ids):,} held-out questions"))
+    save_figure(figure, path)
+
+
+def _line(axes: "Axes", key: str, outcomes: list[Outcome], **style: Any) -> None:
+    places = [SCALES[key] * getattr(outcome, key) for outcome in outcomes]
+    axes.plot(places, [100 * outcome.accuracy for outcome in outcomes], **style)

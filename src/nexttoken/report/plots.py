@@ -8,19 +8,14 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.metrics.probabilities import expected_calibration_error, reliability
-from nexttoken.report.figures import new_figure, save_figure
+from nexttoken.report.figures import new_figure, plain_text, save_figure
 from nexttoken.report.fold import reference_names
 from nexttoken.runs.read import Run, probabilities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LINES = {
-    "uniform_log_loss": ":",
-    "prior_log_loss": "-.",
-    "baseline_log_loss": "--",
-    "best_possible_log_loss": "-",
-}
+LINES = {"uniform_log_loss": ":", "prior_log_loss": "-.", "baseline_log_loss": "--", "best_possible_log_loss": "-"}
 NUM_COLUMNS = 2
 NUM_POINTS = 24  # of a fold's training loss: each the mean of its share of the steps, or noise hides the course
 
@@ -45,10 +40,7 @@ def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
     """
     probs, labels = probabilities(oof), oof["label"].to_numpy()
     bins = reliability(probs, labels)
-    confidence, accuracy, counts = (
-        np.array([getattr(b, key) for b in bins]) for key in ("confidence", "accuracy", "count")
-    )
-    title = title.replace("$", r"\$")  # or matplotlib reads mathematics
+    confidence, accuracy, counts = np.array([(b.confidence, b.accuracy, b.count) for b in bins]).T
     figure = new_figure(6.4, 6.4)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
@@ -56,10 +48,10 @@ def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
     error = np.sqrt(accuracy * (1 - accuracy) / counts)
     axes.errorbar(confidence, accuracy, error, marker="o", capsize=3, label="accuracy ± standard error")
     for x, y, count in zip(confidence, accuracy, counts, strict=True):
-        axes.annotate(f"{count:,}", (x, y), xytext=(7, -12), textcoords="offset points", fontsize=8)
+        axes.annotate(f"{count:,.0f}", (x, y), xytext=(7, -12), textcoords="offset points", fontsize=8)
     ece = expected_calibration_error(probs, labels)
     axes.set(
-        title=f"{title}\nECE {ece:.4f}, {len(labels):,} rows".strip(),
+        title=f"{plain_text(title)}\nECE {ece:.4f}, {len(labels):,} rows".strip(),
         ylabel="accuracy (share right)",
         ylim=(0, 1.02),
     )
@@ -93,7 +85,7 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
     low, high = np.nanmin(drawn), np.nanmax(drawn)
     margin = 0.06 * (high - low)
     axes.set(
-        title=f"{run.name} on {run.data.dataset}".replace("$", r"\$"),
+        title=plain_text(f"{run.name} on {run.data.dataset}"),
         xlabel="optimizer steps",
         ylabel="loss (nats per row)",
     )

@@ -23,7 +23,7 @@ class PublishedScore:
 
     @property
     def comparable(self) -> bool:
-        """Whether it may stand beside an out-of-fold log loss on the competition's own data; on other data none may."""
+        """Whether it compares with an out-of-fold log loss on the competition's own data; on other data none does."""
         return self.kind.endswith("CV")
 
 

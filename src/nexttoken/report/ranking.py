@@ -82,7 +82,7 @@ class Scored:
 
     @property
     def same_tokens(self) -> bool:
-        """Whether every answer is as many tokens for all variants, so that losses per token can be compared."""
+        """True where every answer is as many tokens for all variants, so that losses per token can be compared."""
         tokens = self.columns["num_tokens"]
         return bool((tokens == tokens[:1, :1]).all())
 
@@ -136,7 +136,7 @@ class Ranking:
         return two_sided_p(self._drawn(place, against))
 
     def is_noise(self, place: int, against: int) -> bool:
-        """Whether two variants cannot be told apart: 0 is in the interval, or seeds disagree."""
+        """True where two variants cannot be told apart: 0 is in the interval, or seeds disagree."""
         signs = np.sign((self.by_seed[place] - self.by_seed[against]).round(12))
         return 0 in self.difference(place, against) or len(set(signs.tolist())) > 1
 

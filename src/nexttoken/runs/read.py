@@ -114,7 +114,12 @@ def read_runs(path: Path) -> list[Run]:
     grouped: dict[tuple[Path, Data], list[Fold]] = {}
     for fold in map(read_fold, closed):
         grouped.setdefault((fold.folder.parent, fold.data), []).append(fold)
-    return [_join_folds(path, folder, data, folds) for (folder, data), folds in grouped.items()]
+    runs = []
+    for (folder, data), folds in grouped.items():
+        refuse_twice_scored(folder, pd.concat([fold.oof["id"] for fold in folds]))
+        name = folder.relative_to(path).as_posix() if folder != path else folder.resolve().name
+        runs.append(Run(name, folder, data, tuple(folds)))
+    return runs
 
 
 def finished_folds(paths: Sequence[Path]) -> list[Path]:
@@ -137,7 +142,7 @@ def find_folds(paths: Sequence[Path], file: str) -> list[Path]:
 
 
 def is_open(folder: Path) -> bool:
-    """Whether a fold's answers are texts."""
+    """True for a fold whose answers are texts."""
     return read_json(folder / "metrics.json").get("answers") == "texts"
 
 
@@ -187,13 +192,6 @@ def read_numbers(path: Path, types: Mapping[str, Callable[[str], Any]], others: 
         return text.assign(**{name: text[name].map(types.get(name, others)) for name in text.columns[1:]})
     except ValueError as error:
         raise UserError(f"{path}: {error}; {AGAIN}") from error
-
-
-def _join_folds(path: Path, folder: Path, data: Data, folds: list[Fold]) -> Run:
-    name = folder.relative_to(path).as_posix() if folder != path else folder.resolve().name
-    run = Run(name, folder, data, tuple(folds))
-    refuse_twice_scored(folder, pd.concat([fold.oof["id"] for fold in folds]))
-    return run
 
 
 def refuse_twice_scored(folder: Path, ids: "pd.Series[str]") -> None:
@@ -247,8 +245,8 @@ def _read_curve(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     try:
-        columns = pd.read_csv(path)[["step", "train_loss", "dev_log_loss"]].astype(float)
-    except (KeyError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        curve = pd.read_csv(path, usecols=["step", "train_loss", "dev_log_loss"], dtype=float)
+    except ValueError as error:  # pandas' parser errors among them
         message = str(error).splitlines()[0]
         raise UserError(f"{path} is broken ({message}); delete it to do without the learning curve") from error
-    return columns.sort_values("step", kind="stable") if len(columns) else None
+    return curve.sort_values("step", kind="stable") if len(curve) else None

@@ -1,6 +1,6 @@
-"""Which questions a run answered rightly and how long each took, out of fold and in test files with known answers.
+"""Questions that a run answered, rightly or not, and the seconds for each: out of fold, and in test files.
 
-Read from `rows.csv` beside `oof.csv`, and from `result.json`, which predict.py writes into the run's folder.
+Read from rows.csv beside oof.csv, and from result.json, which predict.py writes into the run's folder.
 """
 
 import json
