@@ -261,7 +261,6 @@ def test_rows_are_grouped_by_instruction_and_input(tmp_path: Path) -> None:
     instruct = task(tmp_path)
     example = Example("a", {"instruction": ("Say it.",), "input": ("it",), "rubric": ("",)}, answer="no part of it")
     assert instruct.group_text(example) == "Say it.\nit"
-    assert instruct.stratum(example) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from nexttoken.build import build
 from nexttoken.errors import UserError
 from nexttoken.metrics.marks import absolute_errors, expected_marks, weighted_kappa
 from nexttoken.metrics.probabilities import log_loss, prior_log_loss
-from nexttoken.tasks.baselines.marks import MarkBaseline
+from nexttoken.tasks.baselines.regression import MarkBaseline
 from nexttoken.tasks.marks import Marks
 from nexttoken.types import LabelPredictions
 from samples.marks import KINDS, OTHER_LANGUAGE, TOOLS, main

@@ -9,7 +9,7 @@ from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import log_loss, prior_log_loss
-from nexttoken.tasks.baselines.pairs import PairBaseline
+from nexttoken.tasks.baselines.regression import PairBaseline
 from nexttoken.transforms.counts import pair_features, text_counts
 from nexttoken.types import Example
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import nexttoken.tasks.quiz_formats
 from nexttoken.data.row_faults import Faults, RowFault
 from nexttoken.errors import UserError
-from nexttoken.tasks.quiz_formats import all_formats, named, recognised
+from nexttoken.tasks.quiz_formats import FORMATS, named, recognised
 from nexttoken.tasks.quiz_formats.candidates import choose, draw_options
 from nexttoken.tasks.quiz_formats.instruction import parse
 from nexttoken.tasks.quiz_formats.question import Question
@@ -322,7 +322,7 @@ def test_a_filled_folder_is_not_overwritten(tmp_path):
 def test_unknown_format_name():
     with pytest.raises(UserError, match="did you mean 'jaqket'"):
         named("jacket")
-    assert len({quiz_format.name for quiz_format in all_formats()}) == 7
+    assert len({quiz_format.name for quiz_format in FORMATS.all()}) == 7
 
 
 NEW_FORMAT = """

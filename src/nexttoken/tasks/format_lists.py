@@ -1,16 +1,16 @@
 """File formats found by listing a folder: each module of it adds the formats of its tuple FORMATS."""
 
-from collections.abc import Sequence
+import sys
+from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from nexttoken.errors import UserError, nearest
 
 
 class Format(Protocol):
-    """A file format as the lists know it."""
+    """A file format, as a list of formats knows it."""
 
     @property
     def name(self) -> str: ...
@@ -22,16 +22,30 @@ class Format(Protocol):
 F = TypeVar("F", bound=Format)
 
 
-def list_formats(package: ModuleType, kind: type[F]) -> list[F]:
-    """Return the formats of a folder's modules in the order in which they are tried on a file."""
-    modules = [import_module(f"{package.__name__}.{module.name}") for module in iter_modules(package.__path__)]
-    formats = [one for module in modules for one in getattr(module, "FORMATS", ()) if isinstance(one, kind)]
-    return sorted(formats, key=lambda one: one.position)
+@dataclass(frozen=True)
+class FormatList(Generic[F]):
+    """The formats of the modules of `package` that are a `base`; `kind` names them in errors."""
 
+    package: str
+    base: type[F]
+    kind: str
 
-def format_called(name: str, formats: Sequence[F], kind: str) -> F:
-    """Raises UserError with the nearest name where no format has this one."""
-    by_name = {one.name: one for one in formats}
-    if name not in by_name:
-        raise UserError(f"no {kind} format is called {name!r}; {nearest(name, by_name)}")
-    return by_name[name]
+    def all(self) -> list[F]:
+        """Return the formats in the order in which they are tried on a file."""
+        modules = [
+            import_module(f"{self.package}.{one.name}") for one in iter_modules(sys.modules[self.package].__path__)
+        ]
+        formats = [one for module in modules for one in getattr(module, "FORMATS", ()) if isinstance(one, self.base)]
+        return sorted(formats, key=lambda one: one.position)
+
+    def named(self, name: str) -> F:
+        """Raises UserError with the nearest name where no format has this one."""
+        by_name = {one.name: one for one in self.all()}
+        if name not in by_name:
+            raise UserError(f"no {self.kind} format is called {name!r}; {nearest(name, by_name)}")
+        return by_name[name]
+
+    def unknown(self, path: object, reason: str) -> UserError:
+        """Return the error for a file in none of the formats."""
+        names = ", ".join(one.name for one in self.all())
+        return UserError(f"{path} is in no {self.kind} format that is known here ({names}){reason}")

@@ -13,7 +13,7 @@ from nexttoken.data.json_lines import json_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, optional_text, text_of
 from nexttoken.errors import UserError
 from nexttoken.metrics.marks import MARK_METRICS, expected_marks
-from nexttoken.tasks.baselines.marks import MarkBaseline
+from nexttoken.tasks.baselines.regression import MarkBaseline
 from nexttoken.tasks.submission import check_probs, find_ids, write_submission
 from nexttoken.tasks.surrogates import replaced
 from nexttoken.types import INPUT, INSTRUCTION, Baseline, Example, LabelPredictions, Metric, Split

@@ -69,14 +69,10 @@ class OpenFiles(ABC):
     def group_text(self, example: Example) -> str:
         """Rows with (nearly) the same text share a fold."""
 
-    def stratum(self, example: Example) -> int:
-        """Folds hold equal shares of each; open rows are all of one."""
-        return 0
-
     def read(self, split: Split) -> list[Example]:
         """Return all rows. Raises UserError naming the first five faulty ones by file and line.
 
-        With the training rows, what predict.py will refuse of the test rows is logged: it is known before the training.
+        With the training rows, faults of the test rows are logged, so that they are known before the training.
         """
         if split == "train":
             self._warn_of_test()

@@ -80,7 +80,7 @@ class Preference:
         return "\n".join(example.fields["prompt"])
 
     def baseline(self) -> Baseline:
-        from nexttoken.tasks.baselines.pairs import PairBaseline
+        from nexttoken.tasks.baselines.regression import PairBaseline
 
         return PairBaseline(fields=("response_a", "response_b"), context="prompt", swap=SWAPPED_CLASSES)
 

@@ -56,13 +56,10 @@ class Quiz:
     def __post_init__(self) -> None:
         genres = self.genres
         is_list = genres is None or (not isinstance(genres, str) and all(isinstance(genre, str) for genre in genres))
-        num_options, limits = self.num_options, f"from {MIN_OPTIONS} to {MAX_OPTIONS}"
+        num_options, limits = self.num_options, f"a whole number from {MIN_OPTIONS} to {MAX_OPTIONS}"
         is_share = isinstance(self.test_share, int | float) and 0 <= self.test_share < 1
         expected = {
-            "num_options": (
-                _is_whole(num_options) and MIN_OPTIONS <= num_options <= MAX_OPTIONS,
-                f"a whole number {limits}",
-            ),
+            "num_options": (_is_whole(num_options) and MIN_OPTIONS <= num_options <= MAX_OPTIONS, limits),
             "seed": (_is_whole(self.seed), "a whole number"),
             "genres": (is_list, "a list such as [law] of texts, or null"),
             "skip_faulty": (isinstance(self.skip_faulty, bool), "true or false"),
@@ -94,8 +91,7 @@ class Quiz:
     def read(self, split: Split) -> list[Example]:
         """Return one example per question. Raises UserError naming the first five faulty rows by file and line.
 
-        With the training questions, what answering the test questions will fail on is logged: it is known before hours
-        of training, and need not stop them.
+        With the training questions, faults of the test questions are logged: they are known before the training.
         """
         if split == "train":
             self._warn_of_test()
@@ -144,18 +140,11 @@ class Quiz:
 
         `prediction` and `answer` index `options`, the options as they were asked; `probs` are theirs.
         """
-        questions, rows = self._test_rows(predictions)
-        quiz_format = self._format
+        (questions, rows), quiz_format = self._test_rows(predictions), self._format
         names = [quiz_format.option_names(question) for question in self._asked(questions)]
-        return [
-            _result(
-                example,
-                called,
-                predictions.probs[row],
-                {key: values[row] for key, values in predictions.columns.items()},
-            )
-            for example, called, row in zip(self._examples(questions), names, rows, strict=True)
-        ]
+        columns = [{key: values[row].item() for key, values in predictions.columns.items()} for row in rows]
+        parts = zip(self._examples(questions), names, predictions.probs[rows], columns, strict=True)
+        return [_result(*part) for part in parts]
 
     def _test_rows(self, predictions: LabelPredictions) -> tuple[list[Question], list[int]]:
         """Return the test questions with each one's row of the predictions."""
@@ -201,18 +190,15 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _result(
-    example: Example, names: Sequence[str], probs: np.ndarray, columns: Mapping[str, np.generic]
-) -> dict[str, Any]:
-    """Options that a submission calls by the same name (equal candidates of JAQKET) are right alike."""
+def _result(example: Example, names: Sequence[str], probs: np.ndarray, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of result.json; options with the same name in a submission (equal candidates) are right alike."""
     probs = probs[: example.num_options]
     best = int(probs.argmax())
     result: dict[str, Any] = {"id": example.id, "tags": dict(example.tags), "question": example.fields["question"][0]}
-    result |= {"options": list(example.fields["options"]), "prediction": best, "probs": probs.tolist()}
-    result |= {key: value.item() for key, value in columns.items()}
-    if example.label is None:
-        return result
-    return result | {"answer": example.label, "correct": names[best] == names[example.label]}
+    result |= {"options": list(example.fields["options"]), "prediction": best, "probs": probs.tolist()} | columns
+    if example.label is not None:
+        result |= {"answer": example.label, "correct": names[best] == names[example.label]}
+    return result
 
 
 def _example(question: Question) -> Example:

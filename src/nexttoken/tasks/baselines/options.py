@@ -1,7 +1,7 @@
-"""A cheap judge of options from their length, wording, place and past: the score a language model has to beat.
+"""A baseline for options from their length, wording, place and past, without any knowledge of their subject.
 
-It knows no facts. What it finds is how a set of questions was made: right options that are longer, that repeat the
-question's words, that stand apart from the others, or that were right before.
+It learns patterns of a set of questions: right options that are longer, that repeat the question's words, that differ
+from the others, or that were right before.
 """
 
 import re
@@ -24,7 +24,7 @@ _SPACE = re.compile(r"\s+")
 
 
 def option_features(question: str, options: Sequence[str]) -> np.ndarray:
-    """What the texts of one question's options give away without their meaning, (n, F), in the order of the options."""
+    """Features of the texts of one question's options without their meaning, (n, F), in the order of the options."""
     pairs, asked = list(map(_pairs, options)), _pairs(question)
     rows = []
     for place, option in enumerate(options):
@@ -77,7 +77,7 @@ class _Question:
 
 @dataclass(frozen=True)
 class OptionPast:
-    """How often each option text was offered and right, and how often it would have been right by chance."""
+    """Counts of each option text: times offered, times right, and times right by chance."""
 
     offered: Counter[str] = field(default_factory=Counter)
     right: Counter[str] = field(default_factory=Counter)
@@ -94,7 +94,7 @@ class OptionPast:
         return past
 
     def numbers(self, option: str) -> list[float]:
-        """How far above chance the option was right (a log ratio, 0 for a new one), and how often it was offered."""
+        """Return the log ratio of right answers to chance (0 for a new option), and the log of the times offered."""
         offered, right, by_chance = self.offered[option], self.right[option], self.by_chance.get(option, 0.0)
         pseudo = _PSEUDO_ROWS * (by_chance / offered if offered else 1.0)
         return [log((right + pseudo) / (by_chance + pseudo)), log1p(offered)]

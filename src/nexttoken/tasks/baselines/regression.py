@@ -1,13 +1,18 @@
-"""Logistic regression on bounded standard scores, and the two checks that every baseline of labels shares."""
+"""Baselines by logistic regression on bounded standard scores: answer pairs, and marks of answers.
+
+Their features are lengths and shared words or characters.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import log1p
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.types import Example
+from nexttoken.transforms.counts import PairFeatures, pair_features, text_counts
+from nexttoken.types import INPUT, INSTRUCTION, Example
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -66,3 +71,93 @@ def require_fitted(fitted: T | None) -> T:
     if fitted is None:
         raise UserError("the baseline is not fitted; call fit(train_examples).predict(examples)")
     return fitted
+
+
+@dataclass(frozen=True)
+class PairBaseline:
+    """Logistic regression on `pair_features`; swapping both answers swaps its probabilities exactly.
+
+    Each training row is fitted in both orders, and a prediction is the mean over both orders. `swap[k]` is the class
+    that class k becomes when the answers change places; `strength` is scikit-learn's C, small since rows are few.
+    """
+
+    fields: tuple[str, str] = ("response_a", "response_b")
+    context: str = "prompt"
+    swap: tuple[int, ...] = (1, 0, 2)
+    strength: float = 0.03
+    fitted: Regression | None = field(default=None, repr=False, compare=False)
+
+    def fit(self, examples: Sequence[Example]) -> "PairBaseline":
+        """Return a fitted copy; examples without a label teach nothing. Raises UserError where none has one."""
+        known = labelled(examples)
+        labels = np.array([example.label for example in known], dtype=np.int64)
+        both = np.concatenate([labels, np.take(self.swap, labels)])
+        features = np.concatenate(self._features(known))
+        return replace(self, fitted=Regression.fit(features, both, len(self.swap), self.strength))
+
+    def predict(self, examples: Sequence[Example]) -> np.ndarray:
+        """Class probabilities, (N, K) float64, rows sum to 1. Raises UserError before `fit`."""
+        fitted = require_fitted(self.fitted)
+        forward, backward = (fitted.predict(features) for features in self._features(examples))
+        return (forward + backward[:, list(self.swap)]) / 2
+
+    def _features(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+        """(N, F) in the order given and in the other; fixed functions of one row, so nothing leaks between rows."""
+        pairs = [self._pair(example) for example in examples]
+        signed = np.array([list(pair.signed.values()) for pair in pairs])
+        shared = np.array([list(pair.shared.values()) for pair in pairs])
+        return np.hstack([signed, shared]), np.hstack([-signed, shared])
+
+    def _pair(self, example: Example) -> PairFeatures:
+        first, second, context = ("\n".join(example.fields[name]) for name in (*self.fields, self.context))
+        return pair_features(first, second, context)
+
+
+def mark_features(example: Example) -> np.ndarray:
+    """Numbers of one answer, (F,): its size, what it repeats, and what it shares with its question and reference."""
+    answer, reference = example.fields["response"][0], example.fields["reference"][0]
+    question = "\n".join((example.fields[INSTRUCTION][0], example.fields[INPUT][0]))
+    counts = text_counts(answer, question)
+    pairs, wanted = _pairs(answer), _pairs(reference)
+    shared = len(pairs & wanted)
+    numbers = [
+        *(value if name.endswith("share") else log1p(value) for name, value in counts.items()),
+        counts["new_words"] / max(1, counts["words"]),
+        shared / max(1, len(wanted)),
+        shared / max(1, len(pairs)),
+        len(pairs & _pairs(question)) / max(1, len(pairs)),
+        log1p(len(answer)) - log1p(len(reference)) if reference else 0.0,
+        sum(map(str.isascii, answer)) / max(1, len(answer)),
+        float(not answer.strip()),
+        float(bool(reference) and answer.strip() == reference.strip()),
+    ]
+    return np.array(numbers, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class MarkBaseline:
+    """Logistic regression on `mark_features`; `strength` is scikit-learn's C."""
+
+    num_classes: int
+    strength: float = 1.0
+    fitted: Regression | None = field(default=None, repr=False, compare=False)
+
+    def fit(self, examples: Sequence[Example]) -> "MarkBaseline":
+        """Return a fitted copy; examples without a mark teach nothing. Raises UserError where none has one."""
+        known = labelled(examples)
+        labels = np.array([example.label for example in known], dtype=np.int64)
+        features = np.array(list(map(mark_features, known)))
+        return replace(self, fitted=Regression.fit(features, labels, self.num_classes, self.strength))
+
+    def predict(self, examples: Sequence[Example]) -> np.ndarray:
+        """Probabilities of the marks, (N, K) float64, rows sum to 1. Raises UserError before `fit`."""
+        fitted = require_fitted(self.fitted)
+        if not examples:
+            return np.zeros((0, self.num_classes))
+        return fitted.predict(np.array(list(map(mark_features, examples))))
+
+
+def _pairs(text: str) -> set[str]:
+    """Pairs of neighbouring characters, which any script has."""
+    folded = text.casefold()
+    return {folded[at : at + 2] for at in range(len(folded) - 1)}

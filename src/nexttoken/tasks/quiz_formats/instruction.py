@@ -54,7 +54,7 @@ class Instruction(JsonFormat):
         answer = parse_output(text_of(row, "output"), options, first) if row.get("output") else None
         question = Question(text_id(row, "id", place), text, options, answer, genre_of(row), self.extra(row), place)
         as_written = {key: row[key] for key in TEXTS if key in row}
-        if as_written in [_row(question), _row_with_input(question)]:
+        if as_written in [Instruction.rendered(question), InstructionInput.rendered(question)]:
             return question
         return replace(question, extra={**question.extra, **as_written})
 
@@ -64,8 +64,12 @@ class Instruction(JsonFormat):
             own |= {"question": question.text, "options": list(question.options)}
         return self.with_extra({**own, "id": question.id}, question, used=TEXTS)
 
-    def rendered(self, question: Question) -> dict[str, Any]:
-        return _row(question)
+    @staticmethod
+    def rendered(question: Question) -> dict[str, str]:
+        """Return the question in our own words."""
+        options, output = _texts(question)
+        text = f"{SENTENCE}\n\n問題: {question.text}\n選択肢\n\n{options}\n\n\n{CUE}\n"
+        return {"instruction": text, **output}
 
     def _as_written(self, question: Question) -> dict[str, Any] | None:
         """The texts of the file that it came from, where they still say the same."""
@@ -74,7 +78,8 @@ class Instruction(JsonFormat):
             read = self.question({**own, "question": question.text, "options": list(question.options)}, question.place)
         except RowFault:
             return None
-        return own if read.answer == question.answer and _says(own) == _stripped(question) else None
+        stripped = question.text.strip(), tuple(option.strip() for option in question.options)
+        return own if read.answer == question.answer and _says(own) == stripped else None
 
     def save(self, questions: Sequence[Question], rows: Sequence[Any], path: Path) -> None:
         with whole_file(path) as part:
@@ -88,8 +93,10 @@ class InstructionInput(Instruction):
     position = 1
     known_by = frozenset({"instruction", "input"})
 
-    def rendered(self, question: Question) -> dict[str, Any]:
-        return _row_with_input(question)
+    @staticmethod
+    def rendered(question: Question) -> dict[str, str]:
+        options, output = _texts(question)
+        return {"instruction": f"{SENTENCE}\n問題: {question.text}\n", "input": f"{options}\n\n", **output}
 
 
 def parse(text: str) -> Parsed:
@@ -104,7 +111,8 @@ def parse(text: str) -> Parsed:
     if not (run := _last_run(lines)):
         raise RowFault("no lines such as `0: option` in the instruction")
     begin, first = run[0]
-    ends = [*[line for line, _ in run[1:]], _end(lines, run[-1][0])]
+    last_end = next((line for line in range(run[-1][0] + 1, len(lines)) if not lines[line].strip()), len(lines))
+    ends = [*[line for line, _ in run[1:]], last_end]
     options = []
     for (line, _), end in zip(run, ends, strict=True):
         found = OPTION.match(lines[line])
@@ -131,11 +139,6 @@ def _last_run(lines: Sequence[str]) -> list[tuple[int, int]]:
     return run
 
 
-def _end(lines: Sequence[str], line: int) -> int:
-    """Return the line behind the option that begins at `line`: the next blank one, or the end."""
-    return next((row for row in range(line + 1, len(lines)) if not lines[row].strip()), len(lines))
-
-
 def parse_output(output: str, options: Sequence[str], first: int) -> int:
     """Return the option's index from `2: option`, a bare number, or the option alone.
 
@@ -160,11 +163,8 @@ def parse_output(output: str, options: Sequence[str], first: int) -> int:
     return number
 
 
-def _stripped(question: Question) -> tuple[str, tuple[str, ...]]:
-    return question.text.strip(), tuple(option.strip() for option in question.options)
-
-
 def _says(row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] | None:
+    """Return the question and options that the row's texts are read as, None where they are misread."""
     try:
         parsed = parse("\n".join([row["instruction"], row.get("input", "")]))
     except RowFault:
@@ -172,23 +172,11 @@ def _says(row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] | None:
     return parsed.text, parsed.options
 
 
-def _options(question: Question) -> str:
-    return "\n".join(f"{index}: {option}" for index, option in enumerate(question.options))
-
-
-def _output(question: Question) -> dict[str, str]:
+def _texts(question: Question) -> tuple[str, dict[str, str]]:
+    """Return the numbered options, and the output where the answer is known."""
     answer = question.answer
-    return {} if answer is None else {"output": f"{answer}: {question.options[answer]}"}
-
-
-def _row(question: Question) -> dict[str, str]:
-    text = f"{SENTENCE}\n\n問題: {question.text}\n選択肢\n\n{_options(question)}\n\n\n{CUE}\n"
-    return {"instruction": text, **_output(question)}
-
-
-def _row_with_input(question: Question) -> dict[str, str]:
-    text = f"{SENTENCE}\n問題: {question.text}\n"
-    return {"instruction": text, "input": f"{_options(question)}\n\n", **_output(question)}
+    output = {} if answer is None else {"output": f"{answer}: {question.options[answer]}"}
+    return "\n".join(f"{index}: {option}" for index, option in enumerate(question.options)), output
 
 
 FORMATS = (InstructionInput(), Instruction())

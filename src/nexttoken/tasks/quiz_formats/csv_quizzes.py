@@ -1,12 +1,12 @@
-"""JMMLU, one headerless CSV a subject: question, options, and the right one's letter; the subject is the genre."""
+"""Quizzes as CSV files: Kaggle's LLM Science Exam, and JMMLU."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nexttoken.data.csv_tables import csv_rows, write_csv
+from nexttoken.data.csv_tables import csv_rows, read_columns, table_rows, write_csv
 from nexttoken.data.files import whole_file
 from nexttoken.data.row_faults import Place, RowFault, text_of
 from nexttoken.data.text_files import SURROGATE
@@ -14,11 +14,71 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.tasks.quiz_formats.question import LETTERS, Question, letter_index
 from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, genre_of, text_id
 
-ENCODING = "utf-8-sig"  # the published files begin with a BOM
+OPTIONS = tuple("ABCDE")
+NEEDED = ("id", "prompt", *OPTIONS)
+OWN = {*NEEDED, "answer", "genre"}
+ENCODING = "utf-8-sig"  # JMMLU's published files begin with a BOM
+
+
+class ScienceExam(QuizFormat):
+    """Kaggle – LLM Science Exam: id, prompt, the options A to E, and the answer's letter in train.csv.
+
+    Two to five options: absent ones are empty cells at the end. Genre and further texts are columns of their own.
+
+    A submission names the best three letters: the competition scores MAP@3.
+    """
+
+    name = "science_exam"
+    position = 4
+    max_options = len(OPTIONS)
+    num_answers = 3
+
+    def recognise(self, path: Path) -> bool:
+        return {*NEEDED} <= {*_first_cells(path)}
+
+    def rows(self, path: Path) -> Iterable[tuple[Place, Any]]:
+        return table_rows(path, NEEDED)
+
+    def question(self, row: Mapping[str, Any], place: Place) -> Question:
+        if missing := [key for key in NEEDED[1:4] if key not in row]:
+            raise RowFault(f"lacks {', '.join(missing)}")
+        options = [str(row.get(letter) or "") for letter in OPTIONS]
+        while options and not options[-1]:
+            options.pop()
+        answer = letter_index(str(row.get("answer") or ""), len(options))
+        extra = {key: value for key, value in row.items() if key not in OWN and value != ""}
+        return Question(
+            text_id(row, "id", place), str(row["prompt"]), tuple(options), answer, genre_of(row), extra, place
+        )
+
+    def row(self, question: Question) -> dict[str, str]:
+        if not question.options[-1]:
+            raise RowFault("its last option is empty, which means an absent one there")
+        if taken := [key for key in question.extra if key in OWN]:
+            raise RowFault(f"its further key {', '.join(taken)} has another meaning there")
+        options = [*question.options, *[""] * (len(OPTIONS) - len(question.options))]
+        answer = "" if question.answer is None else OPTIONS[question.answer]
+        extra = {key: value for key, value in question.extra.items() if isinstance(value, str)}  # all a cell can hold
+        row = dict(zip(NEEDED, [question.id, question.text, *options], strict=True))
+        row |= {"answer": answer, "genre": question.genre} | extra
+        _refuse_surrogates([*row, *row.values()])
+        return row
+
+    def save(self, questions: Sequence[Question], rows: Sequence[dict[str, str]], path: Path) -> None:
+        columns = dict.fromkeys([*NEEDED, "answer", "genre", *[key for row in rows for key in row]])
+        filled = [key for key in columns if key in NEEDED or any(row.get(key) for row in rows)]
+        with whole_file(path) as part:
+            write_csv([filled, *[[row.get(key, "") for key in filled] for row in rows]], part)
+            read_columns(part, NEEDED, how_to_get="give every question an id")
+
+    def option_names(self, question: Question) -> list[str]:
+        return list(OPTIONS[: len(question.options)])
 
 
 class Jmmlu(QuizFormat):
-    """A file, or a folder of files that are read in the order of their names; a row has as many options as columns - 2.
+    """JMMLU, one headerless CSV a subject: question, options, and the right one's letter; the subject is the genre.
+
+    A path is a file, or a folder of files that are read in the order of their names.
 
     There is no place for ids (they are `<genre>-<row>`, from 1) and further keys: writing leaves them out. An unknown
     answer is an empty cell.
@@ -29,12 +89,7 @@ class Jmmlu(QuizFormat):
 
     def recognise(self, path: Path) -> bool:
         files = _files(path)
-        if not files or files[0].suffix != ".csv" or not files[0].is_file():
-            return False
-        try:
-            cells = next((cells for _, cells in csv_rows(files[0])), [])
-        except UserError:
-            return False
+        cells = _first_cells(files[0]) if files and files[0].suffix == ".csv" else []
         return len(cells) >= 4 and cells[-1].strip() in {"", *LETTERS}
 
     def rows(self, path: Path) -> Iterator[tuple[Place, list[str]]]:
@@ -59,8 +114,7 @@ class Jmmlu(QuizFormat):
     def row(self, question: Question) -> list[str]:
         letter = "" if question.answer is None else LETTERS[question.answer]
         cells = [question.text, *question.options, letter]
-        if any(SURROGATE.search(cell) for cell in cells):
-            raise RowFault("a lone surrogate (half a character), which only JSON can spell")
+        _refuse_surrogates(cells)
         return cells
 
     def save(self, questions: Sequence[Question], rows: Sequence[list[str]], path: Path) -> None:
@@ -107,4 +161,17 @@ def _names_file(genre: str) -> bool:
     return len(f"{genre}.csv".encode()) <= 255
 
 
-FORMATS = (Jmmlu(),)
+def _first_cells(path: Path) -> list[str]:
+    """Return the first row's cells, [] where the file is no CSV."""
+    try:
+        return next((cells for _, cells in csv_rows(path)), []) if path.is_file() else []
+    except UserError:
+        return []
+
+
+def _refuse_surrogates(cells: Iterable[str]) -> None:
+    if any(SURROGATE.search(cell) for cell in cells):
+        raise RowFault("a lone surrogate (half a character), which only JSON can spell")
+
+
+FORMATS = (ScienceExam(), Jmmlu())
