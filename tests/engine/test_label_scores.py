@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
-from nexttoken.engine.forward.head_rows import reading
+from nexttoken.engine.forward.output_head import reading
 from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import LabelAnswerer, predict_labels

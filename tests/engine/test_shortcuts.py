@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from nexttoken.engine.forward.head_rows import reading
+from nexttoken.engine.forward.output_head import reading
 from nexttoken.engine.forward.shortcuts import Shortcuts, share_shortcuts, shortcuts, skipping
 from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels

@@ -53,22 +53,24 @@ class Journal(Generic[Row]):
             return 0
         head, *lines = map(_parsed, content[:complete].splitlines())
         self._check_head(head)
-        rows = [self._row(line) for line in lines]
-        self.rows = {line["key"]: row for line, row in zip(lines, rows, strict=True) if row is not None}
-        if broken := [number for number, row in enumerate(rows, start=2) if row is None]:
+        broken: list[int] = []
+        for number, line in enumerate(lines, start=2):
+            try:
+                self.rows[line["key"]] = self._row(line)
+            except (KeyError, TypeError, ValueError):
+                broken.append(number)
+        if broken:
             print(
                 f"{self.path}: {len(broken)} lines cannot be read ({first_five(broken)}); their rows are computed again"
             )
         return complete
 
-    def _row(self, line: Any) -> Row | None:
-        """The row of a parsed line; None if a field is missing or invalid."""
-        if isinstance(line, dict) and isinstance(line.get("key"), str):
-            columns = {field.name: field.type for field in fields(self.row_type)}
-            if all(isinstance(line.get(name), kind) for name, kind in columns.items()):  # type: ignore[arg-type]
-                with suppress(ValueError):
-                    return self.row_type(**{name: line[name] for name in columns})
-        return None
+    def _row(self, line: Any) -> Row:
+        """The row of a parsed line. Raises KeyError, TypeError or ValueError if a field is missing or invalid."""
+        columns = {field.name: field.type for field in fields(self.row_type)}
+        if not all(isinstance(line[name], kind) for name, kind in {"key": str, **columns}.items()):  # type: ignore[arg-type]
+            raise TypeError(f"a field of {line} has another type than {columns}")
+        return self.row_type(**{name: line[name] for name in columns})
 
     def _check_head(self, head: Any) -> None:
         if not isinstance(head, dict) or "asked" not in head:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexttoken.engine.forward.head_rows import reading, require_head
 from nexttoken.engine.forward.layout import Layout, Pieces, prefix_length
+from nexttoken.engine.forward.output_head import reading, require_head
 from nexttoken.engine.forward.packed_attention import ROOT, KeyValues
 from nexttoken.engine.forward.prefixes import Group, fewest_tokens
 from nexttoken.engine.forward.shortcuts import skipping

@@ -1,7 +1,7 @@
-"""Merges an adapter into whole weights, and measures on real rows what that changes.
+"""Merges an adapter into whole weights and measures on held-out examples what changes.
 
-A LoRA is trained against the weights that it sees. For QLoRA these are the dequantised ones, so they are what it is
-added to. Adding it to the quantised weights rounds the sum to 4 bit again, and most of what was learnt is below a step.
+LoRA was trained on top of the weights it saw, for QLoRA the dequantized ones, so it is added to these. Added to 4-bit
+weights, the sum would be rounded to 4 bit again, and most of what was learnt is smaller than a rounding step.
 """
 
 import logging
@@ -26,16 +26,14 @@ from nexttoken.models.quantized import describe, saved_quantization
 from nexttoken.models.saved import copy_licences, place, save_whole, whole_folder, write_note
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import Settings
-from nexttoken.types import AnswerLosses, Example, LabelPredictions
-
-Predictions = LabelPredictions | AnswerLosses
+from nexttoken.types import AnswerLosses, Example
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What merging changed on some rows: class probabilities, or the losses of open answers, and the log loss."""
+    """Differences by merging: of class probabilities, or of the losses of open answers, and of the log loss."""
 
-    what: str
+    value: str
     num_rows: int
     largest: float
     mean: float
@@ -43,23 +41,23 @@ class Comparison:
     log_loss_after: float
 
     @classmethod
-    def of(cls, before: Predictions, after: Predictions, examples: Sequence[Example]) -> "Comparison":
+    def of(cls, before: Any, after: Any, examples: Sequence[Example]) -> "Comparison":
+        """Compare LabelPredictions or AnswerLosses of the same examples."""
         assert before.ids == after.ids
-        values: list[np.ndarray]
-        if isinstance(before, AnswerLosses) and isinstance(after, AnswerLosses):
-            what, values = "loss of an answer's token", [asked.nll / asked.num_tokens for asked in (before, after)]
-            losses = [float(asked.nll.sum() / asked.num_tokens.sum()) for asked in (before, after)]
+        if isinstance(before, AnswerLosses):
+            name, values = "loss of an answer's token", [each.nll / each.num_tokens for each in (before, after)]
+            losses = [float(each.nll.sum() / each.num_tokens.sum()) for each in (before, after)]
         else:
             labels = np.array([example.label for example in examples])
-            what, values = "class probability", [before.probs, after.probs]  # type: ignore[union-attr]
+            name, values = "class probability", [before.probs, after.probs]
             losses = [metrics.log_loss(probs, labels) for probs in values]
         differences = np.abs(values[0] - values[1])
-        return cls(what, len(before.ids), float(differences.max()), float(differences.mean()), *losses)
+        return cls(name, len(before.ids), float(differences.max()), float(differences.mean()), *losses)
 
     def as_dict(self) -> dict[str, str]:
         return {
             "held-out rows compared": str(self.num_rows),
-            f"largest difference of a {self.what}": f"{self.largest:.2g}",
+            f"largest difference of a {self.value}": f"{self.largest:.2g}",
             "mean difference": f"{self.mean:.2g}",
             "log loss with the adapter": f"{self.log_loss_before:.6f}",
             "log loss merged": f"{self.log_loss_after:.6f}",
@@ -68,7 +66,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Merge:
-    """One fold's adapter, how it is asked, and the floating-point type to merge and save in."""
+    """One fold's adapter, its inference, and the floating-point type to merge and save in."""
 
     fold_dir: Path
     settings: Settings
@@ -79,9 +77,9 @@ class Merge:
     dtype: str
 
     def save(self, folder: Path, examples: Sequence[Example]) -> Comparison:
-        """Write the merged model to `folder`, which appears only once the saved files have answered `examples`.
+        """Write the merged model to `folder`, which appears only after the saved files have predicted `examples`.
 
-        Raises UserError for an adapter that does not fit its base, and for a merged model that gives NaN.
+        Raises UserError for an adapter of another base, and for a merged model that returns NaN.
         """
         answerer = load_answerer(self.fold_dir, self.settings, self.prompt, self.head, self.batch_tokens)
         before = self.inference(list(examples), answerer)
@@ -97,9 +95,9 @@ class Merge:
         return comparison
 
     def _merge(self, model: Any, num_classes: int | None) -> nn.Module:
-        """Whole weights on the CPU: the base without its adapter, dequantised, and the adapter put on it and added.
+        """Whole weights on the CPU: the dequantized base with the adapter added.
 
-        Raises UserError where `dtype` cannot hold the sum.
+        Raises UserError if `dtype` cannot hold the sum.
         """
         assert self.settings.adapter is not None
         base = whole_weights(model.unload(), getattr(torch, self.dtype))
@@ -110,7 +108,7 @@ class Merge:
             raise UserError(f"merging in {self.dtype}: {error} try dtype=float32") from None
 
     def _load(self, folder: Path, num_classes: int | None, encoder: AnyEncoder) -> tuple[nn.Module, AnyEncoder]:
-        """What was saved, as anybody would load it, in the type it was saved in."""
+        """Load the saved model with the dtype of its files."""
         saved = self.settings.model.model_copy(update={"name_or_path": str(folder), "revision": None})
         tokenizer = load_tokenizer(saved, ())
         model = load_model(saved, tokenizer, self.settings.max_tokens, num_classes=num_classes)
@@ -129,15 +127,15 @@ class Merge:
 
 
 def whole_weights(model: Any, dtype: torch.dtype) -> Any:
-    """`model` on the CPU with every weight in `dtype`; quantised ones become what they stand for."""
+    """`model` on the CPU with every weight in `dtype`, dequantized."""
     if getattr(model, "is_quantized", False):
         from transformers.integrations.bitsandbytes import Bnb4bitDeserialize, Bnb8bitDeserialize
         from transformers.integrations.bitsandbytes import logger as notices
 
-        notices.setLevel(logging.ERROR)  # it would tell the dtypes that were asked for
+        notices.setLevel(logging.ERROR)  # it reports the dtypes
         model = model.dequantize(dtype=dtype)
         model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
-        # Saving undoes what loading did, and transformers cannot undo this; it has left no trace in whole weights.
+        # Saving reverses the conversions of loading, and transformers cannot reverse these; whole weights need none.
         unpacking = (Bnb4bitDeserialize, Bnb8bitDeserialize)
         model._weight_conversions = [
             conversion

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nexttoken.engine.forward.layout import Layout, Pieces
-from nexttoken.engine.forward.losses import token_losses
+from nexttoken.engine.forward.output_head import token_losses
 from nexttoken.engine.forward.shortcuts import skipping
 
 

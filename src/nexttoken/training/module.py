@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from nexttoken.engine.forward.losses import token_losses
+from nexttoken.engine.forward.output_head import token_losses
 from nexttoken.engine.forward.packed_attention import ROOT
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.heads import Head

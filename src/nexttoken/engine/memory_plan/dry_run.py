@@ -18,10 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nexttoken.engine.forward.head_rows import reading
 from nexttoken.engine.forward.last_layer import unwrapped
 from nexttoken.engine.forward.layout import Layout
-from nexttoken.engine.forward.losses import token_losses
+from nexttoken.engine.forward.output_head import reading, token_losses
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
 from nexttoken.settings import Settings
