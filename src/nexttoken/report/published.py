@@ -1,5 +1,6 @@
 """Results that others published, read from the YAML files beside this module, so that a run can stand beside them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from nexttoken.report.markdown import markdown
+from nexttoken.report.markdown import difference_cell, loss_cell, markdown
+from nexttoken.runs.read import Run
 
 KINDS = ("zero-shot CV", "CV", "public LB", "private LB")
 
@@ -35,6 +37,28 @@ def read_published(name: str) -> Any:
 
 def published_scores() -> list[PublishedScore]:
     return [PublishedScore(**row) for row in read_published("scores")]
+
+
+def published_table(runs: Sequence[Run]) -> str:
+    """The published scores: which compare with the runs, and how far the best run is from those."""
+    best = min((run.oof["loss"].mean() for run in runs if run.data.is_published), default=None)
+    rows = []
+    for score in published_scores():
+        kinds = [loss_cell(score.score) if kind == score.kind else "" for kind in KINDS]
+        comparable = score.comparable and best is not None
+        row = [f"{score.who}: {score.what}", *kinds, "yes" if comparable else "no"]
+        if best is not None:
+            row.append(difference_cell(best - score.score) if comparable else "")
+        rows.append(row)
+    header = ["published log loss", *KINDS, "comparable", *(["best run − it"] if best is not None else [])]
+    datasets = sorted({run.data.dataset for run in runs if run.data.is_published or best is None})
+    note = f"The published scores are on the competition's own rows: none is comparable with {', '.join(datasets)}."
+    if best is not None:
+        note = (
+            f"The published CV scores are comparable with {', '.join(datasets)} only (other folds, self-reported). "
+            "Public and private leaderboard are two further test sets: compare neither with a CV nor with each other."
+        )
+    return f"## Published scores\n\n{note}\n\n{markdown(header, rows)}"
 
 
 def predicted_leaderboard(cv: float) -> float:

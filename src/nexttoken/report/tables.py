@@ -9,7 +9,7 @@ import pandas as pd
 
 from nexttoken.report.fold import metrics_in_tables, reference_names
 from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell
-from nexttoken.report.published import KINDS, predicted_leaderboard, published_scores
+from nexttoken.report.published import predicted_leaderboard, published_table
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.read import Data, Run, probabilities
 from nexttoken.runs.read_answers import environment
@@ -21,17 +21,20 @@ def runs_table(runs: Sequence[Run], submissions: Sequence[Submission] = ()) -> s
     by_data = groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data)
     sections = [_section(data, list(group), submissions) for data, group in by_data]
     if compared := [run for run in runs if run.data.has_published_scores]:
-        sections += ["## Published scores", *_published_tables(compared)]
+        sections.append(published_table(compared))
     return "\n\n".join(sections)
 
 
 def _section(data: Data, runs: list[Run], submissions: Sequence[Submission]) -> str:
     runs = sorted(runs, key=lambda run: mean(run.losses.values()))
     oofs = [run.oof for run in runs]
+    numbers = sorted({number for run in runs for number in run.losses})
+    by_fold = {f"fold {number}": [loss_cell(run.losses.get(number)) for run in runs] for number in numbers}
+    by_fold["mean ± std"] = [mean_cell(list(run.losses.values())) for run in runs]
     if data.is_quiz:
-        columns = _quiz_columns(data, runs, oofs) | _fold_columns(runs)
+        columns = _quiz_columns(data, runs, oofs) | by_fold
     else:
-        columns = {"run": [run.title for run in runs]} | _fold_columns(runs) | _pooled_columns(data, runs, oofs)
+        columns = {"run": [run.title for run in runs]} | by_fold | _pooled_columns(data, runs, oofs)
     if len(runs) > 1:
         columns["− first run"] = ["", *[_paired(oof, oofs[0]) for oof in oofs[1:]]]
     if data.is_published:
@@ -39,12 +42,6 @@ def _section(data: Data, runs: list[Run], submissions: Sequence[Submission]) -> 
     columns |= _leaderboard_columns(runs, submissions)
     table = markdown(list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
     return f"## {data.dataset} ({data.task})\n\n{table}\n\n{_notes(data, runs)}"
-
-
-def _fold_columns(runs: list[Run]) -> dict[str, list[str]]:
-    numbers = sorted({number for run in runs for number in run.losses})
-    columns = {f"fold {number}": [loss_cell(run.losses.get(number)) for run in runs] for number in numbers}
-    return {**columns, "mean ± std": [mean_cell(list(run.losses.values())) for run in runs]}
 
 
 def _quiz_columns(data: Data, runs: list[Run], oofs: list[pd.DataFrame]) -> dict[str, list[str]]:
@@ -80,19 +77,20 @@ def _notes(data: Data, runs: list[Run]) -> str:
     notes = "Log loss, lower is better. OOF: all finished folds' rows pooled."
     if data.is_quiz:
         notes = "All finished folds' questions pooled; then log loss by fold, lower is better."
+    lines = [notes]
     for metric in metrics_in_tables(runs[0].scores):
-        notes += f" {metric.title[0].upper()}{metric.title[1:]}: {'higher' if metric.higher_is_better else 'lower'}"
-        notes += " is better."
-    notes += " std: sample standard deviation over folds."
+        direction = "higher" if metric.higher_is_better else "lower"
+        lines.append(f"{metric.title[0].upper()}{metric.title[1:]}: {direction} is better.")
+    lines.append("std: sample standard deviation over folds.")
     if len(runs) > 1:
-        notes += (
-            " − first run: mean difference on the rows both scored ± its standard error over rows (seeds not included)."
+        note = (
+            "− first run: mean difference on the rows both scored ± its standard error over rows (seeds not included)."
         )
+        lines.append(note)
     if len({tuple(run.losses) for run in runs}) > 1:
-        notes += (
-            " The runs do not have the same folds: compare them fold by fold or by the last difference, not by mean."
-        )
-    return notes
+        note = "The runs do not have the same folds: compare them fold by fold or by the last difference, not by mean."
+        lines.append(note)
+    return " ".join(lines)
 
 
 def _paired(oof: pd.DataFrame, first: pd.DataFrame) -> str:
@@ -109,38 +107,9 @@ def _leaderboard_columns(runs: list[Run], submissions: Sequence[Submission]) -> 
     columns = {}
     for key in ("public_lb", "private_lb"):
         scored = [line for line in submissions if getattr(line, key) is not None]
-        scores = {_task_and_name(line.run): loss_cell(getattr(line, key)) for line in scored}
-        cells = [scores.get(_task_and_name(str(run.folder.resolve())), "") for run in runs]
+        # `output/lmsys/x` and `/home/me/nexttoken/output/lmsys/x` are one run.
+        scores = {Path(line.run).parts[-2:]: loss_cell(getattr(line, key)) for line in scored}
+        cells = [scores.get(run.folder.resolve().parts[-2:], "") for run in runs]
         if any(cells):
             columns[key.replace("_lb", " LB")] = cells
     return columns
-
-
-def _task_and_name(folder: str) -> tuple[str, ...]:
-    """`output/lmsys/x` and `/home/me/nexttoken/output/lmsys/x` are one run."""
-    return Path(folder).parts[-2:]
-
-
-def _published_tables(runs: Sequence[Run]) -> list[str]:
-    """The published scores: which are comparable with the runs, and how far the best run is from those."""
-    own = [run.oof["loss"].mean() for run in runs if run.data.is_published]
-    rows = []
-    for published in published_scores():
-        kinds = [loss_cell(published.score) if kind == published.kind else "" for kind in KINDS]
-        row = [f"{published.who}: {published.what}", *kinds, "yes" if published.comparable and own else "no"]
-        rows.append([*row, difference_cell(min(own) - published.score) if published.comparable and own else ""])
-    header = ["published log loss", *KINDS, "comparable", "best run − it"]
-    if not own:
-        header, rows = header[:-1], [row[:-1] for row in rows]
-    return [_comparability(sorted({run.data for run in runs})), markdown(header, rows)]
-
-
-def _comparability(datas: Sequence[Data]) -> str:
-    names = ", ".join(data.dataset for data in datas if data.is_published)
-    if not names:
-        others = ", ".join(data.dataset for data in datas)
-        return f"The published scores are on the competition's own rows: none is comparable with {others}."
-    return (
-        f"The published CV scores are comparable with {names} only (other folds, self-reported). "
-        "Public and private leaderboard are two further test sets: compare neither with a CV nor with each other."
-    )
