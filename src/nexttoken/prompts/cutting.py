@@ -1,8 +1,9 @@
-"""Cutting texts to a budget of tokens: the earliest turns are dropped first, then the longest texts are shortened."""
+"""Cutting of texts to a budget of tokens: the earliest turns are dropped first, then the longest texts shortened."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from nexttoken.data.words import sentence_ends
 
@@ -24,19 +25,18 @@ def fit_fields(
 ) -> Fields:
     """Shrink `fields` to about `budget` tokens: drop the earliest turns, then cut the rest, longest texts first.
 
-    `spans(text)` gives each token's (start, end) in characters; `turn_tokens` is the template's own text per turn but
-    the last. Fields of several turns are aligned (turn i of the prompt belongs to turn i of each response), and their
-    turns are dropped together. The last turn and every item of the field `options` always stay. Texts are cut by
-    `shorten`, `cut_tokens` by default.
+    `turn_tokens` is the number of the template's tokens per turn except the last. Fields of several turns are aligned
+    (turn i of the prompt belongs to turn i of each response), and their turns are dropped together. The last turn and
+    all items of the field `options` are never dropped. `shorten` cuts a text; it is `cut_tokens` by default.
     """
     shorten = shorten or cut_tokens
     sizes = {name: [len(spans(turn)) for turn in turns] for name, turns in fields.items() if name != options}
     option_tokens = sum(len(spans(option)) for option in fields.get(options, ()))
     last = max(map(len, sizes.values()), default=1) - 1
-    room = budget - option_tokens
-    first = next((start for start in range(last) if _total(sizes, start) + (last - start) * turn_tokens <= room), last)
+    rest = budget - option_tokens
+    first = next((start for start in range(last) if _total(sizes, start) + (last - start) * turn_tokens <= rest), last)
     kept = {name: turns[first:] if len(turns) > 1 and name != options else turns for name, turns in fields.items()}
-    if _total(sizes, first) <= room:
+    if _total(sizes, first) <= rest:
         return kept
     option_tokens = min(option_tokens, budget * 3 // 4)  # options stay whole if that leaves a quarter for the question
     parts = ({options: kept[options]} if options in kept else {}), {n: t for n, t in kept.items() if n != options}
@@ -53,14 +53,10 @@ def _total(sizes: Mapping[str, list[int]], first: int) -> int:
 
 
 def fit_passages(passages: Sequence[str], budget: int, spans: Spans) -> tuple[str, ...]:
-    """The first passages that fit into `budget` tokens; the last one may lose its end."""
-    kept: list[str] = []
-    for passage in passages:
-        if budget <= 0:
-            break
-        kept.append(cut_tokens(passage, spans, budget, cut_at=1.0))
-        budget -= len(spans(passage))
-    return tuple(kept)
+    """Return the first passages that fit into `budget` tokens; the last one may lose its end."""
+    used = accumulate((len(spans(passage)) for passage in passages), initial=0)
+    pairs = zip(passages, used, strict=False)
+    return tuple(cut_tokens(passage, spans, budget - start, cut_at=1.0) for passage, start in pairs if start < budget)
 
 
 def fair_share(sizes: Sequence[int], budget: int) -> int:
@@ -83,10 +79,10 @@ def cut_tokens(text: str, spans: Spans, limit: int, cut_at: float) -> str:
     if len(places) <= limit:
         return text
 
-    def join(room: int) -> str:
-        head = round(room * cut_at)
+    def join(number: int) -> str:
+        head = round(number * cut_at)
         end = places[head - 1][1] if head else 0
-        start = places[len(places) - room + head][0] if room > head else len(text)
+        start = places[len(places) - number + head][0] if number > head else len(text)
         return text[:end] + text[start:]
 
     return _fit_measured(join, spans, limit)
@@ -95,9 +91,9 @@ def cut_tokens(text: str, spans: Spans, limit: int, cut_at: float) -> str:
 def cut_sentences(text: str, spans: Spans, limit: int, cut_at: float) -> str:
     """Shorten `text` to at most `limit` tokens by removing whole sentences around the fraction `cut_at`.
 
-    The first and the last sentence come before any other (with `cut_at` 0 only the last, with 1 only the first). Then
-    head and tail are filled up to their shares of the limit, then with any sentence that still fits. If whole sentences
-    use less than `MIN_USED_SHARE` of the limit (very long ones, or none at all), the text is cut by tokens.
+    The first and the last sentence have priority (with `cut_at` 0 only the last, with 1 only the first). Then the head
+    and the tail are filled up to their shares of the limit, then with any sentence that still fits. If whole sentences
+    use less than `MIN_USED_SHARE` of the limit, because they are very long, the text is cut by tokens.
     """
     places = spans(text)
     if len(places) <= limit:
@@ -108,14 +104,14 @@ def cut_sentences(text: str, spans: Spans, limit: int, cut_at: float) -> str:
 
 
 def kept_share(before: Fields, after: Fields) -> float:
-    """Share of the characters of `before` that `after` still has; 1 if there were none."""
+    """Share of the characters of `before` that `after` still has; 1 if there are none."""
     whole, left = (sum(len(turn) for turns in some.values() for turn in turns) for some in (before, after))
     return left / whole if whole else 1.0
 
 
 @dataclass(frozen=True)
 class _Sentences:
-    """Token counts of a text's sentences: `heads[n]` of the first n, `tails[n]` of the last n that may be kept."""
+    """Token counts of a text's sentences: `heads[n]` for the first n, `tails[n]` for the last n."""
 
     text: str
     ends: Sequence[int]  # characters
@@ -125,7 +121,7 @@ class _Sentences:
 
     @classmethod
     def of(cls, text: str, places: Sequence[tuple[int, int]], cut_at: float) -> "_Sentences":
-        """Count tokens; one that lies in two sentences counts for both. `cut_at` 0 keeps no head, 1 no tail."""
+        """Count tokens; a token in two sentences counts for both. `cut_at` 0 keeps no head, 1 no tail."""
         ends = sentence_ends(text)
         starts_of, ends_of = [start for start, _ in places], [end for _, end in places]
         heads = [0, *(bisect_left(starts_of, end) for end in ends)]
@@ -145,18 +141,18 @@ class _Sentences:
         return before + (self.text[[0, *self.ends][-tail - 1] :] if tail else "")
 
 
-def _num_fitting(sizes: Sequence[int], room: int) -> int:
-    """Number of sentences that fit into `room` tokens."""
-    return bisect_right(sizes, room) - 1
+def _num_fitting(sizes: Sequence[int], limit: int) -> int:
+    """Number of sentences that fit into `limit` tokens."""
+    return bisect_right(sizes, limit) - 1
 
 
 def _fit_measured(join: Callable[[int], str], spans: Spans, limit: int) -> str:
-    """Return `join(room)` for the largest room tried that gives at most `limit` tokens: tokens change at joins."""
-    room = limit
-    while room > 0:
-        text = join(room)
+    """Return `join(number)` for the largest tried number that gives at most `limit` tokens: tokens change at joins."""
+    number = limit
+    while number > 0:
+        text = join(number)
         excess = len(spans(text)) - limit
         if excess <= 0:
             return text
-        room -= excess
+        number -= excess
     return ""

@@ -31,17 +31,17 @@ class EncodedPrompt:
 
     @property
     def text(self) -> str:
-        """The exact text that the model continues; a saved text is read from its file."""
+        """Exact text that the model continues; a saved text is read from its file."""
         return self.source if isinstance(self.source, str) else self.source()
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """All prompts of a split, the label tokens they share, and counts of changes."""
+    """All prompts of a split, their label tokens, and counts of changes."""
 
     prompts: list[EncodedPrompt]
     labels: LabelTokens
-    num_disarmed: int  # texts in the data that look like special tokens, kept as text
+    num_disarmed: int  # texts in the data that look like special tokens
 
     def counts(self) -> dict[str, int]:
         return {"num_truncated": sum(p.was_cut for p in self.prompts), "num_disarmed": self.num_disarmed}
@@ -51,7 +51,7 @@ class Encoder(Renderer):
     """Encodes examples with labels as prompts, and finds the label tokens."""
 
     def encode(self, examples: Sequence[Example], expected: LabelTokens | None = None, chunk: int = CHUNK) -> Encoded:
-        """Tokenise every example (over-long ones again after cutting) and find the label tokens.
+        """Tokenise every example, cut to the budget, and find the label tokens.
 
         Raises UserError if the budget is too small for the prompt without its fields, or if the label tokens differ
         from the `expected` ones, with which the model was trained.
@@ -65,9 +65,7 @@ class Encoder(Renderer):
         num_disarmed = sum(row.num_disarmed for row in rows)
         labels = self._labels(prompts)
         if expected is not None and labels != expected:
-            raise UserError(
-                f"the label tokens differ from the run's:\n{labels.table()}\nwhere the run has\n{expected.table()}"
-            )
+            raise UserError(f"the label tokens differ from the run's:\n{labels.table()}\nexpected:\n{expected.table()}")
         if labels.num_rejoined:
             prompts = [replace(p, token_ids=p.token_ids[: -labels.num_rejoined]) for p in prompts]
         return Encoded(prompts, labels, num_disarmed)
@@ -83,7 +81,7 @@ class Encoder(Renderer):
         return self.encode(examples, train.labels)
 
     def _report_alike(self, alike: list[str], num_rows: int) -> None:
-        """Raises UserError if most examples lost their options by cutting; a few are only counted."""
+        """Print the number of examples whose options became equal by cutting; raise UserError if they are most."""
         alike = list(dict.fromkeys(alike))
         line = f"max_tokens={self.max_tokens} leaves too little of the options to tell them apart"
         if 2 * len(alike) > num_rows:
@@ -92,25 +90,16 @@ class Encoder(Renderer):
             print(f"{line} in {len(alike)} of {num_rows} rows ({first_five(alike)})")
 
     def _make(self, examples: Sequence[Example]) -> Iterator[TokenRow]:
-        clean = [self.disarm(example) for example in examples]
-        texts = [self.text(example) for example, _ in clean]
-        for (example, num_disarmed), text, ids in zip(clean, texts, self.batch_ids(texts), strict=True):
-            was_cut, lost_options = len(ids) > self._limit, False
-            if was_cut:
-                fitted = self.fit(example, self._limit)
-                text, ids, lost_options = fitted.text, fitted.ids, fitted.lost_options
-            yield TokenRow(np.asarray(ids, np.int32), text, None, was_cut, lost_options, 0.0, num_disarmed)
+        for row in self.fit_all(examples, self._limit):
+            ids = np.asarray(row.ids, np.int32)
+            yield TokenRow(ids, row.text, None, row.was_cut, row.lost_options, 0.0, row.num_disarmed)
 
     @cached_property
-    def _reserve(self) -> int:
-        """Tokens to keep free for the longest label, after the answer cue."""
-        cue = self.prompt.answer_cue
-        return max(len(self.ids(cue + label)) for label in self.prompt.labels) - len(self.ids(cue))
-
-    @property
     def _limit(self) -> int:
-        """Largest number of tokens of a prompt."""
-        return self.max_tokens - self._reserve
+        """Largest number of tokens of a prompt, which leaves the longest label's tokens after the answer cue free."""
+        cue = self.prompt.answer_cue
+        longest = max(len(self.ids(cue + label)) for label in self.prompt.labels)
+        return self.max_tokens - (longest - len(self.ids(cue)))
 
     def _labels(self, prompts: list[EncodedPrompt]) -> LabelTokens:
         """Find the label tokens once for every different end of a prompt."""

@@ -1,4 +1,4 @@
-"""Encoding of examples with open answers: token ids, and a mask of those that are learnt."""
+"""Encoding of examples with open answers: token ids, and a mask of the tokens that are learnt."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,10 +20,10 @@ JOIN = 24  # characters before a segment, which decide how its first token is wr
 
 
 class TextEncoder(Renderer):
-    """Encodes prompts with their answers. The prompt's ids are exactly those from which generation starts.
+    """Encodes prompts with their answers; the ids of a prompt are the same as in generation.
 
     An answer is tokenised after its prompt and never merged with it. Its end mark (the chat template's, else
-    end-of-text) is learnt with it.
+    end-of-text) is learnt, too.
     """
 
     def encode(
@@ -31,13 +31,12 @@ class TextEncoder(Renderer):
     ) -> EncodedTexts:
         """Tokenise every example with its answer; `learns_dialogue` also learns the assistant's earlier utterances.
 
-        An answer longer than the budget loses its end with `keeps_all`. Else its example is left out: it would teach
-        never to stop. Raises UserError for an example without an answer, or if none is left.
+        An answer longer than the budget loses its end with `keeps_all`. Otherwise its example is left out, as the model
+        would learn not to stop. Raises UserError for an example without an answer, or if no example is left.
         """
         make = partial(self._make, learns_dialogue=learns_dialogue)
         made = token_rows(self, examples, make, f"learns_dialogue={learns_dialogue}", chunk)
         rows = [_encoded(*pair, self.tokenizer) for pair in zip(examples, made, strict=True)]
-        num_disarmed = sum(row.num_disarmed for row in made)
         left_out = [row.id for row in rows if row.answer_cut and not keeps_all]
         rows = [row for row in rows if keeps_all or not row.answer_cut]
         if left_out:
@@ -47,10 +46,10 @@ class TextEncoder(Renderer):
             )
         if not rows:
             raise UserError(f"no row's answer fits into max_tokens={self.max_tokens}; raise max_tokens")
-        return EncodedTexts(rows, num_disarmed, tuple(left_out))
+        return EncodedTexts(rows, sum(row.num_disarmed for row in made), tuple(left_out))
 
     def for_training(self, examples: Sequence[Example]) -> EncodedTexts:
-        """Encode training examples: every utterance of the assistant is learnt, and no answer without its end."""
+        """Encode training examples: all of the assistant's utterances are learnt, answers without an end left out."""
         return self.encode(examples, learns_dialogue=True, keeps_all=False)
 
     def for_choosing(self, examples: Sequence[Example], train: EncodedTexts) -> EncodedTexts:
@@ -58,7 +57,7 @@ class TextEncoder(Renderer):
         return self.encode(examples)
 
     def encode_prompts(self, examples: Sequence[Example], reserve: int) -> EncodedTexts:
-        """Tokenise examples up to where their answers begin, with `reserve` tokens free for those.
+        """Tokenise the prompts of examples, with `reserve` tokens left for the answers.
 
         Raises UserError if that leaves no tokens for a prompt.
         """
@@ -67,39 +66,33 @@ class TextEncoder(Renderer):
                 f"generation.max_new_tokens={reserve} leaves nothing of max_tokens={self.max_tokens} for a prompt;"
                 " lower it, or train with a higher max_tokens (at most the model's context)"
             )
-        clean = [self.disarm(example) for example in examples]
-        texts = [self.text(example) for example, _ in clean]
-        rows = []
-        for (example, _), text, ids in zip(clean, texts, self.batch_ids(texts), strict=True):
-            shown, was_cut = example, len(ids) > self.max_tokens - reserve
-            if was_cut:
-                fitted = self.fit(example, self.max_tokens - reserve)
-                text, ids, shown = fitted.text, fitted.ids, fitted.example
-            arrays = np.asarray(ids, np.int32), np.zeros(len(ids), bool)
-            rows.append(EncodedText(example.id, text, *arrays, was_cut, _share_cut(example, shown)))
-        return EncodedTexts(rows, sum(count for _, count in clean))
+        fitted, rows = list(self.fit_all(examples, self.max_tokens - reserve)), []
+        for example, row in zip(examples, fitted, strict=True):
+            share_cut = _share_cut(self.disarm(example)[0], row.example) if row.was_cut else 0.0
+            arrays = np.asarray(row.ids, np.int32), np.zeros(len(row.ids), bool)
+            rows.append(EncodedText(example.id, row.text, *arrays, row.was_cut, share_cut))
+        return EncodedTexts(rows, sum(row.num_disarmed for row in fitted))
 
     @cached_property
     def ends(self) -> tuple[int, ...]:
         """Ids of the tokens that end an answer: end-of-text, and the chat template's end mark."""
-        ends = [self.tokenizer.eos_token_id]
-        ids = self.tokenizer(self._end_mark, add_special_tokens=False)["input_ids"]
-        ends += [token for token in ids if token in self._special_ids][:1]
-        return tuple(dict.fromkeys(end for end in ends if end is not None))
+        marks = [token for token in self._ids_alone(self._end_mark) if token in self._special_ids]
+        return tuple(dict.fromkeys(end for end in (self.tokenizer.eos_token_id, *marks[:1]) if end is not None))
+
+    def _ids_alone(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     @cached_property
     def _end_mark(self) -> str:
-        """The text after an answer. Raises UserError if the chat template's mark is no token of this tokenizer: it
-        would be learnt, and written into every answer, as text."""
+        """Text after an answer. Raises UserError if the chat template's mark is no token of this tokenizer: the model
+        would learn to write it as text into every answer."""
         if not self.prompt.chat:
             return self.end_of_text
         turns = [Message("user", "a"), Message("assistant", "42")]
         written = self.chat(turns, opens_answer=False)[len(self.chat(turns[:1])) :]
         _, answer, mark = written.partition("42")
         if not answer:
-            raise UserError(
-                "the chat template writes no answers; use prompt.chat=false or another prompt.chat_template"
-            )
+            raise UserError("the chat template writes no answers; use prompt.chat=false or another chat_template")
         if mark.strip() and not self.disarm.special.search(mark):
             raise UserError(
                 f"the chat template ends an answer with {mark.strip()!r}, which is no token of this tokenizer and would"
@@ -114,12 +107,11 @@ class TextEncoder(Renderer):
 
     def _make(self, examples: Sequence[Example], learns_dialogue: bool) -> Iterator[TokenRow]:
         clean = [self.disarm(example) for example in examples]
-        found = zip(clean, self._pieces([example for example, _ in clean]), strict=True)
-        for (example, num_disarmed), pieces in found:
+        for (example, num_disarmed), pieces in zip(clean, self._pieces([one for one, _ in clean]), strict=True):
             yield replace(self._row(example, pieces, learns_dialogue), num_disarmed=num_disarmed)
 
     def _row(self, example: Example, pieces: list[list[int]], learns_dialogue: bool) -> TokenRow:
-        """Join the pieces; if they exceed the budget, fit the prompt into what the answer leaves of it."""
+        """Join the pieces; if they exceed the budget, cut the prompt to the tokens that the answer leaves."""
         shown, was_cut = example, sum(map(len, pieces)) > self.max_tokens
         if was_cut:
             answer = pieces[-1]
@@ -139,37 +131,36 @@ class TextEncoder(Renderer):
         return TokenRow(np.asarray(ids, np.int32), "", learnt, was_cut, answer_cut, _share_cut(example, shown))
 
     def _shortest_prompt(self, example: Example) -> list[int]:
-        """Ids of the prompt cut to half the budget, for an answer that fills it; UserError if that is too short."""
+        """Ids of the prompt cut to half the budget, for a longer answer. Raises UserError if half is too short."""
         half = self.max_tokens // 2
         return self.fit(replace(example, demonstrations=()), half).ids if half else []
 
     def _num_learnt(self, piece: list[int]) -> int:
-        """Number of an answer's tokens with its end mark; what the chat template writes after that is only read."""
+        """Number of tokens of an answer with its end mark; the chat template's text after it is not learnt."""
         ends = (place for place, token in enumerate(piece) if token in self._special_ids)
         return next(ends, len(piece) - 1) + 1
 
     def _pieces(self, examples: Sequence[Example]) -> list[list[list[int]]]:
-        """Ids of each example's segments: prompt, answer, prompt, answer ..., the last one an answer."""
+        """Ids of each example's segments: prompt and answer in turn."""
         rows = [self._segments(example) for example in examples]
         firsts = self.batch_ids([segments[0] for segments in rows])
         pairs = [(before[-JOIN:], text) for segments in rows for before, text in pairwise(segments)]
         befores = self.tokenizer([before for before, _ in pairs], add_special_tokens=False)["input_ids"]
         wholes = self.tokenizer([before + text for before, text in pairs], add_special_tokens=False)["input_ids"]
-        found = zip(befores, wholes, pairs, strict=True)
-        rest = iter([self._ids_after(before, whole, text) for before, whole, (_, text) in found])
+        rest = iter([self._ids_after(*ids, text) for *ids, (_, text) in zip(befores, wholes, pairs, strict=True)])
         return [[first, *(next(rest) for _ in segments[1:])] for first, segments in zip(firsts, rows, strict=True)]
 
     def _ids_after(self, before: list[int], whole: list[int], text: str) -> list[int]:
         """Ids of `text` after the ids `before`, never merged with them; `whole` are the ids of both texts joined."""
         if whole[: len(before)] == before:
             return whole[len(before) :]
-        line, with_line = (self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in ("\n", "\n" + text))
+        line, with_line = self._ids_alone("\n"), self._ids_alone("\n" + text)
         if with_line[: len(line)] == line:  # a sentencepiece tokenizer would write a space before a lone text
             return with_line[len(line) :]
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._ids_alone(text)
 
     def _segments(self, example: Example) -> list[str]:
-        """Texts of an example in turn: prompt, answer, prompt, answer."""
+        """Texts of an example: prompt and answer in turn."""
         if example.answer is None:
             raise UserError(f"row {example.id} has no answer to learn or to score; use rows with answers")
         *messages, cue = self.prompt.render(example)
@@ -181,8 +172,8 @@ class TextEncoder(Renderer):
             answered = self._answered(turns[: place + 1], earlier)
             if not (before.startswith(done) and answered.startswith(before)):
                 raise UserError(
-                    f"row {example.id}: the chat template changes or leaves earlier turns out once an answer follows,"
-                    " so answers cannot be told from prompts; use prompt.chat=false or another prompt.chat_template"
+                    f"row {example.id}: the chat template changes or omits earlier turns when an answer follows, so"
+                    " answers cannot be told from prompts; use prompt.chat=false or another prompt.chat_template"
                 )
             segments += [before[len(done) :], answered[len(before) :]]
             done = answered
@@ -191,7 +182,7 @@ class TextEncoder(Renderer):
         return segments
 
     def _answered(self, turns: list[Message], earlier: Sequence[int]) -> str:
-        """Text of `turns`, the last one an answer with its end mark."""
+        """Text of `turns`; the last turn is an answer with its end mark."""
         if self.prompt.chat:
             return self.chat(turns, opens_answer=False)
         return self.opened(turns[:-1], earlier) + turns[-1].content + self.end_of_text
@@ -204,5 +195,5 @@ def _encoded(example: Example, row: TokenRow, tokenizer: Any) -> EncodedText:
 
 
 def _share_cut(whole: Example, shown: Example) -> float:
-    """Share of the fields' characters that a prompt lost by cutting."""
+    """Share of the fields' characters that the prompt lost by cutting."""
     return 0.0 if shown is whole else max(0.0, 1 - kept_share(whole.fields, shown.fields))

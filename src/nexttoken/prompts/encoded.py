@@ -1,4 +1,4 @@
-"""Encoded examples with open answers: token ids, a mask of those that are learnt, and counts of changes."""
+"""Encoded examples with open answers: token ids, a mask of the tokens that are learnt, and counts of changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ NO_LABELS = LabelTokens((), (), (), 0)
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
-    """One example with its answer: `token_ids` (T,) int32, `learnt` (T,) bool."""
+    """One example with its answer: `token_ids` (T,) int32, and the mask `learnt` (T,) bool."""
 
     id: str
     source: str | Callable[[], str]

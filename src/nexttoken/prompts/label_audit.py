@@ -12,14 +12,9 @@ from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.types import Example
 
-MAX_TOKENS = 2048  # chat templates may bring a system message of their own
-LABEL_SETS = (
-    ("A", "B", "tie"),
-    (" A", " B", " Tie"),
-    tuple(map(str, range(5))),
-    tuple(map(str, range(1, 11))),
-)
-# They end in a mark, a letter or a digit: without a cue the label follows directly.
+MAX_TOKENS = 2048  # some chat templates add a long system message
+LABEL_SETS = (("A", "B", "tie"), (" A", " B", " Tie"), tuple("01234"), tuple(map(str, range(1, 11))))
+# They end in a punctuation mark, a letter or a digit; without a cue the label follows directly.
 TEXTS = {
     "English": ("Which answer is better?", "Plant roses in May.", "Two lines\nof one row", "Rate it from 1 to 10"),
     "Japanese": ("どちらの回答が良いですか？", "バラは五月に植えます。", "一行目\n二行目", "評価は1から10"),
@@ -31,7 +26,7 @@ CHAT = "chat template"
 
 @dataclass(frozen=True)
 class Situation:
-    """The ending and the language of a prompt that labels follow."""
+    """A kind of prompt: its ending, its labels and its language."""
 
     after: str  # a key of ENDINGS, or CHAT
     labels: tuple[str, ...]
@@ -49,7 +44,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Audit:
-    """The label tokens in one situation, or why they are refused there."""
+    """The label tokens in one situation, or the reason for their refusal."""
 
     situation: Situation
     tokens: LabelTokens | None
@@ -64,8 +59,8 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class OwnPrompt:
-    """The label tokens of a configuration, after its own prompts."""
+class PromptAudit:
+    """The label tokens of a configuration after its prompts."""
 
     labels: LabelTokens
     num_rows: int
@@ -84,21 +79,21 @@ class OwnPrompt:
 
 
 def reading(tokens: LabelTokens) -> str:
-    """Scoring of the labels: by the logits of one pass, or as whole sequences, once per context."""
+    """Describe how labels are scored: by the logits of one pass, or as whole sequences, once per context."""
     number = len(tokens.contexts)
     return "one pass" if tokens.one_token_each else f"{number} context{'s' * (number > 1)}"
 
 
-def audit_prompt(tokenizer: Any, prompt: Prompt, max_tokens: int, rows: Sequence[Example]) -> OwnPrompt:
-    """Find the labels after real examples. Raises UserError if they are refused, with their table if there is one."""
+def audit_prompt(tokenizer: Any, prompt: Prompt, max_tokens: int, rows: Sequence[Example]) -> PromptAudit:
+    """Find the label tokens after real examples. Raises UserError if they are refused."""
     encoded = Encoder(tokenizer, prompt, max_tokens).encode(rows)
     ids = encoded.prompts[0].token_ids.tolist()
     opening = next((i for i, token in enumerate(ids) if token != tokenizer.bos_token_id), len(ids))
-    return OwnPrompt(encoded.labels, len(rows), opening, prompt.chat)
+    return PromptAudit(encoded.labels, len(rows), opening, prompt.chat)
 
 
 def audit_situations(tokenizer: Any) -> list[Audit]:
-    """Audit every ending, language and label set; also the chat template's end if the tokenizer has one."""
+    """Audit every ending, language and label set, and the chat template if the tokenizer has one."""
     endings = [*ENDINGS, *[CHAT] * bool(tokenizer.chat_template)]
     return [_audit(tokenizer, Situation(*parts)) for parts in product(endings, LABEL_SETS, TEXTS)]
 

@@ -1,4 +1,4 @@
-"""The tokens that spell each label after a prompt, determined in context, and their table."""
+"""The tokens that spell each label after a prompt, and their table."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,8 +13,8 @@ Contexts = tuple[tuple[int, ...], ...]
 class LabelTokens:
     """Token ids that spell each label where the answer begins.
 
-    `num_rejoined` is the number of the prompt's last tokens that merge with the labels (after a cue that ends in a
-    space, for example): they are removed from the prompt and part of every continuation.
+    `num_rejoined` is the number of the prompt's last tokens that merge with the labels, for example a space at the end
+    of the cue. They are removed from the prompt and become part of every continuation.
     """
 
     labels: tuple[str, ...]
@@ -24,17 +24,17 @@ class LabelTokens:
 
     @property
     def one_token_each(self) -> bool:
-        """True if one forward pass over the prompt scores every label."""
+        """True if one forward pass over the prompt scores all labels."""
         return all(len(ids) == 1 for ids in self.continuations)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest label, to keep free in the token budget."""
+        """Number of tokens of the longest label, to leave free in the token budget."""
         return max(map(len, self.continuations), default=0)
 
     @property
     def contexts(self) -> Contexts:
-        """Token sequences to append to a prompt so that every label can be scored, each at most once.
+        """Token sequences to append to a prompt so that all labels can be scored.
 
         Only () for one-token labels, else each label without its last token, unless another context starts with it.
         """
@@ -45,7 +45,7 @@ class LabelTokens:
         return asdict(self)
 
     def table(self) -> str:
-        """Table of the label tokens, printed at start and saved with the run."""
+        """Return the table that is printed at the start and saved with the run."""
         prefix = "yes" if self.num_rejoined == 0 else f"no, {self.num_rejoined} re-joined"
         rows = [("label", "token ids", "pieces", "prompt stays a prefix")]
         rows += [
@@ -53,9 +53,7 @@ class LabelTokens:
             for label, ids, pieces in zip(self.labels, self.continuations, self.pieces, strict=True)
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def find_label_tokens(
@@ -68,9 +66,9 @@ def find_label_tokens(
     """Find the label tokens after real prompts; they must be the same for all of them.
 
     `encode` gives the ids of a whole text. Each label is encoded together with the prompt; the ids after the longest
-    prefix that all of them share with the prompt are the label's continuation. This handles a token that spans the
-    join, and never confuses "A" after a newline with " A".
-    Raises UserError, with the table, for labels that are unknown to the tokenizer, equal, or dependent on the row.
+    prefix that all of them share with the prompt are the label's continuation. Tokens that span the join are therefore
+    right, and "A" after a newline is not confused with " A". Raises UserError for labels that are unknown to the
+    tokenizer, equal, or different from row to row.
     """
     found: LabelTokens | None = None
     for text in texts:
@@ -98,14 +96,13 @@ def _after(text: str, labels: Sequence[str], encode: Encode, to_pieces: Callable
 
 
 def _shared(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the common prefix."""
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
 def _refuse_unreadable(tokens: LabelTokens, unk_id: int | None) -> None:
     for label, ids in zip(tokens.labels, tokens.continuations, strict=True):
         if not ids or (unk_id is not None and unk_id in ids):
-            raise UserError(
-                f"label {label!r} is unknown to this tokenizer; choose other prompt.labels\n{tokens.table()}"
-            )
+            raise UserError(f"label {label!r} is unknown to this tokenizer; use other prompt.labels\n{tokens.table()}")
     if len(set(tokens.continuations)) < len(tokens.continuations):
         raise UserError(f"two labels have the same tokens; choose prompt.labels that differ\n{tokens.table()}")

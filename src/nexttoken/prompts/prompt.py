@@ -13,21 +13,21 @@ from nexttoken.types import PASSAGES, Example, Message
 class Prompt:
     """Jinja templates over an example's fields, the cue before the answer, and the labels that may follow it.
 
-    Templates see every field as a tuple of turns, `labels`, `passages` (retrieved texts), `turn` (the current utterance
-    of a dialogue) and the function `zip`. Text of the fields is never parsed as a template. With `chat`, messages are
-    formatted by a chat template (`chat_template`, else the tokenizer's own) and the cue opens the assistant's turn.
-    Without, their contents are joined as they are.
+    Templates can use every field, as a tuple of turns, `labels`, `passages` (retrieved texts), `turn` (the current
+    utterance of a dialogue) and the function `zip`. Text of the fields is never parsed as a template. With `chat`,
+    messages are formatted by a chat template (`chat_template`, or the tokenizer's) and the cue opens the assistant's
+    turn. Without it, their contents are joined.
     """
 
     user: str
     answer_cue: str
     labels: Sequence[str] = ()  # in the order of the task's classes; none for open answers
-    options: str = ""  # field of a question's options, one per label; none is ever dropped to save tokens
+    options: str = ""  # field of a question's options, one per label; they are never dropped
     dialogue: str = ""  # field of utterances, user and assistant in turn; each becomes a message
     system: str = ""
     chat: bool = False
     chat_template: str = ""  # gemma, chatml, llama3 or alpaca, for a tokenizer without one
-    cut_at: float = 0.0  # place where an over-long text is cut: 0 its beginning, 1 its end, 0.7 around 70 %
+    cut_at: float = 0.0  # place where a long text is cut: 0 its beginning, 1 its end, 0.7 around 70 %
     cut_sentences: bool = False  # cut whole sentences if possible
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class Prompt:
         return [*messages, *self._messages(example)]
 
     def _messages(self, example: Example) -> list[Message]:
-        """Messages without demonstrations: the utterances of a dialogue, else one question; then the answer cue."""
+        """Messages without demonstrations: the utterances of a dialogue or one question, then the answer cue."""
         cue = Message("assistant", self.answer_cue)
         if not self.dialogue:
             return [Message("user", self._fill(self.user, example)), cue]
@@ -95,11 +95,11 @@ class Prompt:
 
     @property
     def shown(self) -> frozenset[str]:
-        """Names of the fields that the templates use; only these take part in cutting."""
+        """Names of the fields that the templates use; only these are cut."""
         return _names(self.system) | _names(self.user) | {self.dialogue}
 
     def continuations(self, example: Example) -> Sequence[str]:
-        """Texts that may follow the cue: every label, or the right answer."""
+        """Texts that may follow the cue: all labels, or the right answer."""
         return self.labels or [self._answer(example)]
 
     def _fill(self, template: str, example: Example, turn: str = "") -> str:
@@ -132,4 +132,4 @@ def _compile(template: str) -> Any:
     try:
         return environment.from_string(template)
     except TemplateSyntaxError as error:
-        raise UserError(f"the prompt's template is broken in its line {error.lineno}: {error.message}") from None
+        raise UserError(f"the prompt's template has an error in line {error.lineno}: {error.message}") from None

@@ -1,8 +1,8 @@
-"""Rendering of an example as the exact text and token ids that the model continues, cut to a budget of tokens."""
+"""Rendering of examples as the exact texts and token ids that the model continues, cut to a budget of tokens."""
 
 import re
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -20,36 +20,36 @@ ENDS = {"system": "\n\n", "user": "", "assistant": "\n\n"}  # an answer directly
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """An over-long example, cut to the budget."""
+    """A rendered example, cut to the budget if it was too long."""
 
     text: str
     ids: list[int]
     example: Example  # with its cut fields
     lost_options: bool = False  # options became equal by cutting
+    was_cut: bool = False
+    num_disarmed: int = 0
 
 
 class Disarm:
-    """Breaks look-alikes of special tokens, such as '</s>', by a zero-width space: data is never a special token."""
+    """Breaks texts such as '</s>' in the data by a zero-width space, so that they never become special tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
-        specials = {str(t) for t in tokenizer.all_special_tokens} | {
-            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
-        }
-        self.special = re.compile("|".join(map(re.escape, sorted(filter(None, specials)))) or r"(?!)")
+        added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        specials = sorted(filter(None, added.union(map(str, tokenizer.all_special_tokens))))
+        self.special = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
 
     def __call__(self, example: Example) -> tuple[Example, int]:
         """Return the example without such texts in fields, answer and demonstrations, and their number."""
         count = 0
 
-        def broken(match: re.Match) -> str:
+        def break_up(text: str) -> str:
             nonlocal count
-            count += 1
-            return match[0][0] + ZERO_WIDTH_SPACE + match[0][1:]
+            text, number = self.special.subn(lambda match: match[0][0] + ZERO_WIDTH_SPACE + match[0][1:], text)
+            count += number
+            return text
 
-        fields = {
-            name: tuple(self.special.sub(broken, turn) for turn in turns) for name, turns in example.fields.items()
-        }
-        answer = None if example.answer is None else self.special.sub(broken, example.answer)
+        fields = {name: tuple(map(break_up, turns)) for name, turns in example.fields.items()}
+        answer = None if example.answer is None else break_up(example.answer)
         shown = [self(demonstration) for demonstration in example.demonstrations]
         clean = replace(example, fields=fields, answer=answer, demonstrations=tuple(one for one, _ in shown))
         return clean, count + sum(number for _, number in shown)
@@ -71,20 +71,20 @@ class Renderer:
         self.disarm = Disarm(tokenizer)
 
     def text(self, example: Example) -> str:
-        """The exact text that the model continues."""
+        """Return the exact text that the model continues."""
         *messages, cue = self.prompt.render(example)
         return self.opened(messages, self.dialogue_answers(example, messages)) + cue.content
 
     def dialogue_answers(self, example: Example, messages: Sequence[Message]) -> list[int]:
-        """Places of the assistant's earlier utterances in the example's dialogue, without demonstrations."""
+        """Positions of the assistant's messages in the example's own dialogue, without demonstrations."""
         num_answers = len(example.fields.get(self.prompt.dialogue, ())) // 2
         places = [place for place, message in enumerate(messages) if message.role == "assistant"]
         return places[len(places) - num_answers :]
 
     def opened(self, messages: list[Message], answers: Collection[int]) -> str:
-        """Text of `messages` up to where the assistant's next turn begins.
+        """Return the text of `messages` up to the start of the assistant's next turn.
 
-        Without a chat template, each of `answers` (places of messages) ends with end-of-text, as in training.
+        Without a chat template, each of `answers` (positions of messages) ends with end-of-text, as in training.
         """
         if self.prompt.chat:
             return self.chat(messages)
@@ -93,7 +93,7 @@ class Renderer:
 
     @property
     def end_of_text(self) -> str:
-        """The end-of-text token. Raises UserError for a tokenizer without one: generation would never end."""
+        """End-of-text token. Raises UserError for a tokenizer without one: generation would never end."""
         if self.tokenizer.eos_token is None:
             raise UserError("this tokenizer has no end-of-text token, so an answer's end cannot be learnt; use another")
         return self.tokenizer.eos_token
@@ -101,17 +101,12 @@ class Renderer:
     def chat(self, messages: list[Message], opens_answer: bool = True) -> str:
         """Format messages by the chat template; `opens_answer` adds the beginning of the assistant's next turn.
 
-        Thinking is switched off in templates that have it (Qwen3's): the answer itself follows.
+        Templates with a thinking mode (Qwen3's) are told to leave it out, so that the answer itself follows.
         """
         turns = [{"role": m.role, "content": m.content} for m in messages]
+        options = {"add_generation_prompt": opens_answer, "chat_template": self.chat_template, "enable_thinking": False}
         try:
-            return self.tokenizer.apply_chat_template(
-                turns,
-                tokenize=False,
-                add_generation_prompt=opens_answer,
-                chat_template=self.chat_template,
-                enable_thinking=False,
-            )
+            return self.tokenizer.apply_chat_template(turns, tokenize=False, **options)
         except Exception as error:  # templates raise their own errors, such as 'System role not supported'
             raise UserError(
                 f"the chat template refuses this prompt: {error}; try prompt.system='' or prompt.chat=false"
@@ -122,61 +117,66 @@ class Renderer:
         return self.batch_ids([text])[0]
 
     def batch_ids(self, texts: list[str]) -> list[list[int]]:
-        encoded = self._plain_ids(texts)
+        """Token ids of whole texts, without offsets and masks, which would take two thirds of the time."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None or backend.truncation or backend.padding:
+            encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        else:
+            encoded = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
         num_opening = len(self._opening)
         return [ids if ids[:num_opening] == self._opening else self._opening + ids for ids in encoded]
 
-    def _plain_ids(self, texts: list[str]) -> list[list[int]]:
-        """Token ids without offsets and masks, which would take two thirds of the time."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None or backend.truncation or backend.padding:
-            return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    def fit_all(self, examples: Sequence[Example], limit: int) -> Iterator[Fitted]:
+        """Disarm and render the examples, tokenise them together, and cut those of more than `limit` tokens."""
+        clean = [self.disarm(example) for example in examples]
+        texts = [self.text(example) for example, _ in clean]
+        for (example, num_disarmed), text, ids in zip(clean, texts, self.batch_ids(texts), strict=True):
+            was_cut = len(ids) > limit
+            fitted = self.fit(example, limit) if was_cut else Fitted(text, ids, example)
+            yield replace(fitted, was_cut=was_cut, num_disarmed=num_disarmed)
 
     def fit(self, example: Example, limit: int) -> Fitted:
         """Cut an example to `limit` tokens: remove demonstrations, the least similar first, then passages, then earlier
-        utterances of a dialogue in pairs; then cut the fields. Raises UserError if even the prompt alone is longer."""
-        if shown := example.demonstrations:
-            example = replace(example, demonstrations=shown[self._num_removed(example, limit) :])
-            ids = self.ids(text := self.text(example))
-            if len(ids) <= limit:
-                return Fitted(text, ids, example)
-        without = replace(example, fields={**example.fields, PASSAGES: ()})
-        ids = self.ids(text := self.text(without))
-        if len(ids) > limit:
-            return self._fit_turns(without, limit)
-        passages, room, spans = example.fields.get(PASSAGES, ()), limit - len(ids), cache(self._spans)
-        while fitting := fit_passages(passages, room, spans):
-            fields = {**without.fields, PASSAGES: fitting}
-            with_passages, _ = self.disarm(replace(without, fields=fields))
-            longer = self.ids(longer_text := self.text(with_passages))
-            if len(longer) <= limit:
-                return Fitted(longer_text, longer, with_passages)
-            room -= len(longer) - limit
-        return Fitted(text, ids, without)
+        utterances of a dialogue in pairs; then cut the fields. Raises UserError if the prompt alone is longer."""
+        if shown := example.demonstrations:  # binary search, as each try tokenises the whole prompt
 
-    def _num_removed(self, example: Example, limit: int) -> int:
-        """Number of demonstrations to remove, by binary search: each try tokenises the whole prompt."""
-        shown = example.demonstrations
+            def without_first(number: int) -> Fitted:
+                return self._render(replace(example, demonstrations=shown[number:]))
 
-        def fits(number: int) -> bool:
-            fewer = replace(example, demonstrations=shown[number:])
-            return len(self.ids(self.text(fewer))) <= limit
+            def fits(number: int) -> bool:
+                return len(without_first(number).ids) <= limit
 
-        return bisect_left(range(len(shown)), True, lo=1, key=fits)
+            fitted = without_first(bisect_left(range(len(shown)), True, lo=1, key=fits))
+            if len(fitted.ids) <= limit:
+                return fitted
+            example = fitted.example
+        fitted = self._render(replace(example, fields={**example.fields, PASSAGES: ()}))
+        if len(fitted.ids) > limit:
+            return self._fit_turns(fitted.example, limit)
+        passages, budget, spans = example.fields.get(PASSAGES, ()), limit - len(fitted.ids), cache(self._spans)
+        while fitting := fit_passages(passages, budget, spans):
+            fields = {**example.fields, PASSAGES: fitting}
+            longer = self._render(self.disarm(replace(example, fields=fields))[0])
+            if len(longer.ids) <= limit:
+                return longer
+            budget -= len(longer.ids) - limit
+        return fitted
+
+    def _render(self, example: Example) -> Fitted:
+        text = self.text(example)
+        return Fitted(text, self.ids(text), example)
 
     def _fit_turns(self, example: Example, limit: int) -> Fitted:
         name, prefix = self.prompt.dialogue, example.tags.get(PREFIX, "")
         while name and len(example.fields[name]) > 2:
             _, _, opening, *further = example.fields[name]
             example = replace(example, fields={**example.fields, name: (prefix + opening, *further)})
-            ids = self.ids(text := self.text(example))
-            if len(ids) <= limit:
-                return Fitted(text, ids, example)
+            if len((fitted := self._render(example)).ids) <= limit:
+                return fitted
         return self._fit_fields(example, limit)
 
     def _fit_fields(self, example: Example, limit: int) -> Fitted:
-        """Cut fields until the whole prompt fits; its tokens are counted again, since they merge at joins."""
+        """Cut fields until the whole prompt fits; its tokens are counted again, as tokens change at joins."""
         fields = {name: turns for name, turns in example.fields.items() if name in self.prompt.shown}
         shorten, lost_options = cut_sentences if self.prompt.cut_sentences else cut_tokens, False
         scaffold = self._scaffold(fields, 1)
@@ -191,16 +191,15 @@ class Renderer:
             shorter = fit_fields(fields, budget, spans, self.prompt.cut_at, turn_tokens, self.prompt.options, shorten)
             before, after = (some.get(self.prompt.options, ()) for some in (fields, shorter))
             lost_options = lost_options or _num_different(after) < _num_different(before)
-            fitted, _ = self.disarm(replace(example, fields={**example.fields, **shorter}))
-            ids = self.ids(text := self.text(fitted))
-            if len(ids) <= limit:
-                return Fitted(text, ids, fitted, lost_options)
+            fitted = self._render(self.disarm(replace(example, fields={**example.fields, **shorter}))[0])
+            if len(fitted.ids) <= limit:
+                return replace(fitted, lost_options=lost_options)
             if budget == 0:
                 raise UserError(f"row {example.id} does not fit into max_tokens={self.max_tokens}; raise max_tokens")
-            budget = max(budget - (len(ids) - limit), 0)
+            budget = max(budget - (len(fitted.ids) - limit), 0)
 
     def _scaffold(self, fields: Fields, num_turns: int) -> int:
-        """Tokens of the prompt with empty fields, of at most `num_turns` turns each and every option."""
+        """Number of tokens of the prompt with empty fields of at most `num_turns` turns, and all options empty."""
         empty = {
             name: ("",) * (len(turns) if name == self.prompt.options else min(len(turns), num_turns))
             for name, turns in fields.items()

@@ -1,6 +1,6 @@
-"""The cache of tokenised examples: folds, both orders, sweeps and predictions tokenise the same texts only once.
+"""A cache of tokenised examples: folds, both orders, sweeps and predictions tokenise the same texts only once.
 
-It is in $NEXTTOKEN_CACHE, else in the user's cache folder; never in a run, which may be read-only. Its key is the
+It is in $NEXTTOKEN_CACHE or in the user's cache folder, not in a run's folder, which may be read-only. Its key is the
 example's content, the tokenizer, the prompt, the budget and the code of the encoder.
 """
 
@@ -24,8 +24,8 @@ from nexttoken.prompts.token_file import KEY, TokenFile, TokenRow, write_rows
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import Example
 
-MIN_CHARACTERS = 2_000_000  # fewer are tokenised within about a second and not cached
-MAX_BYTES = 4 * 2**30  # besides the newest file; beyond, the least recently used files are deleted
+MIN_CHARACTERS = 2_000_000  # fewer are tokenised within about a second, so they are not cached
+MAX_BYTES = 4 * 2**30  # without the newest file; the least recently used files above it are deleted
 CHUNK = 512  # examples that are rendered and tokenised together
 MAKERS = (render, chat_templates, cutting, prompt, words)  # code that rows depend on, besides the encoder's
 
@@ -37,7 +37,7 @@ Make = Callable[[Sequence[Example]], Iterable[TokenRow]]
 def token_rows(
     renderer: render.Renderer, examples: Sequence[Example], make: Make, form: str = "", chunk: int = CHUNK
 ) -> list[TokenRow]:
-    """Return a row per example from the cache, or made by `make` in chunks; `form` is what else `make` depends on.
+    """Return a row per example, from the cache or from `make`, which takes a chunk and also depends on `form`.
 
     If the cache cannot be used, a line is printed and all rows are made in memory.
     """
@@ -57,7 +57,7 @@ def cache_dir() -> Path:
 
 
 def fingerprint(renderer: render.Renderer, form: str) -> str:
-    """Hash of all that rows depend on besides their examples: 32 hexadecimal digits."""
+    """Hash of everything that rows depend on except their examples: 32 hexadecimal digits."""
     tokenizer, template = renderer.tokenizer, str(renderer.chat_template)
     makers = (*MAKERS, sys.modules[type(renderer).__module__])
     code = [Path(str(module.__file__)).read_bytes() for module in makers]
@@ -98,7 +98,7 @@ def _made(examples: Sequence[Example], make: Make, chunk: int) -> Iterator[Token
 
 @dataclass(frozen=True)
 class TokenCache:
-    """The rows of one fingerprint, in a folder of files; each call adds one file with its new rows."""
+    """The rows of one fingerprint, in a folder of files. Each call adds a file with its new rows."""
 
     root: Path
     name: str
@@ -126,7 +126,7 @@ class TokenCache:
         return self.root / "tokens" / self.name
 
     def _fill(self, rows: list[TokenRow | None], keys: np.ndarray, path: Path) -> None:
-        """Fill missing rows from the file; an unreadable file has none."""
+        """Fill missing rows from the file, if it can be read."""
         lacking = np.array([place for place, row in enumerate(rows) if row is None], dtype=int)
         try:
             file = TokenFile.open(path)
@@ -149,10 +149,10 @@ class TokenCache:
 
     def _delete_oldest(self, newest: Path) -> None:
         """Keep the cache within MAX_BYTES; a process that has mapped a deleted file can still read it."""
-        room = MAX_BYTES
-        with suppress(OSError):  # another process does the same
+        left = MAX_BYTES
+        with suppress(OSError):  # another process may delete them, too
             files = [(path.stat(), path) for path in self.root.glob("tokens/*/*") if path != newest]
             for stat, path in sorted(files, key=lambda pair: -pair[0].st_mtime):
-                room -= stat.st_size
-                if room < 0:
+                left -= stat.st_size
+                if left < 0:
                     path.unlink()

@@ -1,7 +1,7 @@
-"""A file of tokenised examples that is mapped into memory, so 60,000 rows take no more memory than 1,000.
+"""A file of tokenised examples that is mapped into memory, so that 60,000 rows take no more memory than 1,000.
 
-It contains the rows' bytes one after another, a table of them sorted by key, and the table's position. Each row and
-the table have a checksum; damaged rows count as absent.
+It contains the rows' bytes, a table of the rows sorted by key, and the table's position. Each row and the table have a
+checksum; damaged rows count as absent.
 """
 
 import struct
@@ -55,7 +55,7 @@ class TokenFile:
     @classmethod
     def open(cls, path: Path) -> "TokenFile":
         """Map the file. Raises ValueError for another or a damaged file, OSError for an unreadable one."""
-        data = np.asarray(np.memmap(path, np.uint8, mode="c"))  # torch warns of arrays that cannot be written
+        data = np.asarray(np.memmap(path, np.uint8, mode="c"))  # writable, or torch warns
         if len(data) < END.size:
             raise ValueError(f"{path} is too short")
         magic, start, num_rows, checksum = END.unpack(data[-END.size :].tobytes())
@@ -67,7 +67,7 @@ class TokenFile:
         return cls(data, table.view(TABLE))
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Place of each key in the table, (N,); -1 if the key is absent or its row damaged."""
+        """Position of each key in the table, (N,); -1 if the key is absent or its row damaged."""
         if not len(self.table):
             return np.full(len(keys), -1)
         places = np.searchsorted(self.table["key"], keys).clip(max=len(self.table) - 1)
