@@ -36,10 +36,7 @@ class Dialogue(OpenFiles):
             raise UserError(f"{', '.join(sorted(both))} is in task.user and task.assistant: expected it in one of them")
 
     def reader(self, path: Path, split: Split) -> Reader:
-        def entries(row: dict[str, Any], place: Place) -> list[Entry]:
-            return [_entry(row, place, self._speakers, is_test=split == "test")]
-
-        return entries
+        return lambda row, place: [_entry(row, place, self._speakers, is_test=split == "test")]
 
     def group_text(self, example: Example) -> str:
         text = "\n".join((*example.fields[DIALOGUE], example.answer or ""))
@@ -47,23 +44,19 @@ class Dialogue(OpenFiles):
 
     @property
     def _speakers(self) -> Speakers:
-        return Speakers(_names(self.user), _names(self.assistant))
-
-
-def _names(names: Sequence[str] | str) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+        return Speakers(
+            *((names,) if isinstance(names, str) else tuple(names) for names in (self.user, self.assistant))
+        )
 
 
 def _entry(row: Mapping[str, Any], place: Place, speakers: Speakers, is_test: bool) -> Entry:
     original, turns = id_of(row, ID_KEYS, place), turns_of(row, speakers)
     texts, remarks = turns.texts, list(turns.remarks)
-    ends_with_user = len(texts) % 2 == 1
-    if ends_with_user and not is_test:
+    if len(texts) % 2 == 1 and not is_test:
         texts = texts[:-1]
         remarks.append("the user's last turn has no answer and is left out")
     if not texts:
         raise RowFault("fewer than 2 turns from the user's first on")
-    has_answer = len(texts) % 2 == 0
-    asked, answer = (texts[:-1], texts[-1]) if has_answer else (texts, None)
+    asked, answer = (texts[:-1], texts[-1]) if len(texts) % 2 == 0 else (texts, None)
     tags = tags_of(row, TURN_KEYS, place) | {DIALOGUE: str(original)}
     return Entry(original, Example(str(original), {DIALOGUE: asked}, tags=tags, answer=answer), place, tuple(remarks))

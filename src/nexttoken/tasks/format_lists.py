@@ -4,22 +4,19 @@ import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from nexttoken.errors import UserError, nearest
 
 
-class Format(Protocol):
-    """A file format, as a list of formats knows it."""
+class FileFormat:
+    """A format with a name; those with a lower position are tried first on a file."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def position(self) -> int: ...  # formats with a lower one are tried first on a file
+    name: str
+    position: int = 0
 
 
-F = TypeVar("F", bound=Format)
+F = TypeVar("F", bound=FileFormat)
 
 
 @dataclass(frozen=True)

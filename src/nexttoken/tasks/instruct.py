@@ -34,10 +34,7 @@ class Instruct(OpenFiles):
     def reader(self, path: Path, split: Split) -> Reader:
         instruction_format = recognised(path) if self.format == "auto" else named(self.format)
 
-        def entries(row: dict[str, Any], place: Place) -> list[Entry]:
-            return _entries(instruction_format, row, place, needs_answer=split == "train")
-
-        return entries
+        return lambda row, place: _entries(instruction_format, row, place, needs_answer=split == "train")
 
     def group_text(self, example: Example) -> str:
         return "\n".join((*example.fields[INSTRUCTION], *example.fields[INPUT]))

@@ -29,7 +29,8 @@ def option_features(question: str, options: Sequence[str]) -> np.ndarray:
     rows = []
     for place, option in enumerate(options):
         counts = text_counts(option, question)
-        likeness = [_likeness(pairs[place], other) for at, other in enumerate(pairs) if at != place] or [0.0]
+        others = [other for at, other in enumerate(pairs) if at != place]
+        likeness = [len(pairs[place] & other) / max(1, len(pairs[place] | other)) for other in others] or [0.0]
         numbers = {
             "words": log1p(counts["words"]),
             "share of new words": counts["new_words"] / max(1, counts["words"]),
@@ -57,10 +58,6 @@ def _pairs(text: str) -> set[str]:
     return {text[at : at + 2] for at in range(max(1, len(text) - 1))} if text else set()
 
 
-def _likeness(first: set[str], second: set[str]) -> float:
-    return len(first & second) / max(1, len(first | second))
-
-
 @dataclass(frozen=True)
 class _Question:
     """The texts of one example, case and spacing evened out; a label of -1 is unknown."""
@@ -81,7 +78,7 @@ class OptionPast:
 
     offered: Counter[str] = field(default_factory=Counter)
     right: Counter[str] = field(default_factory=Counter)
-    by_chance: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    by_chance: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @classmethod
     def of(cls, questions: Sequence[_Question]) -> "OptionPast":
@@ -151,14 +148,10 @@ class OptionBaseline:
                 f"{len(bad)} rows have no option or more than {self.num_classes}: ids {first_five(bad)}; "
                 "give the baseline the task's largest number of options"
             )
-        return [
-            _Question(
-                _plain(" ".join(example.fields[self.question])),
-                tuple(map(_plain, example.fields[self.options])),
-                -1 if example.label is None else example.label,
-            )
-            for example in examples
-        ]
+        texts = [_plain(" ".join(example.fields[self.question])) for example in examples]
+        options = [tuple(map(_plain, example.fields[self.options])) for example in examples]
+        labels = [-1 if example.label is None else example.label for example in examples]
+        return list(map(_Question, texts, options, labels))
 
     def _features(self, questions: Sequence[_Question], past: OptionPast) -> np.ndarray:
         """(options of all questions, F): texts, past, then one column per place."""

@@ -78,15 +78,13 @@ def turns_of(row: Mapping[str, Any], speakers: Speakers) -> Turns:
 
 
 def _spoken(row: Mapping[str, Any], speakers: Speakers) -> Iterator[tuple[Role, str]]:
-    key = next((key for key in TURN_KEYS if key in row), None)
-    if key is None:
-        raise RowFault(f"lacks {' or '.join(TURN_KEYS)}")
+    key = _first_key(row, TURN_KEYS)
     if not isinstance(row[key], list) or not row[key]:
         raise RowFault(f"{key} is not a list of at least one turn")
     for number, turn in enumerate(row[key], start=1):
         if not isinstance(turn, dict):
             raise RowFault(f"turn {number} is no object")
-        speaker_key, text_key = (_first(turn, keys, number) for keys in (SPEAKER_KEYS, TEXT_KEYS))
+        speaker_key, text_key = (_first_key(turn, keys, f"turn {number} ") for keys in (SPEAKER_KEYS, TEXT_KEYS))
         text = turn[text_key]
         if not isinstance(text, str):
             raise RowFault(f"{text_key} of turn {number} is {type(text).__name__}, expected text")
@@ -95,8 +93,7 @@ def _spoken(row: Mapping[str, Any], speakers: Speakers) -> Iterator[tuple[Role, 
         yield speakers.role(turn[speaker_key], speaker_key), text
 
 
-def _first(turn: Mapping[str, Any], keys: Sequence[str], number: int) -> str:
-    key = next((key for key in keys if key in turn), None)
-    if key is None:
-        raise RowFault(f"turn {number} lacks {' or '.join(keys)}")
-    return key
+def _first_key(row: Mapping[str, Any], keys: Sequence[str], name: str = "") -> str:
+    if key := next((key for key in keys if key in row), None):
+        return key
+    raise RowFault(f"{name}lacks {' or '.join(keys)}")

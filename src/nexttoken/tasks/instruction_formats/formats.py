@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nexttoken.data.row_faults import RowFault, optional_text, text_of
+from nexttoken.tasks.format_lists import FileFormat
 from nexttoken.tasks.instruction_formats.conversation import TURN_KEYS, Speakers, turns_of
 
 RUBRIC_KEYS = ("eval_aspect", "rubric")  # what a judge is to look at
@@ -24,12 +25,10 @@ class Solved:
     remarks: tuple[str, ...] = ()
 
 
-class InstructionFormat(ABC):
+class InstructionFormat(FileFormat, ABC):
     """Turns a row into instructions, or raises RowFault."""
 
-    name: str
     known_by: tuple[frozenset[str], ...]  # a row with all keys of one of these sets is recognised
-    position: int = 0  # formats with a lower one are tried first on a row
 
     @property
     @abstractmethod

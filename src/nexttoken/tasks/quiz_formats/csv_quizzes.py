@@ -23,9 +23,8 @@ ENCODING = "utf-8-sig"  # JMMLU's published files begin with a BOM
 class ScienceExam(QuizFormat):
     """Kaggle – LLM Science Exam: id, prompt, the options A to E, and the answer's letter in train.csv.
 
-    Two to five options: absent ones are empty cells at the end. Genre and further texts are columns of their own.
-
-    A submission names the best three letters: the competition scores MAP@3.
+    Two to five options: absent ones are empty cells at the end. Genre and further texts are columns of their own. A
+    submission names the best three letters: the competition scores MAP@3.
     """
 
     name = "science_exam"
@@ -78,10 +77,8 @@ class ScienceExam(QuizFormat):
 class Jmmlu(QuizFormat):
     """JMMLU, one headerless CSV a subject: question, options, and the right one's letter; the subject is the genre.
 
-    A path is a file, or a folder of files that are read in the order of their names.
-
-    There is no place for ids (they are `<genre>-<row>`, from 1) and further keys: writing leaves them out. An unknown
-    answer is an empty cell.
+    A path is a file, or a folder of files that are read in the order of their names. There is no place for ids (they
+    are `<genre>-<row>`, from 1) and further keys: writing leaves them out. An unknown answer is an empty cell.
     """
 
     name = "jmmlu"

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from nexttoken.data.csv_tables import rows_in_memory
 from nexttoken.data.files import matching, refuse_missing
@@ -31,8 +31,9 @@ class QuizFolder:
     def matching(self, names: Sequence[str] | str) -> list[Path]:
         return matching(self.path, names, "quiz file")
 
-    def refuse_missing(self, name: str) -> NoReturn:
-        refuse_missing(self.path, name, "quiz file")
+    def paths(self, names: Sequence[str] | str) -> list[Path]:
+        """Raises UserError where no file has one of the names."""
+        return self.matching(names) or refuse_missing(self.path, str(names), "quiz file")
 
     def format_of(self, path: Path) -> QuizFormat:
         return recognised(path) if self.format == "auto" else named(self.format)

@@ -17,7 +17,6 @@ class Jaqket(JsonFormat):
     """JAQKET, the quizzes of AI王: qid, question, up to twenty candidate entities and the one that is right.
 
     The answer is written as its text; `answer_index` is added only where an earlier option has the same text.
-
     original_question, original_answer and all other keys travel as they are.
     """
 

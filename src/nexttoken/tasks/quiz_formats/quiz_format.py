@@ -9,14 +9,13 @@ from nexttoken.data.files import whole_file
 from nexttoken.data.json_lines import json_rows, write_json_lines
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, optional_text
 from nexttoken.errors import UserError, first_five
+from nexttoken.tasks.format_lists import FileFormat
 from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, Question
 
 
-class QuizFormat(ABC):
+class QuizFormat(FileFormat, ABC):
     """One file format. A new one is a subclass, and an object of it in the tuple FORMATS of a file in this folder."""
 
-    name: ClassVar[str]
-    position: ClassVar[int] = 0  # formats with a lower one are tried first on a file
     max_options: ClassVar[int] = MAX_OPTIONS
     answer_columns: ClassVar[tuple[str, str]] = ("id", "prediction")  # of a submission
     answer_suffix: ClassVar[str] = ".csv"
