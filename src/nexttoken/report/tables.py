@@ -83,10 +83,7 @@ def _notes(data: Data, runs: list[Run]) -> str:
         lines.append(f"{metric.title[0].upper()}{metric.title[1:]}: {direction} is better.")
     lines.append("std: sample standard deviation over folds.")
     if len(runs) > 1:
-        note = (
-            "− first run: mean difference on the rows both scored ± its standard error over rows (seeds not included)."
-        )
-        lines.append(note)
+        lines.append("− first run: mean difference on the rows both scored ± its standard error over rows, not seeds.")
     if len({tuple(run.losses) for run in runs}) > 1:
         note = "The runs do not have the same folds: compare them fold by fold or by the last difference, not by mean."
         lines.append(note)

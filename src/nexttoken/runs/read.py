@@ -126,9 +126,8 @@ def finished_folds(paths: Sequence[Path]) -> list[Path]:
     """The folders of finished folds at or below `paths`. Raises UserError where there is none."""
     if folders := find_folds(paths, "metrics.json"):
         return folders
-    raise UserError(
-        f"{first_five(paths)} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first"
-    )
+    expected = "<name>/fold<k>/metrics.json"
+    raise UserError(f"{first_five(paths)} holds no finished run ({expected}); run python train.py fold=0 first")
 
 
 def find_folds(paths: Sequence[Path], file: str) -> list[Path]:
@@ -209,8 +208,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} has no {missing[0]!r}; {AGAIN}")
     bad = [key for key in NUMBERS if type(metrics[key]) not in (int, float)]
     bad += [key for key, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
-    bad += [key for key, kind in TYPES.items() if type(metrics[key]) is not kind]
-    if bad:
+    if bad := bad + [key for key, kind in TYPES.items() if type(metrics[key]) is not kind]:
         raise UserError(f"{path}: {', '.join(bad)} cannot be used; {AGAIN}")
     return metrics
 
