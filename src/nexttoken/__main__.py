@@ -24,28 +24,15 @@ def commands() -> dict[str, str]:
     return usages
 
 
-def overview(usages: dict[str, str]) -> str:
-    """The list of commands with the first line of each help text."""
-    width = max(map(len, usages))
-    lines = [f"  {name:<{width}}  {usage.splitlines()[0]}" for name, usage in usages.items()]
-    return "\n".join(
-        [
-            "python -m nexttoken <command> [path ...] [key=value ...]",
-            "python -m nexttoken <command> --help",
-            "",
-            *lines,
-            "",
-            "python train.py --help and python predict.py --help explain training and prediction.",
-        ]
-    )
-
-
 def main() -> None:
-    """Run the named command. An unknown name is one line with the nearest name, and exit status 2."""
+    """List the commands, or run the named one. An unknown name is one line with the nearest, and exit status 2."""
     name, *arguments = sys.argv[1:] or ["--help"]
     usages = commands()
     if name in HELP:
-        print(overview(usages))
+        width = max(map(len, usages))
+        print("python -m nexttoken <command> [path ...] [key=value ...]\npython -m nexttoken <command> --help\n")
+        print("\n".join(f"  {name:<{width}}  {usage.splitlines()[0]}" for name, usage in usages.items()))
+        print("\npython train.py --help and python predict.py --help explain training and prediction.")
     elif name not in usages:
         print(f"no command is called {name!r}; {nearest(name, usages)}", file=sys.stderr)
         sys.exit(2)

@@ -12,7 +12,7 @@ import yaml
 from matplotlib.image import imread
 
 from nexttoken.commands.judge import JudgeArguments, main
-from nexttoken.commands.judge_marks import answer_to_mark, output_to_mark, transcript
+from nexttoken.commands.judge_outputs import answer_to_mark, output_to_mark, transcript
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read_open import read_open_runs

@@ -10,7 +10,7 @@ import pytest
 
 from nexttoken import pipeline
 from nexttoken.commands.judge import main
-from nexttoken.commands.judge_marks import Judge
+from nexttoken.commands.judge_outputs import Judge
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.marks import read_marks
 from support.training import composed

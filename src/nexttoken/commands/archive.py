@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import stat
 import zipfile
 import zlib
@@ -22,8 +21,8 @@ SMALL = 2**20  # bytes; the ratio of smaller members does not matter
 def unpack(archive: Path, folder: Path, required: Sequence[str] = ()) -> None:
     """Unpack `archive` as the new folder `folder`, which must be absent or empty.
 
-    Raises UserError, with `folder` as it was, for a member that points outside (`..`, absolute, drive letter), a link
-    or device, an encrypted or repeated name, a zip bomb, a damaged archive, or a missing or empty `required` file.
+    Raises UserError, with `folder` as it was, for an archive that is damaged or dangerous (`refuse_dangerous`), and for
+    a missing or empty `required` file.
     """
     refuse_filled(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -31,17 +30,17 @@ def unpack(archive: Path, folder: Path, required: Sequence[str] = ()) -> None:
         part = Path(temporary) / "unpacked"  # only its owner can read the temporary folder itself
         part.mkdir()
         try:
-            _extract(archive, part)
+            with zipfile.ZipFile(archive) as opened:
+                refuse_dangerous(opened.infolist(), archive)
+                opened.extractall(part)  # reads no more than the declared sizes, and checks the CRCs
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
             raise UserError(f"{archive.name} is damaged ({error}); nothing was unpacked, download it again") from error
         except OSError as error:  # a full disk, a name too long for it, one name of a file and a folder
             raise UserError(f"{archive.name} cannot be unpacked: {error.strerror}; nothing was left behind") from error
         sizes = {path.name: path.stat().st_size for path in part.iterdir() if path.is_file()}
         if missing := [name for name in required if not sizes.get(name)]:
-            raise UserError(
-                f"{archive.name} holds no {', '.join(missing)} (or an empty one); expected {', '.join(required)}: "
-                "is it the right competition?"
-            )
+            lacks = f"{archive.name} holds no {', '.join(missing)} (or an empty one)"
+            raise UserError(f"{lacks}; expected {', '.join(required)}: is it the right competition?")
         os.replace(part, folder)  # an empty folder may be replaced, a filled one raises
 
 
@@ -52,23 +51,11 @@ def refuse_filled(folder: Path) -> None:
         raise UserError(f"{folder} is already there; move it away or name another folder with input_dir=")
 
 
-def _extract(archive: Path, part: Path) -> None:
-    with zipfile.ZipFile(archive) as opened:
-        members = opened.infolist()
-        refuse_dangerous(members, archive)
-        for member in members:
-            target = part.joinpath(*_parts(member))
-            if member.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Reads no more than the size declared, which refuse_dangerous has added up, and checks the CRC.
-            with opened.open(member) as packed, target.open("xb") as unpacked:
-                shutil.copyfileobj(packed, unpacked, 2**20)
-
-
 def refuse_dangerous(members: Sequence[zipfile.ZipInfo], archive: Path) -> None:
-    """Raise UserError with the first five offending members, before anything is written."""
+    """Raise UserError with the first five members that point outside the folder, are links, repeat a name, and so on.
+
+    Too many files or bytes, as in a zip bomb, are refused as well.
+    """
     refused = f"{archive.name} is refused, nothing was unpacked"
     if bad := [f"{member.filename!r} {reason}" for member in members if (reason := _danger(member))]:
         raise UserError(f"{refused}: {first_five(bad)}")

@@ -9,8 +9,8 @@ Arguments:
   from=...            the file to read; for jmmlu also a folder of CSV files
   to=...              format to write
   out=...             file or folder to write
-  from_format=auto    format to read (default: recognised from the file)
-  num_options=5       keep at most this many options per question, the right one among them (default: all)
+  from_format=...     format to read (default: auto, recognised from the file)
+  num_options=...     keep at most this many options per question, the right one among them (default: all)
   seed=0              seed of the draw of the wrong options
   skip_faulty=true    leave out faulty rows (default: they stop the conversion)
 
@@ -111,20 +111,13 @@ def read_back(target: QuizFormat, questions: Sequence[Question], out: Path) -> l
 def losses(questions: Sequence[Question], written: Sequence[Question]) -> list[str]:
     """Name the fields that the written file lacks: ids, genres, further keys. Raises UserError for any other change."""
     pairs = list(zip(questions, written, strict=True))
-    if bad := [q.name for q, w in pairs if _without_extras(q) != _without_extras(w)]:
+    if bad := [q.name for q, w in pairs if replace(q, id=w.id, genre=w.genre, extra=w.extra) != w]:
         raise UserError(f"{len(bad):,} questions read back otherwise than they were written: {first_five(bad)}")
-    keys = {key for q, w in pairs for key in q.extra if not _is_same(w.extra.get(key), q.extra[key])}
+    # repr, since NaN, which JSON files may contain, is not equal to itself
+    keys = {key for q, w in pairs for key in q.extra if repr(w.extra.get(key)) != repr(q.extra[key])}
     lost = {
         "ids": any(q.id != w.id for q, w in pairs),
         "genres": any(q.genre != w.genre for q, w in pairs),
         f"the keys {', '.join(sorted(keys))}": bool(keys),
     }
     return [name for name, is_lost in lost.items() if is_lost]
-
-
-def _without_extras(question: Question) -> Question:
-    return replace(question, id="", genre="", extra={})
-
-
-def _is_same(one: object, other: object) -> bool:
-    return one == other or repr(one) == repr(other)  # NaN, which JSON files may contain, is not equal to itself

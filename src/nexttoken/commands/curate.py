@@ -8,27 +8,27 @@ Arguments:
   train_transforms=...    the steps: curate_ja, curate_en or other steps of transforms.curation
   out=...                 new folder for train.jsonl, manifest.json and report.md; all of them are written, or none
   task=instruct           task whose files are read: instruct or dialogue
-  licence=CC-BY-4.0       licence of the training set (default: read from its LICENSE or README file)
+  licence=...             licence of the training set, such as CC-BY-4.0 (default: read from its LICENSE or README file)
   skip_faulty=true        leave out lines that cannot be read; they are listed and counted
   processes=2             number of processes that read and clean rows (1 to 64)
-  limit_rows=1000         read only the first rows, as a trial
+  limit_rows=...          number of rows to read, for a trial on the first ones (default: all)
   key=value ...           any other setting of train.py
 """
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from nexttoken.commands.arguments import Arguments, NewPath
-from nexttoken.commands.curate_files import describe_files, find_licence, notice_of, page, write_rows
+from nexttoken.commands.curate_files import counts_table, describe_files, find_licence, notice_of, page, write_rows
 from nexttoken.commands.entry import compose_settings
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
@@ -44,24 +44,20 @@ class CurateArguments(Arguments):
     licence: str = ""
     processes: Annotated[int, Field(ge=1, le=64)] = 2
     skip_faulty: bool | None = None
+    task: str = "instruct"
     overrides: tuple[str, ...] = ()
-
-    @property
-    def train_overrides(self) -> list[str]:
-        """The overrides for train.yaml, with the instruction task where none is named."""
-        names_task = any(override.startswith("task=") for override in self.overrides)
-        faulty = [] if self.skip_faulty is None else [f"task.skip_faulty={self.skip_faulty}"]
-        return [*([] if names_task else ["task=instruct"]), *self.overrides, *faulty]
 
 
 def main(arguments: Sequence[str]) -> None:
     given = CurateArguments.parse(arguments)
     from nexttoken.build import make
 
-    settings = compose_settings(given.train_overrides)
+    faulty = [] if given.skip_faulty is None else [f"task.skip_faulty={given.skip_faulty}"]
+    settings = compose_settings([f"task={given.task}", *given.overrides, *faulty])
     steps = require_steps(settings, make(settings.train_transforms, "train_transforms"))
     task, limit = make(settings.task, "task"), settings.limit_rows
-    with folder_beside(given.out) as folder, log_messages() as messages:
+    with folder_beside(given.out) as hidden, log_messages() as messages:
+        folder, new = Path(hidden), Path(hidden) / "new"
         files = describe_files(task, Path(settings.input_dir))
         if limit:
             log.info("only the first %d rows are read, for limit_rows=%d", limit, limit)
@@ -79,7 +75,6 @@ def main(arguments: Sequence[str]) -> None:
             "rows": {"read": first["kept"] + first["dropped"], "kept": last["kept"]},
             "steps": {name: {"settings": settings.train_transforms[name]} | one for name, one in reports.items()},
         }
-        new = folder / "new"
         new.mkdir()
         write_rows(rows.rows(), new / "train.jsonl")
         write_json(manifest, new / "manifest.json")
@@ -103,16 +98,13 @@ def require_steps(settings: Settings, transforms: dict[str, Any]) -> dict[str, S
     return transforms
 
 
-@contextmanager
-def folder_beside(out: Path) -> Iterator[Path]:
+def folder_beside(out: Path) -> TemporaryDirectory[str]:
     """A hidden folder that is removed at the end. Raises UserError where nothing can be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
+        return TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
     except OSError as error:
         raise UserError(f"{out.parent} takes no new folder ({error.strerror}); choose another out=...") from None
-    with folder as name:
-        yield Path(name)
 
 
 @contextmanager
@@ -130,12 +122,9 @@ def log_messages() -> Iterator[StringIO]:
 
 
 def summary(manifest: dict[str, Any], out: Path) -> str:
-    """A line for each step, the steps' notices, and the number of rows written."""
+    """The counts of each step, the steps' notices, and the number of rows written."""
     steps, rows = manifest["steps"], manifest["rows"]
-    width = max(map(len, steps))
-    lines = [
-        f"{name:<{width}}  {step['kept'] + step['dropped']:>9,} -> {step['kept']:>9,}" for name, step in steps.items()
-    ]
+    lines = [counts_table(steps)]
     lines += [f"notice: {name}: {notice}" for name, step in steps.items() if (notice := notice_of(step))]
     if not rows["kept"]:
         lines.append(f"notice: no row is left; {out / 'report.md'} says which steps dropped them")

@@ -18,7 +18,6 @@ UNKNOWN = "unknown – state it with licence=..."
 FIRST_LINE = re.compile(r"^\s*(\S.*?)\s*$", re.MULTILINE)
 LICENCE_LINE = re.compile(r"^[\s#*_-]*licen[cs]e\**\s*[:：]\s*\**\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 NOT_WRITTEN = frozenset({"file", DIALOGUE})  # tags that reading adds again
-HEADER = ["step", "rows in", "dropped", "share", "changed", "kept"]
 ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;"} | {mark: f"\\{mark}" for mark in "\\|[]`*_"})
 
 
@@ -79,16 +78,19 @@ def page(manifest: Mapping[str, Any]) -> str:
         "# Curation",
         f"{rows['kept']:,} of {rows['read']:,} rows kept ({share:.1%}). Licence of the source: {manifest['licence']}.",
         "\n".join(f"- {remark}" for remark in manifest["reading"]),
-        markdown(HEADER, [[name, *_counts(step)] for name, step in steps.items()]),
+        counts_table(steps),
     ]
     parts += [_section(name, step) for name, step in steps.items()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _counts(step: Mapping[str, Any]) -> list[str]:
-    num_rows = step["kept"] + step["dropped"]
-    share = f"{step['dropped'] / num_rows:.2%}" if num_rows else ""
-    return [f"{num_rows:,}", f"{step['dropped']:,}", share, f"{step['changed']:,}", f"{step['kept']:,}"]
+def counts_table(steps: Mapping[str, Any]) -> str:
+    rows = []
+    for name, step in steps.items():
+        num_rows, dropped = step["kept"] + step["dropped"], step["dropped"]
+        share = f"{dropped / num_rows:.2%}" if num_rows else ""
+        rows.append([name, f"{num_rows:,}", f"{dropped:,}", share, f"{step['changed']:,}", f"{step['kept']:,}"])
+    return markdown(["step", "rows in", "dropped", "share", "changed", "kept"], rows)
 
 
 def _section(name: str, step: Mapping[str, Any]) -> str:

@@ -28,15 +28,13 @@ class DataArguments(Arguments):
 
 @dataclass(frozen=True)
 class Part:
-    """One file: its rows as examples, their turns by field as written (None is null), and the models it names."""
+    """One file: its examples, their texts and turns as written (None is null) by field, and the models it names."""
 
     split: Split
     examples: Sequence[Example]
+    texts: Mapping[str, list[str]]
     turns: Mapping[str, Sequence[Sequence[str | None]]]
     models: Sequence[str]
-
-    def texts(self, field: str) -> list[str]:
-        return ["\n".join(example.fields[field]) for example in self.examples]
 
 
 def read_part(task: Preference, split: Split) -> Part:
@@ -44,7 +42,8 @@ def read_part(task: Preference, split: Split) -> Part:
     rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
     turns = {field: [parse_turns(row, field) for row in rows] for field in FIELDS}
     models = [name for column in ("model_a", "model_b") if column in table for name in table[column]]
-    return Part(split, examples, turns, models)
+    texts = {field: ["\n".join(example.fields[field]) for example in examples] for field in FIELDS}
+    return Part(split, examples, texts, turns, models)
 
 
 def describe(part: Part, classes: Sequence[str]) -> dict[str, str]:
@@ -55,7 +54,7 @@ def describe(part: Part, classes: Sequence[str]) -> dict[str, str]:
         measures[name] = f"{labels[label]:,} ({labels[label] / labels.total():.1%})"
     measures["turns a conversation"] = _spread(map(len, part.turns["prompt"]))
     for field in FIELDS:
-        texts, turns = part.texts(field), [turn for row in part.turns[field] for turn in row]
+        texts, turns = part.texts[field], [turn for row in part.turns[field] for turn in row]
         num_empty = sum(turn is not None and not turn.strip() for turn in turns)
         measures |= {
             f"{field} characters": _spread(map(len, texts)),
@@ -63,7 +62,7 @@ def describe(part: Part, classes: Sequence[str]) -> dict[str, str]:
             f"{field} null, empty turns": f"{turns.count(None):,}, {num_empty:,}",
             f"{field} lone surrogates": f"{sum(len(SURROGATE.findall(turn or '')) for turn in turns):,}",
         }
-    same = sum(a == b for a, b in zip(part.texts("response_a"), part.texts("response_b"), strict=True))
+    same = sum(a == b for a, b in zip(part.texts["response_a"], part.texts["response_b"], strict=True))
     measures["rows with identical responses"] = f"{same:,}"
     if part.models:
         counts = Counter(part.models)
@@ -81,7 +80,7 @@ def describe_prompts(train: Part, test: Part) -> dict[str, tuple[str, str]]:
     """Return the prompts shared within each file and across the two, as (train, test) by measure."""
     from nexttoken.data.near_duplicates import group_ids
 
-    in_train, in_test = train.texts("prompt"), test.texts("prompt")
+    in_train, in_test = train.texts["prompt"], test.texts["prompt"]
     train_groups, test_groups = np.split(group_ids(in_train + in_test), [len(in_train)])
     known = set(in_train)
     exact = sum(text in known for text in in_test)
@@ -103,7 +102,7 @@ def _groups(groups: np.ndarray) -> str:
 
 def problems(part: Part) -> list[str]:
     """Return a line for each kind of suspicious row. Such rows can be trained on and scored."""
-    texts = list(zip(*(part.texts(field) for field in FIELDS), strict=True))
+    texts = list(zip(*(part.texts[field] for field in FIELDS), strict=True))
     turns = list(zip(*(part.turns[field] for field in FIELDS), strict=True))
     kinds = {
         "an empty prompt": [not prompt.strip() for prompt, _, _ in texts],

@@ -52,16 +52,12 @@ def help_text(entry: Path, usage: str, overrides: Sequence[str]) -> str:
     from omegaconf import OmegaConf
 
     config = compose_entry(entry, overrides, return_hydra_config=True)
-    lines = []
+    lines = [usage.strip(), "\nChoices, group=choice:\n"]
     for group in sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/")):
-        names = sorted(path.stem for path in (entry.parent / "conf" / group).glob("*.yaml"))
-        lines.append(f"{group}: {', '.join(names)}")
+        lines.append(f"{group}: {', '.join(sorted(path.stem for path in entry.parent.glob(f'conf/{group}/*.yaml')))}")
     shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    return (
-        f"{usage.strip()}\n\nChoices, group=choice:\n\n{chr(10).join(lines)}\n\n"
-        f"Configuration, key=value for any of it:\n\n{OmegaConf.to_yaml(shown)}\n"
-        f"Hydra's own options: python {entry.name} --hydra-help"
-    )
+    lines += ["\nConfiguration, key=value for any of it:\n", OmegaConf.to_yaml(shown)]
+    return "\n".join([*lines, f"Hydra's own options: python {entry.name} --hydra-help"])
 
 
 def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":

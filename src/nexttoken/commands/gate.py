@@ -1,4 +1,4 @@
-"""Choose the thresholds of a run's retrieval gate, and show what searching always, never or only if unsure is worth.
+"""Choose when a run searches for passages, and compare searching always, never and only for unsure answers.
 
 python -m nexttoken gate run=output/quiz/<name>
 
@@ -20,17 +20,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat
 
 from nexttoken.commands.arguments import RunArguments
 from nexttoken.errors import UserError
-
-if TYPE_CHECKING:
-    from nexttoken.inference.gate import Gate
-    from nexttoken.inference.gate_trial import Trial
-    from nexttoken.runs.loaded import LoadedRun
+from nexttoken.inference import ConfidenceGated
+from nexttoken.inference.gate import Gate
+from nexttoken.inference.gate_thresholds import cross_chosen, fit_gate
+from nexttoken.inference.gate_trial import Trial, score
+from nexttoken.inference.retrieval.none import Nothing
+from nexttoken.report.gate import gate_plot, policies, table
+from nexttoken.runs.records import read_gate, save_gate
 
 PACKAGES = ("nexttoken", "torch", "transformers", "numpy")
 RULE = "fewest searches within `tolerance` standard errors of the best accuracy that `max_share` allows"
@@ -51,42 +53,22 @@ class GateArguments(RunArguments):
 def main(arguments: Sequence[str]) -> None:
     given = GateArguments.parse(arguments)
     loaded = given.load()
-    require_retriever(loaded)
-    given.folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-    from nexttoken.commands.gate_answers import answer_both_ways
-
-    trial = answer_both_ways(loaded, given.folder / "gate.csv", given.again)
-    keep_confident = bool(getattr(loaded.parts.inference, "keep_confident", True))
-    print(report(trial, configured_gates(loaded), given, keep_confident))
-    print_unused(loaded, given.folder / "gate.json")
-
-
-def require_retriever(loaded: "LoadedRun") -> None:
-    """Raises UserError for a run that cannot search."""
-    from nexttoken.inference.retrieval.none import Nothing
-
+    inference = loaded.parts.inference
     if isinstance(loaded.search.retriever, Nothing):
         raise UserError(
             f"{loaded.folder.path} was trained without a retriever, so there is nothing to search with;"
             " train it with one: python train.py ... inference=gated_retrieval retriever=bm25"
         )
+    given.folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    from nexttoken.commands.gate_answers import answer_both_ways
 
-
-def configured_gates(loaded: "LoadedRun") -> "dict[int, Gate]":
-    """The gate of each fold: the run's thresholds with the fold's temperature. Empty for a run without a gate."""
-    from nexttoken.inference import ConfidenceGated
-
-    restored = [loaded.parts.inference.restored(fold.state()) for fold in loaded.folds]
-    return {n: one.gate for n, one in zip(loaded.numbers, restored, strict=True) if isinstance(one, ConfidenceGated)}
-
-
-def print_unused(loaded: "LoadedRun", path: Path) -> None:
-    """Say that predict.py will not use the thresholds in `path`, where the run's inference has no gate."""
-    from nexttoken.inference import ConfidenceGated
-    from nexttoken.runs.records import read_gate
-
-    if not isinstance(loaded.parts.inference, ConfidenceGated):
-        gate, kind = read_gate(path), type(loaded.parts.inference).__name__
+    trial = answer_both_ways(loaded, given.folder / "gate.csv", given.again)
+    restored = [inference.restored(fold.state()) for fold in loaded.folds]  # each with the fold's temperature
+    gated = {n: one for n, one in zip(loaded.numbers, restored, strict=True) if isinstance(one, ConfidenceGated)}
+    keep_confident = bool(getattr(inference, "keep_confident", True))
+    print(report(trial, {number: one.gate for number, one in gated.items()}, given, keep_confident))
+    if not gated:
+        gate, kind = read_gate(given.folder / "gate.json"), type(inference).__name__
         keys = f"inference.min_top1={gate.min_top1:.4g} inference.min_margin={gate.min_margin:.4g}"
         print(
             f"predict.py will not use these thresholds: the inference of this run is {kind}; train it with"
@@ -94,13 +76,11 @@ def print_unused(loaded: "LoadedRun", path: Path) -> None:
         )
 
 
-def report(trial: "Trial", configured: "Mapping[int, Gate]", given: GateArguments, keep_confident: bool) -> str:
-    """Choose the gate, write gate.json and gate.png, and return the table of policies."""
-    from nexttoken.inference.gate_thresholds import cross_chosen, fit_gate
-    from nexttoken.inference.gate_trial import score
-    from nexttoken.report.gate import gate_plot, policies, table
-    from nexttoken.runs.records import save_gate
+def report(trial: Trial, configured: Mapping[int, Gate], given: GateArguments, keep_confident: bool) -> str:
+    """Choose the gate, write gate.json and gate.png, and return the table of policies.
 
+    `configured` has the gate of each fold by the run's own thresholds; it is empty for a run without a gate.
+    """
     chosen = cross_chosen(trial, keep_confident, given.max_share, given.tolerance)
     gate = fit_gate(trial, keep_confident, given.max_share, given.tolerance)
     decisions = policies(trial, gate, configured, chosen)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,27 +10,25 @@ import pandas as pd
 from nexttoken.data.files import whole_file
 from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError
-from nexttoken.inference import ConfidenceGated, Inference, WithPassages
+from nexttoken.inference import ConfidenceGated, WithPassages
 from nexttoken.inference.gate_trial import Trial
 from nexttoken.inference.once import remembering
 from nexttoken.inference.passages import has_passages
+from nexttoken.runs.folder import FoldFolder
+from nexttoken.runs.loaded import LoadedRun
 from nexttoken.types import Example
-
-if TYPE_CHECKING:
-    from nexttoken.runs.folder import FoldFolder
-    from nexttoken.runs.loaded import LoadedRun
 
 PASSES = ("first", "second")  # without and with passages; their probabilities are the columns <pass>_p_<class>
 COLUMNS = {"ids": "id", "folds": "fold", "groups": "group", "labels": "label"}  # by the field of a Trial
 
 
-def answer_both_ways(loaded: "LoadedRun", path: Path, again: bool = False) -> Trial:
+def answer_both_ways(loaded: LoadedRun, path: Path, again: bool = False) -> Trial:
     """Answer each fold's held-out questions both ways; answers that `path` has of the same training are used.
 
     `path` is written after every fold, so that a killed command continues from the last one. Raises UserError for a
     broken file.
     """
-    saved = pd.DataFrame() if again or not path.exists() else read_rows(path)
+    saved = pd.DataFrame(columns=["id", "fold", "fold_mark"]) if again or not path.exists() else read_rows(path)
     folds = load_folds(loaded.folder.path / "folds.csv")
     groups = dict(zip(folds.ids, folds.groups.tolist(), strict=True))
     held_out = [loaded.held_out(fold) for fold in loaded.folds]
@@ -48,17 +45,17 @@ def answer_both_ways(loaded: "LoadedRun", path: Path, again: bool = False) -> Tr
     return trial_of(read_rows(path))
 
 
-def saved_answers(saved: pd.DataFrame, fold: "FoldFolder", number: int, examples: Sequence[Example]) -> pd.DataFrame:
+def saved_answers(saved: pd.DataFrame, fold: FoldFolder, number: int, examples: Sequence[Example]) -> pd.DataFrame:
     """The rows of gate.csv for this fold. Empty where it has none, or those of another training or other questions."""
-    if not len(saved):
-        return saved
     rows = saved[(saved["fold_mark"] == fold.training_id) & (saved["fold"] == number)]
     return rows if rows["id"].tolist() == [example.id for example in examples] else rows[:0]
 
 
-def answer_fold(loaded: "LoadedRun", fold: "FoldFolder", examples: Sequence[Example]) -> pd.DataFrame:
+def answer_fold(loaded: LoadedRun, fold: FoldFolder, examples: Sequence[Example]) -> pd.DataFrame:
     """One row per question: label, probabilities and seconds of both passes, found (passages or none), the device."""
-    infer = single_pass(loaded.parts.inference.restored(fold.state()))
+    infer = loaded.parts.inference.restored(fold.state())
+    if isinstance(infer, (ConfidenceGated, WithPassages)):  # every shipped configuration has the search outermost
+        infer = infer.ask
     answerer = loaded.answerer(fold)
     with remembering(answerer, lambda probs: np.ones(len(probs), dtype=bool)):  # a gate does so for unsure questions
         first = infer(examples, answerer)
@@ -80,11 +77,6 @@ def answer_fold(loaded: "LoadedRun", fold: "FoldFolder", examples: Sequence[Exam
     for name, values in zip(PASSES, (first.probs, probs), strict=True):
         columns |= {f"{name}_p_{label}": values[:, n] for n, label in enumerate(loaded.parts.task.classes)}
     return pd.DataFrame(columns).assign(**answerer.environment)
-
-
-def single_pass(inference: Inference) -> Inference:
-    """The inference of one pass: without the search, which every shipped configuration has outermost."""
-    return inference.ask if isinstance(inference, (ConfidenceGated, WithPassages)) else inference
 
 
 def read_rows(path: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ python -m nexttoken judge data=input/dialogues task=dialogue judge=output/marks/
 Arguments:
   path ...         run folders, or folders of runs
   judge=...        run folder of a model that gives marks (docs/judge.md)
-  rows=50          number of held-out rows per fold that get a generated answer, where they have none (default: 0)
+  rows=0           number of held-out rows per fold that get a generated answer where they have none
   by=...           measure that decides: loss_per_token, loss_per_character, chrf, rouge_l or mark
   rubric=...       rubric of rows that have none: a text, or a file
   out=...          folder for judge.md, judge.json, judge.png and judged.csv (default: output/judge/<task>)
@@ -23,18 +23,25 @@ To mark a training set, a dialogue as a whole, for the transform KeepMarked:
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
+import numpy as np
+import pandas as pd
 from pydantic import AfterValidator, Field, model_validator
 
+from nexttoken.build import prepare
 from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.entry import compose
+from nexttoken.commands.judge_outputs import Judge, answer_to_mark, outputs_of, score_outputs
+from nexttoken.data.files import whole_file, write_json, write_text
 from nexttoken.errors import UserError, nearest
-from nexttoken.report.ranking import MEASURES
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from nexttoken.runs.read_open import OpenRun
+from nexttoken.metrics.marks import expected_marks
+from nexttoken.report.ranking import MEASURES, Comparison
+from nexttoken.report.variant_plot import variants_plot
+from nexttoken.report.variants import summary, variants_page
+from nexttoken.runs.read_open import OpenRun, read_open_runs
+from nexttoken.tasks.marks import write_marks
+from nexttoken.types import Example
 
 
 def read_rubric(given: str) -> str:
@@ -72,47 +79,31 @@ class JudgeArguments(Arguments):
 def main(arguments: Sequence[str]) -> None:
     given = JudgeArguments.parse(arguments)
     if given.data:
-        from nexttoken.commands.judge_marks import mark_data
-
         print(mark_data(given))
         return
-    from nexttoken.runs.read_open import read_open_runs
-
     runs = read_open_runs(given.paths)
     task_dir = runs[0].folder.resolve().parent
     out = given.out or task_dir.parent / "judge" / task_dir.name  # in the task's folder, it would be taken for a run
     out.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-    tables = measure(runs, given)
+    judge = Judge.load(given.judge, given.base) if given.judge else None  # a wrong one is refused before generation
+    outputs = [outputs_of(run, given.rows, given.input_dir, given.base) for run in runs]
+    tables = score_outputs(runs, outputs, judge, given.rubric)
     print(report(runs, tables, given, out, f"python -m nexttoken judge {shlex.join(arguments)}"))
 
 
-def measure(runs: "Sequence[OpenRun]", given: JudgeArguments) -> "list[pd.DataFrame]":
-    """A table of rows per run. All outputs are generated first, and then marked together."""
-    from nexttoken.commands.judge_marks import Judge
-    from nexttoken.commands.judge_outputs import outputs_of, score_outputs
-
-    judge = Judge.load(given.judge, given.base) if given.judge else None  # a wrong one is refused before generation
-    outputs = [outputs_of(run, given.rows, given.input_dir, given.base) for run in runs]
-    return score_outputs(runs, outputs, judge, given.rubric)
-
-
 def report(
-    runs: "Sequence[OpenRun]", tables: "Sequence[pd.DataFrame]", given: JudgeArguments, out: Path, command: str
+    runs: Sequence[OpenRun], tables: Sequence[pd.DataFrame], given: JudgeArguments, out: Path, command: str
 ) -> str:
     """Write judge.md, judge.json, judge.png and judged.csv into `out`; return the page and the chosen run."""
-    import pandas as pd
-
-    from nexttoken.data.files import whole_file, write_json, write_text
-    from nexttoken.report.ranking import Comparison
-    from nexttoken.report.variant_plot import variants_plot
-    from nexttoken.report.variants import summary, variants_page
-
     by_run = list(zip(runs, tables, strict=True))
     comparison = Comparison.of({(run.variant, run.seed): table for run, table in by_run}, given.by)
     ranking = comparison.ranking
     best = [run for run in runs if run.variant == ranking.variants[ranking.best]]
     chosen = min(best, key=lambda run: run.seed).folder  # not the seed that happened to do best
-    page = f"{title(runs, given)}\n\n{variants_page(comparison)}"
+    tasks, seeds = " and ".join(dict.fromkeys(run.task for run in runs)), sorted({run.seed for run in runs})
+    counts = f"{len({run.variant for run in runs})} variants in {len(runs)} runs (seeds {', '.join(map(str, seeds))})"
+    title = f"## {tasks}: {counts}" + (f"; marks by {given.judge}" if given.judge else "")
+    page = f"{title}\n\n{variants_page(comparison)}"
     key = variants_plot(comparison, out / "judge.png")
     write_text("\n\n".join([page, "![Variants](judge.png)", *key, f"Command: `{command}`"]), out / "judge.md")
     facts = {
@@ -133,8 +124,30 @@ def report(
     return f"{page}\n\n{end}\n\nchosen: {chosen}\npython predict.py run={chosen}"
 
 
-def title(runs: "Sequence[OpenRun]", given: JudgeArguments) -> str:
-    tasks = " and ".join(dict.fromkeys(run.task for run in runs))
-    seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
-    judged = f"; marks by {given.judge}" if given.judge else ""
-    return f"## {tasks}: {len({run.variant for run in runs})} variants in {len(runs)} runs (seeds {seeds}){judged}"
+def mark_data(given: JudgeArguments) -> str:
+    """Write the marks of all training rows of `given.data` to `given.out`; return their distribution."""
+    assert given.judge  # with data=, the arguments are refused without judge= and out=
+    assert given.out
+    judge = Judge.load(given.judge, given.base)
+    examples = read_training_examples(Path(given.data), given.task)
+    probs = judge.probs([answer_to_mark(example, given.rubric) for example in examples])
+    write_marks(given.out, [example.id for example in examples], probs, judge.lowest)
+    above_lowest = expected_marks(probs, 0)
+    counts = np.bincount(np.rint(above_lowest).astype(np.int64), minlength=probs.shape[1])
+    spread = ", ".join(f"{judge.lowest + k}: {count:,}" for k, count in enumerate(counts.tolist()))
+    mean = f"{len(examples):,} rows, mean mark {judge.lowest + above_lowest.mean():.2f}"
+    return f"{mean}; by the nearest whole mark {spread}\nwrote {given.out}"
+
+
+def read_training_examples(path: Path, task: str) -> list[Example]:
+    """The task's training examples before any transform. Raises UserError where there are none with an answer."""
+    overrides = [f"task={task}", f"input_dir='{path.parent if path.is_file() else path}'"]
+    if path.is_file():
+        overrides.append(f"task.train_files=['{path.name}']")
+    parts, _ = prepare(compose("train", overrides), overrides)
+    examples = parts.task.read("train")
+    if not examples:
+        raise UserError(f"{path} has no rows to be marked; give an input_dir of task={task}, or a file of it")
+    if not any(example.answer for example in examples):
+        raise UserError(f"task={task} has no written answers to be marked; give task=dialogue or task=instruct")
+    return examples

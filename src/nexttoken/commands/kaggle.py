@@ -45,29 +45,21 @@ class KaggleArguments(Arguments):
     input_dir: Path | None = None
     message: str | None = None
 
-    @property
-    def slug(self) -> str:
-        """Kaggle's name of the competition. Raises UserError where it cannot be one."""
-        slug = SLUGS.get(self.competition, self.competition)
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", slug):
-            expected = f"{', '.join(SLUGS)}, or the name in its address"
-            raise UserError(f"{self.competition!r} is no competition: expected {expected}")
-        return slug
-
-    @property
-    def folder(self) -> Path:
-        return self.input_dir or Path("input") / self.slug
-
 
 def main(arguments: Sequence[str]) -> None:
     given = KaggleArguments.parse(arguments)
+    slug = SLUGS.get(given.competition, given.competition)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", slug):
+        expected = f"{', '.join(SLUGS)}, or the name in its address"
+        raise UserError(f"{given.competition!r} is no competition: expected {expected}")
+    folder = given.input_dir or Path("input") / slug
     match given.paths:
         case ["download"]:
             if given.message is not None:
                 raise UserError("message= describes a submission; leave it out with `download`")
-            print(download(given.slug, given.folder))
+            print(download(slug, folder))
         case ["submit", path]:
-            print(submit(Path(path), given.message, given.slug, given.folder))
+            print(submit(Path(path), given.message, slug, folder))
         case words:
             got = " ".join(words) or "nothing"
             raise UserError(f"expected `download` or `submit submissions/<name>.csv`, got {got}")
@@ -108,11 +100,10 @@ def client(slug: str) -> Any:
     try:
         with redirect_stdout(io.StringIO()):
             import kaggle
-    except ImportError as error:
-        raise UserError(INSTALL.format(error)) from error
-    try:
         with refusals(slug):
             kaggle.api.authenticate()
+    except ImportError as error:
+        raise UserError(INSTALL.format(error)) from error
     except SystemExit as error:
         raise UserError(CREDENTIALS.format(RULES.format(slug))) from error
     return kaggle.api

@@ -15,16 +15,18 @@ import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nexttoken import pipeline
+from nexttoken.build import Parts, prepare
 from nexttoken.commands.arguments import Arguments
 from nexttoken.commands.entry import compose
+from nexttoken.data.files import write_text
 from nexttoken.errors import UserError
-
-if TYPE_CHECKING:
-    from nexttoken.build import Parts
-    from nexttoken.prompts.label_audit import Audit
-    from nexttoken.types import Example
+from nexttoken.prompts.label_audit import Audit, audit_prompt, audit_situations
+from nexttoken.report.markdown import markdown
+from nexttoken.transforms import apply_transforms
+from nexttoken.types import Example
 
 NUM_ROWS = 64  # enough different ends of prompts to see whether the labels' tokens depend on them
 HEADER = ["the label stands behind", "labels", "tokens per label", "read in", "re-joined", "verdict"]
@@ -57,8 +59,6 @@ def main(arguments: Sequence[str]) -> None:
                 print(f"{name}: {refusal}", file=sys.stderr, flush=True)
         errors += [refusal] if refusal else []
     if given.markdown and tables:
-        from nexttoken.data.files import write_text
-
         sections = (f"## {name}\n\n{table}" for name, table in tables.items())
         write_text("\n\n".join(["# Label audit", *sections]), given.markdown)
         print(f"wrote {given.markdown}")
@@ -71,16 +71,11 @@ def audit(overrides: Sequence[str]) -> tuple[str, str]:
 
     Raises UserError for a wrong configuration and for a missing tokenizer.
     """
-    from nexttoken.build import prepare
-    from nexttoken.pipeline import read
-
     parts, _ = prepare(compose("train", overrides), overrides)
     if not parts.task.classes:
         raise UserError(f"the answers of task {parts.task.name} are open texts, so there are no labels to audit")
-    examples = read(parts, "train")
+    examples = pipeline.read(parts, "train")
     tokenizer = load_tokenizer(parts, examples)
-    from nexttoken.prompts.label_audit import audit_prompt, audit_situations
-
     print(f"{parts.settings.model.name_or_path or 'built from the training text'}: {len(tokenizer):,} tokens")
     refusal = ""
     try:
@@ -93,11 +88,8 @@ def audit(overrides: Sequence[str]) -> tuple[str, str]:
     return table, refusal
 
 
-def load_tokenizer(parts: "Parts", examples: "list[Example]") -> Any:
+def load_tokenizer(parts: Parts, examples: list[Example]) -> Any:
     """The tokenizer that train.py would use; one that is built from nothing learns from the fold's training rows."""
-    from nexttoken import pipeline
-    from nexttoken.transforms import apply_transforms
-
     texts: Sequence[str] = ()
     if parts.settings.model.name_or_path is None:
         from nexttoken.training.learner import training_texts
@@ -109,10 +101,8 @@ def load_tokenizer(parts: "Parts", examples: "list[Example]") -> Any:
     return load_tokenizer(parts.settings.model, texts)
 
 
-def situations_table(audits: "Sequence[Audit]") -> str:
+def situations_table(audits: Sequence[Audit]) -> str:
     """A Markdown table, one line for both languages where they agree."""
-    from nexttoken.report.markdown import markdown
-
     rows = []
     for (after, labels), group in groupby(audits, key=lambda audit: (audit.situation.after, audit.situation.labels)):
         languages: dict[tuple[str, ...], str] = {}  # the first language with these cells

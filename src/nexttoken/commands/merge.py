@@ -15,16 +15,15 @@ A quantised base is dequantised first: rounding the sum to 4 bits again would lo
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from nexttoken.build import make
 from nexttoken.commands.arguments import NewPath, RunArguments
 from nexttoken.errors import UserError
-
-if TYPE_CHECKING:
-    from nexttoken.runs.folder import FoldFolder
-    from nexttoken.runs.loaded import LoadedRun
+from nexttoken.runs.folder import FoldFolder
+from nexttoken.runs.loaded import LoadedRun
 
 
 class MergeArguments(RunArguments):
@@ -40,7 +39,6 @@ def main(arguments: Sequence[str]) -> None:
     fold = choose_fold(loaded, given.fold)
     examples = loaded.held_out(fold)[: given.rows]
     given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-    from nexttoken.build import make
     from nexttoken.engine.merged_adapter import Merge
 
     parts, settings = loaded.parts, loaded.parts.settings
@@ -53,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"wrote {given.out}; use it by model.name_or_path={given.out}{classifies}")
 
 
-def choose_fold(loaded: "LoadedRun", number: int) -> "FoldFolder":
+def choose_fold(loaded: LoadedRun, number: int) -> FoldFolder:
     """The finished fold of that number. Raises UserError where there is none, or where it has no adapter."""
     fold, settings = loaded.folder.fold(number), loaded.parts.settings
     if number not in loaded.numbers:
