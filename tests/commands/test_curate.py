@@ -57,8 +57,9 @@ def test_known_noise_is_found_and_clean_rows_stay(noisy, tmp_path, capsys):
     kept = read_lines(out / "train.jsonl")
     results = score(read_lines(noisy / "truth.jsonl"), {row["id"] for row in kept})
     assert set(results) == {"clean", *NOISE}
-    assert results["clean"].share <= 0.02
-    assert {kind: found.share for kind, found in results.items() if kind != "clean" and found.share < 0.95} == {}
+    assert results["clean"].num_removed / results["clean"].num_rows <= 0.02
+    shares = {kind: one.num_removed / one.num_rows for kind, one in results.items() if kind != "clean"}
+    assert {kind: share for kind, share in shares.items() if share < 0.95} == {}
     assert [row["id"] for row in kept] == sorted(row["id"] for row in kept)  # in the order of the source
     assert "| clean |" in table(results)
 
@@ -236,8 +237,8 @@ def test_the_noise_is_the_same_for_a_seed_and_every_kind_is_there():
 def test_scoring_takes_either_of_two_equal_rows():
     truth = [{"id": "a", "kind": "clean"}, {"id": "b", "kind": "repeat", "of": "a"}, {"id": "c", "kind": "clean"}]
     by_kept = {kept: score(truth, set(kept)) for kept in ("ac", "bc", "abc", "c")}
-    assert [by_kept[kept]["repeat"].num_gone for kept in by_kept] == [1, 1, 0, 1]
-    assert [by_kept[kept]["clean"].num_gone for kept in by_kept] == [0, 0, 0, 1]
+    assert [by_kept[kept]["repeat"].num_removed for kept in by_kept] == [1, 1, 0, 1]
+    assert [by_kept[kept]["clean"].num_removed for kept in by_kept] == [0, 0, 0, 1]
 
 
 def test_the_generator_is_a_command(tmp_path):
