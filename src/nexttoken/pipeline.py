@@ -73,13 +73,13 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
 
 def predict(cfg: DictConfig) -> Path:
     """Answer the test rows with a run's folds and write a validated submission; return its path."""
+    from nexttoken.runs.config import Changes
     from nexttoken.runs.loaded import LoadedRun
-    from nexttoken.runs.writing import Writing
 
     settings = check_settings(PredictSettings, plain(cfg))
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     run = LoadedRun.load(
-        folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, Writing.of(settings)
+        folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, Changes.of(settings)
     )
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")

@@ -13,9 +13,9 @@ import pytest
 
 from nexttoken import load_run, pipeline
 from nexttoken.errors import UserError
+from nexttoken.runs.config import Changes
 from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.runs.writing import Writing
 from nexttoken.types import Example
 from support.interrupted import run
 from support.training import composed
@@ -101,9 +101,9 @@ def test_another_way_of_asking_and_writing_may_be_given(instruct):
 def test_demonstrations_of_held_out_rows_are_never_from_their_own_fold(instruct, monkeypatch, capsys):
     from nexttoken.engine.generation.writer import Writer
 
-    writing = Writing(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
+    changes = Changes(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
     retriever = {"_target_": BM25, "corpus": "unused", "index_dir": str(instruct / "index")}
-    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), retriever=retriever, writing=writing)
+    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), retriever=retriever, changes=changes)
     fold = run.folds[0]
     held_out = run.held_out(fold)
     shown = []
@@ -145,7 +145,7 @@ def test_a_notebook_writes_beside_a_run_that_is_read_only(instruct, tmp_path, mo
     run = load_run(folder, written=tmp_path / "written")
     rows = run.held_out(run.folds[0])[:2]
     # whoever runs the tests may write anywhere
-    monkeypatch.setattr("nexttoken.runs.writing.os.access", lambda *_: False)
+    monkeypatch.setattr("nexttoken.runs.loaded.os.access", lambda *_: False)
     assert run.generate(run.folds[0], rows).ids == tuple(row.id for row in rows)
     assert len(list((tmp_path / "written").iterdir())) == 1
     with pytest.raises(UserError, match=r"is read-only.*load_run\(..., written="):
@@ -153,9 +153,9 @@ def test_a_notebook_writes_beside_a_run_that_is_read_only(instruct, tmp_path, mo
 
 
 def test_a_loaded_run_shows_solved_rows_and_never_those_it_is_scored_on(instruct):
-    writing = Writing(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
+    changes = Changes(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
     retriever = {"_target_": BM25, "corpus": "unused", "index_dir": str(instruct / "index")}
-    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), retriever=retriever, writing=writing)
+    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), retriever=retriever, changes=changes)
     held_out = run.held_out(run.folds[0])
     own, whole = ({row.id for row in run.inference(run.folds[0], *asked).pool} for asked in ((), ([Example("x", {})],)))
     assert own

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nexttoken.metrics import probabilities as metrics
-from nexttoken.runs.label_answers import PUBLISHED_ROWS, Labels, labels_of
+from nexttoken.runs.answer_set import PUBLISHED_ROWS, Labels, labels_of
 from nexttoken.tasks.baselines.options import OptionBaseline
 from nexttoken.tasks.preference import Preference
 from nexttoken.tasks.quiz import Quiz

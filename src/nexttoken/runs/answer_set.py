@@ -1,61 +1,162 @@
-"""The two kinds of answers, labels and texts, behind one interface: the pipeline is the same for both."""
+"""The two kinds of answers, labels and texts, with the same methods: the pipeline treats both alike."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nexttoken.errors import UserError, first_five
+from nexttoken.metrics.probabilities import log_loss, prior_log_loss, uniform_log_loss
+from nexttoken.models.processes import num_ranks
 from nexttoken.runs.folder import FoldFolder
+from nexttoken.runs.records import save_results
 from nexttoken.settings import Settings
-from nexttoken.types import Example, LabelPredictions, OpenTask, Task, TextPredictions
+from nexttoken.tasks.baselines.characters import CharacterModel
+from nexttoken.types import DIALOGUE, AnswerLosses, Example, LabelPredictions, OpenTask, Task, TextPredictions
+
+if TYPE_CHECKING:
+    from nexttoken.runs.loaded import LoadedRun
+
+PUBLISHED_ROWS = 50_000  # the competition's own training file has about 57 thousand rows and no known truth
 
 
-class Run(Protocol):
-    """A finished run that predicts: `nexttoken.runs.loaded.LoadedRun`."""
-
-    @property
-    def environment(self) -> dict[str, Any]: ...
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def writing_fold(self) -> FoldFolder: ...
-
-    def answer(self, examples: list[Example]) -> LabelPredictions: ...
-
-    def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions: ...
-
-
-class AnswerSet(Protocol):
-    """A closed set of labels, or open texts."""
+class Labels:
+    """Closed answers: class probabilities, averaged over folds."""
 
     def strata(self, examples: Sequence[Example]) -> np.ndarray:
         """(N,) int64: every fold has an equal share of each value."""
+        return labels_of(examples)
 
     def describe(self, settings: Settings, task: Any, num_rows: int, num_held_out: int) -> dict[str, Any]:
         """Task, data and fold, for metrics.json; `num_rows` counts all folds, `num_held_out` this one."""
+        return _describe_fold(settings, task) | {
+            "has_published_scores": task.has_published_scores,
+            "is_published_data": task.has_published_scores and num_rows > PUBLISHED_ROWS and not task.truth(),
+            "num_examples": num_held_out,
+        }
 
     def references(self, task: Any, seen: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
-        """Scores of simple predictors, fitted on the training examples `seen` and scored on the same held-out ones."""
+        """Scores of simple predictors, fitted on the training examples `seen` and scored on the same held-out ones.
+
+        `chance_<metric>` and `baseline_<metric>` for each of the task's metrics; the chance of log loss is
+        `uniform_log_loss`. `best_possible_log_loss` is None where the true probabilities are not known.
+        """
+        labels, num_classes, truth = labels_of(held_out), len(task.classes), task.truth()
+        num_options = [example.num_options or num_classes for example in held_out]
+        known = all(example.id in truth for example in held_out)
+        baseline = task.baseline().fit(seen).predict(held_out)
+        chances = {m.name: m.chance_level(num_options) for m in task.metrics if m.name != "log_loss"}
+        return {
+            "uniform_log_loss": uniform_log_loss(num_options),
+            "prior_log_loss": prior_log_loss(labels_of(seen), labels, num_classes, num_options),
+            "best_possible_log_loss": log_loss(np.array([truth[e.id] for e in held_out]), labels) if known else None,
+            **{f"chance_{name}": level for name, level in chances.items() if level is not None},
+            **{f"baseline_{metric.name}": metric.score(baseline, labels) for metric in task.metrics},
+        }
 
     def score(self, task: Any, predictions: Any, examples: Sequence[Example]) -> dict[str, float]:
-        """The task's metrics, `log_loss` among them."""
+        """The task's metrics, and the share of True in each boolean column of the predictions."""
+        labels = labels_of(examples)
+        shares = {f"share_{name}": float(c.mean()) for name, c in predictions.columns.items() if c.dtype == bool}
+        return {metric.name: metric.score(predictions.probs, labels) for metric in task.metrics} | shares
 
     def save(self, fold: FoldFolder, number: int, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
         """Save the out-of-fold predictions."""
+        fold.save_rows(examples, predictions)
+        fold.save_oof(predictions, labels_of(examples), number, task.classes)
 
-    def answer(self, run: Run, examples: list[Example]) -> Any:
-        """The run's predictions for examples that have been through its transforms."""
+    def answer(self, run: "LoadedRun", examples: list[Example]) -> LabelPredictions:
+        """Predict examples that have been through the run's transforms."""
+        return run.answer(examples)
 
-    def finish(self, run: Run, task: Any, predictions: Any) -> None:
-        """Print and save what belongs to a submission that is written."""
+    def finish(self, run: "LoadedRun", task: Any, predictions: Any) -> None:
+        """Save and print the results of a task that has some, such as the answers of a quiz."""
+        from nexttoken.report.by_tag import results_table
+
+        if results := task.results(predictions):
+            save_results(results, run.environment, run.path)
+            print(results_table(results, by="file"))
 
 
-def answers_of(task: Task | OpenTask) -> AnswerSet:
+class Texts:
+    """Open answers: scored by the model's loss on reference answers, and generated by one fold's model."""
+
+    def strata(self, examples: Sequence[Example]) -> np.ndarray:
+        return np.zeros(len(examples), dtype=np.int64)
+
+    def describe(self, settings: Settings, task: Any, num_rows: int, num_held_out: int) -> dict[str, Any]:
+        return _describe_fold(settings, task) | {"answers": "texts", "num_held_out": num_held_out}
+
+    def references(self, task: Any, seen: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
+        """Nats per character of the held-out answers under equally probable characters, and under n-grams.
+
+        Raises UserError where an example has no answer.
+        """
+        if missing := [example.id for example in (*seen, *held_out) if example.answer is None]:
+            raise UserError(f"{len(missing)} training rows have no answer ({first_five(missing)}); give answers")
+        characters = CharacterModel.fit([answer for example in seen for answer in _answers(example)])
+        answers = [answer for example in held_out for answer in _answers(example)]
+        return {
+            "uniform_nll_per_character": math.log(characters.num_symbols),
+            "baseline_nll_per_character": characters.nll_per_character(answers),
+        }
+
+    def score(self, task: Any, predictions: AnswerLosses, examples: Sequence[Example]) -> dict[str, float]:
+        """`log_loss` is the mean loss of the answers' tokens, end tokens included."""
+        nll, num_tokens = float(predictions.nll.sum()), int(predictions.num_tokens.sum())
+        num_characters = int(predictions.num_characters.sum())
+        return {
+            "num_examples": len(predictions.ids),
+            "log_loss": nll / num_tokens,
+            "perplexity": math.exp(min(nll / num_tokens, 700.0)),
+            "nll_per_character": nll / max(num_characters, 1),
+            "num_answer_tokens": num_tokens,
+            "num_answer_characters": num_characters,
+        }
+
+    def save(self, fold: FoldFolder, number: int, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
+        fold.save_losses(predictions, examples, number)
+
+    def answer(self, run: "LoadedRun", examples: list[Example]) -> TextPredictions:
+        """Generate with one fold's model: texts cannot be averaged. Raises UserError for several processes."""
+        if num_ranks() > 1:
+            raise UserError("open answers are written by one process; use devices=1, and one command per GPU")
+        fold = run.fold(run.changes.fold)
+        print(f"written by {fold.path}; texts cannot be averaged over folds, fold=... chooses another")
+        return run.generate(fold, [replace(example, answer=None) for example in examples])  # hides the reference
+
+    def finish(self, run: "LoadedRun", task: Any, predictions: TextPredictions) -> None:
+        finished, num_tokens = predictions.columns["finished"], predictions.columns["num_tokens"]
+        print(f"{int(num_tokens.sum()):,} tokens, {num_tokens.mean():.1f} an answer")
+        if cut := [one for one, is_whole in zip(predictions.ids, finished, strict=True) if not is_whole]:
+            print(
+                f"{len(cut)} of {len(finished)} answers reached the maximum length ({first_five(cut)});"
+                " raise generation.max_new_tokens=..."
+            )
+
+
+def answers_of(task: Task | OpenTask) -> Labels | Texts:
     """Labels for a task with classes, texts for one without."""
-    from nexttoken.runs.label_answers import Labels
-    from nexttoken.runs.text_answers import Texts
-
     return Labels() if task.classes else Texts()
+
+
+def labels_of(examples: Sequence[Example]) -> np.ndarray:
+    """(N,) int64."""
+    return np.array([example.label for example in examples], dtype=np.int64)
+
+
+def _describe_fold(settings: Settings, task: OpenTask) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "dataset": Path(settings.input_dir).resolve().name,
+        "fold": settings.fold,
+        "trained": settings.trainer.max_epochs > 0,
+    }
+
+
+def _answers(example: Example) -> list[str]:
+    """Every utterance of a dialogue's assistant, or the one answer of an instruction."""
+    return [*example.fields.get(DIALOGUE, ())[1::2], example.answer or ""]

@@ -1,7 +1,8 @@
-"""The configuration with which a finished run predicts: its folds' own, with other paths, base or retriever."""
+"""The configuration with which a finished run predicts: its folds' own, with other paths, base, retriever or more."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,39 @@ from typing import Any
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.identity import RETRIEVER_NODES, describe_differences
-from nexttoken.runs.writing import Writing
+from nexttoken.settings import PredictSettings
+
+TRANSFORMERS = {"_target_": "nexttoken.engine.answerers.load_transformers_writer", "_partial_": True}
 
 
-def config_of(
+@dataclass(frozen=True)
+class Changes:
+    """Changes to how a finished run generates open answers; `folder` is for answers of both kinds."""
+
+    inference: Mapping[str, Any] = field(default_factory=dict)  # a `_target_` node; empty: the run's own
+    generation: Mapping[str, Any] = field(default_factory=dict)  # changed settings
+    fold: int | None = None  # None: the first finished one
+    folder: Path | None = None  # of saved answers; None: the fold's own for texts, none for probabilities
+    engine: Mapping[str, Any] = field(default_factory=lambda: TRANSFORMERS)
+
+    @classmethod
+    def of(cls, settings: PredictSettings) -> "Changes":
+        generation = {key: value for key, value in settings.generation.items() if value is not None}
+        folder = Path(settings.submissions_dir) / "written"
+        return cls(settings.inference, generation, settings.fold, folder, settings.engine)
+
+    @property
+    def only_folder(self) -> bool:
+        """True where nothing but the folder is changed."""
+        return self == Changes(folder=self.folder)
+
+
+def changed_config(
     folds: Sequence[FoldFolder],
     input_dir: str | None,
     base: str | None,
     retriever: Mapping[str, Any] | None,
-    writing: Writing,
+    changes: Changes,
 ) -> dict[str, Any]:
     """The folds' common configuration with the given changes, without `train_transforms`.
 
@@ -26,15 +51,16 @@ def config_of(
     """
     config = _common(folds) | {"train_transforms": {}}
     saved = set(_targets(config))
-    if input_dir:
-        config = _with_input_dir(config, input_dir)
-    if writing.inference:
-        config = {**config, "inference": dict(writing.inference)}
+    if input_dir:  # also for the files that a retriever reads there
+        nodes = {key: _move(config[key], config["input_dir"], input_dir) for key in RETRIEVER_NODES if key in config}
+        config |= {**nodes, "input_dir": input_dir, "task": {**config["task"], "input_dir": input_dir}}
+    if changes.inference:
+        config["inference"] = dict(changes.inference)
     if retriever:
         config = _with_retriever(config, retriever)
-    config = {**config, "generation": {**config.get("generation", {}), **writing.generation}}
+    config["generation"] = {**config.get("generation", {}), **changes.generation}
     if base:
-        config = {**config, "model": {**config["model"], "name_or_path": base, "revision": None}}
+        config["model"] = {**config["model"], "name_or_path": base, "revision": None}
     if gone := [target for target in _targets(config) if target in saved and not _exists(target)]:
         raise UserError(
             f"{folds[0].path.parent} was trained before the package's classes moved ({gone[0]} is gone); train it again"
@@ -53,16 +79,20 @@ def _common(folds: Sequence[FoldFolder]) -> dict[str, Any]:
     return config
 
 
-def _targets(node: Any) -> Iterator[str]:
-    """Every `_target_` of this package in `node`."""
-    if isinstance(node, Mapping) and str(node.get("_target_", "")).startswith("nexttoken."):
-        yield node["_target_"]
-    for child in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
-        yield from _targets(child)
+def _items(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Every key in `node` with its value, at any depth."""
+    for key, value in node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ():
+        yield key, value
+        yield from _items(value)
+
+
+def _targets(config: Mapping[str, Any]) -> list[str]:
+    """Every `_target_` of this package."""
+    return [value for key, value in _items(config) if key == "_target_" and str(value).startswith("nexttoken.")]
 
 
 def _exists(target: str) -> bool:
-    """Whether the module of `target` has its name, read from the source: importing some modules imports torch."""
+    """True where the module of `target` has its name, read from the source: importing it might import torch."""
     module, _, name = target.rpartition(".")
     try:
         spec = find_spec(module)
@@ -70,12 +100,6 @@ def _exists(target: str) -> bool:
         return False
     source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
     return re.search(rf"\b{re.escape(name)}\b", source) is not None
-
-
-def _with_input_dir(config: dict[str, Any], input_dir: str) -> dict[str, Any]:
-    """The configuration with the data in another folder, and with it the files that a retriever reads there."""
-    nodes = {name: _move(config[name], config["input_dir"], input_dir) for name in RETRIEVER_NODES if name in config}
-    return {**config, **nodes, "input_dir": input_dir, "task": {**config["task"], "input_dir": input_dir}}
 
 
 def _move(node: Any, old: str, new: str) -> Any:
@@ -92,18 +116,14 @@ def _move(node: Any, old: str, new: str) -> Any:
 
 def _with_retriever(config: dict[str, Any], retriever: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with `retriever` in the place of each one it has. Raises UserError for a run without search."""
-    if not _searches(config["inference"]):
+    if "retriever" not in (key for key, _ in _items(config["inference"])):
         name = str(config["inference"].get("_target_")).rpartition(".")[2]
         raise UserError(
             f"the run's inference is {name}, which does not search, so retriever=... has no use; leave it out,"
             " or train with inference=gated_retrieval"
         )
-    own = _move(retriever, str(None), config["input_dir"])  # ${input_dir} of a choice, where none was given
-    return {**config, "retriever": own} | {name: _replace(config[name], own) for name in ("search", "inference")}
-
-
-def _searches(node: Any) -> bool:
-    return isinstance(node, Mapping) and ("retriever" in node or any(map(_searches, node.values())))
+    given = _move(retriever, str(None), config["input_dir"])  # ${input_dir} is None where predict.py got no input_dir
+    return {**config, "retriever": given} | {name: _replace(config[name], given) for name in ("search", "inference")}
 
 
 def _replace(node: Any, retriever: Mapping[str, Any]) -> Any:

@@ -1,5 +1,7 @@
 """A finished run loaded to predict: its folds answer one after the other, with the base model in memory once."""
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -9,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nexttoken.build import Parts, build, make
+from nexttoken.data.files import hash_text
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.retrieval.search import Search
-from nexttoken.runs.config import config_of
+from nexttoken.runs.config import Changes, changed_config
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.identity import hash_examples
 from nexttoken.runs.records import read_gate
-from nexttoken.runs.writing import UNCHANGED, Writing
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, TextPredictions
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nexttoken.engine.answerers import Answerer, FoldModels
+
+UNCHANGED = Changes()
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,7 @@ class LoadedRun:
     parts: Parts
     batch_tokens: int
     environment: dict[str, Any] = field(default_factory=dict)  # hardware and versions, once a fold is loaded
-    search_node: dict[str, Any] = field(default_factory=dict)
-    writing: Writing = UNCHANGED
+    changes: Changes = UNCHANGED
 
     @classmethod
     def load(
@@ -46,7 +49,7 @@ class LoadedRun:
         batch_tokens: int | None = None,
         base: str | None = None,
         retriever: Mapping[str, Any] | None = None,
-        writing: Writing = UNCHANGED,
+        changes: Changes = UNCHANGED,
     ) -> "LoadedRun":
         """Build the parts of the run's configuration, with the paths and the retriever of this call.
 
@@ -56,15 +59,13 @@ class LoadedRun:
         retriever is given, or the run was trained before the package's classes moved.
         """
         folds = folder.finished_folds()
-        config = config_of(folds, input_dir, base, retriever, writing)
-        parts = build(config)
-        if parts.task.classes and not writing.is_unchanged:
+        parts = build(changed_config(folds, input_dir, base, retriever, changes))
+        if parts.task.classes and not changes.only_folder:
             raise UserError(
-                "inference, generation, engine and fold are for open answers; this run's probabilities come from its"
-                " own inference, averaged over its folds: train with another one"
+                "inference, generation, engine and fold are for open answers; this run averages its folds'"
+                " probabilities with its own inference: train with another one"
             )
-        tokens = batch_tokens or parts.settings.batch_tokens
-        return cls(folder, folds, parts, tokens, search_node=config.get("search", {}), writing=writing)
+        return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens, changes=changes)
 
     @property
     def path(self) -> Path:
@@ -73,6 +74,15 @@ class LoadedRun:
     @property
     def numbers(self) -> tuple[int, ...]:
         return tuple(fold.number for fold in self.folds)
+
+    def fold(self, number: int | None) -> FoldFolder:
+        """The finished fold of this number; None: the first. Raises UserError where it is not finished."""
+        if number is None:
+            return self.folds[0]
+        if number not in self.numbers:
+            finished = ", ".join(map(str, self.numbers))
+            raise UserError(f"fold={number} is not finished; finished folds are {finished}")
+        return self.folds[self.numbers.index(number)]
 
     @property
     def oof_log_loss(self) -> float:
@@ -84,47 +94,44 @@ class LoadedRun:
         """Average the folds' class probabilities for examples that have been through the run's transforms.
 
         Folds with the same model and inference, as where nothing was trained, answer once. `seconds` is the sum over
-        folds, other columns are means.
+        folds, other columns are means. A killed call resumes where `changes.folder` is given.
         """
-        models = self._make_models()  # freed with the last fold: a notebook may load another run next
-        answered: list[LabelPredictions] = []
-        before: Any = None
-        for fold in self.folds:
-            now = self._with_journal(self._answerer(models, fold), fold), self.inference(fold)
-            answered.append(_at_no_cost(answered[-1]) if now == before else now[1](examples, now[0]))
-            before = now
-        columns = {name: np.mean([one.columns[name] for one in answered], axis=0) for name in answered[0].columns}
-        columns["seconds"] = columns["seconds"] * len(answered)
-        return LabelPredictions(answered[0].ids, np.mean([one.probs for one in answered], axis=0), columns)
+        from nexttoken.engine.journal import JournalFolder
+
+        predicted: list[LabelPredictions] = []
+        previous: Any = None
+        try:
+            for fold in self.folds:
+                answerer, inference = current = self.answerer(fold), self.inference(fold)
+                if current == previous:
+                    no_seconds = {"seconds": np.zeros(len(examples))}
+                    predicted.append(replace(predicted[-1], columns={**predicted[-1].columns, **no_seconds}))
+                else:
+                    training = f"{fold.path.resolve()} {fold.training_id}"
+                    answerer.journals = JournalFolder(self.changes.folder, training)  # type: ignore[union-attr]
+                    predicted.append(inference(examples, answerer))
+                previous = current
+        finally:
+            self.release()  # a notebook may load another run next
+        columns = {name: np.mean([one.columns[name] for one in predicted], axis=0) for name in predicted[0].columns}
+        columns["seconds"] = columns["seconds"] * len(predicted)
+        return LabelPredictions(predicted[0].ids, np.mean([one.probs for one in predicted], axis=0), columns)
 
     def answerer(self, fold: FoldFolder) -> "Answerer":
         """Load the fold's model; the weights that folds share stay in memory until `release`.
 
-        One fold at a time: an answerer of another fold, loaded before, has lost its model.
+        The answerer of another fold, loaded before, loses its model.
         """
-        return self._answerer(self._models, fold)
+        answerer = self._models.answerer(fold.path)
+        self.environment.update(answerer.environment)
+        return answerer
 
     def release(self) -> None:
         """Free the memory that `answerer` took."""
         self.__dict__.pop("_models", None)
 
-    def _answerer(self, models: "FoldModels", fold: FoldFolder) -> "Answerer":
-        answerer = models.answerer(fold.path)
-        self.environment.update(answerer.environment)
-        return answerer
-
-    def _with_journal(self, answerer: Any, fold: FoldFolder) -> Any:
-        """The answerer, saving its answers in `writing.folder` so that a killed prediction resumes from them."""
-        from nexttoken.engine.journal import JournalFolder
-
-        answerer.journals = JournalFolder(self.writing.folder, f"{fold.path.resolve()} {fold.training_id}")
-        return answerer
-
     @cached_property
     def _models(self) -> "FoldModels":
-        return self._make_models()
-
-    def _make_models(self) -> "FoldModels":
         from nexttoken.engine.answerers import FoldModels
 
         settings = self.parts.settings
@@ -143,7 +150,7 @@ class LoadedRun:
     @cached_property
     def search(self) -> Search:
         """The run's search, whether or not its inference uses it."""
-        return make(self.search_node, "search")
+        return make(self.parts.settings.search, "search")
 
     @cached_property
     def _examples(self) -> list[Example]:
@@ -182,19 +189,23 @@ class LoadedRun:
         predictions = self.answer(apply_transforms(task.parse(frame), self.parts.transforms))  # type: ignore[union-attr]
         return pd.DataFrame({"id": predictions.ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))
 
-    @property
-    def writing_fold(self) -> FoldFolder:
-        """The fold whose model generates open answers. Raises UserError where that one is not finished."""
-        if self.writing.fold is None:
-            return self.folds[0]
-        if self.writing.fold not in self.numbers:
-            finished = ", ".join(map(str, self.numbers))
-            raise UserError(f"fold={self.writing.fold} is not finished; finished folds are {finished}")
-        return self.folds[self.numbers.index(self.writing.fold)]
-
     def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions:
-        """Generate answers with the fold's model. Raises UserError where they cannot be saved (`Writing.write`)."""
-        return self.writing.write(fold, self.parts, self.batch_tokens, self.inference(fold, examples), examples)
+        """Generate answers with the fold's model; a killed call resumes from those it saved.
+
+        Raises UserError where the fold's folder is read-only, as on Kaggle, and no other one was given.
+        """
+        settings, engine = self.parts.settings, dict(self.changes.engine)
+        if not self.changes.folder and not os.access(fold.path, os.W_OK):
+            raise UserError(
+                f"{fold.path} is read-only, so answers cannot be saved there; load_run(..., written='written')"
+            )
+        training = f"{fold.path.resolve()} {fold.training_id}"
+        identity = json.dumps([training, settings.generation.model_dump(), settings.inference, engine])
+        journal = (self.changes.folder or fold.path / "written") / f"{hash_text(identity)[:16]}.jsonl"
+        load, head = make(engine, "engine"), make(settings.head, "head")
+        writer = load(fold.path, settings, self.parts.prompt, head, self.batch_tokens)
+        inference = self.inference(fold, examples)
+        return inference(examples, lambda views: writer.write(views, settings.generation, journal, training))
 
 
 def load_run(path: str | Path, base: str | None = None, written: str | Path | None = None) -> LoadedRun:
@@ -203,9 +214,4 @@ def load_run(path: str | Path, base: str | None = None, written: str | Path | No
     `written` is a folder for answers as they come, so that a killed call resumes; None: open ones are saved in the
     run's own folder, probabilities nowhere.
     """
-    writing = Writing(folder=Path(written) if written else None)
-    return LoadedRun.load(RunFolder(Path(path)), base=base, writing=writing)
-
-
-def _at_no_cost(predictions: LabelPredictions) -> LabelPredictions:
-    return replace(predictions, columns={**predictions.columns, "seconds": np.zeros(len(predictions.ids))})
+    return LoadedRun.load(RunFolder(Path(path)), base=base, changes=Changes(folder=Path(written) if written else None))
