@@ -55,6 +55,14 @@ def test_a_fold_leaves_what_the_contract_names(trained):
     assert {path.name for path in (fold / "model").iterdir()} >= {"model.safetensors", "tokenizer.json", "config.json"}
 
 
+def test_the_device_and_the_precision_are_printed(tmp_path, capsys):
+    train(tmp_path, "fold=0", "trainer.max_epochs=1", "limit_rows=8", "trainer.accelerator=cpu")
+    lines = capsys.readouterr().out.splitlines()
+    values = [line.partition(" ")[0] for line in lines]
+    assert "device    cpu, 32-true, weights in float32" in lines
+    assert values.index("run") < values.index("device") < 12  # on one screen with the other values
+
+
 def test_held_out_rows_are_not_trained_on(trained):
     folds = pd.read_csv(trained / "lmsys" / "tiny" / "folds.csv")
     assert folds.groupby("group")["fold"].nunique().max() == 1

@@ -1,4 +1,4 @@
-"""The spine, readable top to bottom: read, transform, split, fit, ask, score, save; and read, ask, average, submit."""
+"""Training and prediction from top to bottom: read, split, fit, predict, score, save; and read, predict, submit."""
 
 import math
 import os
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """The examples of one fold: `train` moves the weights, `dev` chooses among them, `held_out` is scored once."""
+    """The examples of a fold: `train` for the weights, `dev` to choose a checkpoint, `held_out` for the score."""
 
     train: list[Example]
     dev: list[Example]
@@ -41,7 +41,7 @@ class Rows:
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
-    """Train one fold, score it out of fold, save it, and return its log loss (what a sweep minimises)."""
+    """Train a fold, score it on its held-out examples, save it and return its log loss, which a sweep minimises."""
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
     if parts.settings.trainer.accelerator == "cpu":
@@ -56,23 +56,24 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     folds = split(parts, examples)
     rows = choose_rows(parts, examples, folds)
     show_run(parts, config, rows, fold, overrides)
-    references = answers_of(parts.task).references(parts.task, [*rows.train, *rows.dev], rows.held_out)
+    answers = answers_of(parts.task)
+    references = answers.references(parts.task, [*rows.train, *rows.dev], rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
     if is_first():
         run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
         fold.save_counts(counted)
-    predictions, measured = learn_and_ask(parts, learner, rows, fold)
+    predictions, measured = train_and_predict(parts, learner, rows, fold)
     if not is_first():
         return math.nan
-    scores = answers_of(parts.task).score(parts.task, predictions, rows.held_out)
-    described = answers_of(parts.task).describe(parts.settings, parts.task, len(examples), len(rows.held_out))
-    answers_of(parts.task).save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
+    scores = answers.score(parts.task, predictions, rows.held_out)
+    described = answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
+    answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
     fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
     return report_finished(parts, fold, config, overrides)
 
 
 def predict(cfg: DictConfig) -> Path:
-    """Answer the test rows with a run's folds and write a validated submission; return its path."""
+    """Predict the test examples with a run's folds, write a validated submission and return its path."""
     from nexttoken.runs.config import Changes
     from nexttoken.runs.loaded import LoadedRun
 
@@ -98,11 +99,11 @@ def predict(cfg: DictConfig) -> Path:
 
 
 def start_processes(num_devices: int) -> None:
-    """One process a device. Raises UserError inside a sweep, whose every job each process would run by itself."""
+    """Start a process for each device. Raises UserError in a sweep: every process would run all its jobs."""
     if num_devices > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError(
-            f"trainer.devices={num_devices} cannot be used with -m: every process would run the whole sweep; start one"
-            " command per fold, or one sweep per GPU with CUDA_VISIBLE_DEVICES"
+            f"trainer.devices={num_devices} cannot be used with -m: every process would run the whole sweep; start a"
+            " command for each fold, or a sweep for each GPU with CUDA_VISIBLE_DEVICES"
         )
     launch(num_devices)
 
@@ -112,13 +113,13 @@ def read(parts: Parts, split: Split, counted: dict[str, Any] | None = None) -> l
 
 
 def split(parts: Parts, examples: list[Example]) -> Folds:
-    """Assign folds by the rows' texts and labels: the same for every model."""
+    """Assign folds by the examples' texts and labels: the same for every model."""
     texts = [parts.task.group_text(example) for example in examples]
     return parts.split.folds([example.id for example in examples], texts, answers_of(parts.task).strata(examples))
 
 
 def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
-    """The fold's held-out rows, and the others parted into train and dev; `limit_rows` keeps the first of each."""
+    """Split the examples into held-out, train and dev ones; `limit_rows` keeps the first of each."""
     held_out = folds.folds == parts.settings.fold
     training = np.flatnonzero(~held_out)
     labels = answers_of(parts.task).strata(examples)
@@ -128,59 +129,56 @@ def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
 
 
 def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, Any]) -> "Learner":
-    """Encode the training rows and load the model; from here on nothing is refused any more.
+    """Encode the training examples and load the model: the last step that may refuse a configuration.
 
-    `counted` takes what the transforms did to the training rows.
+    `counted` receives the counts of the training transforms.
     """
     transforms = parts.train_transforms if parts.settings.trainer.max_epochs else {}
-    train_rows = apply_transforms(rows.train, transforms, counted)
-    if not train_rows:
+    training = apply_transforms(rows.train, transforms, counted)
+    if not training:
         raise UserError(f"the train_transforms leave none of {len(rows.train)} training rows; choose others")
-    parts.prompt.render(train_rows[0])  # a template of other fields is refused before torch is imported
+    parts.prompt.render(training[0])  # refuses a template of other fields before torch is imported
     from nexttoken.models.memory import forget_peak
     from nexttoken.training.learner import Learner
 
     forget_peak()
-    dev_rows = parts.inference.views(rows.dev, rows.train)  # in the form in which questions will be asked
+    dev = parts.inference.views(rows.dev, rows.train)  # as inference shows them to the model
     head = make(parts.settings.head, "head")
-    return Learner.load(parts.settings, head, parts.prompt, train_rows, dev_rows, fold.path)
+    return Learner.load(parts.settings, head, parts.prompt, training, dev, fold.path)
 
 
 def show_run(parts: Parts, config: Mapping[str, Any], rows: Rows, fold: FoldFolder, overrides: Sequence[str]) -> None:
-    """Print the run on a few lines: what differs from the defaults, and the values that matter most."""
+    """Print the changes from the defaults and the main values, a line each; `Learner.load` adds the device."""
     s = parts.settings
     if s.print_config:
         print(to_yaml(config), end="")
     scratch = s.model.scratch
-    model = s.model.name_or_path or f"from nothing, {scratch.num_layers} layers of width {scratch.hidden_size}"
+    model = s.model.name_or_path or f"from scratch, {scratch.num_layers} layers of width {scratch.hidden_size}"
     weights = f", {s.quantization.bits} bit" if s.quantization else ""
     adapter = f", LoRA of rank {s.adapter.r}" if s.adapter else ""
     steps = f"{s.trainer.max_epochs} epochs, batches of {s.fit.batch_size}, learning rate {s.fit.learning_rate:g}"
-    tokens = ", ".join(
-        f"{'auto' if number == AUTO else f'{number:,}'} {unit}"
-        for number, unit in ((s.max_tokens, "in a prompt"), (s.batch_tokens, "in a batch"))
-    )
+    prompt, batch = ("auto" if number == AUTO else f"{number:,}" for number in (s.max_tokens, s.batch_tokens))
     values = {
         "run": f"{fold.path}, of {parts.split.num_folds} folds",
         "changed": " ".join(overrides) or "nothing, all defaults",
         "model": f"{model}{weights}{adapter}",
         "examples": f"{len(rows.train):,} train, {len(rows.dev):,} dev, {len(rows.held_out):,} held out",
         "training": steps if s.trainer.max_epochs else "none (zero-shot)",
-        "tokens": tokens,
+        "tokens": f"{prompt} in a prompt, {batch} in a batch",
     }
     for name, value in values.items():
         print(f"{name:<9} {value}")
 
 
-def learn_and_ask(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder) -> tuple[Any, dict[str, Any]]:
-    """Train, then ask the held-out rows once; return the predictions and what was measured on the way."""
+def train_and_predict(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder) -> tuple[Any, dict[str, Any]]:
+    """Train, then predict the held-out examples; return the predictions, and counts and times for metrics.json."""
     from nexttoken.models.memory import peak_memory_mb
 
     nodes = parts.settings.logger.values() if is_first() else ()
     loggers = [make({**node, "save_dir": str(fold.path)}, "logger") for node in nodes]
     answerer, measured = learner.learn(fold.path, loggers)
     for logger in loggers:
-        getattr(logger.experiment, "finish", lambda: None)()  # wandb would write the next fold into this run
+        getattr(logger.experiment, "finish", lambda: None)()  # else wandb writes the next fold into this run
     inference = parts.inference.fitted(rows.train, rows.dev, answerer)
     if is_first():
         fold.save_state(inference.state())
@@ -192,14 +190,17 @@ def learn_and_ask(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder
         fold.save_prompts(answerer.prompts, answerer.labels)
     counts = dict(answerer.counts)
     if parts.settings.generate_rows and is_first():
-        written = rows.held_out[: parts.settings.generate_rows]
-        fold.save_texts(inference(written, lambda asked: answerer.writer.write(asked, parts.settings.generation)))  # type: ignore[union-attr]
+        first = rows.held_out[: parts.settings.generate_rows]
+        fold.save_texts(inference(first, lambda views: answerer.writer.write(views, parts.settings.generation)))  # type: ignore[union-attr]
     speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
     return predictions, measured | answerer.environment | counts | speed
 
 
 def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], overrides: Sequence[str]) -> float:
-    """Print a finished fold's table and what to type next, also where the same command finds it trained already."""
+    """Print a finished fold's table and the next commands, and return its log loss.
+
+    Raises UserError where the fold was trained with other settings.
+    """
     if differences := describe_differences(fold.config(), config):
         raise UserError(
             f"{fold.path} is finished with other settings ({differences}); choose another name=... or overwrite=true"
@@ -215,7 +216,7 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
 
 
 def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> list[str]:
-    """The commands that go on from a finished fold: the folds that are left to train, then the submission."""
+    """The commands to type next: to train the remaining folds, then to predict."""
     run = RunFolder(fold.path.parent)
     left = [str(number) for number in range(parts.split.num_folds) if not run.fold(number).is_finished]
     same = [override for override in overrides if override.partition("=")[0] != "fold"]

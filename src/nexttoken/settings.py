@@ -21,12 +21,12 @@ from nexttoken.errors import UserError, nearest
 # The name of a folder or file: no separators, nothing hidden, short enough for every file system.
 Name = Annotated[str, BeforeValidator(str), Field(pattern=r"^[^/\\\x00.][^/\\\x00]*$", max_length=200)]
 
-# Keys that say where or how fast, not what: two runs that differ only here are the same run.
+# Keys that change no result: two runs that differ only here are the same run.
 INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "print_config", "batch_tokens", "logger", "fold", "name")
 
 
 class Checked(BaseModel):
-    """Frozen, and refuses keys it does not know; its validator is built where it is first used, not at import."""
+    """Frozen settings that refuse unknown keys. The validator is built at the first use, not at import."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
@@ -38,7 +38,7 @@ class ScratchSettings(Checked):
     hidden_size: PositiveInt = 64
     num_layers: PositiveInt = 3
     num_heads: PositiveInt = 4
-    initializer_range: PositiveFloat = 0.08  # of so narrow a model; 0.02 leaves the labels at chance for some epochs
+    initializer_range: PositiveFloat = 0.08  # with the usual 0.02 so narrow a model stays at chance for some epochs
     dropout: float = Field(default=0.0, ge=0, lt=1)  # on embeddings and both residual branches
 
     @model_validator(mode="after")
@@ -49,18 +49,18 @@ class ScratchSettings(Checked):
 
 
 class ModelSettings(Checked):
-    """Where the weights come from: a hub name or folder, or (None) a model built from `scratch`."""
+    """A pretrained model by hub name or folder, or (None) a new one built from `scratch`."""
 
     name_or_path: str | None = None
     revision: str | None = None
     scratch: ScratchSettings = ScratchSettings()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    attn_implementation: str | None = None  # None leaves the choice to transformers (Gemma-2 needs that)
-    trust_remote_code: bool = False  # a model that ships its own code runs it on your machine
+    attn_implementation: str | None = None  # None: chosen by transformers, as Gemma-2 needs
+    trust_remote_code: bool = False  # true runs code that comes with a model on your machine
 
 
 class AdapterSettings(Checked):
-    """LoRA: small trained matrices beside frozen weights; the base model is never saved again."""
+    """LoRA: small trained matrices beside frozen weights; a run saves the former only."""
 
     r: PositiveInt
     alpha: PositiveFloat
@@ -68,7 +68,7 @@ class AdapterSettings(Checked):
     target_modules: str | list[str]
     rslora: bool
     dora: bool
-    # PiSSA and the like change the base weights, which an adapter could then not be put back on: not offered.
+    # PiSSA and the like are not offered: they change the base weights, so the adapter would not fit the saved ones.
     init: Literal["default", "gaussian", "orthogonal", "loftq"]
 
 
@@ -81,68 +81,62 @@ class QuantizationSettings(Checked):
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
-def empty_is_none(node: Any) -> Any:
-    """`adapter=none` and `quantization=none` are empty files."""
-    return node or None
-
-
-AUTO = 2**30  # max_tokens=auto, batch_tokens=auto: more than any device holds, until models/plan has chosen a number
-
-
-def auto_is_most(value: Any) -> Any:
-    return AUTO if value == "auto" else value
+AUTO = 2**30  # stands for max_tokens=auto and batch_tokens=auto until engine/memory_plan has chosen a number
+AutoTokens = BeforeValidator(lambda value: AUTO if value == "auto" else value)
+EmptyIsNone = BeforeValidator(lambda node: node or None)  # adapter=none and quantization=none are empty files
 
 
 class FitSettings(Checked):
-    """How the weights are moved."""
+    """Optimization of the weights."""
 
-    batch_size: PositiveInt = 16  # ids per optimizer step; both orders of a pair are in the same step
+    batch_size: PositiveInt = 16  # ids per optimizer step; a step has both orders of a pair
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.01
     warmup_fraction: float = Field(default=0.1, ge=0, le=1)  # of all optimizer steps, then decay to zero
     decay: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: PositiveFloat = 1.0
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
-    gradient_checkpointing: bool = False  # activations are computed again in the backward pass: less memory, slower
+    gradient_checkpointing: bool = False  # less memory, slower: recomputes activations
     neftune_alpha: NonNegativeFloat = 0.0  # uniform noise on the embeddings while training (Jain et al. 2023)
-    text_epochs: NonNegativeInt = 0  # epochs of plain language modelling on the prompts before the labels are shown
+    text_epochs: NonNegativeInt = 0  # epochs of language modelling on the prompts before training on labels
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
 
     @property
     def shares_random_stream(self) -> bool:
-        """Whether a step's micro-batches draw from one source, one after the other: as noisy embeddings do, and layers
-        that are computed again with the noise that they had.
+        """True where a step's micro-batches draw random numbers one after the other from the same stream.
+
+        Noisy embeddings do, and layers that are recomputed with the same dropout.
         """
         return self.gradient_checkpointing or bool(self.neftune_alpha)
 
 
 class GenerationSettings(Checked):
-    """How an open answer is written; greedy unless there is a temperature."""
+    """Generation of an open answer; greedy unless there is a temperature."""
 
     max_new_tokens: PositiveInt = 256
     repetition_penalty: PositiveFloat = 1.0  # of tokens in the prompt or the answer so far (Keskar et al. 2019)
     temperature: NonNegativeFloat = 0.0  # 0: always the most probable token
     top_p: float = Field(default=1.0, gt=0, le=1)  # nucleus (Holtzman et al. 2020); only with a temperature
-    banned: list[str] = []  # texts that are never written
-    stop: list[str] = []  # texts that end an answer; they are not part of it
-    seed: int = Field(default=0, ge=0, lt=2**32)  # of the draws, each row's own: no batch changes them
+    banned: list[str] = []  # texts that are never generated
+    stop: list[str] = []  # texts that end an answer, without being part of it
+    seed: int = Field(default=0, ge=0, lt=2**32)  # of sampling; each example has its own draws
 
 
 class TrainerSettings(BaseModel):
-    """Lightning's Trainer options: the one that we read is checked, the others are passed on."""
+    """Options of Lightning's Trainer. Those named here are checked, others are passed on."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    # Weights stay in float32 and are cast for the computation; None: what the device does best.
+    # Trained weights are float32 and are cast for the computation; None: the fastest safe one on the device.
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None
-    max_epochs: NonNegativeInt  # 0 asks the model as it came
+    max_epochs: NonNegativeInt  # 0: zero-shot
     devices: PositiveInt = 1  # processes, one per GPU (or as many CPU processes)
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     accelerator: str = "auto"
 
 
 class Settings(Checked):
-    """The whole configuration; nodes with a `_target_` stay mappings until the pipeline instantiates them."""
+    """The whole configuration of train.py; nodes with a `_target_` stay mappings until `build` instantiates them."""
 
     input_dir: str
     output_dir: str
@@ -152,8 +146,8 @@ class Settings(Checked):
     overwrite: bool
     save_prompts: bool
     print_config: bool = False
-    max_tokens: Annotated[PositiveInt, BeforeValidator(auto_is_most)]
-    batch_tokens: Annotated[PositiveInt, BeforeValidator(auto_is_most)]
+    max_tokens: Annotated[PositiveInt, AutoTokens]
+    batch_tokens: Annotated[PositiveInt, AutoTokens]
     limit_rows: PositiveInt | None
     generate_rows: NonNegativeInt = 0
     task: dict[str, Any]
@@ -165,8 +159,8 @@ class Settings(Checked):
     search: dict[str, Any]
     inference: dict[str, Any]
     model: ModelSettings
-    adapter: Annotated[AdapterSettings | None, BeforeValidator(empty_is_none)]
-    quantization: Annotated[QuantizationSettings | None, BeforeValidator(empty_is_none)]
+    adapter: Annotated[AdapterSettings | None, EmptyIsNone]
+    quantization: Annotated[QuantizationSettings | None, EmptyIsNone]
     head: dict[str, Any]
     fit: FitSettings
     generation: GenerationSettings = GenerationSettings()
@@ -175,14 +169,14 @@ class Settings(Checked):
 
 
 class PredictSettings(Checked):
-    """What predict.py may say: which run, which files, where to; everything else the run remembers."""
+    """The configuration of predict.py; all else is read from the run's own configuration."""
 
     run: str | None
     input_dir: str | None
     output_dir: str
     submissions_dir: str
     name: Name | None
-    batch_tokens: Annotated[PositiveInt | None, BeforeValidator(auto_is_most)]
+    batch_tokens: Annotated[PositiveInt | None, AutoTokens]
     base: str | None
     retriever: dict[str, Any]
     inference: dict[str, Any]
@@ -198,14 +192,15 @@ ALLOWED_TARGETS = ("nexttoken.", "lightning.pytorch.loggers.")
 
 
 def check_settings(kind: type[S], config: dict[str, Any]) -> S:
-    """Return `config` as checked settings; raise UserError naming the first wrong key, its nearest name and the fix."""
+    """Return `config` as checked settings. Raises UserError with the first wrong key or value and the fix."""
     settings = validated(kind, config)
     _check_targets(config, path="")
-    folds = settings.split.get("num_folds") if isinstance(settings, Settings) else None
-    if folds is not None and not isinstance(folds, int):
-        raise UserError(f"split.num_folds={folds!r} is not accepted: expected a whole number")
-    if isinstance(settings, Settings) and folds is not None and settings.fold >= folds:
-        raise UserError(f"fold={settings.fold} does not exist: split.num_folds={folds}, so folds are 0 to {folds - 1}")
+    if isinstance(settings, Settings) and (folds := settings.split.get("num_folds")) is not None:
+        if not isinstance(folds, int):
+            raise UserError(f"split.num_folds={folds!r} is not accepted: expected a whole number")
+        if settings.fold >= folds:
+            last = folds - 1
+            raise UserError(f"fold={settings.fold} does not exist: split.num_folds={folds}, so folds are 0 to {last}")
     return settings
 
 
@@ -236,7 +231,7 @@ def _model_of(annotation: Any) -> type[BaseModel]:
 
 
 def _check_targets(node: Any, path: str) -> None:
-    """Refuse a `_target_` outside this project: instantiating a config must never run arbitrary code."""
+    """Raise UserError for a `_target_` outside this project: a configuration must not run arbitrary code."""
     if isinstance(node, list):
         node = dict(enumerate(node))
     if not isinstance(node, dict):

@@ -33,6 +33,11 @@ class ModelSpec:
     precision: str  # Lightning's name for the dtype of the computation in training
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # what the memory plan has counted
 
+    def __str__(self) -> str:
+        """The device and the precision, such as `cuda:0, bf16-mixed, weights in float32`; zero-shot has no training."""
+        trained = [self.precision] if self.settings.trainer.max_epochs else []
+        return ", ".join([str(self.device), *trained, f"weights in {str(self.dtype).removeprefix('torch.')}"])
+
     @property
     def context(self) -> int | None:
         """Positions that the model was built for; None where its configuration does not say."""

@@ -15,9 +15,8 @@ INCIDENTAL_DEVICES = ("trainer.devices", "trainer.strategy", "trainer.accelerato
 
 def hash_examples(examples: Sequence[Example]) -> str:
     """SHA-256 over every example's id, fields and answer: a run is continued only on the data it was started on."""
-    return hash_text(
-        json.dumps([(e.id, list(e.fields.items()), e.label if e.answer is None else e.answer) for e in examples])
-    )
+    rows = [(e.id, list(e.fields.items()), e.label if e.answer is None else e.answer) for e in examples]
+    return hash_text(json.dumps(rows))
 
 
 def describe_differences(saved: Mapping[str, Any], given: Mapping[str, Any], limit: int = 5) -> str:

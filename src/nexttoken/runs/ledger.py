@@ -1,4 +1,4 @@
-"""The leaderboard ledger: one line per submission written, so that a leaderboard score can be traced to its run."""
+"""The leaderboard ledger: a line for each submission, to trace a leaderboard score to its run."""
 
 import csv
 import hashlib
@@ -15,11 +15,11 @@ from nexttoken.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One line of the ledger; the two leaderboard scores are filled in by hand, None until then."""
+    """A line of the ledger; people fill in the two leaderboard scores, None until then."""
 
     time: str  # UTC, ISO 8601
     file: str
-    run: str  # the run folder it came from, empty when unknown
+    run: str  # its run folder, empty when unknown
     folds: str  # "0 1 2 3 4"
     oof_log_loss: float | None
     sha256: str
@@ -40,16 +40,15 @@ def record(
 ) -> bool:
     """Append `submission` to the ledger (default: `ledger.csv` beside it); False if these bytes are already there.
 
-    What people typed into the ledger stays as it is, byte for byte. Raises UserError for a ledger that cannot be read.
+    The other bytes of the ledger stay as they are. Raises UserError for a ledger that cannot be read.
     """
     ledger = ledger or submission.with_name("ledger.csv")
     sha256 = hashlib.sha256(submission.read_bytes()).hexdigest()
-    with locked(ledger):
+    with _locked(ledger):
         if any((past.file, past.sha256) == (submission.name, sha256) for past in read_ledger(ledger)):
             return False
-        time = datetime.now(UTC).isoformat(timespec="seconds")
-        line = Submission(time, submission.name, run, " ".join(map(str, folds)), oof_log_loss, sha256)
-        _append(ledger, line)
+        time, numbers = datetime.now(UTC).isoformat(timespec="seconds"), " ".join(map(str, folds))
+        _append(ledger, Submission(time, submission.name, run, numbers, oof_log_loss, sha256))
     return True
 
 
@@ -64,12 +63,12 @@ def read_ledger(ledger: Path) -> list[Submission]:
 
 
 @contextmanager
-def locked(ledger: Path) -> Iterator[None]:
-    """Hold the ledger alone: two runs that finish together both get their line."""
-    import fcntl  # POSIX only, so that merely reading a ledger works everywhere
+def _locked(ledger: Path) -> Iterator[None]:
+    """Let no other process write the ledger."""
+    import fcntl  # POSIX only; reading a ledger works everywhere
 
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    # The lock file stays: removing it would let a waiting writer lock a file that nobody else can see.
+    # The lock file stays: a waiting process would lock a removed file, which the next process does not see.
     with ledger.with_name(f".{ledger.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -78,9 +77,8 @@ def locked(ledger: Path) -> Iterator[None]:
 def _append(ledger: Path, line: Submission) -> None:
     text = _text(ledger) if ledger.exists() else ",".join(COLUMNS) + "\n"
     header = next(csv.reader(io.StringIO(text)))  # people reorder columns and add their own
-    cells = {column: "" if (value := getattr(line, column)) is None else value for column in COLUMNS}
     tail = io.StringIO()
-    csv.writer(tail, lineterminator="\n").writerow([cells.get(column, "") for column in header])
+    csv.writer(tail, lineterminator="\n").writerow([getattr(line, column, None) for column in header])
     with whole_file(ledger) as part:
         part.write_bytes((text + ("" if text.endswith("\n") else "\n") + tail.getvalue()).encode())
 

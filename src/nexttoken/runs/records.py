@@ -15,6 +15,7 @@ from nexttoken.errors import UserError
 from nexttoken.inference.gate import Gate
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 
+OUTPUT = ("id", "output", "num_tokens", "finished")  # the keys of a line in generated.jsonl
 RETRAIN = "train this fold again with overwrite=true"
 
 
@@ -30,8 +31,8 @@ class FoldRecords:
 
     def claim(self, config: Mapping[str, Any], data_hash: str) -> None:
         """Write data.sha256 and config.yaml; checkpoints of the same run stay, so that training continues from them."""
-        for name, text in (("data.sha256", data_hash), ("config.yaml", to_yaml(config))):
-            with whole_file(self.path / name) as part:
+        for path, text in ((self.path / "data.sha256", data_hash), (self.config_path, to_yaml(config))):
+            with whole_file(path) as part:
                 part.write_text(text, encoding="utf-8")
 
     def config(self) -> dict[str, Any]:
@@ -39,15 +40,14 @@ class FoldRecords:
         try:
             config = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
-            raise UserError(
-                f"{self.config_path} cannot be read ({type(error).__name__}); is {self.path} a run folder?"
-            ) from None
+            reason = type(error).__name__
+            raise UserError(f"{self.config_path} cannot be read ({reason}); is {self.path} a run folder?") from None
         if not isinstance(config, dict):
             raise UserError(f"{self.config_path} does not hold a configuration; {RETRAIN}")
         return config
 
     def has_data(self, data_hash: str) -> bool:
-        """Whether this fold was trained on the examples with this hash (`hash_examples`)."""
+        """True where this fold was trained on the examples with this hash (`hash_examples`)."""
         path = self.path / "data.sha256"
         return path.exists() and path.read_text(encoding="utf-8") == data_hash
 
@@ -74,8 +74,8 @@ class FoldRecords:
 
     def save_losses(self, losses: AnswerLosses, examples: Sequence[Example], fold: int) -> None:
         """Write oof.csv of open answers: id, row (the id in folds.csv), fold, nll, num_tokens, num_characters."""
-        own = {example.id for example in examples}
-        rows = [one if one in own else one.rpartition("#")[0] for one in losses.ids]  # `id#n`: a window of a dialogue
+        ids = {example.id for example in examples}
+        rows = [one if one in ids else one.rpartition("#")[0] for one in losses.ids]  # `id#n`: a window of a dialogue
         columns = {"id": losses.ids, "row": rows, "fold": fold, "nll": losses.nll}
         counts = {"num_tokens": losses.num_tokens, "num_characters": losses.num_characters}
         _write_table(columns | counts, self.path / "oof.csv")
@@ -97,9 +97,8 @@ class FoldRecords:
 
     def save_texts(self, texts: TextPredictions) -> None:
         """Write generated.jsonl: the answers that the model generated for held-out examples."""
-        numbers = (texts.columns["num_tokens"].tolist(), texts.columns["finished"].tolist())
-        names = ("id", "output", "num_tokens", "finished")
-        lines = (dict(zip(names, line, strict=True)) for line in zip(texts.ids, texts.texts, *numbers, strict=True))
+        columns = (texts.ids, texts.texts, *(texts.columns[name].tolist() for name in ("num_tokens", "finished")))
+        lines = (dict(zip(OUTPUT, line, strict=True)) for line in zip(*columns, strict=True))
         _write_lines(lines, self.path / "generated.jsonl")
 
     def texts(self) -> TextPredictions:
@@ -107,16 +106,14 @@ class FoldRecords:
         path = self.path / "generated.jsonl"
         rows = list(json_rows(path)) if path.exists() and path.stat().st_size else []
         try:
-            ids, texts = tuple(row["id"] for _, row in rows), tuple(row["output"] for _, row in rows)
-            numbers = np.array([row["num_tokens"] for _, row in rows], dtype=np.int64)
-            finished = np.array([row["finished"] for _, row in rows], dtype=bool)
+            ids, texts, num_tokens, finished = ([row[name] for _, row in rows] for name in OUTPUT)
+            columns = {"num_tokens": np.array(num_tokens, dtype=np.int64), "finished": np.array(finished, dtype=bool)}
             if not all(isinstance(text, str) for text in (*ids, *texts)):
                 raise TypeError("an id or output that is no text")
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path} has a line that is no output ({error!r}); delete the file and generate again"
-            ) from None
-        return TextPredictions(ids, texts, {"num_tokens": numbers, "finished": finished})
+            fix = "delete the file and generate again"
+            raise UserError(f"{path} has a line that is no output ({error!r}); {fix}") from None
+        return TextPredictions(tuple(ids), tuple(texts), columns)
 
     def save_counts(self, counts: Mapping[str, Any]) -> None:
         """Write transforms.json: the number of examples before and after each transform, and its other counts."""
@@ -152,9 +149,8 @@ def read_gate(path: Path) -> Gate:
     saved = read_json(path)
     names = [field.name for field in fields(Gate)]
     if missing := [name for name in names if not isinstance(saved.get(name), (int, float))]:
-        raise UserError(
-            f"{path} has no number {missing[0]}; write it again: python -m nexttoken gate run={path.parent}"
-        )
+        fix = f"write it again: python -m nexttoken gate run={path.parent}"
+        raise UserError(f"{path} has no number {missing[0]}; {fix}")
     try:
         return Gate(**{name: saved[name] for name in names})
     except UserError as error:

@@ -66,6 +66,7 @@ class Learner:
         seed_everything(settings.seed, verbose=False)
         tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
         spec = resolve(settings)
+        print(f"{'device':<9} {spec}")
         refuse_untrainable(spec.config, settings)
         budget = None
         if settings.max_tokens == AUTO:
