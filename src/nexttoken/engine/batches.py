@@ -74,9 +74,10 @@ def shared_batches(rows: Sequence[np.ndarray], batch_tokens: int, extra: int = 0
     """
     parts: list[tuple[list[int], int]] = []
     for group in group_by_prefix(rows):
-        own = packed_batches([len(rows[n]) - group.shared + extra for n in group.members], batch_tokens - group.shared)
-        chosen = ([group.members[place] for place in places] for places in own)
-        parts += [(m, group.shared + sum(len(rows[n]) - group.shared + extra for n in m)) for m in chosen]
+        lengths = [len(rows[n]) - group.shared + extra for n in group.members]
+        for places in packed_batches(lengths, batch_tokens - group.shared):
+            cost = group.shared + sum(lengths[place] for place in places)
+            parts.append(([group.members[place] for place in places], cost))
     batches = packed_batches([cost for _, cost in parts], batch_tokens)
     return [[row for part in batch for row in parts[part][0]] for batch in batches]
 

@@ -59,8 +59,8 @@ def collate_texts(rows: Sequence[Any], packs: bool = False) -> TextBatch:
         pieces.add(row.token_ids)
     layout = pieces.packed() if packs else pieces.padded()
     learnt = [np.flatnonzero(np.asarray(row.learnt)[1:]) for row in rows]  # places before the targets
-    reads = [torch.from_numpy(own + start) for own, start in zip(learnt, layout.starts, strict=True)]
-    targets = [torch.as_tensor(np.asarray(row.token_ids)[own + 1]) for row, own in zip(rows, learnt, strict=True)]
+    reads = [torch.from_numpy(places + start) for places, start in zip(learnt, layout.starts, strict=True)]
+    targets = [torch.as_tensor(np.asarray(row.token_ids)[places + 1]) for row, places in zip(rows, learnt, strict=True)]
     row_of = torch.repeat_interleave(torch.tensor(list(map(len, learnt))))
     ids = tuple(row.id for row in rows)
     return TextBatch(ids, layout, torch.cat(reads), torch.cat(targets).long(), row_of, tuple(rows), packs)

@@ -193,8 +193,8 @@ def attending_by_segment(model: nn.Module) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, attend)  # type: ignore[arg-type]
-    found: Iterator[Any] = (getattr(module, "config", None) for module in model.modules())
-    configs = {id(config): config for config in found if hasattr(config, "_attn_implementation")}
+    all_configs: Iterator[Any] = (getattr(module, "config", None) for module in model.modules())
+    configs = {id(config): config for config in all_configs if hasattr(config, "_attn_implementation")}
     before = [config._attn_implementation for config in configs.values()]
     for config in configs.values():
         config._attn_implementation = NAME

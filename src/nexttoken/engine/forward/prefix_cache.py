@@ -1,6 +1,6 @@
-"""Prefix caching between two passes: the second prompt of an example continues from the KV cache of the first one.
+"""Prefix caching between the two passes of a gate: an example's second prompt continues from the first one's KV cache.
 
-A gate's second pass adds passages; if they follow the question, both prompts begin alike.
+The second pass adds passages; if they follow the question, both prompts begin alike.
 """
 
 from collections import defaultdict
@@ -20,8 +20,8 @@ MEMORY_SHARE = 1 / 8  # of the machine's free memory; the caches of a GPU wait t
 class PrefixCache:
     """Keys and values, up to `num_bytes`, of the rows whose probabilities (N, C) `unsure` marks (N,).
 
-    Which rows may be reused follows from the probabilities alone, not from free memory or from what a killed
-    prediction had computed: so their batches are always the same.
+    The probabilities alone decide about the rows to reuse, not the free memory or a resumed prediction. So the batches
+    are always the same.
     """
 
     def __init__(self, unsure: Callable[[np.ndarray], np.ndarray], num_bytes: int | None = None) -> None:
@@ -36,7 +36,7 @@ class PrefixCache:
         last = batch.reads[batch.places[:, 0, 0]].tolist()  # the last token of each prompt
         for row in np.flatnonzero(self.unsure(probs)).tolist():
             tokens, segments = batch.rows[row].token_ids, batch.layout.segments
-            size = len(tokens) * _bytes_per_token(segments.saved)
+            size = len(tokens) * sum(part[:, :, :1].nbytes for pair in segments.saved.layers.values() for part in pair)
             if size > self.free_bytes:
                 self.free_bytes = 0  # later batches store nothing
                 return
@@ -62,11 +62,8 @@ class PrefixCache:
         return cached and cached.first(common)
 
     def _nearest(self, prompt: Any, shared: int) -> tuple[int, np.ndarray]:
+        """The number of common tokens, 0 if not worth it, and the unsure row that has the most."""
         row = prompt.token_ids
-        found = [(min(common_length(row, one), len(row) - 1), one) for one in self._tokens.get(prompt.id, ())]
-        common, tokens = max(found, key=lambda pair: pair[0], default=(0, row))
+        pairs = [(min(common_length(row, other), len(row) - 1), other) for other in self._tokens.get(prompt.id, ())]
+        common, tokens = max(pairs, key=lambda pair: pair[0], default=(0, row))
         return (common, tokens) if is_worth_it(common - shared, 2, len(row) - shared) else (0, tokens)
-
-
-def _bytes_per_token(cached: KeyValues) -> int:
-    return sum(part[:, :, :1].nbytes for pair in cached.layers.values() for part in pair)

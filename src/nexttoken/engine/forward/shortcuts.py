@@ -1,4 +1,4 @@
-"""The shortcuts that a model's architecture allows, found by trial: one that changes the numbers is not used."""
+"""Shortcuts of the forward pass that a model's architecture allows. Each is tried; one that changes numbers is off."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,7 +30,7 @@ class Shortcuts:
     skips: bool = False
 
 
-_found: WeakKeyDictionary[nn.Module, Shortcuts] = WeakKeyDictionary()
+_known: WeakKeyDictionary[nn.Module, Shortcuts] = WeakKeyDictionary()
 _skipping: WeakSet[nn.Module] = WeakSet()
 
 
@@ -40,15 +40,15 @@ def shortcuts(model: nn.Module) -> Shortcuts:
     A shortcut fails with unusual positions, additions to attention or layers that mix places; then rows are padded
     and layers computed whole.
     """
-    if model not in _found:
-        _found[model] = _try_shortcuts(model) if can_be_tried(model) else Shortcuts()
-    return _found[model]
+    if model not in _known:
+        _known[model] = _try_shortcuts(model) if can_be_tried(model) else Shortcuts()
+    return _known[model]
 
 
 def share_shortcuts(model: nn.Module, copies: Sequence[nn.Module]) -> None:
     """Give copies of a model over the same weights its shortcuts, without another trial."""
     for copy in copies:
-        _found[copy] = shortcuts(model)
+        _known[copy] = shortcuts(model)
 
 
 def can_be_tried(model: Any) -> bool:
@@ -78,11 +78,11 @@ def _try_shortcuts(model: nn.Module) -> Shortcuts:
 
 def _is_exact(model: nn.Module, trial: Shortcuts, plain: Tensor) -> bool:
     try:
-        found = _trial_states(model, TRIAL_ROWS, trial)
+        states = _trial_states(model, TRIAL_ROWS, trial)
     except Exception:  # an architecture may fail with any error
         return False
-    tolerance = TOLERANCE if found.dtype == torch.float32 else TOLERANCE_16_BIT
-    return found.shape == plain.shape and bool(((found - plain).norm(dim=1) <= tolerance * plain.norm(dim=1)).all())
+    tolerance = TOLERANCE if states.dtype == torch.float32 else TOLERANCE_16_BIT
+    return states.shape == plain.shape and bool(((states - plain).norm(dim=1) <= tolerance * plain.norm(dim=1)).all())
 
 
 def _trial_states(model: nn.Module, rows: Sequence[Sequence[int]], trial: Shortcuts) -> Tensor:

@@ -97,7 +97,7 @@ def works(
         ]
         weights = torch.randn(1, num_heads, sum(q for q, _ in TRIAL_SIZES), size, generator=generator, device=device)
         try:
-            found = _outcome(drawn, weights, lambda parts: attend_at_once(parts, window, None, {}))
+            output = _outcome(drawn, weights, lambda parts: attend_at_once(parts, window, None, {}))
         except Exception as error:  # a machine may fail with any error
             if is_out_of_memory(error):
                 raise
@@ -107,7 +107,7 @@ def works(
         plain = [[tensor.float() for tensor in row] for row in drawn]
         by_row = partial(attend_in_blocks, window=window, masks={}, scaling=None, dropout=0.0, softcap=None)
         expected = _outcome(plain, weights, lambda parts: torch.cat([by_row(part) for part in parts], dim=2))
-    return all((f.float() - e).norm() <= TOLERANCE * e.norm() for f, e in zip(found, expected, strict=True))
+    return all((f.float() - e).norm() <= TOLERANCE * e.norm() for f, e in zip(output, expected, strict=True))
 
 
 def _outcome(

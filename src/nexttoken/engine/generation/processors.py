@@ -130,6 +130,6 @@ def find_end(
         if id in stop_ids:
             return Ending(decode_bytes(written).strip(), num_tokens, True, num_tokens + 1)
         written += vocabulary.join([id])
-        if found := [place for stop in stops if (place := written.find(stop)) >= 0]:
-            return Ending(decode_bytes(written[: min(found)]).strip(), num_tokens + 1, True, num_tokens + 1)
+        if places := [place for stop in stops if (place := written.find(stop)) >= 0]:
+            return Ending(decode_bytes(written[: min(places)]).strip(), num_tokens + 1, True, num_tokens + 1)
     return Ending(decode_bytes(written).strip(), len(token_ids), False, len(token_ids))

@@ -55,8 +55,11 @@ def plan_weights(spec: ModelSpec) -> MemoryPlan:
     skeleton = Skeleton(settings, spec.config, spec.dtype)
     base = skeleton.build(adapted=False)
     num_parameters = sum(parameter.numel() for parameter in base.parameters())
-    parts = [Part("weights", weight_bytes(base, settings.quantization), describe_weights(spec))]
-    trained = [p for p in base.parameters() if p.requires_grad] if not adapter else []
+    note = str(spec.dtype).removeprefix("torch.")
+    if settings.quantization:
+        note = f"linear layers in {settings.quantization.bits} bit, the rest in {note}"
+    parts = [Part("weights", weight_bytes(base, settings.quantization), note)]
+    trained = [p for p in base.parameters() if p.requires_grad]
     if adapter:
         trained = [p for p in skeleton.build().parameters() if p.requires_grad]
         parts.append(Part("adapter", stored_bytes(trained), f"LoRA of rank {adapter.r}"))
@@ -70,11 +73,6 @@ def plan_weights(spec: ModelSpec) -> MemoryPlan:
 
 def is_training(spec: ModelSpec) -> bool:
     return spec.settings.trainer.max_epochs > 0
-
-
-def describe_weights(spec: ModelSpec) -> str:
-    name, quantization = str(spec.dtype).removeprefix("torch."), spec.settings.quantization
-    return f"linear layers in {quantization.bits} bit, the rest in {name}" if quantization else name
 
 
 def plan_optimizer(spec: ModelSpec, trained: list[Tensor]) -> Part:
@@ -95,7 +93,8 @@ def plan_activations(spec: ModelSpec) -> Part:
     """Memory of a batch's forward (and backward) pass, and of one layer of dequantized weights."""
     settings, training = spec.settings, is_training(spec)
     at_once, recomputes = batches_at_once(spec), settings.fit.gradient_checkpointing
-    skeleton = Skeleton(settings, spec.config, compute_dtype(spec))
+    named = settings.quantization.compute_dtype if settings.quantization else "auto"
+    skeleton = Skeleton(settings, spec.config, spec.dtype if named == "auto" else getattr(torch, named))
     mixed = training and spec.precision.endswith("mixed")
     step = Step(*batch_shape(spec), training, mixed, on_gpu=spec.device.type == "cuda")
     key = str((step, skeleton.dtype, settings.adapter, recomputes))
@@ -112,12 +111,6 @@ def plan_activations(spec: ModelSpec) -> Part:
         f"{at_once} batches at once" if at_once > 1 else "",
     ]
     return Part("activations", at_once * size, ", ".join(filter(None, notes)))
-
-
-def compute_dtype(spec: ModelSpec) -> torch.dtype:
-    quantization = spec.settings.quantization
-    named = quantization.compute_dtype if quantization else "auto"
-    return spec.dtype if named == "auto" else getattr(torch, named)
 
 
 def batches_at_once(spec: ModelSpec) -> int:
