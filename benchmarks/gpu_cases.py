@@ -21,9 +21,8 @@ from nexttoken.engine.forward.varlen import goes_at_once
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.load import load_model
+from nexttoken.models.load import choose_device, load_model
 from nexttoken.models.memory import forget_peak, peak_memory_mb
-from nexttoken.models.saved import place
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
@@ -114,7 +113,7 @@ def load(settings: ModelSettings, method: str, dtype: torch.dtype, workload: Wor
     """The base of `method` on its device: quantised while it is loaded, or in `dtype`."""
     quantization = QuantizationSettings(bits=4) if method == "qlora" else None
     vocabulary = range(workload.vocab_size)  # stands for the tokenizer, of which the loader reads the length
-    return place(load_model(settings, vocabulary, workload.tokens, dtype, quantization))
+    return load_model(settings, vocabulary, workload.tokens, dtype, quantization).to(choose_device())
 
 
 def measure(

@@ -145,7 +145,7 @@ class PeftDropout(PeftLayers):
     """The same with torch's dropout, too, and therefore one micro-batch after the other."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        fast_lora.draw_quickly = lambda adapted: None
+        fast_lora.replace_dropout = lambda adapted: None
         super().__init__(*args, **kwargs)
 
 

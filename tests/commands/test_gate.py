@@ -350,7 +350,7 @@ def test_a_run_without_a_retriever_is_one_line(quiz_run, tmp_path):
     copy = shutil.copytree(quiz_run, tmp_path / "tiny")
     path = copy / "fold0" / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    config["search"]["retriever"] = config["retriever"] = {"_target_": "nexttoken.inference.retrieval.none.Nothing"}
+    config["search"]["retriever"] = config["retriever"] = {"_target_": "nexttoken.inference.retrieval.search.Nothing"}
     config["inference"] = {"_target_": "nexttoken.inference.Once"}
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=r"without a retriever, .* train it with one: .*retriever=bm25") as error:

@@ -14,7 +14,7 @@ from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.engine.run_batches import run_batches
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.fast_lora import QuickDropout
+from nexttoken.models.fast_lora import FastDropout
 from nexttoken.models.scratch import build_llama
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
@@ -237,7 +237,7 @@ def test_a_step_that_failed_halfway_leaves_no_gradients():
 
 def test_no_two_batches_of_steps_in_a_row_have_the_same_noise():
     def draw(model: nn.Module, _: int) -> torch.Tensor:
-        dropout = next(module for module in model.modules() if isinstance(module, QuickDropout))
+        dropout = next(module for module in model.modules() if isinstance(module, FastDropout))
         return dropout.draw(torch.ones(64))[0]
 
     learners = Learners(adapted(dropout=0.5), 2)
@@ -262,7 +262,7 @@ def test_the_noise_of_a_step_is_its_seeds():
 def test_the_model_itself_draws_and_learns_as_before():
     model = adapted()
     Learners(model, 2)
-    assert all(m.generator is None for m in model.modules() if isinstance(m, QuickDropout))
+    assert all(m.generator is None for m in model.modules() if isinstance(m, FastDropout))
 
 
 @pytest.mark.parametrize(

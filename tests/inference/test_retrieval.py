@@ -13,9 +13,8 @@ from nexttoken.errors import UserError
 from nexttoken.inference.retrieval.bm25 import BM25
 from nexttoken.inference.retrieval.corpus import Corpus, PassageStore, pieces
 from nexttoken.inference.retrieval.dense import Dense
-from nexttoken.inference.retrieval.none import Nothing
 from nexttoken.inference.retrieval.recorded import Recorded, Recording
-from nexttoken.inference.retrieval.search import Search
+from nexttoken.inference.retrieval.search import Nothing, Search
 from nexttoken.types import Passage
 
 FACTS = (

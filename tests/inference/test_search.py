@@ -10,8 +10,7 @@ from hydra.utils import instantiate
 
 from nexttoken.errors import UserError
 from nexttoken.inference.retrieval.bm25 import BM25
-from nexttoken.inference.retrieval.none import Nothing
-from nexttoken.inference.retrieval.search import Search
+from nexttoken.inference.retrieval.search import Nothing, Search
 from nexttoken.types import Example, Passage
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
 from nexttoken.inference import ConfidenceGated, FewShot, Once, RotationAveraged, WithPassages
-from nexttoken.inference.retrieval.add_passages import AddPassages
-from nexttoken.inference.retrieval.search import Search
+from nexttoken.inference.retrieval.search import AddPassages, Search
 from nexttoken.transforms.demonstrations import AddDemonstrations, show_similar
 from nexttoken.transforms.orders import ShuffleOptions, reorder
 from nexttoken.types import Example, LabelPredictions, Passage

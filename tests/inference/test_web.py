@@ -53,7 +53,7 @@ def test_hits_are_titles_and_snippets_in_googles_order(google, service):
     assert first == [FUJI, Passage("Kita", 0.5, "https://example.org/kita")]
     assert [passage.text for passage in japanese] == ["富士山\n日本で最も高い山。"]
     assert nothing == blank == []
-    assert google.num_failed == 0
+    assert len(google.failed) == 0
     assert service.asked == ["highest peak", "富士山", "no such thing"]
     assert set(service.pages) == {5}
 
@@ -62,7 +62,7 @@ def test_answers_are_kept_and_found_without_network(service, tmp_path):
     found = make(service.url, tmp_path).search(["highest peak", "no such thing"])
     without = make(closed_port(), tmp_path)
     assert without.search(["highest peak", "no such thing"]) == found
-    assert (without.num_failed, len(service.asked)) == (0, 2)
+    assert (len(without.failed), len(service.asked)) == (0, 2)
     assert make(service.url, tmp_path, num_hits=1).search(["highest peak"]) == [[FUJI]]  # another question, asked again
 
 
@@ -80,7 +80,7 @@ def test_a_broken_cache_file_is_asked_for_again(google, service, tmp_path):
 def test_what_passes_is_asked_again(google, service, fault):
     service.faults += [fault]
     assert google.search(["highest peak"])[0][0] == FUJI
-    assert (google.num_failed, len(service.asked)) == (0, 2)
+    assert (len(google.failed), len(service.asked)) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_does_not_pass_is_no_hit_and_is_counted(google, service, fault, tmp
     assert (google.failed, len(service.asked)) == ({"highest peak"}, 1)
     assert not (tmp_path / "cache").exists()  # a failure is no answer
     assert google.search(["highest peak"])[0][0] == FUJI
-    assert google.num_failed == 0
+    assert len(google.failed) == 0
 
 
 def test_a_service_that_stays_silent_costs_a_bounded_time(service, tmp_path):
@@ -109,7 +109,7 @@ def test_a_dead_network_is_given_up_and_said_once(tmp_path, capfd):
     start = time.monotonic()
     assert google.search(queries) == [[] for _ in queries]
     assert google.search(["one more"]) == [[]]
-    assert (google.num_failed, time.monotonic() - start < 3) == (201, True)
+    assert (len(google.failed), time.monotonic() - start < 3) == (201, True)
     assert capfd.readouterr().err == (
         "web search: 3 queries in a row failed, the last with ConnectionRefusedError; no more are sent in this run, and"
         " questions are answered without passages\n"
@@ -120,7 +120,7 @@ def test_failures_that_are_not_in_a_row_stop_nothing(google, service):
     for _ in range(4):
         service.faults += [Fault(403), Fault(403)]
         assert google.search(["a", "b", f"highest peak {len(service.asked)}"]) == [[], [], []]
-    assert google.num_failed == 2
+    assert len(google.failed) == 2
     assert len(service.asked) == 12
 
 

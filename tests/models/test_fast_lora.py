@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.models.adapters import add_adapter, save_adapter
-from nexttoken.models.fast_lora import QuickLayer, quicken, writable
+from nexttoken.models.fast_lora import FastLayer, speed_up_lora, writable
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import AdapterSettings
@@ -68,9 +68,9 @@ def slow(model: nn.Module) -> nn.Module:
     """The same weights and dropout in peft's own classes."""
     model = copy.deepcopy(model)
     for module in model.modules():
-        if isinstance(module, QuickLayer):
+        if isinstance(module, FastLayer):
             _, module.__class__ = type(module).__bases__
-            assert not isinstance(module, QuickLayer)
+            assert not isinstance(module, FastLayer)
     return model
 
 
@@ -110,7 +110,7 @@ def assert_alike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("build", [llama, gpt2, nf4])
 def test_numbers_and_gradients_are_those_of_peft(build, dropout):
     model = adapted(build, dropout)
-    assert sum(isinstance(module, QuickLayer) for module in model.modules()) == NUM_LAYERS[build]
+    assert sum(isinstance(module, FastLayer) for module in model.modules()) == NUM_LAYERS[build]
     (logits, gradients), (expected, expected_gradients) = learnt(model), learnt(slow(model))
     assert num_branches(logits) == NUM_LAYERS[build]
     assert num_branches(expected) == 0
@@ -151,7 +151,7 @@ def two_adapters(model: nn.Module) -> nn.Module:
 def with_bias(_: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     model = get_peft_model(llama(), LoraConfig(target_modules=["q_proj", "o_proj"], lora_bias=True))
-    quicken(model)
+    speed_up_lora(model)
     return with_weights(model)
 
 
@@ -168,7 +168,7 @@ def disabled(model: nn.Module) -> nn.Module:
 def watched(model: nn.Module) -> nn.Module:
     """Something keeps each base layer's output, which must stay the base's."""
     for module in model.modules():
-        if isinstance(module, QuickLayer):
+        if isinstance(module, FastLayer):
             module.base_layer.register_forward_hook(lambda *_: None)
     return model
 
@@ -180,7 +180,7 @@ def watched(model: nn.Module) -> nn.Module:
 )
 def test_whatever_is_not_plain_is_left_to_peft(change):
     model = change(adapted(llama, 0.3))
-    assert any(isinstance(module, QuickLayer) for module in model.modules())
+    assert any(isinstance(module, FastLayer) for module in model.modules())
     (logits, gradients), (expected, expected_gradients) = learnt(model), learnt(slow(model))
     assert num_branches(logits) == 0
     assert logits.equal(expected)
@@ -288,7 +288,7 @@ def test_the_saved_adapter_is_one_of_peft(tmp_path):
     assert (configs[0], modules[0]) == (configs[1], modules[1])
     torch.manual_seed(0)
     loaded, ids = PeftModel.from_pretrained(llama(), tmp_path / "quick").eval(), torch.randint(1, 97, (2, 9))
-    assert not any(isinstance(module, QuickLayer) for module in loaded.modules())
+    assert not any(isinstance(module, FastLayer) for module in loaded.modules())
     torch.testing.assert_close(model(input_ids=ids).logits, loaded(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 
@@ -296,7 +296,7 @@ def test_the_saved_adapter_is_one_of_peft(tmp_path):
 @pytest.mark.parametrize("needs_input", [False, True])
 def test_outputs_of_base_layers_are_written_to_where_they_are(build, needs_input):
     for module in adapted(build).modules():
-        if isinstance(module, QuickLayer):
+        if isinstance(module, FastLayer):
             x = torch.randn(2, 3, next(iter(module.lora_A.values())).in_features, requires_grad=needs_input)
             output = module.base_layer(x)
             is_a_view_of_no_graph = build is nf4 and needs_input and module.base_layer.bias is not None

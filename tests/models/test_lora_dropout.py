@@ -6,7 +6,7 @@ import transformers
 from torch import nn
 
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.fast_lora import QuickDropout
+from nexttoken.models.fast_lora import FastDropout
 from support.composed import settings
 
 
@@ -14,7 +14,7 @@ from support.composed import settings
 def test_it_drops_its_share_and_keeps_the_mean(p):
     torch.manual_seed(0)
     values = torch.ones(997, 1003, requires_grad=True)
-    dropped = QuickDropout(p)(values)
+    dropped = FastDropout(p)(values)
     share = float((dropped == 0).float().mean())
     assert share == pytest.approx(p, abs=0.002)
     assert float(dropped.detach().max()) == pytest.approx(1 / (1 - p), rel=1e-4)
@@ -27,25 +27,25 @@ def test_it_drops_its_share_and_keeps_the_mean(p):
 
 def test_each_of_the_four_numbers_of_a_draw_is_used_alike():
     torch.manual_seed(0)
-    dropped = QuickDropout(0.25)(torch.ones(400_000)) == 0
+    dropped = FastDropout(0.25)(torch.ones(400_000)) == 0
     assert [float(dropped[n::4].float().mean()) for n in range(4)] == pytest.approx([0.25] * 4, abs=0.005)
 
 
 def test_masks_are_a_function_of_the_seed_and_of_nothing_in_evaluation():
-    values, quick = torch.randn(3, 5, 7), QuickDropout(0.3)
+    values, quick = torch.randn(3, 5, 7), FastDropout(0.3)
     torch.manual_seed(1)
     first, second = quick(values), quick(values)
     torch.manual_seed(1)
     assert quick(values).equal(first)
     assert not first.equal(second)
     assert quick.eval()(values) is values
-    assert QuickDropout(0.0)(values).equal(values)
-    assert QuickDropout(1.0)(values).count_nonzero() == 0
+    assert FastDropout(0.0)(values).equal(values)
+    assert FastDropout(1.0)(values).count_nonzero() == 0
     assert quick.train()(values.bfloat16()).dtype == torch.bfloat16
 
 
 def test_a_generator_of_its_own_leaves_the_seed_alone():
-    values, quick = torch.randn(3, 5, 7), QuickDropout(0.3)
+    values, quick = torch.randn(3, 5, 7), FastDropout(0.3)
     torch.manual_seed(1)
     expected = quick(values)
     quick.generator = torch.Generator()
@@ -54,12 +54,12 @@ def test_a_generator_of_its_own_leaves_the_seed_alone():
         quick.generator.manual_seed(1)
         assert quick(values).equal(expected), "the same numbers, whichever generator draws them"
     assert torch.get_rng_state().equal(before)
-    assert QuickDropout.generator is None
+    assert FastDropout.generator is None
 
 
 @pytest.mark.parametrize("p", [0.0, 0.05, 0.5, 1.0])
 def test_what_is_drawn_is_what_is_done(p):
-    values, quick = torch.randn(3, 5, 7), QuickDropout(p)
+    values, quick = torch.randn(3, 5, 7), FastDropout(p)
     torch.manual_seed(1)
     dropped, scale = quick.draw(values)
     torch.manual_seed(1)
@@ -77,8 +77,8 @@ def test_adapters_have_it_and_the_base_does_not():
     llama.add_module("own", base)
     adapted = add_adapter(llama, settings("adapter=lora", "model.name_or_path=base").adapter)
     kinds = {type(module) for module in adapted.modules() if isinstance(module, nn.Dropout)}
-    assert kinds == {QuickDropout, nn.Dropout}
+    assert kinds == {FastDropout, nn.Dropout}
     assert type(base["dropout"]) is nn.Dropout
     places = [module.lora_dropout["default"] for module in adapted.modules() if hasattr(module, "lora_dropout")]
     assert len(places) == 14
-    assert {type(place) for place in places} == {QuickDropout}
+    assert {type(place) for place in places} == {FastDropout}

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_a_copy_says_what_it_is(base, copies):
     folder = copies["nf4"]
     named = ModelSettings(name_or_path=str(base))
     origin = identify(named, load_tokenizer(named, ()))
-    assert read_base(folder) == origin.as_stored("nf4 with double quantisation")
+    assert read_base(folder) == replace(origin, stored="nf4 with double quantisation")
     note = (folder / "README.md").read_text()
     assert f"The licence of {base} applies" in note
     assert "nf4 with double quantisation (bitsandbytes)" in note

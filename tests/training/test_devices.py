@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from nexttoken.errors import UserError
-from nexttoken.models.collective import gather_rows
+from nexttoken.models.processes import gather_rows
 
 pytestmark = pytest.mark.slow
 

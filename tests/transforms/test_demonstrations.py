@@ -11,7 +11,7 @@ from nexttoken.errors import UserError
 from nexttoken.inference.demonstrations import Demonstrations
 from nexttoken.inference.retrieval.bm25 import BM25
 from nexttoken.inference.retrieval.dense import Dense
-from nexttoken.inference.retrieval.none import Nothing
+from nexttoken.inference.retrieval.search import Nothing
 from nexttoken.transforms.demonstrations import AddDemonstrations
 from nexttoken.types import Example
 

@@ -12,10 +12,11 @@ from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.engine.memory_plan.auto_tokens import with_batch_tokens, with_max_tokens
 from nexttoken.engine.text_answerer import TextAnswerer
 from nexttoken.errors import UserError
-from nexttoken.models.base_model import identify
+from nexttoken.models.adapters import trained_adapter
+from nexttoken.models.base_model import identify, refuse_other_base
 from nexttoken.models.fold_weights import fold_weights
 from nexttoken.models.load import load_tokenizer, within_context
-from nexttoken.models.saved import keeps_base, load_labels, refuse_other_base
+from nexttoken.models.saved import keeps_base, load_labels
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.encode_texts import TextEncoder
 from nexttoken.prompts.encoded import NO_LABELS
@@ -65,7 +66,7 @@ class FoldModels:
         if folder != self._in_memory and self._answerer is not None:
             del self._answerer.model  # no caller may use its memory, or another fold's weights, from now on
             self._answerer = self._in_memory = None
-        model, tokenizer = self._weights.load(fold_dir, settings.max_tokens, self.head.num_outputs(labels))
+        model, tokenizer = self._weights.load(fold_dir, self.head.num_outputs(labels))
         self._in_memory = folder
         encoder = self._encoder(tokenizer, within_context(model.config, settings.max_tokens))
         known = self._answerer
@@ -112,7 +113,7 @@ def load_vllm_writer(
     settings, on_base = with_max_tokens(settings, fold_dir), keeps_base(settings)
     spec = fold_weights(settings).spec(fold_dir)
     model = spec.settings.model
-    adapter = fold_dir / "adapter" if on_base and settings.adapter and settings.trainer.max_epochs else None
+    adapter = fold_dir / "adapter" if on_base and trained_adapter(settings) else None
     tokenizer = load_tokenizer(model, ())
     if on_base:
         refuse_other_base(fold_dir / "adapter", settings, identify(settings.model, tokenizer))

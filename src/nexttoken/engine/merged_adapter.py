@@ -21,9 +21,9 @@ from nexttoken.inference import Inference
 from nexttoken.metrics import probabilities as metrics
 from nexttoken.models import adapters
 from nexttoken.models.base_model import read_base
-from nexttoken.models.load import load_config, load_model, load_tokenizer
+from nexttoken.models.load import choose_device, load_config, load_model, load_tokenizer
 from nexttoken.models.quantized import describe, saved_quantization
-from nexttoken.models.saved import copy_licences, place, save_whole, whole_folder, write_note
+from nexttoken.models.saved import copy_licences, save_whole, whole_folder, write_note
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import Settings
 from nexttoken.types import AnswerLosses, Example
@@ -88,7 +88,7 @@ class Merge:
             save_whole(part, self._merge(answerer.model, num_classes), encoder.tokenizer)
             copy_licences(self.settings.model, part)
             model, encoder = self._load(part, num_classes, encoder)
-            again = make_answerer(self.head, place(model), encoder, answerer.labels, answerer.batch_tokens)
+            again = make_answerer(self.head, model.to(choose_device()), encoder, answerer.labels, answerer.batch_tokens)
             after = self.inference(list(examples), again)
             comparison = Comparison.of(before, after, examples)
             self._write_note(part, comparison)

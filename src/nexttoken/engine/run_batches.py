@@ -12,9 +12,8 @@ from nexttoken.engine.forward.parallel_batches import MAX_PARALLEL_BATCHES, Para
 from nexttoken.engine.forward.shortcuts import evaluating
 from nexttoken.engine.journal import NO_JOURNAL, LabelJournal
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.collective import gather_rows
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
-from nexttoken.models.processes import num_ranks, rank
+from nexttoken.models.processes import gather_rows, num_ranks, rank
 from nexttoken.models.sharded import is_sharded
 from nexttoken.progress import Progress
 

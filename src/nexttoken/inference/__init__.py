@@ -1,11 +1,9 @@
-"""How the model is asked: once, in several orders, with solved questions first, with passages where it is unsure."""
+"""Ways to query the model: once, in several orders, with demonstrations, with passages where it is unsure."""
 
-from nexttoken.inference.demonstrations import Demonstrations
-from nexttoken.inference.few_shot import FewShot
-from nexttoken.inference.once import Answerer, Inference, Once
+from nexttoken.inference.demonstrations import Demonstrations, FewShot
+from nexttoken.inference.once import Answerer, Inference, Once, Replies
 from nexttoken.inference.orders import RotationAveraged, SwapAveraged
 from nexttoken.inference.passages import ConfidenceGated, WithPassages
-from nexttoken.inference.replies import Replies
 
 __all__ = [
     "Answerer",

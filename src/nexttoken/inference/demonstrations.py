@@ -1,40 +1,39 @@
-"""Solved tasks shown before each task: the most similar that a retriever finds in the training part, best last."""
+"""Demonstrations: the most similar solved examples of the training rows, shown before each example, best last."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nexttoken.data.files import whole_file
 from nexttoken.errors import UserError
-from nexttoken.inference.once import Inference
-from nexttoken.models.processes import num_ranks
+from nexttoken.inference.once import Answerer, Inference, Once
+from nexttoken.models.processes import from_first
 from nexttoken.progress import Progress
-from nexttoken.transforms.demonstrations import Pool, compared_text
-from nexttoken.types import Example, Retriever
+from nexttoken.transforms.demonstrations import Pool, compared_text, show_similar
+from nexttoken.types import Example, LabelPredictions, Retriever
 
-CHUNK = 256  # tasks between two steps of the progress bar
-SPARE = 4  # hits beyond the number wanted: the task itself and the like are found, too, and not shown
-WHOLE = 2**31  # characters of a passage: each solved task is one
-NEEDED = {"corpus", "num_hits", "index_dir", "passage_characters"}  # what a retriever of files can be told
-
-Predictions = TypeVar("Predictions")
+CHUNK = 256  # examples between two steps of the progress bar
+SPARE_HITS = 4  # the example itself and its duplicates are found too, and must not be shown
+WHOLE_TEXT = 2**31  # characters of a passage, so that no solved example is cut
+NEEDED = {"corpus", "num_hits", "index_dir", "passage_characters"}  # fields of a retriever over files
 
 
 @dataclass(frozen=True)
 class Demonstrations(Inference):
-    """Ask with up to `num_demonstrations` of the fold's solved tasks, which `retriever` searches instead of its corpus.
+    """Query with up to `num_demonstrations` solved examples of the fold; `retriever` searches them, not its corpus.
 
-    Tasks in which it finds nothing alike are shown fewer, or none. The encoder gives up the least similar first where
-    they do not fit. The solved tasks are a corpus file in the retriever's `index_dir`, named by its content, so that
-    neither it nor its index is made twice. Raises UserError at once for a retriever that searches no files.
+    Fewer are shown where fewer are found; the encoder drops the least similar where they do not fit. They are written
+    as a corpus file in the retriever's `index_dir`, named by its hash, so that neither it nor its index is made twice.
+    Raises UserError at once for a retriever that does not search files.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"texts"})
+    shows_pool: ClassVar[bool] = True
 
     retriever: Retriever
     num_demonstrations: int = 20
@@ -50,26 +49,17 @@ class Demonstrations(Inference):
                 " add retriever=bm25 or retriever=dense"
             )
 
-    def __call__(self, examples: Sequence[Example], answer: Callable[[Sequence[Example]], Predictions]) -> Predictions:
+    def __call__(self, examples: Sequence[Example], answer: Answerer) -> Any:
         return answer(self.views(examples, self.pool))
 
     def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
-        """The examples with their demonstrations from `train`; of several processes the first one searches, for all."""
-        if num_ranks() == 1:
-            return self._shown(examples, train)
-        from nexttoken.models.collective import from_first
-
+        """The examples with demonstrations from `train`; the first process searches for all."""
         return from_first(lambda: self._shown(examples, train))
 
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Callable[..., Any]) -> "Demonstrations":
         return self.with_pool(train)
 
-    @property
-    def shows_pool(self) -> bool:
-        return True
-
     def with_pool(self, examples: Sequence[Example]) -> "Demonstrations":
-        """A copy that shows the solved ones of `examples`, a fold's training rows: they are not in its `state`."""
         return replace(self, pool=tuple(_solved(examples)))
 
     def _shown(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
@@ -82,11 +72,11 @@ class Demonstrations(Inference):
                 " inference=once"
             )
         found: list[tuple[Example, ...]] = []
-        path = _written(pool.texts, Path(self.retriever.index_dir))  # type: ignore[attr-defined]
+        path = _write_corpus(pool.texts, Path(self.retriever.index_dir))  # type: ignore[attr-defined]
         with Progress(len(examples), "demonstrations") as progress:
             for start in range(0, len(examples), CHUNK):
                 chunk = examples[start : start + CHUNK]
-                found += self._nearest(chunk, pool, path, self.num_demonstrations + SPARE)
+                found += self._nearest(chunk, pool, path, self.num_demonstrations + SPARE_HITS)
                 progress.advance(len(chunk))
         numbers = np.array([len(some) for some in found])
         print(
@@ -97,10 +87,10 @@ class Demonstrations(Inference):
         return [replace(example, demonstrations=some) for example, some in zip(examples, found, strict=True)]
 
     def _nearest(self, examples: Sequence[Example], pool: Pool, path: Path, num_hits: int) -> list[tuple[Example, ...]]:
-        """For each example its demonstrations; more hits are asked for where too many of them must not be shown."""
-        over: Any = self.retriever
-        searching = replace(over, corpus=str(path), num_hits=num_hits, passage_characters=WHOLE)
-        hits = searching.search([compared_text(example) for example in examples])
+        """Each example's demonstrations; the search is repeated with more hits where too many must not be shown."""
+        retriever: Any = self.retriever
+        retriever = replace(retriever, corpus=str(path), num_hits=num_hits, passage_characters=WHOLE_TEXT)
+        hits = retriever.search([compared_text(example) for example in examples])
         rows = [dict.fromkeys(int(hit.source.rpartition(":")[2]) - 1 for hit in some) for some in hits]
         found = [pool.choose(*pair, self.num_demonstrations) for pair in zip(examples, rows, strict=True)]
         short = [
@@ -119,17 +109,49 @@ def _solved(examples: Sequence[Example]) -> list[Example]:
     return [example for example in examples if example.answer is not None or example.label is not None]
 
 
-def _written(texts: Sequence[str], folder: Path) -> Path:
-    """The corpus file of `texts`, row i in line i + 1; one that is there already is whole and the same."""
-    sha = hashlib.sha256()
-    for line in _lines(texts):
-        sha.update(line)
-    path = folder / f"solved-{sha.hexdigest()[:16]}.jsonl"
+def _write_corpus(texts: Sequence[str], folder: Path) -> Path:
+    """The corpus file of `texts`, text i in line i + 1; it is written once for the same texts."""
+    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    content = "".join(lines).encode(errors="replace")
+    path = folder / f"solved-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
     if not path.exists():
-        with whole_file(path) as part, part.open("wb") as file:
-            file.writelines(_lines(texts))
+        with whole_file(path) as part:
+            part.write_bytes(content)
     return path
 
 
-def _lines(texts: Sequence[str]) -> Iterator[bytes]:
-    return (json.dumps({"text": text}, ensure_ascii=False).encode(errors="replace") + b"\n" for text in texts)
+@dataclass(frozen=True)
+class FewShot(Inference):
+    """Query with demonstrations from the fold's training rows, found by BM25, the most similar last."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+
+    num_demonstrations: int = 4
+    ask: Inference = field(default_factory=Once)
+    pool: tuple[Example, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.num_demonstrations < 1:
+            raise UserError(f"inference.num_demonstrations={self.num_demonstrations}: expected at least 1")
+
+    def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
+        return self.ask(show_similar(examples, self.pool, self.num_demonstrations), answer)
+
+    def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
+        return self.ask.views(show_similar(examples, train, self.num_demonstrations), train)
+
+    def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> Inference:
+        pool = tuple(example for example in train if example.label is not None)
+        ask = self.ask.fitted(train, show_similar(dev, pool, self.num_demonstrations), answer)
+        return replace(self, pool=pool, ask=ask)
+
+    def state(self) -> dict[str, Any]:
+        rows = [{"id": one.id, "fields": dict(one.fields), "label": one.label} for one in self.pool]
+        return {"demonstrations": rows, **self.ask.state()}
+
+    def restored(self, state: Mapping[str, Any]) -> Inference:
+        pool = tuple(
+            Example(row["id"], {name: tuple(turns) for name, turns in row["fields"].items()}, row["label"])
+            for row in state["demonstrations"]
+        )
+        return replace(self, pool=pool, ask=self.ask.restored(state))

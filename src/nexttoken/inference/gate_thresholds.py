@@ -1,4 +1,4 @@
-"""A gate's thresholds, chosen on held-out questions, and on others than those that they are scored on."""
+"""A gate's thresholds, chosen on other held-out questions than those that they are scored on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,15 @@ from nexttoken.inference.gate import ABOVE, Gate
 from nexttoken.inference.gate_trial import Decision, Trial, decide_by_part, paired
 from nexttoken.metrics.calibration import fit_temperature
 
-NUM_STEPS = 50  # of a threshold's grid: each step asks a fiftieth of the questions more
+NUM_STEPS = 50  # of a threshold's grid: each step searches for a fiftieth of the questions more
 NUM_PARTS = 5  # of the rows of a single fold, when thresholds are chosen on the others
 
 
 def gates_over(trial: Trial, like: Gate, thresholds: Sequence[str] = ("min_top1", "min_margin")) -> list[Gate]:
     """Gates as `like` with every combination of the named thresholds, the others 0: from never to always.
 
-    The grid follows the rows' own confidences, a fiftieth of them between two steps: a fixed one would have
-    nothing to say about a model whose every probability is over 0.95.
+    The grid are quantiles of the rows' confidences, since a fixed one would be too coarse for a model whose
+    probabilities are all over 0.95.
     """
     values = dict(zip(("min_top1", "min_margin"), like.confidence(trial.first), strict=True))
     steps = [_steps(values[name]) if name in thresholds else [0.0] for name in values]
@@ -34,9 +34,9 @@ def _steps(values: np.ndarray) -> list[float]:
 def choose_thresholds(trial: Trial, like: Gate, max_share: float = 0.5, tolerance: float = 0.5) -> Gate:
     """The gate that searches least among those as accurate as the best that searches at most `max_share` of the rows.
 
-    "As accurate": behind the best by no more than `tolerance` standard errors of the paired difference, since the best
-    of hundreds of gates is partly the luckiest (the one-standard-error rule, Breiman et al. 1984, on pairs). 0 takes
-    the best itself. Between equals the smaller share, then the smaller margin.
+    "As accurate" means behind the best by at most `tolerance` standard errors of the paired difference, since the best
+    of hundreds of gates is partly luck (the one-standard-error rule, Breiman et al. 1984, on pairs). 0 takes the best
+    itself. Between equals the smaller share wins, then the smaller margin.
     """
     top1, margin = like.confidence(trial.first)
     gains = trial.gains * (trial.found & like.choose(trial.first, trial.second))
@@ -56,14 +56,14 @@ def choose_thresholds(trial: Trial, like: Gate, max_share: float = 0.5, toleranc
 
 
 def fit_gate(trial: Trial, keep_confident: bool = True, max_share: float = 0.5, tolerance: float = 0.5) -> Gate:
-    """Temperature of the first answers, then the thresholds over it."""
+    """Fit the temperature on the first answers, then choose the thresholds."""
     like = Gate(0.0, 0.0, fit_temperature(trial.first, trial.labels), keep_confident)
     return choose_thresholds(trial, like, max_share, tolerance)
 
 
 @dataclass(frozen=True)
 class CrossChosen:
-    """Every row decided by the gate of the other parts: what the chosen thresholds are honestly worth."""
+    """Every row decided by a gate fitted on the other parts: an unbiased estimate of the gate's value."""
 
     decision: Decision
     gates: Mapping[int, Gate]  # of each part, fitted on the others
@@ -73,9 +73,9 @@ class CrossChosen:
 def cross_chosen(
     trial: Trial, keep_confident: bool = True, max_share: float = 0.5, tolerance: float = 0.5
 ) -> CrossChosen:
-    """Fit a gate on all other folds' rows and apply it to each fold's; of a single fold, on parts that share no group.
+    """Apply to each fold's rows a gate fitted on all other folds; a single fold is split into parts of whole groups.
 
-    The share it searches may so come out a little above `max_share`. Raises UserError where all rows are one group.
+    The share searched may be a little above `max_share`. Raises UserError where all rows are one group.
     """
     single = len(np.unique(trial.folds)) == 1
     parts = group_parts(trial.groups) if single else trial.folds

@@ -1,4 +1,4 @@
-"""Questions asked both without and with passages: what any gate would have answered, gained and cost."""
+"""Questions answered without and with passages: the answers, gains and costs of any gate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,10 +11,10 @@ from nexttoken.metrics.probabilities import log_loss
 
 @dataclass(frozen=True)
 class Trial:
-    """Held-out questions asked both ways, N rows: what every gate would have answered is known.
+    """Held-out questions answered both ways, N rows.
 
-    `first` and `second` are (N, K) probabilities without and with passages; `found` (N,) says where passages were
-    found (elsewhere the first answer stands, whatever `second` holds); `*_seconds` are (N,) of each row's share.
+    `first` and `second` are (N, K) probabilities without and with passages; `found` (N,) is True where passages were
+    found (elsewhere `second` is not used); `*_seconds` are (N,) of each row's share.
     """
 
     ids: tuple[str, ...]
@@ -35,14 +35,14 @@ class Trial:
 
     @property
     def gains(self) -> np.ndarray:
-        """What taking the second answer does to a row, (N,): 1 rights it, -1 spoils it."""
+        """Effect of taking the second answer, (N,): 1 corrects a row, -1 spoils it."""
         right = [(probs.argmax(axis=1) == self.labels).astype(np.int64) for probs in (self.first, self.second)]
         return right[1] - right[0]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Which rows were searched for, and on which of them the second answer was taken: masks (N,)."""
+    """Masks (N,) of the rows that were searched for, and of those whose second answer was taken."""
 
     searched: np.ndarray
     taken: np.ndarray
@@ -50,7 +50,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a policy came to: means over the questions."""
+    """Results of a policy: means over the questions."""
 
     accuracy: float
     log_loss: float
@@ -64,12 +64,12 @@ def decide(trial: Trial, gate: Gate) -> Decision:
 
 
 def decide_by_part(trial: Trial, parts: np.ndarray, gates: Mapping[int, Gate]) -> Decision:
-    """Each part's rows by the part's own gate; `parts` is (N,)."""
+    """Each part's rows decided by the part's gate; `parts` is (N,)."""
     searched, taken = np.zeros((2, len(parts)), dtype=bool)
     for part, gate in gates.items():
-        own = parts == part
-        decision = decide(trial.pick(own), gate)
-        searched[own], taken[own] = decision.searched, decision.taken
+        rows = parts == part
+        decision = decide(trial.pick(rows), gate)
+        searched[rows], taken[rows] = decision.searched, decision.taken
     return Decision(searched, taken)
 
 
@@ -90,9 +90,9 @@ def difference(trial: Trial, one: Decision, other: Decision) -> tuple[float, flo
 
 
 def at_random(trial: Trial, gate: Gate, share: float) -> Outcome:
-    """The expectation when a share of the rows, drawn blindly, is searched: what a gate has to beat.
+    """The expected outcome when a random share of the rows is searched: a gate has to be better.
 
-    Every mean is linear in the share, so this is the line between never and always (by the gate's own choice).
+    Every mean is linear in the share, so this interpolates between never and always searching.
     """
     ends = [score(trial, decide(trial, replace(gate, min_top1=limit, min_margin=0.0))) for limit in (0.0, ABOVE)]
     never, always = ([getattr(end, field.name) for field in fields(Outcome)] for end in ends)

@@ -1,60 +1,82 @@
-"""What every way of asking offers: it may learn from the fold's own rows first, and keeps that with the fold."""
+"""Inference, the interface of all ways to query the model, and the simplest of them: every example once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from nexttoken.errors import UserError
+from nexttoken.transforms.dialogue import replies
 from nexttoken.types import Example
 
 Answerer = Callable[[Sequence[Example]], Any]  # class probabilities, losses of known answers, or texts
 
 
 def remembering(answer: Answerer, unsure: Callable[[np.ndarray], np.ndarray]) -> AbstractContextManager[None]:
-    """Within this context an answerer that can keeps what it reads of the first questions for asking more about them:
-    of those whose probabilities (N, K) `unsure` marks (N,). The answers are the same to rounding.
+    """Within this context an answerer that can do so caches the prefixes of the first questions for a second query.
+
+    `unsure` marks (N,) those to cache by their probabilities (N, K). The answers are the same to rounding.
     """
-    own = getattr(answer, "caching_prefixes", None)
-    return nullcontext() if own is None else own(unsure)
+    caching = getattr(answer, "caching_prefixes", None)
+    return nullcontext() if caching is None else caching(unsure)
 
 
 class Inference:
-    """A way of using an answerer. Frozen: what it learns is in the copy that `fitted` returns."""
+    """A way to query an answerer. It is frozen: `fitted` returns a copy that holds what was learned."""
+
+    shows_pool: ClassVar[bool] = False  # True where `with_pool` must be called before the first query
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> Any:
         raise NotImplementedError
 
     def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
-        """The questions as this way of asking shows them: what a checkpoint has to be good at, to be chosen."""
+        """The examples as the model will see them; the best checkpoint is chosen on these."""
         return list(examples)
 
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> "Inference":
-        """A copy that knows what it needs of the fold's training and dev rows; the held-out rows are never shown."""
+        """A copy fitted on the fold's training and dev rows, never on its held-out rows."""
         return self
 
-    @property
-    def shows_pool(self) -> bool:
-        """Whether `with_pool` has to be called before anything is asked."""
-        return False
-
     def with_pool(self, examples: Sequence[Example]) -> "Inference":
-        """A copy that shows demonstrations from these solved rows, where it shows any that it does not keep itself."""
+        """A copy that takes demonstrations from these rows, where they are not part of its `state`."""
         return self
 
     def state(self) -> dict[str, Any]:
-        """What `fitted` learnt, ready for JSON; empty where there is nothing to learn."""
+        """The values learned by `fitted`, ready for JSON; empty where nothing is learned."""
         return {}
 
     def restored(self, state: Mapping[str, Any]) -> "Inference":
-        """A copy that knows what `state` of a trained fold says."""
+        """A copy with the saved `state` of a trained fold."""
         return self
 
 
 @dataclass(frozen=True)
 class Once(Inference):
-    """Ask every question as it stands."""
+    """Query every example as it is."""
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> Any:
         return answer(examples)
+
+
+@dataclass(frozen=True)
+class Replies(Inference):
+    """Query each utterance of the assistant once, as the last of a window of at most `num_utterances`.
+
+    The window does not depend on the training, so that variants can be compared.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"texts", "dialogues"})
+
+    num_utterances: int = 4
+
+    def __post_init__(self) -> None:
+        if self.num_utterances < 2 or self.num_utterances % 2:
+            raise UserError(f"inference.num_utterances={self.num_utterances}: expected an even number of at least 2")
+
+    def __call__(self, examples: Sequence[Example], answer: Answerer) -> object:
+        return answer(replies(examples, self.num_utterances))
+
+    def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
+        return replies(examples, self.num_utterances)

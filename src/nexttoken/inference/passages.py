@@ -1,4 +1,4 @@
-"""Asking with passages: every question, or only those of which the model is unsure without them."""
+"""Queries with retrieved passages: for every question, or only where the model is unsure without them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from nexttoken.types import PASSAGES, Example, LabelPredictions
 
 @dataclass(frozen=True)
 class WithPassages(Inference):
-    """Search for every question before it is asked."""
+    """Search for every question before the query."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "options", "passages"})
 
@@ -44,10 +44,10 @@ class WithPassages(Inference):
 
 @dataclass(frozen=True)
 class ConfidenceGated(Inference):
-    """Ask without passages; where the answer is weak or the second option close, search and ask once more.
+    """Query without passages; where the answer is weak or the second option close, search and query once more.
 
-    Confidence is calibrated on the fold's dev rows. A question without a hit, or behind a dead network, keeps its first
-    answer; with `keep_confident` so does one whose best option loses probability by the passages.
+    Confidence is calibrated on the fold's dev rows. The first answer stays where nothing is found or the search fails,
+    and with `keep_confident` also where the passages make the model less confident.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "options", "passages"})
@@ -65,7 +65,7 @@ class ConfidenceGated(Inference):
         return Gate(self.min_top1, self.min_margin, self.temperature, self.keep_confident)
 
     def __post_init__(self) -> None:
-        _ = self.gate  # refuses thresholds that are none, before anything is loaded
+        _ = self.gate  # refuses wrong thresholds before anything is loaded
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         with remembering(answer, self.gate.unsure):
@@ -73,31 +73,28 @@ class ConfidenceGated(Inference):
 
     def _ask_twice(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         first = self.ask(examples, answer)
-        unsure = np.flatnonzero(self.gate.unsure(first.probs))
-        found = self.search.find([examples[row] for row in unsure.tolist()])
-        hit = has_passages(found.examples)
-        again = unsure[hit]
+        searched = self.gate.unsure(first.probs)
+        found = self.search.find([example for example, is_unsure in zip(examples, searched, strict=True) if is_unsure])
+        hits = np.zeros(len(examples), dtype=bool)
+        hits[searched] = has_passages(found.examples)
         probs, seconds = first.probs.copy(), np.array(first.columns["seconds"], dtype=np.float64)
-        seconds[unsure] += found.seconds
+        seconds[searched] += found.seconds
         taken = np.zeros(len(examples), dtype=bool)
-        if len(again):
-            second = self.ask([one for one, is_hit in zip(found.examples, hit, strict=True) if is_hit], answer)
-            seconds[again] += second.columns["seconds"]
-            chosen = self.gate.choose(first.probs[again], second.probs)
-            taken[again[chosen]] = True
-            probs[again[chosen]] = second.probs[chosen]
-        searched = _mask(unsure, len(examples))
+        if hits.any():
+            second = self.ask([example for example in found.examples if example.fields.get(PASSAGES)], answer)
+            seconds[hits] += second.columns["seconds"]
+            taken[hits] = self.gate.choose(first.probs[hits], second.probs)
+            probs[taken] = second.probs[taken[hits]]
         print(
             f"gate: unsure of {searched.mean():.1%} of {len(examples)} questions; {found.summary}; the second answer"
             f" was taken for {taken.sum()}"
         )
-        marks = {"searched": searched, "found": _mask(again, len(examples)), "second_taken": taken}
-        return LabelPredictions(first.ids, probs, {"seconds": seconds, **marks})
+        columns = {"seconds": seconds, "searched": searched, "found": hits, "second_taken": taken}
+        return LabelPredictions(first.ids, probs, columns)
 
     def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
-        """Each question without and, where something is found, with passages: both have to be right."""
-        found = self.search.find(examples).examples
-        again = [one for one, hit in zip(found, has_passages(found), strict=True) if hit]
+        """Each question without and, where something is found, with passages."""
+        again = [example for example in self.search.find(examples).examples if example.fields.get(PASSAGES)]
         return self.ask.views([*examples, *again], train)
 
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> Inference:
@@ -112,16 +109,10 @@ class ConfidenceGated(Inference):
 
     def restored(self, state: Mapping[str, Any]) -> Inference:
         """Thresholds are in `state` where they were chosen out of fold (gate.json)."""
-        own = {key: state[key] for key in ("temperature", "min_top1", "min_margin") if key in state}
-        return replace(self, ask=self.ask.restored(state), **own)
+        saved = {key: state[key] for key in ("temperature", "min_top1", "min_margin") if key in state}
+        return replace(self, ask=self.ask.restored(state), **saved)
 
 
 def has_passages(examples: Sequence[Example]) -> np.ndarray:
-    """Mask (N,) of the examples for which something was found."""
+    """Mask (N,) of the examples with passages."""
     return np.array([bool(example.fields.get(PASSAGES)) for example in examples], dtype=bool)
-
-
-def _mask(rows: np.ndarray, number: int) -> np.ndarray:
-    mask = np.zeros(number, dtype=bool)
-    mask[rows] = True
-    return mask

@@ -1,7 +1,7 @@
-"""The C library's memory on the CPU: kept for the next layer instead of being given back and asked for again.
+"""The C library's memory on the CPU, reused for the next layer instead of being returned and requested again.
 
-glibc maps each large block anew and unmaps it when it is freed, so that every activation is first written into pages
-that the kernel has to fetch and clear: 25,000 of them for 1,900 tokens of a 24M model (docs/speed.md).
+By default glibc maps and unmaps each large block, so that the kernel must clear new pages for every activation:
+25,000 of them for 1,900 tokens of a 24M model (docs/speed.md). Imports no torch: it has to run first.
 """
 
 import ctypes
@@ -9,25 +9,21 @@ import sys
 from functools import cache
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # malloc.h
-LARGEST = 2**30  # bytes: what is smaller is kept
+MAX_REUSED_BYTES = 2**30
 
 
-def give_back() -> None:
-    """Return what is kept and not used to the system, so that the next peak is measured from what is really held."""
+def release_freed_memory() -> None:
+    """Return unused memory to the system, so that the next peak measures only what is in use."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None:
         trim(0)
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Tell the C library, once a process; False where it is another one, which does as it likes.
+    """Set this once a process, before anything else; False where the C library does not support it.
 
-    To be called first of all: a thread that has an arena already, as those of pyarrow have from their import on,
-    leaves one for others to be put in, and what the arenas keep they do not share (docs/speed.md).
+    Threads that already have an arena, such as pyarrow's, would make others use it, and arenas do not share memory.
     """
-    if sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return all([mallopt(MMAP_THRESHOLD, LARGEST), mallopt(TRIM_THRESHOLD, LARGEST), mallopt(ARENA_MAX, 1)])
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    options = ((MMAP_THRESHOLD, MAX_REUSED_BYTES), (TRIM_THRESHOLD, MAX_REUSED_BYTES), (ARENA_MAX, 1))
+    return mallopt is not None and [mallopt(*option) for option in options] == [1, 1, 1]

@@ -1,7 +1,7 @@
-"""LoRA's branch in one operation on the CPU, where peft passes over the whole activations about six times a layer.
+"""LoRA's branch as one operation on the CPU, where peft passes over the whole activations about six times a layer.
 
-The low-rank product is added to the base's output where that lies, with both scales folded into it; what is kept for
-the backward pass is the input, which neighbouring layers share, and a mask of one byte an element.
+The scaled low-rank product is added to the base's output in place. The backward pass needs only the input, which
+neighbouring layers share, and a dropout mask of one byte per element.
 """
 
 from functools import cache
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 PLAIN = {("peft.tuners.lora.layer", "Linear"), ("peft.tuners.lora.bnb", "Linear4bit")}
-BASES = {  # whose output nobody needs as it was; a model's own linear layer may keep it, for its gradient or otherwise
+BASES = {  # their outputs may be overwritten; a model's custom linear layer may still need its output
     ("torch.nn.modules.linear", "Linear"),
     ("transformers.pytorch_utils", "Conv1D"),
     ("bitsandbytes.nn.modules", "Linear4bit"),
 }
-STEPS = 2**16  # values of 16 bits; the probability is rounded to these, and the scale goes by the rounded one
+STEPS = 2**16  # values of 16 bits; the dropout probability is rounded to a multiple of 1 / STEPS
 
 
-class Branch(torch.autograd.Function):
-    """out + alpha * dropped(x) A^T B^T (Hu et al. 2021), in place of `out`, with the gradients written out."""
+class LoraBranch(torch.autograd.Function):
+    """out + alpha * dropout(x) A^T B^T (Hu et al. 2021), in place of `out`, with the gradients written out."""
 
     @staticmethod
     def forward(ctx: Any, out: Tensor, x: Tensor, a: Tensor, b: Tensor, dropped: Tensor | None, alpha: float) -> Tensor:
-        """`out` (..., O), contiguous, and x (..., I) with as many rows; a (r, I), b (O, r), dropped as x or None."""
-        low = _rows(_kept(x, dropped)) @ a.T
+        """`out` (..., O), contiguous; x (..., I) with as many rows; a (r, I); b (O, r); `dropped` like x, or None."""
+        low = _as_rows(_apply_mask(x, dropped)) @ a.T
         out.view(-1, len(b)).addmm_(low, b.T, alpha=alpha)
         ctx.mark_dirty(out)
         ctx.save_for_backward(x, a, b, dropped, low)
@@ -37,40 +37,37 @@ class Branch(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, a, b, dropped, low = ctx.saved_tensors
-        _, wants_x, wants_a, wants_b, *_ = ctx.needs_input_grad
-        rows = _rows(gradient)
-        of_x = of_a = of_b = None
-        if wants_b:
-            of_b = (low.T @ rows).mul_(ctx.alpha).T
-        if wants_x or wants_a:
-            of_low = (rows @ b).mul_(ctx.alpha)
-        if wants_a:
-            of_a = of_low.T @ _rows(_kept(x, dropped))
-        if wants_x:
-            of_x = (of_low @ a).view(x.shape)
+        _, needs_x, needs_a, needs_b, *_ = ctx.needs_input_grad
+        rows = _as_rows(gradient)
+        grad_x = grad_a = grad_b = None
+        if needs_b:
+            grad_b = (low.T @ rows).mul_(ctx.alpha).T
+        if needs_x or needs_a:
+            grad_low = (rows @ b).mul_(ctx.alpha)
+        if needs_a:
+            grad_a = grad_low.T @ _as_rows(_apply_mask(x, dropped))
+        if needs_x:
+            grad_x = (grad_low @ a).view(x.shape)
             if dropped is not None:
-                torch.where(dropped, of_x.new_zeros(()), of_x, out=of_x)
-        return gradient, of_x, of_a, of_b, None, None
+                torch.where(dropped, grad_x.new_zeros(()), grad_x, out=grad_x)
+        return gradient, grad_x, grad_a, grad_b, None, None
 
 
-def _rows(values: Tensor) -> Tensor:
+def _as_rows(values: Tensor) -> Tensor:
     return values.reshape(-1, values.shape[-1])
 
 
-def _kept(x: Tensor, dropped: Tensor | None) -> Tensor:
-    return x if dropped is None else torch.where(dropped, 0.0, x)  # masked_fill takes half as long again
+def _apply_mask(x: Tensor, dropped: Tensor | None) -> Tensor:
+    return x if dropped is None else torch.where(dropped, 0.0, x)  # 1.5 times as fast as masked_fill
 
 
-class QuickDropout(nn.Dropout):
-    """nn.Dropout with its own masks on the CPU (Srivastava et al. 2014).
-
-    They are drawn from `generator` where one is set, and from torch's own otherwise.
-    """
+class FastDropout(nn.Dropout):
+    """nn.Dropout with faster random masks on the CPU, from `generator` where one is set, else from torch's."""
 
     generator: torch.Generator | None = None
 
     def draw(self, values: Tensor) -> tuple[Tensor | None, float]:
-        """What to drop of `values` on the CPU, True in their shape or None for nothing, and the scale of the rest."""
+        """A mask of the shape of `values`, True where to drop (None for nothing), and the scale of the others."""
         number = round(self.p * STEPS)
         if not self.training or number == 0:
             return None, 1.0
@@ -79,7 +76,7 @@ class QuickDropout(nn.Dropout):
         size = values.numel()
         bits = torch.empty(-(-size // 4), dtype=torch.int64, device=values.device)
         bits.random_(-(2**63), None, generator=self.generator)
-        drawn = bits.view(torch.int16)[:size].view(values.shape)  # from -STEPS / 2 on, all equally likely
+        drawn = bits.view(torch.int16)[:size].view(values.shape)  # uniform from -STEPS / 2
         return drawn < number - STEPS // 2, STEPS / (STEPS - number)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -90,8 +87,8 @@ class QuickDropout(nn.Dropout):
         return values if dropped is None else torch.where(dropped, 0.0, values * scale)
 
 
-class QuickLayer(nn.Module):
-    """Stands in front of peft's class and takes over its forward pass for one plain adapter in one precision."""
+class FastLayer(nn.Module):
+    """A base class before peft's, whose forward pass handles a single plain adapter in one precision."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., I) to (..., O), as peft computes it."""
@@ -103,72 +100,65 @@ class QuickLayer(nn.Module):
         out = layer.base_layer(x)
         if out.dtype != x.dtype:
             return (out + b(a(dropout(x))) * layer.scaling[name]).to(out.dtype)
-        dropped, scale = dropout.draw(x) if isinstance(dropout, QuickDropout) else (None, 1.0)
+        dropped, scale = dropout.draw(x) if isinstance(dropout, FastDropout) else (None, 1.0)
         alpha = layer.scaling[name] * scale
-        return Branch.apply(writable(out), x, a.weight, b.weight, dropped, alpha).view(out.shape)
+        return LoraBranch.apply(writable(out), x, a.weight, b.weight, dropped, alpha).view(out.shape)
 
     def _is_plain(self, x: Tensor) -> bool:
         layer: Any = self
-        names = layer.active_adapters
+        name, *others = layer.active_adapters or [None]
         if x.device.type != "cpu" or layer.disable_adapters or layer.merged or torch.is_autocast_enabled("cpu"):
             return False
-        if len(names) != 1 or names[0] not in layer.lora_A or names[0] in layer.lora_variant:
+        if others or name not in layer.lora_A or name in layer.lora_variant:
             return False
-        a, b, dropout = layer.lora_A[names[0]], layer.lora_B[names[0]], layer.lora_dropout[names[0]]
-        draws = isinstance(dropout, QuickDropout) and "forward" not in vars(dropout)  # nobody has replaced it
+        a, b, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
+        is_ours = isinstance(dropout, FastDropout) and "forward" not in vars(dropout)  # not replaced
         return (
-            (draws or isinstance(dropout, nn.Identity))
+            (is_ours or isinstance(dropout, nn.Identity))
             and b.bias is None
             and x.dtype == a.weight.dtype == b.weight.dtype
-            and not layer.base_layer._forward_hooks  # which may keep the output
+            and not layer.base_layer._forward_hooks  # they may store the output
         )
 
 
 def writable(out: Tensor) -> Tensor:
-    """`out` as memory that may be written to: itself, the whole that it is a view of, or else a copy.
+    """A tensor with the values of `out` that may be overwritten: itself, the tensor that it views, or a copy.
 
-    Autograd copies the gradient of a view that was written to, and a product of rows (addmm) is a view once it has its
-    batch's shape back. Written to the whole, there is nothing to copy.
+    Autograd copies the gradient of an overwritten view, and a linear layer's output is a view of a matrix product.
+    Overwriting the product itself avoids that copy.
     """
-    whole = _viewed(out) if torch.is_grad_enabled() and out._is_view() else out
-    if whole.is_contiguous() and out.is_contiguous() and not (whole.is_leaf and whole.requires_grad):
+    whole, step = (out._base, out.grad_fn) if torch.is_grad_enabled() and out._is_view() else (out, None)
+    if whole is None or whole.numel() != out.numel():
+        return out.clone(memory_format=torch.contiguous_format)
+    if step is None:
+        same = whole is out or not (whole.requires_grad or out.requires_grad)
+    else:  # only the shape differs in autograd's graph too
+        same = step.name() == "ViewBackward0" and step.next_functions[0][0] is whole.grad_fn
+    if same and whole.is_contiguous() and out.is_contiguous() and not (whole.is_leaf and whole.requires_grad):
         return whole
     return out.clone(memory_format=torch.contiguous_format)
 
 
-def _viewed(out: Tensor) -> Tensor:
-    """The whole under `out`, where that is the same numbers and the same step in autograd's graph; or `out` copied."""
-    whole, step = out._base, out.grad_fn
-    if whole is None or whole.numel() != out.numel():
-        return out.clone()
-    if step is None:
-        return out.clone() if whole.requires_grad or out.requires_grad else whole
-    is_shape_alone = step.name() == "ViewBackward0" and step.next_functions[0][0] is whole.grad_fn
-    return whole if is_shape_alone else out.clone()
-
-
-def quicken(adapted: nn.Module) -> None:
-    """Make the dropout and the plain LoRA layers of peft's model quick on the CPU; its weights and names stay."""
-    draw_quickly(adapted)
+def speed_up_lora(adapted: nn.Module) -> None:
+    """Replace the dropout and the plain LoRA layers of peft's model by fast ones; weights and names stay."""
+    replace_dropout(adapted)
     for module in adapted.modules():
-        if _kind(module) in PLAIN and _kind(module.base_layer) in BASES:
-            module.__class__ = _quick_class(type(module))  # type: ignore[arg-type]  # a class is hashable
+        if _class_name(module) in PLAIN and _class_name(module.base_layer) in BASES:
+            module.__class__ = _fast_class(type(module))  # type: ignore[arg-type]  # a class is hashable
 
 
-def _kind(module: Any) -> tuple[str, str]:
-    """The class by name: nothing is imported for it, least of all bitsandbytes."""
+def _class_name(module: Any) -> tuple[str, str]:
+    """Module and name of the class: compared without importing it (bitsandbytes is slow to import)."""
     return type(module).__module__, type(module).__name__
 
 
 @cache
-def _quick_class(plain: type) -> type:
-    return type(f"Quick{plain.__name__}", (QuickLayer, plain), {})
+def _fast_class(plain: type) -> type:
+    return type(f"Fast{plain.__name__}", (FastLayer, plain), {})
 
 
-def draw_quickly(adapted: nn.Module) -> None:
-    """Put these in place of the dropout in front of each adapter matrix."""
+def replace_dropout(adapted: nn.Module) -> None:
     for module in adapted.modules():
-        places = getattr(module, "lora_dropout", None)
-        if isinstance(places, nn.ModuleDict):
-            plain = {name: place for name, place in places.items() if type(place) is nn.Dropout}
-            places.update({name: QuickDropout(place.p) for name, place in plain.items()})
+        if isinstance(dropouts := getattr(module, "lora_dropout", None), nn.ModuleDict):
+            plain = {name: dropout for name, dropout in dropouts.items() if type(dropout) is nn.Dropout}
+            dropouts.update({name: FastDropout(dropout.p) for name, dropout in plain.items()})

@@ -1,9 +1,9 @@
-"""The hub and folders that hold models: one probe of the network, and every failure as one line with the fix."""
+"""The hub and folders that hold models: one test of the network, and every failure as one line with the fix."""
 
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,98 +13,76 @@ from nexttoken.settings import ModelSettings
 T = TypeVar("T")
 
 NO_NETWORK = "the hub cannot be reached"
-HUB_SECONDS = 5.0  # how long the hub may take to answer at all
+HUB_SECONDS = 5.0  # the longest wait for the hub's first answer
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def locate(name_or_path: str) -> str:
-    """A folder that exists, else a hub name; something that looks like a path but is none is refused here."""
+    """The path of an existing folder, else the hub name. Raises UserError for a path without a folder.
+
+    Asks the hub once: without an answer huggingface_hub would retry for minutes, even for files in its cache.
+    """
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return str(path)
     if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise UserError(f"the model {name_or_path!r} is not a folder; give a folder with config.json or a hub name")
-    _go_offline_without_network()
-    return name_or_path
-
-
-def _go_offline_without_network() -> None:
-    """Ask the hub once: without an answer huggingface_hub would retry for minutes, even for what is in its cache."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    if constants.HF_HUB_OFFLINE:
-        return
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception as error:  # no network, no name service, no answer, a wrong proxy: all the same to us
-        constants.HF_HUB_OFFLINE = True
-        reason = _one_line(f"{type(error).__name__}: {error}")
-        print(f"{constants.ENDPOINT} does not answer ({reason}): only its cache is used", file=sys.stderr)
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+        except Exception as error:  # no network, no name service, no answer, a wrong proxy
+            constants.HF_HUB_OFFLINE = True
+            reason = _one_line(f"{type(error).__name__}: {error}")
+            print(f"{constants.ENDPOINT} does not answer ({reason}): only its cache is used", file=sys.stderr)
+    return name_or_path
 
 
 def from_hub(load: Callable[[], T], settings: ModelSettings) -> T:
-    """Run a from_pretrained call, with the hub's download bars; each way it can fail becomes one line with the fix."""
-    _show_downloads()
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # transformers has a bot send the author a conversion
-    try:
-        return load()
-    except Exception as error:
-        for cause in _causes(error):
-            if fix := _content_fix(cause) or _hub_fix(cause, settings):
-                break
-        else:
-            cause, fix = error, _default_fix(error, settings)
-    name, reason = settings.name_or_path, getattr(cause, "server_message", None) or str(cause)
-    because = "" if fix.startswith(NO_NETWORK) else f" ({_one_line(reason)})"
-    raise UserError(f"model {name!r} could not be loaded: {fix}{because}")
-
-
-def _show_downloads() -> None:
-    """Let a terminal see bytes and time left; transformers silences these bars together with its own."""
+    """Call `load`, a from_pretrained call, and show its downloads. Raises UserError with the fix for every failure."""
     from huggingface_hub import constants
     from huggingface_hub.utils import enable_progress_bars
 
     if not constants.HF_HUB_DISABLE_PROGRESS_BARS:
-        enable_progress_bars("huggingface_hub")
+        enable_progress_bars("huggingface_hub")  # transformers hides them together with its own bars
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # a request that transformers sends to the author
+    try:
+        return load()
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not (fix := _known_fix(cause, settings)):
+            cause = cause.__cause__ or cause.__context__  # transformers wraps the hub's errors in its own
+        cause, fix = (error, _default_fix(error, settings)) if cause is None else (cause, fix)
+    reason = _one_line(getattr(cause, "server_message", None) or str(cause))
+    because = "" if str(fix).startswith(NO_NETWORK) else f" ({reason})"
+    raise UserError(f"model {settings.name_or_path!r} could not be loaded: {fix}{because}")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on: transformers wraps the hub's errors in its own."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _known_fix(cause: BaseException, settings: ModelSettings) -> str | None:
+    """The fix for files that would run code, an error of the hub, or a full disk; None for another error."""
+    from huggingface_hub import constants, errors, get_token
+    from huggingface_hub.utils import httpx
 
-
-def _content_fix(cause: BaseException) -> str | None:
-    """What to do about files that would run code; transformers and torch raise no types of their own for these."""
-    text = str(cause)
+    text = str(cause)  # transformers and torch have no error types for code
     if "trust_remote_code" in text or "custom code" in text:
         return "it ships its own code, which is not executed; if you trust it, set model.trust_remote_code=true"
     if "weights_only" in text or "Weights only" in text:
         return "its weights are a pickle that wants to run code, which is refused; use safetensors weights"
-    return None
-
-
-def _hub_fix(cause: BaseException, settings: ModelSettings) -> str | None:
-    """What to do about the hub's answer, its silence, or a disk that does not take it; None for another error."""
-    from huggingface_hub import constants, errors, get_token
-    from huggingface_hub.utils import httpx
-
     if _is_folder(settings):
         return None
     hub, page = constants.ENDPOINT, f"{constants.ENDPOINT}/{settings.name_or_path}"
+    unknown = f"check the name: there is no {page}, or it is private and HF_TOKEN must be set"
     match cause:
         case errors.GatedRepoError() if get_token():
             return f"it is gated and your token's account needs access: accept its licence at {page}, check HF_TOKEN"
         case errors.GatedRepoError():
             return f"it is gated: accept its licence at {page} and set HF_TOKEN to a token of {hub}/settings/tokens"
         case errors.RepositoryNotFoundError() | errors.HFValidationError():
-            return f"check the name: there is no {page}, or it is private and HF_TOKEN must be set"
-        case errors.HfHubHTTPError() if cause.response.status_code == 401 and get_token():
-            return f"your token is not valid: set HF_TOKEN to one of {hub}/settings/tokens"
+            return unknown
         case errors.HfHubHTTPError() if cause.response.status_code == 401:
-            return f"check the name: there is no {page}, or it is private and HF_TOKEN must be set"
+            return f"your token is not valid: set HF_TOKEN to one of {hub}/settings/tokens" if get_token() else unknown
         case errors.RevisionNotFoundError():
             return f"model.revision={settings.revision!r} does not exist: give a branch, tag or commit of {page}"
         case errors.FileMetadataError():
@@ -121,7 +99,7 @@ def _hub_fix(cause: BaseException, settings: ModelSettings) -> str | None:
 
 
 def _default_fix(error: Exception, settings: ModelSettings) -> str:
-    """What to do when nothing names the cause: the files are incomplete, or no language model."""
+    """The fix where the cause is unknown: the files are incomplete, or no language model."""
     from huggingface_hub import constants
 
     if _is_folder(settings):

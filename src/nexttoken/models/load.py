@@ -1,4 +1,4 @@
-"""The tokenizer and the model: from a hub name, a folder, or built from nothing but the training text."""
+"""The tokenizer and the model: loaded by hub name or from a folder, or built from scratch."""
 
 import copy
 from collections.abc import Iterable
@@ -16,22 +16,22 @@ from nexttoken.models.quantized import keep_trainable, loading_options, saved_qu
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
-CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # a language model has none: they start at random
+CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # missing in a language model: they start at random
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A run's model before its weights are loaded, resolved once: what loads, plans or trains it is given this.
+    """A run's model before its weights are loaded: the base of loading, planning memory and training.
 
-    `settings.quantization` is how the weights are stored where the configuration asks for none.
+    `settings.quantization` is that of the saved weights where the configuration has none.
     """
 
     settings: Settings
     config: Any  # transformers' configuration of the architecture
     device: torch.device
-    dtype: torch.dtype  # of the weights; of those that are not quantised
+    dtype: torch.dtype  # of the weights that are not quantised
     precision: str  # Lightning's name for the dtype of the computation in training
-    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # what the memory plan has counted
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # sizes counted by the memory plan
 
     def __str__(self) -> str:
         """The device and the precision, such as `cuda:0, bf16-mixed, weights in float32`; zero-shot has no training."""
@@ -40,11 +40,11 @@ class ModelSpec:
 
     @property
     def context(self) -> int | None:
-        """Positions that the model was built for; None where its configuration does not say."""
+        """The longest input in tokens that the model was built for; None where its configuration does not say."""
         return context_of(self.config)
 
     def change(self, **values: Any) -> "ModelSpec":
-        """The same model under other settings."""
+        """The same model with some settings changed."""
         return self.with_settings(self.settings.model_copy(update=values))
 
     def with_settings(self, settings: Settings) -> "ModelSpec":
@@ -58,7 +58,7 @@ def resolve(
     device: torch.device | None = None,
     memo: dict[str, Any] | None = None,
 ) -> ModelSpec:
-    """Read the architecture (unless `config` is given) and decide where and in which dtypes the model is computed.
+    """Load the architecture (unless `config` is given) and choose the model's device, dtype and precision.
 
     Raises UserError as `choose_device`, `choose_dtype` and `load_config` do.
     """
@@ -79,44 +79,42 @@ def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
         return learn_bpe(settings.scratch, train_texts)
     tokenizer = _from_pretrained(AutoTokenizer, settings)
     if not tokenizer.is_fast:
-        raise UserError(
-            f"{settings.name_or_path} has no fast tokenizer (tokenizer.json); convert it once with transformers'"
-            " AutoTokenizer"
-        )
+        source = settings.name_or_path
+        raise UserError(f"{source} has no fast tokenizer (tokenizer.json); convert it with transformers' AutoTokenizer")
     return tokenizer
 
 
 def load_config(settings: ModelSettings) -> Any:
-    """The transformers configuration of `settings.name_or_path`: the architecture, without its weights."""
+    """The transformers configuration of `settings.name_or_path`."""
     from transformers import AutoConfig
 
     return _from_pretrained(AutoConfig, settings)
 
 
 def load_architecture(settings: Settings) -> Any:
-    """The transformers configuration of the model that the settings name, or that will be built from nothing."""
+    """The transformers configuration of the model that the settings name, or that will be built from scratch."""
     if settings.model.name_or_path is not None:
         return load_config(settings.model)
     scratch = settings.model.scratch
-    return llama_config(scratch, scratch.vocab_size, settings.max_tokens)  # short texts may yield a smaller vocabulary
+    return llama_config(scratch, scratch.vocab_size, settings.max_tokens)  # the vocabulary may get smaller
 
 
 def choose_device() -> torch.device:
-    """This process's GPU where there is one, else the CPU. Raises UserError for more processes than GPUs."""
+    """This process's GPU, or the CPU of a machine without one. Raises UserError for more processes than GPUs."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     if num_ranks() > torch.cuda.device_count():
         raise UserError(
-            f"devices={num_ranks()}, but this machine has {torch.cuda.device_count()} GPU; ask for as many devices, or"
-            " set CUDA_VISIBLE_DEVICES= to use the CPU"
+            f"devices={num_ranks()}, but this machine has {torch.cuda.device_count()} GPU; set as many devices, or"
+            " CUDA_VISIBLE_DEVICES= to use the CPU"
         )
     return torch.device("cuda", rank())
 
 
 def fast_dtype(architecture: str) -> torch.dtype:
-    """The fastest safe dtype here: bfloat16, on older GPUs (a T4) float16, on the CPU float32.
+    """The fastest safe dtype of this machine: bfloat16, on older GPUs (a T4) float16, on the CPU float32.
 
-    Gemma's activations overflow float16, so without bfloat16 it is computed in float32.
+    Gemma's activations overflow float16, so that it needs float32 on older GPUs.
     """
     if not torch.cuda.is_available():
         return torch.float32
@@ -126,14 +124,15 @@ def fast_dtype(architecture: str) -> torch.dtype:
 
 
 def choose_dtype(settings: ModelSettings, architecture: str, training: bool) -> torch.dtype:
-    """The weights' dtype: float32 for weights that are trained, else the fastest here.
+    """The weights' dtype: float32 for trained weights, else the fastest of this machine.
 
     `architecture` is transformers' `model_type`. `training` is False for the frozen weights under an adapter.
-    Raises UserError for 16-bit weights that are to be trained: AdamW's small updates would be rounded away.
+    Raises UserError for 16-bit weights that are trained: AdamW's small updates would be rounded away.
     """
+    training = training or settings.name_or_path is None
     if settings.dtype == "auto":
-        return torch.float32 if training or settings.name_or_path is None else fast_dtype(architecture)
-    if settings.dtype != "float32" and (training or settings.name_or_path is None):
+        return torch.float32 if training else fast_dtype(architecture)
+    if settings.dtype != "float32" and training:
         raise UserError(
             f"model.dtype={settings.dtype}: weights that are trained need float32, most small updates would be lost;"
             " use model.dtype=auto (a GPU still computes in 16 bit), or adapter=lora"
@@ -142,11 +141,11 @@ def choose_dtype(settings: ModelSettings, architecture: str, training: bool) -> 
 
 
 def training_precision(settings: Settings, architecture: str) -> str:
-    """Lightning's name for the dtype of the computation: that of the frozen weights, or the fastest here."""
+    """Lightning's name for the dtype of the computation: that of the frozen weights, or the machine's fastest."""
     if settings.trainer.precision:
         return settings.trainer.precision
-    frozen = settings.adapter is not None
-    dtype = choose_dtype(settings.model, architecture, training=False) if frozen else fast_dtype(architecture)
+    is_frozen = settings.adapter is not None
+    dtype = choose_dtype(settings.model, architecture, training=False) if is_frozen else fast_dtype(architecture)
     return {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}[dtype]
 
 
@@ -159,11 +158,11 @@ def load_model(
     num_classes: int | None = None,
     config: Any = None,
 ) -> nn.Module:
-    """The causal LM in training mode, or with `num_classes` the model under a classification layer.
+    """Load the causal LM in training mode, or with `num_classes` the model with a classification layer.
 
-    Weights are on the CPU, quantised ones on their device. dtype "auto" is the one they were saved in. `config` is the
-    model's configuration where it has been read already.
-    Raises UserError when the model is missing, needs code of its own, lacks weights, or has fewer embeddings than the
+    Weights are on the CPU, quantised ones on their device. dtype "auto" is the saved one. `max_tokens` is the context
+    of a model from scratch. `config` is the model's configuration where it is loaded already.
+    Raises UserError when the model is missing, needs custom code, lacks weights, or has fewer embeddings than the
     tokenizer has tokens.
     """
     import transformers
@@ -180,12 +179,10 @@ def load_model(
     if not is_classifier and any("SequenceClassification" in name for name in config.architectures or ()):
         raise UserError(f"{source} is a classifier without an output head for words; use head=classification")
     options = loading_options(config, quantization, dtype, choose_device())
-    if is_classifier and "config" in options:
-        options["config"].num_labels = num_classes
-    elif is_classifier:
-        options["num_labels"] = num_classes
-    options |= {"dtype": dtype, "attn_implementation": settings.attn_implementation, "output_loading_info": True}
-    model, loading = _from_pretrained(kind, settings, **options)
+    if is_classifier:
+        config.num_labels = num_classes
+    options |= {"config": config, "dtype": dtype, "attn_implementation": settings.attn_implementation}
+    model, loading = _from_pretrained(kind, settings, output_loading_info=True, **options)
     if missing := sorted({*loading["missing_keys"]} - (CLASSIFIER_WEIGHTS if is_classifier else set())):
         raise UserError(
             f"{source}: {len(missing)} weights are missing ({first_five(missing)}) and would be random; give a complete"
@@ -196,16 +193,16 @@ def load_model(
             f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not belong together"
         )
     keep_trainable(model)
-    return model.train()  # from_pretrained returns it in evaluation mode, and Lightning would not change that
+    return model.train()  # from_pretrained returns it in evaluation mode, which Lightning would not change
 
 
 def context_of(config: Any) -> int | None:
-    """Positions that a model of this configuration was built for; None where it does not say."""
+    """The longest input in tokens that a model of this configuration was built for; None where it does not say."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def within_context(config: Any, max_tokens: int) -> int:
-    """`max_tokens`, lowered (with a printed line) to the context of a model of this configuration."""
+    """Return `max_tokens`, or the model's context (with a printed line) where that is shorter."""
     context = context_of(config)
     if context is None or max_tokens <= context:
         return max_tokens
@@ -214,7 +211,7 @@ def within_context(config: Any, max_tokens: int) -> int:
 
 
 def _from_pretrained(kind: Any, settings: ModelSettings, **options: Any) -> Any:
-    """`kind.from_pretrained` of the model that `settings` name."""
+    """Call `kind.from_pretrained` for the model that `settings` name."""
     source = locate(str(settings.name_or_path))
     options |= {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     return from_hub(lambda: kind.from_pretrained(source, **options), settings)

@@ -1,4 +1,4 @@
-"""Memory: how much there is, how much was used at most, and what to change when it was not enough."""
+"""Memory: free and peak sizes, and the settings to change when it was not enough."""
 
 import gc
 import re
@@ -9,19 +9,19 @@ from pathlib import Path
 import torch
 
 from nexttoken.errors import UserError
-from nexttoken.models.allocator import give_back
+from nexttoken.models.allocator import release_freed_memory
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-RESET_PEAK = "5"  # what clear_refs takes for "the peak of resident memory is what is resident now" (man 5 proc)
+RESET_PEAK = "5"  # resets the peak of resident memory when written to clear_refs (man 5 proc)
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on `device`; None where nobody knows."""
+    """Bytes that can still be allocated on `device`; None where that is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else None
     import psutil  # comes with peft
 
-    give_back()  # what the C library keeps can be allocated too, and no system counts it as free
+    release_freed_memory()  # the system does not count it as free
     return psutil.virtual_memory().available if device.type == "cpu" else None
 
 
@@ -37,12 +37,12 @@ def peak_memory_mb() -> float:
 
 
 def forget_peak() -> None:
-    """Begin a new peak: folds that train one after the other in a process must not inherit each other's.
+    """Begin a new peak, so that a fold does not report the peak of an earlier one in the same process.
 
-    Where the system cannot (macOS, some containers) the peak stays the process's.
+    Where the system cannot do so (macOS, some containers) the peak is that of the whole process.
     """
-    gc.collect()  # what the fold before left behind is not this one's
-    give_back()
+    gc.collect()
+    release_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
@@ -58,7 +58,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def advice_on_memory(batch_tokens: int) -> Iterator[None]:
-    """Turn an out-of-memory error into the settings that would need less."""
+    """Turn an out-of-memory error into a UserError that names settings with lower needs."""
     try:
         yield
     except Exception as error:
@@ -72,7 +72,7 @@ def advice_on_memory(batch_tokens: int) -> Iterator[None]:
 
 
 def go_on_in_halves() -> None:
-    """Say what happens after an out-of-memory error, and give back what the failed batch still holds."""
+    """Announce that batches are halved after an out-of-memory error, and free the failed batch's memory."""
     print("out of memory: from here on every batch goes through in two halves (batch_tokens is too high)")
     gc.collect()
     if torch.cuda.is_available():

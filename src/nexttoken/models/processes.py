@@ -1,4 +1,4 @@
-"""Several processes of one run, one per device: started here before any heavy work, told apart by the environment."""
+"""Several processes of one run, one per device: started before any heavy import, joined and gathered by torch."""
 
 import atexit
 import os
@@ -9,17 +9,22 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import IO
+from typing import IO, Any, TypeVar
+
+from nexttoken.errors import UserError, first_five
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.2
 NOTICE_SECONDS = 3.0
 
 
-@cache  # Lightning takes WORLD_SIZE out of the environment when it has trained
+@cache  # Lightning removes WORLD_SIZE from the environment after training
 def rank() -> int:
-    """This process's number; 0 is the one that prints and writes."""
+    """This process's number; process 0 prints and writes."""
     return int(os.environ.get("RANK", 0))
 
 
@@ -35,7 +40,7 @@ def is_first() -> bool:
 def launch(num_devices: int) -> None:
     """Start the same command once more for each further device, unless a launcher such as torchrun already did.
 
-    The others print nothing. Whichever process fails stops all of them; what a silent one said is shown.
+    The others print nothing. A process that fails stops all of them, and its last line is shown.
     """
     if num_devices == 1 or "RANK" in os.environ:
         return
@@ -48,12 +53,12 @@ def launch(num_devices: int) -> None:
     num_ranks.cache_clear()
     OTHERS.extend(Other.start(number) for number in range(1, num_devices))
     atexit.register(stop_others)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated run takes the others along
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the exit stops the others
     threading.Thread(target=_watch, daemon=True).start()
 
 
 def failure() -> str | None:
-    """What a failed process said last; waits a moment for its end, which comes after the broken connection."""
+    """The last line of a failed process; waits a moment for its end, which follows the broken connection."""
     for _ in range(round(NOTICE_SECONDS / POLL_SECONDS) if OTHERS else 0):
         if failed := [other for other in OTHERS if other.process.poll() not in (None, 0)]:
             return f"process {failed[0].number} of this run stopped: {failed[0].last_words}"
@@ -69,7 +74,7 @@ def stop_others() -> None:
 
 @dataclass(frozen=True)
 class Other:
-    """One further process, with what it writes to stderr."""
+    """One further process and its stderr."""
 
     number: int
     process: subprocess.Popen
@@ -93,17 +98,70 @@ OTHERS: list[Other] = []
 
 
 def _command() -> list[str]:
-    """How this program was started: as a script, or with -m."""
+    """The command of this program: a script, or a module with -m."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return [sys.executable, *(["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])])]
 
 
 def _watch() -> None:
-    """End this process when another failed, even where it waits for that one in a call that cannot be interrupted."""
+    """End this process when another failed, even during a call that cannot be interrupted."""
     while not any(other.process.poll() not in (None, 0) for other in OTHERS):
         time.sleep(POLL_SECONDS)
     line = failure()
-    time.sleep(NOTICE_SECONDS)  # the same error may be on its way out of here, as its own line
+    time.sleep(NOTICE_SECONDS)  # this process may be about to report the same error
     print(line, file=sys.stderr, flush=True)
     stop_others()
     os._exit(2)
+
+
+def join() -> None:
+    """Connect to the other processes, once; does nothing in a run of one process."""
+    import torch
+    from torch import distributed
+
+    from nexttoken.models.load import choose_device
+
+    if num_ranks() == 1 or distributed.is_initialized():
+        return
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(choose_device())
+    distributed.init_process_group("nccl" if has_gpu else "gloo", rank=rank(), world_size=num_ranks())
+    atexit.register(distributed.destroy_process_group)
+
+
+def wait() -> None:
+    """Return when the first process has called this, too."""
+    from_first(lambda: None)
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """The result of `make` in the first process, in every process: searching twice may give two results."""
+    if num_ranks() == 1:
+        return make()
+    from torch import distributed
+
+    join()
+    box: list[Any] = [make() if is_first() else None]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_rows(rows: dict[int, Any], num_rows: int) -> list[Any]:
+    """All processes' answers in the order of their row indices, in every process.
+
+    Raises UserError when a row is missing or answered twice.
+    """
+    parts: list[Any] = [rows]
+    if num_ranks() > 1:
+        from torch import distributed
+
+        join()
+        parts = [None] * num_ranks()
+        distributed.all_gather_object(parts, rows)
+    indices = sorted(index for part in parts for index in part)
+    if indices != list(range(num_rows)):
+        missing = sorted({*range(num_rows)} - {*indices})
+        raise UserError(f"{len(indices)} answers came back for {num_rows} rows (missing: {first_five(missing)})")
+    together = {index: row for part in parts for index, row in part.items()}
+    return [together[index] for index in indices]

@@ -1,4 +1,4 @@
-"""Frozen weights in 4 or 8 bits by bitsandbytes, imported only when they are asked for."""
+"""Frozen weights in 4 or 8 bits by bitsandbytes, which is imported only when it is needed."""
 
 import logging
 from typing import Any
@@ -13,60 +13,53 @@ from nexttoken.settings import QuantizationSettings, Settings
 def loading_options(
     config: Any, settings: QuantizationSettings | None, dtype: torch.dtype | str, device: torch.device
 ) -> dict[str, Any]:
-    """What from_pretrained has to be told for the model of `config`; nothing where whole weights stay whole.
+    """Options of from_pretrained that load the model of `config` quantised; none where its weights stay whole.
 
-    Weights that were saved quantised stay so, whether `settings` say it or not; what they are computed in is not theirs
-    to say, since they may have been saved on another device.
-    Raises UserError where `settings` ask for another quantisation than the saved one.
+    Weights that were saved quantised stay so; `config` is changed to compute them in `dtype`, since they may have been
+    saved on another device. Raises UserError where `settings` differ from the saved quantisation.
     """
-    if not isinstance(dtype, torch.dtype):
-        return {}
     saved = saved_quantization(config)
-    if saved is None:
-        if settings is None:
-            return {}
-        return {"quantization_config": quantization_config(settings, dtype), "device_map": {"": device}}
-    if settings is not None and describe(settings) != describe(saved):
+    wanted = settings or saved
+    if wanted is None or not isinstance(dtype, torch.dtype):
+        return {}
+    if saved is not None and describe(wanted) != describe(saved):
         raise UserError(
-            f"{config.name_or_path} holds weights in {describe(saved)}, which quantization={describe(settings)} cannot"
+            f"{config.name_or_path} holds weights in {describe(saved)}, which quantization={describe(wanted)} cannot"
             " change; use quantization=none (they stay as they are) or name the whole weights"
         )
-    wanted = saved.model_copy(update={"compute_dtype": settings.compute_dtype if settings else "auto"})
-    config.quantization_config = quantization_config(wanted, dtype).to_dict()
-    return {"config": config, "device_map": {"": device}}
+    options: dict[str, Any] = {"device_map": {"": device}}
+    if saved is None:
+        return options | {"quantization_config": _bitsandbytes_config(wanted, dtype)}
+    config.quantization_config = _bitsandbytes_config(wanted, dtype).to_dict()
+    return options
 
 
 def saved_quantization(config: Any) -> QuantizationSettings | None:
-    """How bitsandbytes had quantised the weights that `config` describes; None where it had not."""
+    """The quantisation by bitsandbytes of the weights that `config` describes; None without one."""
     saved = getattr(config, "quantization_config", None) or {}
     if saved.get("quant_method") != "bitsandbytes":
         return None
     if saved.get("load_in_8bit"):
         return QuantizationSettings(bits=8)
-    return QuantizationSettings(
-        bits=4,
-        quant_type=saved["bnb_4bit_quant_type"],
-        double=saved["bnb_4bit_use_double_quant"],
-    )
+    quant_type, double = saved["bnb_4bit_quant_type"], saved["bnb_4bit_use_double_quant"]
+    return QuantizationSettings(bits=4, quant_type=quant_type, double=double)
 
 
 def describe(settings: QuantizationSettings) -> str:
-    """`nf4 with double quantisation`, `fp4`, `int8`: all that decides what the quantised weights are."""
-    if settings.bits == 8:
-        return "int8"
-    double = " with double quantisation" if settings.double else ""
-    return settings.quant_type + double
+    """`nf4 with double quantisation`, `fp4` or `int8`: everything that determines the quantised weights."""
+    four_bit = settings.quant_type + (" with double quantisation" if settings.double else "")
+    return "int8" if settings.bits == 8 else four_bit
 
 
 def refuse_untrainable(config: Any, settings: Settings) -> None:
-    """Raise UserError where weights that were saved quantised, by whatever method, would have to be something else."""
+    """Raise UserError where the training needs whole weights and they were saved quantised, by any method."""
     saved = getattr(config, "quantization_config", None)
     if not saved or not settings.trainer.max_epochs:
         return
     if settings.adapter is None:
         raise UserError(
             f"the weights of {settings.model.name_or_path} are quantised ({saved.get('quant_method')}) and cannot be"
-            " trained; add adapter=lora (QLoRA), or trainer.max_epochs=0 to ask them as is"
+            " trained; add adapter=lora (QLoRA), or trainer.max_epochs=0 to use them without training"
         )
     if settings.adapter.init == "loftq":
         raise UserError(
@@ -75,23 +68,19 @@ def refuse_untrainable(config: Any, settings: Settings) -> None:
         )
 
 
-def quantization_config(settings: QuantizationSettings, dtype: torch.dtype) -> Any:
-    """What transformers quantises by while it loads: all linear layers but the output head.
-
-    Products are computed in `dtype` unless the settings name another.
-    """
+def _bitsandbytes_config(settings: QuantizationSettings, dtype: torch.dtype) -> Any:
+    """The quantisation of all linear layers but the output head; computed in `dtype` unless settings name another."""
     from transformers import BitsAndBytesConfig
 
-    compute_dtype = dtype if settings.compute_dtype == "auto" else getattr(torch, settings.compute_dtype)
     if settings.bits == 8:
-        # Of every product it would say again that its inputs are rounded to 16 bit first.
+        # It would report for every product that inputs are rounded to 16 bit.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=settings.quant_type,
         bnb_4bit_use_double_quant=settings.double,
-        bnb_4bit_compute_dtype=compute_dtype,
+        bnb_4bit_compute_dtype=dtype if settings.compute_dtype == "auto" else getattr(torch, settings.compute_dtype),
     )
 
 
@@ -106,13 +95,13 @@ def four_bit_layers(model: nn.Module) -> list[Any]:
 def keep_trainable(model: nn.Module) -> None:
     """Forbid the packing that bitsandbytes 0.50 does at the first evaluation on CPUs with AVX512-BF16.
 
-    The packed weights are never unpacked: gradients after it are silently wrong, and so is what is saved or merged.
+    The packed weights are never unpacked: gradients after it are silently wrong, and so are saved or merged weights.
     """
     for layer in four_bit_layers(model):
         layer.support_avx512bf16_for_cpu = False
 
 
 def num_weights(parameter: nn.Parameter) -> int:
-    """How many weights a parameter holds; two share a byte of 4-bit storage."""
+    """Number of weights of a parameter; in 4 bit two of them share a byte of storage."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else state.shape.numel()

@@ -1,4 +1,4 @@
-"""A small Llama and its byte-level BPE, built from nothing but the training text: no download."""
+"""A small Llama with random weights and a byte-level BPE learned from the training text: nothing is downloaded."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -31,23 +31,31 @@ def learn_bpe(settings: ScratchSettings, texts: Iterable[str]) -> Any:
 
 
 def build_llama(settings: ScratchSettings, tokenizer: Any, max_tokens: int, num_classes: int | None) -> nn.Module:
-    """A Llama with random weights that knows the tokenizer's tokens; with a classification layer for `num_classes`."""
+    """A Llama with random weights for the tokenizer's tokens; with a classification layer for `num_classes`.
+
+    In training, activations of the embeddings and of both residual branches are dropped. Llama's configuration has
+    dropout of the attention only, so hooks do it: the saved weights stay a plain Llama.
+    """
     from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
     config = llama_config(settings, len(tokenizer), max_tokens)
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-    model: Any
-    if num_classes is None:
-        model = LlamaForCausalLM(config)
-    else:
+    if num_classes is not None:
         config.num_labels = num_classes
-        model = LlamaForSequenceClassification(config)
-    add_dropout(model, settings.dropout)
+    model: Any = (LlamaForCausalLM if num_classes is None else LlamaForSequenceClassification)(config)
+
+    def drop(module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(output, settings.dropout, module.training)
+
+    if settings.dropout:
+        layers = [layer for block in model.model.layers for layer in (block.self_attn.o_proj, block.mlp.down_proj)]
+        for module in (model.model.embed_tokens, *layers):
+            module.register_forward_hook(drop)
     return model
 
 
 def llama_config(settings: ScratchSettings, vocab_size: int, max_tokens: int) -> Any:
-    """The architecture, as transformers describes it."""
+    """The architecture as a transformers configuration."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
@@ -60,17 +68,3 @@ def llama_config(settings: ScratchSettings, vocab_size: int, max_tokens: int) ->
         max_position_embeddings=max_tokens,
         tie_word_embeddings=True,
     )
-
-
-def add_dropout(model: nn.Module, probability: float) -> None:
-    """Drop activations of the embeddings and of both residual branches while training (Llama's config knows only
-    attention dropout); hooks, so that the saved weights stay a plain Llama."""
-    if probability == 0:
-        return
-
-    def drop(module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
-        return nn.functional.dropout(output, probability, module.training)
-
-    layers = [layer for block in model.model.layers for layer in (block.self_attn.o_proj, block.mlp.down_proj)]  # type: ignore[union-attr]
-    for module in (model.model.embed_tokens, *layers):  # type: ignore[union-attr]
-        module.register_forward_hook(drop)

@@ -1,6 +1,6 @@
-"""A model that does not fit on one device: weights, gradients and optimizer states shared out (FSDP2, fully_shard).
+"""A model spread over several devices: weights, gradients and optimizer states are sharded (FSDP2, fully_shard).
 
-Every process holds a part of each layer and has the whole one only while it computes with it (Zhao et al. 2023).
+Every process holds a part of each layer and gathers the whole layer only to compute with it (Zhao et al. 2023).
 """
 
 from collections.abc import Mapping
@@ -10,49 +10,44 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from nexttoken.models.collective import join
 from nexttoken.models.load import choose_device
-from nexttoken.models.processes import num_ranks
+from nexttoken.models.processes import join, num_ranks
 
 
 def shard(model: nn.Module) -> None:
-    """Part the weights among the processes, layer by layer, and put this process's part on its device."""
+    """Split the weights among the processes, layer by layer, and move this process's part to its device."""
     join()
     mesh = init_device_mesh(choose_device().type, (num_ranks(),))
     plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     for module in list(plain.modules()):
-        if type(module).__name__ in (plain._no_split_modules or ()):  # transformers' word for its decoder layers
+        if type(module).__name__ in (plain._no_split_modules or ()):  # the decoder layers
             fully_shard(module, mesh=mesh)
-    fully_shard(model, mesh=mesh, reshard_after_forward=True)  # or its parameters would be unsharded, stale copies
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)  # else stale whole copies would stay
 
 
 def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor that shards make up, in every process; all of them have to ask. Any other tensor is itself."""
+def gather_tensor(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor; all processes must call this. Any other tensor is returned as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
-    """A sharded model's weights by name, on the CPU, as they are to be saved; None for any other model."""
+def gather_weights(model: nn.Module) -> dict[str, Tensor] | None:
+    """A sharded model's whole weights by name, on the CPU; None for any other model."""
     if not is_sharded(model):
         return None
-    return {name: whole(parameter.detach()).cpu() for name, parameter in model.named_parameters()}
+    return {name: gather_tensor(parameter.detach()).cpu() for name, parameter in model.named_parameters()}
 
 
-def put(parameter: Tensor, value: Tensor) -> None:
-    """Overwrite `parameter`, or this process's part of it, with the whole `value`."""
+def overwrite_parameter(parameter: Tensor, value: Tensor) -> None:
+    """Replace the values of `parameter`, or of this process's part of it, by the whole `value`."""
     if isinstance(parameter, DTensor):
         value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
     with torch.no_grad():
@@ -60,13 +55,13 @@ def put(parameter: Tensor, value: Tensor) -> None:
 
 
 class ShardedStrategy(DDPStrategy):
-    """Lightning's processes as in DDP; the sharded modules exchange what they need themselves, nothing is wrapped."""
+    """Lightning's DDP without its wrapper: sharded modules exchange weights and gradients themselves."""
 
     def configure_ddp(self) -> None:
-        """There are no gradients left to average."""
+        """Do nothing: gradients are averaged already."""
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """The whole state, on the CPU, in the first process; the others help to gather it."""
+        """The whole state, on the CPU, in the first process; all processes must call this."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return get_optimizer_state_dict(self._sharded, plain, options=options)

@@ -1,4 +1,4 @@
-"""What happens around a training step: checkpoints that survive a kill, a curve that continues, progress."""
+"""Callbacks of training: checkpoints that survive a kill, a curve that continues, progress."""
 
 import math
 import pickle
@@ -18,33 +18,27 @@ from nexttoken.settings import FitSettings
 from nexttoken.training.steps import TrainSteps
 
 LOG_STEPS = 10  # between two points of the curve
-
-
-class Continue(Callback):
-    """Sets the loader to the step that follows the loaded checkpoint (Lightning forgets its state between epochs)."""
-
-    def __init__(self, steps: TrainSteps) -> None:
-        self.steps = steps
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.steps.next_step = trainer.global_step
+CURVE_COLUMNS = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss"]
+RETRAIN = "overwrite=true trains this fold again"
 
 
 class Checkpoints(Callback):
-    """`last.ckpt`, all that is needed to continue, and `best.ckpt`, the weights with the lowest dev log loss so far.
+    """`last.ckpt`, the complete state to continue from, and `best.ckpt`, the weights with the lowest dev log loss.
 
-    The last one is written every `checkpoint_steps` optimizer steps and at the end of each epoch, behind the best one,
-    whose score it holds; never between an epoch's last step and its validation: Lightning would resume behind that.
+    The last one is written every `checkpoint_steps` optimizer steps and at the end of each epoch, after the best one,
+    whose score it holds. It is never written between an epoch's last step and its validation: Lightning would resume
+    after the validation.
     """
 
-    def __init__(self, folder: Path, settings: FitSettings) -> None:
+    def __init__(self, folder: Path, settings: FitSettings, steps: TrainSteps) -> None:
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
-        self.num_steps, self.text_epochs = settings.checkpoint_steps, settings.text_epochs
+        self.num_steps, self.text_epochs, self.steps = settings.checkpoint_steps, settings.text_epochs, steps
         self.lowest = math.inf
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.steps.next_step = trainer.global_step  # Lightning loses a loader's state between epochs
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         if trainer.global_step % self.num_steps == 0 and not trainer.is_last_batch:
             trainer.save_checkpoint(self.last)
 
@@ -65,7 +59,7 @@ class Checkpoints(Callback):
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints appear whole or not at all, and are read without running any code they might carry."""
+    """Lightning's checkpoint files: written completely or not at all, and read without executing any code in them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_checkpoint(checkpoint, Path(path))
@@ -73,7 +67,7 @@ class WholeFileCheckpoints(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         checkpoint = read_checkpoint(Path(path))
         if not {"state_dict", "loops", "optimizer_states", "callbacks"} <= checkpoint.keys():
-            raise UserError(f"{path} is not a checkpoint of this project; overwrite=true trains this fold again")
+            raise UserError(f"{path} is not a checkpoint of this project; {RETRAIN}")
         return checkpoint
 
 
@@ -81,23 +75,23 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     with whole_file(path) as part:
         try:
             torch.save(state, part)
-        except RuntimeError as error:  # what torch makes of a full disk
+        except RuntimeError as error:  # raised by torch for a full disk
             raise UserError(f"{path} could not be written ({str(error).splitlines()[0]}); is the disk full?") from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load onto the CPU, tensors and plain values only. Raises UserError for a file that is broken or holds code."""
+    """Load tensors and plain values onto the CPU. Raises UserError for a file that is broken or holds code."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         reason = "it holds code, which is refused"
     except Exception as error:  # a broken archive can fail in any way
         reason = " ".join(str(error).split())[:100]
-    raise UserError(f"{path} cannot be loaded ({reason}); overwrite=true trains this fold again")
+    raise UserError(f"{path} cannot be loaded ({reason}); {RETRAIN}")
 
 
 class Curve(Callback):
-    """Keeps the training curve in the checkpoint, so that a resumed run's curve.csv has no gap and no repetition.
+    """The training curve (curve.csv), saved with the checkpoints so that a resumed run has no gap and no repetition.
 
     A point's training loss is the mean over the steps since the point before.
     """
@@ -107,9 +101,7 @@ class Curve(Callback):
         self.rows: list[dict[str, float]] = []
         self.losses: list[float] = []
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         self.losses.append(trainer.callback_metrics["train_loss"].item())
         if trainer.global_step % LOG_STEPS == 0:
             rate = trainer.callback_metrics["learning_rate"].item()
@@ -118,17 +110,12 @@ class Curve(Callback):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._add(trainer, dev_log_loss=trainer.callback_metrics["dev_log_loss"].item())
-        self.write()
+        self.on_train_end()
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.write()
-
-    def write(self) -> None:
-        if not is_first():
-            return
-        columns = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss"]
-        with whole_file(self.path) as part:
-            pd.DataFrame(self.rows, columns=columns).to_csv(part, index=False)
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        if is_first():
+            with whole_file(self.path) as part:
+                pd.DataFrame(self.rows, columns=CURVE_COLUMNS).to_csv(part, index=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "losses": self.losses}
@@ -159,12 +146,9 @@ class ShowProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        measured = (
-            f"{name} {trainer.callback_metrics[name]:.4f}"
-            for name in ("train_loss", "dev_log_loss")
-            if name in trainer.callback_metrics
-        )
+        metrics = trainer.callback_metrics
+        measured = (f"{name} {metrics[name]:.4f}" for name in ("train_loss", "dev_log_loss") if name in metrics)
         self.progress.advance(batch.num_rows, ", ".join(measured))
 
-    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         self.progress.close()

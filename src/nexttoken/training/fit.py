@@ -1,4 +1,4 @@
-"""Runs Lightning's fit over token-budget steps, with checkpoints that survive a kill and a curve that continues."""
+"""Lightning's fit over optimizer steps of token-budget batches, which continues after a kill."""
 
 import logging
 import warnings
@@ -11,13 +11,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from nexttoken.errors import UserError
-from nexttoken.models.collective import wait
-from nexttoken.models.processes import num_ranks
+from nexttoken.models.processes import num_ranks, wait
 from nexttoken.models.sharded import ShardedStrategy
 from nexttoken.training.callbacks import (
     LOG_STEPS,
     Checkpoints,
-    Continue,
     Curve,
     ShowProgress,
     WholeFileCheckpoints,
@@ -35,16 +33,17 @@ def fit(
     trainer_options: Mapping[str, Any],
     loggers: list,
 ) -> int:
-    """Train `module` in place and leave it with the best weights on the dev rows (the last ones without dev rows).
+    """Train `module` in place and give it the best weights on the dev rows (the last ones without dev rows).
 
-    Returns the number of rows trained on now. Continues from `folder/checkpoints/last.ckpt` when that exists.
+    Returns the number of rows trained now. Continues from `folder/checkpoints/last.ckpt` when that exists.
     """
-    wait()  # nobody looks for a checkpoint that the first process is about to remove
-    silence_lightning()
-    checkpoints = Checkpoints(folder / "checkpoints", module.settings)
+    wait()  # the first process may be about to remove an old checkpoint
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # no advertisements; errors are exceptions
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    checkpoints = Checkpoints(folder / "checkpoints", module.settings, steps)
     curve, progress = Curve(folder / "curve.csv"), ShowProgress(steps, trainer_options["max_epochs"])
-    # The checkpoints hold the curve, so they come behind it.
-    trainer = make_trainer(trainer_options, loggers, [Continue(steps), curve, progress, checkpoints])
+    trainer = make_trainer(trainer_options, loggers, [curve, progress, checkpoints])  # checkpoints hold the curve
     resume = checkpoints.last if checkpoints.last.exists() else None
     if resume:
         print(f"resume: {resume}")
@@ -53,38 +52,31 @@ def fit(
         trainer.fit(module, steps, dev_loader, ckpt_path=resume)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {one_line(error)}") from None
-    except SystemExit:  # Lightning's answer to Ctrl-C
+    except SystemExit:  # Lightning turns Ctrl-C into this
         raise KeyboardInterrupt from None
     if checkpoints.best.exists():
         module.load_state_dict(read_checkpoint(checkpoints.best))
-    module.zero_grad(set_to_none=True)  # gradients would travel with the model
+    module.zero_grad(set_to_none=True)  # free the gradients' memory
     return progress.num_rows
 
 
-def silence_lightning() -> None:
-    """Keep Lightning's advertisements and notices out of the run's output; its errors still come as exceptions."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-
-
 def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Callback]) -> Trainer:
-    """A Lightning trainer that is quiet, keeps its files in the run folder and shows our own progress."""
-    defaults = {
-        "enable_checkpointing": False,  # our own survive a kill
+    """A quiet Lightning trainer with our own checkpoints and progress. Raises UserError for wrong `options`."""
+    options = {
+        "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": LOG_STEPS,
-        "inference_mode": options["strategy"] != "fsdp",  # whose layers would stay inference tensors
-        "use_distributed_sampler": False,  # it would repeat rows; the batcher shares them out itself
+        "inference_mode": options["strategy"] != "fsdp",  # its layers would remain inference tensors
+        "use_distributed_sampler": False,  # it would repeat rows; the batcher shares them out
+        **{key: value for key, value in options.items() if value is not None},
+        "devices": num_ranks(),
     }
-    options = {**options, "devices": num_ranks()}
     if num_ranks() > 1:
-        options["strategy"] = ShardedStrategy() if options["strategy"] == "fsdp" else "ddp"
-    given = {key: value for key, value in options.items() if value is not None}
+        options["strategy"] = ShardedStrategy() if options.get("strategy") == "fsdp" else "ddp"
     try:
-        return Trainer(**{**defaults, **given}, logger=loggers, callbacks=callbacks, plugins=[WholeFileCheckpoints()])
+        return Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[WholeFileCheckpoints()])
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer: {one_line(error)}; see Lightning's Trainer for its options") from None
 

@@ -14,15 +14,15 @@ from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Head
 from nexttoken.engine.memory_plan.auto_tokens import AutoTokens, settle_max_tokens, with_batch_tokens
 from nexttoken.engine.memory_plan.make import make_plan
-from nexttoken.models.adapters import add_adapter
+from nexttoken.models.adapters import add_adapter, trained_adapter
 from nexttoken.models.base_model import weights_folder
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve, within_context
 from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.processes import is_first, num_ranks, rank
 from nexttoken.models.quantized import num_weights, refuse_untrainable
-from nexttoken.models.saved import save_rows_read, save_trained
-from nexttoken.models.sharded import shard, whole_weights
+from nexttoken.models.saved import save_encoding, save_trained
+from nexttoken.models.sharded import gather_weights, shard
 from nexttoken.prompts.encode_labels import Encoded
 from nexttoken.prompts.encoded import EncodedTexts
 from nexttoken.prompts.prompt import Prompt
@@ -91,9 +91,9 @@ class Learner:
         model = load_model(
             settings.model, tokenizer, settings.max_tokens, spec.dtype, settings.quantization, num_classes, spec.config
         )
-        if settings.adapter is not None and settings.trainer.max_epochs:
-            model = add_adapter(model, settings.adapter, num_classes)
-            if settings.adapter.init == "loftq":
+        if adapter := trained_adapter(settings):
+            model = add_adapter(model, adapter, num_classes)
+            if adapter.init == "loftq":
                 start_from_quantization_error(model, weights_folder(settings.model))
         if settings.fit.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -111,13 +111,13 @@ class Learner:
         """
         labels, rows, num_epochs = self.train.labels, self.train.prompts, self.settings.trainer.max_epochs
         if is_first():
-            save_rows_read(folder, self.train)
+            save_encoding(folder, self.train)
             if self.budget is not None:
                 self.budget.save(folder)
         start = time.monotonic()
         num_trained, padded_share = self._fit(folder, loggers) if num_epochs else (0, 0.0)
         seconds = time.monotonic() - start
-        weights = whole_weights(self.model)
+        weights = gather_weights(self.model)
         if is_first():
             save_trained(folder, self.settings, self.model, self.encoder.tokenizer, weights)
         model = self.model.to(self.spec.device)  # Lightning moves it to the CPU

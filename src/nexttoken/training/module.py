@@ -1,4 +1,4 @@
-"""The Lightning module: a causal LM that learns to put its next-token probability on the right answer."""
+"""The Lightning module: a causal LM that learns to predict the right answer as the next tokens."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,18 +10,19 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from nexttoken.engine.forward.layout import Layout
 from nexttoken.engine.forward.output_head import token_losses
 from nexttoken.engine.forward.packed_attention import ROOT
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.heads import Head
 from nexttoken.engine.label_scores import UNKNOWN, Batch
 from nexttoken.errors import UserError, first_five
+from nexttoken.models.adapters import find_misfits
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.processes import num_ranks, rank
-from nexttoken.models.sharded import put, whole
+from nexttoken.models.sharded import gather_tensor, overwrite_parameter
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings
-from nexttoken.training.neftune import noisy_embeddings
 from nexttoken.training.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.training.parallel_gradients import Learners
 from nexttoken.training.steps import Step
@@ -30,9 +31,8 @@ from nexttoken.training.steps import Step
 class AnswerModule(LightningModule):
     """One training step is one optimizer step over a list of micro-batches, whose gradients add up to the exact mean.
 
-    The noise of a step (dropout) is seeded by the step's number: a resumed run draws what the uninterrupted one drew.
-    `at_once` micro-batches are learnt from side by side. Its state is what is trained: with an adapter, a checkpoint
-    holds the adapter and never the base.
+    Dropout is seeded by the step's number, so that a resumed run equals an uninterrupted one. `at_once` micro-batches
+    are computed in parallel. The module's state holds only trained weights: an adapter without its base.
     """
 
     def __init__(
@@ -49,10 +49,11 @@ class AnswerModule(LightningModule):
         self.model, self.head, self.labels = model, head, labels
         self.settings, self.num_steps, self.seed = settings, num_steps, seed
         self.automatic_optimization = False
-        self.halves_batches = False  # once memory was too short for a batch
+        self.halves_batches = False  # after an out-of-memory error
         self.dev_total = torch.zeros(2)  # summed loss and targets of the dev part so far
         self.num_padding = self.num_places = 0  # of the training batches so far
-        self.at_once, self.learners = at_once, None  # type: tuple[int, Learners | None]
+        self.at_once = at_once
+        self.learners: Learners | None = None
 
     def on_train_start(self) -> None:
         self.learners = Learners(self.model, self.at_once) if self.at_once > 1 else None
@@ -76,7 +77,7 @@ class AnswerModule(LightningModule):
     def _accumulate(self, step: Step) -> Tensor | None:
         """Add up the step's gradients; return this process's part of the mean loss.
 
-        None when memory was too short: from then on batches go through in halves, and the step starts again.
+        None after an out-of-memory error: the step has to be repeated, and from then on batches are halved.
         """
         seed = self.seed * 1_000_003 + self.global_step + rank() * 500_009
         torch.manual_seed(seed)
@@ -96,19 +97,18 @@ class AnswerModule(LightningModule):
         return total
 
     def _losses(self, batches: Sequence[Any], step: Step, seed: int) -> Iterator[Tensor]:
-        """Each batch's part of the mean loss, its gradients added up; several at once where that is faster."""
-        parallel = partial(self._learn, step=step, backward=Tensor.backward)
+        """Each batch's part of the mean loss; its gradients are added up, in parallel where that is faster."""
         if self.learners is not None:
-            yield from self.learners.add_up(parallel, batches, seed)
+            backpropagate = partial(self._backpropagate, step=step, backward=Tensor.backward)
+            yield from self.learners.add_up(backpropagate, batches, seed)
             return
+        num_processes = self.trainer.world_size  # DDP averages over processes, and the sum is needed
         for batch in batches:
-            yield self._learn(self.model, batch, step, self._go_back)
+            yield self._backpropagate(self.model, batch, step, lambda loss: self.manual_backward(loss * num_processes))
 
-    def _go_back(self, loss: Tensor) -> None:
-        self.manual_backward(loss * self.trainer.world_size)  # averaged over processes, we want the sum
-
-    def _learn(self, model: nn.Module, batch: Any, step: Step, backward: Callable[[Tensor], None]) -> Tensor:
-        with self._computing(model, batch):
+    def _backpropagate(self, model: nn.Module, batch: Any, step: Step, backward: Callable[[Tensor], None]) -> Tensor:
+        skips = nullcontext() if self._learns_text else skipping(model, batch.reads)
+        with skips, batch.layout.attending(model):  # until the gradients are computed, since layers may run again
             with noisy_embeddings(model, batch.layout, self.settings.neftune_alpha):
                 loss = self.loss(model, batch) / max(step.num_targets, 1)
             if not torch.isfinite(loss):
@@ -116,25 +116,20 @@ class AnswerModule(LightningModule):
             backward(loss)
         return loss.detach()
 
-    @contextmanager
-    def _computing(self, model: nn.Module, batch: Any) -> Iterator[None]:
-        """What a batch computes of the model; it lasts until the gradients are there, for layers may run again."""
-        learns_text = self.current_epoch < self.settings.text_epochs
-        with nullcontext() if learns_text else skipping(model, batch.reads), batch.layout.attending(model):
-            yield
+    @property
+    def _learns_text(self) -> bool:
+        return self.current_epoch < self.settings.text_epochs
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["halves_batches"] = self.halves_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Several processes have to make equally many batches, and a batch of one row has no halves.
+        # Several processes need equal numbers of batches, and a batch of one row has no halves.
         self.halves_batches = checkpoint["halves_batches"] and num_ranks() == 1
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Cross-entropy summed over the batch's targets; before that, epochs of the texts' own tokens."""
-        if self.current_epoch < self.settings.text_epochs:
-            return text_loss(model, batch)
-        return self.head.loss(model, batch, self.labels)
+        """Cross-entropy summed over the batch's targets; in the first `text_epochs`, that of the prompts' tokens."""
+        return text_loss(model, batch) if self._learns_text else self.head.loss(model, batch, self.labels)
 
     def on_validation_epoch_start(self) -> None:
         self.dev_total = torch.zeros(2, device=self.device)
@@ -155,32 +150,26 @@ class AnswerModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """What is trained, whole: with a sharded model every process has to ask, and gets it."""
-        trained = ((name, p) for name, p in self.named_parameters() if p.requires_grad)
-        return {name: whole(parameter.detach()) for name, parameter in trained}
+        """The trained weights; of a sharded model they are gathered, so that every process must call this."""
+        return {name: gather_tensor(p.detach()) for name, p in self.named_parameters() if p.requires_grad}
 
     def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> None:  # type: ignore[override]
-        """Put trained weights back, each of them. Raises UserError for any that is missing or foreign."""
-        own = self.state_dict()
-        wrong = [name for name in {*own, *state} if name not in own or name not in state]
-        wrong += [name for name in own if name in state and own[name].shape != state[name].shape]
-        if wrong:
-            raise UserError(
-                f"the checkpoint does not fit this model ({first_five(sorted(wrong))}); overwrite=true trains this fold"
-                " again"
-            )
+        """Restore all trained weights. Raises UserError for a state with other names or shapes."""
+        if misfits := find_misfits(self.state_dict(), state):
+            wrong = first_five(misfits)
+            raise UserError(f"the checkpoint does not fit this model ({wrong}); overwrite=true trains this fold again")
         for name, parameter in self.named_parameters():
-            if name in own:
-                put(parameter, state[name])
+            if name in state:
+                overwrite_parameter(parameter, state[name])
 
     def _clip(self, step: Step) -> None:
-        """Clip the gradient's norm; a norm that is not finite stops the run before it reaches the weights.
+        """Clip the gradient's norm. Raises UserError for a norm that is not finite, before the weights are changed.
 
-        Under fp16 the gradients are scaled, so the limit is scaled with them, and the scaler deals with overflow.
+        With fp16 the gradients are scaled: the limit is scaled too, and the scaler handles an overflow.
         """
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = scaler.get_scale() if scaler is not None else 1.0
-        norm = whole(nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_grad_norm * scale))
+        norm = gather_tensor(nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_grad_norm * scale))
         if scaler is None and not torch.isfinite(norm):
             raise self._not_finite(f"the gradient's norm is {norm.item()}", step.batches)
 
@@ -191,9 +180,9 @@ class AnswerModule(LightningModule):
 
 
 def text_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Each row's mean next-token cross-entropy, summed over the rows that count: the language before the labels."""
+    """Mean next-token cross-entropy of each row's prompt without labels, summed over the rows with a known label."""
     layout = batch.layout
-    texts = [piece for piece, parent in enumerate(layout.parents) if parent == ROOT]  # not the labels behind them
+    texts = [piece for piece, parent in enumerate(layout.parents) if parent == ROOT]  # the others are labels
     spans = [torch.arange(layout.lengths[piece] - 1) + layout.starts[piece] for piece in texts]
     device = layout.token_ids.device
     reads = torch.cat(spans).to(device)
@@ -203,3 +192,24 @@ def text_loss(model: nn.Module, batch: Batch) -> Tensor:
         means = [losses[number].sum() / max(len(losses[number]), 1) for number in own]
         total = total + torch.stack(means).mean() * (batch.labels[row] != UNKNOWN)
     return total
+
+
+@contextmanager
+def noisy_embeddings(model: nn.Module, layout: Layout, alpha: float) -> Iterator[None]:
+    """Add noise of U(-1, 1) * alpha / sqrt(length * H) to embeddings (R, T, H) (NEFTune, Jain et al. 2023).
+
+    The length is each row's own, so that the noise does not depend on padding or packing. Off for alpha 0.
+    """
+    if not alpha:
+        yield
+        return
+
+    def add(_: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
+        size = alpha / (layout.row_lengths[..., None] * embedded.shape[-1]) ** 0.5
+        return embedded + (torch.rand_like(embedded) * 2 - 1) * size.to(embedded.dtype)
+
+    handle = model.get_input_embeddings().register_forward_hook(add)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        handle.remove()

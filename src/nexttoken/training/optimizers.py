@@ -1,4 +1,4 @@
-"""Optimizers and the learning rate's course over a run."""
+"""Optimizers and learning rate schedules."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,11 +14,9 @@ BITSANDBYTES = {"adamw_8bit": "AdamW8bit", "paged_adamw_32bit": "PagedAdamW32bit
 
 def make_optimizer(settings: FitSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW by torch, or by bitsandbytes with 8-bit or paged states; norms and biases do not decay."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    matrices, vectors = ([p for p in parameters if (p.ndim >= 2) == is_matrix] for is_matrix in (True, False))
+    decays = ((matrices, settings.weight_decay), (vectors, 0.0))
+    groups = [{"params": some, "weight_decay": decay} for some, decay in decays if some]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=BETAS)
     import bitsandbytes.optim

@@ -1,4 +1,4 @@
-"""Gradients of several micro-batches at once on the CPU, added up in their order: the same sum in every run."""
+"""Gradients of several micro-batches computed in parallel on the CPU, added up in a fixed order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,45 +14,45 @@ from nexttoken.engine.forward.parallel_batches import (
     num_streams,
 )
 from nexttoken.engine.forward.shortcuts import share_shortcuts
-from nexttoken.models.fast_lora import QuickDropout
+from nexttoken.models.fast_lora import FastDropout
 from nexttoken.models.processes import num_ranks
 from nexttoken.settings import FitSettings
 
-FEW = 0.1  # of all weights: each micro-batch under way has gradients of its own for those that are trained
-STRIDE = 500_009  # between the seeds of a step's batches: the next step's seed is one more, and its noise is another
+MAX_TRAINED_SHARE = 0.1  # of the weights: every micro-batch in progress needs gradients for the trained ones
+SEED_STRIDE = 500_009  # between the seeds of a step's batches: steps' seeds differ by 1, so that none is used twice
 
-Learn = Callable[[nn.Module, Any], Tensor]  # a model and a micro-batch: its loss, with gradients left in the model
+Backpropagate = Callable[[nn.Module, Any], Tensor]  # returns a micro-batch's loss and leaves gradients in the model
 
 
 class Learners(ParallelStreams):
-    """Copies of a model's modules, each with gradients of its own; trained weights are the same memory."""
+    """Copies of a model that share its weights in memory, each with its own gradients."""
 
     def __init__(self, model: nn.Module, number: int) -> None:
         self.trained = trained(model)
-        own = ({id(p): nn.Parameter(p.detach()) for p in self.trained} for _ in range(number))
-        self.models = [copy_sharing_weights(model, weights) for weights in own]
+        trained_copies = ({id(p): nn.Parameter(p.detach()) for p in self.trained} for _ in range(number))
+        self.models = [copy_sharing_weights(model, weights) for weights in trained_copies]
         share_shortcuts(model, self.models)
         self.generators = [torch.Generator() for _ in self.models]
         for learner, generator in zip(self.models, self.generators, strict=True):
             for module in learner.modules():
-                if isinstance(module, QuickDropout):
+                if isinstance(module, FastDropout):
                     module.generator = generator
 
-    def add_up(self, learn: Learn, batches: Sequence[Any], seed: int) -> Iterator[Tensor]:
-        """Each batch's loss; its gradients are added to those of the model. A batch's noise is its number's."""
+    def add_up(self, backpropagate: Backpropagate, batches: Sequence[Any], seed: int) -> Iterator[Tensor]:
+        """Each batch's loss; its gradients are added to the model's. Dropout is seeded by the batch's number."""
 
-        def learn_alone(model: nn.Module, numbered: tuple[int, Any]) -> tuple[Tensor, list[Tensor | None]]:
+        def take_gradients(model: nn.Module, numbered: tuple[int, Any]) -> tuple[Tensor, list[Tensor | None]]:
             number, batch = numbered
-            self.generators[self.models.index(model)].manual_seed(seed + number * STRIDE)
-            own = trained(model)
+            self.generators[self.models.index(model)].manual_seed(seed + number * SEED_STRIDE)
+            parameters = trained(model)
             try:
-                loss = learn(model, batch)
-                return loss, [parameter.grad for parameter in own]
-            finally:  # also of a batch that failed halfway: its step may start again
-                for parameter in own:
+                loss = backpropagate(model, batch)
+                return loss, [parameter.grad for parameter in parameters]
+            finally:  # also after an error, since the step may be repeated
+                for parameter in parameters:
                     parameter.grad = None
 
-        for loss, gradients in self.map(learn_alone, list(enumerate(batches)), from_both_ends=True):
+        for loss, gradients in self.map(take_gradients, list(enumerate(batches)), from_both_ends=True):
             for parameter, gradient in zip(self.trained, gradients, strict=True):
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
@@ -64,17 +64,17 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 def num_learners(model: Any, settings: FitSettings, precision: str | None) -> int:
-    """How many micro-batches may be learnt from at once: one where the noise of a step has a single source.
+    """The number of micro-batches to compute in parallel: one where batches draw from the same random stream.
 
-    That is, beside what the settings say, any dropout but the adapters' own.
+    Dropout other than the adapters' does so, and some settings do.
     """
     if num_ranks() > 1 or precision != "32-true" or settings.shares_random_stream:
         return 1
     num_trained, everything = (sum(p.numel() for p in some) for some in (trained(model), model.parameters()))
     config = model.config.get_text_config().to_dict()
     noise = [value for name, value in config.items() if "drop" in name or "noise" in name]
-    others = [m.p for m in model.modules() if isinstance(m, nn.Dropout) and not isinstance(m, QuickDropout)]
-    if num_trained > FEW * everything or any(noise) or any(others):
+    dropouts = [m.p for m in model.modules() if isinstance(m, nn.Dropout) and not isinstance(m, FastDropout)]
+    if num_trained > MAX_TRAINED_SHARE * everything or any(noise) or any(dropouts):
         return 1
     number = num_streams(model, MAX_PARALLEL_BATCHES)
     return number if number == 1 or copies_sharing_weights(model, 1) else 1

@@ -1,4 +1,4 @@
-"""Optimizer steps filled by ids, and this process's batches of each."""
+"""Optimizer steps: the rows of each, and this process's batches of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,9 @@ from nexttoken.prompts.label_tokens import LabelTokens
 
 @dataclass(frozen=True)
 class Batcher:
-    """Makes this rank's batches of some rows, as many as every other rank makes.
+    """Makes this rank's batches of some rows, in the same number as every other rank.
 
-    Ranks that run out of rows get fillers, a row that counts for nothing: collective calls must be equal in number,
-    or the processes wait for each other for ever.
+    A rank with fewer batches repeats a row that does not count: processes would wait forever for a missing call.
     """
 
     head: Head
@@ -25,21 +24,22 @@ class Batcher:
     batch_tokens: int
     rank: int = 0
     num_ranks: int = 1
-    packs: bool = False  # rows lie one behind the other, without padding
-    at_once: int = 1  # batches that go through the model side by side
+    packs: bool = False  # rows are concatenated without padding
+    at_once: int = 1  # batches computed in parallel
 
     def batches(self, rows: Sequence[Any]) -> list[Any]:
         lengths = [self.head.num_read(row, self.labels, self.packs) for row in rows]
         order = longest_first(lengths)
         shares = [self._pack(order[rank :: self.num_ranks], lengths) for rank in range(self.num_ranks)]
-        own = [self._collate([rows[index] for index in batch]) for batch in shares[self.rank]]
-        num_fillers = max(map(len, shares)) - len(own)
-        return own + [self._collate([rows[order[-1]]]).filler] * num_fillers
-
-    def _collate(self, rows: Sequence[Any]) -> Any:
-        return self.head.collate(rows, self.labels, self.packs)
+        num_fillers = max(map(len, shares)) - len(shares[self.rank])
+        *batches, filler = [
+            self.head.collate([rows[index] for index in batch], self.labels, self.packs)
+            for batch in (*shares[self.rank], order[-1:])
+        ]
+        return batches + [filler.filler] * num_fillers
 
     def _pack(self, indices: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        """Batches of `indices` into all rows' `lengths`."""
         own = [lengths[index] for index in indices]
         if self.packs and self.at_once > 1:
             packed = even_batches(own, self.batch_tokens, self.at_once)
@@ -50,9 +50,9 @@ class Batcher:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step: this rank's micro-batches, and what all ranks learn from together.
+    """One optimizer step: this rank's micro-batches, and the numbers of rows and targets of all ranks together.
 
-    The loss is a mean over `num_targets`: the rows, or, where answers are open, the tokens of their answers.
+    The loss is a mean over the targets: the rows, or the tokens of open answers.
     """
 
     batches: list[Any]
@@ -64,11 +64,10 @@ class Step:
 
 
 class TrainSteps:
-    """An endless-epoch loader whose order is a pure function of (seed, step), so that a resumed run continues exactly.
+    """A loader whose order depends only on the seed and the step, so that a resumed run continues exactly.
 
-    Rows with the same id (both orders of a pair) always share a step, unless they are of different rounds (orders of a
-    question's options): those follow each other, one round an epoch. `next_step` counts over all epochs; whoever
-    resumes a run sets it.
+    Rows with the same id (both orders of a pair) share a step, unless they are of different rounds (orders of a
+    question's options), of which each epoch takes one. `next_step` counts over all epochs; set it to resume a run.
     """
 
     def __init__(self, rows: Sequence[Any], batch_size: int, seed: int, batcher: Batcher) -> None:
@@ -84,7 +83,7 @@ class TrainSteps:
         return -(-len(self.members) // self.batch_size)
 
     def num_rows(self, num_epochs: int) -> int:
-        """Rows that are shown in so many epochs."""
+        """Rows of that many epochs."""
         return sum(len(own[epoch % len(own)]) for own in self.members for epoch in range(num_epochs))
 
     def __iter__(self) -> Iterator[Step]:

@@ -16,8 +16,8 @@ from nexttoken.engine.memory_plan.advice import FEWEST_TOKENS
 from nexttoken.engine.memory_plan.make import no_side_effects, plan_parts
 from nexttoken.engine.memory_plan.table import MemoryPlan, in_units
 from nexttoken.errors import UserError
-from nexttoken.models.collective import from_first
 from nexttoken.models.load import ModelSpec
+from nexttoken.models.processes import from_first
 from nexttoken.prompts.encoded import EncodedTexts
 from nexttoken.settings import AUTO, Settings
 from nexttoken.types import Example

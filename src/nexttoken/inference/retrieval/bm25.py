@@ -1,9 +1,10 @@
-"""BM25 over a corpus: the words of a query that are rare in the corpus decide."""
+"""BM25 over a corpus: ranking by the query's words, rare words first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,17 +12,16 @@ import numpy as np
 from nexttoken.data import words as split
 from nexttoken.errors import UserError
 from nexttoken.inference.retrieval.corpus import Corpus, PassageStore
-from nexttoken.inference.retrieval.index import best, index_folder
+from nexttoken.inference.retrieval.index import best, open_index
 from nexttoken.progress import Progress
 from nexttoken.types import Passage
 
 
 @dataclass(frozen=True)
 class BM25:
-    """The passages whose words score highest (Robertson and Zaragoza 2009, as Lucene computes it: k1 = 1.5, b = 0.75).
+    """The passages whose words score highest (Robertson and Zaragoza 2009, as in Lucene: k1 = 1.5, b = 0.75).
 
-    The index is made at the first search and kept in `index_dir`, for this and later processes. A passage without a
-    word of the query is no hit.
+    The index is made at the first search and saved in `index_dir`. A passage without a word of the query is no hit.
     """
 
     offers: ClassVar[frozenset[str]] = frozenset({"passages"})
@@ -36,58 +36,46 @@ class BM25:
             raise UserError(f"retriever.num_hits={self.num_hits}, expected 1 or more")
 
     def check(self) -> None:
-        """Raises UserError when there is no corpus: whoever is going to search calls this before anything is loaded."""
+        """Raise UserError when there is no corpus: called before anything is loaded."""
         Corpus(self.corpus, self.passage_characters)
 
     def search(self, queries: Sequence[str]) -> list[list[Passage]]:
         corpus = Corpus(self.corpus, self.passage_characters)
-        index = _open(corpus, self.index_dir, corpus.stamp)
-        return [index.search(query, self.num_hits) for query in queries]
+        scorer, store = _open(corpus, self.index_dir, corpus.stamp)
+        return [self._find(scorer, store, query) for query in queries]
 
-
-@dataclass(frozen=True)
-class Index:
-    """A loaded index and the passages that it counts."""
-
-    scorer: Any  # bm25s.BM25, its arrays mapped from disk
-    store: PassageStore
-
-    def search(self, query: str, num_hits: int) -> list[Passage]:
-        known = self.scorer.get_tokens_ids(split.words(query))
-        if not known:
+    def _find(self, scorer: Any, store: PassageStore, query: str) -> list[Passage]:
+        if not (word_ids := scorer.get_tokens_ids(split.words(query))):
             return []
-        scores = self.scorer.get_scores_from_ids(known)  # (N,)
+        scores = scorer.get_scores_from_ids(word_ids)  # (N,)
         matched = np.flatnonzero(scores > 0)
-        hits = matched[best(scores[matched], num_hits)]
-        return [replace(self.store[number], score=float(scores[number])) for number in hits]
+        hits = matched[best(scores[matched], self.num_hits)]
+        return [replace(store[number], score=float(scores[number])) for number in hits]
 
 
 @lru_cache(maxsize=4)
-def _open(corpus: Corpus, index_dir: str, stamp: object) -> Index:
-    """One for all retrievers of this process; `stamp` tells a corpus that was changed from the one of before."""
+def _open(corpus: Corpus, index_dir: str, stamp: object) -> tuple[Any, PassageStore]:
+    """The index, mapped from disk, once for all retrievers of this process; `stamp` changes with the corpus."""
     import bm25s
 
-    settings = {"bm25s": version("bm25s"), "words": split.VERSION}
-    folder = index_folder(corpus, index_dir, "bm25", settings, _build)
-    try:
-        return Index(bm25s.BM25.load(folder, mmap=True), PassageStore(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the index {folder} cannot be read ({error}); delete this folder, it is built again") from None
+    def load(folder: Path) -> Any:
+        return bm25s.BM25.load(folder, mmap=True)
+
+    return open_index(corpus, index_dir, "bm25", {"bm25s": version("bm25s"), "words": split.VERSION}, _build, load)
 
 
 def _build(store: PassageStore) -> None:
     import bm25s
 
     vocabulary: dict[str, int] = {}
+    word_ids = []
     with Progress(len(store), "index") as progress:
-        numbers = [_number(store[place].text, vocabulary, progress) for place in range(len(store))]
+        for number in range(len(store)):
+            words = split.words(store[number].text)
+            word_ids.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
+            progress.advance(1)
     if not vocabulary:
         raise UserError("the corpus holds no word; expected passages of text")
     scorer = bm25s.BM25()
-    scorer.index((numbers, vocabulary), create_empty_token=False, show_progress=False)
+    scorer.index((word_ids, vocabulary), create_empty_token=False, show_progress=False)
     scorer.save(store.folder, show_progress=False)
-
-
-def _number(text: str, vocabulary: dict[str, int], progress: Progress) -> list[int]:
-    progress.advance(1)
-    return [vocabulary.setdefault(word, len(vocabulary)) for word in split.words(text)]

@@ -1,4 +1,4 @@
-"""A corpus: a file or a folder of texts, read as passages, and the store that keeps them beside an index."""
+"""A corpus, a file or folder of texts, as passages, and the store of these passages beside an index."""
 
 import gzip
 import hashlib
@@ -23,9 +23,9 @@ BLOCK = 1 << 20  # bytes read at once
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts under `path`; those longer than `passage_characters` are cut into passages, at sentence ends if there are.
+    """Texts under `path`; those longer than `passage_characters` are cut into passages, at sentence ends if possible.
 
-    Raises UserError at once when there is nothing to read at `path`.
+    Raises UserError at once when there is no text file at `path`.
     """
 
     path: str
@@ -41,7 +41,7 @@ class Corpus:
 
     @property
     def files(self) -> list[Path]:
-        """Its files in the order of their names, those in folders within, too; hidden ones are left out."""
+        """All files in the order of their names, with those of subfolders and without hidden ones."""
         root = Path(self.path)
         if root.is_file():
             return [root]
@@ -50,7 +50,7 @@ class Corpus:
 
     @property
     def stamp(self) -> tuple[tuple[str, int, int], ...]:
-        """What changes whenever a file does, without reading it: names, sizes, times."""
+        """Names, sizes and times of the files, which change whenever a file does."""
         return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.files)
 
     def digest(self) -> str:
@@ -100,7 +100,7 @@ def _lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
 
 
 def _records(path: Path, name: str) -> Iterator[tuple[int, str, str]]:
-    """Line, title and text of each JSON object; blank lines are passed over."""
+    """Line, title and text of each JSON object; blank lines are skipped."""
     for number, line in _lines(path, name):
         if not line.strip():
             continue
@@ -130,7 +130,7 @@ def _paragraphs(path: Path, name: str) -> Iterator[tuple[int, str, str]]:
 
 @dataclass(frozen=True)
 class PassageStore:
-    """Passages in a folder, each read when it is asked for: only the places of their lines are in memory, mapped."""
+    """Passages in a folder, each read from disk when it is used; the positions of their lines are memory-mapped."""
 
     folder: Path
 

@@ -1,4 +1,4 @@
-"""Index folders: one for each content and setting, built once, found again by their hash, whole or not there at all."""
+"""Index folders, one for each corpus and setting: built once, named by their hash, complete or not there at all."""
 
 import hashlib
 import json
@@ -7,27 +7,42 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.inference.retrieval.corpus import Corpus, PassageStore
 
-FORMAT = 1  # raise it when the files of a folder change
+FORMAT = 1  # increase it when the files of a folder change
+
+T = TypeVar("T")
 
 
-def index_folder(
-    corpus: Corpus, index_dir: str, kind: str, settings: Mapping[str, object], build: Callable[[PassageStore], None]
-) -> Path:
-    """The folder `index_dir`/`kind`-<hash>, with its passage store and what `build` wrote beside it.
+def open_index(
+    corpus: Corpus,
+    index_dir: str,
+    kind: str,
+    settings: Mapping[str, object],
+    build: Callable[[PassageStore], None],
+    load: Callable[[Path], T],
+) -> tuple[T, PassageStore]:
+    """The index `load`ed from the folder `index_dir`/`kind`-<hash>, which `build` fills once, and its passages.
 
     Two processes at once both build, and the first to finish leaves its folder; a process that is killed leaves none.
-    Raises UserError when the corpus holds no text.
+    Raises UserError when the corpus holds no text or the folder is damaged.
     """
     identity = json.dumps([FORMAT, corpus.digest(), settings], sort_keys=True)
     folder = Path(index_dir) / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    if folder.is_dir():
-        return folder
+    if not folder.is_dir():
+        _make_folder(folder, corpus, build)
+    try:
+        return load(folder), PassageStore(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"the index {folder} cannot be read ({error}); delete this folder, it is built again") from None
+
+
+def _make_folder(folder: Path, corpus: Corpus, build: Callable[[PassageStore], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
@@ -36,19 +51,14 @@ def index_folder(
         if not len(store):
             raise UserError(f"the corpus {corpus.path} holds no text")
         build(store)
-        _rename(part, folder)
+        part.chmod(0o755)  # mkdtemp gives access to the owner only
+        try:
+            os.rename(part, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, with the same content
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return folder
-
-
-def _rename(part: Path, folder: Path) -> None:
-    part.chmod(0o755)  # mkdtemp's are for their owner alone
-    try:
-        os.rename(part, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was faster, with the same content
-            raise
 
 
 def best(scores: np.ndarray, num_hits: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Answers in a file: what a retriever found is written down once, and found again where it cannot run."""
+"""Recorded answers of a retriever: saved in a file, and read where the retriever cannot run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ FIX = 'expected lines {"query": ..., "passages": [text or {"text": ...}, ...]}'
 
 @dataclass(frozen=True)
 class Recorded:
-    """Finds for a query what the file says, and nothing for a query that is not in it.
+    """The passages that the file has for a query, none for an unknown one.
 
-    Raises UserError at once when the file is absent or a line is broken.
+    Raises UserError at once when the file is missing or a line is broken.
     """
 
     offers: ClassVar[frozenset[str]] = frozenset({"passages"})
@@ -34,7 +34,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Recording:
-    """Passes queries on to `retriever` and adds its answers to the file at `path`; what failed is not written down."""
+    """Passes queries on to `retriever` and adds its answers to the file at `path`, but no failures."""
 
     retriever: Retriever
     path: str
@@ -54,7 +54,7 @@ class Recording:
 
 
 def read_recorded(path: Path) -> dict[str, list[Passage]]:
-    """Passages by query; of a query that stands there twice the later line counts."""
+    """Passages by query; the later line counts for a query that is there twice."""
     found: dict[str, list[Passage]] = {}
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")

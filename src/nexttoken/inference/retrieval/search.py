@@ -1,20 +1,29 @@
-"""Which queries an example becomes, and which of the passages that they find it carries."""
+"""Search for examples: their queries, and the passages that each example gets."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from typing import ClassVar
 
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.models.processes import num_ranks
+from nexttoken.models.processes import from_first
 from nexttoken.types import OPTIONS, PASSAGES, QUESTION, Example, Passage, Retriever
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """The retriever of a run without search: no passage for any query."""
+
+    def search(self, queries: Sequence[str]) -> list[list[Passage]]:
+        return [[] for _ in queries]
+
+
+@dataclass(frozen=True)
 class Found:
-    """Examples whose `passages` field holds what was found for them, best first."""
+    """Examples with their passages in the field `passages`, best first."""
 
     examples: list[Example]
     counts: Mapping[str, int]  # num_queries, num_without_hits (examples), num_failed_queries
@@ -24,16 +33,16 @@ class Found:
     def summary(self) -> str:
         """`412 queries, 3 questions without a hit, 2 queries failed`."""
         failed = self.counts["num_failed_queries"]
-        words = [f"{self.counts['num_queries']} queries", f"{self.counts['num_without_hits']} questions without a hit"]
-        return ", ".join(words + [f"{failed} queries failed"] * bool(failed))
+        summary = f"{self.counts['num_queries']} queries, {self.counts['num_without_hits']} questions without a hit"
+        return f"{summary}, {failed} queries failed" if failed else summary
 
 
 @dataclass(frozen=True)
 class Search:
-    """Asks `retriever` for the question, or, `per_option`, for the question with each of its options.
+    """Searches with `retriever` for the question, or, `per_option`, for the question with each of its options.
 
-    A query that several examples share is asked once. Options' hits take turns, the first of each before any second;
-    a text counts once; at most `num_passages` stay.
+    A query shared by several examples is sent once. Options' hits take turns, the first of each before any second;
+    equal texts count once; at most `num_passages` stay.
     """
 
     retriever: Retriever
@@ -49,33 +58,30 @@ class Search:
             check()  # before hours of training
 
     def find(self, examples: Sequence[Example]) -> Found:
-        """Search for every example; of several processes the first one does, for all."""
-        if num_ranks() == 1:
-            return self._find(examples)
-        from nexttoken.models.collective import from_first
-
+        """Search for every example; the first process searches for all."""
         return from_first(lambda: self._find(examples))
 
     def _find(self, examples: Sequence[Example]) -> Found:
         start = time.monotonic()
-        asked = [self.queries(example) for example in examples]
-        unique = list(dict.fromkeys(query for queries in asked for query in queries))
+        queries = [self.queries(example) for example in examples]
+        unique = list(dict.fromkeys(query for some in queries for query in some))
         hits = dict(zip(unique, self.retriever.search(unique), strict=True)) if unique else {}
         failed: Collection[str] = getattr(self.retriever, "failed", frozenset())
-        passages = [self._choose([hits[query] for query in queries]) for queries in asked]
+        passages = [self._choose([hits[query] for query in some]) for some in queries]
         counts = {
             "num_queries": len(unique),
             "num_without_hits": sum(not texts for texts in passages),
             "num_failed_queries": sum(query in failed for query in unique),
         }
-        return Found(
-            [_with_passages(*pair) for pair in zip(examples, passages, strict=True)],
-            counts,
-            _shares(time.monotonic() - start, [len(queries) for queries in asked]),
-        )
+        shares = np.array([len(some) for some in queries], dtype=np.float64)
+        if not shares.any():
+            shares += 1  # equal shares where there were no queries
+        seconds = (time.monotonic() - start) * shares / max(shares.sum(), 1.0)
+        pairs = zip(examples, passages, strict=True)
+        return Found([replace(e, fields={**e.fields, PASSAGES: texts}) for e, texts in pairs], counts, seconds)
 
     def queries(self, example: Example) -> list[str]:
-        """Each query of `example`; none for an example without text. Raises UserError where there is no question."""
+        """The queries of `example`; none for an example without text. Raises UserError where it has no question."""
         if QUESTION not in example.fields:
             raise UserError(
                 f"row {example.id} has no question to search for; its fields are {', '.join(example.fields)}"
@@ -90,13 +96,30 @@ class Search:
         return tuple(dict.fromkeys(text for text in turns if text.strip()))[: self.num_passages]
 
 
-def _with_passages(example: Example, texts: tuple[str, ...]) -> Example:
-    return replace(example, fields={**example.fields, PASSAGES: texts})
+@dataclass(frozen=True)
+class AddPassages:
+    """Training examples with their passages; also without them in every `alone_every`-th round, or if none are found.
 
+    A model that has seen both is unsure without a passage that it needs, and reads one that it is given. Questions that
+    are shown alone too often are learned by heart instead.
+    """
 
-def _shares(seconds: float, num_queries: Sequence[int]) -> np.ndarray:
-    """The time by the number of queries; equal parts where there were none at all."""
-    weights = np.array(num_queries, dtype=np.float64)
-    if not weights.sum():
-        weights = np.ones(len(num_queries))
-    return seconds * weights / max(weights.sum(), 1.0)
+    needs: ClassVar[frozenset[str]] = frozenset({"options"})
+
+    search: Search
+    alone_every: int = 4
+
+    def __post_init__(self) -> None:
+        if self.alone_every < 1:
+            raise UserError(f"alone_every={self.alone_every}: expected 1 (every epoch) or more")
+
+    def __call__(self, examples: Sequence[Example]) -> list[Example]:
+        found = self.search.find(examples)
+        if found.counts["num_without_hits"] < len(examples):
+            print(f"passages for training rows: {found.summary}")
+        shown = []
+        for alone, example in zip(examples, found.examples, strict=True):
+            has_passages = bool(example.fields.get(PASSAGES))
+            shown += [example] * has_passages
+            shown += [alone] * (not has_passages or alone.round % self.alone_every == 0)
+        return shown

@@ -1,4 +1,4 @@
-"""Web search through Google's Custom Search JSON API: every failure costs one question its passages, never the run."""
+"""Web search by Google's Custom Search JSON API: a failed query has no hits, and the run goes on."""
 
 import hashlib
 import http.client
@@ -19,14 +19,14 @@ from nexttoken.errors import UserError
 from nexttoken.types import Passage
 
 KEY, ENGINE = "GOOGLE_API_KEY", "GOOGLE_SEARCH_ENGINE_ID"
-LARGEST_PAGE = 10  # hits that the API gives to one query
-QUERY_CHARACTERS = 500  # Google reads about 32 words; a longer address would only be refused
-AGAIN = (408, 429, 500, 502, 503, 504)  # statuses that may be gone in a moment
+MAX_HITS = 10  # of one query in the API
+QUERY_CHARACTERS = 500  # Google reads about 32 words; a longer address would be refused
+PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass
 class Outage:
-    """What went wrong so far: the only thing about a search engine that changes."""
+    """Failed queries so far, and the number of failures since the last success."""
 
     failed: set[str] = field(default_factory=set)
     in_a_row: int = 0
@@ -34,21 +34,21 @@ class Outage:
 
 @dataclass(frozen=True)
 class GoogleSearch:
-    """Titles and snippets of Google's hits; answers are kept in `cache_dir` and not asked for again.
+    """Titles and snippets of Google's hits, cached in `cache_dir`.
 
     A query that fails, after `retries` further tries and `total_seconds` at most, has no hits and is counted in
-    `failed`; after `failures_in_a_row` of them nothing is asked any more. Raises UserError at once when the key, the
-    engine or the package is missing. The key comes from $GOOGLE_API_KEY alone and is neither kept nor shown.
+    `failed`; after `failures_in_a_row` of them no more are sent. Raises UserError at once when the key, the engine or
+    the package is missing. The key is read from $GOOGLE_API_KEY only, and neither saved nor shown.
     """
 
     offers: ClassVar[frozenset[str]] = frozenset({"passages"})
 
     engine_id: str | None = None  # None: $GOOGLE_SEARCH_ENGINE_ID
     num_hits: int = 5
-    timeout_seconds: float = 10.0  # of one silence
+    timeout_seconds: float = 10.0  # without an answer
     retries: int = 2
     total_seconds: float = 30.0  # of one query
-    backoff_seconds: float = 1.0  # before the first retry; twice as long before each further one
+    backoff_seconds: float = 1.0  # before the first retry; doubled before each further one
     failures_in_a_row: int = 3
     cache_dir: str = "output/web-cache"
     endpoint: str = "https://customsearch.googleapis.com"
@@ -57,10 +57,8 @@ class GoogleSearch:
     def __post_init__(self) -> None:
         if find_spec("googleapiclient") is None:
             raise UserError("retriever=web needs the package google-api-python-client: pip install -e '.[web]'")
-        if not 1 <= self.num_hits <= LARGEST_PAGE:
-            raise UserError(
-                f"retriever.num_hits={self.num_hits}, expected 1 to {LARGEST_PAGE}, a page of Google's hits"
-            )
+        if not 1 <= self.num_hits <= MAX_HITS:
+            raise UserError(f"retriever.num_hits={self.num_hits}, expected 1 to {MAX_HITS}, a page of Google's hits")
         for name, value in ((KEY, os.environ.get(KEY)), (ENGINE, self._engine)):
             if not value:
                 raise UserError(f"retriever=web needs the environment variable {name} (docs/retrieval.md)")
@@ -68,10 +66,6 @@ class GoogleSearch:
     @property
     def failed(self) -> frozenset[str]:
         return frozenset(self._outage.failed)
-
-    @property
-    def num_failed(self) -> int:
-        return len(self._outage.failed)
 
     def search(self, queries: Sequence[str]) -> list[list[Passage]]:
         return [self._find(query) if query.strip() else [] for query in queries]
@@ -81,33 +75,31 @@ class GoogleSearch:
         return self.engine_id or os.environ.get(ENGINE, "")
 
     def _find(self, query: str) -> list[Passage]:
-        if (kept := self._kept(query)) is not None:
-            return kept
-        if self._outage.in_a_row >= self.failures_in_a_row:
-            self._outage.failed.add(query)
+        outage = self._outage
+        if (cached := self._read_cache(query)) is not None:
+            return cached
+        if outage.in_a_row >= self.failures_in_a_row:
+            outage.failed.add(query)
             return []
         try:
-            hits = self._ask(query)
+            hits = self._request_with_retries(query)
         except ConnectionError as error:
-            self._fail(query, str(error))
+            outage.failed.add(query)
+            outage.in_a_row += 1
+            if outage.in_a_row == self.failures_in_a_row:
+                print(
+                    f"web search: {outage.in_a_row} queries in a row failed, the last with {error}; no more are sent in"
+                    " this run, and questions are answered without passages",
+                    file=sys.stderr,
+                )
             return []
-        self._outage.in_a_row = 0
-        self._outage.failed.discard(query)
-        self._keep(query, hits)
+        outage.in_a_row = 0
+        outage.failed.discard(query)
+        self._write_cache(query, hits)
         return hits
 
-    def _fail(self, query: str, reason: str) -> None:
-        self._outage.failed.add(query)
-        self._outage.in_a_row += 1
-        if self._outage.in_a_row == self.failures_in_a_row:
-            print(
-                f"web search: {self.failures_in_a_row} queries in a row failed, the last with {reason}; no more are"
-                " sent in this run, and questions are answered without passages",
-                file=sys.stderr,
-            )
-
-    def _ask(self, query: str) -> list[Passage]:
-        """Ask until there is an answer or no time. Raises ConnectionError with a reason that holds no secret."""
+    def _request_with_retries(self, query: str) -> list[Passage]:
+        """Send a query until it is answered or time is over. Raises ConnectionError with a reason without secrets."""
         end, reason = time.monotonic() + self.total_seconds, ""
         for wait in [self.backoff_seconds * 2**tried for tried in range(self.retries)] + [0.0]:
             reply = self._request(query, max(min(self.timeout_seconds, end - time.monotonic()), 0.01))
@@ -120,12 +112,12 @@ class GoogleSearch:
         raise ConnectionError(reason)
 
     def _request(self, query: str, seconds: float) -> "list[Passage] | Refusal":
-        """One request. An error's own text is not passed on: it holds the address, and that holds the key."""
+        """One request. An error's text is not passed on: it contains the address with the key."""
         import httplib2
         from googleapiclient.discovery import build
         from googleapiclient.errors import HttpError
 
-        logging.getLogger("googleapiclient").setLevel(logging.ERROR)  # below, it writes addresses, with the key
+        logging.getLogger("googleapiclient").setLevel(logging.ERROR)  # lower levels write the key
         try:
             with build(
                 "customsearch",
@@ -135,11 +127,11 @@ class GoogleSearch:
                 static_discovery=True,
                 client_options={"api_endpoint": self.endpoint},
             ) as service:
-                asked = service.cse().list(q=query[:QUERY_CHARACTERS], cx=self._engine, num=self.num_hits)
-                return [_passage(item, rank) for rank, item in enumerate(asked.execute().get("items", []), start=1)]
+                request = service.cse().list(q=query[:QUERY_CHARACTERS], cx=self._engine, num=self.num_hits)
+                return [_passage(item, rank) for rank, item in enumerate(request.execute().get("items", []), start=1)]
         except HttpError as error:
-            return Refusal(f"HTTP status {error.status_code}", passing=error.status_code in AGAIN)
-        except (OSError, httplib2.HttpLib2Error, http.client.HTTPException) as error:  # refused, silent, broken off
+            return Refusal(f"HTTP status {error.status_code}", passing=error.status_code in PASSING_STATUSES)
+        except (OSError, httplib2.HttpLib2Error, http.client.HTTPException) as error:
             return Refusal(type(error).__name__, passing=True)
         except (ValueError, TypeError, KeyError, AttributeError):  # a login page, or another service
             return Refusal("an answer that is not the API's JSON", passing=False)
@@ -148,16 +140,16 @@ class GoogleSearch:
         identity = json.dumps([self._engine, self.num_hits, query])
         return Path(self.cache_dir) / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
 
-    def _kept(self, query: str) -> list[Passage] | None:
-        """The answer of before; None where there is none or its file is broken."""
+    def _read_cache(self, query: str) -> list[Passage] | None:
+        """The cached hits; None where there is no file or a broken one."""
         try:
-            kept = json.loads(self._cache_path(query).read_text(encoding="utf-8"))
-            return [Passage(**passage) for passage in kept["passages"]]
+            cached = json.loads(self._cache_path(query).read_text(encoding="utf-8"))
+            return [Passage(**passage) for passage in cached["passages"]]
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def _keep(self, query: str, hits: Sequence[Passage]) -> None:
-        """A disk that does not take the answer costs the next run a query, not this one its end."""
+    def _write_cache(self, query: str, hits: Sequence[Passage]) -> None:
+        """Save the hits, unless the disk is full: the next run sends the query again."""
         answer = {"query": query, "passages": [asdict(hit) for hit in hits]}
         with suppress(OSError), whole_file(self._cache_path(query)) as part:
             part.write_text(json.dumps(answer, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -165,13 +157,13 @@ class GoogleSearch:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why there is no answer, and whether it may help to ask again."""
+    """The reason of a failure, and True where a retry may help."""
 
     reason: str
     passing: bool
 
 
 def _passage(item: dict[str, Any], rank: int) -> Passage:
-    """A hit as one text; Google gives no scores, so that the first has 1, the second 1/2, and so on."""
+    """A hit as one text. Google gives no scores: the first hit gets 1, the second 1/2, and so on."""
     lines = (" ".join(item.get(part, "").split()) for part in ("title", "snippet"))
     return Passage("\n".join(filter(None, lines)), 1 / rank, item.get("link", ""))
