@@ -26,9 +26,13 @@ class Gate:
     def __post_init__(self) -> None:
         for name in ("min_top1", "min_margin"):
             if not 0 <= (value := getattr(self, name)) < np.inf:
-                raise UserError(f"inference.{name}={value}: expected 0 (never ask again) to {ABOVE} (always)")
+                raise UserError(
+                    f"inference.{name}={value} is not accepted: expected 0 (never ask again) to {ABOVE} (always)"
+                )
         if not 0 < self.temperature < np.inf:
-            raise UserError(f"inference.temperature={self.temperature}: expected a number above 0, 1 for none")
+            raise UserError(
+                f"inference.temperature={self.temperature} is not accepted: expected a number above 0, 1 for none"
+            )
 
     def confidence(self, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Calibrated top-1 probability and its lead over the second, (N,) each, from (N, K) probabilities."""
