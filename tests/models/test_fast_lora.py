@@ -81,7 +81,7 @@ def num_branches(output: Tensor) -> int:
         if (step := open_.pop()) is not None and step not in seen:
             seen.add(step)
             open_ += [following for following, _ in step.next_functions]
-    return sum(step.name() == "BranchBackward" for step in seen)
+    return sum(step.name() == "LoraBranchBackward" for step in seen)
 
 
 def learnt(model: nn.Module, seed: int = 1, checkpointing: bool = False) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""From examples to a trained answerer: encode once, audit the labels, load the weights, fit, save."""
+"""Training of a fold: encode the examples, load the weights, fit, save, and return an answerer."""
 
 import time
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ from nexttoken.training.parallel_gradients import num_learners
 from nexttoken.training.steps import Batcher, TrainSteps
 from nexttoken.types import Example
 
-TRAIN_COUNTS = ("num_truncated", "num_left_out")  # of what encoding changed
-FIRM = 1e-3  # a learning rate that pretrained weights rarely survive
+TRAIN_COUNTS = ("num_truncated", "num_left_out")  # of examples changed by encoding
+MAX_FINETUNING_RATE = 1e-3  # higher learning rates usually destroy pretrained weights
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A model with its encoded examples, ready to train: everything is checked, and nothing is written yet."""
+    """A model with its encoded examples: everything is checked, and nothing is written yet."""
 
     spec: ModelSpec
     head: Head
@@ -59,7 +59,7 @@ class Learner:
         dev: Sequence[Example],
         fold_dir: Path | None = None,
     ) -> "Learner":
-        """Tokenise and check the label tokens first, load the weights last.
+        """Encode and check everything first, load the weights last.
 
         `fold_dir` may hold the token budget of an interrupted run.
         """
@@ -82,12 +82,12 @@ class Learner:
         if settings.generate_rows:
             encoder.encode_prompts(train[:1], settings.generation.max_new_tokens)  # refused now, not after training
         if settings.model.name_or_path is not None:
-            if settings.trainer.max_epochs and settings.fit.learning_rate > FIRM:
-                rate = settings.fit.learning_rate
+            rate = settings.fit.learning_rate
+            if settings.trainer.max_epochs and rate > MAX_FINETUNING_RATE:
                 print(f"fit.learning_rate={rate} is for weights from nothing; fit=finetune is for pretrained ones")
             print(make_plan(spec).table())
         num_classes = head.num_outputs(encoded.labels)
-        seed_everything(settings.seed, verbose=False)  # new weights depend on the seed, not on what came before
+        seed_everything(settings.seed, verbose=False)  # so that new weights depend on the seed only
         model = load_model(
             settings.model, tokenizer, settings.max_tokens, spec.dtype, settings.quantization, num_classes, spec.config
         )
@@ -105,9 +105,9 @@ class Learner:
         return self.spec.settings
 
     def learn(self, folder: Path, loggers: list) -> tuple[Answerer, dict[str, Any]]:
-        """Train, choose the checkpoint on the dev rows, save the model; return the answerer and what was measured.
+        """Train, choose the checkpoint on the dev rows, save the model; return the answerer and the measurements.
 
-        With `trainer.max_epochs=0` nothing is trained: the model answers as it came.
+        With `trainer.max_epochs=0` the model is saved and returned without training.
         """
         labels, rows, num_epochs = self.train.labels, self.train.prompts, self.settings.trainer.max_epochs
         if is_first():
@@ -133,12 +133,11 @@ class Learner:
         }
 
     def _fit(self, folder: Path, loggers: list) -> tuple[int, float]:
-        """Train; return the number of rows trained on now, and which share of the places held no token."""
+        """Train; return the number of rows trained now, and the padded share of the batches."""
         settings, labels = self.settings, self.train.labels
+        is_sharded = settings.trainer.strategy == "fsdp"
         with advice_on_memory(settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
-            packs = shortcuts(
-                self.model if settings.trainer.strategy == "fsdp" else self.model.to(self.spec.device)
-            ).packs
+            packs = shortcuts(self.model if is_sharded else self.model.to(self.spec.device)).packs
         at_once = num_learners(self.model, settings.fit, self.spec.precision)
         batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packs, at_once)
         steps = TrainSteps(self.train.prompts, settings.fit.batch_size, settings.seed, batcher)
@@ -146,7 +145,7 @@ class Learner:
         module = AnswerModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed, at_once)
         dev_batches = batcher.batches(self.dev.prompts) if self.dev else []
         with advice_on_memory(settings.batch_tokens):
-            if settings.trainer.strategy == "fsdp":
+            if is_sharded:
                 shard(self.model)
             options = settings.trainer.model_dump() | {"precision": self.spec.precision}
             num_rows = fit(module, steps, dev_batches, folder, options, loggers)
@@ -154,7 +153,7 @@ class Learner:
 
 
 def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:
-    """What a tokenizer built from nothing learns from: prompts of the training part with their answers."""
+    """Texts to train a tokenizer on: prompts of the training rows with their answers."""
     bodies = ("".join(message.content for message in prompt.render(example)) for example in examples)
     pairs = zip(bodies, map(prompt.continuations, examples), strict=True)
     return [body + answer for body, answers in pairs for answer in answers]
