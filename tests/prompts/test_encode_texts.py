@@ -142,7 +142,7 @@ def test_a_template_that_can_think_is_asked_for_the_answer_itself(chat_tokenizer
     assert learnt(encoder, row) == "good<|im_end|>"
     (asked,) = encoder.encode_prompts([task("Go.")], 10).prompts
     assert asked.text.endswith("assistant\n<think>\n\n</think>\n\n")
-    with pytest.raises(UserError, match="leaves earlier turns out"):
+    with pytest.raises(UserError, match="omits earlier turns"):
         encode(TextEncoder(chat_tokenizer, TALK_CHAT, 400), talk("Hi", "yes", "Why"))
 
 

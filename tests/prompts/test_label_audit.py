@@ -212,7 +212,7 @@ def test_mistakes_are_one_line(repository, monkeypatch, argument, line):
 
 
 def test_help_and_a_missing_configuration_are_answered_without_torch(tmp_path):
-    assert run(tmp_path, "--help").stdout.startswith("The tokens that spell the labels")
+    assert run(tmp_path, "--help").stdout.startswith("Show the tokens that spell the labels")
     done = run(tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "conf/train.yaml is not there; run the command where train.py and conf/ are" in done.stderr

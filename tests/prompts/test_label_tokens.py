@@ -107,7 +107,7 @@ def test_labels_that_share_their_first_token_are_read_whole(scratch, pair):
 
 @pytest.mark.parametrize("labels", [["A", "B", "Draw"], ["A", "B", "D raw"]])
 def test_an_unknown_label_is_refused_with_the_table(word_level, labels):
-    with pytest.raises(UserError, match=r"label 'D ?raw' is unknown to this tokenizer; choose other") as error:
+    with pytest.raises(UserError, match=r"label 'D ?raw' is unknown to this tokenizer; use other") as error:
         find(word_level, "\n### Answer: ", labels)
     assert "'<unk>'" in str(error.value)
     assert len(str(error.value).splitlines()) == 1 + 1 + 3
