@@ -96,11 +96,16 @@ def id_of(row: Mapping[str, Any], keys: Sequence[str], place: Place) -> int | st
     value = next((row[key] for key in keys if row.get(key) is not None), None)
     if value is None:
         return f"{place.stem}-{place.row}"
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if not is_whole(value) and not isinstance(value, str):
         raise RowFault(f"its id is {value!r}, expected text or a whole number")
     if isinstance(value, str) and (not value.strip() or UNFIT_ID.search(value)):
         raise RowFault(f"id {value[:40]!r}, expected one line of text without lone surrogates")
     return value
+
+
+def is_whole(value: object) -> bool:
+    """Return whether the value is a whole number; True and False are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def text_of(row: Mapping[str, Any], key: str) -> str:

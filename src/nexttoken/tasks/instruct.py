@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from nexttoken.data.row_faults import Place, RowFault, id_of, optional_text
 from nexttoken.tasks.instruction_formats import named, recognised
-from nexttoken.tasks.instruction_formats.formats import RUBRIC_KEYS, InstructionFormat, Solved
+from nexttoken.tasks.instruction_formats.formats import RUBRIC_KEYS, InstructionFormat
 from nexttoken.tasks.open_files import ID_KEYS, Entry, OpenFiles, Reader, tags_of
 from nexttoken.types import INPUT, INSTRUCTION, Example, Split
 
@@ -47,18 +47,12 @@ def _entries(
     rubric = next((text for key in RUBRIC_KEYS if (text := optional_text(row, key))), "")
     entries = []
     for number, solved in enumerate(instruction_format.solved(row), start=1):
-        answer = _checked(solved, needs_answer)
+        if not solved.instruction.strip():
+            raise RowFault("an empty instruction")
+        answer = solved.output if solved.output and solved.output.strip() else None
+        if needs_answer and answer is None:
+            raise RowFault("no answer to learn from" if solved.output is None else "an empty answer")
         fields = {INSTRUCTION: (solved.instruction,), INPUT: (solved.input,), RUBRIC: (rubric,)}
         own = original if number == 1 else f"{original}-{number}"
         entries.append(Entry(own, Example(str(own), fields, tags=tags, answer=answer), place, solved.remarks))
     return entries
-
-
-def _checked(solved: Solved, needs_answer: bool) -> str | None:
-    """Return the answer, None where there is none. Raises RowFault where the row cannot be used."""
-    if not solved.instruction.strip():
-        raise RowFault("an empty instruction")
-    answer = solved.output if solved.output and solved.output.strip() else None
-    if needs_answer and answer is None:
-        raise RowFault("no answer to learn from" if solved.output is None else "an empty answer")
-    return answer

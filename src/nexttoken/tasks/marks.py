@@ -10,7 +10,7 @@ import numpy as np
 
 from nexttoken.data.csv_tables import rows_in_memory
 from nexttoken.data.json_lines import json_rows
-from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, optional_text, text_of
+from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, is_whole, optional_text, text_of
 from nexttoken.errors import UserError
 from nexttoken.metrics.marks import MARK_METRICS, expected_marks
 from nexttoken.tasks.baselines.regression import MarkBaseline
@@ -47,7 +47,7 @@ class Marks:
     suffix: ClassVar[str] = ".csv"
 
     def __post_init__(self) -> None:
-        if not (_is_whole(self.lowest) and _is_whole(self.highest) and self.lowest < self.highest):
+        if not (is_whole(self.lowest) and is_whole(self.highest) and self.lowest < self.highest):
             raise UserError(
                 f"task.lowest={self.lowest} task.highest={self.highest}: expected whole numbers, the first one smaller"
             )
@@ -110,9 +110,9 @@ class Marks:
         return examples
 
     def _label(self, mark: Any, needs_mark: bool) -> int | None:
-        if not needs_mark and not _is_whole(mark):
+        if not needs_mark and not is_whole(mark):
             return None
-        if not _is_whole(mark) or not self.lowest <= mark <= self.highest:
+        if not is_whole(mark) or not self.lowest <= mark <= self.highest:
             raise RowFault(f"mark is {mark!r}, expected a whole number from {self.lowest} to {self.highest}")
         return mark - self.lowest
 
@@ -128,7 +128,3 @@ def write_marks(path: Path, ids: Sequence[str], probs: np.ndarray, lowest: int) 
     columns = ["id", "mark", *(f"p{lowest + place}" for place in range(probs.shape[1]))]
     rows = np.column_stack([expected_marks(probs, lowest), probs]).tolist()
     write_submission(columns, ([row_id, *row] for row_id, row in zip(ids, rows, strict=True)), path)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FIELDS = ("prompt", "response_a", "response_b")
 CLASSES = ("winner_model_a", "winner_model_b", "winner_tie")
+COLUMNS: Mapping[Split, list[str]] = {"train": ["id", *FIELDS, *CLASSES], "test": ["id", *FIELDS]}
 Row = Mapping[str, Any]
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Preference:
 
     def table(self, split: Split) -> Columns:
         """Return the columns of train.csv or test.csv as text. Raises UserError where it lacks one."""
-        return read_columns(self.path(f"{split}.csv"), _columns(split))
+        return read_columns(self.path(f"{split}.csv"), COLUMNS[split])
 
     def read(self, split: Split) -> list[Example]:
         """Return one example per row: each field's turns in order, as many in each field, "" for an absent one.
@@ -54,7 +55,8 @@ class Preference:
         Raises: UserError naming the first five faulty rows by file and line, and where the ids of the test are not
         those of sample_submission.csv.
         """
-        examples = _examples(table_rows(self.path(f"{split}.csv"), _columns(split)), split, self.path(f"{split}.csv"))
+        path = self.path(f"{split}.csv")
+        examples = _examples(table_rows(path, COLUMNS[split]), split, path)
         if split == "test":
             ids, sample_ids = [example.id for example in examples], self._sample()["id"]
             find_ids(str(self.path("sample_submission.csv")), sample_ids, "test.csv", ids)
@@ -136,7 +138,3 @@ def _label(row: Row) -> int:
     if sorted(one_hot) != ["0", "0", "1"]:
         raise RowFault(f"the winners are {', '.join(one_hot)[:40]}, expected 0 or 1 with exactly one 1")
     return one_hot.index("1")
-
-
-def _columns(split: Split) -> list[str]:
-    return ["id", *FIELDS, *(CLASSES if split == "train" else ())]

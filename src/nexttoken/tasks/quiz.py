@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from nexttoken.data.near_duplicates import normalise
+from nexttoken.data.row_faults import is_whole
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import QUIZ_METRICS
 from nexttoken.tasks.quiz_formats import named
@@ -59,8 +61,8 @@ class Quiz:
         num_options, limits = self.num_options, f"a whole number from {MIN_OPTIONS} to {MAX_OPTIONS}"
         is_share = isinstance(self.test_share, int | float) and 0 <= self.test_share < 1
         expected = {
-            "num_options": (_is_whole(num_options) and MIN_OPTIONS <= num_options <= MAX_OPTIONS, limits),
-            "seed": (_is_whole(self.seed), "a whole number"),
+            "num_options": (is_whole(num_options) and MIN_OPTIONS <= num_options <= MAX_OPTIONS, limits),
+            "seed": (is_whole(self.seed), "a whole number"),
             "genres": (is_list, "a list such as [law] of texts, or null"),
             "skip_faulty": (isinstance(self.skip_faulty, bool), "true or false"),
             "test_share": (is_share, "a share of at least 0 and below 1"),
@@ -89,9 +91,9 @@ class Quiz:
         return self._folder.format_of(self._paths("test")[0])
 
     def read(self, split: Split) -> list[Example]:
-        """Return one example per question. Raises UserError naming the first five faulty rows by file and line.
+        """Return one example per question; faults of the test are logged before training.
 
-        With the training questions, faults of the test questions are logged: they are known before the training.
+        Raises: UserError naming the first five faulty rows by file and line.
         """
         if split == "train":
             self._warn_of_test()
@@ -155,14 +157,12 @@ class Quiz:
 
     def _warn_of_test(self) -> None:
         for name in [self.test_files] if isinstance(self.test_files, str) else self.test_files:
-            try:
+            paths: list[Path] = []
+            with suppress(UserError):  # test files may come later
                 paths = self._folder.matching(name)
-            except UserError:  # test files may come later
-                continue
             for path in paths:
                 try:
-                    questions = self._folder.format_of(path).read(path)
-                    self._asked(questions)
+                    self._asked(self._folder.format_of(path).read(path))
                 except UserError as error:
                     log.warning("predict.py will refuse the test questions: %s", error)
 
@@ -184,10 +184,6 @@ class Quiz:
     def _paths(self, split: Split) -> list[Path]:
         names = self.train_files if split == "train" or self._shares else self.test_files
         return self._folder.paths(names)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _result(example: Example, names: Sequence[str], probs: np.ndarray, columns: Mapping[str, Any]) -> dict[str, Any]:

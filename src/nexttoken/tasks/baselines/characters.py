@@ -37,14 +37,11 @@ class CharacterModel:
 
     def nll_per_character(self, answers: Sequence[str]) -> float:
         """Mean loss in nats, that of each answer's end among it, over the answers' own characters."""
-        total = sum(self._nll(answer + END) for answer in answers)
+        total = 0.0
+        for text in (answer + END for answer in answers):
+            contexts = (text[max(0, place - ORDER) : place] for place in range(len(text)))
+            total -= sum(math.log(self._probability(*pair)) for pair in zip(contexts, text, strict=True))
         return total / max(sum(map(len, answers)), 1)
-
-    def _nll(self, text: str) -> float:
-        return -sum(
-            math.log(self._probability(text[max(0, place - ORDER) : place], character))
-            for place, character in enumerate(text)
-        )
 
     def _probability(self, before: str, character: str) -> float:
         probability = 1 / self.num_symbols

@@ -1,7 +1,4 @@
-"""Baselines by logistic regression on bounded standard scores: answer pairs, and marks of answers.
-
-Their features are lengths and shared words or characters.
-"""
+"""Baselines by logistic regression on lengths and shared words: answer pairs, and marks of answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -19,7 +19,8 @@ def draw_options(question: Question, num_options: int, seed: int) -> tuple[int, 
     count, answer = len(question.options), question.answer
     if count <= num_options:
         return tuple(range(count))
-    distinct = _distinct(question)
+    first = {option: index for index, option in reversed([*enumerate(question.options)])}
+    distinct = sorted((first | ({} if answer is None else {question.options[answer]: answer})).values())
     if len(distinct) < MIN_OPTIONS:
         raise RowFault(f"all candidates are the same, {question.options[0][:40]!r}")
     if answer is None:
@@ -30,15 +31,6 @@ def draw_options(question: Question, num_options: int, seed: int) -> tuple[int, 
     others = [index for index in distinct if index != answer]
     chosen = [answer, *numbers.sample(others, min(num_options - 1, len(others)))]
     return tuple(numbers.sample(chosen, len(chosen)))
-
-
-def _distinct(question: Question) -> list[int]:
-    """Return the index of each text once, in order: its first one, or the answer's."""
-    first: dict[str, int] = {}
-    for index, option in enumerate(question.options):
-        if option not in first or index == question.answer:
-            first[option] = index
-    return sorted(first.values())
 
 
 def choose(question: Question, indices: tuple[int, ...]) -> Question:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from nexttoken.data.files import whole_file
 from nexttoken.data.json_lines import json_rows, write_json_lines
-from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, optional_text
+from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, is_whole, optional_text
 from nexttoken.errors import UserError, first_five
 from nexttoken.tasks.format_lists import FileFormat
 from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, Question
@@ -124,6 +124,6 @@ def genre_of(row: Mapping[str, Any]) -> str:
 def index_of(row: Mapping[str, Any], key: str) -> int | None:
     """Return a whole number, None where it is absent or null. Raises RowFault for anything else."""
     value = row.get(key)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+    if value is not None and not is_whole(value):
         raise RowFault(f"{key} is {value!r}, expected the number of an option")
     return value
