@@ -141,7 +141,7 @@ def test_prediction_settings():
         (["name=.."], "name='..' is not accepted"),
         (["prompt.labels=[1,2,3]"], "prompt.labels=[1, 2, 3] is not accepted"),
         (["prompt.answer_cue=5"], "prompt.answer_cue=5 is not accepted"),
-        (["prompt.user='{% if %}'"], "the prompt's template is broken"),
+        (["prompt.user='{% if %}'"], "the prompt's template has an error"),
     ],
 )
 def test_a_wrong_value_is_one_line(overrides, line):
