@@ -55,8 +55,9 @@ def code_or_link(row: Row, draw: Draw) -> Row:
 
 def rare_character(row: Row, draw: Draw) -> Row:
     """One to three ideographs or signs from anywhere in Unicode, in the question or in the answer."""
-    blocks = ((0x4E00, 0x9FEF), (0x3400, 0x4DBF), (0x20000, 0x2A6D6))  # ideographs
-    blocks += ((0x2600, 0x26FF), (0x1F600, 0x1F64F), (0x2190, 0x21FF))  # signs
+    ideographs = ((0x4E00, 0x9FEF), (0x3400, 0x4DBF), (0x20000, 0x2A6D6))
+    signs = ((0x2600, 0x26FF), (0x1F600, 0x1F64F), (0x2190, 0x21FF))
+    blocks = (*ideographs, *signs)
     low, high = blocks[draw.whole(0, len(blocks) - 1)]
     slip = "".join(chr(draw.whole(low, high)) for _ in range(draw.whole(1, 3)))
     if draw.whole(0, 3) == 0:
@@ -86,8 +87,8 @@ ENDINGS = pairs("です。/でしょう。 ます。/ますよ。 ました。/�
 
 def near_duplicate(row: Row, draw: Draw) -> Row:
     """One word replaced by another of its kind, or one ending or particle said otherwise."""
-    parts = (words.THINGS, words.PLACES, words.SURNAMES, words.QUALITIES)
-    parts += (words.DEEDS, words.CAUTIONS, words.WHEN, words.SHORT)
+    names = (words.THINGS, words.PLACES, words.SURNAMES)
+    parts = (*names, words.QUALITIES, words.DEEDS, words.CAUTIONS, words.WHEN, words.SHORT)
     present = [(word, kind) for kind in parts for word in kind if word in row.output]
     if present and draw.whole(0, 1):
         word, kind = present[draw.whole(0, len(present) - 1)]
@@ -118,8 +119,9 @@ def insert(text: str, addition: str, draw: Draw) -> str:
     return text[:place] + addition + text[place:]
 
 
-SPOILERS = (chinese_answer, switch_to_chinese, english_answer, other_script, about_itself, code_or_link, rare_character)
-SPOILERS += (mojibake, repeat, near_duplicate, empty_answer, too_short, too_long)
+OTHER_LANGUAGES = (chinese_answer, switch_to_chinese, english_answer, other_script)
+OTHER_TEXTS = (about_itself, code_or_link, rare_character, mojibake, repeat, near_duplicate)
+SPOILERS = (*OTHER_LANGUAGES, *OTHER_TEXTS, empty_answer, too_short, too_long)
 NOISE: Mapping[str, Callable[[Row, Draw], Row]] = {spoil.__name__: spoil for spoil in SPOILERS}
 
 

@@ -92,7 +92,7 @@ def predict(cfg: DictConfig) -> Path:
     if not is_first():
         return path
     task.write(predictions, path)
-    answers_of(task).finish(run, task, predictions)
+    answers_of(task).finish(run, task, predictions)  # type: ignore[arg-type]
     record(path, str(run.folder.path), run.numbers, oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path

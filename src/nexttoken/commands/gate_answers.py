@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,4 +96,5 @@ def trial_of(frame: pd.DataFrame) -> Trial:
     names = [field.name for field in fields(Trial) if field.name not in PASSES]
     arrays = {name: frame[COLUMNS.get(name, name)].to_numpy() for name in names}
     probs = {name: frame.filter(regex=f"^{name}_p_").to_numpy(np.float64) for name in PASSES}
-    return Trial(**arrays | probs | {"ids": tuple(frame["id"]), "found": frame["found"].to_numpy(bool)})
+    columns: dict[str, Any] = arrays | probs
+    return Trial(**columns | {"ids": tuple(frame["id"]), "found": frame["found"].to_numpy(bool)})

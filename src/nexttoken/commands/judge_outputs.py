@@ -158,7 +158,7 @@ def score_outputs(
     probs = judge.probs(examples)  # of all runs: the judge is loaded once
     columns = {"mark": expected_marks(probs, judge.lowest)} | {f"p{judge.lowest + k}": p for k, p in enumerate(probs.T)}
     marked = rows.drop(columns="mark").join(pd.DataFrame(columns, index=known.index))
-    return [marked.loc[place] for place in range(len(tables))]
+    return [marked.loc[[place]].droplevel(0) for place in range(len(tables))]
 
 
 def _score_texts(run: OpenRun, outputs: Outputs) -> pd.DataFrame:

@@ -127,7 +127,7 @@ def numbers(table: Columns, columns: Sequence[str]) -> np.ndarray:
 def write_csv(rows: Iterable[Sequence[str]], path: Path, encoding: str = "utf-8") -> None:
     """Quote cells where needed; everywhere if one holds a carriage return, which Python 3.11 leaves bare."""
     rows = list(rows)
-    quoting = csv.QUOTE_ALL if any("\r" in cell for row in rows for cell in row) else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_ALL if any("\r" in cell for row in rows for cell in row) else csv.QUOTE_MINIMAL
     with path.open("w", encoding=encoding, newline="") as file:
         csv.writer(file, lineterminator="\n", quoting=quoting).writerows(rows)
 

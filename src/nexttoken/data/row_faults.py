@@ -11,7 +11,9 @@ UNFIT_ID = re.compile("[\r\n\ud800-\udfff]")  # a line break, or half a characte
 FORMAT_ENDING = re.compile(r"(\.(jsonl?|csv|gz))+$")
 NUM_SHOWN = 5
 
-P, R, T = TypeVar("P"), TypeVar("R"), TypeVar("T")
+P = TypeVar("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 class RowFault(Exception):

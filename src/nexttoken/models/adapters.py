@@ -41,7 +41,7 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
         exclude_modules=VISION if any("vision" in name for name, _ in model.named_modules()) else None,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
-        init_lora_weights=settings.init in ("default", "loftq") or settings.init,  # LoftQ is computed later
+        init_lora_weights=settings.init in ("default", "loftq") or settings.init,  # type: ignore[arg-type]  # LoftQ is computed later
     )
     try:
         with warnings.catch_warnings():

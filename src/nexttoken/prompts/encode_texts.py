@@ -147,7 +147,12 @@ class TextEncoder(Renderer):
         pairs = [(before[-JOIN:], text) for segments in rows for before, text in pairwise(segments)]
         befores = self.tokenizer([before for before, _ in pairs], add_special_tokens=False)["input_ids"]
         wholes = self.tokenizer([before + text for before, text in pairs], add_special_tokens=False)["input_ids"]
-        rest = iter([self._ids_after(*ids, text) for *ids, (_, text) in zip(befores, wholes, pairs, strict=True)])
+        rest = iter(
+            [
+                self._ids_after(before, whole, text)
+                for before, whole, (_, text) in zip(befores, wholes, pairs, strict=True)
+            ]
+        )
         return [[first, *(next(rest) for _ in segments[1:])] for first, segments in zip(firsts, rows, strict=True)]
 
     def _ids_after(self, before: list[int], whole: list[int], text: str) -> list[int]:

@@ -186,7 +186,7 @@ class LoadedRun:
         task = self.parts.task
         if not task.classes:
             raise UserError(f"{self.path} answers in text; use .generate(run.folds[0], examples) for its rows")
-        predictions = self.answer(apply_transforms(task.parse(frame), self.parts.transforms))  # type: ignore[union-attr]
+        predictions = self.answer(apply_transforms(task.parse(frame), self.parts.transforms))  # type: ignore
         return pd.DataFrame({"id": predictions.ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))
 
     def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions:

@@ -106,7 +106,7 @@ class FoldRecords:
         path = self.path / "generated.jsonl"
         rows = list(json_rows(path)) if path.exists() and path.stat().st_size else []
         try:
-            ids, texts, num_tokens, finished = ([row[name] for _, row in rows] for name in OUTPUT)
+            ids, texts, num_tokens, finished = ([row[name] for _, row in rows] for name in OUTPUT)  # type: ignore[index]
             columns = {"num_tokens": np.array(num_tokens, dtype=np.int64), "finished": np.array(finished, dtype=bool)}
             if not all(isinstance(text, str) for text in (*ids, *texts)):
                 raise TypeError("an id or output that is no text")

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nexttoken.errors import UserError, nearest
 
@@ -24,7 +24,7 @@ class FormatList(Generic[F]):
     """The formats of the modules of `package` that are a `base`; `kind` names them in errors."""
 
     package: str
-    base: type[F]
+    base: Any  # a subclass of FileFormat, which may be abstract
     kind: str
 
     def all(self) -> list[F]:

@@ -113,7 +113,7 @@ class Quiz:
 
         Rows with `question` and `options` are taken in any task. Raises UserError naming rows by their number.
         """
-        return self._examples(questions_in_memory(frame, self.format))
+        return self._examples(questions_in_memory(frame, self.format))  # type: ignore[arg-type]
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:
         return {}
@@ -191,7 +191,7 @@ def _result(example: Example, names: Sequence[str], probs: np.ndarray, columns: 
     probs = probs[: example.num_options]
     best = int(probs.argmax())
     result: dict[str, Any] = {"id": example.id, "tags": dict(example.tags), "question": example.fields["question"][0]}
-    result |= {"options": list(example.fields["options"]), "prediction": best, "probs": probs.tolist()} | columns
+    result |= {"options": list(example.fields["options"]), "prediction": best, "probs": probs.tolist(), **columns}
     if example.label is not None:
         result |= {"answer": example.label, "correct": names[best] == names[example.label]}
     return result

@@ -29,7 +29,7 @@ def write_submission(
             written = [tuple(row.values()) for _, row in json_rows(part) if isinstance(row, dict)]
         else:
             given = [tuple(map(str, row)) for row in rows]
-            write_csv([columns, *given], part)
+            write_csv([columns, *given], part)  # type: ignore[list-item]
             written = list(zip(*read_columns(part, columns, WRITE).values(), strict=True))
         if written != given:
             raise UserError(f"{path} does not read back as it was written; is the disk full? Write it again")

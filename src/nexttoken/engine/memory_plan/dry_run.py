@@ -64,7 +64,10 @@ class Skeleton:
             kind, config.num_labels = transformers.AutoModelForSequenceClassification, self.num_classes
         attention = self.settings.model.attn_implementation
         # Fused attention keeps the same tensors in every implementation; sdpa is always installed.
-        options = {"attn_implementation": attention if attention in (None, "eager") else "sdpa", "dtype": self.dtype}
+        options: dict[str, Any] = {
+            "attn_implementation": attention if attention in (None, "eager") else "sdpa",
+            "dtype": self.dtype,
+        }
         if self.settings.model.trust_remote_code:
             options["trust_remote_code"] = True
         with torch.device("meta"):

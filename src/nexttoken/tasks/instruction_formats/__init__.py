@@ -8,7 +8,7 @@ from nexttoken.tasks.format_lists import FormatList
 from nexttoken.tasks.instruction_formats.formats import InstructionFormat
 
 FIRST_ROWS = 100  # of which one must tell a file's format: the very first may be the faulty one
-FORMATS = FormatList(__name__, InstructionFormat, "instruction")
+FORMATS: FormatList[InstructionFormat] = FormatList(__name__, InstructionFormat, "instruction")
 named = FORMATS.named
 
 

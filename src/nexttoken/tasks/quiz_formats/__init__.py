@@ -7,7 +7,7 @@ from nexttoken.errors import UserError
 from nexttoken.tasks.format_lists import FormatList
 from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat
 
-FORMATS = FormatList(__name__, QuizFormat, "quiz")
+FORMATS: FormatList[QuizFormat] = FormatList(__name__, QuizFormat, "quiz")
 named = FORMATS.named
 
 
