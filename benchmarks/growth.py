@@ -30,14 +30,15 @@ from nexttoken.types import Example
 if TYPE_CHECKING:
     from nexttoken.engine.label_answerer import LabelAnswerer
 
-SAMPLED = 0.002  # seconds between two looks at the memory
-LEARNT_FROM = 500  # rows that the tokenizer is made of: the same for every size
+SAMPLING_SECONDS = 0.002  # between two readings of the memory
+TOKENIZER_ROWS = 500  # the tokenizer is trained on these for every size
+Size = Annotated[int, Field(ge=TOKENIZER_ROWS, le=1_000_000)]
 WORK = {"tokenise": "first time", "again": "rows in the cache", "predict": "tiny model"}
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One piece of work: its seconds, those of all cores, and MB of private memory at its peak beyond what it found."""
+    """One piece of work: its seconds, its CPU seconds, and its peak of private memory beyond the start in MB."""
 
     seconds: float
     cpu_seconds: float
@@ -50,22 +51,22 @@ class Watched:
     phase: Phase
 
     def __enter__(self) -> "Watched":
-        self._before = self._most = private_mb()
+        self._before = self._peak = private_mb()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         self._start = time.perf_counter(), time.process_time()
         return self
 
-    def _look(self) -> None:
-        while not self._ended.wait(SAMPLED):
-            self._most = max(self._most, private_mb())
+    def _sample(self) -> None:
+        while not self._ended.wait(SAMPLING_SECONDS):
+            self._peak = max(self._peak, private_mb())
 
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
         self._ended.set()
         self._thread.join()
-        self.phase = Phase(*spent, max(self._most, private_mb()) - self._before)
+        self.phase = Phase(*spent, max(self._peak, private_mb()) - self._before)
 
 
 def private_mb() -> float:
@@ -74,19 +75,19 @@ def private_mb() -> float:
 
 
 def measure(num_rows: int, cache: str) -> dict[str, Phase]:
-    """What each piece of work takes for so many rows, in this process; `cache` is an empty folder."""
+    """The measured phases of so many rows, by name of the work, in this process; `cache` is an empty folder."""
     from nexttoken.engine.label_answerer import predict_labels
     from nexttoken.prompts import token_cache
 
     os.environ |= {"NEXTTOKEN_CACHE": cache, "TOKENIZERS_PARALLELISM": "true"}
-    token_cache.MIN_CHARACTERS = 0  # a thousand short rows would not be kept, and that is another kind of work
+    token_cache.MIN_CHARACTERS = 0  # otherwise a thousand short rows would not be cached
     rows = examples(num_rows)
     answerer = tiny_answerer(rows)
-    answerer(rows[:2])  # what is loaded when it is first wanted
+    answerer(rows[:2])  # loads what is imported at the first use
     answerer.reset_counts()
     with Watched() as tokenise:
-        first = answerer.encoder.encode(rows)
-    del first
+        encoded = answerer.encoder.encode(rows)
+    del encoded
     with Watched() as again:
         encoded = answerer.encoder.encode(rows)
     with Watched() as predict:
@@ -97,15 +98,12 @@ def measure(num_rows: int, cache: str) -> dict[str, Phase]:
 def examples(num_rows: int) -> list[Example]:
     import numpy as np
 
-    from samples.preferences import draw_pairs
+    from samples.preferences import TEXTS, draw_pairs
 
-    pairs = draw_pairs(num_rows, np.random.default_rng(0))
     made = []
-    for row, pair in enumerate(pairs):
+    for row, pair in enumerate(draw_pairs(num_rows, np.random.default_rng(0))):
         texts = [tuple(turn or "" for turn in text.turns) for text in (pair.prompt, *pair.answers)]
-        made.append(
-            Example(str(pair.id), dict(zip(("prompt", "response_a", "response_b"), texts, strict=True)), row % 3)
-        )
+        made.append(Example(str(pair.id), dict(zip(TEXTS, texts, strict=True)), row % 3))
     return made
 
 
@@ -124,57 +122,41 @@ def tiny_answerer(rows: Sequence[Example]) -> "LabelAnswerer":
     loop = "{% for q, a, b in zip(prompt, response_a, response_b) %}Q: {{ q }}\nA: {{ a }}\nB: {{ b }}\n{% endfor %}"
     prompt = Prompt("Which answer is better?\n" + loop, "### Answer\n", ("A", "B", "tie"))
     settings = ModelSettings(scratch=ScratchSettings(vocab_size=1000, hidden_size=32, num_layers=1, num_heads=2))
-    tokenizer = load_tokenizer(settings, training_texts(prompt, rows[:LEARNT_FROM]))
+    tokenizer = load_tokenizer(settings, training_texts(prompt, rows[:TOKENIZER_ROWS]))
     encoder = Encoder(tokenizer, prompt, 512)
     labels = encoder.encode(rows[:1]).labels
     return LabelAnswerer(load_model(settings, tokenizer, 512).eval(), LabelSoftmax(), encoder, labels, 4096)
 
 
-def in_its_own_process(num_rows: int) -> dict[str, Phase]:
-    with tempfile.TemporaryDirectory() as cache, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
-        return processes.submit(measure, num_rows, cache).result()
-
-
 def record(phase: str, measured: dict[int, list[dict[str, Phase]]]) -> Record:
     """The largest number of rows beside the smallest; the figures of all sizes are in `facts`."""
-    rates = {size: [size / one[phase].seconds for one in some] for size, some in measured.items()}
-    memory = {size: median(one[phase].extra_mb for one in some) for size, some in measured.items()}
-    sizes = {}
-    for size, some in measured.items():
-        cpu_ms = median(one[phase].cpu_seconds for one in some) / size * 1e3
+    rates, memory, sizes = {}, {}, {}
+    for size, repeats in measured.items():
+        phases = [repeat[phase] for repeat in repeats]
+        rates[size] = [size / one.seconds for one in phases]
+        memory[size] = median(one.extra_mb for one in phases)
+        cpu_ms = median(one.cpu_seconds for one in phases) / size * 1e3
         facts = {"rows_per_second": round(median(rates[size])), "cpu_ms_per_row": round(cpu_ms, 3)}
         sizes[str(size)] = facts | {"extra_mb": round(memory[size], 1)}
     few, many = min(rates), max(rates)
     work = f"{'tokenise' if phase == 'again' else phase} {many:,} rows, {WORK[phase]}"
-    runs = [
-        (Run(1 / rate, memory[many]), Run(1 / peer_rate, memory[few]))
-        for rate, peer_rate in zip(rates[many], rates[few], strict=True)
-    ]
-    precision = "float32" if phase == "predict" else None
-    made = compare(work, f"{few:,} rows", precision, runs, packages=("tokenizers",), facts={"sizes": sizes})
-    # `compare` divides medians of seconds a row; here the ratio is that of median rates.
-    return replace(
-        made,
-        ratio=median(rates[many]) / median(rates[few]),
-        memory_ratio=memory[many] / max(memory[few], 1.0),
-        seconds=many / median(rates[many]),
-        peer_seconds=few / median(rates[few]),
-    )
+    ours, peers = ([Run(1 / rate, memory[size]) for rate in rates[size]] for size in (many, few))
+    precision, pairs = "float32" if phase == "predict" else None, list(zip(ours, peers, strict=True))
+    made = compare(work, f"{few:,} rows", precision, pairs, packages=("tokenizers",), facts={"sizes": sizes})
+    # `compare` divides medians of seconds per row; here the ratio is that of median rates.
+    rate, peer_rate = median(rates[many]), median(rates[few])
+    ratios = {"ratio": rate / peer_rate, "memory_ratio": memory[many] / max(memory[few], 1.0)}
+    return replace(made, **ratios, seconds=many / rate, peer_seconds=few / peer_rate)
 
 
 class GrowthArguments(Arguments):
-    rows: Annotated[tuple[Annotated[int, Field(ge=LEARNT_FROM, le=1_000_000)], ...], SPLIT] = (
-        1000,
-        5000,
-        20_000,
-        60_000,
-    )
+    rows: Annotated[tuple[Size, ...], SPLIT] = (1000, 5000, 20_000, 60_000)
     repeats: Repeats = 3
     out: Path = Path("benchmarks/results/growth.json")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Raises UserError for an unknown key, or fewer than two numbers of rows."""
+    """Raises UserError for an unknown key, or fewer than two sizes."""
     given = GrowthArguments.parse(arguments)
     sizes = sorted({*given.rows})
     if len(sizes) < 2:
@@ -182,11 +164,12 @@ def main(arguments: Sequence[str]) -> None:
     measured: dict[int, list[dict[str, Phase]]] = {size: [] for size in sizes}
     for _ in range(given.repeats):
         for size in sizes:
-            phases = in_its_own_process(size)
+            with tempfile.TemporaryDirectory() as cache, ProcessPoolExecutor(1, get_context("spawn")) as process:
+                phases = process.submit(measure, size, cache).result()
             measured[size].append(phases)
-            figures = (
+            figures = [
                 f"{name} {size / one.seconds:,.0f} rows/s +{one.extra_mb:.0f} MB" for name, one in phases.items()
-            )
+            ]
             print(f"{size:,} rows: {', '.join(figures)}", flush=True)
     records = [record(phase, measured) for phase in WORK]
     print(table(records))

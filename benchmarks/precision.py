@@ -1,21 +1,20 @@
-"""What a precision costs in log loss and brings in speed: a trained fold's held-out rows, asked in each of them.
+"""Compare the log loss and the speed of a trained fold's model in several precisions, on its held-out rows.
 
 python -m benchmarks.precision run=output/lmsys/sample             fold 0; a minute on two cores
 python -m benchmarks.precision run=... fold=2 rows=500 repeats=7
 
-  run      a run folder whose folds keep whole models, as those without an adapter do
-  fold     whose held-out rows are asked
-  rows     at most so many of them
-  repeats  of each precision; they take turns
+  run      a run folder whose folds saved whole models, so one without an adapter
+  fold     the number of the fold
+  rows     the largest number of held-out rows to predict
+  repeats  runs of each precision; they take turns
   cases    fp32, bf16, int8, nf4; the others are compared with fp32
   out      JSON; benchmarks/results/precision.json
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field, NonNegativeInt
@@ -32,56 +31,52 @@ if TYPE_CHECKING:
     from nexttoken.runs.loaded import LoadedRun
 
 PRECISIONS = {"fp32": ("float32", None), "bf16": ("bfloat16", None), "int8": ("float32", 8), "nf4": ("float32", 4)}
-SMALLEST = np.finfo(np.float64).eps  # as log_loss clips
+MIN_PROBABILITY = np.finfo(np.float64).eps  # as log_loss clips
 HEADER = ["precision", "weights, MB", "log loss", "difference", "± standard error", "largest move", "rows/s", "spread"]
+FORMS = {"weights_mb": ".1f", "log_loss": ".4f", "difference": "+.5f", "standard_error": ".5f", "largest_move": ".4f"}
 
 
-def answerers(loaded: "LoadedRun", fold: "FoldFolder", names: Sequence[str]) -> dict[str, "LabelAnswerer"]:
-    """The fold's model in each precision, with its own encoder and labels. Raises UserError for one with an adapter."""
+def load_answerers(loaded: "LoadedRun", fold: "FoldFolder", names: Sequence[str]) -> dict[str, "LabelAnswerer"]:
+    """The fold's model in each precision, with its encoder and labels. Raises UserError for one with an adapter."""
     import torch
 
     from nexttoken.engine.label_answerer import LabelAnswerer
     from nexttoken.models.load import choose_device, load_model
     from nexttoken.settings import QuantizationSettings
 
-    own, made = loaded.answerer(fold), {}
-    if not isinstance(own, LabelAnswerer) or not (fold.path / "model").is_dir():
-        raise UserError(f"{fold.path} keeps no whole model that reads labels; choose a run without an adapter")
+    saved, answerers = loaded.answerer(fold), {}
+    if not isinstance(saved, LabelAnswerer) or not (fold.path / "model").is_dir():
+        raise UserError(f"{fold.path} has no whole model that predicts labels; choose a run without an adapter")
     settings = loaded.parts.settings.model.model_copy(update={"name_or_path": str(fold.path / "model")})
-    num_classes = own.head.num_outputs(own.labels)
+    head, encoder, labels = saved.head, saved.encoder, saved.labels
     for name in names:
         dtype, bits = PRECISIONS[name]
         quantization = None if bits is None else QuantizationSettings(bits=bits)  # type: ignore[arg-type]
-        encoder = own.encoder
-        given = (settings, encoder.tokenizer, encoder.max_tokens, getattr(torch, dtype), quantization, num_classes)
-        model = load_model(*given).to(choose_device()).eval()
-        made[name] = LabelAnswerer(model, own.head, encoder, own.labels, own.batch_tokens)
-    return made
-
-
-def in_turns(asks: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[Run]]:
-    """Seconds of each, `repeats` times, one after the other and every other time backwards."""
-    runs: dict[str, list[Run]] = {name: [] for name in asks}
-    for number in range(repeats):
-        for name in list(asks)[:: 1 if number % 2 == 0 else -1]:
-            start = time.perf_counter()
-            asks[name]()
-            runs[name].append(Run(time.perf_counter() - start))
-    return runs
+        options = (encoder.max_tokens, getattr(torch, dtype), quantization, head.num_outputs(labels))
+        model = load_model(settings, encoder.tokenizer, *options).to(choose_device()).eval()
+        answerers[name] = LabelAnswerer(model, head, encoder, labels, saved.batch_tokens)
+    return answerers
 
 
 def measure(loaded: "LoadedRun", fold: "FoldFolder", rows: int, repeats: int, names: Sequence[str]) -> list[Record]:
-    """One record for each precision but fp32, which is the peer."""
+    """One record for each precision, fp32 first; fp32 is the peer of all. Every other round runs them backwards."""
     examples = loaded.held_out(fold)[:rows]
     labels = np.array([example.label for example in examples])
-    ask, made = loaded.inference(fold), answerers(loaded, fold, ["fp32", *names])
-    asks = {name: partial(ask, examples, answerer) for name, answerer in made.items()}
-    probs = {name: asked().probs for name, asked in asks.items()}
-    losses = {name: -np.log(own[np.arange(len(labels)), labels].clip(SMALLEST)) for name, own in probs.items()}
-    facts = {}
-    for name, answerer in made.items():
+    inference, answerers = loaded.inference(fold), load_answerers(loaded, fold, ["fp32", *names])
+    probs = {name: inference(examples, answerer).probs for name, answerer in answerers.items()}
+    chosen = {name: values[np.arange(len(labels)), labels] for name, values in probs.items()}
+    losses = {name: -np.log(values.clip(MIN_PROBABILITY)) for name, values in chosen.items()}
+    runs: dict[str, list[Run]] = {name: [] for name in answerers}
+    for number in range(repeats):
+        for name in list(answerers)[:: 1 if number % 2 == 0 else -1]:
+            start = time.perf_counter()
+            inference(examples, answerers[name])
+            runs[name].append(Run(time.perf_counter() - start))
+    work = f"predict held-out rows of {loaded.folder.path.name}, fold {fold.path.name.removeprefix('fold')}"
+    records = []
+    for name, answerer in answerers.items():
         difference, error = paired(losses[name] - losses["fp32"])
-        facts[name] = {
+        facts = {
             "rows": len(examples),
             "weights_mb": sum(p.nbytes for p in answerer.model.parameters()) / 1e6,
             "log_loss": float(losses[name].mean()),
@@ -89,24 +84,18 @@ def measure(loaded: "LoadedRun", fold: "FoldFolder", rows: int, repeats: int, na
             "standard_error": error,
             "largest_move": float(np.abs(probs[name] - probs["fp32"]).max()),
         }
-    runs = in_turns(asks, repeats)
-    work = f"predict held-out rows of {loaded.folder.path.name}, fold {fold.path.name.removeprefix('fold')}"
-    return [
-        compare(work, "the same in fp32", name, list(zip(runs[name], runs["fp32"], strict=True)), facts=facts[name])
-        for name in ("fp32", *names)
-    ]
+        pairs = list(zip(runs[name], runs["fp32"], strict=True))
+        records.append(compare(work, "the same in fp32", name, pairs, facts=facts))
+    return records
 
 
 def table(records: Sequence[Record]) -> str:
-    """Log loss beside speed."""
+    """Markdown: log loss beside speed, one line per precision."""
     rows = []
     for record in records:
-        facts = record.facts
-        losses = [f"{facts['log_loss']:.4f}", f"{facts['difference']:+.5f}", f"{facts['standard_error']:.5f}"]
+        facts = [format(record.facts[key], form) for key, form in FORMS.items()]
         speed = [f"{record.ratio:.2f}x", f"{record.ratio_min:.2f} to {record.ratio_max:.2f}"]
-        rows.append(
-            [str(record.precision), f"{facts['weights_mb']:.1f}", *losses, f"{facts['largest_move']:.4f}", *speed]
-        )
+        rows.append([str(record.precision), *facts, *speed])
     return markdown(HEADER, rows)
 
 

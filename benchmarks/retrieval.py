@@ -1,13 +1,12 @@
-"""How well and how fast passages are found: which words BM25 should see, and what a large corpus costs.
+"""Compare ways to split Japanese for BM25 by recall, and measure time and memory of a large corpus.
 
-python -m benchmarks.retrieval corpus=../shared/data/text/aozora-dazai.jsonl.gz                  the words of Japanese
+python -m benchmarks.retrieval corpus=../shared/data/text/aozora-dazai.jsonl.gz                  recall by way
 python -m benchmarks.retrieval corpus=../shared/data/text/aozora-dazai.jsonl.gz passages=100000  time and memory
 
-Words: sentences are taken out of their passages, and each has to find the rest of its own among all passages (an
-inverse cloze task, Lee et al. 2019). Time: passages are drawn with repetition until there are so many.
+Recall: sentences are taken out of their passages. Each one is a query, and the rest of its passage is the right result
+(an inverse cloze task, Lee et al. 2019). Time: passages are drawn with repetition until there are so many.
 """
 
-import json
 import random
 import re
 import resource
@@ -24,10 +23,12 @@ from nexttoken.data.words import WORD, words
 from nexttoken.inference.retrieval.bm25 import BM25
 from nexttoken.inference.retrieval.corpus import SENTENCE_END, Corpus
 from nexttoken.report.markdown import markdown
+from samples import write_lines
 
 CUTOFFS = (1, 3, 5, 10)
 LENGTHS = range(12, 61)  # characters of a sentence that is taken out
-Words = Callable[[str], list[str]]
+Split = Callable[[str], list[str]]
+Query = tuple[int, str]  # the index of the right passage, and a sentence
 
 
 @cache
@@ -47,7 +48,7 @@ def pairs_of_characters(text: str) -> list[str]:
     return [letters[start : start + 2] for start in range(len(letters) - 1)]
 
 
-WAYS: dict[str, Words] = {
+WAYS: dict[str, Split] = {
     "as written": words,
     "both": lambda text: words(text) + dictionary_forms(text),
     "dictionary form": dictionary_forms,
@@ -55,49 +56,48 @@ WAYS: dict[str, Words] = {
 }
 
 
-def cloze(texts: Sequence[str], number: int, seed: int) -> tuple[list[tuple[int, str]], list[str]]:
-    """(passage, sentence) pairs, and the passages without those sentences."""
+def draw_queries(texts: Sequence[str], number: int, seed: int) -> tuple[list[Query], list[str]]:
+    """Sentences of different passages, and all passages without those sentences."""
     draw, rest = random.Random(seed), list(texts)
-    asked: list[tuple[int, str]] = []
+    queries: list[Query] = []
     for place in draw.sample(range(len(texts)), len(texts)):
         ends = [match.end() for match in SENTENCE_END.finditer(texts[place])]
         spans = [s for s in zip([0, *ends], ends, strict=False) if len(texts[place][slice(*s)].strip()) in LENGTHS]
-        if len(spans) >= 3 and len(asked) < number:
+        if len(spans) >= 3 and len(queries) < number:
             start, end = draw.choice(spans)
-            asked.append((place, texts[place][start:end]))
+            queries.append((place, texts[place][start:end]))
             rest[place] = texts[place][:start] + texts[place][end:]
-    return asked, rest
+    return queries, rest
 
 
-def recall(way: Words, asked: Sequence[tuple[int, str]], texts: Sequence[str]) -> list[str]:
-    """Shares of sentences whose passage is among the first hits, and the CPU seconds of cutting the passages."""
+def recall(split: Split, queries: Sequence[Query], texts: Sequence[str]) -> list[str]:
+    """Shares of sentences whose passage is among the first hits, and the CPU seconds of splitting the passages."""
     import bm25s
 
     start = time.process_time()
-    cut = [way(text) for text in texts]
+    tokens = [split(text) for text in texts]
     seconds = time.process_time() - start
     index = bm25s.BM25()
-    index.index(cut, show_progress=False)
-    found, _ = index.retrieve([way(text) for _, text in asked], k=max(CUTOFFS), show_progress=False)
-    ranks = [[*hits.tolist(), place].index(place) for hits, (place, _) in zip(found, asked, strict=True)]
+    index.index(tokens, show_progress=False)
+    results, _ = index.retrieve([split(text) for _, text in queries], k=max(CUTOFFS), show_progress=False)
+    ranks = [[*hits.tolist(), place].index(place) for hits, (place, _) in zip(results, queries, strict=True)]
     return [f"{sum(rank < k for rank in ranks) / len(ranks):.3f}" for k in CUTOFFS] + [f"{seconds:.1f}"]
 
 
 def compare_words(texts: Sequence[str], number: int, seed: int) -> str:
-    asked, rest = cloze(texts, number, seed)
-    rows = [[name, *recall(way, asked, rest)] for name, way in WAYS.items()]
-    title = f"{len(asked):,} sentences, {len(texts):,} passages"
+    """Markdown: recall and CPU seconds of every way to split."""
+    queries, rest = draw_queries(texts, number, seed)
+    rows = [[name, *recall(split, queries, rest)] for name, split in WAYS.items()]
+    title = f"{len(queries):,} sentences, {len(texts):,} passages"
     return markdown([title, *(f"recall@{k}" for k in CUTOFFS), "cutting, CPU seconds"], rows)
 
 
 def measure_time(texts: Sequence[str], number: int, seed: int) -> str:
+    """Markdown: seconds, CPU seconds and peak memory of building an index of `number` passages and of its queries."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.jsonl"
-        with corpus.open("w", encoding="utf-8") as file:
-            file.writelines(
-                json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in draw.choices(texts, k=number)
-            )
+        write_lines(corpus, ({"text": text} for text in draw.choices(texts, k=number)))
         retriever = BM25(str(corpus), index_dir=f"{folder}/index", passage_characters=500)
         start, cpu, before = time.perf_counter(), time.process_time(), _peak_mb()
         retriever.search([texts[0][:40]])
@@ -107,9 +107,8 @@ def measure_time(texts: Sequence[str], number: int, seed: int) -> str:
         retriever.search(queries)
         each = [f"{seconds / len(queries):.4f}" for seconds in (time.perf_counter() - start, time.process_time() - cpu)]
     rows = [["read, cut, index, save", *built], ["each query, 5 hits", *each, f"{_peak_mb():.0f}"]]
-    return markdown(
-        [f"{number:,} passages (memory before: {before:.0f} MB)", "seconds", "CPU seconds", "peak MB"], rows
-    )
+    title = f"{number:,} passages (memory before: {before:.0f} MB)"
+    return markdown([title, "seconds", "CPU seconds", "peak MB"], rows)
 
 
 def _peak_mb() -> float:
@@ -126,10 +125,8 @@ class RetrievalArguments(Arguments):
 def main(arguments: Sequence[str]) -> None:
     given = RetrievalArguments.parse(arguments)
     texts = [passage.text.partition("\n")[2] or passage.text for passage in Corpus(given.corpus).passages()]
-    if given.passages:
-        print(measure_time(texts, given.passages, given.seed))
-    else:
-        print(compare_words(texts, given.queries, given.seed))
+    action, number = (measure_time, given.passages) if given.passages else (compare_words, given.queries)
+    print(action(texts, number, given.seed))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Training side by side with what users would otherwise run: rows/s and extra memory, losses compared.
+"""Compare training with the tools that users would otherwise run: rows/s, extra memory and equal losses.
 
-python -m benchmarks.training                         everything; about two hours on two cores
-python -m benchmarks.training cases=sft,classifier    some of it; records of other cases in the file are kept
-python -m benchmarks.training size=tiny repeats=2     a rehearsal of everything; writes no file unless told
+python -m benchmarks.training                         all cases; about two hours on two cores
+python -m benchmarks.training cases=sft,classifier    some of them; records of other cases in the file are kept
+python -m benchmarks.training size=tiny repeats=2     a rehearsal of all; writes a file only with out=
 
   cases         sft, sft_best, sft_256k, sft_256k_best, bf16, full, full_256k, classifier, classifier_best, qlora,
-                lightning, streams, lora, dropout; ..._best: against the micro-batches that are the peer's fastest,
-                not the usual 8 or 4 rows
+                lightning, streams, lora, dropout; ..._best: the peer tries more than the usual micro-batches of 8
+                and 4 rows and keeps its fastest
   size          full, or tiny models and a few short rows
   rows          of an optimizer step, the same on both sides
   repeats       pairs of runs that are counted
@@ -23,7 +23,6 @@ from benchmarks.sides import Side
 from benchmarks.workload import GEMMA, REALISTIC, Workload
 from nexttoken.commands.arguments import run
 
-ONE_STREAM = "the same, one batch after the other"
 TRL = "TRL SFTTrainer, completion only"
 BEST = ", its fastest micro-batches"  # else 8 or 4 rows, as usual
 CLASSIFIER = "Trainer + AutoModelForSequenceClassification"
@@ -40,80 +39,78 @@ SLOW_BF16 = "without bf16 units a CPU computes bf16 several times slower than fp
 
 
 def cases(options: Options) -> dict[str, Case]:
-    """Every case of the table; the sides are made in their own processes."""
-    return {**_trl(options), **_trainer(options), **_own(options)}
+    """Every case by name; each side is built in its own process."""
+    return {**_trl(options), **_trainer(options), **_ourselves(options)}
 
 
-def _workload(options: Options, shape: Shape, rows: int = 16, **own: Any) -> Workload:
-    return options.workload(shape, rows, rehearsed=8, **own)
+def _workload(options: Options, shape: Shape, rows: int = 16, **fields: Any) -> Workload:
+    return options.workload(shape, rows, rehearsed=8, **fields)
 
 
-def _ours(work: Workload, options: Options, kind: str = "Train", steps: int = 1, **own: Any) -> Side:
-    return options.side(f"ours_training:{kind}", work, steps=steps, **own)
+def _ours(work: Workload, options: Options, kind: str = "Train", steps: int = 1, **arguments: Any) -> Side:
+    return options.side(f"ours_training:{kind}", work, steps=steps, **arguments)
 
 
-def _peer(kind: str, work: Workload, **own: Any) -> Side:
-    return Side(f"benchmarks.training_peers:{kind}", {"workload": work, "steps": 1, **own})
+def _peer(kind: str, work: Workload, **arguments: Any) -> Side:
+    return Side(f"benchmarks.training_peers:{kind}", {"workload": work, "steps": 1, **arguments})
 
 
 def _trl(options: Options) -> dict[str, Case]:
     realistic, large = _workload(options, REALISTIC), _workload(options, GEMMA, **LARGE)
     few = _workload(options, REALISTIC, rows=8)
     half = _workload(options, REALISTIC, rows=few.rows, precision="bfloat16")
-    own: dict[str, Any] = {"settles": True, "packages": ("trl",), "tolerance": 1e-3, "note": TILES}
-    floor = {"operations": LORA_TERMS * realistic.body * realistic.tokens, "share_target": 0.70}
+    fp32: dict[str, Any] = {"settles": True, "packages": ("trl",), "tolerance": 1e-3, "note": TILES}
+    bf16 = {**fp32, "tolerance": 0.1, "note": f"{TILES}; {SLOW_BF16}"}
+    floor = {"operations": LORA_TERMS * realistic.body * realistic.tokens, "share_target": 0.70, **fp32}
     sft, sft_256k, sft_few = (_peer("Sft", work, usual=True) for work in (realistic, large, few))
     best, best_256k = (_peer("Sft", work) for work in (realistic, large))
-    mixed = {**own, "tolerance": 0.1, "note": f"{TILES}; {SLOW_BF16}"}
     ours, ours_256k, ours_half = (_ours(work, options) for work in (realistic, large, half))
-    wanted = {"target": 3.0, "memory_target": 1 / 4}
     return {
-        "sft": Case(REALISTIC_NAME, TRL, "fp32", realistic, ours, sft, **wanted, **floor, **own),  # type: ignore[arg-type]
-        "sft_best": Case(REALISTIC_NAME, TRL + BEST, "fp32", realistic, ours, best, **wanted, **own),  # type: ignore[arg-type]
-        "sft_256k": Case(LARGE_NAME, TRL, "fp32", large, ours_256k, sft_256k, 20.0, 0.3, **own),
-        "sft_256k_best": Case(LARGE_NAME, TRL + BEST, "fp32", large, ours_256k, best_256k, 20.0, 0.3, **own),
-        "bf16": Case(REALISTIC_NAME, TRL, "bf16 against fp32", half, ours_half, sft_few, 4.5, 1 / 4, **mixed),
+        "sft": Case(REALISTIC_NAME, TRL, "fp32", realistic, ours, sft, 3.0, 1 / 4, **floor),
+        "sft_best": Case(REALISTIC_NAME, TRL + BEST, "fp32", realistic, ours, best, 3.0, 1 / 4, **fp32),
+        "sft_256k": Case(LARGE_NAME, TRL, "fp32", large, ours_256k, sft_256k, 20.0, 0.3, **fp32),
+        "sft_256k_best": Case(LARGE_NAME, TRL + BEST, "fp32", large, ours_256k, best_256k, 20.0, 0.3, **fp32),
+        "bf16": Case(REALISTIC_NAME, TRL, "bf16 against fp32", half, ours_half, sft_few, 4.5, 1 / 4, **bf16),
     }
 
 
 def _trainer(options: Options) -> dict[str, Case]:
     realistic, large = _workload(options, REALISTIC), _workload(options, GEMMA, **LARGE)
-    own: dict[str, Any] = {"settles": True, "tolerance": 1e-3}
+    settings: dict[str, Any] = {"settles": True, "tolerance": 1e-3}
     ours, ours_256k = _ours(realistic, options), _ours(large, options)
-    mine = _ours(realistic, options, check_head="label")
+    ours_label = _ours(realistic, options, check_head="label")
     full, full_256k = _peer("FullLogits", realistic, usual=True), _peer("FullLogits", large, way="2 rows")
-    larger = {**own, "settles": False, "note": "2 rows a micro-batch: logits of more do not fit"}
+    fixed = {**settings, "settles": False, "note": "2 rows a micro-batch: logits of more do not fit"}
     classifier, best = _peer("Classifier", realistic, usual=True), _peer("Classifier", realistic)
-    first = {"compared": 1, **own}  # its classes move apart from the head's label rows, which are frozen
-    name, precision, work = REALISTIC_NAME, "fp32", realistic
+    first = {"compared": 1, **settings}  # its classes are trained; the head's label rows are frozen
+    name, work = REALISTIC_NAME, realistic
     return {
-        "full": Case(name, FULL, precision, work, ours, full, **own),
-        "full_256k": Case(LARGE_NAME, FULL, precision, large, ours_256k, full_256k, **larger),
-        "classifier": Case(name, CLASSIFIER, precision, work, mine, classifier, 1.9, 0.3, **first),
-        "classifier_best": Case(name, CLASSIFIER + BEST, precision, work, mine, best, 1.9, 0.3, **first),
+        "full": Case(name, FULL, "fp32", work, ours, full, **settings),
+        "full_256k": Case(LARGE_NAME, FULL, "fp32", large, ours_256k, full_256k, **fixed),
+        "classifier": Case(name, CLASSIFIER, "fp32", work, ours_label, classifier, 1.9, 0.3, **first),
+        "classifier_best": Case(name, CLASSIFIER + BEST, "fp32", work, ours_label, best, 1.9, 0.3, **first),
     }
 
 
-def _own(options: Options) -> dict[str, Case]:
-    """Against ourselves: QLoRA's price, and Lightning's over steps of about 200 ms."""
-    realistic, lora = _workload(options, REALISTIC), "our own LoRA, same precision"
+def _ourselves(options: Options) -> dict[str, Case]:
+    """This project with one part exchanged; `lightning` has steps of about 200 ms."""
+    name, work = REALISTIC_NAME, _workload(options, REALISTIC)
+    ours, streams, layers, dropout = (
+        _ours(work, options, kind) for kind in ("Train", "OneStream", "PeftLayers", "PeftDropout")
+    )
+    twice = 2 * options.batch_tokens  # as batch_tokens=auto sets it for weights that each micro-batch unpacks
+    qlora, lora = (_ours(work, options, kind, batch_tokens=twice) for kind in ("TrainQuantised", "Train"))
     short = _workload(options, REALISTIC, rows=40, median=100, longest=150)
-    twice = 2 * options.batch_tokens  # what batch_tokens=auto gives weights that each micro-batch unpacks
-    qlora, bare = (_ours(realistic, options, kind, batch_tokens=twice) for kind in ("TrainQuantised", "Train"))
     fitted, looped = (_ours(short, options, kind, steps=short.rows // 2) for kind in ("Train", "BareLoop"))
     titles = ("Lightning's fit, steps of 200 ms", "the same steps in a bare loop")
-    loop: dict[str, Any] = {"kind": "time", "tolerance": 1e-4, "target": 1.03}
-    other = "NF4 rounds the weights, so losses are not compared"
-    ours = _ours(realistic, options)
-    streams, layers, dropout = (_ours(realistic, options, kind) for kind in ("OneStream", "PeftLayers", "PeftDropout"))
+    unequal: dict[str, Any] = {"tolerance": 0, "note": "NF4 rounds the weights, so losses are not compared"}
+    peft = "the same with peft's LoRA layers"
     return {
-        "streams": Case(REALISTIC_NAME, ONE_STREAM, "fp32", realistic, ours, streams, target=1.1),
-        "lora": Case(REALISTIC_NAME, "the same with peft's LoRA layers", "fp32", realistic, ours, layers, target=1.1),
-        "dropout": Case(
-            REALISTIC_NAME, "the same with peft's LoRA layers and torch's dropout", "fp32", realistic, ours, dropout
-        ),
-        "qlora": Case("train QLoRA (NF4)", lora, "fp32", realistic, qlora, bare, 0.95, tolerance=0, note=other),
-        "lightning": Case(*titles, "fp32", short, fitted, looped, **loop),
+        "streams": Case(name, "the same, one batch after the other", "fp32", work, ours, streams, 1.1),
+        "lora": Case(name, peft, "fp32", work, ours, layers, 1.1),
+        "dropout": Case(name, f"{peft} and torch's dropout", "fp32", work, ours, dropout),
+        "qlora": Case("train QLoRA (NF4)", "our own LoRA, same precision", "fp32", work, qlora, lora, 0.95, **unequal),
+        "lightning": Case(*titles, "fp32", short, fitted, looped, 1.03, kind="time", tolerance=1e-4),
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.startup import FAULTS, Command, Process, record, spoil
+from benchmarks.startup import FAULTS, Command, Process, record, write_faulty
 from nexttoken.data.files import to_yaml
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import RunFolder
@@ -61,7 +61,7 @@ def test_help_needs_hydra_alone(repository, entry):
     ],
 )
 def test_a_bad_csv_is_answered_without_heavy_imports(repository, tmp_path, fault, words, unwanted):
-    folder = spoil(tmp_path / "input", *FAULTS[fault])
+    folder = write_faulty(tmp_path / "input", *FAULTS[fault])
     status, said, packages = answer(repository, "train.py", f"input_dir={folder}", f"output_dir={tmp_path / 'out'}")
     assert (status, words in said) == (2, True), said
     assert not packages & unwanted
@@ -73,7 +73,7 @@ def test_a_bad_test_csv_is_answered_without_heavy_imports(repository, tmp_path):
     fold.path.mkdir(parents=True)
     fold.config_path.write_text(to_yaml(composed() | {"name": "run"}), encoding="utf-8")
     fold.save_metrics({"log_loss": 1.0, "num_examples": 8})
-    places = (f"input_dir={spoil(tmp_path / 'input', *FAULTS['test'])}", f"submissions_dir={tmp_path / 'out'}")
+    places = (f"input_dir={write_faulty(tmp_path / 'input', *FAULTS['test'])}", f"submissions_dir={tmp_path / 'out'}")
     status, said, packages = answer(repository, "predict.py", f"run={tmp_path / 'run'}", *places)
     assert (status, "test.csv lacks the columns response_a" in said) == (2, True), said
     assert not packages & TABLES
