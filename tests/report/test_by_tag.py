@@ -12,8 +12,7 @@ from matplotlib.image import imread
 
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.metrics import probabilities as metrics
-from nexttoken.report.by_tag import ByTag, results_table
-from nexttoken.report.by_tag_plot import plot_accuracies
+from nexttoken.report.by_tag import page_by_tag, plot_accuracies, read_sections, results_table
 from nexttoken.report.figures import Lettering
 from nexttoken.report.fold import fold_table
 from nexttoken.report.published import read_published
@@ -93,7 +92,7 @@ def one_line(task_dir: Path, capsys, *arguments: str) -> str:
 
 
 def test_a_genre_has_the_published_table_best_first_with_chance_beside(task_dir):
-    page = ByTag.of(read_runs(task_dir), "genre").page()
+    page = page_by_tag("genre", *read_sections(read_runs(task_dir), "genre"))
     expected = """\
 ### Table for genre: 学問
 
@@ -113,7 +112,7 @@ def words(line: str) -> list[str]:
 
 
 def test_all_genres_stand_beside_each_other_with_mean_and_pooled(task_dir):
-    page = ByTag.of(read_runs(task_dir), "genre").page()
+    page = page_by_tag("genre", *read_sections(read_runs(task_dir), "genre"))
     table = [
         words(line)[1:-1] for line in page[page.index("| genre") : page.index("###")].splitlines() if "---" not in line
     ]
@@ -137,7 +136,7 @@ def test_all_genres_stand_beside_each_other_with_mean_and_pooled(task_dir):
 def test_scores_are_those_of_metrics_json_where_there_is_one_genre(tmp_path):
     right = list(np.random.default_rng(0).random(40) < 0.4)
     write_fold(tmp_path / "run", right, genres=("all",))
-    [score] = ByTag.of(read_runs(tmp_path), "genre").sections[0].scores("all")
+    [score] = read_sections(read_runs(tmp_path), "genre")[0][0].scores("all")
     saved = json.loads((tmp_path / "run" / "fold0" / "metrics.json").read_text())
     assert (score.accuracy, score.chance) == pytest.approx((saved["accuracy"], saved["chance_accuracy"]))
     assert score.interval is not None
@@ -151,7 +150,7 @@ def test_questions_of_one_group_stay_together_in_the_interval(tmp_path):
     ids = tuple(f"f0-{place}" for place in range(40))
 
     def width() -> float:
-        interval = ByTag.of(read_runs(tmp_path), "genre").sections[0].scores("all")[0].interval
+        interval = read_sections(read_runs(tmp_path), "genre")[0][0].scores("all")[0].interval
         return interval.high - interval.low if interval else 0.0
 
     alone = width()
@@ -160,14 +159,14 @@ def test_questions_of_one_group_stay_together_in_the_interval(tmp_path):
 
 
 def test_any_tag_will_do(task_dir):
-    page = ByTag.of(read_runs(task_dir), "file").page()
+    page = page_by_tag("file", *read_sections(read_runs(task_dir), "file"))
     assert "### Table for file: train.csv" in page
 
 
 def test_test_rows_are_a_section_of_their_own(task_dir):
     rows = [result("1", "学問", True), result("2", "学問", False), result("3", "芸能", None), result("4", "芸能", True)]
     (task_dir / "good" / "result.json").write_text(json.dumps(rows))
-    page = ByTag.of(read_runs(task_dir), "genre").page()
+    page = page_by_tag("genre", *read_sections(read_runs(task_dir), "genre"))
     tested = page[page.index("## jmmlu (jmmlu), test rows") :]
     lines = [words(line)[1:-1] for line in tested.splitlines() if line.startswith("| good")]
     assert lines == [
@@ -178,7 +177,7 @@ def test_test_rows_are_a_section_of_their_own(task_dir):
 
 def test_test_rows_without_known_answers_are_no_section(task_dir):
     (task_dir / "good" / "result.json").write_text(json.dumps([result("1", "学問", None)]))
-    assert "test rows" not in ByTag.of(read_runs(task_dir), "genre").page()
+    assert "test rows" not in page_by_tag("genre", *read_sections(read_runs(task_dir), "genre"))
 
 
 def test_results_are_counted_by_genre_after_prediction():
@@ -194,7 +193,7 @@ def test_results_are_counted_by_genre_after_prediction():
 
 def test_one_question_has_no_interval(tmp_path):
     write_fold(tmp_path / "run", [True, False, True, True], genres=("x", "x", "x", "alone"))
-    [score] = ByTag.of(read_runs(tmp_path), "genre").sections[0].scores("alone")
+    [score] = read_sections(read_runs(tmp_path), "genre")[0][0].scores("alone")
     assert score.cells()[2:] == ["1.0000", "0.2", "–", "1", "0.5000"]
 
 
@@ -202,7 +201,7 @@ def test_runs_on_other_rows_are_said_to_differ_and_a_missing_genre_stays_open(tm
     write_fold(tmp_path / "first", [True] * 6)
     write_fold(tmp_path / "second", [True] * 6, genres=GENRES[:1])
     write_fold(tmp_path / "second", [True] * 6, fold=1, genres=GENRES[:1])
-    page = ByTag.of(read_runs(tmp_path), "genre").page()
+    page = page_by_tag("genre", *read_sections(read_runs(tmp_path), "genre"))
     assert "not asked the same questions" in page
     row = next(words(line)[1:-1] for line in page.splitlines() if line.startswith("| 学問"))
     assert row[-2:] == ["1.0000", "–"]
@@ -211,13 +210,13 @@ def test_runs_on_other_rows_are_said_to_differ_and_a_missing_genre_stays_open(tm
 def test_each_data_set_has_its_own_section(tmp_path):
     write_fold(tmp_path / "first", [True] * 6)
     write_fold(tmp_path / "second", [False] * 6, dataset="other")
-    titles = [section.title for section in ByTag.of(read_runs(tmp_path), "genre").sections]
+    titles = [section.title for section in read_sections(read_runs(tmp_path), "genre")[0]]
     assert titles == ["jmmlu (jmmlu), out of fold", "other (jmmlu), out of fold"]
 
 
 def test_a_row_without_its_tag_is_counted(tmp_path):
     write_fold(tmp_path / "run", [True] * 4, genres=("x", ""))
-    assert [list(s.options) for s in ByTag.of(read_runs(tmp_path), "genre").sections] == [["(none)", "x"]]
+    assert [list(s.options) for s in read_sections(read_runs(tmp_path), "genre")[0]] == [["(none)", "x"]]
 
 
 def test_the_environment_is_a_dash_for_runs_of_before(tmp_path):
@@ -303,7 +302,7 @@ def test_what_was_measured_is_no_tag(task_dir, wrong, capsys):
 
 def test_runs_of_before_are_left_out_by_name(task_dir, capsys):
     (task_dir / "poor" / "fold1" / "rows.csv").unlink()
-    page = ByTag.of(read_runs(task_dir), "genre").page()
+    page = page_by_tag("genre", *read_sections(read_runs(task_dir), "genre"))
     assert "Without rows.csv, trained by an earlier version and left out: poor." in page
     assert "| poor" not in page
     for path in task_dir.rglob("rows.csv"):
@@ -389,6 +388,6 @@ def test_a_font_that_can_write_the_names_is_used():
 def test_the_picture_stands_many_runs_and_one_question(tmp_path):
     for number in range(12):
         write_fold(tmp_path / f"run {number} $", [number % 2 == 0] * (1 + number % 3))
-    key = plot_accuracies(ByTag.of(read_runs(tmp_path), "genre").sections, tmp_path / "picture.png")
+    key = plot_accuracies(read_sections(read_runs(tmp_path), "genre")[0], tmp_path / "picture.png")
     assert imread(tmp_path / "picture.png").ndim == 3
     assert all(entry.startswith("[") for entry in key)

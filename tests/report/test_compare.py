@@ -17,8 +17,7 @@ import yaml
 from nexttoken.errors import UserError
 from nexttoken.metrics.intervals import percentile_interval, resampled_means, two_sided_p
 from nexttoken.metrics.probabilities import accuracy, log_loss
-from nexttoken.report.compare import compare
-from nexttoken.report.grid import COMPARED
+from nexttoken.report.compare import COMPARED, compare
 from support.commands import status_of
 
 main = partial(status_of, "compare")

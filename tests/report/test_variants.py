@@ -7,8 +7,7 @@ from matplotlib.image import imread
 
 from nexttoken.errors import UserError
 from nexttoken.report.ranking import LOSS_COLUMNS, PER_CHARACTER, PER_TOKEN, Comparison, Ranking, Scored
-from nexttoken.report.variant_plot import variants_plot
-from nexttoken.report.variants import summary, variants_page
+from nexttoken.report.variants import summary, variants_page, variants_plot
 from nexttoken.runs.read_open import short_names
 
 NUM_ROWS = 80

@@ -18,8 +18,7 @@ from pathlib import Path
 from nexttoken.commands.arguments import Arguments
 from nexttoken.data.files import write_text
 from nexttoken.errors import UserError, nearest
-from nexttoken.report.compare import compare
-from nexttoken.report.grid import COMPARED
+from nexttoken.report.compare import COMPARED, compare
 
 
 class CompareArguments(Arguments):

@@ -37,8 +37,7 @@ from nexttoken.data.files import whole_file, write_json, write_text
 from nexttoken.errors import UserError, nearest
 from nexttoken.metrics.marks import expected_marks
 from nexttoken.report.ranking import MEASURES, Comparison
-from nexttoken.report.variant_plot import variants_plot
-from nexttoken.report.variants import summary, variants_page
+from nexttoken.report.variants import summary, variants_page, variants_plot
 from nexttoken.runs.read_open import OpenRun, read_open_runs
 from nexttoken.tasks.marks import write_marks
 from nexttoken.types import Example

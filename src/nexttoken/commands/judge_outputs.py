@@ -12,7 +12,7 @@ from nexttoken.metrics.marks import expected_marks
 from nexttoken.metrics.texts import TEXT_METRICS
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.runs.read_open import OpenFold, OpenRun
+from nexttoken.runs.read_open import OpenRun
 from nexttoken.tasks.marks import mark_example
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example, TextPredictions
 
@@ -100,28 +100,27 @@ def outputs_of(run: OpenRun, num_rows: int, input_dir: str | None, base: str | N
 
     Raises UserError where generated.jsonl is broken, or the run's data is missing.
     """
-    missing = [_rows_without_output(fold, num_rows) for fold in run.folds]
-    if not any(missing) and not any((fold.folder / "generated.jsonl").exists() for fold in run.folds):
+    missing = {fold: _rows_without_output(fold, rows, num_rows) for fold, rows in run.folds.items()}
+    if not any(missing.values()) and not any((fold.path / "generated.jsonl").exists() for fold in run.folds):
         return Outputs({}, {})
     loaded = LoadedRun.load(RunFolder(run.folder), input_dir, base=base)
     texts: dict[str, str] = {}
     examples: dict[str, Example] = {}
-    for fold, ids in zip(run.folds, missing, strict=True):
-        folder = FoldFolder(fold.folder)
-        held_out = loaded.held_out(folder)
+    for fold, ids in missing.items():
+        held_out = loaded.held_out(fold)
         if ids:
-            _generate(loaded, folder, [example for example in held_out if example.id in ids])
-        texts |= _texts_by_id(folder)
+            _generate(loaded, fold, [example for example in held_out if example.id in ids])
+        texts |= _texts_by_id(fold)
         if any(DIALOGUE in example.fields for example in held_out):
             held_out = loaded.parts.inference.views(held_out, [])  # without passages or demonstrations
         examples |= {example.id: example for example in held_out}
     return Outputs({row_id: text for row_id, text in texts.items() if row_id in examples}, examples)
 
 
-def _rows_without_output(fold: OpenFold, num_rows: int) -> set[str]:
+def _rows_without_output(fold: FoldFolder, rows: pd.DataFrame, num_rows: int) -> set[str]:
     """The rows without an output among the first `num_rows` of oof.csv."""
-    known = _texts_by_id(FoldFolder(fold.folder)) if num_rows else {}
-    first = fold.rows[fold.rows["row"].isin(fold.rows["row"].unique()[:num_rows])]
+    known = _texts_by_id(fold) if num_rows else {}
+    first = rows[rows["row"].isin(rows["row"].unique()[:num_rows])]
     return set(first.loc[~first["id"].isin(known.keys()), "row"])
 
 

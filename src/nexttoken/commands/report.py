@@ -16,8 +16,7 @@ from pathlib import Path
 
 from nexttoken.commands.arguments import Arguments, OnePath
 from nexttoken.data.files import write_text
-from nexttoken.report.by_tag import ByTag
-from nexttoken.report.by_tag_plot import plot_accuracies
+from nexttoken.report.by_tag import page_by_tag, plot_accuracies, read_sections
 from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import published_quiz_tables
 from nexttoken.report.tables import runs_table
@@ -62,10 +61,10 @@ def report(path: Path, out: Path, ledger: Path) -> str:
 
 def report_by_tag(path: Path, out: Path, by: str, published: bool) -> str:
     """Write <by>s.md (genres.md) and its picture into `out`; return the page."""
-    tables = ByTag.of(read_runs(path), by)
+    sections, notes = read_sections(read_runs(path), by)
     page, picture = out / f"{by}s.md", out / f"{by}s.png"
-    parts = [tables.page(), f"![Accuracy by {by}](<{picture.name}>)"]
-    if key := plot_accuracies(tables.sections, picture):
+    parts = [page_by_tag(by, sections, notes), f"![Accuracy by {by}](<{picture.name}>)"]
+    if key := plot_accuracies(sections, picture):
         parts.append(f"In the picture, for want of a font: {', '.join(key)}.")
     text = "\n\n".join([*parts, *([published_quiz_tables()] if published else [])])
     write_text(text, page)

@@ -1,9 +1,10 @@
-"""Score and latency of each run by genre, or by any other tag, as Markdown in the form of the published tables."""
+"""Score and latency of each run by genre, or by any other tag: tables in the form of the published ones, a picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,47 +12,23 @@ import pandas as pd
 from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.metrics.intervals import Interval, percentile_interval, resampled_means
 from nexttoken.metrics.probabilities import chance_accuracy
+from nexttoken.report.figures import Lettering
 from nexttoken.report.markdown import NOTHING, loss_cell, markdown
 from nexttoken.runs.read import Data, Run
 from nexttoken.runs.read_answers import Answers, out_of_fold, result_rows, test_answers
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 HEADER = ["Model", "Environment", "Score", "Latency", "95 % interval", "Questions", "Chance"]
 NUM_RESAMPLES = 2_000  # per run and value of the tag: a fifth of those for a comparison of variants
 NO_TAG = "(none)"
+MARKERS = "osD^vP*X<>"  # ten colours and then the next marker: a hundred runs can be told apart
 NOTE = (
     "Score: share of questions answered rightly. Latency: seconds for all of them. Chance: expected score of a guess "
     "among the options that each question has. Intervals resample groups of near-duplicate questions; they are too "
     "narrow where there are few."
 )
-
-
-@dataclass(frozen=True)
-class Section:
-    """All runs that answered questions of one data set, out of fold or as test rows, with the values of one tag."""
-
-    data: Data
-    kind: str
-    by: str
-    answers: tuple[Answers, ...]
-
-    @property
-    def title(self) -> str:
-        return f"{self.data.dataset} ({self.data.task}), {self.kind}"
-
-    @property
-    def models(self) -> list[str]:
-        return [answers.model for answers in self.answers]
-
-    @cached_property
-    def options(self) -> dict[str, np.ndarray]:
-        """By value of the tag, in order: the number of options of every question that any of the runs answered."""
-        rows = pd.concat([answers.rows for answers in self.answers]).drop_duplicates("id")
-        return {str(value): of_value["num_options"].to_numpy() for value, of_value in rows.groupby(self.by)}
-
-    def scores(self, value: str) -> list["TagScore"]:
-        """The runs that answered such questions, the best first."""
-        chosen = [TagScore(answers, answers.rows[answers.rows[self.by] == value]) for answers in self.answers]
-        return sorted((one for one in chosen if len(one.rows)), key=lambda one: (-one.accuracy, one.answers.model))
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,7 @@ class TagScore:
     def chance(self) -> float:
         return chance_accuracy(self.rows["num_options"].to_numpy())
 
-    @property
+    @cached_property
     def interval(self) -> Interval | None:
         """95 %, by groups of questions; None where there is only one group, of which nothing can be resampled."""
         groups = self.rows["group"].to_numpy()
@@ -81,70 +58,91 @@ class TagScore:
     def cells(self) -> list[str]:
         interval = f"{self.interval.low:.3f} to {self.interval.high:.3f}" if self.interval else NOTHING
         seconds = self.rows["seconds"].sum(skipna=False)
+        latency = NOTHING if np.isnan(seconds) else f"{seconds:.1f}"
         named = [self.answers.model, self.answers.environment, loss_cell(self.accuracy)]
-        return [*named, _cell(seconds, ".1f"), interval, str(len(self.rows)), loss_cell(self.chance)]
+        return [*named, latency, interval, str(len(self.rows)), loss_cell(self.chance)]
 
 
 @dataclass(frozen=True)
-class ByTag:
-    """The sections of a report by one tag, and a line for each reason why runs are left out of it."""
+class Section:
+    """All runs that answered questions of one data set, out of fold or as test rows, with the values of one tag."""
 
+    title: str
     by: str
-    sections: list[Section]
-    notes: list[str]
+    answers: Sequence[Answers]
 
-    @classmethod
-    def of(cls, runs: Sequence[Run], by: str) -> "ByTag":
-        """Raises UserError where no run has rows.csv or the tag."""
-        read = [(run.title, out_of_fold(run)) for run in runs]
-        older = [title for title, answers in read if answers is None]
-        held_out = [answers for _, answers in read if answers]
-        if not held_out:
-            raise UserError(
-                f"no rows.csv in {first_five(older)}: trained by an earlier version; train again with overwrite=true"
-            )
-        tags = {tag for answers in held_out for tag in answers.tags}
-        if by not in tags:
-            raise UserError(
-                f"no run has the tag {by!r} in its rows.csv; {nearest(by, tags) if tags else 'it has no tags'}"
-            )
-        # A folder that holds runs on two data sets has one result.json: of the last.
-        folders = {run.folder: run for run in runs}
-        every = [*held_out, *(answers for run in folders.values() if (answers := test_answers(run)))]
-        named = [_with_names(answers, by) for answers in every if by in answers.tags]
-        unnamed = [f"{answers.model} ({answers.kind})" for answers in every if by not in answers.tags]
-        notes = [f"Without rows.csv, trained by an earlier version and left out: {', '.join(older)}."] if older else []
-        notes += [f"Without the tag {by} and left out: {', '.join(unnamed)}."] if unnamed else []
-        keys = sorted({(answers.data, answers.kind) for answers in named})
-        return cls(by, [Section(*key, by, tuple(a for a in named if (a.data, a.kind) == key)) for key in keys], notes)
+    @property
+    def models(self) -> list[str]:
+        return [answers.model for answers in self.answers]
 
-    def page(self) -> str:
-        parts = [f"# Results by {self.by}", *self.notes, NOTE]
-        for section in self.sections:
-            parts.append(f"## {section.title}")
-            if len({frozenset(answers.rows["id"]) for answers in section.answers}) > 1:
-                parts.append("The models were not asked the same questions: compare only what both answered.")
-            parts.append(overall_table(section))
-            for value in section.options:
-                rows = [score.cells() for score in section.scores(value)]
-                parts += [f"### Table for {self.by}: {value}", markdown(HEADER, rows)]
-        return "\n\n".join(parts)
+    @cached_property
+    def options(self) -> dict[str, np.ndarray]:
+        """By value of the tag, in order: the number of options of every question that any of the runs answered."""
+        rows = pd.concat([answers.rows for answers in self.answers]).drop_duplicates("id")
+        return {str(value): of_value["num_options"].to_numpy() for value, of_value in rows.groupby(self.by)}
+
+    def scores(self, value: str) -> list[TagScore]:
+        """The runs that answered such questions, the best first."""
+        chosen = [TagScore(answers, answers.rows[answers.rows[self.by] == value]) for answers in self.answers]
+        return sorted((one for one in chosen if len(one.rows)), key=lambda one: (-one.accuracy, one.answers.model))
+
+    def overall(self) -> str:
+        """Values of the tag × models, accuracy; then the mean over values, and all questions together."""
+        columns = [answers.rows.groupby(self.by)["correct"].mean() for answers in self.answers]
+        scores = pd.concat(columns, axis=1).loc[list(self.options)].to_numpy()
+        chances, every = [*map(chance_accuracy, self.options.values())], np.concatenate([*self.options.values()])
+        rows = [
+            [value, str(len(options)), loss_cell(chance), *map(loss_cell, of_value)]
+            for (value, options), chance, of_value in zip(self.options.items(), chances, scores, strict=True)
+        ]
+        means = scores.mean(axis=0)  # unknown for a model that lacks a value
+        rows.append([f"**mean over {self.by}**", "", loss_cell(float(np.mean(chances))), *map(loss_cell, means)])
+        pooled = [loss_cell(answers.rows["correct"].mean()) for answers in self.answers]
+        rows.append(["**all questions**", str(len(every)), loss_cell(chance_accuracy(every)), *pooled])
+        return markdown([self.by, "Questions", "Chance", *self.models], rows)
 
 
-def overall_table(section: Section) -> str:
-    """Values of the tag × models, accuracy; then the mean over values, and all questions together."""
-    chances, accuracies, rows = [], [], []
-    for value, options in section.options.items():
-        by_model = {id(score.answers): score.accuracy for score in section.scores(value)}
-        chances.append(chance_accuracy(options))
-        accuracies.append([by_model.get(id(answers), np.nan) for answers in section.answers])
-        rows.append([value, str(len(options)), loss_cell(chances[-1]), *map(_cell, accuracies[-1])])
-    means = np.array(accuracies).mean(axis=0)  # unknown for a model that lacks a value
-    rows.append([f"**mean over {section.by}**", "", loss_cell(float(np.mean(chances))), *map(_cell, means)])
-    pooled = [answers.rows["correct"].mean() for answers in section.answers]
-    options = np.concatenate(list(section.options.values()))
-    rows.append(["**all questions**", str(len(options)), loss_cell(chance_accuracy(options)), *map(_cell, pooled)])
-    return markdown([section.by, "Questions", "Chance", *section.models], rows)
+def read_sections(runs: Sequence[Run], by: str) -> tuple[list[Section], list[str]]:
+    """The sections of a report by one tag, and a line for each reason why runs are left out of it.
+
+    Raises UserError where no run has rows.csv or the tag.
+    """
+    read = [(run.title, out_of_fold(run)) for run in runs]
+    older = [title for title, answers in read if answers is None]
+    held_out = [answers for _, answers in read if answers]
+    if not held_out:
+        raise UserError(
+            f"no rows.csv in {first_five(older)}: trained by an earlier version; train again with overwrite=true"
+        )
+    tags = {tag for answers in held_out for tag in answers.tags}
+    if by not in tags:
+        raise UserError(f"no run has the tag {by!r} in its rows.csv; {nearest(by, tags) if tags else 'it has no tags'}")
+    # A folder that holds runs on two data sets has one result.json: of the last.
+    every = [*held_out, *filter(None, map(test_answers, {run.folder: run for run in runs}.values()))]
+    notes = [f"Without rows.csv, trained by an earlier version and left out: {', '.join(older)}."] if older else []
+    if unnamed := [f"{answers.model} ({answers.kind})" for answers in every if by not in answers.tags]:
+        notes.append(f"Without the tag {by} and left out: {', '.join(unnamed)}.")
+    grouped: dict[tuple[Data, str], list[Answers]] = {}
+    for answers in every:
+        if by in answers.tags:
+            grouped.setdefault((answers.data, answers.kind), []).append(_name_empty_tags(answers, by))
+    sections = [
+        Section(f"{data.dataset} ({data.task}), {kind}", by, grouped[data, kind]) for data, kind in sorted(grouped)
+    ]
+    return sections, notes
+
+
+def page_by_tag(by: str, sections: Sequence[Section], notes: Sequence[str]) -> str:
+    parts = [f"# Results by {by}", *notes, NOTE]
+    for section in sections:
+        parts.append(f"## {section.title}")
+        if len({frozenset(answers.rows["id"]) for answers in section.answers}) > 1:
+            parts.append("The models were not asked the same questions: compare only what both answered.")
+        parts.append(section.overall())
+        for value in section.options:
+            table = markdown(HEADER, [score.cells() for score in section.scores(value)])
+            parts += [f"### Table for {by}: {value}", table]
+    return "\n\n".join(parts)
 
 
 def results_table(results: Sequence[Mapping[str, Any]], by: str = "genre") -> str:
@@ -158,13 +156,52 @@ def results_table(results: Sequence[Mapping[str, Any]], by: str = "genre") -> st
     answers = Answers("Score", NOTHING, Data("", "", False), "test rows", rows)
     if by not in answers.tags:
         return head
-    return f"{head}\n\n{overall_table(Section(answers.data, answers.kind, by, (_with_names(answers, by),)))}"
+    return f"{head}\n\n{Section('', by, [_name_empty_tags(answers, by)]).overall()}"
 
 
-def _with_names(answers: Answers, by: str) -> Answers:
-    """The answers with a name for an empty value of the tag."""
+def _name_empty_tags(answers: Answers, by: str) -> Answers:
     return replace(answers, rows=answers.rows.assign(**{by: answers.rows[by].fillna("").replace("", NO_TAG)}))
 
 
-def _cell(value: float, form: str = ".4f") -> str:
-    return NOTHING if np.isnan(value) else f"{value:{form}}"
+def plot_accuracies(sections: Sequence[Section], path: Path) -> list[str]:
+    """Write a PNG: a line per genre, a mark per run with its 95 % interval, and chance as a dashed line.
+
+    Returns what the numbers in the picture stand for where no installed font can write the names, else [].
+    """
+    names = [name for section in sections for name in (section.title, *section.options, *section.models)]
+    lettering = Lettering.for_names([*dict.fromkeys(names)])
+    heights = list(map(_height, sections))
+    with lettering.figure(9.5, sum(heights), path) as figure:
+        panels = figure.subplots(len(sections), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, section in zip(panels, sections, strict=True):
+            _panel(axes, section, lettering)
+    return lettering.key
+
+
+def _panel(axes: "Axes", section: Section, lettering: Lettering) -> None:
+    values, models, places = list(section.options), section.models, np.arange(len(section.options))
+    chances = [chance_accuracy(options) for options in section.options.values()]
+    axes.plot(chances, places, color="0.3", linestyle="--", marker="|", markersize=12, label="chance")
+    drawn = {value: {score.answers.model: score for score in section.scores(value)} for value in values}
+    for number, model in enumerate(models):
+        shift = 0.6 * ((number + 0.5) / len(models) - 0.5)  # side by side, not one over the other
+        at = [place for place in places if model in drawn[values[place]]]
+        scores = [drawn[values[place]][model] for place in at]
+        accuracies = np.array([score.accuracy for score in scores])
+        ends = [(i.low, i.high) if (i := score.interval) else (score.accuracy,) * 2 for score in scores]
+        error = np.abs(np.array(ends).T - accuracies)
+        axes.errorbar(
+            accuracies, np.array(at) + shift, xerr=error, fmt=MARKERS[number // 10 % len(MARKERS)],
+            color=f"C{number % 10}", markersize=5, elinewidth=0.8, label=lettering.show(model),
+        )  # fmt: skip
+    axes.set(title=lettering.show(section.title), xlabel="accuracy, 95 % interval", xlim=(-0.02, 1.02))
+    axes.set_yticks(places, [lettering.show(value) for value in values])
+    axes.set_ylim(len(values) - 0.5, -0.5)  # in the order of the tables
+    axes.grid(axis="x", linewidth=0.4)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+
+
+def _height(section: Section) -> float:
+    """Inches: room for every genre's marks, and for a legend with every run."""
+    num_models = len(section.answers)
+    return 1.2 + max(len(section.options) * max(0.42, 0.07 * num_models), 0.19 * (num_models + 1))

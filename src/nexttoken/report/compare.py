@@ -3,18 +3,45 @@
 How the intervals are made, and how far they can be trusted: `nexttoken.metrics.intervals`.
 """
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import yaml
 
-from nexttoken.errors import UserError, nearest
+from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.metrics.intervals import NUM_RESAMPLES
-from nexttoken.report.grid import COMPARED, Grid, read_cells
+from nexttoken.metrics.probabilities import METRICS
 from nexttoken.report.markdown import difference_cell, interval_cell, loss_cell, markdown, mean_cell
-from nexttoken.report.ranking import Measure, Ranking
+from nexttoken.report.ranking import Measure, Ranking, Scored
+from nexttoken.runs.folder import FoldFolder
+from nexttoken.runs.identity import describe_differences, flatten
+from nexttoken.runs.read import Fold, probabilities, read_groups, read_runs, refuse_twice_scored
+from nexttoken.settings import INCIDENTAL
 from nexttoken.types import Metric
+
+COMPARED = {metric.name: metric for metric in METRICS if metric.name in ("log_loss", "accuracy")}  # means over rows
+BOTH: Any = {"on": ["id", "label", "group"], "how": "outer", "indicator": True}  # shows which table lacks a row
+CHANGES_ROWS = ("task", "transforms")  # comparing by these, the rows' fields differ on purpose
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trained fold. `oof` is sorted by id and has the `group` of folds.csv besides what oof.csv has."""
+
+    fold: Fold
+    variant: str
+    seed: int
+    config: dict[str, Any]  # without the key that is compared, the seed, and where the data lies
+    data_hash: str
+    oof: pd.DataFrame
+
+    def __str__(self) -> str:
+        return f"{self.variant} seed={self.seed} fold={self.fold.number}"
 
 
 def compare(
@@ -25,21 +52,22 @@ def compare(
     Raises UserError where runs differ in more than `by`, in their rows, or where a variant lacks a seed or a fold.
     """
     cells = sorted(read_cells(paths, by), key=lambda cell: cell.fold.data)
-    grids = [Grid.of(list(group), by) for _, group in groupby(cells, key=lambda cell: cell.fold.data)]
-    return "\n\n".join(_data_section(grid, baseline, metrics) for grid in grids)
+    by_data = [list(group) for _, group in groupby(cells, key=lambda cell: cell.fold.data)]
+    return "\n\n".join(_data_section(group, by, baseline, metrics) for group in by_data)
 
 
-def _data_section(grid: Grid, baseline: str | None, metrics: Sequence[Metric]) -> str:
-    scored = grid.scored
-    first = scored.variants.index(_choose(scored.variants, baseline, grid.by))
+def _data_section(cells: Sequence[Cell], by: str, baseline: str | None, metrics: Sequence[Metric]) -> str:
+    scored, data = score_cells(cells, by), cells[0].fold.data
+    first = scored.variants.index(_choose(scored.variants, baseline, by))
+    folds, seeds = (", ".join(map(str, numbers)) for numbers in (sorted({c.fold.number for c in cells}), scored.seeds))
     parts = [
-        f"## {grid.data.dataset} ({grid.data.task}) by {grid.by}",
-        f"{scored.num_rows:,} rows in {len(np.unique(scored.groups)):,} groups, folds {_listed(grid.folds)}, "
-        f"seeds {_listed(scored.seeds)}: {grid.num_cells} trained folds that differ in `{grid.by}` alone.",
+        f"## {data.dataset} ({data.task}) by {by}",
+        f"{scored.num_rows:,} rows in {len(np.unique(scored.groups)):,} groups, folds {folds}, seeds {seeds}: "
+        f"{len(cells)} trained folds that differ in `{by}` alone.",
     ]
     for metric in metrics:
         measure = Measure(metric.name, metric.title, metric.name, metric.higher_is_better)
-        parts += _metric_section(Ranking(scored, measure), first, grid.by)
+        parts += _metric_section(Ranking(scored, measure), first, by)
     notes = (
         "Mean over seeds of the score of all out-of-fold rows, ± its sample standard deviation over seeds. Intervals: "
         f"percentiles of {NUM_RESAMPLES:,} resamples of groups of rows and of seeds, the same for all variants; each "
@@ -92,5 +120,101 @@ def _sentence(ranking: Ranking, place: int, first: int) -> str:
     return f"{variant} is {abs(difference):.4f} {verdict} than {against} in {name} (95 % interval {ends})"
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
+def read_cells(paths: Sequence[Path], by: str) -> list[Cell]:
+    """Every finished fold below `paths`, once. Raises UserError for a broken one, or where no run has the key `by`."""
+    if by in ("seed", "fold", "input_dir", *INCIDENTAL):
+        raise UserError(f"by={by}: runs are not compared by {by}; name a setting, such as head or adapter.r")
+    folds = {fold.folder.resolve(): fold for path in paths for run in read_runs(path) for fold in run.folds}
+    configs = {folder: FoldFolder(folder).config() for folder in folds}
+    leaves = {key for config in configs.values() for key in flatten(config)}
+    known = {key for leaf in leaves for key in accumulate(leaf.split("."), "{}.{}".format)}  # nodes as well
+    if by not in known:
+        raise UserError(f"no run has the key {by!r} in its config.yaml; {nearest(by, known)}")
+    groups = {folder: read_groups(folder) for folder in {folder.parent for folder in folds}}
+    return [_cell(fold, configs[folder], groups[folder.parent], by) for folder, fold in folds.items()]
+
+
+def _cell(fold: Fold, config: dict[str, Any], groups: Mapping[str, int], by: str) -> Cell:
+    oof = fold.oof.assign(group=fold.oof["id"].map(groups)).sort_values("id", ignore_index=True)
+    if (missing := oof["group"].isna()).any():
+        table = fold.folder.parent / "folds.csv"
+        raise UserError(f"{table} lacks the ids {first_five(oof.loc[missing, 'id'])} of {fold.folder}")
+    variant, seed = _name(_pop(config, by)), int(config.pop("seed", 0))
+    config.pop("input_dir", None)
+    path = fold.folder / "data.sha256"
+    return Cell(fold, variant, seed, config, path.read_text(encoding="utf-8") if path.exists() else "", oof)
+
+
+def _pop(config: dict[str, Any], key: str) -> Any:
+    """Take a dotted key out of a configuration; below a node that is off (`adapter: null`) its value is None."""
+    *path, last = key.split(".")
+    node: Any = config
+    for name in path:
+        node = node.get(name)
+        if not isinstance(node, dict):
+            return None
+    return node.pop(last, None)
+
+
+def _name(value: Any) -> str:
+    """A value as the name of a variant: `none`, `16`, or the class of a node with its other keys."""
+    if not isinstance(value, Mapping):
+        return "none" if value is None else str(value)
+    others = {key: child for key, child in value.items() if key != "_target_"}
+    text = yaml.safe_dump(others, default_flow_style=True, width=10_000).strip() if others else ""
+    return f"{str(value.get('_target_', '')).rpartition('.')[2]} {text}".strip()
+
+
+def score_cells(cells: Sequence[Cell], by: str) -> Scored:
+    """The scores of the cells of one data set: every variant has every seed and fold, on the same rows.
+
+    Raises UserError naming what differs besides `by`, the rows that differ, or the runs that are missing.
+    """
+    placed: dict[tuple[str, int, int], Cell] = {}
+    for cell in cells:
+        if differences := describe_differences(cells[0].config, cell.config):
+            both = f"{cells[0].fold.folder} and {cell.fold.folder} differ in more than {by}"
+            raise UserError(f"{both} ({differences}); compare runs that differ in {by} alone")
+        other = placed.setdefault((cell.variant, cell.seed, cell.fold.number), cell)
+        if other is not cell:
+            both = f"{other.fold.folder} and {cell.fold.folder} are both {cell}"
+            raise UserError(f"{both}; give the paths of one of them")
+    _require_same_rows(cells, by)
+    dataset = cells[0].fold.data.dataset
+    names, seeds, folds = (sorted(set(axis), key=_natural) for axis in zip(*placed, strict=True))
+    if len(names) < 2:
+        raise UserError(f"all runs on {dataset} have {by} {names[0]}: nothing to compare; train another variant")
+    if missing := [place for place in product(names, seeds, folds) if place not in placed]:
+        shown = first_five(f"{name} seed={seed} fold={fold}" for name, seed, fold in missing)
+        raise UserError(f"not trained or not finished on {dataset}: {shown}; train them first")
+    tables = {}
+    for place in product(names, seeds):
+        oof = pd.concat([placed[*place, fold].oof for fold in folds])
+        probs, labels = probabilities(oof), oof["label"].to_numpy()
+        scores = {name: metric.function(probs, labels) for name, metric in COMPARED.items()}
+        tables[place] = oof.assign(**scores)
+    refuse_twice_scored(cells[0].fold.folder.parent, oof["id"])
+    return Scored.of(tables, tuple(COMPARED), same="label")
+
+
+def _natural(name: Any) -> tuple[float, str]:
+    """Numbers by size, before words."""
+    try:
+        return float(name), str(name)
+    except ValueError:
+        return float("inf"), str(name)
+
+
+def _require_same_rows(cells: Sequence[Cell], by: str) -> None:
+    first: dict[int, Cell] = {}
+    for cell in cells:
+        other = first.setdefault(cell.fold.number, cell)
+        if list(other.oof.columns) != list(cell.oof.columns):
+            reason = f"classes {', '.join(other.oof.columns[3:-1])} and {', '.join(cell.oof.columns[3:-1])}"
+        elif differ := sorted(other.oof.merge(cell.oof, **BOTH).query("_merge != 'both'")["id"].unique()):
+            reason = f"{len(differ)} rows in one of them, of another label or in another group: {first_five(differ)}"
+        elif cell.data_hash != cells[0].data_hash and by.partition(".")[0] not in CHANGES_ROWS:
+            other, reason = cells[0], "the texts of the data have changed between them (data.sha256)"
+        else:
+            continue
+        raise UserError(f"{other.fold.folder} and {cell.fold.folder} were not scored on the same rows: {reason}")

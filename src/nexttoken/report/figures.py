@@ -63,12 +63,13 @@ class Lettering:
         return [f"{number} {name}" for name, number in self.numbers.items()]
 
     @contextmanager
-    def font(self) -> Iterator[None]:
-        """Within it matplotlib takes each letter from the first of the fonts that has it."""
+    def figure(self, width: float, height: float, path: Path) -> Iterator["Figure"]:
+        """A figure to be drawn, written to `path` at the end; each letter is of the first font that has it."""
         from matplotlib import rc_context
 
         with rc_context({"font.family": list(self.fonts)}):
-            yield
+            yield (figure := new_figure(width, height))
+            save_figure(figure, path)
 
 
 def _installed_fonts() -> list[tuple[str, str]]:

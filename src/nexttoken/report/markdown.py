@@ -1,6 +1,7 @@
 """Numbers as table cells and cells as a Markdown table, which is aligned so that a terminal shows it as well."""
 
 from collections.abc import Sequence
+from math import isnan
 
 from nexttoken.metrics.intervals import Interval
 from nexttoken.metrics.probabilities import mean_and_spread
@@ -9,7 +10,7 @@ NOTHING = "–"
 
 
 def loss_cell(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.4f}"
+    return NOTHING if value is None or isnan(value) else f"{value:.4f}"
 
 
 def difference_cell(value: float) -> str:

@@ -57,24 +57,21 @@ class Scored:
         variants = tuple(dict.fromkeys(variant for variant, _ in tables))
         seeds_of = {name: sorted(seed for variant, seed in tables if variant == name) for name in variants}
         seeds = tuple(sorted(set.intersection(*map(set, seeds_of.values()))))
-        rows = {
-            (name, seed): tables[name, seed].dropna(subset=list(columns)).set_index("id")
+        rows = [
+            [tables[name, seed].dropna(subset=list(columns)).set_index("id") for seed in seeds or seeds_of[name]]
             for name in variants
-            for seed in seeds or seeds_of[name]
-        }
-        shared = pd.concat([table[same] for table in rows.values()], axis=1, join="inner").sort_index()
+        ]
+        shared = pd.concat([table[same] for of_one in rows for table in of_one], axis=1, join="inner").sort_index()
         ids = shared.index[shared.nunique(axis=1) == 1]
         if not len(ids):
             raise UserError(
                 f"{', '.join(variants)} share no held-out row with the same answer, so there is nothing to compare; "
                 "train them on the same rows and folds"
             )
-        by_variant = {name: [rows[name, seed].loc[ids] for seed in seeds or seeds_of[name]] for name in variants}
-        stacked = {}
-        for column in columns:
-            by_seed = [np.array([t[column].to_numpy(np.float64) for t in of_one]) for of_one in by_variant.values()]
-            stacked[column] = np.array(by_seed if seeds else [values.mean(axis=0, keepdims=True) for values in by_seed])
-        return cls(variants, seeds, by_variant[variants[0]][0]["group"].to_numpy(), stacked)
+        by_seed = [np.array([t.loc[ids, list(columns)].to_numpy(np.float64) for t in of_one]) for of_one in rows]
+        values = np.array(by_seed if seeds else [one.mean(axis=0, keepdims=True) for one in by_seed])  # (V, S, N, C)
+        by_column = dict(zip(columns, np.moveaxis(values, -1, 0).copy(), strict=True))
+        return cls(variants, seeds, rows[0][0].loc[ids, "group"].to_numpy(), by_column)
 
     @property
     def num_rows(self) -> int:
@@ -99,19 +96,30 @@ class Ranking:
         return self.scored.variants
 
     @cached_property
+    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """What is summed over rows and what it is divided by, (V, S, N) each."""
+        above = self.scored.columns[self.measure.column]
+        return above, self.scored.columns[self.measure.per] if self.measure.per else np.ones_like(above)
+
+    @cached_property
     def by_seed(self) -> np.ndarray:
         """(V, S)."""
-        return self._above.sum(axis=2) / self._below.sum(axis=2)
+        above, below = self._sums
+        return above.sum(axis=2) / below.sum(axis=2)
 
     @cached_property
     def values(self) -> np.ndarray:
         """(V,), all seeds together."""
-        return self._above.sum(axis=(1, 2)) / self._below.sum(axis=(1, 2))
+        above, below = self._sums
+        return above.sum(axis=(1, 2)) / below.sum(axis=(1, 2))
 
     @cached_property
     def order(self) -> list[int]:
         """Places, the best first; of equal ones the first given."""
-        return self._ordered(self.values)
+        return self.order_of(self.values)
+
+    def order_of(self, values: np.ndarray) -> list[int]:
+        return np.argsort(-values if self.measure.higher_is_better else values, kind="stable").tolist()
 
     @property
     def best(self) -> int:
@@ -121,9 +129,9 @@ class Ranking:
     def draws(self) -> np.ndarray:
         """Resampled values (R, V): groups of rows and seeds drawn anew, the same draw for all variants."""
         if not self.measure.per:
-            return resampled_means(self._above, self.scored.groups)
-        means = resampled_means(np.concatenate([self._above, self._below]), self.scored.groups)
-        return means[:, : len(self.variants)] / means[:, len(self.variants) :]
+            return resampled_means(self._sums[0], self.scored.groups)
+        above, below = np.split(resampled_means(np.concatenate(self._sums), self.scored.groups), 2, axis=1)
+        return above / below
 
     def interval(self, place: int) -> Interval:
         return percentile_interval(self.draws[:, place])
@@ -134,6 +142,10 @@ class Ranking:
 
     def p(self, place: int, against: int) -> float:
         return two_sided_p(self._drawn(place, against))
+
+    def _drawn(self, place: int, against: int) -> np.ndarray:
+        # Sums of equal scores may differ in the last digit, by the machine; -0.0 would be shown with its sign.
+        return (self.draws[:, place] - self.draws[:, against]).round(12) + 0.0
 
     def is_noise(self, place: int, against: int) -> bool:
         """True where two variants cannot be told apart: 0 is in the interval, or seeds disagree."""
@@ -149,24 +161,6 @@ class Ranking:
         """Pairs, the better one first, that not every seed puts in this order."""
         ahead = self.by_seed if self.measure.higher_is_better else -self.by_seed
         return [(one, two) for one, two in combinations(self.order, 2) if (ahead[one] <= ahead[two]).any()]
-
-    def order_of_seed(self, number: int) -> list[int]:
-        return self._ordered(self.by_seed[:, number])
-
-    def _ordered(self, values: np.ndarray) -> list[int]:
-        return np.argsort(-values if self.measure.higher_is_better else values, kind="stable").tolist()
-
-    def _drawn(self, place: int, against: int) -> np.ndarray:
-        # Sums of equal scores may differ in the last digit, by the machine; -0.0 would be shown with its sign.
-        return (self.draws[:, place] - self.draws[:, against]).round(12) + 0.0
-
-    @property
-    def _above(self) -> np.ndarray:
-        return self.scored.columns[self.measure.column]
-
-    @property
-    def _below(self) -> np.ndarray:
-        return self.scored.columns[self.measure.per] if self.measure.per else np.ones_like(self._above)
 
 
 @dataclass(frozen=True)
@@ -198,14 +192,13 @@ class Comparison:
                 raise UserError(f"by={by}: the variants cut answers into other tokens; use by=loss_per_character")
             measure = PER_CHARACTER
         if not measure.per and lacking:
-            raise UserError(
-                f"by={by}: {', '.join(lacking)} wrote no outputs; generate some with rows=50, or predict.py"
-            )
+            names = ", ".join(lacking)
+            raise UserError(f"by={by}: {names} wrote no outputs; generate some with rows=50, or predict.py")
         if measure is MARK and not has_marks:
             raise UserError("by=mark: nobody marked the outputs; name a judge: judge=output/marks/<name>")
         num_rows = {variant: int(table["nll"].notna().sum()) for (variant, _), table in tables.items()}
-        unshared = [f"{v} seed={s}" for v, s in tables if losses.seeds and s not in losses.seeds]
-        return cls(losses, outputs, measure, num_rows, lacking, tuple(unshared))
+        unshared = tuple(f"{v} seed={s}" for v, s in tables if losses.seeds and s not in losses.seeds)
+        return cls(losses, outputs, measure, num_rows, lacking, unshared)
 
     @property
     def ranking(self) -> Ranking:
@@ -215,7 +208,6 @@ class Comparison:
     def rankings(self) -> dict[str, Ranking]:
         """By the key of each measure that compares all variants, the deciding one first."""
         written = self.outputs.columns if self.outputs and not self.left_out else {}
-        others = [m for m in MEASURES.values() if m.column in written or m is PER_CHARACTER]
-        others += [PER_TOKEN] * self.losses.same_tokens
-        measures = dict.fromkeys([self.measure, *others])
+        others = (m for m in MEASURES.values() if m.column in written or m is PER_CHARACTER)
+        measures = dict.fromkeys([self.measure, *others, *[PER_TOKEN] * self.losses.same_tokens])
         return {m.key: Ranking(self.losses if m.per or not self.outputs else self.outputs, m) for m in measures}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from nexttoken.data.files import write_text
 from nexttoken.errors import UserError, first_five
-from nexttoken.report.figures import Lettering, new_figure, save_figure
+from nexttoken.report.figures import Lettering
 from nexttoken.report.markdown import markdown
 from nexttoken.report.published import read_published
 from nexttoken.runs.read import find_folds, read_numbers
@@ -80,8 +80,7 @@ def token_histogram(variants: Mapping[str, np.ndarray], path: Path) -> list[str]
     """
     lettering = Lettering.for_names(list(variants))
     edges = np.linspace(0, max(int(tokens.max()) for tokens in variants.values()) + 1, NUM_BINS + 1)
-    with lettering.font():
-        figure = new_figure(8.0, 0.8 + 1.3 * len(variants))
+    with lettering.figure(8.0, 0.8 + 1.3 * len(variants), path) as figure:
         panels = figure.subplots(len(variants), 1, sharex=True, squeeze=False)[:, 0]
         for place, (axes, (name, tokens)) in enumerate(zip(panels, variants.items(), strict=True)):
             axes.hist(tokens, edges, color=f"C{place % 10}")
@@ -90,5 +89,4 @@ def token_histogram(variants: Mapping[str, np.ndarray], path: Path) -> list[str]
             title = f"{lettering.show(name)}: {len(tokens):,} rows, mean {tokens.mean():.1f}"
             axes.set_title(title, fontsize=9, loc="left")
         panels[-1].set_xlabel("tokens per row")
-        save_figure(figure, path)
     return lettering.key

@@ -21,25 +21,22 @@ def hash_examples(examples: Sequence[Example]) -> str:
 
 def describe_differences(saved: Mapping[str, Any], given: Mapping[str, Any], limit: int = 5) -> str:
     """`fit.learning_rate: 0.001 -> 0.002, ...`: the settings that may change results; empty where none differs."""
-    old, new = (_flatten({k: v for k, v in config.items() if k not in INCIDENTAL}) for config in (saved, given))
-    differ = [key for key in sorted({*old, *new}) if not _is_incidental(key) and old.get(key) != new.get(key)]
-    changed = [f"{key}: {_shorten(old.get(key))} -> {_shorten(new.get(key))}" for key in differ]
+    old, new = (flatten({k: v for k, v in config.items() if k not in INCIDENTAL}) for config in (saved, given))
+    changed = []
+    for key in sorted({*old, *new}):
+        path = key.split(".")
+        is_incidental = key in INCIDENTAL_DEVICES or (path[0] in RETRIEVER_NODES and path[-1] in RETRIEVER_FOLDERS)
+        if old.get(key) != new.get(key) and not is_incidental:
+            changed.append(f"{key}: {_shorten(old.get(key))} -> {_shorten(new.get(key))}")
     return ", ".join(changed[:limit]) + (f" and {len(changed) - limit} more" if len(changed) > limit else "")
 
 
-def _is_incidental(key: str) -> bool:
-    path = key.split(".")
-    return key in INCIDENTAL_DEVICES or (path[0] in RETRIEVER_NODES and path[-1] in RETRIEVER_FOLDERS)
-
-
-def _flatten(node: Any, path: str = "") -> dict[str, Any]:
+def flatten(node: Any, path: str = "") -> dict[str, Any]:
+    """Every setting by its dotted key; a node without settings is one itself."""
     if not isinstance(node, Mapping) or not node:
         return {path: node}
-    return {
-        key: value
-        for name, child in node.items()
-        for key, value in _flatten(child, f"{path}.{name}".lstrip(".")).items()
-    }
+    parts = (flatten(child, f"{path}.{name}".lstrip(".")) for name, child in node.items())
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _shorten(value: Any) -> str:

@@ -4,8 +4,8 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -88,10 +88,10 @@ class Run:
 
     def weighted(self, key: str) -> float | None:
         """The mean of a number in metrics.json over the run's rows; None where a fold does not have it."""
-        values = [fold.metrics.get(key) for fold in self.folds]
-        if None in values:
+        values = [fold.metrics[key] for fold in self.folds if fold.metrics.get(key) is not None]
+        if len(values) < len(self.folds):
             return None
-        return float(np.average(values, weights=[fold.metrics["num_examples"] for fold in self.folds]))  # type: ignore[arg-type]
+        return float(np.average(values, weights=[fold.metrics["num_examples"] for fold in self.folds]))
 
     @property
     def oof(self) -> pd.DataFrame:
@@ -103,7 +103,7 @@ class Run:
 def read_runs(path: Path) -> list[Run]:
     """Every run of a closed task at or below `path`; a run scored on two data sets counts as two.
 
-    Raises UserError where there is no finished fold of a closed task, or a finished one is broken.
+    Raises UserError where there is no finished fold of such a task, or a finished one is broken.
     """
     folders = finished_folds([path])
     closed = [folder for folder in folders if not is_open(folder)]
@@ -126,18 +126,18 @@ def finished_folds(paths: Sequence[Path]) -> list[Path]:
     """The folders of finished folds at or below `paths`. Raises UserError where there is none."""
     if folders := find_folds(paths, "metrics.json"):
         return folders
-    expected = "<name>/fold<k>/metrics.json"
-    raise UserError(f"{first_five(paths)} holds no finished run ({expected}); run python train.py fold=0 first")
+    what = f"{first_five(paths)} holds no finished run (<name>/fold<k>/metrics.json)"
+    raise UserError(f"{what}; run python train.py fold=0 first")
 
 
 def find_folds(paths: Sequence[Path], file: str) -> list[Path]:
     """The folders of folds at or below `paths` that have `file`, each once: runs by name, their folds by number."""
-    found: dict[Path, Path] = {}
+    folders: dict[Path, Path] = {}
     for path in paths:
-        folders = [f.parent for f in path.glob(f"**/fold*/{file}") if FOLD_NAME.fullmatch(f.parent.name)]
-        for folder in sorted(folders, key=lambda f: (f.parent, int(f.name.removeprefix("fold")))):
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
+        here = [f.parent for f in path.glob(f"**/fold*/{file}") if FOLD_NAME.fullmatch(f.parent.name)]
+        for folder in sorted(here, key=lambda f: (f.parent, FoldFolder(f).number)):
+            folders.setdefault(folder.resolve(), folder)
+    return list(folders.values())
 
 
 def is_open(folder: Path) -> bool:
@@ -150,8 +150,8 @@ def read_fold(folder: Path) -> Fold:
     metrics = _read_metrics(folder / "metrics.json")
     if folder.name != f"fold{metrics['fold']}":
         raise UserError(f"{folder / 'metrics.json'} is of fold {metrics['fold']}; {AGAIN}")
-    oof = _read_oof(folder / "oof.csv", metrics)
-    return Fold(folder, metrics, _metrics_of_task(folder, metrics), oof, _read_curve(folder / "curve.csv"))
+    oof, curve = _read_oof(folder / "oof.csv", metrics), _read_curve(folder / "curve.csv")
+    return Fold(folder, metrics, _metrics_of_task(folder, metrics), oof, curve)
 
 
 def data_of(metrics: Mapping[str, Any]) -> Data:
@@ -169,8 +169,7 @@ def probabilities(oof: pd.DataFrame) -> np.ndarray:
 
 def read_groups(run_folder: Path) -> dict[str, int]:
     """The group of near-duplicates of each row, from folds.csv; none where there is no such file."""
-    path = run_folder / "folds.csv"
-    if not path.exists():
+    if not (path := run_folder / "folds.csv").exists():
         return {}
     folds = load_folds(path)
     return dict(zip(folds.ids, folds.groups.tolist(), strict=True))
@@ -216,10 +215,10 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 def _metrics_of_task(folder: Path, saved: Mapping[str, Any]) -> tuple[Metric, ...]:
     """The metrics of the task in config.yaml; where its class is not there any more, the known ones in metrics.json."""
     fold = FoldFolder(folder)
-    task = fold.config().get("task") if fold.config_path.exists() else None
-    module, _, name = str((task or {}).get("_target_", "")).rpartition(".")
+    task = (fold.config().get("task") if fold.config_path.exists() else None) or {}
+    target = str(task.get("_target_", ""))
     try:
-        metrics = getattr(import_module(module), name).metrics if module.startswith("nexttoken.") else KNOWN_METRICS
+        metrics = resolve_name(target).metrics if target.startswith("nexttoken.") else KNOWN_METRICS
     except (ImportError, AttributeError):
         metrics = KNOWN_METRICS
     return tuple(metric for metric in metrics if metric.name in saved)

@@ -16,7 +16,6 @@ from nexttoken.errors import UserError
 from nexttoken.runs.read import AGAIN, Data, Fold, Run, group_names, probabilities, read_groups, read_numbers
 
 UNKNOWN = "–"  # where a test file's environment is not recorded
-
 COLUMNS = ("id", "num_options", "seconds", "correct", "group")  # of `Answers.rows`; all others are tags
 PREDICT_AGAIN = "run predict.py again"
 
@@ -49,38 +48,35 @@ def out_of_fold(run: Run) -> Answers | None:
 
 def test_answers(run: Run) -> Answers | None:
     """The test questions whose answer is known; None where there is none."""
-    path = run.folder / "result.json"
-    rows = result_rows(_read_results(path), path) if path.exists() else pd.DataFrame()
-    beside = path.with_name("environment.json")
-    asked_in = _environment(read_json(beside)) if beside.exists() else UNKNOWN
-    return Answers(run.name, asked_in, run.data, "test rows", rows) if len(rows) else None
+    path, machine = run.folder / "result.json", run.folder / "environment.json"
+    if not path.exists() or not len(rows := result_rows(_read_results(path), path)):
+        return None
+    used = _environment(read_json(machine)) if machine.exists() else UNKNOWN
+    return Answers(run.name, used, run.data, "test rows", rows)
 
 
 def result_rows(results: Sequence[Mapping[str, Any]], path: Path | str = "result.json") -> pd.DataFrame:
     """The rows of result.json whose answer is known, as `Answers.rows`. Raises UserError for one that lacks a part."""
     try:
         return pd.DataFrame(
-            [
-                {
-                    "id": str(row["id"]),
-                    **{str(name): str(value) for name, value in row.get("tags", {}).items()},
-                    "num_options": len(row["options"]),
-                    "seconds": float(row.get("seconds", "nan")),
-                    "correct": bool(row["correct"]),
-                    "group": f"row {row['id']}",
-                }
-                for row in results
-                if row.get("correct") is not None
-            ]
+            {
+                "id": str(row["id"]),
+                **{str(name): str(value) for name, value in row.get("tags", {}).items()},
+                "num_options": len(row["options"]),
+                "seconds": float(row.get("seconds", "nan")),
+                "correct": bool(row["correct"]),
+                "group": f"row {row['id']}",
+            }
+            for row in results
+            if row.get("correct") is not None
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} has a row that cannot be used ({error!r}); {PREDICT_AGAIN}") from error
 
 
 def environment(folds: Sequence[Fold]) -> str:
-    """`cpu, 8 threads, float32, 4096 tokens`: what the folds were asked with; `-` for runs that do not say."""
-    found = dict.fromkeys(_environment(fold.metrics) for fold in folds)
-    return " / ".join(filter(None, found)) or "-"
+    """The hardware that the folds predicted on, `cpu, 8 threads, float32, 4096 tokens`; `-` for runs that lack it."""
+    return " / ".join(filter(None, dict.fromkeys(_environment(fold.metrics) for fold in folds))) or "-"
 
 
 def _environment(metrics: Mapping[str, Any]) -> str:

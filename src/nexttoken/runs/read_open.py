@@ -31,26 +31,18 @@ HASHED = re.compile(r"-[0-9a-f]{8}$")  # the end of a name that build.default_na
 
 
 @dataclass(frozen=True)
-class OpenFold:
-    """One finished fold. `rows`: id, row, group, nll (nats), num_tokens, num_characters of every held-out answer.
+class OpenRun:
+    """A run of an open task; runs that differ by seed alone are one variant.
 
+    `folds` has the held-out answers of each finished fold: id, row, nll (nats), num_tokens, num_characters, group.
     `row` is the id in folds.csv: another than `id` where a row was scored in several pieces, as windows of a dialogue.
     """
-
-    folder: Path
-    number: int
-    rows: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class OpenRun:
-    """A run of an open task; runs that differ by seed alone are one variant."""
 
     folder: Path
     task: str
     variant: str
     seed: int
-    folds: tuple[OpenFold, ...]
+    folds: Mapping[FoldFolder, pd.DataFrame]
 
     def __str__(self) -> str:
         return f"{self.variant} seed={self.seed}"
@@ -58,7 +50,7 @@ class OpenRun:
     @property
     def rows(self) -> pd.DataFrame:
         """All folds' held-out answers, with their `fold`. Raises UserError for one scored twice."""
-        rows = pd.concat([fold.rows.assign(fold=fold.number) for fold in self.folds], ignore_index=True)
+        rows = pd.concat([rows.assign(fold=fold.number) for fold, rows in self.folds.items()], ignore_index=True)
         refuse_twice_scored(self.folder, rows["id"])
         return rows
 
@@ -68,35 +60,32 @@ def read_open_runs(paths: Sequence[Path]) -> list[OpenRun]:
 
     Raises UserError where there is none, a run answers with labels, or two have the same variant and seed.
     """
-    by_run: dict[Path, list[Path]] = {}
+    by_run: dict[Path, list[FoldFolder]] = {}
     for fold in finished_folds(paths):
-        by_run.setdefault(fold.parent, []).append(fold)
+        by_run.setdefault(fold.parent, []).append(FoldFolder(fold))
         if not is_open(fold):
-            raise UserError(
-                f"{fold} answers with labels, not with texts: python -m nexttoken report {fold.parent} reads it"
-            )
-    names = variant_names(list(by_run))
-    runs = [_read_run(folder, name, by_run[folder]) for folder, name in names.items()]
-    placed: dict[tuple[str, int], OpenRun] = {}
-    for run in runs:
-        if (other := placed.setdefault((run.variant, run.seed), run)) is not run:
-            raise UserError(f"{other.folder} and {run.folder} are both {run}; give the path of one of them")
-    return runs
+            reads_it = f"python -m nexttoken report {fold.parent} reads it"
+            raise UserError(f"{fold} answers with labels, not with texts: {reads_it}")
+    runs: dict[str, OpenRun] = {}
+    for folder, variant in variant_names(list(by_run)).items():
+        groups, task = read_groups(folder), read_json(by_run[folder][0].path / "metrics.json").get("task")
+        folds = {fold: _read_answers(fold.path / "oof.csv", groups) for fold in by_run[folder]}
+        seed = int(_config(folder).get("seed") or 0)
+        run = OpenRun(folder, str(task or folder.parent.name), variant, seed, folds)
+        if (other := runs.setdefault(str(run), run)) is not run:
+            raise UserError(f"{other.folder} and {folder} are both {run}; give the path of one of them")
+    return list(runs.values())
 
 
-@dataclass(frozen=True)
-class Variant:
-    """Runs that differ by seed alone, and the configuration that they share."""
-
-    config: dict[str, Any]
-    folders: list[Path]
-
-    @property
-    def bare_name(self) -> str:
-        """The folders' name without its seed; the first one's where nothing else is left, or others differ."""
-        names = [folder.resolve().name for folder in self.folders]
-        bare = {SEED_IN_NAME.sub("", name) for name in names}
-        return (bare.pop() if len(bare) == 1 else "") or names[0]
+def _read_answers(path: Path, groups: Mapping[str, int]) -> pd.DataFrame:
+    """Raises UserError for an oof.csv that cannot be used."""
+    rows = read_numbers(path, dict.fromkeys(COSTS, float))
+    sound = np.isfinite(rows["nll"]) & (rows["num_tokens"] >= 1) & (rows["num_characters"] >= 1)
+    if not sound.all():
+        bad = first_five(rows.loc[~sound, "id"])
+        raise UserError(f"{path}: rows {bad} lack a loss of at least one token and character; {AGAIN}")
+    rows = rows.assign(row=rows["row"] if "row" in rows else rows["id"])
+    return rows.assign(group=group_names(rows["row"], groups))[["id", "row", *COSTS, "group"]]
 
 
 def variant_names(folders: Sequence[Path]) -> dict[Path, str]:
@@ -104,16 +93,33 @@ def variant_names(folders: Sequence[Path]) -> dict[Path, str]:
 
     The differences between variants of the same name are logged: a key that a later version added makes two of one.
     """
-    variants = _variants(folders)
-    bare = [variant.bare_name for variant in variants]
+    variants: list[tuple[dict[str, Any], list[Path]]] = []  # runs that differ by seed alone, and what they share
+    for folder in folders:
+        config = _config(folder)
+        # A seed below another key follows the run's; that of the split tells which rows are held out.
+        config = _without_seeds(config) | {"split": config.get("split")}
+        same = [members for other, members in variants if not describe_differences(other, config)]
+        if same:
+            same[0].append(folder)
+        else:
+            variants.append((config, [folder]))
+    bare = [_bare_name(members) for _, members in variants]
     names = []
-    for variant, name in zip(variants, bare, strict=True):
-        if (first := variants[bare.index(name)]) is not variant:
-            differences = describe_differences(first.config, variant.config)
-            log.warning("%s and %s are two variants: %s", first.folders[0], variant.folders[0], differences)
-        names.append(name if bare.count(name) == 1 else "/".join(variant.folders[0].resolve().parts[-2:]))
-    by_folder = {f: name for v, name in zip(variants, short_names(names), strict=True) for f in v.folders}
+    for (config, members), name in zip(variants, bare, strict=True):
+        first, others = variants[bare.index(name)]
+        if others is not members:
+            differences = describe_differences(first, config)
+            log.warning("%s and %s are two variants: %s", others[0], members[0], differences)
+        names.append(name if bare.count(name) == 1 else "/".join(members[0].resolve().parts[-2:]))
+    by_folder = {f: name for (_, members), name in zip(variants, short_names(names), strict=True) for f in members}
     return {folder: by_folder[folder] for folder in folders}
+
+
+def _bare_name(folders: Sequence[Path]) -> str:
+    """The folders' name without its seed; the first one's where nothing else is left, or others differ."""
+    names = [folder.resolve().name for folder in folders]
+    bare = {SEED_IN_NAME.sub("", name) for name in names}
+    return (bare.pop() if len(bare) == 1 else "") or names[0]
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -121,54 +127,21 @@ def short_names(names: Sequence[str]) -> list[str]:
 
     A name that was too long for a folder ends in a hash; what stands behind its last shared word is cut at random.
     """
-    words = [name.split("_") for name in names]
-    shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
+    split = [name.split("_") for name in names]
+    shared = set.intersection(*map(set, split)) if len(split) > 1 else set()
     short = []
-    for own, name in zip(words, names, strict=True):
-        if HASHED.search(name) and shared & {*own}:
-            own = own[: max(place for place, word in enumerate(own) if word in shared)]
-        short.append("_".join(word for word in own if word not in shared))
+    for words, name in zip(split, names, strict=True):
+        if HASHED.search(name) and shared & {*words}:
+            words = words[: max(place for place, word in enumerate(words) if word in shared)]
+        short.append("_".join(word for word in words if word not in shared))
     return short if all(short) and len({*short}) == len(short) else list(names)
 
 
-def _variants(folders: Sequence[Path]) -> list[Variant]:
-    variants: list[Variant] = []
-    for folder in folders:
-        config = _config(folder)
-        # A seed below another key follows the run's; that of the split tells which rows are held out.
-        config = _without_seeds(config) | {"split": config.get("split")}
-        if same := [variant for variant in variants if not describe_differences(variant.config, config)]:
-            same[0].folders.append(folder)
-        else:
-            variants.append(Variant(config, [folder]))
-    return variants
-
-
 def _config(folder: Path) -> dict[str, Any]:
-    return FoldFolder(sorted(folder.glob("fold*/config.yaml"))[0].parent).config()
+    return FoldFolder(min(folder.glob("fold*/config.yaml")).parent).config()
 
 
 def _without_seeds(node: Any) -> Any:
     if isinstance(node, Mapping):
         return {key: _without_seeds(child) for key, child in node.items() if key != "seed"}
     return [_without_seeds(child) for child in node] if isinstance(node, list) else node
-
-
-def _read_run(folder: Path, variant: str, folds: Sequence[Path]) -> OpenRun:
-    groups = read_groups(folder)
-    read = [_read_fold(fold, groups) for fold in folds]
-    task = str(read_json(folds[0] / "metrics.json").get("task", folder.parent.name))
-    return OpenRun(folder, task, variant, int(_config(folder).get("seed") or 0), tuple(read))
-
-
-def _read_fold(folder: Path, groups: Mapping[str, int]) -> OpenFold:
-    """Raises UserError for an oof.csv that cannot be used."""
-    path = folder / "oof.csv"
-    rows = read_numbers(path, dict.fromkeys(COSTS, float))
-    sound = np.isfinite(rows["nll"]) & (rows["num_tokens"] >= 1) & (rows["num_characters"] >= 1)
-    if not sound.all():
-        bad = first_five(rows.loc[~sound, "id"])
-        raise UserError(f"{path}: rows {bad} lack a loss of at least one token and character; {AGAIN}")
-    rows = rows.assign(row=rows["row"] if "row" in rows else rows["id"])
-    rows = rows.assign(group=group_names(rows["row"], groups))[["id", "row", *COSTS, "group"]]
-    return OpenFold(folder, int(folder.name.removeprefix("fold")), rows)
