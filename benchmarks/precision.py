@@ -114,10 +114,7 @@ def main(arguments: Sequence[str]) -> None:
     from nexttoken.runs.loaded import load_run
 
     loaded = load_run(given.run)
-    if given.fold not in loaded.numbers:
-        raise UserError(f"fold={given.fold} is not finished; finished folds are {loaded.numbers}")
-    fold = loaded.folds[loaded.numbers.index(given.fold)]
-    records = measure(loaded, fold, given.rows, given.repeats, others)
+    records = measure(loaded, loaded.fold(given.fold), given.rows, given.repeats, others)
     update_records(given.out, records)
     print(table(records))
 

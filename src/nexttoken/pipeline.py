@@ -20,8 +20,7 @@ from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
 from nexttoken.runs.answer_set import answers_of
-from nexttoken.runs.folder import FoldFolder, RunFolder, latest_run
-from nexttoken.runs.identity import describe_differences, hash_examples
+from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
 from nexttoken.runs.ledger import record
 from nexttoken.settings import AUTO, PredictSettings, check_settings
 from nexttoken.transforms import apply_transforms
@@ -206,7 +205,7 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
             f"{fold.path} is finished with other settings ({differences}); choose another name=... or overwrite=true"
         )
     saved = fold.metrics()
-    from nexttoken.report.fold import fold_table
+    from nexttoken.report.tables import fold_table
 
     print(fold_table(saved, getattr(parts.task, "metrics", ())))
     print(f"run: {fold.path}")

@@ -220,7 +220,7 @@ def test_what_cannot_be_merged_is_refused_in_one_line(output, tmp_path):
         (out,): "run= is missing",
         (f"run={output / 'qlora'}",): "out= is missing",
         (f"run={output / 'qlora'}", f"out={tmp_path}"): "exists already",
-        (f"run={output / 'qlora'}", out, "fold=3"): "fold3 is not finished; finished folds are 0",
+        (f"run={output / 'qlora'}", out, "fold=3"): "fold=3 is not finished; finished folds are 0",
         (f"run={output / 'qlora'}", out, "fold=x"): "fold='x' is not accepted: input should be a valid integer",
         (f"run={output / 'qlora'}", out, "rows=0"): "rows='0' is not accepted: input should be greater than 0",
         (f"run={output / 'qlora'}", out, "dtype=int4"): "input should be 'float32', 'bfloat16' or 'float16'",

@@ -14,9 +14,8 @@ from nexttoken.data.folds import Folds, save_folds
 from nexttoken.metrics import probabilities as metrics
 from nexttoken.report.by_tag import page_by_tag, plot_accuracies, read_sections, results_table
 from nexttoken.report.figures import Lettering
-from nexttoken.report.fold import fold_table
 from nexttoken.report.published import read_published
-from nexttoken.report.tables import runs_table
+from nexttoken.report.tables import fold_table, runs_table
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read import read_runs
 from nexttoken.runs.read_answers import environment
@@ -136,7 +135,7 @@ def test_all_genres_stand_beside_each_other_with_mean_and_pooled(task_dir):
 def test_scores_are_those_of_metrics_json_where_there_is_one_genre(tmp_path):
     right = list(np.random.default_rng(0).random(40) < 0.4)
     write_fold(tmp_path / "run", right, genres=("all",))
-    [score] = read_sections(read_runs(tmp_path), "genre")[0][0].scores("all")
+    [score] = read_sections(read_runs(tmp_path), "genre")[0][0].scores["all"]
     saved = json.loads((tmp_path / "run" / "fold0" / "metrics.json").read_text())
     assert (score.accuracy, score.chance) == pytest.approx((saved["accuracy"], saved["chance_accuracy"]))
     assert score.interval is not None
@@ -150,7 +149,7 @@ def test_questions_of_one_group_stay_together_in_the_interval(tmp_path):
     ids = tuple(f"f0-{place}" for place in range(40))
 
     def width() -> float:
-        interval = read_sections(read_runs(tmp_path), "genre")[0][0].scores("all")[0].interval
+        interval = read_sections(read_runs(tmp_path), "genre")[0][0].scores["all"][0].interval
         return interval.high - interval.low if interval else 0.0
 
     alone = width()
@@ -193,7 +192,7 @@ def test_results_are_counted_by_genre_after_prediction():
 
 def test_one_question_has_no_interval(tmp_path):
     write_fold(tmp_path / "run", [True, False, True, True], genres=("x", "x", "x", "alone"))
-    [score] = read_sections(read_runs(tmp_path), "genre")[0][0].scores("alone")
+    [score] = read_sections(read_runs(tmp_path), "genre")[0][0].scores["alone"]
     assert score.cells()[2:] == ["1.0000", "0.2", "–", "1", "0.5000"]
 
 

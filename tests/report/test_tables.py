@@ -15,10 +15,9 @@ from sklearn.metrics import log_loss
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import METRICS
-from nexttoken.report.fold import fold_table
 from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import KINDS, predicted_leaderboard, published_scores
-from nexttoken.report.tables import runs_table
+from nexttoken.report.tables import fold_table, runs_table
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.read import read_fold, read_runs
 from support.commands import status_of
@@ -225,7 +224,7 @@ def test_missing_folds_leave_their_cell_open_and_are_pointed_out(task_dir):
     (task_dir / "worse" / "fold1" / "metrics.json").unlink()
     table = runs_table(read_runs(task_dir))
     assert cells(table, "worse")["fold 1"] == "–"
-    assert "The runs do not have the same folds" in table
+    assert "The runs have different folds" in table
 
 
 def test_the_predicted_leaderboard_is_for_the_real_data_and_scores_come_from_the_ledger(tmp_path):

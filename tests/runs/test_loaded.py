@@ -11,8 +11,7 @@ import pytest
 from nexttoken import pipeline
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
-from nexttoken.runs.folder import FoldFolder, RunFolder
-from nexttoken.runs.identity import describe_differences, hash_examples
+from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.types import Example
 from support.composed import composed

@@ -53,10 +53,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def choose_fold(loaded: LoadedRun, number: int) -> FoldFolder:
     """The finished fold of that number. Raises UserError where there is none, or where it has no adapter."""
-    fold, settings = loaded.folder.fold(number), loaded.parts.settings
-    if number not in loaded.numbers:
-        finished = ", ".join(map(str, loaded.numbers))
-        raise UserError(f"{fold.path} is not finished; finished folds are {finished}")
+    fold, settings = loaded.fold(number), loaded.parts.settings
     if settings.trainer.max_epochs == 0:
         raise UserError(f"{fold.path} was not trained (trainer.max_epochs=0), so there is nothing to merge")
     if settings.adapter is None:

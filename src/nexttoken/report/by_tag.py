@@ -81,10 +81,12 @@ class Section:
         rows = pd.concat([answers.rows for answers in self.answers]).drop_duplicates("id")
         return {str(value): of_value["num_options"].to_numpy() for value, of_value in rows.groupby(self.by)}
 
-    def scores(self, value: str) -> list[TagScore]:
-        """The runs that answered such questions, the best first."""
-        chosen = [TagScore(answers, answers.rows[answers.rows[self.by] == value]) for answers in self.answers]
-        return sorted((one for one in chosen if len(one.rows)), key=lambda one: (-one.accuracy, one.answers.model))
+    @cached_property
+    def scores(self) -> dict[str, list[TagScore]]:
+        """By value of the tag: the runs that answered such questions, the best first."""
+        every = [(value, TagScore(one, rows)) for one in self.answers for value, rows in one.rows.groupby(self.by)]
+        every.sort(key=lambda pair: (-pair[1].accuracy, pair[1].answers.model))
+        return {value: [score for of_value, score in every if of_value == value] for value in self.options}
 
     def overall(self) -> str:
         """Values of the tag × models, accuracy; then the mean over values, and all questions together."""
@@ -140,7 +142,7 @@ def page_by_tag(by: str, sections: Sequence[Section], notes: Sequence[str]) -> s
             parts.append("The models were not asked the same questions: compare only what both answered.")
         parts.append(section.overall())
         for value in section.options:
-            table = markdown(HEADER, [score.cells() for score in section.scores(value)])
+            table = markdown(HEADER, [score.cells() for score in section.scores[value]])
             parts += [f"### Table for {by}: {value}", table]
     return "\n\n".join(parts)
 
@@ -170,7 +172,9 @@ def plot_accuracies(sections: Sequence[Section], path: Path) -> list[str]:
     """
     names = [name for section in sections for name in (section.title, *section.options, *section.models)]
     lettering = Lettering.for_names([*dict.fromkeys(names)])
-    heights = list(map(_height, sections))
+    # Inches: space for the marks of every genre, and for a legend with every run.
+    sizes = [(len(section.options), len(section.answers)) for section in sections]
+    heights = [1.2 + max(options * max(0.42, 0.07 * models), 0.19 * (models + 1)) for options, models in sizes]
     with lettering.figure(9.5, sum(heights), path) as figure:
         panels = figure.subplots(len(sections), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, section in zip(panels, sections, strict=True):
@@ -182,16 +186,15 @@ def _panel(axes: "Axes", section: Section, lettering: Lettering) -> None:
     values, models, places = list(section.options), section.models, np.arange(len(section.options))
     chances = [chance_accuracy(options) for options in section.options.values()]
     axes.plot(chances, places, color="0.3", linestyle="--", marker="|", markersize=12, label="chance")
-    drawn = {value: {score.answers.model: score for score in section.scores(value)} for value in values}
+    drawn = [(place, score) for place, value in enumerate(values) for score in section.scores[value]]
     for number, model in enumerate(models):
         shift = 0.6 * ((number + 0.5) / len(models) - 0.5)  # side by side, not one over the other
-        at = [place for place in places if model in drawn[values[place]]]
-        scores = [drawn[values[place]][model] for place in at]
-        accuracies = np.array([score.accuracy for score in scores])
-        ends = [(i.low, i.high) if (i := score.interval) else (score.accuracy,) * 2 for score in scores]
+        scores = {place: score for place, score in drawn if score.answers.model == model}
+        accuracies = np.array([score.accuracy for score in scores.values()])
+        ends = [(i.low, i.high) if (i := score.interval) else (score.accuracy,) * 2 for score in scores.values()]
         error = np.abs(np.array(ends).T - accuracies)
         axes.errorbar(
-            accuracies, np.array(at) + shift, xerr=error, fmt=MARKERS[number // 10 % len(MARKERS)],
+            accuracies, np.array([*scores]) + shift, xerr=error, fmt=MARKERS[number // 10 % len(MARKERS)],
             color=f"C{number % 10}", markersize=5, elinewidth=0.8, label=lettering.show(model),
         )  # fmt: skip
     axes.set(title=lettering.show(section.title), xlabel="accuracy, 95 % interval", xlim=(-0.02, 1.02))
@@ -199,9 +202,3 @@ def _panel(axes: "Axes", section: Section, lettering: Lettering) -> None:
     axes.set_ylim(len(values) - 0.5, -0.5)  # in the order of the tables
     axes.grid(axis="x", linewidth=0.4)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-
-
-def _height(section: Section) -> float:
-    """Inches: room for every genre's marks, and for a legend with every run."""
-    num_models = len(section.answers)
-    return 1.2 + max(len(section.options) * max(0.42, 0.07 * num_models), 0.19 * (num_models + 1))

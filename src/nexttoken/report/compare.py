@@ -18,8 +18,7 @@ from nexttoken.metrics.intervals import NUM_RESAMPLES
 from nexttoken.metrics.probabilities import METRICS
 from nexttoken.report.markdown import difference_cell, interval_cell, loss_cell, markdown, mean_cell
 from nexttoken.report.ranking import Measure, Ranking, Scored
-from nexttoken.runs.folder import FoldFolder
-from nexttoken.runs.identity import describe_differences, flatten
+from nexttoken.runs.folder import FoldFolder, describe_differences, flatten
 from nexttoken.runs.read import Fold, probabilities, read_groups, read_runs, refuse_twice_scored
 from nexttoken.settings import INCIDENTAL
 from nexttoken.types import Metric
@@ -150,10 +149,8 @@ def _pop(config: dict[str, Any], key: str) -> Any:
     *path, last = key.split(".")
     node: Any = config
     for name in path:
-        node = node.get(name)
-        if not isinstance(node, dict):
-            return None
-    return node.pop(last, None)
+        node = node.get(name) if isinstance(node, dict) else None
+    return node.pop(last, None) if isinstance(node, dict) else None
 
 
 def _name(value: Any) -> str:

@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nexttoken.inference import gate_trial
 from nexttoken.inference.gate import ABOVE, Gate
 from nexttoken.inference.gate_thresholds import CrossChosen, gates_over
-from nexttoken.inference.gate_trial import (
-    Decision,
-    Outcome,
-    Trial,
-    at_random,
-    curve,
-    decide,
-    decide_by_part,
-    difference,
-    score,
-)  # fmt: skip
+from nexttoken.inference.gate_trial import Decision, Outcome, Trial, decide
 from nexttoken.report.figures import new_figure, plain_text, save_figure
 from nexttoken.report.markdown import markdown
 
@@ -42,7 +33,7 @@ def policies(trial: Trial, gate: Gate, configured: Mapping[int, Gate], chosen: C
     if gate.keep_confident:
         decisions["always, the surer answer taken"] = decide(trial, always)
     if configured:
-        decisions[CONFIGURED] = decide_by_part(trial, trial.folds, configured)
+        decisions[CONFIGURED] = gate_trial.decide_by_part(trial, trial.folds, configured)
     return {**decisions, CHOSEN: chosen.decision}
 
 
@@ -50,8 +41,8 @@ def table(trial: Trial, decisions: Mapping[str, Decision]) -> str:
     """Markdown: a row per policy."""
     rows = []
     for name, decision in decisions.items():
-        outcome = score(trial, decision)
-        points, error = (100 * value for value in difference(trial, decision, decisions[ALWAYS]))
+        outcome = gate_trial.score(trial, decision)
+        points, error = (100 * value for value in gate_trial.difference(trial, decision, decisions[ALWAYS]))
         beside = "" if name == ALWAYS else f"{points:+.1f} ± {error:.1f}"
         cells = [f"{outcome.accuracy:.1%}", f"{outcome.log_loss:.4f}", f"{outcome.share_searched:.1%}"]
         rows.append([name, *cells, f"{1000 * outcome.seconds:.1f}", beside])
@@ -64,21 +55,20 @@ def gate_plot(trial: Trial, gate: Gate, outcomes: Mapping[str, Outcome], path: P
     The curves move one threshold of `gate` from never to always. Never and always are horizontal lines, gates are
     marks. No standard errors: all policies answer the same questions, so only paired differences have one that helps.
     """
-    curves = {CURVES[name]: curve(trial, gates_over(trial, gate, (name,))) for name in CURVES}
-    blind = [at_random(trial, gate, share) for share in np.linspace(0, 1, 21)]
+    curves = {CURVES[name]: gate_trial.curve(trial, gates_over(trial, gate, (name,))) for name in CURVES}
+    blind = [gate_trial.at_random(trial, gate, share) for share in np.linspace(0, 1, 21)]
     figure = new_figure(12.4, 5.2)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, key in zip(panels, AXES, strict=True):
         _line(axes, key, blind, color="0.6", linestyle="--", label="as many questions, at random")
         for name, along in curves.items():
             _line(axes, key, along, marker=".", label=name)
+        labels = {name: f"{name}: {outcome.accuracy:.1%}" for name, outcome in outcomes.items()}
         for name, style in LEVELS.items():
-            label = f"{name}: {outcomes[name].accuracy:.1%}"
-            axes.axhline(100 * outcomes[name].accuracy, color="0.25", linewidth=1, linestyle=style, label=label)
-        for name, mark in MARKS.items():
-            if name in outcomes:
-                label = f"{name}: {outcomes[name].accuracy:.1%}"
-                _line(axes, key, [outcomes[name]], marker=mark, markersize=12, linestyle="", label=label)
+            level = 100 * outcomes[name].accuracy
+            axes.axhline(level, color="0.25", linewidth=1, linestyle=style, label=labels[name])
+        for name in filter(outcomes.get, MARKS):
+            _line(axes, key, [outcomes[name]], marker=MARKS[name], markersize=12, linestyle="", label=labels[name])
         axes.set(xlabel=AXES[key])
         axes.grid(alpha=0.25)
     panels[0].set(ylabel="accuracy (%)")

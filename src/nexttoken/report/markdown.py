@@ -9,8 +9,8 @@ from nexttoken.metrics.probabilities import mean_and_spread
 NOTHING = "–"
 
 
-def loss_cell(value: float | None) -> str:
-    return NOTHING if value is None or isnan(value) else f"{value:.4f}"
+def loss_cell(value: float | None, unknown: str = NOTHING) -> str:
+    return unknown if value is None or isnan(value) else f"{value:.4f}"
 
 
 def difference_cell(value: float) -> str:

@@ -1,6 +1,7 @@
 """The two pictures of a run: how it learned, and whether its probabilities can be taken at their word."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from nexttoken.metrics.probabilities import expected_calibration_error, reliability
 from nexttoken.report.figures import new_figure, plain_text, save_figure
-from nexttoken.report.fold import reference_names
+from nexttoken.report.tables import reference_names
 from nexttoken.runs.read import Run, probabilities
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ def learning_curves(runs: Sequence[Run], path: Path) -> None:
     num_rows = -(-len(runs) // num_columns)
     figure = new_figure(7.2 * num_columns, 4.4 * num_rows)
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for axes, run in zip(panels, runs, strict=False):
-        _learning_panel(axes, run)
-    for axes in panels[len(runs) :]:
-        axes.set_axis_off()
+    for axes, run in zip_longest(panels, runs):
+        if run:
+            _learning_panel(axes, run)
+        else:
+            axes.set_axis_off()
     save_figure(figure, path)
 
 
@@ -50,11 +52,8 @@ def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
     for x, y, count in zip(confidence, accuracy, counts, strict=True):
         axes.annotate(f"{count:,.0f}", (x, y), xytext=(7, -12), textcoords="offset points", fontsize=8)
     ece = expected_calibration_error(probs, labels)
-    axes.set(
-        title=f"{plain_text(title)}\nECE {ece:.4f}, {len(labels):,} rows".strip(),
-        ylabel="accuracy (share right)",
-        ylim=(0, 1.02),
-    )
+    heading = f"{plain_text(title)}\nECE {ece:.4f}, {len(labels):,} rows".strip()
+    axes.set(title=heading, ylabel="accuracy (share right)", ylim=(0, 1.02))
     axes.legend(loc="upper left")
     below.bar(confidence, counts, width=0.06, color="0.6")
     floor = 1 / probs.shape[1]  # the most probable class has at least this
@@ -71,9 +70,8 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
         train, dev = (fold.curve[["step", key]].dropna() for key in ("train_loss", "dev_log_loss"))
         train = train.groupby(np.arange(len(train)) * NUM_POINTS // max(len(train), NUM_POINTS)).mean()
         axes.plot(train["step"], train["train_loss"], color=colour, alpha=0.4, linewidth=0.9)
-        axes.plot(
-            dev["step"], dev["dev_log_loss"], color=colour, linewidth=2, marker=".", label=f"fold {fold.number}, dev"
-        )
+        label = f"fold {fold.number}, dev"
+        axes.plot(dev["step"], dev["dev_log_loss"], color=colour, linewidth=2, marker=".", label=label)
         # The first steps and single batches may be far off: they are not allowed to flatten everything else.
         drawn += [*dev["dev_log_loss"], *train["train_loss"].quantile([0.05, 0.95])]
     axes.plot([], [], color="0.5", alpha=0.6, linewidth=0.9, label="train (thin, averaged)")
@@ -84,10 +82,6 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
             axes.axhline(drawn[-1], color="0.25", linewidth=1, linestyle=LINES[key], label=f"{name} {drawn[-1]:.4f}")
     low, high = np.nanmin(drawn), np.nanmax(drawn)
     margin = 0.06 * (high - low)
-    axes.set(
-        title=plain_text(f"{run.name} on {run.data.dataset}"),
-        xlabel="optimizer steps",
-        ylabel="loss (nats per row)",
-    )
-    axes.set_ylim(low - margin, high + margin)
+    title, limits = plain_text(f"{run.name} on {run.data.dataset}"), (low - margin, high + margin)
+    axes.set(title=title, xlabel="optimizer steps", ylabel="loss (nats per row)", ylim=limits)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))

@@ -1,10 +1,9 @@
 """Results that others published, read from the YAML files beside this module, so that a run can stand beside them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,19 +13,13 @@ from nexttoken.runs.read import Run
 KINDS = ("zero-shot CV", "CV", "public LB", "private LB")
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedScore:
+class PublishedScore(NamedTuple):
     """A self-reported three-class log loss of the preference competition; `kind` is one of `KINDS`."""
 
     who: str
     what: str
     score: float
     kind: str
-
-    @property
-    def comparable(self) -> bool:
-        """Whether it compares with an out-of-fold log loss on the competition's own data; on other data none does."""
-        return self.kind.endswith("CV")
 
 
 @cache
@@ -42,20 +35,18 @@ def published_scores() -> list[PublishedScore]:
 def published_table(runs: Sequence[Run]) -> str:
     """The published scores: which compare with the runs, and how far the best run is from those."""
     best = min((run.oof["loss"].mean() for run in runs if run.data.is_published), default=None)
-    rows = []
+    header, rows = ["published log loss", *KINDS, "comparable", *(["best run − it"] if best is not None else [])], []
     for score in published_scores():
         kinds = [loss_cell(score.score) if kind == score.kind else "" for kind in KINDS]
-        comparable = score.comparable and best is not None
-        row = [f"{score.who}: {score.what}", *kinds, "yes" if comparable else "no"]
-        if best is not None:
-            row.append(difference_cell(best - score.score) if comparable else "")
-        rows.append(row)
-    header = ["published log loss", *KINDS, "comparable", *(["best run − it"] if best is not None else [])]
-    datasets = sorted({run.data.dataset for run in runs if run.data.is_published or best is None})
-    note = f"The published scores are on the competition's own rows: none is comparable with {', '.join(datasets)}."
+        comparable = score.kind.endswith("CV") and best is not None  # out of fold, on the same rows as the runs
+        away = difference_cell(best - score.score) if comparable else ""
+        cells = [f"{score.who}: {score.what}", *kinds, "yes" if comparable else "no", away]
+        rows.append(cells[: len(header)])
+    datasets = ", ".join(sorted({run.data.dataset for run in runs if run.data.is_published or best is None}))
+    note = f"The published scores are on the competition's own rows: none is comparable with {datasets}."
     if best is not None:
         note = (
-            f"The published CV scores are comparable with {', '.join(datasets)} only (other folds, self-reported). "
+            f"The published CV scores are comparable with {datasets} only (other folds, self-reported). "
             "Public and private leaderboard are two further test sets: compare neither with a CV nor with each other."
         )
     return f"## Published scores\n\n{note}\n\n{markdown(header, rows)}"

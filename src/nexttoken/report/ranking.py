@@ -30,10 +30,9 @@ class Measure:
 
 PER_TOKEN = Measure("loss_per_token", "nats per token", "nll", False, "num_tokens")
 PER_CHARACTER = Measure("loss_per_character", "nats per character", "nll", False, "num_characters")
-CHRF = Measure("chrf", "chrF (0-100)", "chrf", True)
-ROUGE_L = Measure("rouge_l", "ROUGE-L (0-1)", "rouge_l", True)
 MARK = Measure("mark", "mark", "mark", True)
-MEASURES = {measure.key: measure for measure in (PER_TOKEN, PER_CHARACTER, CHRF, ROUGE_L, MARK)}
+TEXTS = (Measure("chrf", "chrF (0-100)", "chrf", True), Measure("rouge_l", "ROUGE-L (0-1)", "rouge_l", True))
+MEASURES = {measure.key: measure for measure in (PER_TOKEN, PER_CHARACTER, *TEXTS, MARK)}
 LOSS_COLUMNS = ("nll", "num_tokens", "num_characters")
 
 
@@ -64,10 +63,8 @@ class Scored:
         shared = pd.concat([table[same] for of_one in rows for table in of_one], axis=1, join="inner").sort_index()
         ids = shared.index[shared.nunique(axis=1) == 1]
         if not len(ids):
-            raise UserError(
-                f"{', '.join(variants)} share no held-out row with the same answer, so there is nothing to compare; "
-                "train them on the same rows and folds"
-            )
+            what = f"{', '.join(variants)} share no held-out row with the same answer, so there is nothing to compare"
+            raise UserError(f"{what}; train them on the same rows and folds")
         by_seed = [np.array([t.loc[ids, list(columns)].to_numpy(np.float64) for t in of_one]) for of_one in rows]
         values = np.array(by_seed if seeds else [one.mean(axis=0, keepdims=True) for one in by_seed])  # (V, S, N, C)
         by_column = dict(zip(columns, np.moveaxis(values, -1, 0).copy(), strict=True))
@@ -80,8 +77,7 @@ class Scored:
     @property
     def same_tokens(self) -> bool:
         """True where every answer is as many tokens for all variants, so that losses per token can be compared."""
-        tokens = self.columns["num_tokens"]
-        return bool((tokens == tokens[:1, :1]).all())
+        return bool(np.ptp(self.columns["num_tokens"], axis=(0, 1)).max() == 0)
 
 
 @dataclass(frozen=True)
@@ -96,21 +92,21 @@ class Ranking:
         return self.scored.variants
 
     @cached_property
-    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
-        """What is summed over rows and what it is divided by, (V, S, N) each."""
+    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each row's share above and below the fraction line, (V, S, N) each."""
         above = self.scored.columns[self.measure.column]
         return above, self.scored.columns[self.measure.per] if self.measure.per else np.ones_like(above)
 
     @cached_property
     def by_seed(self) -> np.ndarray:
         """(V, S)."""
-        above, below = self._sums
+        above, below = self._parts
         return above.sum(axis=2) / below.sum(axis=2)
 
     @cached_property
     def values(self) -> np.ndarray:
         """(V,), all seeds together."""
-        above, below = self._sums
+        above, below = self._parts
         return above.sum(axis=(1, 2)) / below.sum(axis=(1, 2))
 
     @cached_property
@@ -129,8 +125,8 @@ class Ranking:
     def draws(self) -> np.ndarray:
         """Resampled values (R, V): groups of rows and seeds drawn anew, the same draw for all variants."""
         if not self.measure.per:
-            return resampled_means(self._sums[0], self.scored.groups)
-        above, below = np.split(resampled_means(np.concatenate(self._sums), self.scored.groups), 2, axis=1)
+            return resampled_means(self._parts[0], self.scored.groups)
+        above, below = np.split(resampled_means(np.concatenate(self._parts), self.scored.groups), 2, axis=1)
         return above / below
 
     def interval(self, place: int) -> Interval:
@@ -183,8 +179,7 @@ class Comparison:
         losses = Scored.of(tables, LOSS_COLUMNS)
         written = {place: table for place, table in tables.items() if table["chrf"].notna().any()}
         has_marks = bool(written) and all(table["mark"].notna().any() for table in written.values())
-        columns = [CHRF.column, ROUGE_L.column, *([MARK.column] if has_marks else [])]
-        outputs = Scored.of(written, columns) if written else None
+        outputs = Scored.of(written, ["chrf", "rouge_l", *["mark"] * has_marks]) if written else None
         lacking = tuple(name for name in losses.variants if outputs is None or name not in outputs.variants)
         measure = MEASURES[by] if by else MARK if has_marks and not lacking else PER_TOKEN
         if measure is PER_TOKEN and not losses.same_tokens:

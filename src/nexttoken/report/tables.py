@@ -1,19 +1,68 @@
-"""The table of runs: each one's score on every fold and on all folds together, beside what it has to beat."""
+"""The tables of a run: a fold's scores beside their references, and all runs on every fold, best first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pandas as pd
 
-from nexttoken.report.fold import metrics_in_tables, reference_names
 from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell
 from nexttoken.report.published import predicted_leaderboard, published_table
 from nexttoken.runs.ledger import Submission
-from nexttoken.runs.read import Data, Run, probabilities
+from nexttoken.runs.read import Data, Run, data_of, probabilities
 from nexttoken.runs.read_answers import environment
 from nexttoken.types import Metric
+
+OPEN_REFERENCES = {
+    "uniform_nll_per_character": "characters that are equally probable",
+    "baseline_nll_per_character": "n-grams of the training answers' characters",
+}
+
+
+def reference_names(data: Data) -> dict[str, str]:
+    """The names of the references by their keys in metrics.json."""
+    baseline = "option baseline" if data.is_quiz else "length/overlap baseline"
+    names = {"uniform": "uniform guess", "prior": "class prior", "baseline": baseline, "best_possible": "best possible"}
+    return {f"{prefix}_log_loss": name for prefix, name in names.items()}
+
+
+def metrics_in_tables(metrics: Sequence[Metric]) -> list[Metric]:
+    """The metrics with a chance level, except log loss, which has columns of its own."""
+    return [metric for metric in metrics if metric.chance is not None and metric.name != "log_loss"]
+
+
+def fold_table(saved: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
+    """One fold's scores beside the references on the same rows; `saved` is metrics.json, `metrics` are the task's."""
+    if saved.get("answers") == "texts":
+        return _open_fold_table(saved)
+    data, loss, others = data_of(saved), saved["log_loss"], metrics_in_tables(metrics)
+    rows = []
+    for key, name in reference_names(data).items():
+        if saved.get(key) is not None:
+            prefix = "chance" if key == "uniform_log_loss" else key.removesuffix("_log_loss")
+            cells = [loss_cell(saved.get(f"{prefix}_{metric.name}"), "") for metric in others]
+            rows.append([name, loss_cell(saved[key]), *cells, difference_cell(loss - saved[key])])
+    label = f"this fold ({'trained' if saved['trained'] else 'zero-shot'})"
+    cells = [label, loss_cell(loss), *(loss_cell(saved.get(metric.name), "") for metric in others)]
+    rows.append([*(f"**{cell}**" if cell else "" for cell in cells), ""])
+    head = f"{data.dataset}, fold {saved['fold']}: {saved['num_examples']:,} {'questions' if data.is_quiz else 'rows'}"
+    header = ["score of", "log loss", *(metric.title for metric in others), "log loss: this fold − it"]
+    return f"{head}\n\n{markdown(header, rows)}"
+
+
+def _open_fold_table(saved: Mapping[str, Any]) -> str:
+    """A fold of open answers. Only losses per character compare with those of other tokenizers."""
+    loss, rows = saved["nll_per_character"], []
+    for key, name in OPEN_REFERENCES.items():
+        rows.append([name, "", "", loss_cell(saved[key]), difference_cell(loss - saved[key])])
+    label = f"this fold ({'trained' if saved['trained'] else 'as it came'})"
+    cells = [label, loss_cell(saved["log_loss"]), f"{saved['perplexity']:.2f}", loss_cell(loss)]
+    rows.append([*(f"**{cell}**" for cell in cells), ""])
+    head = f"{saved['dataset']}, fold {saved['fold']}: {saved['num_examples']:,} held-out answers"
+    header = ["answers' loss in nats", "per token", "perplexity", "per character", "this fold − it"]
+    return f"{head} of {saved['num_answer_tokens']:,} tokens\n\n{markdown(header, rows)}"
 
 
 def runs_table(runs: Sequence[Run], submissions: Sequence[Submission] = ()) -> str:
@@ -32,9 +81,9 @@ def _section(data: Data, runs: list[Run], submissions: Sequence[Submission]) -> 
     by_fold = {f"fold {number}": [loss_cell(run.losses.get(number)) for run in runs] for number in numbers}
     by_fold["mean ± std"] = [mean_cell(list(run.losses.values())) for run in runs]
     if data.is_quiz:
-        columns = _quiz_columns(data, runs, oofs) | by_fold
+        columns = _score_columns(data, runs, oofs) | by_fold
     else:
-        columns = {"run": [run.title for run in runs]} | by_fold | _pooled_columns(data, runs, oofs)
+        columns = {"run": [run.title for run in runs]} | by_fold | _score_columns(data, runs, oofs)
     if len(runs) > 1:
         columns["− first run"] = ["", *[_paired(oof, oofs[0]) for oof in oofs[1:]]]
     if data.is_published:
@@ -44,40 +93,32 @@ def _section(data: Data, runs: list[Run], submissions: Sequence[Submission]) -> 
     return f"## {data.dataset} ({data.task})\n\n{table}\n\n{_notes(data, runs)}"
 
 
-def _quiz_columns(data: Data, runs: list[Run], oofs: list[pd.DataFrame]) -> dict[str, list[str]]:
-    """Each metric beside its chance level, and log loss beside its references, over all out-of-fold rows of a run."""
-    columns = {}
+def _score_columns(data: Data, runs: list[Run], oofs: list[pd.DataFrame]) -> dict[str, list[str]]:
+    """The scores of all out-of-fold rows of a run, beside the references, or for pairs the distance from each."""
+    losses = [float(oof["loss"].mean()) for oof in oofs]
+    levels = {name: [run.weighted(key) for run in runs] for key, name in reference_names(data).items()}
+    columns, prefix = {}, "" if data.is_quiz else "OOF "
     for metric in metrics_in_tables(runs[0].scores):
-        columns[metric.title] = _scores(metric, oofs)
-        columns[f"chance {metric.title}"] = [loss_cell(run.weighted(f"chance_{metric.name}")) for run in runs]
-    columns["log loss"] = [loss_cell(float(oof["loss"].mean())) for oof in oofs]
-    for key, name in reference_names(data).items():
-        columns[name] = [loss_cell(run.weighted(key)) for run in runs]
+        scores = [metric.score(probabilities(oof), oof["label"].to_numpy()) for oof in oofs]
+        columns[f"{prefix}{metric.title}"] = [*map(loss_cell, scores)]
+        if data.is_quiz:
+            columns[f"chance {metric.title}"] = [loss_cell(run.weighted(f"chance_{metric.name}")) for run in runs]
+    if not data.is_quiz:
+        away = {
+            f"− {name}": [difference_cell(loss - level) for loss, level in zip(losses, of_runs, strict=True)]
+            for name, of_runs in levels.items()
+            if None not in of_runs
+        }
+        return {"OOF log loss": [*map(loss_cell, losses)], **columns, **away}
+    columns |= {name: [*map(loss_cell, of_runs)] for name, of_runs in {"log loss": losses, **levels}.items()}
     names = {"Model": [run.title for run in runs], "Environment": [environment(run.folds) for run in runs]}
     return names | {name: cells for name, cells in columns.items() if set(cells) != {NOTHING}}
 
 
-def _pooled_columns(data: Data, runs: list[Run], oofs: list[pd.DataFrame]) -> dict[str, list[str]]:
-    """The scores of all out-of-fold rows of a run, and their distance from each reference."""
-    losses = [float(oof["loss"].mean()) for oof in oofs]
-    columns = {"OOF log loss": [loss_cell(loss) for loss in losses]}
-    columns |= {f"OOF {metric.title}": _scores(metric, oofs) for metric in metrics_in_tables(runs[0].scores)}
-    for key, name in reference_names(data).items():
-        levels = [level for run in runs if (level := run.weighted(key)) is not None]
-        if len(levels) == len(runs):
-            columns[f"− {name}"] = [difference_cell(loss - level) for loss, level in zip(losses, levels, strict=True)]
-    return columns
-
-
-def _scores(metric: Metric, oofs: list[pd.DataFrame]) -> list[str]:
-    return [loss_cell(metric.score(probabilities(oof), oof["label"].to_numpy())) for oof in oofs]
-
-
 def _notes(data: Data, runs: list[Run]) -> str:
-    notes = "Log loss, lower is better. OOF: all finished folds' rows pooled."
+    lines = ["Log loss, lower is better. OOF: all finished folds' rows pooled."]
     if data.is_quiz:
-        notes = "All finished folds' questions pooled; then log loss by fold, lower is better."
-    lines = [notes]
+        lines = ["All finished folds' questions pooled; then log loss by fold, lower is better."]
     for metric in metrics_in_tables(runs[0].scores):
         direction = "higher" if metric.higher_is_better else "lower"
         lines.append(f"{metric.title[0].upper()}{metric.title[1:]}: {direction} is better.")
@@ -85,8 +126,7 @@ def _notes(data: Data, runs: list[Run]) -> str:
     if len(runs) > 1:
         lines.append("− first run: mean difference on the rows both scored ± its standard error over rows, not seeds.")
     if len({tuple(run.losses) for run in runs}) > 1:
-        note = "The runs do not have the same folds: compare them fold by fold or by the last difference, not by mean."
-        lines.append(note)
+        lines.append("The runs have different folds: compare them fold by fold or by the last difference, not by mean.")
     return " ".join(lines)
 
 

@@ -27,10 +27,8 @@ def token_report(paths: Sequence[Path], out: Path | None, published: bool) -> st
     """Write tokens.md and tokens.png into `out`; return the output. Raises UserError where no fold has a tokens.csv."""
     folds = find_folds(paths, "tokens.csv")
     if not folds:
-        raise UserError(
-            f"{first_five(paths)}: no <name>/fold<k>/tokens.csv; train an open task first: "
-            "python train.py task=dialogue fold=0"
-        )
+        fix = "train an open task first: python train.py task=dialogue fold=0"
+        raise UserError(f"{first_five(paths)}: no <name>/fold<k>/tokens.csv; {fix}")
     variants, task_dir = read_variants(folds), folds[0].parent.resolve().parent
     out = out or task_dir.parent / "judge" / task_dir.name
     key = token_histogram({name: rows["num_tokens"].to_numpy() for name, rows in variants.items()}, out / "tokens.png")
@@ -56,9 +54,8 @@ def tokens_table(variants: Mapping[str, pd.DataFrame]) -> str:
     for name, table in variants.items():
         tokens, user, assistant = (table[column] for column in COUNTS)
         counts = [len(table), tokens.sum(), tokens.mean(), tokens.max(), tokens.min()]
-        means = [user.mean(), assistant.mean(), (tokens - user - assistant).mean()]
-        cells = [f"{count:.2f}" if isinstance(count, float) else f"{count:,}" for count in (*counts, *means)]
-        rows.append([name, *cells])
+        counts += [user.mean(), assistant.mean(), (tokens - user - assistant).mean()]
+        rows.append([name, *(f"{count:.2f}" if isinstance(count, float) else f"{count:,}" for count in counts)])
     return markdown(HEADER, rows)
 
 

@@ -32,11 +32,10 @@ class Labels:
 
     def describe(self, settings: Settings, task: Any, num_rows: int, num_held_out: int) -> dict[str, Any]:
         """Task, data and fold, for metrics.json; `num_rows` counts all folds, `num_held_out` this one."""
-        return _describe_fold(settings, task) | {
-            "has_published_scores": task.has_published_scores,
-            "is_published_data": task.has_published_scores and num_rows > PUBLISHED_ROWS and not task.truth(),
-            "num_examples": num_held_out,
-        }
+        has_published = task.has_published_scores
+        is_published = has_published and num_rows > PUBLISHED_ROWS and not task.truth()
+        published = {"has_published_scores": has_published, "is_published_data": is_published}
+        return _describe_fold(settings, task) | published | {"num_examples": num_held_out}
 
     def references(self, task: Any, seen: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
         """Scores of simple predictors, fitted on the training examples `seen` and scored on the same held-out ones.
@@ -106,8 +105,8 @@ class Texts:
 
     def score(self, task: Any, predictions: AnswerLosses, examples: Sequence[Example]) -> dict[str, float]:
         """`log_loss` is the mean loss of the answers' tokens, end tokens included."""
-        nll, num_tokens = float(predictions.nll.sum()), int(predictions.num_tokens.sum())
-        num_characters = int(predictions.num_characters.sum())
+        columns = predictions.nll, predictions.num_tokens, predictions.num_characters
+        nll, num_tokens, num_characters = (column.sum().item() for column in columns)
         return {
             "num_examples": len(predictions.ids),
             "log_loss": nll / num_tokens,
@@ -132,10 +131,8 @@ class Texts:
         finished, num_tokens = predictions.columns["finished"], predictions.columns["num_tokens"]
         print(f"{int(num_tokens.sum()):,} tokens, {num_tokens.mean():.1f} an answer")
         if cut := [one for one, is_whole in zip(predictions.ids, finished, strict=True) if not is_whole]:
-            print(
-                f"{len(cut)} of {len(finished)} answers reached the maximum length ({first_five(cut)});"
-                " raise generation.max_new_tokens=..."
-            )
+            what = f"{len(cut)} of {len(finished)} answers reached the maximum length ({first_five(cut)})"
+            print(f"{what}; raise generation.max_new_tokens=...")
 
 
 def answers_of(task: Task | OpenTask) -> Labels | Texts:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.errors import UserError
-from nexttoken.runs.folder import FoldFolder
-from nexttoken.runs.identity import RETRIEVER_NODES, describe_differences
+from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, describe_differences
 from nexttoken.settings import PredictSettings
 
 TRANSFORMERS = {"_target_": "nexttoken.engine.answerers.load_transformers_writer", "_partial_": True}
@@ -31,25 +30,21 @@ class Changes:
         folder = Path(settings.submissions_dir) / "written"
         return cls(settings.inference, generation, settings.fold, folder, settings.engine)
 
-    @property
-    def only_folder(self) -> bool:
-        """True where nothing but the folder is changed."""
-        return self == Changes(folder=self.folder)
-
 
 def changed_config(
-    folds: Sequence[FoldFolder],
-    input_dir: str | None,
-    base: str | None,
-    retriever: Mapping[str, Any] | None,
-    changes: Changes,
+    folds: Sequence[FoldFolder], input_dir: str | None, base: str | None, retriever: Any, changes: Changes
 ) -> dict[str, Any]:
     """The folds' common configuration with the given changes, without `train_transforms`.
 
-    Raises UserError where the folds have different settings, the run has no use for a retriever, or the package no
-    longer has a class that the configuration names.
+    `retriever` is a `_target_` node or None. Raises UserError where the folds have different settings, the run has no
+    use for a retriever, or the package no longer has a class that the configuration names.
     """
-    config = _common(folds) | {"train_transforms": {}}
+    config = folds[0].config()
+    for fold in folds[1:]:
+        if differences := describe_differences(config, fold.config()):
+            what = f"{fold.path} differs from {folds[0].path} ({differences})"
+            raise UserError(f"{what}; train it with the same settings")
+    config["train_transforms"] = {}
     saved = set(_targets(config))
     if input_dir:  # also for the files that a retriever reads there
         nodes = {key: _move(config[key], config["input_dir"], input_dir) for key in RETRIEVER_NODES if key in config}
@@ -62,20 +57,8 @@ def changed_config(
     if base:
         config["model"] = {**config["model"], "name_or_path": base, "revision": None}
     if gone := [target for target in _targets(config) if target in saved and not _exists(target)]:
-        raise UserError(
-            f"{folds[0].path.parent} was trained before the package's classes moved ({gone[0]} is gone); train it again"
-            " with overwrite=true"
-        )
-    return config
-
-
-def _common(folds: Sequence[FoldFolder]) -> dict[str, Any]:
-    config = folds[0].config()
-    for other in folds[1:]:
-        if differences := describe_differences(config, other.config()):
-            raise UserError(
-                f"{other.path} differs from {folds[0].path} ({differences}); train it with the same settings"
-            )
+        what = f"{folds[0].path.parent} was trained before the package's classes moved ({gone[0]} is gone)"
+        raise UserError(f"{what}; train it again with overwrite=true")
     return config
 
 
@@ -118,16 +101,13 @@ def _with_retriever(config: dict[str, Any], retriever: Mapping[str, Any]) -> dic
     """The configuration with `retriever` in the place of each one it has. Raises UserError for a run without search."""
     if "retriever" not in (key for key, _ in _items(config["inference"])):
         name = str(config["inference"].get("_target_")).rpartition(".")[2]
-        raise UserError(
-            f"the run's inference is {name}, which does not search, so retriever=... has no use; leave it out,"
-            " or train with inference=gated_retrieval"
-        )
+        what = f"the run's inference is {name}, which does not search, so retriever=... has no use"
+        raise UserError(f"{what}; leave it out, or train with inference=gated_retrieval")
     given = _move(retriever, str(None), config["input_dir"])  # ${input_dir} is None where predict.py got no input_dir
-    return {**config, "retriever": given} | {name: _replace(config[name], given) for name in ("search", "inference")}
 
+    def replaced(node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        return {key: given if key == "retriever" else replaced(value) for key, value in node.items()}
 
-def _replace(node: Any, retriever: Mapping[str, Any]) -> Any:
-    """`node` with `retriever` as the value of each key of that name."""
-    if not isinstance(node, Mapping):
-        return node
-    return {key: retriever if key == "retriever" else _replace(value, retriever) for key, value in node.items()}
+    return {**config, "retriever": given} | {name: replaced(config[name]) for name in ("search", "inference")}

@@ -1,4 +1,4 @@
-"""The run folder: a folder for each fold, claimed before training and finished by its last file.
+"""The run folder: a folder for each fold, claimed before training, continued by the same run, finished by metrics.json.
 
 output/<task>/<name>/folds.csv        id, group, fold: the same for every model on the same data
 output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/ budget.json curve.csv inference.json
@@ -6,20 +6,26 @@ output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/
 output/<task>/<name>/                 gate.json, result.json, environment.json: computed from all finished folds
 """
 
+import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nexttoken.data.files import hash_text
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError
-from nexttoken.runs.identity import describe_differences
 from nexttoken.runs.records import FoldRecords
+from nexttoken.settings import INCIDENTAL
+from nexttoken.types import Example
 
 FOLD_NAME = re.compile(r"fold(\d+)")
 FILES_OF_ALL_FOLDS = ("gate.json", "result.json", "environment.json")  # out of date once another fold is trained
+RETRIEVER_NODES = ("retriever", "search", "inference", "train_transforms")  # the settings that may hold a retriever
+RETRIEVER_FOLDERS = ("index_dir", "cache_dir")  # change no result
+INCIDENTAL_DEVICES = ("trainer.devices", "trainer.strategy", "trainer.accelerator")
 
 
 @dataclass(frozen=True)
@@ -96,4 +102,35 @@ def latest_run(output_dir: Path) -> RunFolder:
     metrics = [path for path in output_dir.glob("*/*/fold*/metrics.json") if FOLD_NAME.fullmatch(path.parent.name)]
     if not metrics:
         raise UserError(f"{output_dir} has no finished run; train one first: python train.py fold=0")
-    return RunFolder(sorted(metrics, key=lambda path: path.stat().st_mtime)[-1].parent.parent)
+    return RunFolder(max(metrics, key=lambda path: path.stat().st_mtime).parent.parent)
+
+
+def hash_examples(examples: Sequence[Example]) -> str:
+    """SHA-256 over every example's id, fields and answer: a run is continued only on the data it was started on."""
+    rows = [(e.id, list(e.fields.items()), e.label if e.answer is None else e.answer) for e in examples]
+    return hash_text(json.dumps(rows))
+
+
+def describe_differences(saved: Mapping[str, Any], given: Mapping[str, Any], limit: int = 5) -> str:
+    """`fit.learning_rate: 0.001 -> 0.002, ...`: the settings that may change results; empty where none differs."""
+    old, new = (flatten({k: v for k, v in config.items() if k not in INCIDENTAL}) for config in (saved, given))
+    changed = []
+    for key in sorted({*old, *new}):
+        path = key.split(".")
+        is_incidental = key in INCIDENTAL_DEVICES or (path[0] in RETRIEVER_NODES and path[-1] in RETRIEVER_FOLDERS)
+        if old.get(key) != new.get(key) and not is_incidental:
+            changed.append(f"{key}: {_shorten(old.get(key))} -> {_shorten(new.get(key))}")
+    return ", ".join(changed[:limit]) + (f" and {len(changed) - limit} more" if len(changed) > limit else "")
+
+
+def flatten(node: Any, path: str = "") -> dict[str, Any]:
+    """Every setting by its dotted key; a node without settings is one itself."""
+    if not isinstance(node, Mapping) or not node:
+        return {path: node}
+    parts = (flatten(child, f"{path}.{name}".lstrip(".")) for name, child in node.items())
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

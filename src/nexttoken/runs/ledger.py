@@ -3,8 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,6 @@ class Submission:
 
 
 COLUMNS = tuple(field.name for field in fields(Submission))
-SCORES = ("oof_log_loss", "public_lb", "private_lb")
 
 
 def record(
@@ -42,13 +40,24 @@ def record(
 
     The other bytes of the ledger stay as they are. Raises UserError for a ledger that cannot be read.
     """
+    import fcntl  # POSIX only; reading a ledger works everywhere
+
     ledger = ledger or submission.with_name("ledger.csv")
     sha256 = hashlib.sha256(submission.read_bytes()).hexdigest()
-    with _locked(ledger):
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    # The lock file stays: a waiting process would lock a removed file, which the next process does not see.
+    with ledger.with_name(f".{ledger.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if any((past.file, past.sha256) == (submission.name, sha256) for past in read_ledger(ledger)):
             return False
         time, numbers = datetime.now(UTC).isoformat(timespec="seconds"), " ".join(map(str, folds))
-        _append(ledger, Submission(time, submission.name, run, numbers, oof_log_loss, sha256))
+        line = Submission(time, submission.name, run, numbers, oof_log_loss, sha256)
+        text = _read_text(ledger) if ledger.exists() else ",".join(COLUMNS) + "\n"
+        header = next(csv.reader(io.StringIO(text)))  # people reorder columns and add their own
+        tail = io.StringIO()
+        csv.writer(tail, lineterminator="\n").writerow([getattr(line, column, None) for column in header])
+        with whole_file(ledger) as part:
+            part.write_bytes((text + ("" if text.endswith("\n") else "\n") + tail.getvalue()).encode())
     return True
 
 
@@ -56,34 +65,13 @@ def read_ledger(ledger: Path) -> list[Submission]:
     """The ledger's lines in order; none if there is no ledger. Raises UserError for a missing column or a bad score."""
     if not ledger.exists():
         return []
-    rows = csv.DictReader(io.StringIO(_text(ledger)))
+    rows = csv.DictReader(io.StringIO(_read_text(ledger)))
     if missing := [column for column in COLUMNS if column not in (rows.fieldnames or ())]:
         raise UserError(f"{ledger} has no column {', '.join(missing)}; expected the header {','.join(COLUMNS)}")
     return [_submission(row, f"{ledger}, line {rows.line_num}") for row in rows]
 
 
-@contextmanager
-def _locked(ledger: Path) -> Iterator[None]:
-    """Let no other process write the ledger."""
-    import fcntl  # POSIX only; reading a ledger works everywhere
-
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    # The lock file stays: a waiting process would lock a removed file, which the next process does not see.
-    with ledger.with_name(f".{ledger.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _append(ledger: Path, line: Submission) -> None:
-    text = _text(ledger) if ledger.exists() else ",".join(COLUMNS) + "\n"
-    header = next(csv.reader(io.StringIO(text)))  # people reorder columns and add their own
-    tail = io.StringIO()
-    csv.writer(tail, lineterminator="\n").writerow([getattr(line, column, None) for column in header])
-    with whole_file(ledger) as part:
-        part.write_bytes((text + ("" if text.endswith("\n") else "\n") + tail.getvalue()).encode())
-
-
-def _text(ledger: Path) -> str:
+def _read_text(ledger: Path) -> str:
     """The ledger as text with its line ends kept; the byte order mark that spreadsheets add is dropped."""
     try:
         return ledger.read_bytes().decode("utf-8-sig")
@@ -93,8 +81,9 @@ def _text(ledger: Path) -> str:
 
 def _submission(row: dict[str, str | None], place: str) -> Submission:
     cells = {column: (row[column] or "").strip() for column in COLUMNS}
+    scored = ("oof_log_loss", "public_lb", "private_lb")
     try:
-        scores = {column: float(cells[column]) if cells[column] else None for column in SCORES}
+        scores = {column: float(cells[column]) if cells[column] else None for column in scored}
     except ValueError as error:
         raise UserError(f"{place}: {error}; expected a score such as 0.98, or nothing") from error
     return Submission(**{**cells, **scores})  # type: ignore[arg-type]

@@ -16,8 +16,7 @@ from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.retrieval.search import Search
 from nexttoken.runs.config import Changes, changed_config
-from nexttoken.runs.folder import FoldFolder, RunFolder
-from nexttoken.runs.identity import hash_examples
+from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples
 from nexttoken.runs.records import read_gate
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, TextPredictions
@@ -51,20 +50,17 @@ class LoadedRun:
         retriever: Mapping[str, Any] | None = None,
         changes: Changes = UNCHANGED,
     ) -> "LoadedRun":
-        """Build the parts of the run's configuration, with the paths and the retriever of this call.
+        """Build the parts of the run's configuration that prediction needs.
 
         `input_dir` holds files of the same task, corpora included; `base` is a folder or hub name of the same base
-        model; `retriever` is a `_target_` node instead of the run's own. Parts that only training needs are not built.
-        Raises UserError where no fold is finished, the folds have different settings, the run does not search but a
-        retriever is given, or the run was trained before the package's classes moved.
+        model; `retriever` is a `_target_` node instead of the run's own. Raises UserError where no fold is finished,
+        and as `changed_config` does.
         """
         folds = folder.finished_folds()
         parts = build(changed_config(folds, input_dir, base, retriever, changes))
-        if parts.task.classes and not changes.only_folder:
-            raise UserError(
-                "inference, generation, engine and fold are for open answers; this run averages its folds'"
-                " probabilities with its own inference: train with another one"
-            )
+        if parts.task.classes and changes != Changes(folder=changes.folder):
+            own = "this run averages its folds' probabilities with its own inference: train with another one"
+            raise UserError(f"inference, generation, engine and fold are for open answers; {own}")
         return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens, changes=changes)
 
     @property
@@ -77,12 +73,10 @@ class LoadedRun:
 
     def fold(self, number: int | None) -> FoldFolder:
         """The finished fold of this number; None: the first. Raises UserError where it is not finished."""
-        if number is None:
-            return self.folds[0]
-        if number not in self.numbers:
-            finished = ", ".join(map(str, self.numbers))
-            raise UserError(f"fold={number} is not finished; finished folds are {finished}")
-        return self.folds[self.numbers.index(number)]
+        for fold in self.folds:
+            if number in (None, fold.number):
+                return fold
+        raise UserError(f"fold={number} is not finished; finished folds are {', '.join(map(str, self.numbers))}")
 
     @property
     def oof_log_loss(self) -> float:
@@ -107,8 +101,7 @@ class LoadedRun:
                     no_seconds = {"seconds": np.zeros(len(examples))}
                     predicted.append(replace(predicted[-1], columns={**predicted[-1].columns, **no_seconds}))
                 else:
-                    training = f"{fold.path.resolve()} {fold.training_id}"
-                    answerer.journals = JournalFolder(self.changes.folder, training)  # type: ignore[union-attr]
+                    answerer.journals = JournalFolder(self.changes.folder, fold.training)  # type: ignore[union-attr]
                     predicted.append(inference(examples, answerer))
                 previous = current
         finally:
@@ -134,8 +127,8 @@ class LoadedRun:
     def _models(self) -> "FoldModels":
         from nexttoken.engine.answerers import FoldModels
 
-        settings = self.parts.settings
-        return FoldModels(settings, self.parts.prompt, make(settings.head, "head"), self.batch_tokens)
+        head = make(self.parts.settings.head, "head")
+        return FoldModels(self.parts.settings, self.parts.prompt, head, self.batch_tokens)
 
     def inference(self, fold: FoldFolder, examples: Sequence[Example] = ()) -> Inference:
         """The run's inference with the fold's state, the thresholds of gate.json and demonstrations to show.
@@ -153,31 +146,28 @@ class LoadedRun:
         return make(self.parts.settings.search, "search")
 
     @cached_property
-    def _examples(self) -> list[Example]:
-        """The examples of all folds, after the run's transforms."""
-        return apply_transforms(self.parts.task.read("train"), self.parts.transforms)
-
-    @cached_property
-    def _data_hash(self) -> str:
-        return hash_examples(self._examples)
+    def _data(self) -> tuple[dict[str, Example], str]:
+        """The examples of all folds by id, after the run's transforms, and their hash."""
+        examples = apply_transforms(self.parts.task.read("train"), self.parts.transforms)
+        return {example.id: example for example in examples}, hash_examples(examples)
 
     def held_out(self, fold: FoldFolder) -> list[Example]:
         """The examples that the fold was scored on, in the order of its oof.csv.
 
         Raises UserError where the data lacks one, or is not the data that the fold was trained on.
         """
-        ids, input_dir = fold.held_out_ids(), self.parts.settings.input_dir
-        by_id, fix = {example.id: example for example in self._examples}, "give the run's data: input_dir=..."
+        (by_id, data_hash), ids = self._data, fold.held_out_ids()
+        input_dir, fix = self.parts.settings.input_dir, "give the run's data: input_dir=..."
         if missing := [one for one in ids if one not in by_id]:
             raise UserError(f"{input_dir} has no row {missing[0]!r} of {fold.path / 'oof.csv'}; {fix}")
-        if not fold.has_data(self._data_hash):
+        if not fold.has_data(data_hash):
             raise UserError(f"{input_dir} holds other rows than {fold.path} was trained on; {fix}")
         return [by_id[one] for one in ids]
 
     def _demonstrations(self, fold: FoldFolder, examples: Sequence[Example]) -> list[Example]:
         held_out = set(fold.held_out_ids())
         are_new = bool(examples) and held_out.isdisjoint(example.id for example in examples)
-        return [example for example in self._examples if are_new or example.id not in held_out]
+        return [example for row_id, example in self._data[0].items() if are_new or row_id not in held_out]
 
     def predict(self, frame: "pd.DataFrame") -> "pd.DataFrame":
         """Predict rows in the competition's own format; returns `id` and a column of probabilities per class."""
@@ -196,16 +186,14 @@ class LoadedRun:
         """
         settings, engine = self.parts.settings, dict(self.changes.engine)
         if not self.changes.folder and not os.access(fold.path, os.W_OK):
-            raise UserError(
-                f"{fold.path} is read-only, so answers cannot be saved there; load_run(..., written='written')"
-            )
-        training = f"{fold.path.resolve()} {fold.training_id}"
-        identity = json.dumps([training, settings.generation.model_dump(), settings.inference, engine])
+            fix = "load_run(..., written='written')"
+            raise UserError(f"{fold.path} is read-only, so answers cannot be saved there; {fix}")
+        identity = json.dumps([fold.training, settings.generation.model_dump(), settings.inference, engine])
         journal = (self.changes.folder or fold.path / "written") / f"{hash_text(identity)[:16]}.jsonl"
         load, head = make(engine, "engine"), make(settings.head, "head")
         writer = load(fold.path, settings, self.parts.prompt, head, self.batch_tokens)
         inference = self.inference(fold, examples)
-        return inference(examples, lambda views: writer.write(views, settings.generation, journal, training))
+        return inference(examples, lambda views: writer.write(views, settings.generation, journal, fold.training))
 
 
 def load_run(path: str | Path, base: str | None = None, written: str | Path | None = None) -> LoadedRun:

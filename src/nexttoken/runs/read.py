@@ -195,10 +195,8 @@ def read_numbers(path: Path, types: Mapping[str, Callable[[str], Any]], others: 
 def refuse_twice_scored(folder: Path, ids: "pd.Series[str]") -> None:
     """Raise UserError where a row is held out in more than one fold of a run."""
     if ids.duplicated().any():
-        raise UserError(
-            f"{folder}: {first_five(ids[ids.duplicated()].unique())} scored in more than one fold; "
-            "its folds come from different splits, train them under different names"
-        )
+        what = f"{folder}: {first_five(ids[ids.duplicated()].unique())} scored in more than one fold"
+        raise UserError(f"{what}; its folds come from different splits, train them under different names")
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
@@ -231,10 +229,8 @@ def _read_oof(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if len(oof) != metrics["num_examples"] or abs(loss - metrics["log_loss"]) > 1e-5:
-        raise UserError(
-            f"{path} has {len(oof)} rows of log loss {loss:.5f}, metrics.json says "
-            f"{metrics['num_examples']} rows of {metrics['log_loss']:.5f}; {AGAIN}"
-        )
+        expected = f"metrics.json says {metrics['num_examples']} rows of {metrics['log_loss']:.5f}"
+        raise UserError(f"{path} has {len(oof)} rows of log loss {loss:.5f}, {expected}; {AGAIN}")
     return oof
 
 

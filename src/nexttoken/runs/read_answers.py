@@ -22,7 +22,7 @@ PREDICT_AGAIN = "run predict.py again"
 
 @dataclass(frozen=True)
 class Answers:
-    """One run's answered questions. `rows` has a row a question: `COLUMNS`, then one column of text per tag."""
+    """The questions that a run answered. `rows` has a row per question: `COLUMNS`, and a column of text per tag."""
 
     model: str
     environment: str
@@ -49,7 +49,13 @@ def out_of_fold(run: Run) -> Answers | None:
 def test_answers(run: Run) -> Answers | None:
     """The test questions whose answer is known; None where there is none."""
     path, machine = run.folder / "result.json", run.folder / "environment.json"
-    if not path.exists() or not len(rows := result_rows(_read_results(path), path)):
+    try:
+        rows = result_rows(json.loads(path.read_text(encoding="utf-8")), path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); {PREDICT_AGAIN}") from None
+    if not len(rows):
         return None
     used = _environment(read_json(machine)) if machine.exists() else UNKNOWN
     return Answers(run.name, used, run.data, "test rows", rows)
@@ -80,8 +86,8 @@ def environment(folds: Sequence[Fold]) -> str:
 
 
 def _environment(metrics: Mapping[str, Any]) -> str:
-    parts = [str(metrics[key]) for key in ("device", "precision") if metrics.get(key) is not None]
-    return ", ".join([*parts, *([f"{metrics['batch_tokens']} tokens"] if metrics.get("batch_tokens") else [])])
+    forms = {"device": "{}", "precision": "{}", "batch_tokens": "{} tokens"}
+    return ", ".join(form.format(metrics[key]) for key, form in forms.items() if metrics.get(key))
 
 
 def _fold_rows(fold: Fold) -> pd.DataFrame:
@@ -93,13 +99,3 @@ def _fold_rows(fold: Fold) -> pd.DataFrame:
     rows = rows[["id", *rows.columns[1 : rows.columns.get_loc("num_options")], "num_options", "seconds"]]  # with tags
     right = probabilities(fold.oof).argmax(axis=1) == fold.oof["label"]
     return rows.merge(fold.oof[["id"]].assign(correct=right), on="id", how="right")
-
-
-def _read_results(path: Path) -> list[dict[str, Any]]:
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); {PREDICT_AGAIN}") from None
-    if not isinstance(results, list):
-        raise UserError(f"{path} holds {type(results).__name__}, expected a list of rows; {PREDICT_AGAIN}")
-    return results

@@ -12,8 +12,7 @@ import pandas as pd
 
 from nexttoken.data.files import read_json
 from nexttoken.errors import UserError, first_five
-from nexttoken.runs.folder import FoldFolder
-from nexttoken.runs.identity import describe_differences
+from nexttoken.runs.folder import FoldFolder, describe_differences
 from nexttoken.runs.read import (
     AGAIN,
     finished_folds,

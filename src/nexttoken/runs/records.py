@@ -40,8 +40,8 @@ class FoldRecords:
         try:
             config = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
-            reason = type(error).__name__
-            raise UserError(f"{self.config_path} cannot be read ({reason}); is {self.path} a run folder?") from None
+            what = f"{self.config_path} cannot be read ({type(error).__name__})"
+            raise UserError(f"{what}; is {self.path} a run folder?") from None
         if not isinstance(config, dict):
             raise UserError(f"{self.config_path} does not hold a configuration; {RETRAIN}")
         return config
@@ -66,6 +66,11 @@ class FoldRecords:
     def training_id(self) -> str:
         """A hash of metrics.json, which holds the seconds: it changes whenever the fold is trained again."""
         return hash_text((self.path / "metrics.json").read_text(encoding="utf-8"))[:16]
+
+    @property
+    def training(self) -> str:
+        """The fold's folder and its `training_id`."""
+        return f"{self.path.resolve()} {self.training_id}"
 
     def save_oof(self, predictions: LabelPredictions, labels: np.ndarray, fold: int, classes: Sequence[str]) -> None:
         """Write oof.csv: id, fold, label, then one column per class in full precision."""
@@ -97,7 +102,7 @@ class FoldRecords:
 
     def save_texts(self, texts: TextPredictions) -> None:
         """Write generated.jsonl: the answers that the model generated for held-out examples."""
-        columns = (texts.ids, texts.texts, *(texts.columns[name].tolist() for name in ("num_tokens", "finished")))
+        columns = (texts.ids, texts.texts, *(texts.columns[name].tolist() for name in OUTPUT[2:]))
         lines = (dict(zip(OUTPUT, line, strict=True)) for line in zip(*columns, strict=True))
         _write_lines(lines, self.path / "generated.jsonl")
 
@@ -111,8 +116,8 @@ class FoldRecords:
             if not all(isinstance(text, str) for text in (*ids, *texts)):
                 raise TypeError("an id or output that is no text")
         except (KeyError, TypeError, ValueError) as error:
-            fix = "delete the file and generate again"
-            raise UserError(f"{path} has a line that is no output ({error!r}); {fix}") from None
+            what = f"{path} has a line that is no output ({error!r})"
+            raise UserError(f"{what}; delete the file and generate again") from None
         return TextPredictions(tuple(ids), tuple(texts), columns)
 
     def save_counts(self, counts: Mapping[str, Any]) -> None:
@@ -132,11 +137,8 @@ class FoldRecords:
     def save_prompts(self, prompts: Sequence[Any], labels: Any) -> None:
         """Write prompts.jsonl: the text and token ids of each held-out prompt, and the token ids of each label."""
         label_ids = dict(zip(labels.labels, labels.continuations, strict=True))
-        lines = (
-            {"id": p.id, "text": p.text, "token_ids": p.token_ids.tolist(), "label_token_ids": label_ids}
-            for p in prompts
-        )
-        _write_lines(lines, self.path / "prompts.jsonl")
+        lines = ({"id": p.id, "text": p.text, "token_ids": p.token_ids.tolist()} for p in prompts)
+        _write_lines((line | {"label_token_ids": label_ids} for line in lines), self.path / "prompts.jsonl")
 
 
 def save_gate(gate: Gate, details: Mapping[str, Any], path: Path) -> None:
@@ -146,8 +148,7 @@ def save_gate(gate: Gate, details: Mapping[str, Any], path: Path) -> None:
 
 def read_gate(path: Path) -> Gate:
     """Read gate.json. Raises UserError where it is missing, broken or lacks a threshold."""
-    saved = read_json(path)
-    names = [field.name for field in fields(Gate)]
+    saved, names = read_json(path), [field.name for field in fields(Gate)]
     if missing := [name for name in names if not isinstance(saved.get(name), (int, float))]:
         fix = f"write it again: python -m nexttoken gate run={path.parent}"
         raise UserError(f"{path} has no number {missing[0]}; {fix}")
@@ -158,7 +159,7 @@ def read_gate(path: Path) -> Gate:
 
 
 def save_results(results: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], folder: Path) -> None:
-    """Write result.json, and environment.json with the hardware and versions that its seconds depend on."""
+    """Write result.json, and environment.json: the hardware and versions that its seconds depend on."""
     write_json(dict(environment), folder / "environment.json")
     write_json(list(results), folder / "result.json")
 
