@@ -38,10 +38,10 @@ def published_table(runs: Sequence[Run]) -> str:
     header, rows = ["published log loss", *KINDS, "comparable", *(["best run − it"] if best is not None else [])], []
     for score in published_scores():
         kinds = [loss_cell(score.score) if kind == score.kind else "" for kind in KINDS]
-        comparable = score.kind.endswith("CV") and best is not None  # out of fold, on the same rows as the runs
-        away = difference_cell(best - score.score) if comparable else ""
-        cells = [f"{score.who}: {score.what}", *kinds, "yes" if comparable else "no", away]
-        rows.append(cells[: len(header)])
+        cells = ["no", ""]
+        if best is not None and score.kind.endswith("CV"):  # out of fold, on the same rows as the runs
+            cells = ["yes", difference_cell(best - score.score)]
+        rows.append([f"{score.who}: {score.what}", *kinds, *cells][: len(header)])
     datasets = ", ".join(sorted({run.data.dataset for run in runs if run.data.is_published or best is None}))
     note = f"The published scores are on the competition's own rows: none is comparable with {datasets}."
     if best is not None:

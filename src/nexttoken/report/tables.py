@@ -104,13 +104,14 @@ def _score_columns(data: Data, runs: list[Run], oofs: list[pd.DataFrame]) -> dic
         if data.is_quiz:
             columns[f"chance {metric.title}"] = [loss_cell(run.weighted(f"chance_{metric.name}")) for run in runs]
     if not data.is_quiz:
-        away = {
-            f"− {name}": [difference_cell(loss - level) for loss, level in zip(losses, of_runs, strict=True)]
-            for name, of_runs in levels.items()
-            if None not in of_runs
-        }
-        return {"OOF log loss": [*map(loss_cell, losses)], **columns, **away}
-    columns |= {name: [*map(loss_cell, of_runs)] for name, of_runs in {"log loss": losses, **levels}.items()}
+        columns = {"OOF log loss": [*map(loss_cell, losses)], **columns}
+        for name, of_runs in levels.items():
+            away = [loss - level for loss, level in zip(losses, of_runs, strict=True) if level is not None]
+            if len(away) == len(runs):
+                columns[f"− {name}"] = [*map(difference_cell, away)]
+        return columns
+    columns["log loss"] = [*map(loss_cell, losses)]
+    columns |= {name: [*map(loss_cell, of_runs)] for name, of_runs in levels.items()}
     names = {"Model": [run.title for run in runs], "Environment": [environment(run.folds) for run in runs]}
     return names | {name: cells for name, cells in columns.items() if set(cells) != {NOTHING}}
 

@@ -188,8 +188,7 @@ def _panel(axes: "Axes", ranking: Ranking, names: list[str]) -> None:
     axes.errorbar(values, heights, xerr=error, fmt="o", color="C0", capsize=3, elinewidth=1, label="95 % interval")
     for number, seed in enumerate(ranking.scored.seeds if len(ranking.scored.seeds) > 1 else ()):
         by_seed = ranking.by_seed[order, number] - ranking.by_seed[chosen, number]
-        style = {"linestyle": "", "marker": "|", "markersize": 12, "color": f"C{number + 1}"}
-        axes.plot(by_seed, heights, label=f"seed {seed}", **style)
+        axes.plot(by_seed, heights, "|", color=f"C{number + 1}", markersize=12, label=f"seed {seed}")
     axes.axvline(0, color="0.6", linewidth=0.8, linestyle="--")
     better = "higher" if ranking.measure.higher_is_better else "lower"
     axes.set(xlabel=f"{ranking.measure.title}, difference\nto the chosen one; {better} is better")
