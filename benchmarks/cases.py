@@ -1,4 +1,4 @@
-"""A comparison from its two sides to its records and their plot, and the command line of every benchmark of sides."""
+"""Comparisons of two sides: their cases, records and plot, and the command line that their benchmarks share."""
 
 import json
 import time
@@ -9,19 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from benchmarks.measure import (
-    ALL,
-    Kind,
-    Names,
-    Record,
-    Repeats,
-    choose,
-    compare,
-    ratio_text,
-    share_of_rate,
-    table,
-    update_records,
-)
+from benchmarks.measure import ALL, Kind, Names, Record, Repeats, choose, compare, share_of_rate, table, update_records
 from benchmarks.shapes import Shape
 from benchmarks.sides import OUR_FIRST, Side, alternate, largest_difference, working
 from benchmarks.workload import GEMMA, TINY, TINY_GEMMA, Workload
@@ -34,11 +22,11 @@ HEIGHT = 0.42  # inches of a record in the plot
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table: the work, both sides of it, and what is wanted of the ratio.
+    """One line of the table: the work, its two sides, and the targets of the ratios.
 
-    `compared` values of both sides have to be equal to `tolerance` (0: the sides do other work, nothing is compared).
-    With `operations`, the floating-point operations that the work needs, our share of the machine's rate is reported
-    as well. With `settles` the peer first tries its options and keeps its fastest.
+    The first `compared` values of both sides (None: all) must be equal to `tolerance` (0: the sides do other work, so
+    nothing is compared). `operations` are the floating-point operations that the work needs; with them, our share of
+    the machine's rate is reported as well. With `settles` the peer first tries its options and keeps its fastest.
     """
 
     work: str
@@ -60,19 +48,19 @@ class Case:
 
 
 def records(case: Case, repeats: int) -> list[Record]:
-    """Check that both sides do the same, then measure them in turns."""
+    """Check that both sides give the same values, then measure them in turns."""
     rates: list[float] = []
     with working(case.ours, case.theirs) as (ours, peer):
         facts: dict[str, Any] = {"rows": case.workload.rows, "tokens": case.workload.tokens}
-        mine, theirs = (side.ask("check")[: case.compared] for side in (ours, peer))
+        values = [side.ask("check")[: case.compared] for side in (ours, peer)]
         if case.tolerance:
-            facts["largest_difference"] = largest_difference(mine, theirs, case.tolerance, case.work)
+            facts["largest_difference"] = largest_difference(*values, case.tolerance, case.work)
         notes = [case.note, peer.ask("settle") if case.settles else ""]
         between = (lambda: rates.append(ours.ask("rate"))) if case.operations else None
         runs = alternate(ours, peer, repeats, between)
-    own: dict[str, Any] = {"target": case.target, "memory_target": case.memory_target, "kind": case.kind}
+    fields: dict[str, Any] = {name: getattr(case, name) for name in ("target", "memory_target", "kind", "packages")}
     note = "; ".join(filter(None, notes))
-    made = [compare(case.work, case.peer, case.precision, runs, note=note, facts=facts, packages=case.packages, **own)]
+    made = [compare(case.work, case.peer, case.precision, runs, note=note, facts=facts, **fields)]
     if rates:
         floors = [case.operations / rate for rate in rates]
         facts = facts | {"operations": case.operations, "rates": rates}
@@ -82,7 +70,7 @@ def records(case: Case, repeats: int) -> list[Record]:
 
 
 class Options(Arguments):
-    """The command line of a comparison. `rows` is None where each case has its own number."""
+    """The command line of a comparison. Without `rows`, each case sets its number."""
 
     cases: Names = ALL
     size: Literal["full", "tiny"] = "full"
@@ -95,21 +83,21 @@ class Options(Arguments):
     def tiny(self) -> bool:
         return self.size == "tiny"
 
-    def workload(self, shape: Shape, rows: int, rehearsed: int, **own: Any) -> Workload:
-        """A case's own workload of so many rows, or the rehearsal's."""
+    def workload(self, shape: Shape, rows: int, rehearsed: int, **fields: Any) -> Workload:
+        """A case's workload of `rows`, or the rehearsal's of `rehearsed` rows."""
         if self.tiny:
             small = TINY_GEMMA if shape is GEMMA else TINY
-            return Workload(small, self.rows or rehearsed, own.get("precision", "float32"), 4, 9, 60)
-        return Workload(shape, self.rows or rows, **own)
+            return Workload(small, self.rows or rehearsed, fields.get("precision", "float32"), 4, 9, 60)
+        return Workload(shape, self.rows or rows, **fields)
 
-    def side(self, kind: str, work: Workload, **own: Any) -> Side:
-        """Our side, made by what `kind` names ("predictors:Predict")."""
-        given = {"workload": work, "batch_tokens": self.batch_tokens, **own}
-        return Side(f"benchmarks.{kind}", given, OUR_FIRST)
+    def side(self, kind: str, work: Workload, **arguments: Any) -> Side:
+        """Our side, made by the class that `kind` names ("predictors:Predict")."""
+        arguments = {"workload": work, "batch_tokens": self.batch_tokens, **arguments}
+        return Side(f"benchmarks.{kind}", arguments, OUR_FIRST)
 
 
 def command(name: str, make_cases: Callable[[Options], dict[str, Case]], arguments: Sequence[str]) -> None:
-    """Measure the chosen cases; after each, write JSON and plot, in which records of other cases are kept."""
+    """Measure the chosen cases; after each, update the JSON file and the plot."""
     options, start = Options.parse(arguments), time.monotonic()
     known = make_cases(options)
     chosen = choose("cases", options.cases, known)
@@ -118,14 +106,14 @@ def command(name: str, make_cases: Callable[[Options], dict[str, Case]], argumen
     for title in chosen:
         case = known[title]
         made += _attempt(replace(case, work=f"rehearsal: {case.work}") if options.tiny else case, options.repeats)
-        if out is not None and made:  # a killed command leaves what it has measured
+        if out is not None and made:  # a killed command has saved its finished cases
             plot(update_records(out, made), out.with_suffix(".png"), f"python -m benchmarks.{name}")
     print(table(made))
     print(f"{time.monotonic() - start:.0f} s")
 
 
 def _attempt(case: Case, repeats: int) -> list[Record]:
-    """A case's records, none when it fails: that is said, and the next one goes on."""
+    """A case's records; none if it fails, with a printed line, so that the next case runs."""
     start = time.monotonic()
     print(f"{case.work}, {case.precision}, against {case.peer}", flush=True)
     try:
@@ -140,9 +128,9 @@ def _attempt(case: Case, repeats: int) -> list[Record]:
 
 
 def plot(records: Sequence[Record], path: Path, title: str) -> None:
-    """Write a PNG with a line per record: ratio (dot), its spread (bar), the wanted one (upright stroke).
+    """Write a PNG with a line per record: ratio (dot), its spread (bar), its target (upright stroke).
 
-    Shares of the machine's rate stand on the same axis: 1x is all of it.
+    Shares of the machine's rate are on the same axis: 1x is the whole rate.
     """
     figure = new_figure(9, 1.4 + HEIGHT * len(records))
     axes = figure.subplots()
@@ -152,7 +140,7 @@ def plot(records: Sequence[Record], path: Path, title: str) -> None:
         axes.plot(record.ratio, place, "o", color=colour)
         if record.target is not None:
             axes.plot(record.target, place, "|", color="black", markersize=16)
-        axes.annotate(ratio_text(record, record.ratio), (record.ratio, place), (0, 7), textcoords="offset points")
+        axes.annotate(record.ratio_text(record.ratio), (record.ratio, place), (0, 7), textcoords="offset points")
     axes.set_yticks(range(len(records)), [f"{r.work}, {r.precision}\n{r.peer}" for r in reversed(records)], fontsize=7)
     axes.set_xscale("log")
     axes.margins(0.1, 0.15)

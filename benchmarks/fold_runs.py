@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.sides import Answers, Work
 from benchmarks.workload import Workload
+from samples.preferences import TEXTS, WINNERS, write_csv
 
 SAMPLE = Path(__file__).resolve().parents[1] / "input" / "sample-preferences"
 FOLDS = range(5)
@@ -23,7 +24,7 @@ SWAPPED = [1, 0, 2]  # classes of a swapped pair
 
 @dataclass(frozen=True)
 class Runs:
-    """Where everything lies: the run of five folds, five runs of one fold each, and the test rows in both orders."""
+    """Paths of the run of five folds, of five runs of one fold each, and of the test rows in both orders."""
 
     folder: Path
 
@@ -59,7 +60,7 @@ def make_runs(folder: Path, workload: Workload) -> Runs:
 
 
 def average(probs: Sequence[np.ndarray]) -> np.ndarray:
-    """(N, 3), of a list that has each fold straight, then swapped."""
+    """(N, 3) mean of a list that has each fold's probabilities straight, then swapped."""
     turned = [one if place % 2 == 0 else one[:, SWAPPED] for place, one in enumerate(probs)]
     return np.mean(turned, axis=0)
 
@@ -71,7 +72,7 @@ def _words() -> list[str]:
 
 
 def _write_rows(runs: Runs, words: Sequence[str], lengths: Sequence[int]) -> None:
-    """Pairs of answers that are each some 2/5 of their row's tokens."""
+    """Pairs of answers; each answer has about 2/5 of its row's tokens."""
     rng = np.random.default_rng(0)
     pairs = [[" ".join(rng.choice(words, max(2 * length // 5, 1)).tolist()) for _ in ORDERS] for length in lengths]
     for order in ORDERS:
@@ -79,18 +80,10 @@ def _write_rows(runs: Runs, words: Sequence[str], lengths: Sequence[int]) -> Non
         folder.mkdir(parents=True)
         shutil.copy(SAMPLE / "train.csv", folder)
         answers = [pair if order == "straight" else pair[::-1] for pair in pairs]
-        texts = [[json.dumps([text]) for text in ("Which one?", *pair)] for pair in answers]
-        _write(folder / "test.csv", ["id", "prompt", "response_a", "response_b"], texts)
-        with (SAMPLE / "sample_submission.csv").open(encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file))
-        _write(folder / "sample_submission.csv", header, [["0.333333"] * 3] * len(pairs))
-
-
-def _write(path: Path, header: list[str], rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(header)
-        lines.writerows([str(1000 + number), *row] for number, row in enumerate(rows))
+        texts = ([json.dumps([text]) for text in ("Which one?", *pair)] for pair in answers)
+        write_csv(folder / "test.csv", ("id", *TEXTS), [(row_id, *row) for row_id, row in enumerate(texts, 1000)])
+        probs = [(row_id, *["0.333333"] * 3) for row_id in range(1000, 1000 + len(pairs))]
+        write_csv(folder / "sample_submission.csv", ("id", *WINNERS), probs)
 
 
 def _config(runs: Runs, base: Path, inference: str) -> dict[str, Any]:
@@ -111,7 +104,7 @@ def _claim(fold: Path, config: dict[str, Any]) -> None:
 
 
 def _save_fold(fold: Path, config: dict[str, Any], seed: int) -> None:
-    """What training leaves of a fold, with an adapter that moves the answers."""
+    """Save a fold as training does, with a random adapter that changes the probabilities."""
     import torch
 
     from nexttoken.build import build

@@ -1,20 +1,18 @@
-"""Five folds asked in both orders by one command, against ten separate runs; and the same within one process.
+"""Compare one command that predicts five folds in both orders with ten separate runs, also within one process.
 
 python -m benchmarks.folds                        24M body, 8k vocabulary, LoRA; about ten minutes on two cores
-python -m benchmarks.folds rows=200               the share of loading falls, and with it the gain
-python -m benchmarks.folds size=tiny repeats=1    a rehearsal; writes no file unless told
+python -m benchmarks.folds rows=200               loading has a smaller share, so the gain is smaller
+python -m benchmarks.folds size=tiny repeats=1    a rehearsal; writes a file only with out=
 
   cases         process, commands
   rows          of the test set, 100 to 2,000 tokens each
   repeats       pairs that are counted; in every other one the ten runs come first
   out           JSON; benchmarks/results/folds.json
 
-The ten runs are ten `predict.py`, as a user without folds and orders would start them, their CSVs averaged: start-up
-counts. The second record leaves it out: both sides are in processes that have imported everything, and ten times a
-run is loaded and asked.
+`commands`: ten calls of `predict.py`, as a user without folds and orders would start them, and the average of their
+CSVs; start-up time counts. `process`: both sides have imported everything before, so only loading and predicting count.
 """
 
-import csv
 import tempfile
 import time
 from collections.abc import Sequence
@@ -34,7 +32,7 @@ from nexttoken.errors import UserError
 
 WORK = "5 folds x 2 orders predicted"
 SMALL = shape("LlamaConfig", 32, 64, 2, 2, 2, vocab_size=400, max_position_embeddings=4096)
-TOLERANCE = 1e-5  # of a class probability: batches differ, so float32 rounds otherwise
+TOLERANCE = 1e-5  # of a class probability; float32 rounds differently in other batches
 
 
 def predict(run_dir: Path, input_dir: Path, folder: Path, name: str) -> float:
@@ -47,8 +45,7 @@ def predict(run_dir: Path, input_dir: Path, folder: Path, name: str) -> float:
 
 
 def probabilities(path: Path) -> np.ndarray:
-    with path.open(encoding="utf-8", newline="") as file:
-        return np.array([[float(value) for value in row[1:]] for row in list(csv.reader(file))[1:]])
+    return np.loadtxt(path, delimiter=",", skiprows=1, usecols=(1, 2, 3), ndmin=2)
 
 
 def one_command(runs: Runs, folder: Path) -> tuple[Run, np.ndarray]:
@@ -67,7 +64,7 @@ def ten_commands(runs: Runs, folder: Path) -> tuple[Run, np.ndarray]:
 
 
 def commands(runs: Runs, repeats: int, facts: dict) -> Record:
-    """One command and ten, in turns; the same probabilities are expected each time."""
+    """One command and ten commands, in turns. Raises UserError if their probabilities differ."""
     pairs, differences = [], []
     for number in range(repeats):
         made = {}
@@ -77,19 +74,18 @@ def commands(runs: Runs, repeats: int, facts: dict) -> Record:
         pairs.append((made[one_command][0], made[ten_commands][0]))
         differences.append(largest_difference([*made[one_command][1]], [*made[ten_commands][1]], TOLERANCE, WORK))
     facts = {**facts, "largest_difference": max(differences)}
-    own = {"kind": "time", "target": 0.85, "facts": facts, "note": "start-up counts; memory is a whole process's"}
-    return compare(WORK, "10 separate runs of predict.py", "fp32", pairs, **own)
+    note = "start-up counts; memory is a whole process's"
+    peer = "10 separate runs of predict.py"
+    return compare(WORK, peer, "fp32", pairs, kind="time", target=0.85, facts=facts, note=note)
 
 
 def in_one_process(runs: Runs, repeats: int, facts: dict) -> Record:
-    """Loading and asking alone. Raises UserError where the base is not loaded once."""
-    sides = [
-        Side(f"benchmarks.fold_runs:{name}", {"folder": runs.folder}, OUR_FIRST) for name in ("Together", "Separately")
-    ]
+    """Loading and predicting alone. Raises UserError unless ours loads the base once and the peer ten times."""
+    kinds = ("Together", "Separately")
+    sides = [Side(f"benchmarks.fold_runs:{kind}", {"folder": runs.folder}, OUR_FIRST) for kind in kinds]
     work = f"{WORK}, nothing imported"
     with working(*sides) as (ours, peer):
-        found = [side.ask("check") for side in (ours, peer)]
-        difference = largest_difference(found[0], found[1], TOLERANCE, work)
+        difference = largest_difference(ours.ask("check"), peer.ask("check"), TOLERANCE, work)
         pairs = alternate(ours, peer, repeats)
         (loads, seconds), (peer_loads, peer_seconds) = ours.ask("loaded"), peer.ask("loaded")
     if (loads, peer_loads) != (1, 10):
@@ -122,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
         facts = {"rows": given.rows, "folds": len(FOLDS), "orders": len(ORDERS)}
         for case in chosen:
             made.append(CASES[case](runs, given.repeats, facts))
-            if out is not None:  # a killed command leaves what it has measured
+            if out is not None:  # a killed command has saved its finished cases
                 update_records(out, made)
     print(table(made))
 

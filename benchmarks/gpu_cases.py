@@ -1,4 +1,4 @@
-"""The cases of benchmarks.gpu, run by this project's own loading, adapters, fit and prediction."""
+"""The cases of benchmarks.gpu, run with this project's loading, adapters, fit and prediction."""
 
 import tempfile
 import time
@@ -47,9 +47,8 @@ class Workload:
 
     def prompts(self, lengths: str, num_rows: int) -> list[EncodedPrompt]:
         rng = np.random.default_rng(0)
-        drawn = (
-            rng.integers(8, self.vocab_size, length, np.int32) for length in row_lengths(lengths, num_rows, self.tokens)
-        )
+        sizes = row_lengths(lengths, num_rows, self.tokens)
+        drawn = (rng.integers(8, self.vocab_size, size, np.int32) for size in sizes)
         return [EncodedPrompt(str(index), index % 3, "", ids, False) for index, ids in enumerate(drawn)]
 
 
@@ -176,9 +175,8 @@ def train(model: Any, case: Case, workload: Workload) -> Speed:
     prompts = workload.prompts(case.lengths, workload.rows * num_steps)
     batcher = Batcher(HEAD, LABELS, workload.batch_tokens, packs=shortcuts(model).packs)
     steps = TrainSteps(prompts, workload.rows, 0, batcher)
-    settings = FitSettings(
-        batch_size=workload.rows, learning_rate=2e-5, gradient_checkpointing=case.gradient_checkpointing
-    )
+    again = case.gradient_checkpointing
+    settings = FitSettings(batch_size=workload.rows, learning_rate=2e-5, gradient_checkpointing=again)
     module = ClockedModule(model, HEAD, LABELS, settings, num_steps, 0)
     with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
         fit(module, steps, [], Path(folder), TrainerSettings(max_epochs=1).model_dump(), [])

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -145,7 +145,7 @@ def record(phase: str, measured: dict[int, list[dict[str, Phase]]]) -> Record:
     made = compare(work, f"{few:,} rows", precision, pairs, packages=("tokenizers",), facts={"sizes": sizes})
     # `compare` divides medians of seconds per row; here the ratio is that of median rates.
     rate, peer_rate = median(rates[many]), median(rates[few])
-    ratios = {"ratio": rate / peer_rate, "memory_ratio": memory[many] / max(memory[few], 1.0)}
+    ratios: dict[str, Any] = {"ratio": rate / peer_rate, "memory_ratio": memory[many] / max(memory[few], 1.0)}
     return replace(made, **ratios, seconds=many / rate, peer_seconds=few / peer_rate)
 
 

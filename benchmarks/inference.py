@@ -55,7 +55,7 @@ def _vocabularies(options: Options) -> dict[str, Case]:
         work = _workload(options, shape, **LARGE)
         kind = "Gemma-2 shape, small body" if name == "gemma" else "small body"
         title = f"predict, {shape.sizes['vocab_size'] // 1000}k vocabulary ({kind})"
-        targets = (10.0, 1 / 6) if name == "gemma" else ()
+        targets: tuple[float, ...] = (10.0, 1 / 6) if name == "gemma" else ()
         note: dict[str, Any] = {"note": "batch 4, given token ids", "packages": LM_EVAL}
         made[name] = Case(title, HARNESS, "fp32", work, _ours(options, work), _harness(work, 4), *targets, **note)
     return made
@@ -73,9 +73,9 @@ def _realistic(options: Options) -> dict[str, Case]:
         Side(f"benchmarks.predictors:{kind}", {"workload": unsorted}) for kind in ("PaddedBatches", "RowByRow")
     )
     fp32: dict[str, Any] = {"packages": LM_EVAL, "note": IDS_GIVEN}
-    floor = {"operations": 2 * whole.body * whole.tokens, "share_target": 0.85, **fp32}
+    floor: dict[str, Any] = {"operations": 2 * whole.body * whole.tokens, "share_target": 0.85, **fp32}
     slow = "; without bf16 units a CPU computes bf16 several times slower than fp32"
-    bf16 = {**fp32, "note": IDS_GIVEN + slow, "tolerance": 0.05}
+    bf16: dict[str, Any] = {**fp32, "note": IDS_GIVEN + slow, "tolerance": 0.05}
     return {
         "harness": Case(name, HARNESS, "fp32", whole, ours, _harness(whole), 1.45, 1 / 4, **floor),
         "harness_bf16": Case(name, HARNESS, "bf16", half, ours_half, _harness(half), 1.45, 1 / 4, **bf16),

@@ -1,11 +1,11 @@
-"""Prediction side by side with llama.cpp: the same weights as GGUF, the same prompts in batches, last logits only.
+"""Compare prediction with llama.cpp: the same weights as GGUF, the same prompts in batches, last logits only.
 
 pip install -e .[llama]                          the Python binding of llama.cpp, which needs a compiler
 python -m benchmarks.llama_cpp                   ours in fp32 against its F32, BF16 and Q8_0
 python -m benchmarks.llama_cpp cases=bf16 rows=8
 python -m benchmarks.llama_cpp size=tiny repeats=2
 
-  cases         f32, bf16, q8_0: what llama.cpp's matrices are in
+  cases         f32, bf16, q8_0: the number format of llama.cpp's matrices
   size          full (24M body, 8k vocabulary), or a tiny model and a few short rows
   rows          prompts
   repeats       pairs of runs that are counted
@@ -29,7 +29,7 @@ from nexttoken.commands.arguments import run
 SIZES = (256, 512, 1024, 2048)  # tokens of a call; the longest prompt always fits
 MAX_SEQUENCES = 32
 TITLE = "predict, realistic head share (24M body, 8k vocabulary)"
-OWN_BUFFERS = "its buffers are made beforehand and are not in its extra memory"
+BUFFERS = "its buffers are made beforehand and are not in its extra memory"
 FORMATS = {"f32": ("F32", 1e-2), "bf16": ("BF16", 0.05), "q8_0": ("Q8_0", 0.05)}
 
 # Names of weights in GGUF, and in transformers.
@@ -40,7 +40,7 @@ ENDS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output
 
 
 class LlamaCpp(Work):
-    """llama.cpp by its C interface: prompts as sequences of a batch, logits of each one's last token."""
+    """llama.cpp by its C interface: prompts are sequences of a batch; logits of each prompt's last token."""
 
     def __init__(self, workload: Workload, number_format: str) -> None:
         import llama_cpp
@@ -59,7 +59,7 @@ class LlamaCpp(Work):
         self.open(512)
 
     def open(self, size: int) -> None:
-        """A context for calls of `size` tokens, or of the longest prompt."""
+        """Make a context for calls of `size` tokens, or of the longest prompt if that is longer."""
         self.size = max(size, self.longest)
         options = self.api.llama_context_default_params()
         options.n_ctx = options.n_batch = self.size
@@ -73,7 +73,7 @@ class LlamaCpp(Work):
         self.batch = self.api.llama_batch_init(self.size, 0, 1)
 
     def settle(self) -> str:
-        """Try calls of several sizes, and keep the fastest."""
+        """Try calls of several sizes, keep the fastest, and return a sentence with all times."""
         seconds = {}
         for size in SIZES:
             self.close()
@@ -122,7 +122,7 @@ class LlamaCpp(Work):
         return int(self.api.llama_n_ubatch(self.context))
 
     def fill(self, prompts: list[list[int]]) -> list[int]:
-        """Put prompts into the batch; return the places of their last tokens."""
+        """Write prompts into the batch; return the indices of their last tokens."""
         lengths = [len(prompt) for prompt in prompts]
         total, batch = sum(lengths), self.batch
         fields = (getattr(batch, name) for name in ("token", "pos", "n_seq_id", "logits"))
@@ -166,17 +166,14 @@ def write_gguf(model: Any, path: Path, number_format: str) -> None:
             weight = interleaved(weight, number_of_heads)
         kind = matrices if weight.ndim == 2 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(f"{name}.weight", gguf.quants.quantize(weight, kind), raw_dtype=kind)
-    for finish in (
-        writer.write_header_to_file,
-        writer.write_kv_data_to_file,
-        writer.write_tensors_to_file,
-        writer.close,
-    ):
-        finish()
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows in the order of llama.cpp's rotation, which turns neighbours; transformers turns the halves of a head."""
+    """Rows in llama.cpp's order: its rotary embedding pairs neighbours, that of transformers the halves of a head."""
     split = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
     return np.ascontiguousarray(split.swapaxes(1, 2).reshape(weight.shape))
 
@@ -184,12 +181,12 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
 def cases(options: Options) -> dict[str, Case]:
     work = options.workload(REALISTIC, 48, rehearsed=6, alike=8)
     ours = options.side("predictors:Predict", work)
+    fields: dict[str, Any] = {"settles": True, "note": BUFFERS, "packages": ("llama_cpp_python",)}
     made = {}
     for name, (number_format, tolerance) in FORMATS.items():
         peer = Side("benchmarks.llama_cpp:LlamaCpp", {"workload": work, "number_format": number_format})
         precision = f"fp32 against {number_format}"
-        further: dict[str, Any] = {"settles": True, "note": OWN_BUFFERS, "packages": ("llama_cpp_python",)}
-        made[name] = Case(TITLE, "llama.cpp", precision, work, ours, peer, tolerance=tolerance, **further)
+        made[name] = Case(TITLE, "llama.cpp", precision, work, ours, peer, tolerance=tolerance, **fields)
     return made
 
 

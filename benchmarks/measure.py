@@ -1,4 +1,4 @@
-"""What every benchmark reports: one record a comparison, as JSON, as a table and as a plot of ratios."""
+"""Records of benchmarks: one for each comparison, as JSON and as a table; and what all benchmarks share."""
 
 import json
 import os
@@ -34,7 +34,7 @@ Kind = Literal["speed", "time", "share"]
 
 @dataclass(frozen=True)
 class Run:
-    """One repetition of one side: seconds, and MB of memory at its peak beyond what was held before it."""
+    """One repetition of one side: seconds, and its peak of memory in MB beyond the memory before."""
 
     seconds: float
     extra_mb: float | None = None
@@ -52,7 +52,7 @@ class Record:
 
     work: str
     peer: str
-    precision: str | None  # None: nothing is computed in any
+    precision: str | None  # None: the work has none
     ratio: float
     ratio_min: float
     ratio_max: float
@@ -71,45 +71,48 @@ class Record:
 
     @property
     def key(self) -> tuple[str, str, str | None]:
-        """What a later measurement of the same has, too."""
+        """The fields that two measurements of the same work have in common."""
         return self.work, self.peer, self.precision
 
     @property
     def summary(self) -> str:
         """`2.31x (2.20x to 2.40x), memory 0.20`."""
-        ratio, low, high = (ratio_text(self, value) for value in (self.ratio, self.ratio_min, self.ratio_max))
+        ratio, low, high = map(self.ratio_text, (self.ratio, self.ratio_min, self.ratio_max))
         memory = "" if self.memory_ratio is None else f", memory {self.memory_ratio:.2f}"
         return f"{ratio} ({low} to {high}){memory}"
 
+    def ratio_text(self, value: float) -> str:
+        """`2.31x` for a ratio, `85 %` for a share."""
+        return f"{100 * value:.0f} %" if self.kind == "share" else f"{value:.2f}x"
+
     @property
     def reached(self) -> bool | None:
-        """Whether ratio and memory are as wanted; None where nothing is."""
+        """True if ratio and memory reach their targets; None without a target."""
         if self.target is None:
             return None
         fast = self.ratio <= self.target if self.kind == "time" else self.ratio >= self.target
-        wanted = self.memory_target
-        return fast and (wanted is None or (self.memory_ratio is not None and self.memory_ratio <= wanted))
+        most = self.memory_target
+        return fast and (most is None or (self.memory_ratio is not None and self.memory_ratio <= most))
 
 
-def compare(work: str, peer: str, precision: str | None, runs: Sequence[tuple[Run, Run]], **own: Any) -> Record:
-    """The record of repetitions (ours, peer's) of the same work; `own` are further fields of the record.
+def compare(work: str, peer: str, precision: str | None, runs: Sequence[tuple[Run, Run]], **fields: Any) -> Record:
+    """The record of repetitions (ours, peer's) of the same work; `fields` are further fields, and `packages`.
 
-    Raises UserError for fewer than one repetition.
+    Raises UserError for no repetition.
     """
     if not runs:
         raise UserError(f"{work}: nothing was measured, expected one repetition or more; write repeats=5")
     ours, peers = [run for run, _ in runs], [run for _, run in runs]
     seconds, peer_seconds = (median(run.seconds for run in side) for side in (ours, peers))
     extra, peer_extra = _median_mb(ours), _median_mb(peers)
-    upside_down = own.get("kind") == "time"
-    single = [mine.seconds / theirs.seconds for mine, theirs in runs]
-    ratios = single if upside_down else [1 / value for value in single]
-    own["versions"] = versions(own.pop("packages", ()))
+    times = fields.get("kind") == "time"
+    ratios = [run.seconds / peer.seconds if times else peer.seconds / run.seconds for run, peer in runs]
+    fields["versions"] = versions(fields.pop("packages", ()))
     return Record(
         work,
         peer,
         precision,
-        ratio=seconds / peer_seconds if upside_down else peer_seconds / seconds,
+        ratio=seconds / peer_seconds if times else peer_seconds / seconds,
         ratio_min=min(ratios),
         ratio_max=max(ratios),
         memory_ratio=extra / peer_extra if extra is not None and peer_extra else None,
@@ -118,19 +121,18 @@ def compare(work: str, peer: str, precision: str | None, runs: Sequence[tuple[Ru
         extra_mb=extra,
         peer_extra_mb=peer_extra,
         repeats=len(runs),
-        **own,
+        **fields,
     )
 
 
-def share_of_rate(work: str, precision: str, floors: Sequence[float], runs: Sequence[Run], **own: Any) -> Record:
-    """How near `runs` come to `floors`, the seconds of their arithmetic at the machine's rate beside each of them."""
-    machine = [Run(floor) for floor in floors]
-    made = list(zip(runs, machine, strict=True))
-    return compare(work, "the machine's matrix rate", precision, made, kind="share", **own)
+def share_of_rate(work: str, precision: str, floors: Sequence[float], runs: Sequence[Run], **fields: Any) -> Record:
+    """Compare `runs` with `floors`: the seconds of each run's arithmetic at the machine's rate next to it."""
+    pairs = list(zip(runs, map(Run, floors), strict=True))
+    return compare(work, "the machine's matrix rate", precision, pairs, kind="share", **fields)
 
 
 def versions(more: Sequence[str] = ()) -> dict[str, str | None]:
-    """Of Python and of the packages that a figure depends on; None for one that is not installed."""
+    """The versions of Python and of the packages that a figure depends on; None for one that is not installed."""
     return {"python": platform.python_version(), **{package: _version(package) for package in (*PACKAGES, *more)}}
 
 
@@ -157,7 +159,7 @@ def choose(key: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def run_python(arguments: Sequence[str], log_path: Path) -> tuple[int, str, float, struct_rusage]:
-    """Run Python in the checkout; return its exit status, its output, its seconds and what it used of the machine."""
+    """Run Python in the checkout; return its exit status, its output, its seconds and its use of resources."""
     with log_path.open("w") as file:
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=file, stderr=file)
@@ -168,20 +170,20 @@ def run_python(arguments: Sequence[str], log_path: Path) -> tuple[int, str, floa
 
 
 def status_kb(key: str) -> float:
-    """A figure of this process's memory by its name in Linux's /proc/self/status, in KiB."""
-    found = re.search(rf"^{key}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) if found else float("nan")
+    """A figure of this process's memory by its name in Linux's /proc/self/status, in KiB; NaN if it is not there."""
+    match = re.search(rf"^{key}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(match[1]) if match else float("nan")
 
 
 def update_records(path: Path, made: Sequence[Record]) -> list[Record]:
-    """Add records to a file; those that measure the same again take the old ones' places. Return all of them."""
+    """Add records to a file, in which they replace those of the same work. Return all records."""
     records = merged(read_records(path), made)
     write_records(path, records)
     return records
 
 
 def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
-    """The old records with the new ones in the places of those that they measure again, and the others behind."""
+    """The old records, replaced by new ones of the same work, then the other new ones."""
     fresh = {record.key: record for record in new}
     kept = [fresh.pop(record.key, record) for record in old]
     return [*kept, *fresh.values()]
@@ -203,26 +205,20 @@ def read_records(path: Path) -> list[Record]:
 
 
 def table(records: Sequence[Record]) -> str:
-    """The records for the terminal: ratio with its spread and what is wanted, memory likewise, absolute figures."""
+    """Markdown: ratio with its spread and its target, memory with its target, absolute figures."""
     return markdown(HEADER, [_row(record) for record in records])
 
 
 def _row(record: Record) -> list[str]:
-    sign = {"time": "≤ ", "speed": "≥ ", "share": "≥ "}[record.kind]
-    ratio, low, high = (ratio_text(record, value) for value in (record.ratio, record.ratio_min, record.ratio_max))
-    wanted = "" if record.target is None else sign + ratio_text(record, record.target)
-    memory = "" if record.memory_ratio is None else f"{record.memory_ratio:.2f}"
-    memory_wanted = "" if record.memory_target is None else f"≤ {record.memory_target:.2f}"
-    absolute = [_number(record.seconds, ".2f"), _number(record.peer_seconds, ".2f")]
-    absolute += [_number(record.extra_mb, ".0f"), _number(record.peer_extra_mb, ".0f")]
-    named = [record.work, record.peer, record.precision or ""]
-    return [*named, ratio, f"{low} to {high}", wanted, memory, memory_wanted, *absolute]
+    def cell(value: float | None, form: str) -> str:
+        return "" if value is None else form.format(value)
 
-
-def ratio_text(record: Record, value: float) -> str:
-    """`2.31x` for a ratio, `85 %` for a share."""
-    return f"{value:.0%}".replace("%", " %") if record.kind == "share" else f"{value:.2f}x"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    ratio, low, high = map(record.ratio_text, (record.ratio, record.ratio_min, record.ratio_max))
+    target = (
+        "" if record.target is None else ("≤ " if record.kind == "time" else "≥ ") + record.ratio_text(record.target)
+    )
+    memory = [cell(record.memory_ratio, "{:.2f}"), cell(record.memory_target, "≤ {:.2f}")]
+    seconds = [cell(value, "{:.2f}") for value in (record.seconds, record.peer_seconds)]
+    megabytes = [cell(value, "{:.0f}") for value in (record.extra_mb, record.peer_extra_mb)]
+    title = [record.work, record.peer, record.precision or ""]
+    return [*title, ratio, f"{low} to {high}", target, *memory, *seconds, *megabytes]

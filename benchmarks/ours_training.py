@@ -28,9 +28,8 @@ from nexttoken.training.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.training.parallel_gradients import Learners, num_learners
 from nexttoken.training.steps import Batcher, Step, TrainSteps
 
-ADAPTER = AdapterSettings(  # conf/adapter/lora.yaml
-    r=16, alpha=32, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"
-)
+LORA: dict[str, Any] = {"r": 16, "alpha": 32, "dropout": 0.05, "target_modules": "all-linear"}  # conf/adapter/lora.yaml
+ADAPTER = AdapterSettings(**LORA, rslora=False, dora=False, init="default")
 LEARNING_RATE = 2e-4
 SEED = 0  # of the order of rows and of the adapter
 
@@ -76,9 +75,8 @@ class Train:
         self.workload, self.batch_tokens = workload, batch_tokens
         self.check_head = {"vocabulary": WholeVocabulary(), "label": LabelSoftmax()}[check_head]
         self.rows = encoded(workload)
-        self.settings = FitSettings(
-            batch_size=workload.rows // steps, learning_rate=LEARNING_RATE, warmup_fraction=0, decay="constant"
-        )
+        constant: dict[str, Any] = {"learning_rate": LEARNING_RATE, "warmup_fraction": 0, "decay": "constant"}
+        self.settings = FitSettings(batch_size=workload.rows // steps, **constant)
         base = self.base()
         self.rate = MatrixRate(base)
         self.model = with_adapter(base)

@@ -1,7 +1,4 @@
-"""The programs compared at prediction: this project, lm-evaluation-harness, padded batches, one row at a time.
-
-Each starts from token ids and ends with label probabilities.
-"""
+"""Prediction from token ids to label probabilities: by this project, lm-evaluation-harness and two common loops."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,11 +20,8 @@ LABELS = LabelTokens(NAMES, tuple((i,) for i in LABEL_IDS), tuple((name,) for na
 
 
 def encoded(workload: Workload) -> list[EncodedPrompt]:
-    rows = zip(workload.prompts, workload.labels, strict=True)
-    return [
-        EncodedPrompt(str(row), label, "", np.array(ids, dtype=np.int32), False)
-        for row, (ids, label) in enumerate(rows)
-    ]
+    prompts = [np.array(ids, dtype=np.int32) for ids in workload.prompts]
+    return [EncodedPrompt(str(row), workload.labels[row], "", ids, False) for row, ids in enumerate(prompts)]
 
 
 class Predict(Work):
@@ -57,9 +51,8 @@ class PredictTwice(Predict):
     def __init__(self, workload: Workload, batch_tokens: int, share: float, caches: bool) -> None:
         super().__init__(workload, batch_tokens)
         self.caches = caches
-        self.questions = [
-            replace(one, token_ids=one.token_ids[: int(share * len(one.token_ids))]) for one in self.prompts
-        ]
+        starts = [prompt.token_ids[: int(share * len(prompt.token_ids))] for prompt in self.prompts]
+        self.questions = [replace(prompt, token_ids=ids) for prompt, ids in zip(self.prompts, starts, strict=True)]
 
     def run(self) -> Answers:
         cache = PrefixCache(lambda probs: np.ones(len(probs), dtype=bool)) if self.caches else None
@@ -74,10 +67,7 @@ def use_one_stream() -> None:
 
 
 class Harness(Work):
-    """lm-evaluation-harness: `HFLM`, log-likelihoods of each label after each prompt, its own sorting and cache.
-
-    It gets token ids, so its time contains no tokenising.
-    """
+    """lm-evaluation-harness: `HFLM` with its sorting and cache, log-likelihoods of each label after each prompt."""
 
     def __init__(self, workload: Workload, batch_size: int = 8) -> None:
         from lm_eval.models.huggingface import HFLM
@@ -94,7 +84,7 @@ class Harness(Work):
 
 
 class PaddedBatches(Work):
-    """The usual notebook code: batches in file order, padded on the left; all logits, of which the last are read."""
+    """The usual notebook code: batches in file order, padded on the left; logits of all positions are computed."""
 
     def __init__(self, workload: Workload, batch_size: int = 8) -> None:
         self.model, self.batch_size = workload.model(), batch_size
@@ -114,7 +104,7 @@ class PaddedBatches(Work):
 
 
 class RowByRow(Work):
-    """The first notebooks' code: one prompt at a time; all logits, of which the last are read."""
+    """The code of the first notebooks: one prompt at a time; logits of all positions are computed."""
 
     def __init__(self, workload: Workload) -> None:
         self.model, self.prompts = workload.model(), workload.prompts

@@ -77,10 +77,8 @@ def main(arguments: Sequence[str]) -> None:
     rows = []
     for way in WAYS:
         options = [[f"way={way}", f"order={order}", f"threads={given.threads}"] for order in LENGTHS]
-        commands = [[sys.executable, "-m", "benchmarks.release", *some] for some in options]
-        rows.append(
-            [way, *(subprocess.run(c, capture_output=True, text=True, check=True).stdout.strip() for c in commands)]
-        )
+        commands = [[sys.executable, "-m", "benchmarks.release", *arguments] for arguments in options]
+        rows.append([way, *(subprocess.check_output(command, text=True).strip() for command in commands)])
     print(markdown(["between batches", *(f"{order}: peak MiB, seconds" for order in LENGTHS)], rows))
 
 

@@ -26,24 +26,17 @@ class Shape:
         return getattr(transformers, self.kind)(**self.sizes)
 
 
-def shape(kind: str, hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **own: int) -> Shape:
-    """The five sizes that every decoder has, then what is its own."""
-    sizes = {
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-    }
-    return Shape(kind, {**sizes, **own})
+def shape(kind: str, hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **further: int) -> Shape:
+    """The five sizes that every decoder has, then those of its class."""
+    sizes = {"hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers}
+    return Shape(kind, {**sizes, "num_attention_heads": heads, "num_key_value_heads": kv_heads, **further})
 
 
+CONTEXT = {"max_position_embeddings": 8192}
 SHAPES = {
-    "llama3_8b": shape("LlamaConfig", 4096, 14336, 32, 32, 8, vocab_size=128256, max_position_embeddings=8192),
-    "gemma2_9b": shape(
-        "Gemma2Config", 3584, 14336, 42, 16, 8, head_dim=256, vocab_size=256000, max_position_embeddings=8192
-    ),
-    "tiny": shape("LlamaConfig", 64, 128, 2, 4, 2, vocab_size=512, max_position_embeddings=8192),
+    "llama3_8b": shape("LlamaConfig", 4096, 14336, 32, 32, 8, vocab_size=128256, **CONTEXT),
+    "gemma2_9b": shape("Gemma2Config", 3584, 14336, 42, 16, 8, head_dim=256, vocab_size=256000, **CONTEXT),
+    "tiny": shape("LlamaConfig", 64, 128, 2, 4, 2, vocab_size=512, **CONTEXT),
 }
 
 

@@ -1,11 +1,11 @@
-"""The two sides of a comparison: each has its own worker process, and they take turns."""
+"""The two sides of a comparison: each runs in a worker process, and they take turns."""
 
 import ctypes
 import gc
-import importlib
 import io
 import logging
 import multiprocessing
+import pkgutil
 import sys
 import time
 import traceback
@@ -28,29 +28,29 @@ RESET_PEAK = "5"  # the peak of resident memory is what is resident now (man 5 p
 
 @dataclass(frozen=True)
 class Answers:
-    """Values to compare between the sides, and seconds if the work has its own clock."""
+    """Values to compare between the sides, and seconds if the work measures them itself."""
 
     values: np.ndarray
     seconds: float | None = None
 
 
 class Work(Protocol):
-    """One side's work, its model already built."""
+    """The work of one side; its model is built by the constructor."""
 
     def run(self) -> Answers:
-        """Do all of it once: what is timed."""
+        """Do all of the work once; this is timed."""
 
     def check(self) -> np.ndarray:
-        """Do it once without a clock: the warm-up. The values are compared with the other side's."""
+        """Do it once untimed, as a warm-up. The values are compared with the other side's."""
         return self.run().values
 
 
 @dataclass(frozen=True)
 class Side:
-    """A recipe for a worker: it calls the class or function that `make` names ("benchmarks.predictors:Harness").
+    """The name of a class or function that makes the work ("benchmarks.predictors:Harness"), and its keywords.
 
-    `arguments` are its keywords. A name instead of an object keeps the imports of both sides out of this process.
-    `first` names a function to call before anything else is imported, as train.py and predict.py do.
+    A name instead of an object keeps the imports of both sides out of this process. `first` names a function to call
+    before anything else is imported, as train.py and predict.py do.
     """
 
     make: str
@@ -62,7 +62,7 @@ OUR_FIRST = "nexttoken.models.allocator:keep_freed_memory"
 
 
 class Worker:
-    """A side at work in another process, spawned: nothing is inherited but the environment."""
+    """A side in another process, which is spawned and inherits only the environment."""
 
     def __init__(self, side: Side) -> None:
         context = multiprocessing.get_context("spawn")
@@ -116,66 +116,58 @@ def alternate(ours: Worker, peer: Worker, repeats: int, between: Callable[[], No
 def largest_difference(ours: Sequence, peer: Sequence, tolerance: float, work: str) -> float:
     """The largest difference between the sides' values. Raises UserError where it is above `tolerance`."""
     if np.shape(ours) != np.shape(peer):
-        raise UserError(
-            f"{work}: the sides give {np.shape(ours)} and {np.shape(peer)} values; choose rows=16, 24 or 48"
-        )
+        shapes = f"{np.shape(ours)} and {np.shape(peer)}"
+        raise UserError(f"{work}: the sides give {shapes} values; choose rows=16, 24 or 48")
     difference = float(np.abs(np.asarray(ours) - np.asarray(peer)).max())
-    if not difference <= tolerance:  # NaN is not, either
-        raise UserError(
-            f"{work}: the sides differ by {difference:.2g}, expected at most {tolerance:g}; they do other work"
-        )
+    if not difference <= tolerance:  # NaN is refused as well
+        expected = f"expected at most {tolerance:g}; the sides do not do the same work"
+        raise UserError(f"{work}: the sides differ by {difference:.2g}, {expected}")
     return difference
 
 
 def _serve(pipe: Connection, side: Side) -> None:
-    """Build the work at once, so that both sides do it at the same time; then answer until the pipe is closed."""
+    """Build the work at once, so that both sides build at the same time; then answer until the pipe is closed."""
     sys.stdout = io.StringIO()  # hides the output of libraries
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     work, failure = None, ""
     try:
         if side.first:
-            _named(side.first)()
-        work = _named(side.make)(**side.arguments)
+            pkgutil.resolve_name(side.first)()
+        work = pkgutil.resolve_name(side.make)(**side.arguments)
     except Exception as error:
-        failure = _told(error)
+        failure = _describe(error)
     while True:
         try:
             method, arguments = pipe.recv()
         except EOFError:
             return
         try:
-            pipe.send((False, failure) if work is None else (True, _do(work, method, arguments)))
+            if work is None:
+                pipe.send((False, failure))
+            elif method == "ready":
+                pipe.send((True, None))
+            else:
+                pipe.send((True, measured(work) if method == "measured" else getattr(work, method)(*arguments)))
         except Exception as error:
-            pipe.send((False, _told(error)))
+            pipe.send((False, _describe(error)))
 
 
-def _do(work: Work, method: str, arguments: Sequence[Any]) -> Any:
-    if method == "ready":
-        return None
-    return measured(work) if method == "measured" else getattr(work, method)(*arguments)
-
-
-def _told(error: Exception) -> str:
-    """One line: the error and its place."""
+def _describe(error: Exception) -> str:
+    """One line with the error and its place."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     what = " ".join(str(error).split())[:500]
     if isinstance(error, ModuleNotFoundError):
-        what += "; pip install -e .[bench] brings the peers"
+        what += "; pip install -e .[bench] installs the peers"
     return f"{type(error).__name__}: {what} ({Path(place.filename).name}:{place.lineno})"
 
 
-def _named(name: str) -> Callable[..., Work]:
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
 def measured(work: Work) -> Run:
-    """Run once, with what it takes: seconds, and MB of resident memory at the peak beyond those held before."""
+    """Run the work once; return its seconds and its peak of resident memory in MB beyond the memory before."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     CLEAR_REFS.write_text(RESET_PEAK)
     before, start = status_kb("VmRSS"), time.perf_counter()
     answers = work.run()
-    seconds = time.perf_counter() - start
-    return Run(answers.seconds if answers.seconds is not None else seconds, (status_kb("VmHWM") - before) / 1000)
+    seconds = time.perf_counter() - start if answers.seconds is None else answers.seconds
+    return Run(seconds, (status_kb("VmHWM") - before) / 1000)

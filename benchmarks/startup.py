@@ -8,7 +8,6 @@ the peak of the whole process. CPU seconds, which are in the file, depend less o
 The environment is not changed: with PYTHONDONTWRITEBYTECODE set, our side compiles its modules each time.
 """
 
-import csv
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from statistics import median
 
 from benchmarks.measure import ROOT, Record, Repeats, Run, compare, run_python, table, write_records
 from nexttoken.commands.arguments import Arguments, run
+from nexttoken.data.csv_tables import csv_rows, write_csv
 from nexttoken.errors import UserError
 
 SAMPLE = ROOT / "input" / "sample-preferences"
@@ -99,12 +99,10 @@ def write_run(folder: Path) -> Path:
 def write_faulty(folder: Path, file_name: str, row: int, column: str, text: str | None) -> Path:
     """Copy the sample into `folder`, overwrite one cell of one of its files, and return `folder`."""
     shutil.copytree(SAMPLE, folder)
-    with (folder / file_name).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+    rows = [cells for _, cells in csv_rows(folder / file_name)]
     place = rows[0].index(column)
     rows[row][place] = rows[1][place] if text is None else text
-    with (folder / file_name).open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
+    write_csv(rows, folder / file_name)
     return folder
 
 

@@ -60,8 +60,8 @@ def _trl(options: Options) -> dict[str, Case]:
     few = _workload(options, REALISTIC, rows=8)
     half = _workload(options, REALISTIC, rows=few.rows, precision="bfloat16")
     fp32: dict[str, Any] = {"settles": True, "packages": ("trl",), "tolerance": 1e-3, "note": TILES}
-    bf16 = {**fp32, "tolerance": 0.1, "note": f"{TILES}; {SLOW_BF16}"}
-    floor = {"operations": LORA_TERMS * realistic.body * realistic.tokens, "share_target": 0.70, **fp32}
+    bf16: dict[str, Any] = {**fp32, "tolerance": 0.1, "note": f"{TILES}; {SLOW_BF16}"}
+    floor: dict[str, Any] = {"operations": LORA_TERMS * realistic.body * realistic.tokens, "share_target": 0.70, **fp32}
     sft, sft_256k, sft_few = (_peer("Sft", work, usual=True) for work in (realistic, large, few))
     best, best_256k = (_peer("Sft", work) for work in (realistic, large))
     ours, ours_256k, ours_half = (_ours(work, options) for work in (realistic, large, half))
@@ -80,9 +80,9 @@ def _trainer(options: Options) -> dict[str, Case]:
     ours, ours_256k = _ours(realistic, options), _ours(large, options)
     ours_label = _ours(realistic, options, check_head="label")
     full, full_256k = _peer("FullLogits", realistic, usual=True), _peer("FullLogits", large, way="2 rows")
-    fixed = {**settings, "settles": False, "note": "2 rows a micro-batch: logits of more do not fit"}
+    fixed: dict[str, Any] = {**settings, "settles": False, "note": "2 rows a micro-batch: logits of more do not fit"}
     classifier, best = _peer("Classifier", realistic, usual=True), _peer("Classifier", realistic)
-    first = {"compared": 1, **settings}  # its classes are trained; the head's label rows are frozen
+    first: dict[str, Any] = {"compared": 1, **settings}  # its classes are trained; the head's label rows are frozen
     name, work = REALISTIC_NAME, realistic
     return {
         "full": Case(name, FULL, "fp32", work, ours, full, **settings),

@@ -1,4 +1,4 @@
-"""What users otherwise train with: TRL's SFTTrainer and transformers' Trainer, with the same LoRA on the same rows."""
+"""The peers at training: TRL's SFTTrainer and transformers' Trainer, with the same LoRA on the same rows."""
 
 import tempfile
 import time
@@ -8,13 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    DataCollatorForSeq2Seq,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.ours_training import LEARNING_RATE, SEED, restore, trained_weights, with_adapter, without_dropout
 from benchmarks.sides import Answers
@@ -22,17 +16,17 @@ from benchmarks.workload import LABEL_IDS, Workload, tokenizer
 from nexttoken.training.optimizers import BETAS
 
 IGNORED = -100
-# How an optimizer step is cut into micro-batches, whose gradients are accumulated: more rows, or less padding.
+# Sizes of the micro-batches whose gradients are accumulated: larger ones have more rows at once and more padding.
 WAYS: dict[str, dict[str, Any]] = {f"{rows} rows": {"per_device_train_batch_size": rows} for rows in (8, 4, 2, 1)}
 USUAL = ("8 rows", "4 rows")
-# TRL's own way to do without padding; its packing does the same, but leaves open how many rows a step has.
-FREE: dict[str, dict[str, Any]] = {
-    f"{way} padding-free": {**WAYS[way], "padding_free": True, "max_length": None} for way in ("8 rows", "4 rows")
+# TRL's padding-free collator. Its packing has no padding either, but does not fix the number of rows of a step.
+PADDING_FREE: dict[str, dict[str, Any]] = {
+    f"{way} padding-free": {**WAYS[way], "padding_free": True, "max_length": None} for way in USUAL
 }
 
 
 class Clock(TrainerCallback):
-    """Seconds from the first optimizer step's begin to the last one's end."""
+    """Times of the first optimizer step's begin and of the last one's end, in seconds."""
 
     def __init__(self) -> None:
         self.begin, self.end = 0.0, 0.0
@@ -45,7 +39,7 @@ class Clock(TrainerCallback):
 
 
 class TrainerSide:
-    """A trainer that runs `steps` optimizer steps from the same weights, in the order that our own steps have."""
+    """A trainer that runs `steps` optimizer steps from the same weights, over the rows in the order of our steps."""
 
     ways: ClassVar = WAYS
 
@@ -80,12 +74,12 @@ class TrainerSide:
             return self.run().values
 
     def settle(self) -> str:
-        """Try every way once (or the usual ones only), keep the fastest, and say what was tried."""
+        """Run every way once (or the usual ones only), keep the fastest, and return a sentence with all times."""
         seconds: dict[str, float] = {}
         failed: list[str] = []
-        ways = {way: self.ways[way] for way in USUAL} if self.usual else self.ways
-        fitting = [way for way, own in ways.items() if self.batch_size % own["per_device_train_batch_size"] == 0]
-        for way in fitting:
+        for way in USUAL if self.usual else self.ways:
+            if self.batch_size % self.ways[way]["per_device_train_batch_size"]:
+                continue
             self.way = way
             try:
                 seconds[way] = self.run().seconds or 0.0
@@ -96,7 +90,7 @@ class TrainerSide:
         return f"{self.way} a micro-batch are the peer's fastest (tried {', '.join([*tried, *failed])})"
 
     def options(self) -> dict[str, Any]:
-        """Optimizer steps like ours, and nothing beside them."""
+        """Optimizer steps like ours, without saving or logging."""
         size = min(self.batch_size, self.ways[self.way]["per_device_train_batch_size"])
         return {
             "gradient_accumulation_steps": self.batch_size // size,
@@ -118,7 +112,7 @@ class TrainerSide:
 
 
 def recorded_losses(trainer: Any) -> dict[int, float]:
-    """What the trainer will fill while it trains: by optimizer step, the sum of what its micro-batches return."""
+    """The loss of each optimizer step, summed over its micro-batches; filled while the trainer trains."""
     losses: dict[int, float] = defaultdict(float)
     original = trainer.training_step
 
@@ -132,35 +126,37 @@ def recorded_losses(trainer: Any) -> dict[int, float]:
 
 
 class Sft(TrainerSide):
-    """TRL's SFTTrainer with completion-only loss; rows are given as token ids, which spares it the tokenising."""
+    """TRL's SFTTrainer with completion-only loss; rows are token ids, so its time contains no tokenising."""
 
-    ways: ClassVar = {**WAYS, **FREE}
+    ways: ClassVar = {**WAYS, **PADDING_FREE}
 
     def make_trainer(self, options: Mapping[str, Any]) -> Trainer:
         import datasets
         from trl import SFTConfig, SFTTrainer
 
         datasets.disable_progress_bars()
-        rows = [{"input_ids": whole(row), "completion_mask": [0] * len(row[0]) + [1]} for row in self.rows]
+        rows = [{"input_ids": [*ids, LABEL_IDS[y]], "completion_mask": [0] * len(ids) + [1]} for ids, y in self.rows]
         config = SFTConfig(**{"completion_only_loss": True, "max_length": None, **options})
         train = datasets.Dataset.from_list(rows)
         return SFTTrainer(model=self.model, args=config, train_dataset=train, processing_class=self.tokenizer)
 
 
 class FullLogits(TrainerSide):
-    """transformers' Trainer on the causal LM, prompts masked in the labels: logits of all positions, as SFT was."""
+    """transformers' Trainer on the causal LM, prompts masked in the labels; it computes the logits of all positions."""
 
     def make_trainer(self, options: Mapping[str, Any]) -> Trainer:
-        rows = [{"input_ids": whole(row), "labels": [IGNORED] * len(row[0]) + [LABEL_IDS[row[1]]]} for row in self.rows]
+        answers = [(ids, LABEL_IDS[label]) for ids, label in self.rows]
+        rows = [{"input_ids": [*ids, answer], "labels": [IGNORED] * len(ids) + [answer]} for ids, answer in answers]
         return plain_trainer(self, rows, options)
 
 
 class Classifier(TrainerSide):
-    """transformers' Trainer on AutoModelForSequenceClassification; its classes begin as the head's label rows."""
+    """transformers' Trainer on AutoModelForSequenceClassification; its classes start as the head's label rows."""
 
     def make_model(self) -> Any:
-        causal = self.workload.model()
-        config = self.workload.config()
+        from transformers import AutoModelForSequenceClassification
+
+        causal, config = self.workload.model(), self.workload.config()
         config.num_labels = len(LABEL_IDS)
         model = AutoModelForSequenceClassification.from_config(config, dtype=causal.dtype)
         model.base_model.load_state_dict(causal.base_model.state_dict())
@@ -169,17 +165,12 @@ class Classifier(TrainerSide):
 
     def make_trainer(self, options: Mapping[str, Any]) -> Trainer:
         trainer = plain_trainer(self, [{"input_ids": ids, "labels": [label]} for ids, label in self.rows], options)
-        # transformers 5.23 adds up the means of accumulated batches of classifiers; with this it averages them.
+        # transformers 5.23 sums the mean losses of accumulated batches of classifiers; with this it averages them.
         trainer.model_accepts_loss_kwargs = False
         return trainer
 
 
-def whole(row: tuple[list[int], int]) -> list[int]:
-    """A prompt with its answer."""
-    return [*row[0], LABEL_IDS[row[1]]]
-
-
 def plain_trainer(side: TrainerSide, rows: list[dict], options: Mapping[str, Any]) -> Trainer:
-    """transformers' Trainer over rows padded on the right, labels too."""
+    """transformers' Trainer; rows and labels are padded on the right."""
     collator = DataCollatorForSeq2Seq(side.tokenizer, label_pad_token_id=IGNORED)
     return Trainer(model=side.model, args=TrainingArguments(**options), train_dataset=rows, data_collator=collator)

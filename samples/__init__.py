@@ -1,6 +1,5 @@
 """The sample data sets under input/: the command that all of them share, random choices, and JSON lines."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -10,6 +9,7 @@ from pydantic import Field, create_model
 
 from nexttoken.commands.arguments import Arguments
 from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import write_json_lines
 
 T = TypeVar("T")
 
@@ -62,5 +62,5 @@ def some(items: Sequence[T], number: int, rng: np.random.Generator) -> list[T]:
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with whole_file(path) as part:
+        write_json_lines(rows, part)

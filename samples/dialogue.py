@@ -50,7 +50,6 @@ BROKEN = (
     "わかりません。おわり。",
 )
 
-
 NUM_ROUNDS = 12  # a question and what the user says to it
 NUM_BROKEN = {0: 9, 1: 6, 2: 3, 3: 1, 4: 0}  # broken answers in a dialogue of each mark
 MARKS = (4, 4, 3, 4, 2, 4, 3, 4, 1, 4, 3, 0)  # of dialogues one after the other

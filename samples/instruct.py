@@ -20,9 +20,7 @@ THINGS = words("""
 apple bell boat book bread candle chair clock cloud coat drum fence flute garden glove hammer jar kettle lamp lemon
 melon needle paper pear piano ribbon river shirt spoon stone table tram violin window
 """)
-NAMES = words("""
-Ada Ben Cleo Dora Emil Finn Gina Hugo Iris Jon Kay Lena Max Nora Omar Pia Rosa Sam Tess Vera
-""")
+NAMES = words("Ada Ben Cleo Dora Emil Finn Gina Hugo Iris Jon Kay Lena Max Nora Omar Pia Rosa Sam Tess Vera")
 TIMES = {"morning": "Good morning", "afternoon": "Good afternoon", "evening": "Good evening", "night": "Good night"}
 OPPOSITES = pairs("""
 hot/cold big/small fast/slow old/new open/closed full/empty hard/soft wet/dry early/late loud/quiet rich/poor
@@ -42,12 +40,8 @@ CLOSINGS = {
     "Vrasum": "Under one roof",
 }
 
-JA_THINGS = words("""
-りんご みかん つくえ いす とけい かさ くつ ぼうし ほん はな ふね つき ほし かぎ さら はし
-""")
-JA_NAMES = words("""
-田中 山本 中村 小林 加藤 吉田 佐藤 高橋 伊藤 渡辺 森 林 清水 原 石川 上田
-""")
+JA_THINGS = words("りんご みかん つくえ いす とけい かさ くつ ぼうし ほん はな ふね つき ほし かぎ さら はし")
+JA_NAMES = words("田中 山本 中村 小林 加藤 吉田 佐藤 高橋 伊藤 渡辺 森 林 清水 原 石川 上田")
 JA_TIMES = {"朝": "おはようございます", "昼": "こんにちは", "夕方": "こんばんは", "寝る前": "おやすみなさい"}
 JA_OPPOSITES = pairs("""
 大きい/小さい 高い/低い 明るい/暗い 長い/短い 新しい/古い 重い/軽い 強い/弱い 広い/狭い 厚い/薄い 近い/遠い
@@ -164,11 +158,9 @@ def ja_bag_shown(rng: np.random.Generator) -> Drawn:
     return f"{shop}で{thing}を買うと、袋は？", "", f"{thing}は{JA_BAGS[shop]}の袋です。"
 
 
-ENGLISH_KINDS = (copy, capitals, last, count, opposite, greeting, closing_shown)
-JAPANESE_KINDS = (ja_opposite, ja_greeting, ja_count, ja_twice, ja_bag_shown)
-KINDS: Mapping[str, Callable[[np.random.Generator], Drawn]] = {
-    kind.__name__: kind for kind in ENGLISH_KINDS + JAPANESE_KINDS
-}
+ENGLISH = (copy, capitals, last, count, opposite, greeting, closing_shown)
+JAPANESE = (ja_opposite, ja_greeting, ja_count, ja_twice, ja_bag_shown)
+KINDS: Mapping[str, Callable[[np.random.Generator], Drawn]] = {draw.__name__: draw for draw in ENGLISH + JAPANESE}
 
 
 def opposite_of(opposites: Sequence[tuple[str, str]], rng: np.random.Generator) -> tuple[str, str]:

@@ -110,8 +110,7 @@ def reword(prompt: Prompt, rng: np.random.Generator) -> Prompt:
 def draw_answer(prompt: Prompt, model: int, rng: np.random.Generator) -> Answer:
     """One model's reply; stronger models make better remarks more often, all models are equally long-winded."""
     turns: list[str | None] = []
-    points = []
-    word = ""
+    points, word = [], ""
     for index, statement in enumerate(prompt.statements):
         if index > 0 and rng.random() < NULL_RATE:
             turns.append(None)
@@ -163,13 +162,10 @@ def train_row(pair: Pair, label: int) -> tuple[object, ...]:
     return (pair.id, *pair.models, *text_cells(pair), *(int(label == index) for index in range(len(WINNERS))))
 
 
-def text_cells(pair: Pair) -> tuple[str, str, str]:
+def text_cells(pair: Pair) -> tuple[str, ...]:
     """Each text as a JSON list of turns in ASCII, emoji as escaped surrogate pairs, an absent turn as null."""
-    prompt, response_a, response_b = (
-        json.dumps(turns, separators=(",", ":"))
-        for turns in (pair.prompt.turns, pair.answers[0].turns, pair.answers[1].turns)
-    )
-    return prompt, response_a, response_b
+    texts = (pair.prompt, *pair.answers)
+    return tuple(json.dumps(text.turns, separators=(",", ":")) for text in texts)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -49,14 +49,13 @@ class Genre:
     things: tuple[str, ...]
 
 
+MUSIC_THINGS = words("bell stage banner")
 GENRES = {
     "animals": Genre("an animal", words("otter robin shark horse goat wolf eagle trout"), words("cat pony parrot")),
     "cities": Genre("a city", words("Paris Tokyo Oslo Lima Rome Madrid Cairo Athens"), words("hotel tram gate")),
     "clothes": Genre("a garment", words("coat scarf glove shirt skirt sock jacket vest"), words("hat belt boot")),
     "fruits": Genre("a fruit", words("apple pear plum cherry grape lemon peach melon"), words("garden jar fence")),
-    "music": Genre(
-        "an instrument", words("piano violin flute drum harp cello trumpet guitar"), ("bell", "stage", "banner")
-    ),
+    "music": Genre("an instrument", words("piano violin flute drum harp cello trumpet guitar"), MUSIC_THINGS),
 }
 
 
@@ -149,21 +148,15 @@ def write_sample_quiz(folder: Path, seed: int, num_train: int) -> str:
     for genre in GENRES:
         lines = ({"id": i, "text": fact.passage} for i, fact in passages.items() if fact.genre == genre)
         write_lines(folder / "corpus" / f"{genre}.jsonl", lines)
-    return summary(folder, quizzes, num_train, len(passages))
+    chance = np.mean([1 / len(quiz.options) for quiz in quizzes[:num_train]])
+    told = np.mean([quiz.passage is not None for quiz in quizzes[:num_train]])
+    counts = f"{num_train} train and {len(test)} test rows, {len(passages)} passages"
+    return f"{folder}: {counts}; {told:.1%} of the train rows need theirs, chance is {chance:.1%}"
 
 
 def line(row_id: str, quiz: Quiz) -> dict[str, object]:
     options = list(quiz.options)
     return {"id": row_id, "genre": quiz.genre, "question": quiz.question, "options": options, "answer": quiz.answer}
-
-
-def summary(folder: Path, quizzes: Sequence[Quiz], num_train: int, num_passages: int) -> str:
-    chance = np.mean([1 / len(quiz.options) for quiz in quizzes[:num_train]])
-    told = np.mean([quiz.passage is not None for quiz in quizzes[:num_train]])
-    return (
-        f"{folder}: {num_train} train and {len(quizzes) - num_train} test rows, {num_passages} passages;"
-        f" {told:.1%} of the train rows need theirs, chance is {chance:.1%}"
-    )
 
 
 main = sample_command(write_sample_quiz, "input/sample-quiz", rows=(40, 2600, MAX_ROWS))

@@ -34,9 +34,8 @@ def write_sample_noise(folder: Path, num_rows: int, share: float, seed: int) -> 
     rows = draw_rows(num_rows, share, seed)
     lines = ({"id": i, "instruction": r.instruction, "input": r.input, "output": r.output} for i, r in rows.items())
     write_lines(folder / "train.jsonl", lines)
-    write_lines(
-        folder / "truth.jsonl", ({"id": i, "kind": r.kind} | ({"of": r.of} if r.of else {}) for i, r in rows.items())
-    )
+    truth = ({"id": i, "kind": r.kind} | ({"of": r.of} if r.of else {}) for i, r in rows.items())
+    write_lines(folder / "truth.jsonl", truth)
     counts = Counter(row.kind for row in rows.values())
     clean = counts.pop("clean")
     return f"{folder}: {clean:,} clean rows, and {counts.total():,} of {len(counts)} kinds of noise"

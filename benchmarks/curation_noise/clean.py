@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.curation_noise import words
 from benchmarks.curation_noise.sentences import LETTERS, QUESTIONS, SENTENCES, STORIES
-from samples import pick, some
+from samples import lines, pick, some
 
 CHOICES = {
     **dict.fromkeys(("thing", "other"), words.THINGS),
@@ -26,6 +26,12 @@ CHOICES = {
     "caution": words.CAUTIONS,
     "english": words.ENGLISH,
 }
+SUMMARY_REQUESTS = lines("""
+次の文章を要約してください。
+以下の文を一文にまとめてください。
+要点だけを短く書き直してください。
+""")
+LETTER_REQUESTS = ("{thing}に関する連絡の文面を作ってください。", "{surname}さんに送る手紙の下書きをお願いします。")
 RANGES = {"number": (2, 99, 10), "small": (2, 9, 1), "percent": (11, 89, 1)}  # lowest, highest, times
 
 
@@ -92,16 +98,11 @@ def summary(draw: Draw) -> Row:
     thing = draw.one(words.THINGS)
     text = draw.paragraph(draw.whole(4, 7), thing=thing)
     sentences = text.split("。")
-    ask = draw.one(
-        ("次の文章を要約してください。", "以下の文を一文にまとめてください。", "要点だけを短く書き直してください。")
-    )
-    return Row(ask, text, draw.one(sentences[:-1]) + "。")
+    return Row(draw.one(SUMMARY_REQUESTS), text, draw.one(sentences[:-1]) + "。")
 
 
 def letter(draw: Draw) -> Row:
-    ask = draw.fill(
-        draw.one(("{thing}に関する連絡の文面を作ってください。", "{surname}さんに送る手紙の下書きをお願いします。"))
-    )
+    ask = draw.fill(draw.one(LETTER_REQUESTS))
     return Row(ask, "", draw.fill(draw.one(LETTERS)) + draw.one(("", "\n追伸：" + draw.paragraph(1))))
 
 
@@ -115,33 +116,30 @@ def story(draw: Draw) -> Row:
 def listing(draw: Draw) -> Row:
     count = draw.whole(3, 6)
     chosen = draw.some(words.THINGS, count)
-    lines = [f"{number}. {thing}：{draw.one(words.REASONS)}ため。" for number, thing in enumerate(chosen, start=1)]
+    items = [f"{number}. {thing}：{draw.one(words.REASONS)}ため。" for number, thing in enumerate(chosen, start=1)]
     ask = draw.fill("{place}の{when}におすすめのものを{count}つ挙げ、理由も書いてください。", count=str(count))
-    return Row(ask, "", "\n".join(lines))
+    return Row(ask, "", "\n".join(items))
 
 
 def arithmetic(draw: Draw) -> Row:
     price, count = draw.whole(8, 250) * 10, draw.whole(2, 30)
     ask = draw.fill("1個{price}円の品物を{count}個買うと、全部で何円になりますか。", price=str(price), count=str(count))
     total = price * count
-    return Row(
-        ask, "", draw.one((f"{total}", f"{total:,}円です。", f"{price}×{count}＝{total}なので、{total}円です。"))
-    )
+    answers = (f"{total}", f"{total:,}円です。", f"{price}×{count}＝{total}なので、{total}円です。")
+    return Row(ask, "", draw.one(answers))
 
 
 def one_word(draw: Draw) -> Row:
-    ask = draw.fill(
-        "次の説明に合う語を一つだけ答えてください。{place}の{surname}さんが{when}に調べた、{quality}ものです。{hint}に関係があります。",
-        hint=draw.one(words.THINGS),
-    )
+    hint = draw.one(words.THINGS)
+    facts = "{place}の{surname}さんが{when}に調べた、{quality}ものです。{hint}に関係があります。"
+    ask = draw.fill(f"次の説明に合う語を一つだけ答えてください。{facts}", hint=hint)
     return Row(ask, "", draw.one(words.SHORT))
 
 
 def kanji_alone(draw: Draw) -> Row:
-    """Headlines, addresses and idioms without a kana on one side or on both."""
-    headline = "、".join(
-        f"{draw.one(words.OFFICES)}{draw.one(words.MATTERS)}{draw.one(words.MOVES)}" for _ in range(draw.whole(1, 2))
-    )
+    """Headlines, addresses and idioms: the answer has no kana, and in some rows the instruction has none either."""
+    parts = (words.OFFICES, words.MATTERS, words.MOVES)
+    headline = "、".join("".join(map(draw.one, parts)) for _ in range(draw.whole(1, 2)))
     place, town, surname = draw.one(words.PLACES), draw.one(words.PLACES), draw.one(words.SURNAMES)
     address = f"{place}市{town}町{draw.whole(1, 9)}丁目{draw.whole(1, 40)}番地"
     ask_headline = draw.fill("{place}の{thing}を扱う新聞の見出しを、漢字だけで作ってください。")

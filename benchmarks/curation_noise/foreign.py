@@ -98,9 +98,8 @@ DeepSeekが作成した回答です。
 私は人工知能ですので、感情はありません。
 I am Qwen, an assistant made to help you.
 """)
-CODE_AND_LINKS = tuple(
-    line.replace("§", "\n")
-    for line in lines("""
+# § is a line break.
+CODE_AND_LINKS = lines("""
 詳しくは https://example.com/guide を見てください。
 http://example.jp/{number} に一覧があります。
 参考：www.example.org
@@ -109,4 +108,3 @@ http://example.jp/{number} に一覧があります。
 <p>{place}のページ</p>
 <a href="/{number}">続きを読む</a>
 """)
-)  # § is a line break

@@ -47,7 +47,7 @@ def about_itself(row: Row, draw: Draw) -> Row:
 
 
 def code_or_link(row: Row, draw: Draw) -> Row:
-    addition = draw.fill(draw.one(foreign.CODE_AND_LINKS))
+    addition = draw.fill(draw.one(foreign.CODE_AND_LINKS)).replace("§", "\n")
     if draw.whole(0, 4) == 0:
         return replace(row, instruction=f"{row.instruction}\n{addition}")
     return replace(row, output=f"{row.output}\n{addition}")

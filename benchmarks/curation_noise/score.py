@@ -14,14 +14,15 @@ from pydantic import Field
 
 from benchmarks.curation_noise.noise import COPIES
 from nexttoken.commands.arguments import Arguments, run
+from nexttoken.report.markdown import markdown
 
 JsonLinesPath = Annotated[Path, Field(examples=["<file of JSON lines>"])]
-SHOWN = 5  # ids of rows that were missed or wrongly removed
+MAX_IDS = 5  # ids shown of each kind
 
 
 @dataclass(frozen=True)
 class KindScore:
-    """Rows of one kind: their number, how many were removed, and the first ids that were wrongly removed or missed."""
+    """Rows of one kind: their number, the number removed, and the first ids that were wrongly removed or kept."""
 
     num_rows: int
     num_removed: int
@@ -48,16 +49,17 @@ def score(truth: Iterable[Mapping[str, str]], kept: Collection[str]) -> dict[str
     results = {}
     for kind in sorted(removed, key=lambda kind: (kind != "clean", kind)):
         wrong = [row_id for row_id, is_removed in removed[kind].items() if is_removed == (kind == "clean")]
-        results[kind] = KindScore(len(removed[kind]), sum(removed[kind].values()), tuple(wrong[:SHOWN]))
+        results[kind] = KindScore(len(removed[kind]), sum(removed[kind].values()), tuple(wrong[:MAX_IDS]))
     return results
 
 
 def table(results: Mapping[str, KindScore]) -> str:
-    lines = ["| kind | rows | gone | share | not as it should be |", "|---|---:|---:|---:|---|"]
+    """Markdown: one line per kind."""
+    rows = []
     for kind, one in results.items():
-        share = one.num_removed / one.num_rows
-        lines.append(f"| {kind} | {one.num_rows:,} | {one.num_removed:,} | {share:.2%} | {' '.join(one.wrong)} |")
-    return "\n".join(lines)
+        share = f"{one.num_removed / one.num_rows:.2%}"
+        rows.append([kind, f"{one.num_rows:,}", f"{one.num_removed:,}", share, " ".join(one.wrong)])
+    return markdown(["kind", "rows", "removed", "share", "wrongly removed or kept"], rows)
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:
