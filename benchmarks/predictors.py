@@ -9,7 +9,7 @@ import torch
 from benchmarks.sides import Answers, Work
 from benchmarks.workload import LABEL_IDS, MatrixRate, Workload, softmax, tokenizer
 from nexttoken.engine.forward import parallel_batches
-from nexttoken.engine.forward.prefix_cache import PrefixCache
+from nexttoken.engine.forward.prefixes import PrefixCache
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.prompts.encode_labels import EncodedPrompt

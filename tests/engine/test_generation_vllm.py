@@ -114,7 +114,7 @@ def test_an_adapter_comes_with_its_rank(asked, tmp_path):
 
 
 def test_rows_are_asked_for_in_chunks(asked, monkeypatch):
-    monkeypatch.setattr(vllm, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(vllm, "CHUNK_PROMPTS", 2)
     rows = vllm.VLLMGenerator("model", None, [2]).write(ROWS, GenerationSettings(max_new_tokens=20))
     assert [next(rows).id, next(rows).id] == ["a", "b"]
     assert len(asked.prompts) == 1, "a row is there before the last one is asked for"

@@ -262,6 +262,6 @@ def test_keys_of_a_long_beginning_are_not_copied_for_all_rows_at_once(monkeypatc
     for length, expected in ((100, 0), (2, 1)):
         before = KeyValues(length, {0: tuple(tensor[:, :, :length] for tensor in kept)})
         segments = Segments((2,) * 10, (-1,) * 10, (before,) * 10)
-        assert segments.num_keys == 10 * (length + 2)
+        assert sum(segments.ends) == 10 * (length + 2)
         by_segment.attend(attention, *tokens, None, segments=segments)
         assert len(calls) == expected

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from nexttoken.engine.forward.prefix_cache import PrefixCache
+from nexttoken.engine.forward.prefixes import PrefixCache
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels

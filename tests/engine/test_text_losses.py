@@ -5,8 +5,8 @@ import pytest
 import torch
 import transformers
 
+from nexttoken.engine.answerers import TextAnswerer, measure_losses
 from nexttoken.engine.heads import AnswerText
-from nexttoken.engine.text_answerer import TextAnswerer, measure_losses
 from nexttoken.engine.text_losses import answer_losses, collate_texts, row_losses
 from nexttoken.errors import UserError
 from nexttoken.prompts.encode_texts import TextEncoder

@@ -1,28 +1,78 @@
-"""Answerers, which pair a model with its encoder: of a head, of saved folds, and the writers of open answers."""
+"""Answerers, which pair a model with its encoder: of open answers, of saved folds, and the writers of open answers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
+from nexttoken.engine.batches import token_batches
+from nexttoken.engine.forward.shortcuts import shortcuts
+from nexttoken.engine.generation.transformers import TransformersGenerator
 from nexttoken.engine.generation.vllm import VLLMGenerator
 from nexttoken.engine.generation.writer import Writer
 from nexttoken.engine.heads import AnswerText, Head
-from nexttoken.engine.label_answerer import LabelAnswerer
+from nexttoken.engine.label_answerer import LabelAnswerer, ModelAnswerer
 from nexttoken.engine.memory_plan.auto_tokens import with_batch_tokens, with_max_tokens
-from nexttoken.engine.text_answerer import TextAnswerer
+from nexttoken.engine.run_batches import run_batches
+from nexttoken.engine.text_losses import collate_texts, row_losses
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import trained_adapter
 from nexttoken.models.base_model import identify, refuse_other_base
 from nexttoken.models.fold_weights import fold_weights
 from nexttoken.models.load import load_tokenizer, within_context
+from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.saved import keeps_base, load_labels
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.encode_texts import TextEncoder
-from nexttoken.prompts.encoded import NO_LABELS
+from nexttoken.prompts.encoded import NO_LABELS, EncodedText
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, Settings
+from nexttoken.types import AnswerLosses, Example
+
+
+class TextAnswerer(ModelAnswerer):
+    """Measures the losses of examples' answers, or writes new answers."""
+
+    def __init__(self, model: nn.Module, encoder: TextEncoder, batch_tokens: int) -> None:
+        super().__init__(model, encoder, NO_LABELS, batch_tokens)
+
+    def __call__(self, examples: Sequence[Example]) -> AnswerLosses:
+        """Negative log-likelihood of each example's answer, its end token included.
+
+        Of an answer longer than the token budget only the beginning counts, in tokens and in characters.
+        """
+        rows: list[EncodedText] = self.collect(self.encoder.encode(examples))
+        with advice_on_memory(self.batch_tokens):
+            nll = measure_losses(self.model, rows, self.batch_tokens)
+        decode = self.encoder.tokenizer.decode
+        scored = [
+            decode(row.token_ids[row.learnt]) if row.answer_cut else example.answer or ""
+            for example, row in zip(examples, rows, strict=True)
+        ]
+        num_tokens, num_characters = [row.num_targets for row in rows], list(map(len, scored))
+        return AnswerLosses(tuple(row.id for row in rows), nll, np.array(num_tokens), np.array(num_characters))
+
+    @property
+    def writer(self) -> Writer:
+        generator = TransformersGenerator(self.model, self.encoder.tokenizer, self.batch_tokens, self.encoder.ends)
+        return Writer(self.encoder, generator)
+
+
+def measure_losses(model: nn.Module, rows: Sequence[EncodedText], batch_tokens: int) -> np.ndarray:
+    """Each row's loss (N,) float64 in nats, summed over its answer. Raises UserError, naming ids, if not finite."""
+    device, packs = next(model.parameters()).device, shortcuts(model).packs
+
+    def run_batch(model: nn.Module, batch: Sequence[EncodedText]) -> np.ndarray:
+        return row_losses(model, collate_texts(batch, packs).to(device)).double().cpu().numpy()[:, None]
+
+    lengths = [len(row.token_ids) for row in rows]
+    batches = token_batches(lengths, batch_tokens, packs)
+    losses, _ = run_batches(model, rows, lengths, batches, run_batch, "score answers")
+    return losses[:, 0]
+
 
 AnyEncoder = Encoder | TextEncoder
 Answerer = LabelAnswerer | TextAnswerer
@@ -40,15 +90,12 @@ def make_answerer(head: Any, model: nn.Module, encoder: AnyEncoder, labels: Labe
 
 
 class FoldModels:
-    """Answerers of folds that were trained with the same settings; one at a time is in memory.
-
-    A base model or tokenizer that folds share is loaded once.
-    """
+    """Answerers of folds with the same settings, one at a time in memory; a shared base or tokenizer is loaded once."""
 
     def __init__(self, settings: Settings, prompt: Prompt, head: Head, batch_tokens: int) -> None:
         self.settings, self.prompt, self.head, self.batch_tokens = settings, prompt, head, batch_tokens
         self._weights = fold_weights(settings)
-        self._encoders: list[AnyEncoder] = []
+        self._encoders: dict[tuple[int, int], AnyEncoder] = {}  # by the tokenizer's id and max_tokens
         self._in_memory: Path | None = None
         self._answerer: Answerer | None = None
 
@@ -56,9 +103,14 @@ class FoldModels:
         """The answerer of a finished fold. The answerer returned before loses its model.
 
         Folds that do not differ, because nothing was trained, have the same answerer.
-        Raises UserError when files are missing or broken, and for an adapter of another base model.
+        Raises UserError when files are missing or broken, for other labels, and for an adapter of another base model.
         """
-        labels, settings = self._labels(fold_dir), with_max_tokens(self.settings, fold_dir)
+        labels = load_labels(fold_dir / "labels.json") if self.prompt.labels else NO_LABELS
+        if labels.labels != tuple(self.prompt.labels):
+            raise UserError(
+                f"{fold_dir} was trained on the labels {list(labels.labels)}, not {list(self.prompt.labels)}"
+            )
+        settings = with_max_tokens(self.settings, fold_dir)
         if self.batch_tokens == AUTO:  # chosen before the weights take their memory
             spec = self._weights.spec(fold_dir).change(max_tokens=settings.max_tokens, batch_tokens=AUTO)
             self.batch_tokens = with_batch_tokens(spec).settings.batch_tokens
@@ -68,28 +120,15 @@ class FoldModels:
             self._answerer = self._in_memory = None
         model, tokenizer = self._weights.load(fold_dir, self.head.num_outputs(labels))
         self._in_memory = folder
-        encoder = self._encoder(tokenizer, within_context(model.config, settings.max_tokens))
-        known = self._answerer
+        max_tokens = within_context(model.config, settings.max_tokens)
+        key = (id(tokenizer), max_tokens)
+        if key not in self._encoders:
+            self._encoders[key] = make_encoder(self.head, tokenizer, self.prompt, max_tokens)
+        encoder, known = self._encoders[key], self._answerer
         if known is None or known.encoder is not encoder or known.labels != labels:
             self._answerer = known = make_answerer(self.head, model, encoder, labels, self.batch_tokens)
         known.reset_counts()
         return known
-
-    def _labels(self, fold_dir: Path) -> LabelTokens:
-        labels = load_labels(fold_dir / "labels.json") if self.prompt.labels else NO_LABELS
-        if labels.labels != tuple(self.prompt.labels):
-            raise UserError(
-                f"{fold_dir} was trained on the labels {list(labels.labels)}, not {list(self.prompt.labels)}"
-            )
-        return labels
-
-    def _encoder(self, tokenizer: object, max_tokens: int) -> AnyEncoder:
-        """One encoder for all folds with the same tokenizer and max_tokens."""
-        for encoder in self._encoders:
-            if encoder.tokenizer is tokenizer and encoder.max_tokens == max_tokens:
-                return encoder
-        self._encoders.append(make_encoder(self.head, tokenizer, self.prompt, max_tokens))
-        return self._encoders[-1]
 
 
 def load_answerer(fold_dir: Path, settings: Settings, prompt: Prompt, head: Head, batch_tokens: int) -> Answerer:

@@ -11,29 +11,23 @@ from nexttoken.engine.forward.prefixes import group_by_prefix
 def token_batches(lengths: Sequence[int], batch_tokens: int, packs: bool = False) -> list[list[int]]:
     """Row indices by batch, longest first, with at most `batch_tokens` per batch (a single row may exceed it).
 
-    Longest first keeps padding low and lets memory errors occur at the start.
+    Padding counts. Longest first keeps it low and lets memory errors occur at the start.
     """
-    return packed_batches(lengths, batch_tokens) if packs else padded_batches(lengths, batch_tokens)
-
-
-def padded_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Batches with rows x longest row <= `batch_tokens`."""
+    if packs:
+        return packed_batches(lengths, batch_tokens)
     batches: list[list[int]] = []
-    longest = 0
     for index in longest_first(lengths):
-        if batches and (len(batches[-1]) + 1) * longest <= batch_tokens:
+        if batches and (len(batches[-1]) + 1) * max(lengths[batches[-1][0]], 1) <= batch_tokens:
             batches[-1].append(index)
         else:
             batches.append([index])
-            longest = max(lengths[index], 1)
     return batches
 
 
 def packed_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Batches whose lengths add up to at most `batch_tokens`.
 
-    Best-fit decreasing: each row goes into the fullest batch that has space; at most 11/9 of the fewest batches
-    (Johnson 1973).
+    Best-fit decreasing (Johnson 1973): each row goes into the fullest batch that has space.
     """
     batches: list[list[int]] = []
     space: list[tuple[int, int]] = []  # tokens left and the batch that has them, sorted
@@ -62,8 +56,7 @@ def even_batches(lengths: Sequence[int], batch_tokens: int, multiple: int) -> li
             batches[smallest].append(index)
             sizes[smallest] += lengths[index]
         if all(size <= batch_tokens or len(batch) == 1 for size, batch in zip(sizes, batches, strict=True)):
-            largest_first = sorted(range(number), key=lambda batch: -sizes[batch])
-            return [batches[place] for place in largest_first if batches[place]]
+            return [batches[place] for place in longest_first(sizes) if batches[place]]
         number += 1
 
 
@@ -83,4 +76,4 @@ def shared_batches(rows: Sequence[np.ndarray], batch_tokens: int, extra: int = 0
 
 
 def longest_first(lengths: Sequence[int]) -> list[int]:
-    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return sorted(range(len(lengths)), key=lambda index: -lengths[index])

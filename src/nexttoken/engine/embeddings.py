@@ -17,10 +17,7 @@ BATCH_SIZE = 32  # texts
 
 
 def embed(model: str, texts: Sequence[str]) -> np.ndarray:
-    """Embeddings (N, D) float32 of norm 1. `model` is a folder or a hub name.
-
-    Raises UserError if the model or the package sentence-transformers is missing.
-    """
+    """Embeddings (N, D) float32 of norm 1. Raises UserError if the model or sentence-transformers is missing."""
     vectors = _load_embedder(model).encode(
         list(texts), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
     )

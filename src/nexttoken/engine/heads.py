@@ -13,14 +13,14 @@ from nexttoken.prompts.label_tokens import Contexts, LabelTokens
 
 
 class Head(Protocol):
-    """The loss of a batch and the layout it needs. Heads hold no weights: those are the model's."""
+    """The loss of a batch and the layout it needs. A head has no weights; they are in the model."""
 
     def num_outputs(self, labels: LabelTokens) -> int | None:
         """Outputs of a separate classification layer; None for the language model's head."""
         return None
 
     def contexts(self, labels: LabelTokens) -> Contexts:
-        """The token sequences to append to each row, one at a time; without any the row goes through as it is."""
+        """The token sequences that are appended to each prompt, one at a time."""
         return ((),)
 
     def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
@@ -73,9 +73,6 @@ class WholeVocabulary(LabelSoftmax):
     The loss is that of exactly the label, not of longer labels that begin with it (see `label_scores`).
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
-    offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
-
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         log_probs = label_scores(model, batch, labels, whole_vocabulary=True)
         return nn.functional.nll_loss(log_probs, batch.labels, ignore_index=UNKNOWN, reduction="sum")
@@ -84,14 +81,12 @@ class WholeVocabulary(LabelSoftmax):
 class Classification(LabelSoftmax):
     """A new linear layer on the prompt's last hidden state, as in AutoModelForSequenceClassification."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
     offers: ClassVar[frozenset[str]] = frozenset()
 
     def num_outputs(self, labels: LabelTokens) -> int | None:
         return len(labels.labels)
 
-    def contexts(self, labels: LabelTokens) -> Contexts:
-        return ((),)  # the prompt alone
+    contexts = Head.contexts  # the prompt alone
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         with skipping(model, batch.reads), batch.layout.attending(model):

@@ -1,6 +1,6 @@
-"""Journals: one line per finished row, so that a killed run continues where it stopped.
+"""Journals: files with one line per finished answer, so that a killed run continues where it stopped.
 
-The first line is {"asked": settings of the run}; every other line is {key, id, ...}, one finished row.
+The first line is {"asked": settings of the run}; every other line is {key, id, ...}, one finished answer.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ Row = TypeVar("Row")
 
 
 class Journal(Generic[Row]):
-    """The finished rows by key, and the file to which new ones are appended. A context manager.
+    """The finished answers by key, and the file to which new ones are appended. A context manager.
 
-    `row_type` is a dataclass whose fields are the columns of a line. `asked` is everything besides the prompt that a
-    result depends on. Without a `path` rows are held in memory only; no file is created before the first row.
+    `row_type` is a dataclass whose fields are the columns of a line. `asked` is everything besides the prompt that an
+    answer depends on. Without a `path` answers are held in memory only; no file is created before the first answer.
     Every line is flushed at once, and synced to disk after `sync_seconds`.
     Raises UserError, naming the differences, if the file belongs to other settings.
     """
@@ -38,8 +38,7 @@ class Journal(Generic[Row]):
         self, path: Path | None, asked: Mapping[str, Any], row_type: type[Row], sync_seconds: float = 0.0
     ) -> None:
         self.path, self.asked = path, json.loads(json.dumps(asked))
-        self.row_type: Any = row_type
-        self.sync_seconds = sync_seconds
+        self.row_type, self.sync_seconds = row_type, sync_seconds
         self.rows: dict[str, Row] = {}
         content = path.read_bytes() if path and path.exists() else b""
         self._size, self._complete = len(content), self._read(content)  # bytes of the file, and of its complete lines
@@ -48,36 +47,35 @@ class Journal(Generic[Row]):
 
     def _read(self, content: bytes) -> int:
         complete = content.rfind(b"\n") + 1  # a kill during a write leaves an incomplete last line
-        if not complete:
-            self._check_head({"asked": self.asked} if HEAD.startswith(content[: len(HEAD)]) else None)
-            return 0
-        head, *lines = map(_parsed, content[:complete].splitlines())
-        self._check_head(head)
+        head, *lines = content[:complete].splitlines() or [content]
+        if complete or not HEAD.startswith(head[: len(HEAD)]):
+            self._check_head(head)
         broken: list[int] = []
         for number, line in enumerate(lines, start=2):
             try:
-                self.rows[line["key"]] = self._row(line)
+                self._read_row(json.loads(line))
             except (KeyError, TypeError, ValueError):
                 broken.append(number)
         if broken:
-            print(
-                f"{self.path}: {len(broken)} lines cannot be read ({first_five(broken)}); their rows are computed again"
-            )
+            numbers = first_five(broken)
+            print(f"{self.path}: {len(broken)} lines cannot be read ({numbers}); their answers are computed again")
         return complete
 
-    def _row(self, line: Any) -> Row:
-        """The row of a parsed line. Raises KeyError, TypeError or ValueError if a field is missing or invalid."""
-        columns = {field.name: field.type for field in fields(self.row_type)}
-        if not all(isinstance(line[name], kind) for name, kind in {"key": str, **columns}.items()):  # type: ignore[arg-type]
+    def _read_row(self, line: Any) -> None:
+        """Raises KeyError, TypeError or ValueError if a field is missing or invalid."""
+        columns: dict[str, Any] = {field.name: field.type for field in fields(self.row_type)}  # type: ignore[arg-type]
+        if not all(isinstance(line[name], kind) for name, kind in {"key": str, **columns}.items()):
             raise TypeError(f"a field of {line} has another type than {columns}")
-        return self.row_type(**{name: line[name] for name in columns})
+        self.rows[line["key"]] = self.row_type(**{name: line[name] for name in columns})
 
-    def _check_head(self, head: Any) -> None:
-        if not isinstance(head, dict) or "asked" not in head:
-            raise UserError(f"{self.path} is not a journal of answers; give another path or move the file away")
-        then, now = _flat(head["asked"]), _flat(self.asked)
-        names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-        if names:
+    def _check_head(self, head: bytes) -> None:
+        try:
+            then, now = _flatten(json.loads(head)["asked"]), _flatten(self.asked)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{self.path} is not a journal of answers; give another path or move the file away"
+            ) from None
+        if names := [name for name in {**then, **now} if then.get(name) != now.get(name)]:
             changed = "; ".join(f"{name} {then.get(name)} -> {now.get(name)}" for name in names)
             raise UserError(
                 f"{self.path} holds answers of other settings ({changed}); use the same settings to continue, or move"
@@ -85,7 +83,7 @@ class Journal(Generic[Row]):
             )
 
     def add(self, key: str, row: Row) -> None:
-        """Append one row. Raises UserError if another process has written to the file."""
+        """Append one answer. Raises UserError if another process writes to the file or has written to it."""
         self.rows[key] = row
         if self.path is None:
             return
@@ -94,24 +92,21 @@ class Journal(Generic[Row]):
         self._append({"key": key, **asdict(row)})  # type: ignore[call-overload]
 
     def _open(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        self._refuse_other_writers(path)
-        self._file.truncate(self._complete)
-        if not self._complete:
-            self._append({"asked": self.asked})
-
-    def _refuse_other_writers(self, path: Path) -> None:
-        """Raises UserError if another process has the file open or has changed it since it was read."""
         import fcntl  # POSIX only
 
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+        is_locked = False
         with suppress(OSError):  # a file system without locks
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._size = -1
-        if os.fstat(self._file.fileno()).st_size != self._size:
+                is_locked = True
+        if is_locked or os.fstat(self._file.fileno()).st_size != self._size:
             raise UserError(f"{path} is being written by another process; start again when that one has ended")
+        self._file.truncate(self._complete)
+        if not self._complete:
+            self._append({"asked": self.asked})
 
     def _append(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")  # ASCII: preserves lone surrogates in ids
@@ -129,24 +124,17 @@ class Journal(Generic[Row]):
             self._file = None
 
 
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """`{"settings": {"seed": 1}}` -> `{"settings.seed": "1"}`."""
     flat: dict[str, str] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: json.dumps(value)}
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: json.dumps(value)}
     return flat
 
 
 @dataclass(frozen=True, slots=True)
 class LabelProbs:
-    """The class probabilities of a row and the seconds that they took. Raises ValueError if one is not finite."""
+    """The class probabilities of a prompt and the seconds that they took. Raises ValueError if one is not finite."""
 
     id: str
     probs: list
@@ -158,24 +146,23 @@ class LabelProbs:
 
 
 class LabelJournal(Journal[LabelProbs]):
-    """Journal of class probabilities. Without a path nothing is saved and nothing is known.
+    """Journal of class probabilities. Without a path it is always empty.
 
     Batches are composed as if the journal were empty and are skipped only as a whole, so a resumed prediction equals an
-    uninterrupted one to the last bit. Only a gate's second pass, which would have reused cached prefixes of rows that
-    are skipped now, equals it to rounding.
+    uninterrupted one to the last bit. The exception is a gate's second pass: prefixes of skipped prompts are not cached
+    for it, so it is equal up to rounding.
     """
 
     def __init__(self, path: Path | None, asked: Mapping[str, Any]) -> None:
         super().__init__(path, asked, LabelProbs, sync_seconds=1.0)
-        self.num_known = 0  # rows that were not computed again
+        self.num_known = 0  # answers that were not computed again
 
     def lookup(self, prompts: Sequence[EncodedPrompt]) -> tuple[np.ndarray, np.ndarray] | None:
         """Saved probabilities (n, C) and seconds (n,) of `prompts`; None unless all of them are saved."""
-        rows = [self.rows.get(_key(prompt)) for prompt in prompts] if self.path else [None]
-        saved = [row for row in rows if row is not None]
-        if len(saved) < len(rows):
+        if not self.path or not all(_key(prompt) in self.rows for prompt in prompts):
             return None
-        return np.array([row.probs for row in saved]), np.array([row.seconds for row in saved])
+        saved = [self.rows[_key(prompt)] for prompt in prompts]
+        return np.array([answer.probs for answer in saved]), np.array([answer.seconds for answer in saved])
 
     def save(self, prompts: Sequence[EncodedPrompt], probs: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Append `probs` (n, C) and return those that count: a prompt that was saved before keeps its probabilities."""
@@ -185,9 +172,8 @@ class LabelJournal(Journal[LabelProbs]):
         for prompt, key, row, share in zip(prompts, keys, probs, seconds, strict=True):
             if key not in self.rows and np.isfinite(row).all():
                 self.add(key, LabelProbs(prompt.id, row.tolist(), float(share)))
-        return np.array(
-            [self.rows[key].probs if key in self.rows else row for key, row in zip(keys, probs, strict=True)]
-        )
+        pairs = zip(keys, probs, strict=True)
+        return np.array([self.rows[key].probs if key in self.rows else row for key, row in pairs])
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)

@@ -12,8 +12,7 @@ from torch import nn
 from nexttoken.engine.batches import shared_batches, token_batches
 from nexttoken.engine.forward.layout import prefix_length
 from nexttoken.engine.forward.packed_attention import KeyValues
-from nexttoken.engine.forward.prefix_cache import PrefixCache
-from nexttoken.engine.forward.prefixes import common_prefix
+from nexttoken.engine.forward.prefixes import PrefixCache, common_prefix
 from nexttoken.engine.forward.shortcuts import allows_cached_prefix, compute_prefix, shortcuts
 from nexttoken.engine.heads import LabelHead
 from nexttoken.engine.journal import NO_JOURNAL, JournalFolder, LabelJournal
@@ -27,7 +26,7 @@ from nexttoken.types import Example, LabelPredictions
 
 
 class ModelAnswerer:
-    """A model with its encoder. `counts` and `prompts` collect what the encoder returned since `reset_counts`."""
+    """A model with its encoder. `counts` and `prompts` collect the encoder's results since `reset_counts`."""
 
     def __init__(self, model: nn.Module, encoder: Any, labels: LabelTokens, batch_tokens: int) -> None:
         self.model, self.encoder, self.labels, self.batch_tokens = model, encoder, labels, batch_tokens
@@ -47,8 +46,9 @@ class ModelAnswerer:
     def environment(self) -> dict[str, str | int]:
         """The settings that the time of an answer depends on: device, precision of the weights, tokens per batch."""
         weights = next(self.model.parameters())
-        threads = f"{torch.get_num_threads()} threads"
-        device = torch.cuda.get_device_name(weights.device) if weights.is_cuda else f"{weights.device.type}, {threads}"
+        device = f"{weights.device.type}, {torch.get_num_threads()} threads"
+        if weights.is_cuda:
+            device = torch.cuda.get_device_name(weights.device)
         if num_ranks() > 1:
             device = f"{num_ranks()} x {device}"  # their seconds are added up
         precision = ", ".join([str(weights.dtype).removeprefix("torch."), *weight_bits(self.model)])
@@ -74,9 +74,7 @@ class LabelAnswerer(ModelAnswerer):
 
     @contextmanager
     def caching_prefixes(self, unsure: Callable[[np.ndarray], np.ndarray]) -> Iterator[None]:
-        """Within this context the first call caches the keys and values of the prompts whose probabilities (N, C)
-        `unsure` marks (N,); later calls reuse them for prompts that begin alike.
-        """
+        """Within this context the first call fills a PrefixCache, which later calls use."""
         self.prefixes = PrefixCache(unsure) if num_ranks() == 1 and allows_cached_prefix(self.model) else None
         try:
             yield
@@ -98,7 +96,7 @@ def predict_labels(
 
     Common prefixes of prompts are computed once, unless `share_prefixes` is off or the model cannot pack rows. The
     first call with `prefixes` fills this cache; later calls continue from the cached prefix of the same id.
-    The column `seconds` is each row's share of its batch's time, without loading and tokenizing.
+    The column `seconds` is each prompt's share of its batch's time, without loading and tokenizing.
     Raises UserError, naming ids, if the model returns values that are not finite.
     """
     contexts, device = head.contexts(labels), next(model.parameters()).device
@@ -137,10 +135,10 @@ def predict_labels(
 
 def weight_bits(model: nn.Module) -> list[str]:
     """Quantization of the weights, such as `4 bit (nf4)`, `8 bit` or `4 bit (gptq)`; empty without one."""
-    quantization: Any = getattr(getattr(model, "config", None), "quantization_config", None)
-    if not quantization:
+    saved: Any = getattr(getattr(model, "config", None), "quantization_config", None)
+    if not saved:
         return []
-    saved = quantization if isinstance(quantization, dict) else quantization.to_dict()
+    saved = saved if isinstance(saved, dict) else saved.to_dict()
     if saved.get("load_in_8bit"):
         return ["8 bit"]
     if saved.get("load_in_4bit"):

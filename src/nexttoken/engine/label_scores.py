@@ -15,8 +15,8 @@ from nexttoken.engine.forward.prefixes import Group, fewest_tokens
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.prompts.label_tokens import Contexts, LabelTokens
 
-UNKNOWN = -1  # label of a row that adds nothing to the loss
-ALL_OPTIONS = 1 << 20  # more options than any question has: every label may be right
+UNKNOWN = -1  # label of a prompt that adds nothing to the loss
+ALL_OPTIONS = 1 << 20  # more options than any question has
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +43,28 @@ class Batch:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def only_options(self, scores: Tensor) -> Tensor:
-        """Scores (N, K) with minus infinity for absent options, whose probability is then exactly 0."""
+        """Scores (N, K) with minus infinity for absent options, so that their probability is exactly 0."""
         options = torch.arange(scores.shape[1], device=scores.device)
         return scores.masked_fill(options >= self.num_options[:, None], -torch.inf)
 
     @property
     def filler(self) -> "Batch":
-        """The same rows without labels: they add nothing to the loss."""
+        """The same prompts without labels: they add nothing to the loss."""
         return replace(self, labels=torch.full_like(self.labels, UNKNOWN))
 
     @property
     def halves(self) -> list["Batch"]:
-        """The same rows in two batches; a batch of one row stays whole."""
-        middle = len(self.rows) // 2
-        parts = (self.rows[:middle], self.rows[middle:]) if middle else ()
-        halves = [collate(part, self.contexts, self.packs).to(self.labels.device) for part in parts]
-        labels = (self.labels[:middle], self.labels[middle:])  # a filler stays one
-        return [replace(half, labels=own) for half, own in zip(halves, labels, strict=False)] or [self]
+        """The same prompts in two batches; a batch of one prompt stays whole."""
+        middle, device = len(self.rows) // 2, self.labels.device
+        if not middle:
+            return [self]
+        halves = [collate(half, self.contexts, self.packs) for half in (self.rows[:middle], self.rows[middle:])]
+        labels = self.labels.tensor_split([middle])  # those of a filler stay unknown
+        return [replace(half.to(device), labels=part) for half, part in zip(halves, labels, strict=True)]
 
 
 def num_read(contexts: Contexts, prompt_tokens: int, packs: bool = False) -> int:
-    """Tokens that go through the model for a prompt and all its label contexts, which share the prompt if packed."""
+    """Tokens that go through the model for a prompt and its label contexts; packed, the prompt is computed once."""
     if packs:
         return prompt_tokens + sum(map(len, contexts))
     return len(contexts) * (prompt_tokens + max(map(len, contexts)))
@@ -93,9 +94,8 @@ def collate(
         steps = [[_add_branches(pieces, p.token_ids, (one,))[0] for one in contexts] for p in prompts]
     layout = pieces.packed(saved) if packs else pieces.padded()
     num_steps = max(map(len, contexts)) + 1  # a shorter context repeats its last place
-    flat = [
-        [[layout.place(*own[min(step, len(own) - 1)]) for step in range(num_steps)] for own in row] for row in steps
-    ]
+    padded = [[each + each[-1:] * (num_steps - len(each)) for each in row] for row in steps]
+    flat = [[[layout.place(*step) for step in each] for each in row] for row in padded]
     reads, places = torch.tensor(flat).unique(return_inverse=True)
     labels = torch.tensor([UNKNOWN if p.label is None else p.label for p in prompts])
     num_options = torch.tensor([ALL_OPTIONS if p.num_options is None else p.num_options for p in prompts])
@@ -131,10 +131,7 @@ def _add_branches(
 
 
 def answer_logits(model: nn.Module, batch: Batch, columns: Sequence[int] | None = None) -> Tensor:
-    """Float32 logits (N, C, J, V) at the answer places of a batch, or (N, C, J, k) of the tokens `columns` only.
-
-    Raises UserError for a model that does not call its output head.
-    """
+    """Float32 logits (N, C, J, V) at the answer places of a batch, or (N, C, J, k) of the tokens `columns` only."""
     with skipping(model, batch.reads), batch.layout.attending(model), reading(model, batch.reads, columns):
         logits = model(**batch.layout.inputs).logits
     require_head(model, logits, len(batch.reads))
@@ -142,12 +139,13 @@ def answer_logits(model: nn.Module, batch: Batch, columns: Sequence[int] | None 
 
 
 def label_scores(model: nn.Module, batch: Batch, tokens: LabelTokens, whole_vocabulary: bool = False) -> Tensor:
-    """Scores (N, K) whose softmax over K are the class probabilities.
+    """Scores (N, K) whose softmax over K is the class probabilities.
 
     One-token labels are scored by their logits, others by the log-probability of their token sequence. If one label is
     a prefix of another ("1" and "10"), the probability of the longer one is subtracted from the shorter one's: labels
     exclude each other, and training on the longer label does not lower the shorter one's score.
-    `whole_vocabulary` gives log-probabilities for one-token labels, too, as the loss over the vocabulary needs.
+    With `whole_vocabulary` one-token labels have log-probabilities, too.
+    Raises UserError for a model that does not call its output head.
     """
     if tokens.one_token_each and not whole_vocabulary:
         return answer_logits(model, batch, [ids[0] for ids in tokens.continuations])[:, 0, 0]
@@ -156,19 +154,16 @@ def label_scores(model: nn.Module, batch: Batch, tokens: LabelTokens, whole_voca
 
 def sequence_scores(logits: Tensor, tokens: LabelTokens) -> Tensor:
     """Log-probabilities (N, K) of exactly each label from logits (N, C, J, V)."""
-    contexts, log_probs, scores = tokens.contexts, logits.log_softmax(dim=-1), []
+    contexts, log_probs = tokens.contexts, logits.log_softmax(dim=-1)
+    begun: list[Any] = []  # log-probabilities (N,) of texts that begin with each label
     for ids in tokens.continuations:
         row = next(i for i, context in enumerate(contexts) if context[: len(ids) - 1] == ids[:-1])
-        scores.append(sum(log_probs[:, row, step, token] for step, token in enumerate(ids)))
-    return _exclusive(torch.stack(scores, dim=1), tokens.continuations)  # type: ignore[arg-type]
-
-
-def _exclusive(scores: Tensor, continuations: Sequence[Sequence[int]]) -> Tensor:
-    """Log-probabilities (N, K) of exactly these labels from those of texts that begin with them."""
+        begun.append(sum(log_probs[:, row, step, token] for step, token in enumerate(ids)))
+    scores = torch.stack(begun, dim=1)
     exact = list(scores.unbind(dim=1))
-    for label, ids in enumerate(continuations):
-        longer = [k for k, other in enumerate(continuations) if _is_prefix(ids, other)]
-        nearest = [k for k in longer if not any(_is_prefix(continuations[o], continuations[k]) for o in longer)]
+    for label, ids in enumerate(tokens.continuations):
+        longer = {k: other for k, other in enumerate(tokens.continuations) if _is_prefix(ids, other)}
+        nearest = [k for k, ids in longer.items() if not any(_is_prefix(other, ids) for other in longer.values())]
         if nearest:
             longer_share = torch.stack([scores[:, k] for k in nearest]).logsumexp(dim=0) - scores[:, label]
             exact[label] = scores[:, label] + torch.log1p(-longer_share.clamp(max=-1e-6).exp())

@@ -1,7 +1,7 @@
-"""Merges an adapter into whole weights and measures on held-out examples what changes.
+"""Merges an adapter into whole weights and measures the change of the predictions for held-out examples.
 
-LoRA was trained on top of the weights it saw, for QLoRA the dequantized ones, so it is added to these. Added to 4-bit
-weights, the sum would be rounded to 4 bit again, and most of what was learnt is smaller than a rounding step.
+QLoRA is trained on dequantized weights, so the adapter is added to these. Added to 4-bit weights, the sum would be
+rounded to 4 bit again, and most of the adapter is smaller than a rounding step.
 """
 
 import logging
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nexttoken.engine.answerers import AnyEncoder, load_answerer, make_answerer, make_encoder
+from nexttoken.engine.answerers import load_answerer, make_answerer, make_encoder
 from nexttoken.engine.heads import Head
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
@@ -31,7 +31,7 @@ from nexttoken.types import AnswerLosses, Example
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences by merging: of class probabilities, or of the losses of open answers, and of the log loss."""
+    """Differences after merging: of class probabilities, or of the losses of open answers, and of the log loss."""
 
     value: str
     num_rows: int
@@ -87,18 +87,17 @@ class Merge:
         with whole_folder(folder) as part:
             save_whole(part, self._merge(answerer.model, num_classes), encoder.tokenizer)
             copy_licences(self.settings.model, part)
-            model, encoder = self._load(part, num_classes, encoder)
-            again = make_answerer(self.head, model.to(choose_device()), encoder, answerer.labels, answerer.batch_tokens)
-            after = self.inference(list(examples), again)
-            comparison = Comparison.of(before, after, examples)
+            saved = self.settings.model.model_copy(update={"name_or_path": str(part), "revision": None})
+            tokenizer = load_tokenizer(saved, ())
+            model = load_model(saved, tokenizer, self.settings.max_tokens, num_classes=num_classes).to(choose_device())
+            encoder = make_encoder(self.head, tokenizer, self.prompt, encoder.max_tokens)
+            again = make_answerer(self.head, model, encoder, answerer.labels, answerer.batch_tokens)
+            comparison = Comparison.of(before, self.inference(list(examples), again), examples)
             self._write_note(part, comparison)
         return comparison
 
     def _merge(self, model: Any, num_classes: int | None) -> nn.Module:
-        """Whole weights on the CPU: the dequantized base with the adapter added.
-
-        Raises UserError if `dtype` cannot hold the sum.
-        """
+        """Dequantized weights on the CPU with the adapter added. Raises UserError if `dtype` cannot hold the sum."""
         assert self.settings.adapter is not None
         base = whole_weights(model.unload(), getattr(torch, self.dtype))
         adapted = adapters.load_adapter(base, self.settings.adapter, self.fold_dir / "adapter", num_classes)
@@ -107,23 +106,13 @@ class Merge:
         except ValueError as error:
             raise UserError(f"merging in {self.dtype}: {error} try dtype=float32") from None
 
-    def _load(self, folder: Path, num_classes: int | None, encoder: AnyEncoder) -> tuple[nn.Module, AnyEncoder]:
-        """Load the saved model with the dtype of its files."""
-        saved = self.settings.model.model_copy(update={"name_or_path": str(folder), "revision": None})
-        tokenizer = load_tokenizer(saved, ())
-        model = load_model(saved, tokenizer, self.settings.max_tokens, num_classes=num_classes)
-        return model, make_encoder(self.head, tokenizer, self.prompt, encoder.max_tokens)
-
     def _write_note(self, folder: Path, comparison: Comparison) -> None:
         base = read_base(self.fold_dir / "adapter")
         quantization = self.settings.quantization or saved_quantization(load_config(self.settings.model))
         weights = f"the weights dequantised from {describe(quantization)}" if quantization else "the base's weights"
-        facts = {
-            "base": base.name,
-            "adapter": str(self.fold_dir),
-            "method": f"added to {weights} in {self.dtype}",
-        }
-        write_note(folder, f"{base.name} with an adapter merged", base.name, facts | comparison.as_dict())
+        method = f"added to {weights} in {self.dtype}"
+        facts = {"base": base.name, "adapter": str(self.fold_dir), "method": method} | comparison.as_dict()
+        write_note(folder, f"{base.name} with an adapter merged", base.name, facts)
 
 
 def whole_weights(model: Any, dtype: torch.dtype) -> Any:

@@ -1,4 +1,4 @@
-"""Runs rows through a model in batches, divided among the processes, with a journal and one retry in halves."""
+"""Runs prompts through a model in batches, divided among the processes, with a journal and one retry in halves."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,9 +32,9 @@ def run_batches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values (N, C) that `run_batch` returns, in the order of `rows`, and seconds (N,) per row.
 
-    `batches` are the row numbers of the batches of all processes; every process returns all rows. A batch that the
-    journal holds is not run. Each row's seconds are its share of its batch's time, by its tokens; parallel batches
-    divide the time among them. If memory runs out, the batches left are halved, once.
+    `batches` are row numbers for all processes; every process returns all rows. A batch in the journal is not run. A
+    row's seconds are its share, by tokens, of its batch's time; parallel batches divide the time among them. If memory
+    runs out, the remaining batches are halved, once.
     Raises UserError, naming ids, if a value is not finite.
     """
     shares = [batches[number :: num_ranks()] for number in range(num_ranks())]
@@ -59,9 +59,8 @@ def run_batches(
             try:
                 for result, seconds, is_known in streams.map(run_or_look_up, waiting):
                     members = next(todo)
-                    if is_known:
-                        journal.num_known += len(members)
-                    else:
+                    journal.num_known += len(members) if is_known else 0
+                    if not is_known:
                         result = journal.save([rows[index] for index in members], result, seconds)
                     values |= dict(zip(members, np.column_stack([result, seconds]), strict=True))
                     progress.advance(len(members))
@@ -69,11 +68,10 @@ def run_batches(
             except Exception as error:
                 if halved or not is_out_of_memory(error):
                     raise
-                halved = True
+            halved = True
             go_on_in_halves()  # outside the handler, because the error holds on to the memory
             waiting = [half for batch in todo for half in halves(batch)]
-        num_fillers = max(map(len, shares)) - len(shares[rank()])
-        for _ in range(num_fillers if is_sharded(model) else 0):
+        for _ in range(max(map(len, shares)) - len(shares[rank()]) if is_sharded(model) else 0):
             run_batch(model, rows[-1:])
     gathered = np.array(gather_rows(values, len(rows)))
     if bad := [row.id for row, numbers in zip(rows, gathered, strict=True) if not np.isfinite(numbers).all()]:

@@ -45,11 +45,11 @@ class TextBatch:
     @property
     def halves(self) -> list["TextBatch"]:
         """The same rows in two batches; a batch of one row stays whole."""
-        middle = len(self.rows) // 2
-        parts = (self.rows[:middle], self.rows[middle:]) if middle else ()
-        return [
-            replace(collate_texts(part, self.packs).to(self.targets.device), weight=self.weight) for part in parts
-        ] or [self]
+        middle, device = len(self.rows) // 2, self.targets.device
+        if not middle:
+            return [self]
+        halves = [collate_texts(half, self.packs) for half in (self.rows[:middle], self.rows[middle:])]
+        return [replace(half.to(device), weight=self.weight) for half in halves]
 
 
 def collate_texts(rows: Sequence[Any], packs: bool = False) -> TextBatch:

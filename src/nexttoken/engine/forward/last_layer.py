@@ -1,11 +1,11 @@
-"""The last layer computed only at the places whose output is used; all other places need only its keys and values.
+"""Computes the last layer only at the places whose output is used; all other places need only its keys and values.
 
 The position-wise modules (feed-forward part, query and output projections) and segment attention run at these places;
 the layer's output elsewhere is zero and is never used.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,12 +31,17 @@ def only_at(model: nn.Module, reads: Tensor) -> Iterator[None]:
 
     The hooks are on this model's modules only, so other threads may compute other places in its copies.
     """
+    places = reads.tolist()
+
+    def limit_queries(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        segments = named.get("segments")  # None for padded rows
+        return inputs, named if segments is None else named | {"segments": segments.only_at(places)}
+
     handles, last = [], last_layer(model)
     for module in position_wise(last):
         before, after = _hooks(reads)
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    limit = _limit_queries(reads.tolist())
-    handles += [module.register_forward_pre_hook(limit, with_kwargs=True) for module in attention(last)]
+    handles += [module.register_forward_pre_hook(limit_queries, with_kwargs=True) for module in attention(last)]
     try:
         yield
     finally:
@@ -62,22 +67,10 @@ def position_wise(module: nn.Module) -> Iterator[nn.Module]:
 
 def attention(layer: nn.Module) -> list[nn.Module]:
     """The parts of a layer that pass their keyword arguments on to the attention function; they have a layer_idx."""
-    parts = [
-        part for part in layer.modules() if part is not layer and isinstance(getattr(part, "layer_idx", None), int)
-    ]
-    keywords = inspect.Parameter.VAR_KEYWORD
-    signatures = {part: inspect.signature(type(part).forward).parameters.values() for part in parts}
-    return [part for part in parts if any(parameter.kind == keywords for parameter in signatures[part])]
-
-
-def _limit_queries(reads: Sequence[int]) -> Callable:
-    """A hook that limits the queries of segment attention; padded rows are left alone."""
-
-    def before(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        segments = named.get("segments")
-        return inputs, named if segments is None else named | {"segments": segments.only_at(reads)}
-
-    return before
+    _, *parts = layer.modules()
+    parts = [part for part in parts if isinstance(getattr(part, "layer_idx", None), int)]
+    signatures = [inspect.signature(type(part).forward).parameters.values() for part in parts]
+    return [part for part, args in zip(parts, signatures, strict=True) if any(a.kind == a.VAR_KEYWORD for a in args)]
 
 
 def _hooks(reads: Tensor) -> tuple[Callable, Callable]:

@@ -59,13 +59,11 @@ class Layout:
     @property
     def row_lengths(self) -> Tensor:
         """(R, T): for every place the number of tokens from the row's start to the end of its piece."""
-        ends = list(self.lengths)
-        if self.segments is not None:
-            for piece, (parent, prefix) in enumerate(zip(self.segments.parents, self.segments.prefixes, strict=True)):
-                ends[piece] += prefix_length(prefix) if parent == ROOT else ends[parent]
-            repeats = torch.tensor(self.lengths)
-            return torch.repeat_interleave(torch.tensor(ends), repeats)[None].to(self.token_ids.device)
-        return torch.tensor(ends, device=self.token_ids.device)[:, None].expand_as(self.token_ids)
+        lengths = torch.tensor(self.lengths)
+        if self.segments is None:
+            return lengths.to(self.token_ids.device)[:, None].expand_as(self.token_ids)
+        ends = torch.tensor(self.segments.ends)
+        return torch.repeat_interleave(ends, lengths)[None].to(self.token_ids.device)
 
 
 class Pieces:
@@ -95,13 +93,10 @@ class Pieces:
     def packed(self, saved: KeyValues | None = None) -> Layout:
         """One packed sequence; `saved` is filled with the keys and values of all tokens."""
         lengths = self.lengths
-        starts = tuple(np.cumsum([0, *lengths[:-1]]).tolist())
-        begins: list[int] = []
-        for parent, prefix in zip(self.parents, self.prefixes, strict=True):
-            begins.append(prefix_length(prefix) if parent == ROOT else begins[parent] + lengths[parent])
-        positions = [np.arange(begin, begin + size) for begin, size in zip(begins, lengths, strict=True)]
         segments = Segments(lengths, tuple(self.parents), tuple(self.prefixes), saved)
+        positions = [np.arange(end - size, end) for end, size in zip(segments.ends, lengths, strict=True)]
         token_ids, position_ids = (torch.from_numpy(np.concatenate(parts))[None] for parts in (self.tokens, positions))
+        starts = tuple(np.cumsum([0, *lengths[:-1]]).tolist())
         return Layout(token_ids, starts, lengths, position_ids, segments)
 
 

@@ -32,21 +32,18 @@ def reading(model: nn.Module, reads: Tensor, columns: Sequence[int] | None = Non
     whole, and its columns are selected.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
-    forward = None
 
     def select_places(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (inputs[0].flatten(0, 1).index_select(0, reads)[None],)
 
     def select_columns(_: nn.Module, __: Any, logits: Tensor) -> Tensor:
-        return logits if logits.shape[-1] == len(columns or ()) else logits[..., list(columns or ())]
+        return logits if columns is None or logits.shape[-1] == len(columns) else logits[..., list(columns)]
 
-    handles = [head.register_forward_pre_hook(select_places)]
-    if columns is not None:
-        handles.append(head.register_forward_hook(select_columns))
-        if select_rows := row_selector(head):
-            forward = partial(_selected_rows, head, select_rows, list(columns))
+    handles = [head.register_forward_pre_hook(select_places), head.register_forward_hook(select_columns)]
+    select_rows = None if columns is None else row_selector(head)
+    forward = partial(_selected_rows, head, select_rows, list(columns or ()))
     try:
-        with replaced_forward(head, forward) if forward else nullcontext():
+        with replaced_forward(head, forward) if select_rows else nullcontext():
             yield
     finally:
         for handle in handles:
@@ -55,7 +52,7 @@ def reading(model: nn.Module, reads: Tensor, columns: Sequence[int] | None = Non
 
 @contextmanager
 def replaced_forward(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within this context the module's forward is `forward`; one that accelerate has set comes back afterwards."""
+    """Within this context the module's forward is `forward`; one that accelerate has set is restored afterwards."""
     before = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -72,9 +69,8 @@ def row_selector(head: nn.Module) -> Any:
         return None
     if type(head).__name__ == "Linear4bit":
         return four_bit_rows
-    weight = getattr(head, "weight", None)
     is_plain = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward
-    return whole_rows if is_plain and weight is not None and weight.is_floating_point() else None
+    return whole_rows if is_plain and head.weight.is_floating_point() else None
 
 
 def whole_rows(head: Any, columns: list[int]) -> Tensor:
@@ -105,17 +101,15 @@ def _selected_rows(head: Any, select_rows: Any, columns: list[int], hidden: Tens
 def require_head(model: nn.Module, logits: Tensor, num_read: int) -> None:
     """Raises UserError unless logits (R, J, V) are those of `num_read` places."""
     if logits.shape[1] != num_read:
-        raise UserError(
-            f"{type(model).__name__} does not call its output head, so answers cannot be read from it; choose a model"
-            " that runs transformers' own code"
-        )
+        name = type(model).__name__
+        raise UserError(f"{name} does not call its output head; choose a model that runs transformers' own code")
 
 
 def token_losses(model: nn.Module, layout: Layout, reads: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy (M,) in nats of `targets` (M,), the tokens after the places `reads` (M,) of the flattened tokens.
 
-    The output head runs at these places only: (1, M, V) logits instead of (R, T, V). At most CHUNK_LOGITS of them are
-    in memory if the head is plain and the model calls its decoder.
+    The output head runs at these places only. At most CHUNK_LOGITS logits are in memory if the head is plain and the
+    model calls its decoder.
     Raises UserError for a model that does not call its output head.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[operator]

@@ -26,10 +26,7 @@ UNSUPPORTED = ("s_aux", "position_bias")  # additions of some architectures to t
 
 @dataclass(eq=False)
 class KeyValues:
-    """A KV cache: keys and values (1, heads, length, D) of `length` tokens by layer index.
-
-    Copies of a model over the same weights share it, so layers are known by index, not by module.
-    """
+    """A KV cache: keys and values (1, heads, length, D) of `length` tokens by layer index."""
 
     length: int
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -67,12 +64,12 @@ class Segments:
     _ends: Ends = field(default_factory=dict)
 
     @cached_property
-    def num_keys(self) -> int:
-        """Keys that the segments attend to, summed over the segments."""
-        keys = list[int]()
+    def ends(self) -> list[int]:
+        """For each segment the number of tokens of its row up to its end: the keys that its last token attends to."""
+        ends = list[int]()
         for length, parent, prefix in zip(self.lengths, self.parents, self.prefixes, strict=True):
-            keys.append(length + (keys[parent] if parent != ROOT else prefix.length if prefix else 0))
-        return sum(keys)
+            ends.append(length + (ends[parent] if parent != ROOT else prefix.length if prefix else 0))
+        return ends
 
     def chain(self, segment: int) -> list[int]:
         """The segments from the root to this one."""
@@ -95,7 +92,7 @@ class Segments:
             parts += [(pair[0][:, :, span], pair[1][:, :, span]) for span in spans]
             keys, values = (torch.cat(tensors, dim=2) for tensors in zip(*parts, strict=True))
             layers[layer] = (keys, values)
-        return KeyValues(sum(span.stop - span.start for span in spans) + (prefix.length if prefix else 0), layers)
+        return KeyValues(self.ends[segment] - starts[segment + 1] + place + 1, layers)
 
     def only_at(self, reads: Sequence[int]) -> "Segments":
         """The same segments with queries only at the places `reads` of the sequence.
@@ -105,9 +102,9 @@ class Segments:
         reads, queries = sorted(reads), list[Sequence[int]]()
         edges = pairwise([0, *accumulate(self.lengths)])
         for (start, end), parent, prefix in zip(edges, self.parents, self.prefixes, strict=True):
-            own = reads[bisect_left(reads, start) : bisect_left(reads, end)]
-            is_whole = 2 * len(own) > end - start and parent == ROOT and prefix is None
-            queries.append(range(end - start) if is_whole else [place - start for place in own])
+            read = reads[bisect_left(reads, start) : bisect_left(reads, end)]
+            is_whole = 2 * len(read) > end - start and parent == ROOT and prefix is None
+            queries.append(range(end - start) if is_whole else [place - start for place in read])
         return replace(self, queries=tuple(queries)) if reads else self
 
 
@@ -126,8 +123,8 @@ def attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention function: query (1, heads, T, D), key and value alike; returns (1, T, heads, D).
 
-    The result is zero for tokens that are no queries. Raises NotImplementedError for additions of an architecture to
-    attention that are not computed here.
+    The result is zero for tokens that are no queries.
+    Raises NotImplementedError for additions of an architecture to attention that are not computed here.
     """
     if segments is None or attention_mask is not None or any(others.get(name) is not None for name in UNSUPPORTED):
         raise NotImplementedError(f"{type(module).__name__} does not support segment attention")
@@ -138,19 +135,23 @@ def attend(
         raise NotImplementedError(f"{type(module).__name__} has no layer_idx")
     if segments.saved is not None:
         segments.saved.layers[layer] = (key, value)
-    num_tokens, places = query.shape[2], _query_places(segments, query.device)
-    query = query if places is None else query.index_select(2, places)
+    num_tokens, places = query.shape[2], None  # of the queries in the sequence; None for all
+    if segments.queries is not None:
+        starts = [0, *accumulate(segments.lengths)]
+        flat = [start + place for start, own in zip(starts, segments.queries, strict=False) for place in own]
+        places = torch.tensor(flat).to(query.device, non_blocking=True)
+        query = query.index_select(2, places)
     parts = _parts(segments, layer, query, key, value)
-    has_many_copies = segments.num_keys > MAX_KEY_COPIES * num_tokens
+    has_many_copies = sum(segments.ends) > MAX_KEY_COPIES * num_tokens
     if not has_many_copies and goes_at_once(query, key, value, dropout, softcap, sliding_window):
         output = attend_at_once(list(parts), sliding_window, scaling, segments._ends).transpose(1, 2)
     else:  # one part after the other, so that concatenated keys are freed again
         options: Any = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
         each = (attend_in_blocks(part, sliding_window, segments._masks, **options) for part in parts)
         output = torch.cat([part.transpose(1, 2) for part in each], dim=1)
-    if places is None:
-        return output, None
-    return output.new_zeros(1, num_tokens, *output.shape[2:]).index_copy(1, places, output), None
+    if places is not None:
+        output = output.new_zeros(1, num_tokens, *output.shape[2:]).index_copy(1, places, output)
+    return output, None
 
 
 def _parts(segments: Segments, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Iterator[Part]:
@@ -171,15 +172,6 @@ def _parts(segments: Segments, layer: int, query: Tensor, key: Tensor, value: Te
         yield Part(queries[number], k, v, shifted)
 
 
-def _query_places(segments: Segments, device: torch.device) -> Tensor | None:
-    """Places of the queries in the sequence; None for all places."""
-    if segments.queries is None:
-        return None
-    starts = [0, *accumulate(segments.lengths)]
-    flat = [start + place for start, own in zip(starts, segments.queries, strict=False) for place in own]
-    return torch.tensor(flat).to(device, non_blocking=True)
-
-
 def has_sliding_window(config: Any, layer: int | None = None) -> bool:
     """True if the configuration gives this layer, or without `layer` any, a sliding window."""
     if layer_types := getattr(config, "layer_types", None):
@@ -195,11 +187,11 @@ def attending_by_segment(model: nn.Module) -> Iterator[None]:
     AttentionInterface.register(NAME, attend)  # type: ignore[arg-type]
     all_configs: Iterator[Any] = (getattr(module, "config", None) for module in model.modules())
     configs = {id(config): config for config in all_configs if hasattr(config, "_attn_implementation")}
-    before = [config._attn_implementation for config in configs.values()]
-    for config in configs.values():
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    for config, _ in before:
         config._attn_implementation = NAME
     try:
         yield
     finally:
-        for config, implementation in zip(configs.values(), before, strict=True):
+        for config, implementation in before:
             config._attn_implementation = implementation

@@ -1,4 +1,4 @@
-"""Parallel streams on the CPU: several batches at once, each on its share of the threads.
+"""Parallel batches on the CPU, each on its share of the threads.
 
 A single batch leaves threads idle: small operations between two matrix products run on one thread, and products of a
 few hundred rows divide badly among threads (docs/speed.md).
@@ -35,9 +35,8 @@ class ParallelStreams:
     def map(self, work: Work[Item, Result], items: Sequence[Item], from_both_ends: bool = False) -> Iterator[Result]:
         """Yield `work(model, item)` in the order of the items, in the caller's grad mode.
 
-        Items after the last full round go through the model one by one, with all threads. With `from_both_ends` one
-        stream begins with the first items and the others with the last, so that large items, which come first, seldom
-        run at the same time.
+        Items after the last full round run one by one, with all threads. With `from_both_ends` one stream begins with
+        the first items and the others with the last, so that large items, which come first, seldom run together.
         """
         together = len(items) - len(items) % len(self.models) if len(self.models) > 1 else 0
         if together:
@@ -58,12 +57,9 @@ class ParallelStreams:
                     try:
                         results[number].set_result(work(model, items[number]))
                     except BaseException as error:  # raised to the caller by result(); the items left are not started
-                        failed = [number]
-                        with suppress(IndexError):
-                            while True:
-                                failed.append(waiting.pop())
-                        for one in failed:
-                            results[one].set_exception(error)
+                        results[number].set_exception(error)
+                        while True:
+                            results[waiting.pop()].set_exception(error)
 
         takes = [waiting.popleft, *([waiting.pop if from_both_ends else waiting.popleft] * (len(self.models) - 1))]
         streams = [Thread(target=run, args=pair, daemon=True) for pair in zip(self.models, takes, strict=True)]
@@ -91,15 +87,10 @@ def max_parallel_batches(device: torch.device, most: int = MAX_PARALLEL_BATCHES)
 
 
 def num_streams(model: nn.Module, most: int) -> int:
-    """The number of parallel batches of a model: 1 unless all of it is on the CPU.
-
-    8-bit layers of bitsandbytes hold state of a batch, so they allow one batch, too.
-    """
-    if is_sharded(model) or any(parameter.device.type != "cpu" for parameter in model.parameters()):
-        return 1
-    if any(type(module).__name__ == "Linear8bitLt" for module in model.modules()):
-        return 1
-    return max_parallel_batches(torch.device("cpu"), most)
+    """The number of parallel batches of a model: 1 with weights off the CPU or layers that hold a batch's state."""
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    has_state = any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
+    return max_parallel_batches(torch.device("cpu"), most) if on_cpu and not has_state and not is_sharded(model) else 1
 
 
 def copies_sharing_weights(model: nn.Module, number: int) -> list[nn.Module]:
@@ -111,10 +102,7 @@ def copies_sharing_weights(model: nn.Module, number: int) -> list[nn.Module]:
 
 
 def copy_sharing_weights(model: nn.Module, replaced: Mapping[int, Tensor] | None = None) -> nn.Module:
-    """A copy of modules, hooks and configurations over the same weights, so that batches share no module state.
-
-    `replaced` maps the id of a weight to the tensor that takes its place in the copy.
-    """
+    """A copy of modules, hooks and configurations over the same weights; `replaced` maps ids of weights to others."""
     memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     states = (getattr(module, "quant_state", None) for module in model.modules())  # of 4-bit weights
     memo |= {id(state): state for state in states if state is not None}

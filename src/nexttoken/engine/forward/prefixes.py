@@ -1,14 +1,24 @@
-"""Groups of rows with a common prefix, which is computed once (one level of SGLang's radix tree, Zheng et al. 2024)."""
+"""Common prefixes, which are computed once: of neighbours in a batch, and of the two prompts of an example in a gate.
 
-from collections.abc import Sequence
+Batches share one level of SGLang's radix tree (Zheng et al. 2024).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import psutil  # comes with peft
+import torch
+
+from nexttoken.engine.forward.packed_attention import KeyValues
 
 MIN_SAVED_SHARE = 0.15  # of a group's tokens, because shorter calls have a cost, too
 MIN_PREFIX_TOKENS = 32
 SORTED_TOKENS = 128  # rows are sorted by this many first tokens
+MEMORY_SHARE = 1 / 8  # of the machine's free memory for a PrefixCache; the caches of a GPU wait there, too
 
 
 def common_length(one: np.ndarray, other: np.ndarray) -> int:
@@ -58,17 +68,17 @@ def fewest_tokens(rows: Sequence[np.ndarray]) -> list[Group]:
     ends, first = _best_ends(np.array(alike, int)), 0
     groups: list[Group] = []
     while first < len(rows):
-        end = ends[first]
-        num_tokens = sum(len(row) for row in rows[first:end])
-        groups.append(Group(list(range(first, end)), min(alike[first : end - 1], default=0), num_tokens))
-        first = end
+        members = range(first, ends[first])
+        shared = min(alike[first : members.stop - 1], default=0)
+        groups.append(Group([*members], shared, sum(len(rows[number]) for number in members)))
+        first = members.stop
     return groups
 
 
 def _best_ends(alike: np.ndarray) -> list[int]:
-    """For each of N rows the end of the group that it begins in the best division of the rows from there on.
+    """For each of N rows the end of the first group in the best division of this row and those after it.
 
-    `alike` (N - 1,) are common prefix lengths of neighbours. Dynamic programming from the last row to the first.
+    `alike` (N - 1,): common prefix lengths of neighbours. Dynamic programming from the last row to the first.
     """
     num_rows = len(alike) + 1
     saved, ends = np.zeros(num_rows + 1, int), [0] * num_rows
@@ -101,3 +111,53 @@ def group_by_prefix(rows: Sequence[np.ndarray]) -> list[Group]:
     order = sorted(range(len(rows)), key=lambda number: rows[number][:SORTED_TOKENS].tobytes())
     groups = group_neighbours([rows[number] for number in order])
     return [Group([order[member] for member in group.members], group.shared, group.num_tokens) for group in groups]
+
+
+class PrefixCache:
+    """Keys and values, up to `num_bytes`, of the prompts whose probabilities (N, C) `unsure` marks (N,).
+
+    A gate's second pass adds passages to these prompts; if they follow the question, both prompts begin alike. Batches
+    depend on the probabilities only, not on the free memory or on a journal, so they are always the same.
+    """
+
+    def __init__(self, unsure: Callable[[np.ndarray], np.ndarray], num_bytes: int | None = None) -> None:
+        self.unsure = unsure
+        self.free_bytes = int(MEMORY_SHARE * psutil.virtual_memory().available) if num_bytes is None else num_bytes
+        self.is_filled = False
+        self._tokens: dict[str, list[np.ndarray]] = defaultdict(list)  # of unsure prompts, by id
+        self._cached: dict[bytes, KeyValues] = {}
+
+    def store(self, batch: Any, probs: np.ndarray) -> None:
+        """Copy the keys and values of a batch's unsure prompts until one does not fit."""
+        last = batch.reads[batch.places[:, 0, 0]].tolist()  # the last token of each prompt
+        for row in np.flatnonzero(self.unsure(probs)).tolist():
+            tokens, segments = batch.rows[row].token_ids, batch.layout.segments
+            size = len(tokens) * sum(part[:, :, :1].nbytes for pair in segments.saved.layers.values() for part in pair)
+            if size > self.free_bytes:
+                self.free_bytes = 0  # later batches store nothing
+                return
+            self.free_bytes -= size
+            self._cached[tokens.tobytes()] = segments.saved_up_to(last[row]).to(torch.device("cpu"))
+
+    def finish(self, prompts: Sequence[Any], probs: np.ndarray) -> None:
+        """End the first pass: later prompts may begin like the unsure ones of these `prompts`."""
+        for row in np.flatnonzero(self.unsure(probs)).tolist():
+            self._tokens[prompts[row].id].append(prompts[row].token_ids)
+        self.is_filled = True
+
+    def common_length(self, prompt: Any, shared: int = 0) -> int:
+        """The prefix length in common with an unsure prompt of the same id; 0 if too little beyond `shared` tokens."""
+        return self._nearest(prompt, shared)[0]
+
+    def lookup(self, prompt: Any, shared: int = 0) -> KeyValues | None:
+        """The cached keys and values of the common tokens, if they were stored."""
+        common, tokens = self._nearest(prompt, shared)
+        cached = self._cached.get(tokens.tobytes()) if common else None
+        return cached and cached.first(common)
+
+    def _nearest(self, prompt: Any, shared: int) -> tuple[int, np.ndarray]:
+        """The length of the longest common prefix, 0 if not worth it, and the unsure prompt that has it."""
+        row = prompt.token_ids
+        pairs = [(min(common_length(row, other), len(row) - 1), other) for other in self._tokens.get(prompt.id, ())]
+        common, tokens = max(pairs, key=lambda pair: pair[0], default=(0, row))
+        return (common, tokens) if is_worth_it(common - shared, 2, len(row) - shared) else (0, tokens)

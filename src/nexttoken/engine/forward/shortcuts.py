@@ -1,7 +1,7 @@
-"""Shortcuts of the forward pass that a model's architecture allows. Each is tried; one that changes numbers is off."""
+"""Shortcuts of the forward pass. Each is tried with every model and used only if it does not change the numbers."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -34,14 +34,16 @@ _known: WeakKeyDictionary[nn.Module, Shortcuts] = WeakKeyDictionary()
 _skipping: WeakSet[nn.Module] = WeakSet()
 
 
-def shortcuts(model: nn.Module) -> Shortcuts:
-    """The model's shortcuts, tried once per model on three short rows against its own forward of each row alone.
+def shortcuts(model: Any) -> Shortcuts:
+    """The shortcuts that a model allows, tried once: three short rows give the same hidden states as each row alone.
 
-    A shortcut fails with unusual positions, additions to attention or layers that mix places; then rows are padded
-    and layers computed whole.
+    They fail with unusual positions, additions to attention or layers that mix places. A model without weights, a
+    sharded one, and one with layers whose differences only long rows show are not tried and have none.
     """
     if model not in _known:
-        _known[model] = _try_shortcuts(model) if can_be_tried(model) else Shortcuts()
+        layers = getattr(model.config.get_text_config(), "layer_types", None) or ()
+        has_weights = not is_sharded(model) and not any(parameter.is_meta for parameter in model.parameters())
+        _known[model] = _try_shortcuts(model) if has_weights and {*layers} <= SUPPORTED_LAYERS else Shortcuts()
     return _known[model]
 
 
@@ -49,12 +51,6 @@ def share_shortcuts(model: nn.Module, copies: Sequence[nn.Module]) -> None:
     """Give copies of a model over the same weights its shortcuts, without another trial."""
     for copy in copies:
         _known[copy] = shortcuts(model)
-
-
-def can_be_tried(model: Any) -> bool:
-    """False for a model without weights, a sharded one, and one with layers whose differences only long rows show."""
-    layers = getattr(model.config.get_text_config(), "layer_types", None) or ()
-    return not is_sharded(model) and not any(p.is_meta for p in model.parameters()) and {*layers} <= SUPPORTED_LAYERS
 
 
 def allows_cached_prefix(model: Any) -> bool:
@@ -72,17 +68,13 @@ def allows_cached_prefix(model: Any) -> bool:
 def _try_shortcuts(model: nn.Module) -> Shortcuts:
     with evaluating(model):
         plain = torch.cat([_trial_states(model, [row], Shortcuts()) for row in TRIAL_ROWS])
-        trials = (Shortcuts(True, True), Shortcuts(True, False), Shortcuts(False, True))
-        return next((trial for trial in trials if _is_exact(model, trial, plain)), Shortcuts())
-
-
-def _is_exact(model: nn.Module, trial: Shortcuts, plain: Tensor) -> bool:
-    try:
-        states = _trial_states(model, TRIAL_ROWS, trial)
-    except Exception:  # an architecture may fail with any error
-        return False
-    tolerance = TOLERANCE if states.dtype == torch.float32 else TOLERANCE_16_BIT
-    return states.shape == plain.shape and bool(((states - plain).norm(dim=1) <= tolerance * plain.norm(dim=1)).all())
+        tolerance = TOLERANCE if plain.dtype == torch.float32 else TOLERANCE_16_BIT
+        for trial in (Shortcuts(True, True), Shortcuts(True, False), Shortcuts(False, True)):
+            with suppress(Exception):  # an architecture may fail with any error
+                differences = _trial_states(model, TRIAL_ROWS, trial) - plain
+                if bool((differences.norm(dim=1) <= tolerance * plain.norm(dim=1)).all()):
+                    return trial
+    return Shortcuts()
 
 
 def _trial_states(model: nn.Module, rows: Sequence[Sequence[int]], trial: Shortcuts) -> Tensor:
@@ -107,15 +99,13 @@ def _trial_states(model: nn.Module, rows: Sequence[Sequence[int]], trial: Shortc
 def hidden_states(model: nn.Module, layout: Layout, places: Sequence[tuple[int, int]], skips: bool) -> Tensor:
     """Last hidden states (M, H) at `places`: pairs of a piece and an offset in it."""
     reads = torch.tensor([layout.starts[piece] + offset for piece, offset in places], device=layout.token_ids.device)
-    with layout.attending(model), ExitStack() as stack:
-        if skips:
-            stack.enter_context(only_at(model, reads))
+    with layout.attending(model), only_at(model, reads) if skips else nullcontext():
         return decoder(model)(**layout.inputs).last_hidden_state.flatten(0, 1)[reads]
 
 
 @torch.no_grad()
 def compute_prefix(model: nn.Module, token_ids: Sequence[int] | np.ndarray) -> KeyValues:
-    """The KV cache of tokens that many rows begin with."""
+    """The KV cache of a common prefix."""
     saved, pieces = KeyValues(len(token_ids)), Pieces()
     pieces.add(token_ids)
     layout = pieces.packed(saved).to(next(model.parameters()).device)
@@ -126,7 +116,7 @@ def compute_prefix(model: nn.Module, token_ids: Sequence[int] | np.ndarray) -> K
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout) within this context; the previous mode comes back afterwards."""
+    """Evaluation mode (no dropout) within this context; the previous mode is restored afterwards."""
     training = model.training
     model.eval()
     try:
@@ -139,8 +129,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def skipping(model: nn.Module, reads: Tensor) -> Iterator[None]:
     """Within this context the last layer is computed only at `reads`, if the model allows it.
 
-    It has to include the backward pass, in which gradient checkpointing runs layers again. Nested contexts change
-    nothing.
+    It has to include the backward pass, where gradient checkpointing runs layers again. Nested, it has no effect.
     """
     if model in _skipping or not shortcuts(model).skips:
         yield

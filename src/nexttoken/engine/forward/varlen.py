@@ -1,12 +1,12 @@
 """Attention of all segments in one kernel call on a GPU: torch.nn.attention.varlen.
 
-That is FlashAttention (Dao 2023, https://arxiv.org/abs/2307.08691) over packed sequences. It takes 16-bit numbers, no
-dropout and no soft-cap; all other attention goes row by row (blocks.py).
+That is FlashAttention (Dao 2023, https://arxiv.org/abs/2307.08691) over packed sequences. It supports 16-bit numbers,
+no dropout and no soft-cap; all other attention is computed segment by segment (blocks.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def attend_at_once(parts: Sequence[Part], window: int | None, scaling: float | N
     """Attention (1, heads, Q, D) of the queries of all parts, concatenated. Fills the cache `ends`."""
     from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, which takes seconds
 
-    runs = [run for part in parts for run in _runs(part, window)]
+    runs = [run for part in parts for run in _split_runs(part, window)]
     tensors = ([getattr(run, name) for run in runs] for name in ("query", "key", "value"))
     dtype = _dtype(runs[0].query)
     query, key, value = (torch.cat(list(each), dim=2)[0].transpose(0, 1).to(dtype) for each in tensors)
@@ -53,15 +53,12 @@ def attend_at_once(parts: Sequence[Part], window: int | None, scaling: float | N
     return output.transpose(0, 1)[None]  # type: ignore[union-attr]
 
 
-def _runs(part: Part, window: int | None) -> Iterator[Part]:
+def _split_runs(part: Part, window: int | None) -> list[Part]:
     """Runs of consecutive queries, each with the keys up to its last query, as the kernel expects."""
     places = part.places
     gaps = () if isinstance(places, range) else range(1, len(places))
     breaks = [n for n in gaps if places[n] != places[n - 1] + 1]
-    for start, stop in pairwise([0, *breaks, len(places)]):
-        first, end = max(0, places[start] + 1 - window) if window else 0, places[stop - 1] + 1
-        key, value = (tensor[:, :, first:end] for tensor in (part.key, part.value))
-        yield Part(part.query[:, :, start:stop], key, value, range(places[start] - first, end - first))
+    return [part.cut(start, stop, window) for start, stop in pairwise([0, *breaks, len(places)])]
 
 
 def _ends(lengths: tuple[int, ...], ends: Ends, device: torch.device) -> Tensor:
@@ -81,7 +78,7 @@ def _dtype(query: Tensor) -> torch.dtype:
 def works(
     device: torch.device, dtype: torch.dtype, num_heads: int, num_groups: int, size: int, has_window: bool
 ) -> bool:
-    """True if the kernel exists and gives the outputs and gradients of row-by-row attention: tried once.
+    """True if the kernel exists and gives the outputs and gradients of `attend_in_blocks`: tried once.
 
     Old GPUs (below compute capability 8) and builds without it raise an error. The trial may run inside a checkpointed
     layer, whose hooks on saved tensors must not see these tensors.
@@ -91,11 +88,9 @@ def works(
     no_hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False), no_hooks:
         shapes = [((num_heads, q), (num_groups, k), (num_groups, k)) for q, k in TRIAL_SIZES]
-        drawn = [
-            [torch.randn(1, *shape, size, generator=generator, device=device, dtype=dtype) for shape in row]
-            for row in shapes
-        ]
-        weights = torch.randn(1, num_heads, sum(q for q, _ in TRIAL_SIZES), size, generator=generator, device=device)
+        draw = partial(torch.randn, generator=generator, device=device)
+        drawn = [[draw(1, *shape, size, dtype=dtype) for shape in row] for row in shapes]
+        weights = draw(1, num_heads, sum(q for q, _ in TRIAL_SIZES), size)
         try:
             output = _outcome(drawn, weights, lambda parts: attend_at_once(parts, window, None, {}))
         except Exception as error:  # a machine may fail with any error
@@ -115,7 +110,5 @@ def _outcome(
 ) -> list[Tensor]:
     """The outputs and the gradients of queries, keys and values."""
     leaves = [[tensor.clone().requires_grad_() for tensor in row] for row in drawn]
-    parts = [Part(q, k, v, range(k.shape[2] - q.shape[2], k.shape[2])) for q, k, v in leaves]
-    output = attend(parts)
-    flat = [tensor for row in leaves for tensor in row]
-    return [output.detach(), *torch.autograd.grad((output * weights).sum(), flat)]
+    output = attend([Part(q, k, v, range(k.shape[2] - q.shape[2], k.shape[2])) for q, k, v in leaves])
+    return [output.detach(), *torch.autograd.grad((output * weights).sum(), [*chain(*leaves)])]

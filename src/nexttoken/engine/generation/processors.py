@@ -1,6 +1,4 @@
-"""Logits processors and stopping criteria: detection of NaN, banned texts, stop texts, and draws that do not depend on
-the batch.
-"""
+"""Logits processors and stopping criteria: detection of NaN, banned texts, stop texts, draws independent of batches."""
 
 import hashlib
 import re
@@ -10,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from nexttoken.engine.generation.vocabulary import GeneratedBytes, Vocabulary, decode_bytes
 
 
 class FirstNonFinite(LogitsProcessor):
-    """Records in `first` (N,) the first step in which a row's scores are not finite; the scores stay unchanged."""
+    """Records in `first` (N,) each row's first step whose scores are not finite, without changing scores."""
 
     def __init__(self, num_rows: int, width: int, device: torch.device) -> None:
         self.width, self.first = width, torch.full((num_rows,), torch.iinfo(torch.int64).max, device=device)
@@ -31,9 +28,8 @@ class FirstNonFinite(LogitsProcessor):
 class BannedTexts(LogitsProcessor):
     """Sets the score of every token that would complete a banned text to minus infinity, in any tokenization.
 
-    transformers' `bad_words_ids` forbids one token sequence per banned text; the same text in other tokens passes.
-    Here a token is forbidden if its bytes contain the text or begin with all of the text that is still missing.
-    End tokens are never forbidden.
+    transformers' `bad_words_ids` bans one tokenization of a text only. Here a token is banned if its bytes contain the
+    text or begin with all of the text that is still missing. End tokens are never banned.
     """
 
     def __init__(self, banned: Sequence[bytes], vocabulary: Vocabulary, stop_ids: Collection[int]) -> None:
@@ -62,7 +58,7 @@ class BannedTexts(LogitsProcessor):
 
 
 def completing_tokens(banned: Sequence[bytes], tokens: Sequence[tuple[bytes, int]]) -> dict[bytes, list[int]]:
-    """Suffix of an answer -> ids of the tokens that would complete a banned text after it; `tokens` are sorted."""
+    """The ids of the tokens that complete a banned text, by the end of the answer before them; `tokens` are sorted."""
     after: dict[bytes, set[int]] = {}
     for text in banned:
         for cut in range(1, len(text)):
@@ -76,7 +72,7 @@ def completing_tokens(banned: Sequence[bytes], tokens: Sequence[tuple[bytes, int
 class GumbelNoise(LogitsProcessor):
     """Adds noise after which the largest score is an exact draw from the softmax (Gumbel 1954; Maddison et al. 2014).
 
-    The noise depends on the seed, the row's id and the step only, so batches and their order do not matter. It comes
+    The noise depends on the seed, the prompt's id and the step only, so batches and their order do not matter. It comes
     from the device's generator: a GPU draws other texts than a CPU.
     """
 
@@ -85,18 +81,16 @@ class GumbelNoise(LogitsProcessor):
         self.draws = torch.Generator(device)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        step = input_ids.shape[1] - self.width
-        return scores.double() + torch.stack([self._noise(id, step, scores) for id in self.ids])
-
-    def _noise(self, id: str, step: int, scores: Tensor) -> Tensor:
-        name = f"{self.seed}:{step}:{id}".encode("utf-8", "surrogatepass")
-        self.draws.manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:8]))
-        exponential = scores.new_empty(scores.shape[1], dtype=torch.float64).exponential_(generator=self.draws)
-        return -exponential.clamp_min_(torch.finfo(torch.float64).tiny).log_()
+        step, drawn = input_ids.shape[1] - self.width, scores.new_empty(scores.shape, dtype=torch.float64)
+        for row, id in zip(drawn, self.ids, strict=True):
+            name = f"{self.seed}:{step}:{id}".encode("utf-8", "surrogatepass")
+            self.draws.manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:8]))
+            row.exponential_(generator=self.draws)
+        return scores.double() - drawn.clamp_min_(torch.finfo(torch.float64).tiny).log_()
 
 
 class StopTexts(StoppingCriteria):
-    """Ends a row as soon as its answer contains a stop text; the prompt is not searched."""
+    """Ends an answer as soon as it contains a stop text; the prompt is not searched."""
 
     def __init__(self, stops: Sequence[bytes], generated: GeneratedBytes) -> None:
         self.stops, self.generated = stops, generated
@@ -110,7 +104,7 @@ class StopTexts(StoppingCriteria):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The text of a finished answer, see GeneratedText; the model ran `num_steps` times for it."""
+    """A finished answer, with the fields of GeneratedText; the model ran `num_steps` times for it."""
 
     text: str
     num_tokens: int
@@ -121,15 +115,12 @@ class Ending:
 def find_end(
     token_ids: Sequence[int], vocabulary: Vocabulary, stop_ids: Collection[int], stops: Sequence[bytes]
 ) -> Ending:
-    """Cut a row's new `token_ids` at the first end token or at the token that completes a stop text.
-
-    Surrounding white space and an incomplete last character are removed.
-    """
+    """Cut an answer at the first end token or at the token that completes a stop text, and strip white space."""
     written = b""
-    for num_tokens, id in enumerate(token_ids):
+    for step, id in enumerate(token_ids, start=1):
         if id in stop_ids:
-            return Ending(decode_bytes(written).strip(), num_tokens, True, num_tokens + 1)
+            return Ending(decode_bytes(written).strip(), step - 1, True, step)
         written += vocabulary.join([id])
         if places := [place for stop in stops if (place := written.find(stop)) >= 0]:
-            return Ending(decode_bytes(written[: min(places)]).strip(), num_tokens + 1, True, num_tokens + 1)
+            return Ending(decode_bytes(written[: min(places)]).strip(), step, True, step)
     return Ending(decode_bytes(written).strip(), len(token_ids), False, len(token_ids))

@@ -1,4 +1,4 @@
-"""Prefix caching for generation: the tokens that all prompts share are computed once and copied into every batch."""
+"""Prefix caching for generation: the common prefix of all prompts is computed once and copied into every batch."""
 
 import copy
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from nexttoken.engine.generation.writer import GenerationPrompt
 
 
 class SharedPrefix:
-    """The first `length` tokens of all prompts; 0 if sharing does not pay or would not be exact.
+    """The first `length` tokens of all prompts; 0 if sharing them would not be faster or not be exact.
 
-    It is not exact with sliding windows: the padding between prefix and prompt would count as part of the window.
+    It is not exact with sliding windows, which would include the padding between the prefix and the rest.
     """
 
     def __init__(self, model: Any, prompts: Sequence[GenerationPrompt]) -> None:
@@ -48,8 +48,8 @@ class SharedPrefix:
     def pad(self, prompts: Sequence[GenerationPrompt], pad_id: int) -> tuple[Tensor, Tensor]:
         """Token ids (N, T) and attention mask (N, T): the shared prefix, padding, and the rest of each prompt.
 
-        All prompts end in the last column. transformers derives positions from the mask. Its repetition penalty ignores
-        leading padding only, so padding behind a shared prefix repeats the prefix's last token.
+        transformers derives positions from the mask. Its repetition penalty ignores leading padding only, so padding
+        after a shared prefix repeats the prefix's last token.
         """
         width = max(len(prompt.token_ids) for prompt in prompts)
         input_ids = torch.full((len(prompts), width), int(self.token_ids[-1]) if self.length else pad_id)

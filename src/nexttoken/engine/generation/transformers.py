@@ -1,15 +1,16 @@
-"""Text generation with transformers' `generate`, in batches whose rows do not influence each other."""
+"""Text generation with transformers' `generate`, in batches whose prompts do not influence each other."""
 
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import GenerationConfig, StoppingCriteriaList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from nexttoken.engine.batches import token_batches
 from nexttoken.engine.forward.last_layer import unwrapped
@@ -26,7 +27,7 @@ from nexttoken.settings import GenerationSettings
 
 @dataclass(frozen=True)
 class Request:
-    """The settings, encoded for the processors, and the prefix that all prompts share: made once for all batches."""
+    """The settings, encoded for the processors, and the common prefix of all prompts: made once for all batches."""
 
     settings: GenerationSettings
     stops: list[bytes]
@@ -37,8 +38,7 @@ class Request:
 class TransformersGenerator:
     """A model that continues prompts, in batches of at most `batch_tokens` tokens, prompt and answer together.
 
-    `stop_ids` end an answer: end of text, and end of turn for chat prompts. The model's generation_config.json is
-    ignored; only the settings count.
+    `stop_ids` end an answer: end of text, and end of turn in chats. The model's generation_config.json is ignored.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, batch_tokens: int, stop_ids: Collection[int]) -> None:
@@ -54,33 +54,34 @@ class TransformersGenerator:
     def write(self, prompts: Sequence[GenerationPrompt], settings: GenerationSettings) -> Iterator[GeneratedText]:
         """Yield the answers, batch by batch, those with the longest prompts first.
 
-        Greedy answers equal those of `model.generate` for each prompt alone. If memory runs out, the batches are
-        halved, once.
-        Raises UserError for a prompt that fills the context, for scores that are not finite (after the good rows of
-        their batch), and for a single row that does not fit in memory.
+        Greedy answers equal those of `model.generate` for each prompt alone. Batches are halved once if memory is full.
+        Raises UserError for a prompt that fills the context, for scores that are not finite (after the other answers of
+        their batch), and for a single prompt that does not fit in memory.
         """
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         limits = max_new_tokens(prompts, settings.max_new_tokens, context)
         banned = encode_texts(settings.banned, "banned")
-        table = BannedTexts(banned, self.vocabulary, self.stop_ids) if banned else None
+        processor = BannedTexts(banned, self.vocabulary, self.stop_ids) if banned else None
         stops = encode_texts(settings.stop, "stop")
-        request, halved = Request(settings, stops, table, SharedPrefix(self.model, prompts)), False
+        request, halved = Request(settings, stops, processor, SharedPrefix(self.model, prompts)), False
         waiting = deque(generation_batches(prompts, limits, self.batch_tokens))
-        with evaluating(self.model), _without_defaults(self.model):
+        with evaluating(self.model), ExitStack() as stack:
+            stack.callback(setattr, self.model, "generation_config", self.model.generation_config)
+            self.model.generation_config = GenerationConfig()  # without the model's defaults
             while waiting:
-                rows = waiting.popleft()
-                batch = [prompts[row] for row in rows]
-                answers = self._write_batch(batch, limits[rows[0]], request, may_fail=not halved)
-                if answers is None:
-                    halved = True
-                    go_on_in_halves()
-                    waiting = deque(half for batch in (rows, *waiting) for half in halves(batch))
+                batch = waiting.popleft()
+                chosen = [prompts[number] for number in batch]
+                answers = self._write_batch(chosen, limits[batch[0]], request, may_fail=not halved)
+                if answers is not None:
+                    yield from answers
                     continue
-                yield from answers
+                halved = True
+                go_on_in_halves()
+                waiting = deque(half for each in (batch, *waiting) for half in halves(each))
 
     def _write_batch(
         self, prompts: Sequence[GenerationPrompt], limit: int, request: Request, may_fail: bool
-    ) -> "BatchAnswers | None":
+    ) -> Iterator[GeneratedText] | None:
         """The answers of one batch; None if memory ran out and the batch `may_fail`."""
         start = time.perf_counter()
         try:
@@ -90,21 +91,20 @@ class TransformersGenerator:
                 raise
             if may_fail and len(prompts) > 1:
                 return None
+            longest, ids = max(len(prompt.token_ids) for prompt in prompts), first_five(prompt.id for prompt in prompts)
             raise UserError(
-                f"out of memory while writing {len(prompts)} rows of {max(len(p.token_ids) for p in prompts)} + {limit}"
-                f" tokens ({first_five(p.id for p in prompts)}); try batch_tokens={self.batch_tokens // 2}, fewer"
-                " max_new_tokens, shorter prompts (max_tokens) or a smaller model"
+                f"out of memory while writing {len(prompts)} rows of {longest} + {limit} tokens ({ids}); try"
+                f" batch_tokens={self.batch_tokens // 2}, fewer max_new_tokens, shorter prompts (max_tokens) or a"
+                " smaller model"
             ) from None
-        endings = [find_end(row, self.vocabulary, self.stop_ids, request.stops) for row in new_ids]
-        return BatchAnswers(prompts, endings, first_bad, time.perf_counter() - start)
+        endings = [find_end(token_ids, self.vocabulary, self.stop_ids, request.stops) for token_ids in new_ids]
+        return _finite_answers(prompts, endings, first_bad, time.perf_counter() - start)
 
     @torch.inference_mode()
     def _generate(
         self, prompts: Sequence[GenerationPrompt], limit: int, request: Request
     ) -> tuple[list[list[int]], list[int]]:
-        """The new token ids of each row, padding behind the end included, and FirstNonFinite's steps."""
-        from transformers import GenerationConfig, StoppingCriteriaList
-
+        """The new token ids of each prompt, with padding after the end, and the steps of FirstNonFinite."""
         device = next(self.model.parameters()).device
         input_ids, mask = request.prefix.pad(prompts, self.stop_ids[0])
         width = input_ids.shape[1]
@@ -132,10 +132,10 @@ class TransformersGenerator:
 def generation_batches(
     prompts: Sequence[GenerationPrompt], limits: Sequence[int], batch_tokens: int
 ) -> list[list[int]]:
-    """Row indices by batch, with rows x (longest prompt + limit) <= `batch_tokens`, longest first.
+    """Prompt numbers by batch, with prompts x (longest prompt + limit) <= `batch_tokens`, longest first.
 
-    All rows of a batch have the same limit: `generate` pads finished rows until the batch ends, and a row that fills
-    the context would run past its last position beside one with a higher limit.
+    All prompts of a batch have the same limit: `generate` pads finished answers until the batch ends, and next to a
+    higher limit an answer would be padded past the end of the context.
     """
     batches: list[list[int]] = []
     for limit in sorted(set(limits)):  # the lowest limits belong to the longest prompts
@@ -149,8 +149,6 @@ def processors(
     request: Request, prompts: Sequence[GenerationPrompt], generated: GeneratedBytes, device: torch.device
 ) -> list[Any]:
     """Logits processors after the repetition penalty: bans, then temperature and nucleus, then the draw."""
-    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-
     settings = request.settings
     bans = [request.banned.begin(generated)] if request.banned else []
     if not settings.temperature:
@@ -160,38 +158,22 @@ def processors(
     return [*bans, TemperatureLogitsWarper(settings.temperature), *nucleus, noise]
 
 
-@dataclass(frozen=True)
-class BatchAnswers:
-    """The finished rows of a batch and the time that they took."""
+def _finite_answers(
+    prompts: Sequence[GenerationPrompt], endings: list[Ending], first_bad: list[int], seconds: float
+) -> Iterator[GeneratedText]:
+    """Yield a batch's answers with finite scores, then raise UserError for the others.
 
-    prompts: Sequence[GenerationPrompt]
-    endings: list[Ending]
-    first_bad: list[int]  # (N,) first step with scores that are not finite; very large if there is none
-    seconds: float
-
-    def __iter__(self) -> Iterator[GeneratedText]:
-        """Yield the answers with finite scores. Then raises UserError for rows whose scores were not finite."""
-        bad: list[str] = []
-        sizes = [len(p.token_ids) + e.num_tokens for p, e in zip(self.prompts, self.endings, strict=True)]
-        for prompt, ending, first_bad, size in zip(self.prompts, self.endings, self.first_bad, sizes, strict=True):
-            if first_bad < ending.num_steps:
-                bad.append(prompt.id)
-            else:
-                seconds = self.seconds * size / sum(sizes)
-                yield GeneratedText(prompt.id, ending.text, ending.num_tokens, ending.finished, seconds)
-        if bad:
-            raise UserError(
-                f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
-            )
-
-
-@contextmanager
-def _without_defaults(model: Any) -> Iterator[None]:
-    """Within this context the model has an empty generation_config."""
-    from transformers import GenerationConfig
-
-    defaults, model.generation_config = model.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = defaults
+    `first_bad` (N,): the first step whose scores are not finite, very large if there is none.
+    """
+    sizes = [len(prompt.token_ids) + ending.num_tokens for prompt, ending in zip(prompts, endings, strict=True)]
+    bad: list[str] = []
+    for prompt, ending, step, size in zip(prompts, endings, first_bad, sizes, strict=True):
+        if step < ending.num_steps:
+            bad.append(prompt.id)
+        else:
+            share = seconds * size / sum(sizes)
+            yield GeneratedText(prompt.id, ending.text, ending.num_tokens, ending.finished, share)
+    if bad:
+        raise UserError(
+            f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
+        )

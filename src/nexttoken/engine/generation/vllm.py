@@ -1,7 +1,4 @@
-"""Text generation with vLLM, in an environment of its own: the same interface, many more tokens per second on a GPU.
-
-docs/generation.md describes how to install it and where its answers may differ.
-"""
+"""Text generation with vLLM, which is faster on a GPU; docs/generation.md describes installation and differences."""
 
 import hashlib
 import json
@@ -16,15 +13,11 @@ from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
 
 ADAPTER_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts for max_lora_rank
-CHUNK_ROWS = 256  # prompts in one call: a kill loses at most this many answers
+CHUNK_PROMPTS = 256  # in one call: a kill loses at most this many answers
 
 
 class VLLMGenerator:
-    """The model in `model_path`, with the LoRA adapter in `adapter_path` if there is one.
-
-    `options` go to `vllm.LLM`: max_model_len, gpu_memory_utilization, tensor_parallel_size and the like.
-    Raises UserError if vLLM is not installed.
-    """
+    """The model in `model_path`, with the LoRA adapter in `adapter_path` if given; `options` go to `vllm.LLM`."""
 
     def __init__(
         self, model_path: str | Path, adapter_path: str | Path | None, stop_ids: Collection[int], **options: Any
@@ -33,8 +26,8 @@ class VLLMGenerator:
             import vllm
         except ModuleNotFoundError:
             raise UserError(
-                "engine vllm is not installed here; install it in an environment of its own (docs/generation.md), or"
-                " use engine=transformers"
+                "engine vllm is not installed here; install it in a separate environment (docs/generation.md), or use"
+                " engine=transformers"
             ) from None
         self.stop_ids, self._adapter, self._params = sorted({*stop_ids}), None, vllm.SamplingParams
         if adapter_path is not None:
@@ -49,21 +42,18 @@ class VLLMGenerator:
         self.context = self._engine.llm_engine.model_config.max_model_len
 
     def write(self, prompts: Sequence[GenerationPrompt], settings: GenerationSettings) -> Iterator[GeneratedText]:
-        """Yield the answers, `CHUNK_ROWS` at a time. Raises UserError for a prompt that fills the context."""
+        """Yield the answers, `CHUNK_PROMPTS` at a time. Raises UserError for a prompt that fills the context."""
         limits = max_new_tokens(prompts, settings.max_new_tokens, self.context)
-        for start in range(0, len(prompts), CHUNK_ROWS):
-            rows, began = prompts[start : start + CHUNK_ROWS], time.perf_counter()
-            outputs = self._engine.generate(
-                [{"prompt_token_ids": prompt.token_ids.tolist()} for prompt in rows],
-                [
-                    self._params(**sampling_options(prompt.id, limit, settings, self.stop_ids))
-                    for prompt, limit in zip(rows, limits[start:], strict=False)
-                ],
-                lora_request=self._adapter,
-                use_tqdm=False,
-            )
-            seconds = (time.perf_counter() - began) / len(rows)
-            for prompt, output in zip(rows, outputs, strict=True):
+        for start in range(0, len(prompts), CHUNK_PROMPTS):
+            chunk, began = prompts[start : start + CHUNK_PROMPTS], time.perf_counter()
+            token_ids = [{"prompt_token_ids": prompt.token_ids.tolist()} for prompt in chunk]
+            params = [
+                self._params(**sampling_options(prompt.id, limit, settings, self.stop_ids))
+                for prompt, limit in zip(chunk, limits[start:], strict=False)
+            ]
+            outputs = self._engine.generate(token_ids, params, lora_request=self._adapter, use_tqdm=False)
+            seconds = (time.perf_counter() - began) / len(chunk)
+            for prompt, output in zip(chunk, outputs, strict=True):
                 yield _generated(prompt.id, output.outputs[0], seconds)
 
 
@@ -87,7 +77,7 @@ def sampling_options(id: str, limit: int, settings: GenerationSettings, stop_ids
 
 
 def _generated(id: str, completion: Any, seconds: float) -> GeneratedText:
-    """vLLM counts the end token among the tokens; `stop_reason` is a text if a stop text ended the answer."""
+    """An answer of vLLM, whose tokens include the end token; its `stop_reason` is a text if a stop text ended it."""
     finished = completion.finish_reason == "stop"
     num_tokens = len(completion.token_ids) - (finished and not isinstance(completion.stop_reason, str))
     text = completion.text if finished else completion.text.rstrip("\ufffd")

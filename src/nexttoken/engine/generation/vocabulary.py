@@ -1,4 +1,4 @@
-"""Tokens as bytes: stop texts and banned texts are searched in the bytes, so their tokenization does not matter."""
+"""The bytes of tokens: stop texts and banned texts are searched in bytes, so their tokenization does not matter."""
 
 import codecs
 import json
@@ -42,7 +42,7 @@ class Vocabulary:
 
 
 class GeneratedBytes:
-    """`written`: the bytes of each row's answer so far; answers begin at column `width` of the token ids."""
+    """The bytes of each row's answer so far, in `written`; answers begin at column `width` of the token ids."""
 
     def __init__(self, vocabulary: Vocabulary, width: int) -> None:
         self._vocabulary, self.width, self._seen = vocabulary, width, width
@@ -51,11 +51,11 @@ class GeneratedBytes:
 
     def update(self, input_ids: Tensor) -> None:
         """Append the columns of `input_ids` (N, T) that are new since the last call."""
-        self.written = self.written or [b""] * len(input_ids)
+        if self.written and self._seen == input_ids.shape[1]:
+            return
         news = [self._vocabulary.join(row) for row in input_ids[:, self._seen :].tolist()]
-        if self._seen < input_ids.shape[1]:
-            self.num_last = [len(new) for new in news]
-        self.written = [old + new for old, new in zip(self.written, news, strict=True)]
+        self.num_last = list(map(len, news))
+        self.written = [old + new for old, new in zip(self.written or [b""] * len(news), news, strict=True)]
         self._seen = input_ids.shape[1]
 
 
@@ -72,9 +72,9 @@ def encode_texts(texts: Sequence[str], key: str) -> list[bytes]:
 
 
 def byte_letters() -> dict[str, int]:
-    """Letter -> byte of a byte-level BPE (Radford et al. 2019).
+    """The byte of each letter of a byte-level BPE (Radford et al. 2019).
 
-    Printable Latin-1 bytes are their own letters; the 68 others are, in order, the letters from U+0100.
+    Printable Latin-1 bytes have their usual letters; the 68 others have, in order, the letters from U+0100.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]

@@ -1,4 +1,4 @@
-"""Examples in, texts out: an encoder and an engine that continues its prompts, with a journal of finished rows."""
+"""Answers to examples as texts: an encoder, an engine that continues its prompts, and a journal of finished answers."""
 
 import hashlib
 from collections import Counter
@@ -14,7 +14,6 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.models.processes import num_ranks
 from nexttoken.progress import Progress
 from nexttoken.prompts.encode_texts import TextEncoder
-from nexttoken.prompts.encoded import EncodedText
 from nexttoken.settings import GenerationSettings
 from nexttoken.types import Example, TextPredictions
 
@@ -35,11 +34,10 @@ class GenerationPrompt:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedText:
-    """The answer to one prompt.
+    """The answer to one prompt: `output` has no special tokens, no stop text and no surrounding white space.
 
-    `output` has no special tokens, no stop text and no surrounding white space. `num_tokens` counts the tokens before
-    the end token, those of a stop text included. `finished` is False if the length limit ended the answer. `seconds`
-    is its share of its batch's time.
+    `num_tokens` counts the tokens before the end token, those of a stop text included. `finished` is False if the
+    length limit ended the answer. `seconds` is its share of its batch's time.
     """
 
     id: str
@@ -50,10 +48,9 @@ class GeneratedText:
 
 
 def max_new_tokens(prompts: Sequence[GenerationPrompt], wanted: int, context: int | None) -> list[int]:
-    """The number of new tokens each row may get: `wanted`, or what its prompt leaves of the `context`, if it has one.
+    """The limit of new tokens of each prompt: `wanted`, or the rest of the model's `context` where that is less.
 
-    Prints the rows that get fewer than wanted. Raises UserError for a prompt without tokens, and for one that fills the
-    context.
+    Prints the ids of prompts with less. Raises UserError for a prompt that has no tokens or fills the context.
     """
     if empty := [prompt.id for prompt in prompts if not len(prompt.token_ids)]:
         raise UserError(f"{len(empty)} prompts have no tokens ({first_five(empty)}); a model needs at least one")
@@ -78,27 +75,27 @@ class Generator(Protocol):
 
     def write(self, prompts: Sequence[GenerationPrompt], settings: GenerationSettings) -> Iterator[GeneratedText]:
         """Yield each prompt's answer as soon as it is finished, in any order."""
-        ...
 
 
 @dataclass(frozen=True)
 class Writer:
-    """An encoder and an engine."""
+    """An encoder and an engine that continues its prompts."""
 
     encoder: TextEncoder
     generator: Generator
 
     def write(
-        self,
-        examples: Sequence[Example],
-        settings: GenerationSettings,
-        journal: Path | None = None,
-        made_by: str = "",
+        self, examples: Sequence[Example], settings: GenerationSettings, journal: Path | None = None, made_by: str = ""
     ) -> TextPredictions:
         """Write an answer to each example that `journal` does not hold yet; `made_by` identifies the model."""
-        encoded = self.encoder.encode_prompts(examples, settings.max_new_tokens)
-        _report_cut(encoded.prompts)
-        prompts = [GenerationPrompt(row.id, row.token_ids) for row in encoded.prompts]
+        encoded = self.encoder.encode_prompts(examples, settings.max_new_tokens).prompts
+        if num_cut := sum(prompt.was_cut for prompt in encoded):
+            lost = [
+                prompt.share_cut for prompt in encoded if prompt.share_cut
+            ]  # the others lost passages or solved examples
+            share = f"{len(lost)} lost {np.mean(lost):.0%} of their own text on average" if lost else ""
+            print(f"{num_cut} of {len(encoded)} prompts were shortened: {share or 'demonstrations only'}")
+        prompts = [GenerationPrompt(prompt.id, prompt.token_ids) for prompt in encoded]
         return generate(self.generator, prompts, settings, journal, made_by)
 
 
@@ -111,9 +108,9 @@ def generate(
 ) -> TextPredictions:
     """The answers in the order of `prompts`, with the columns `num_tokens`, `finished` and `seconds` of GeneratedText.
 
-    With a `journal` every answer is saved as soon as it is written, and a killed run continues from it. `identity`
-    identifies the model; a journal of another model, engine or settings is refused.
-    Raises UserError for duplicate ids, for more than one process, for missing answers, and what the generator raises.
+    A `journal` saves every answer at once; a killed run continues from it. `identity` identifies the model.
+    Raises UserError for a journal of another model, engine or settings, for duplicate ids, for more than one process,
+    for missing answers, and what the generator raises.
     """
     if num_ranks() > 1:
         raise UserError(f"answers are written by one process, not {num_ranks()}; use devices=1, or vLLM for many GPUs")
@@ -122,35 +119,22 @@ def generate(
         raise UserError(f"{len(twice)} ids are there twice ({first_five(twice)}); expected one row per id")
     keys = {prompt.id: prompt.key for prompt in prompts}
     asked = {"model": identity, "engine": type(generator).__name__, "settings": settings.model_dump()}
-    with Journal(journal, asked, GeneratedText) as saved:
+    num_tokens = 0
+    with Journal(journal, asked, GeneratedText) as saved, Progress(len(prompts), "generate") as progress:
         left = [prompt for prompt in prompts if keys[prompt.id] not in saved.rows]
-        for row in _with_progress(generator.write(left, settings) if left else iter(()), len(left), len(prompts)):
-            saved.add(keys[row.id], row)
+        if num_saved := len(prompts) - len(left):
+            print(f"{num_saved} of {len(prompts)} answers are in the journal already")
+            progress.start_at(num_saved)
+        for answer in generator.write(left, settings) if left else ():
+            saved.add(keys[answer.id], answer)
+            num_tokens += answer.num_tokens
+            progress.advance(1, f"{num_tokens} tokens written")
     if lost := [id for id, key in keys.items() if key not in saved.rows]:
         raise UserError(f"the engine wrote no answer to {len(lost)} rows ({first_five(lost)}); start it again")
-    rows = [saved.rows[keys[prompt.id]] for prompt in prompts]
+    answers = [saved.rows[key] for key in keys.values()]
     columns = {
-        "num_tokens": np.array([row.num_tokens for row in rows], dtype=np.int64),
-        "finished": np.array([row.finished for row in rows], dtype=bool),
-        "seconds": np.array([row.seconds for row in rows], dtype=np.float64),
+        "num_tokens": np.array([answer.num_tokens for answer in answers], dtype=np.int64),
+        "finished": np.array([answer.finished for answer in answers], dtype=bool),
+        "seconds": np.array([answer.seconds for answer in answers], dtype=np.float64),
     }
-    return TextPredictions(tuple(row.id for row in rows), tuple(row.output for row in rows), columns)
-
-
-def _with_progress(written: Iterator[GeneratedText], num_left: int, num_rows: int) -> Iterator[GeneratedText]:
-    if num_left < num_rows:
-        print(f"{num_rows - num_left} of {num_rows} answers are in the journal already")
-    num_tokens = 0
-    with Progress(num_rows, "generate") as progress:
-        progress.start_at(num_rows - num_left)
-        for row in written:
-            yield row
-            num_tokens += row.num_tokens
-            progress.advance(1, f"{num_tokens} tokens written")
-
-
-def _report_cut(rows: Sequence[EncodedText]) -> None:
-    if num_cut := sum(row.was_cut for row in rows):
-        lost = [row.share_cut for row in rows if row.share_cut]  # the others gave up demonstrations or passages only
-        share = f"{len(lost)} lost {np.mean(lost):.0%} of their own text on average" if lost else "demonstrations only"
-        print(f"{num_cut} of {len(rows)} prompts were shortened: {share}")
+    return TextPredictions(tuple(keys), tuple(answer.output for answer in answers), columns)

@@ -1,4 +1,4 @@
-"""Settings that would fit: changes are tried in the order of what they cost, and only those needed are advised."""
+"""Advice on settings that would fit: changes are tried, the least costly first, and only those needed are advised."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,55 +29,33 @@ def advise(plan: MemoryPlan, settings: Settings, plan_settings: PlanSettings) ->
     One change after the other is added until the plan fits; those that turn out not to be needed are taken back.
     """
     changed = settings
-    for change in CHANGES:
-        while (further := change(changed)) is not None:
-            changed = further
-            if plan_settings(changed).fits:
-                changed = _take_back(settings, changed, plan_settings)
-                return replace(plan, advice=_overrides(settings, changed), least=plan_settings(changed).needed)
+    while (further := cheapest_change(changed)) is not None:
+        changed = further
+        if plan_settings(changed).fits:
+            changed = _take_back(settings, changed, plan_settings)
+            return replace(plan, advice=_overrides(settings, changed), least=plan_settings(changed).needed)
     return replace(plan, advice=None, least=plan_settings(changed).needed)
 
 
-def checkpoint_activations(settings: Settings) -> Settings | None:
-    if not settings.trainer.max_epochs or settings.fit.gradient_checkpointing:
-        return None
-    return _with(settings, gradient_checkpointing=True)
-
-
-def halve_batch(settings: Settings) -> Settings | None:
-    """Batches of half the tokens, down to one prompt."""
-    fewer = max(settings.batch_tokens // 2, settings.max_tokens)
-    return _with(settings, batch_tokens=fewer) if fewer < settings.batch_tokens else None
-
-
-def shrink_optimizer(settings: Settings) -> Settings | None:
-    if not settings.trainer.max_epochs or settings.fit.optimizer.endswith("8bit"):
-        return None
-    return _with(settings, optimizer="adamw_8bit")
-
-
-def add_lora(settings: Settings) -> Settings | None:
-    if not settings.trainer.max_epochs or settings.adapter or settings.model.name_or_path is None:
-        return None
-    return _with(settings, adapter=LORA, model=settings.model.model_copy(update={"dtype": "auto"}))
-
-
-def quantize(settings: Settings) -> Settings | None:
-    """4-bit weights: frozen ones of a pretrained model only."""
-    is_frozen = settings.adapter or not settings.trainer.max_epochs
+def cheapest_change(settings: Settings) -> Settings | None:
+    """The settings with the next change of least cost; None without another one."""
+    training, is_pretrained = settings.trainer.max_epochs > 0, settings.model.name_or_path is not None
+    if training and not settings.fit.gradient_checkpointing:
+        return _with(settings, gradient_checkpointing=True)
+    fewer = max(settings.batch_tokens // 2, settings.max_tokens)  # a batch has at least one prompt
+    if fewer < settings.batch_tokens:
+        return _with(settings, batch_tokens=fewer)
+    if training and not settings.fit.optimizer.endswith("8bit"):
+        return _with(settings, optimizer="adamw_8bit")
+    if training and not settings.adapter and is_pretrained:
+        return _with(settings, adapter=LORA, model=settings.model.model_copy(update={"dtype": "auto"}))
     is_4bit = settings.quantization is not None and settings.quantization.bits == 4
-    return _with(settings, quantization=NF4) if is_frozen and not is_4bit and settings.model.name_or_path else None
-
-
-def halve_prompts(settings: Settings) -> Settings | None:
-    fewer = settings.max_tokens // 2
-    if fewer < FEWEST_TOKENS:
+    if (settings.adapter or not training) and is_pretrained and not is_4bit:  # frozen weights only
+        return _with(settings, quantization=NF4)
+    shorter = settings.max_tokens // 2
+    if shorter < FEWEST_TOKENS:
         return None
-    return _with(settings, max_tokens=fewer, batch_tokens=min(settings.batch_tokens, fewer))
-
-
-# The least costly first; each is repeated until it returns None.
-CHANGES = (checkpoint_activations, halve_batch, shrink_optimizer, add_lora, quantize, halve_prompts)
+    return _with(settings, max_tokens=shorter, batch_tokens=min(settings.batch_tokens, shorter))
 
 
 def _take_back(old: Settings, changed: Settings, plan_settings: PlanSettings) -> Settings:

@@ -1,7 +1,6 @@
 """max_tokens=auto and batch_tokens=auto: the longest prompt and the largest batch that this device has memory for.
 
-max_tokens is chosen once, saved with the fold, and read where the fold predicts; batch_tokens is chosen anew by each
-command.
+max_tokens is chosen once and saved with the fold; batch_tokens is chosen anew by each command.
 """
 
 from bisect import bisect_left
@@ -25,7 +24,7 @@ from nexttoken.types import Example
 FILE = "budget.json"
 SPARE_SHARE = 0.1  # of the free memory: for what the plan does not count, such as fragmentation
 ROUNDING = 64  # max_tokens chosen by the examples is a multiple, so that a slightly longer one is not cut later
-DEFAULT_CONTEXT = 2048  # the most for a model without a context of its own, such as one built from nothing
+DEFAULT_CONTEXT = 2048  # for a model whose configuration gives no context
 LENGTHENING_KEYS = ("search", "num_demonstrations")  # of an inference that adds passages or solved examples to a prompt
 
 # Tokens beyond which batches are no faster: a CPU's caches are full early, a GPU is fully occupied by then.
@@ -62,17 +61,13 @@ class AutoTokens:
 def settle_max_tokens(
     spec: ModelSpec, encoder: Any, head: Head, examples: Sequence[Example], fold_dir: Path | None
 ) -> AutoTokens:
-    """The number saved in a fold that was begun before, else a new one; the same in every process.
+    """The number saved in a fold that was begun before, else a new one; the same in every process."""
 
-    Only the first process looks for the file: another might read what the first has just written.
-    """
-
-    def make() -> AutoTokens:
+    def make() -> AutoTokens:  # in the first process only: others might read what it has just written
         if fold_dir is not None and not spec.settings.overwrite and (fold_dir / FILE).exists():
             return read_max_tokens(fold_dir)
-        return choose_max_tokens(
-            spec, measure_longest(encoder, head, examples, spec.settings.generation.max_new_tokens)
-        )
+        max_new_tokens = spec.settings.generation.max_new_tokens
+        return choose_max_tokens(spec, measure_longest(encoder, head, examples, max_new_tokens))
 
     return from_first(make)
 
@@ -88,12 +83,7 @@ def measure_longest(encoder: Any, head: Head, examples: Sequence[Example], max_n
 
 
 def choose_max_tokens(spec: ModelSpec, longest: Longest | None = None) -> AutoTokens:
-    """The largest max_tokens for which one prompt alone goes through the model (and back, where it is trained).
-
-    Never more than the model's context, nor (rounded up) than `longest`, unless the inference lengthens prompts.
-    Without `longest` the examples are unknown.
-    Raises UserError where not even a short prompt fits.
-    """
+    """The largest max_tokens up to `upper_limit` for which one prompt fits. Raises UserError if no length fits."""
     limit, num_contexts = upper_limit(spec, longest), longest.num_contexts if longest else 1
     chosen, plan = fill_memory(limit, ladder(limit.number), lambda tokens: one_prompt(spec, tokens, num_contexts))
     if is_known(plan) and not has_room(plan):
@@ -106,13 +96,13 @@ def choose_max_tokens(spec: ModelSpec, longest: Longest | None = None) -> AutoTo
 
 
 def upper_limit(spec: ModelSpec, longest: Longest | None) -> AutoTokens:
-    """The most that the model and the examples can use, if memory were unlimited."""
-    context = spec.context if spec.settings.model.name_or_path is not None else None
-    limit = (
-        AutoTokens(context, "the model's context")
-        if context
-        else AutoTokens(DEFAULT_CONTEXT, "the most without a context")
-    )
+    """max_tokens for unlimited memory: the model's context, or the longest prompt, rounded up, if that is shorter.
+
+    The examples do not limit it if they are unknown (`longest` is None) or the inference lengthens prompts.
+    """
+    limit = AutoTokens(DEFAULT_CONTEXT, "the most without a context")
+    if spec.settings.model.name_or_path is not None and spec.context:
+        limit = AutoTokens(spec.context, "the model's context")
     if longest is None or lengthens_prompts(spec.settings.inference):
         return limit
     rounded = -(-longest.tokens // ROUNDING) * ROUNDING
@@ -127,7 +117,7 @@ def lengthens_prompts(inference: Any) -> bool:
 
 
 def ladder(limit: int) -> list[int]:
-    """Sizes below `limit`, each about a tenth longer than the one before: 256, 288, 320 ... 512, 576 ..."""
+    """Sizes below `limit`, eight for each doubling: 256, 288, 320 ... 512, 576 ..."""
     octaves = range(limit.bit_length())
     sizes = [FEWEST_TOKENS * 2**octave * eighths // 8 for octave in octaves for eighths in range(8, 16)]
     return [size for size in sizes if size < limit] or [limit]
@@ -139,7 +129,7 @@ def one_prompt(spec: ModelSpec, tokens: int, num_contexts: int) -> ModelSpec:
 
 
 def with_batch_tokens(spec: ModelSpec) -> ModelSpec:
-    """The same run with a number, printed, in place of batch_tokens=auto; the same number in every process."""
+    """The same run with a number in place of batch_tokens=auto, which is printed; the same in every process."""
     if spec.settings.batch_tokens != AUTO:
         return spec
     chosen = from_first(lambda: choose_batch_tokens(spec))
@@ -148,10 +138,7 @@ def with_batch_tokens(spec: ModelSpec) -> ModelSpec:
 
 
 def choose_batch_tokens(spec: ModelSpec) -> AutoTokens:
-    """The largest power of two for which a batch full of the longest prompts goes through the model (and back).
-
-    Never less than one of those prompts.
-    """
+    """The largest power of two for which a batch full of the longest prompts fits in memory; at least one prompt."""
     kind, max_tokens = spec.device.type, spec.settings.max_tokens
     enough = SUFFICIENT_TOKENS.get(kind, SUFFICIENT_TOKENS_GPU)
     if spec.settings.quantization and kind in SUFFICIENT_TOKENS:
@@ -169,7 +156,7 @@ def fill_memory(
 ) -> tuple[AutoTokens, MemoryPlan]:
     """`limit` if its plan has room or is unknown, else the largest of the ascending numbers `smaller` that has room.
 
-    The first of them if none has. The plan of the chosen number is returned, too.
+    The first of them if none has. Also returns the plan of the chosen number.
     """
     with no_side_effects():
         plan = plan_parts(change(limit.number))
@@ -192,7 +179,7 @@ def has_room(plan: MemoryPlan) -> bool:
 
 
 def read_max_tokens(fold_dir: Path) -> AutoTokens:
-    """The number that `AutoTokens.save` wrote. Raises UserError if the file is missing or broken."""
+    """The number saved by `AutoTokens.save`. Raises UserError if the file is missing or broken."""
     saved = read_json(fold_dir / FILE)
     tokens, reason = saved.get("max_tokens"), saved.get("reason")
     if not isinstance(tokens, int) or not tokens > 0 or not isinstance(reason, str):
@@ -201,7 +188,7 @@ def read_max_tokens(fold_dir: Path) -> AutoTokens:
 
 
 def with_max_tokens(settings: Settings, fold_dir: Path) -> Settings:
-    """The settings of a finished fold, with the number that was chosen in place of max_tokens=auto."""
+    """The settings of a finished fold, with its saved number in place of max_tokens=auto."""
     if settings.max_tokens != AUTO:
         return settings
     return settings.model_copy(update={"max_tokens": read_max_tokens(fold_dir).number})

@@ -1,15 +1,9 @@
-"""The memory of one step, counted by running the model's own code on tensors that have a shape and no content.
-
-So no formula has to know the architecture: stored attention scores, gated layers, an adapter's copies, autocast and
-checkpointing are those of transformers and peft.
-"""
+"""The memory of one step, counted by running the model's own code on tensors that have a shape and no content."""
 
 import copy
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -45,17 +39,14 @@ class Skeleton:
 
     @property
     def writes(self) -> bool:
-        """True for open answers: every token may be part of one, and has logits then."""
+        """True for open answers, where every token may need logits."""
         return self._has_head("AnswerText")
 
     def _has_head(self, name: str) -> bool:
         return str(self.settings.head.get("_target_")).endswith(f".{name}")
 
     def build(self, num_layers: int | None = None, adapted: bool = True) -> Any:
-        """The model on the meta device, cut to `num_layers`, with its adapter unless `adapted` is False.
-
-        Raises UserError if the architecture lacks the head or the attention of the settings.
-        """
+        """The model on the meta device. Raises UserError if it lacks the head or the attention of the settings."""
         import transformers
 
         config = cut_layers(self.config, num_layers or self.num_layers)
@@ -63,21 +54,17 @@ class Skeleton:
         if self.num_classes is not None:
             kind, config.num_labels = transformers.AutoModelForSequenceClassification, self.num_classes
         attention = self.settings.model.attn_implementation
-        # Fused attention keeps the same tensors in every implementation; sdpa is always installed.
-        options: dict[str, Any] = {
-            "attn_implementation": attention if attention in (None, "eager") else "sdpa",
-            "dtype": self.dtype,
-        }
-        if self.settings.model.trust_remote_code:
-            options["trust_remote_code"] = True
+        # Every fused implementation of attention saves the same tensors; sdpa is always installed.
+        options = {"attn_implementation": attention if attention in (None, "eager") else "sdpa", "dtype": self.dtype}
+        options |= {"trust_remote_code": True} if self.settings.model.trust_remote_code else {}
         with torch.device("meta"):
             try:
                 model = kind.from_config(config, **options)
             except ValueError as error:
-                reason = " ".join(str(error).split())[:160]
                 head = "classification" if self.num_classes else "label"
                 raise UserError(
-                    f"{config.model_type} with head={head}, model.attn_implementation={attention} is refused: {reason}"
+                    f"{config.model_type} with head={head}, model.attn_implementation={attention} is refused:"
+                    f" {' '.join(str(error).split())[:160]}"
                 ) from None
             adapter = self.settings.adapter if adapted else None
             return model if adapter is None else add_adapter(model, adapter, self.num_classes)
@@ -117,9 +104,8 @@ class Counted:
 def step_bytes(skeleton: Skeleton, step: Step) -> int:
     """Peak bytes of a step beyond weights, gradients and optimizer states.
 
-    One and two layers are run. Each further layer holds as much as the second; the backward pass needs no more on top
-    of that. Exact for layers that are alike; for training all weights of a model whose embeddings outweigh two layers
-    the result is too high by the embeddings' gradient at most.
+    One and two layers are run; each further layer holds as much as the second. Exact for equal layers, but too high by
+    at most the embeddings' gradient when all weights are trained and embeddings are larger than two layers.
     """
     if skeleton.num_layers <= 2:
         return count_step(skeleton, skeleton.num_layers, step).peak
@@ -135,18 +121,18 @@ def count_step(skeleton: Skeleton, num_layers: int, step: Step) -> Counted:
     model.train(step.training)
     if step.on_gpu:
         fuse_dropout(model)
-    autocast = torch.autocast("cpu", torch.bfloat16) if step.mixed else nullcontext()
+    whole_text = skeleton.writes or (step.training and fit.text_epochs > 0)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.set_grad_enabled(step.training):
         model.to_empty(device="cpu")
         token_ids = torch.zeros((step.rows, step.tokens), dtype=torch.long)
-        with autocast:
-            return count_pass(model, token_ids, skeleton.writes or (step.training and fit.text_epochs > 0))
+        with torch.autocast("cpu", torch.bfloat16, enabled=step.mixed):
+            return count_pass(model, token_ids, whole_text)
 
 
 def count_pass(model: Any, token_ids: Tensor, whole_text: bool = False) -> Counted:
     """Count a forward pass (and a backward pass, while gradients are enabled) over `token_ids` (R, T).
 
-    Gradients of the step's earlier batches are there already, so they are not counted again.
+    The gradients themselves are allocated before and not counted, as after the first batch of a step.
     """
     training = torch.is_grad_enabled()
     for parameter in model.parameters():
@@ -179,14 +165,10 @@ def _loss(model: Any, token_ids: Tensor, whole_text: bool) -> Tensor:
 
 
 def fuse_dropout(model: nn.Module) -> None:
-    """Use the dropout of GPUs, whose mask has one byte a number; a CPU's mask is as wide as the number."""
+    """Use the dropout of GPUs, whose mask has one byte per number; a CPU's mask is as wide as the number."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.forward = partial(_fused_dropout, module)  # type: ignore[method-assign]
-
-
-def _fused_dropout(dropout: nn.Dropout, values: Tensor) -> Tensor:
-    return torch.native_dropout(values, dropout.p, dropout.training)[0]
+            module.forward = lambda values, layer=module: torch.native_dropout(values, layer.p, layer.training)[0]
 
 
 class PeakBytes(TorchDispatchMode):
@@ -201,16 +183,13 @@ class PeakBytes(TorchDispatchMode):
         given = {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
-            if storage._cdata not in given | self._live:
-                self._add(storage)
+            key = storage._cdata
+            if key not in given and key not in self._live:
+                self._live.add(key)
+                self.now += (size := storage.nbytes())
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._remove, key, size)
         return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        self._live.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._remove, key, size)
 
     def _remove(self, key: int, size: int) -> None:
         self._live.discard(key)

@@ -27,10 +27,7 @@ MIN_8BIT_SIZE = 4096  # smaller tensors have 32-bit states in the 8-bit optimize
 
 
 def make_plan(spec: ModelSpec) -> MemoryPlan:
-    """Plan a run from the architecture alone, with the settings that would fit if these do not.
-
-    Raises UserError for invalid settings, such as target modules that the model does not have.
-    """
+    """Plan a run from the architecture alone, with advice if it does not fit. Raises UserError for invalid settings."""
     with no_side_effects():
         plan = plan_parts(spec)
         if plan.fits or not plan.is_complete:
@@ -66,21 +63,18 @@ def plan_weights(spec: ModelSpec) -> MemoryPlan:
         num_parameters += sum(parameter.numel() for parameter in trained)
     trained = trained if is_training(spec) else []
     if is_training(spec):
-        parts += [Part("gradients", stored_bytes(trained)), plan_optimizer(spec, trained)]
+        kind, size = settings.fit.optimizer, optimizer_bytes(settings.fit.optimizer, trained)
+        optimizer = Part("optimizer", size, kind)
+        if kind.startswith("paged") and spec.device.type == "cuda":
+            note = f"{kind}: {in_units(size)}, moved to the CPU's memory when the GPU is full"
+            optimizer = Part("optimizer", 0, note)
+        parts += [Part("gradients", stored_bytes(trained)), optimizer]
     num_trained = sum(parameter.numel() for parameter in trained)
     return MemoryPlan(str(spec.device), None, num_parameters, num_trained, (0, 0), tuple(parts))
 
 
 def is_training(spec: ModelSpec) -> bool:
     return spec.settings.trainer.max_epochs > 0
-
-
-def plan_optimizer(spec: ModelSpec, trained: list[Tensor]) -> Part:
-    kind = spec.settings.fit.optimizer
-    size = optimizer_bytes(kind, trained)
-    if kind.startswith("paged") and spec.device.type == "cuda":
-        return Part("optimizer", 0, f"{kind}: {in_units(size)}, moved to the CPU's memory when the GPU is full")
-    return Part("optimizer", size, kind)
 
 
 def batch_shape(spec: ModelSpec) -> tuple[int, int]:
@@ -90,7 +84,7 @@ def batch_shape(spec: ModelSpec) -> tuple[int, int]:
 
 
 def plan_activations(spec: ModelSpec) -> Part:
-    """Memory of a batch's forward (and backward) pass, and of one layer of dequantized weights."""
+    """Memory of a batch's forward (and in training backward) pass, and of one layer of dequantized weights."""
     settings, training = spec.settings, is_training(spec)
     at_once, recomputes = batches_at_once(spec), settings.fit.gradient_checkpointing
     named = settings.quantization.compute_dtype if settings.quantization else "auto"
@@ -104,13 +98,12 @@ def plan_activations(spec: ModelSpec) -> Part:
     except Exception as error:  # a model's own code may fail with any error on tensors without content
         return Part("activations", None, f"unknown: {' '.join(str(error).split())[:100]}")
     size = spec.memo[key]
-    if settings.quantization:
-        size += dequantized_bytes(skeleton.build(num_layers=1, adapted=False), skeleton.dtype.itemsize)
-    notes = [
-        "with gradient checkpointing" if training and recomputes else "",
-        f"{at_once} batches at once" if at_once > 1 else "",
-    ]
-    return Part("activations", at_once * size, ", ".join(filter(None, notes)))
+    if settings.quantization:  # one layer at a time is dequantized for its product
+        layers = quantized_layers(skeleton.build(num_layers=1, adapted=False))
+        size += max((layer.weight.numel() for layer in layers), default=0) * skeleton.dtype.itemsize
+    notes = ["with gradient checkpointing"] if training and recomputes else []
+    notes += [f"{at_once} batches at once"] if at_once > 1 else []
+    return Part("activations", at_once * size, ", ".join(notes))
 
 
 def batches_at_once(spec: ModelSpec) -> int:
@@ -133,7 +126,7 @@ def stored_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def weight_bytes(model: Any, quantization: QuantizationSettings | None) -> int:
-    """A model's weights; with `quantization`, its linear layers as bitsandbytes stores them."""
+    """Bytes of a model's weights; with `quantization`, its linear layers as bitsandbytes stores them."""
     total = stored_bytes(model.parameters())
     if quantization is None:
         return total
@@ -158,17 +151,8 @@ def _quantized(weight: Tensor, quantization: QuantizationSettings) -> int:
     return ceil(weight.numel() / 2) + CODEBOOK_BYTES + scales
 
 
-def dequantized_bytes(model: Any, itemsize: int) -> int:
-    """The largest quantized layer, dequantized for its product; one at a time."""
-    return max((layer.weight.numel() for layer in quantized_layers(model)), default=0) * itemsize
-
-
 def optimizer_bytes(kind: str, parameters: Iterable[Tensor]) -> int:
     """AdamW's two states of each trained number: float32, or 8 bit with a float32 scale a block (Dettmers 2021)."""
-    return sum(_states(kind, parameter.numel()) for parameter in parameters)
-
-
-def _states(kind: str, numel: int) -> int:
-    if kind.endswith("8bit") and numel >= MIN_8BIT_SIZE:
-        return 2 * (numel + 4 * ceil(numel / SCALE_BLOCK))
-    return 8 * numel
+    smallest = MIN_8BIT_SIZE if kind.endswith("8bit") else float("inf")
+    sizes = [parameter.numel() for parameter in parameters]
+    return sum(2 * (size + 4 * ceil(size / SCALE_BLOCK)) if size >= smallest else 8 * size for size in sizes)
