@@ -28,16 +28,16 @@ Row = TypeVar("Row")
 class Journal(Generic[Row]):
     """The finished answers by key, and the file to which new ones are appended. A context manager.
 
-    `row_type` is a dataclass whose fields are the columns of a line. `asked` is everything besides the prompt that an
-    answer depends on. Without a `path` answers are held in memory only; no file is created before the first answer.
+    `row_type` is a dataclass whose fields are the columns of a line. `identity` is all that an answer depends on besides
+    the prompt. Without a `path` answers are held in memory only; no file is created before the first answer.
     Every line is flushed at once, and synced to disk after `sync_seconds`.
     Raises UserError, naming the differences, if the file belongs to other settings.
     """
 
     def __init__(
-        self, path: Path | None, asked: Mapping[str, Any], row_type: type[Row], sync_seconds: float = 0.0
+        self, path: Path | None, identity: Mapping[str, Any], row_type: type[Row], sync_seconds: float = 0.0
     ) -> None:
-        self.path, self.asked = path, json.loads(json.dumps(asked))
+        self.path, self.identity = path, json.loads(json.dumps(identity))
         self.row_type, self.sync_seconds = row_type, sync_seconds
         self.rows: dict[str, Row] = {}
         content = path.read_bytes() if path and path.exists() else b""
@@ -70,7 +70,7 @@ class Journal(Generic[Row]):
 
     def _check_head(self, head: bytes) -> None:
         try:
-            then, now = _flatten(json.loads(head)["asked"]), _flatten(self.asked)
+            then, now = _flatten(json.loads(head)["asked"]), _flatten(self.identity)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(
                 f"{self.path} is not a journal of answers; give another path or move the file away"
@@ -78,7 +78,7 @@ class Journal(Generic[Row]):
         if names := [name for name in {**then, **now} if then.get(name) != now.get(name)]:
             changed = "; ".join(f"{name} {then.get(name)} -> {now.get(name)}" for name in names)
             raise UserError(
-                f"{self.path} holds answers of other settings ({changed}); use the same settings to continue, or move"
+                f"{self.path} has answers of other settings ({changed}); use the same settings to continue, or move"
                 " the file away to start again"
             )
 
@@ -106,7 +106,7 @@ class Journal(Generic[Row]):
             raise UserError(f"{path} is being written by another process; start again when that one has ended")
         self._file.truncate(self._complete)
         if not self._complete:
-            self._append({"asked": self.asked})
+            self._append({"asked": self.identity})
 
     def _append(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")  # ASCII: preserves lone surrogates in ids
@@ -153,8 +153,8 @@ class LabelJournal(Journal[LabelProbs]):
     for it, so it is equal up to rounding.
     """
 
-    def __init__(self, path: Path | None, asked: Mapping[str, Any]) -> None:
-        super().__init__(path, asked, LabelProbs, sync_seconds=1.0)
+    def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
+        super().__init__(path, identity, LabelProbs, sync_seconds=1.0)
         self.num_known = 0  # answers that were not computed again
 
     def lookup(self, prompts: Sequence[EncodedPrompt]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -197,10 +197,10 @@ class JournalFolder:
     folder: Path | None = None
     made_by: str = ""
 
-    def journal(self, asked: Mapping[str, Any]) -> LabelJournal:
-        """This process's journal for the settings `asked`; no file is created yet."""
+    def journal(self, identity: Mapping[str, Any]) -> LabelJournal:
+        """This process's journal for the settings `identity`; no file is created yet."""
         if self.folder is None:
             return NO_JOURNAL
-        asked = {"made_by": self.made_by, **asked, "process": f"{rank()} of {num_ranks()}"}
-        name = hashlib.sha256(repr(sorted(asked.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return LabelJournal(self.folder / f"{name}.jsonl", asked)
+        identity = {"made_by": self.made_by, **identity, "process": f"{rank()} of {num_ranks()}"}
+        name = hashlib.sha256(repr(sorted(identity.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return LabelJournal(self.folder / f"{name}.jsonl", identity)

@@ -67,8 +67,8 @@ class LabelAnswerer(ModelAnswerer):
 
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
         prompts = self.collect(self.encoder.encode(examples, self.labels))
-        asked = {"labels": self.labels.continuations, "precision": self.environment["precision"]}
-        with advice_on_memory(self.batch_tokens), self.journals.journal(asked) as journal:
+        identity = {"labels": self.labels.continuations, "precision": self.environment["precision"]}
+        with advice_on_memory(self.batch_tokens), self.journals.journal(identity) as journal:
             model = (self.model, self.head, prompts, self.labels, self.batch_tokens)
             return predict_labels(*model, journal=journal, prefixes=self.prefixes)
 
@@ -106,7 +106,9 @@ def predict_labels(
     shared = common_prefix(rows) if shares and allows_cached_prefix(model) else 0
     cache = prefixes if prefixes and prefixes.is_filled else None  # of an earlier call
     cached = [cache.common_length(prompt, shared) if cache else 0 for prompt in prompts]
-    lengths = [num_read(contexts, len(row) - (own or shared), packs) for row, own in zip(rows, cached, strict=True)]
+    lengths = [
+        num_read(contexts, len(row) - (length or shared), packs) for row, length in zip(rows, cached, strict=True)
+    ]
     if shares and not any(cached):
         batches = shared_batches([row[shared:] for row in rows], batch_tokens, sum(map(len, contexts)))
     else:

@@ -109,9 +109,9 @@ def _add_trunks(
     """For each row the piece of its common prefix and the prefix's length; (ROOT, 0) without one."""
     trunks: list[tuple[int, int]] = []
     for _, pairs in groupby(zip(rows, prefixes, strict=True), key=lambda pair: id(pair[1])):  # with the same KV cache
-        alike, (prefix, *_) = zip(*pairs, strict=True)
-        for group in fewest_tokens(alike) if shares else [Group([row], 0, 0) for row in range(len(alike))]:
-            trunk = pieces.add(alike[group.members[0]][: group.shared], ROOT, prefix) if group.shared else ROOT
+        group_rows, (prefix, *_) = zip(*pairs, strict=True)
+        for group in fewest_tokens(group_rows) if shares else [Group([row], 0, 0) for row in range(len(group_rows))]:
+            trunk = pieces.add(group_rows[group.members[0]][: group.shared], ROOT, prefix) if group.shared else ROOT
             trunks += [(trunk, group.shared)] * len(group.members)
     return trunks
 

@@ -1,7 +1,7 @@
 """Segment attention of packed sequences: no attention across rows, and shared prefixes are computed only once.
 
 A segment is a run of tokens in a packed sequence. It may continue an earlier segment, whose tokens it attends to as
-well. Each segment is computed with its own keys only, where a dense mask would compute every pair of the sequence.
+well. Each segment is computed with its keys only, where a dense mask would compute every pair of the sequence.
 """
 
 from bisect import bisect_left, bisect_right
@@ -138,7 +138,7 @@ def attend(
     num_tokens, places = query.shape[2], None  # of the queries in the sequence; None for all
     if segments.queries is not None:
         starts = [0, *accumulate(segments.lengths)]
-        flat = [start + place for start, own in zip(starts, segments.queries, strict=False) for place in own]
+        flat = [start + place for start, queries in zip(starts, segments.queries, strict=False) for place in queries]
         places = torch.tensor(flat).to(query.device, non_blocking=True)
         query = query.index_select(2, places)
     parts = _parts(segments, layer, query, key, value)
@@ -159,8 +159,8 @@ def _parts(segments: Segments, layer: int, query: Tensor, key: Tensor, value: Te
     places = segments.queries or tuple(map(range, segments.lengths))
     queries = query.split(list(map(len, places)), dim=2)
     keys, values = (part.split(segments.lengths, dim=2) for part in (key, value))
-    for number, own in enumerate(places):
-        if not own:
+    for number, queried in enumerate(places):
+        if not queried:
             continue
         chain = segments.chain(number)
         seen = [(keys[n], values[n]) for n in chain]
@@ -168,7 +168,7 @@ def _parts(segments: Segments, layer: int, query: Tensor, key: Tensor, value: Te
             seen.insert(0, prefix.of(layer, query.device))
         k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in zip(*seen, strict=True))
         before = k.shape[2] - segments.lengths[number]
-        shifted = range(before, k.shape[2]) if isinstance(own, range) else [before + place for place in own]
+        shifted = range(before, k.shape[2]) if isinstance(queried, range) else [before + place for place in queried]
         yield Part(queries[number], k, v, shifted)
 
 

@@ -67,9 +67,9 @@ class ParallelStreams:
             stream.start()
         try:
             for number in range(len(items)):
-                found = results[number].result()
+                result = results[number].result()
                 del results[number]
-                yield found
+                yield result
         finally:
             waiting.clear()
             for stream in streams:

@@ -64,26 +64,26 @@ def fewest_tokens(rows: Sequence[np.ndarray]) -> list[Group]:
 
     The division is optimal, so a batch never needs more tokens than it was planned with.
     """
-    alike = [min(common_length(one, other), len(one) - 1, len(other) - 1) for one, other in pairwise(rows)]
-    ends, first = _best_ends(np.array(alike, int)), 0
+    common = [min(common_length(one, other), len(one) - 1, len(other) - 1) for one, other in pairwise(rows)]
+    ends, first = _best_ends(np.array(common, int)), 0
     groups: list[Group] = []
     while first < len(rows):
         members = range(first, ends[first])
-        shared = min(alike[first : members.stop - 1], default=0)
+        shared = min(common[first : members.stop - 1], default=0)
         groups.append(Group([*members], shared, sum(len(rows[number]) for number in members)))
         first = members.stop
     return groups
 
 
-def _best_ends(alike: np.ndarray) -> list[int]:
+def _best_ends(common: np.ndarray) -> list[int]:
     """For each of N rows the end of the first group in the best division of this row and those after it.
 
-    `alike` (N - 1,): common prefix lengths of neighbours. Dynamic programming from the last row to the first.
+    `common` (N - 1,): common prefix lengths of neighbours. Dynamic programming from the last row to the first.
     """
-    num_rows = len(alike) + 1
+    num_rows = len(common) + 1
     saved, ends = np.zeros(num_rows + 1, int), [0] * num_rows
     for first in reversed(range(num_rows)):
-        shared = np.minimum.accumulate(alike[first:])  # with the next row, the next two ...
+        shared = np.minimum.accumulate(common[first:])  # with the next row, the next two ...
         gained = np.where(shared < MIN_PREFIX_TOKENS, 0, shared) * np.arange(1, num_rows - first)
         gains = np.append(0, gained) + saved[first + 1 :]
         best = int(gains.argmax())
@@ -116,7 +116,7 @@ def group_by_prefix(rows: Sequence[np.ndarray]) -> list[Group]:
 class PrefixCache:
     """Keys and values, up to `num_bytes`, of the prompts whose probabilities (N, C) `unsure` marks (N,).
 
-    A gate's second pass adds passages to these prompts; if they follow the question, both prompts begin alike. Batches
+    A gate's second pass adds passages to them; if these follow the question, both prompts have a common prefix. Batches
     depend on the probabilities only, not on the free memory or on a journal, so they are always the same.
     """
 

@@ -87,7 +87,7 @@ class Writer:
     def write(
         self, examples: Sequence[Example], settings: GenerationSettings, journal: Path | None = None, made_by: str = ""
     ) -> TextPredictions:
-        """Write an answer to each example that `journal` does not hold yet; `made_by` identifies the model."""
+        """Write an answer to each example that `journal` does not have yet; `made_by` identifies the model."""
         encoded = self.encoder.encode_prompts(examples, settings.max_new_tokens).prompts
         if num_cut := sum(prompt.was_cut for prompt in encoded):
             lost = [
@@ -118,9 +118,9 @@ def generate(
     if twice := [id for id, count in counts.items() if count > 1]:
         raise UserError(f"{len(twice)} ids are there twice ({first_five(twice)}); expected one row per id")
     keys = {prompt.id: prompt.key for prompt in prompts}
-    asked = {"model": identity, "engine": type(generator).__name__, "settings": settings.model_dump()}
+    settings_now = {"model": identity, "engine": type(generator).__name__, "settings": settings.model_dump()}
     num_tokens = 0
-    with Journal(journal, asked, GeneratedText) as saved, Progress(len(prompts), "generate") as progress:
+    with Journal(journal, settings_now, GeneratedText) as saved, Progress(len(prompts), "generate") as progress:
         left = [prompt for prompt in prompts if keys[prompt.id] not in saved.rows]
         if num_saved := len(prompts) - len(left):
             print(f"{num_saved} of {len(prompts)} answers are in the journal already")

@@ -183,7 +183,7 @@ def read_max_tokens(fold_dir: Path) -> AutoTokens:
     saved = read_json(fold_dir / FILE)
     tokens, reason = saved.get("max_tokens"), saved.get("reason")
     if not isinstance(tokens, int) or not tokens > 0 or not isinstance(reason, str):
-        raise UserError(f"{fold_dir / FILE} holds no token budget; train this fold again with overwrite=true")
+        raise UserError(f"{fold_dir / FILE} has no token budget; train this fold again with overwrite=true")
     return AutoTokens(tokens, reason)
 
 
