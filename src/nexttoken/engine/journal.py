@@ -28,7 +28,7 @@ Row = TypeVar("Row")
 class Journal(Generic[Row]):
     """The finished answers by key, and the file to which new ones are appended. A context manager.
 
-    `row_type` is a dataclass whose fields are the columns of a line. `identity` is all that an answer depends on besides
+    `row_type` is a dataclass whose fields are the columns of a line. `identity` is all an answer depends on besides
     the prompt. Without a `path` answers are held in memory only; no file is created before the first answer.
     Every line is flushed at once, and synced to disk after `sync_seconds`.
     Raises UserError, naming the differences, if the file belongs to other settings.

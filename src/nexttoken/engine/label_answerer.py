@@ -106,9 +106,7 @@ def predict_labels(
     shared = common_prefix(rows) if shares and allows_cached_prefix(model) else 0
     cache = prefixes if prefixes and prefixes.is_filled else None  # of an earlier call
     cached = [cache.common_length(prompt, shared) if cache else 0 for prompt in prompts]
-    lengths = [
-        num_read(contexts, len(row) - (length or shared), packs) for row, length in zip(rows, cached, strict=True)
-    ]
+    lengths = [num_read(contexts, len(row) - (size or shared), packs) for row, size in zip(rows, cached, strict=True)]
     if shares and not any(cached):
         batches = shared_batches([row[shared:] for row in rows], batch_tokens, sum(map(len, contexts)))
     else:
