@@ -86,7 +86,8 @@ class Classification(LabelSoftmax):
     def num_outputs(self, labels: LabelTokens) -> int | None:
         return len(labels.labels)
 
-    contexts = Head.contexts  # the prompt alone
+    def contexts(self, labels: LabelTokens) -> Contexts:
+        return ((),)  # the prompt alone
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         with skipping(model, batch.reads), batch.layout.attending(model):

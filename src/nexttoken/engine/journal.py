@@ -38,7 +38,8 @@ class Journal(Generic[Row]):
         self, path: Path | None, identity: Mapping[str, Any], row_type: type[Row], sync_seconds: float = 0.0
     ) -> None:
         self.path, self.identity = path, json.loads(json.dumps(identity))
-        self.row_type, self.sync_seconds = row_type, sync_seconds
+        self.row_type: Any = row_type
+        self.sync_seconds = sync_seconds
         self.rows: dict[str, Row] = {}
         content = path.read_bytes() if path and path.exists() else b""
         self._size, self._complete = len(content), self._read(content)  # bytes of the file, and of its complete lines
@@ -63,7 +64,7 @@ class Journal(Generic[Row]):
 
     def _read_row(self, line: Any) -> None:
         """Raises KeyError, TypeError or ValueError if a field is missing or invalid."""
-        columns: dict[str, Any] = {field.name: field.type for field in fields(self.row_type)}  # type: ignore[arg-type]
+        columns: dict[str, Any] = {field.name: field.type for field in fields(self.row_type)}
         if not all(isinstance(line[name], kind) for name, kind in {"key": str, **columns}.items()):
             raise TypeError(f"a field of {line} has another type than {columns}")
         self.rows[line["key"]] = self.row_type(**{name: line[name] for name in columns})

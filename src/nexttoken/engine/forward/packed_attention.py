@@ -135,7 +135,8 @@ def attend(
         raise NotImplementedError(f"{type(module).__name__} has no layer_idx")
     if segments.saved is not None:
         segments.saved.layers[layer] = (key, value)
-    num_tokens, places = query.shape[2], None  # of the queries in the sequence; None for all
+    num_tokens = query.shape[2]
+    places: Tensor | None = None  # of the queries in the sequence; None for all
     if segments.queries is not None:
         starts = [0, *accumulate(segments.lengths)]
         flat = [start + place for start, queries in zip(starts, segments.queries, strict=False) for place in queries]

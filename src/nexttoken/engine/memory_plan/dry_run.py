@@ -168,7 +168,7 @@ def fuse_dropout(model: nn.Module) -> None:
     """Use the dropout of GPUs, whose mask has one byte per number; a CPU's mask is as wide as the number."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.forward = lambda values, layer=module: torch.native_dropout(values, layer.p, layer.training)[0]
+            module.forward = lambda values, layer=module: torch.native_dropout(values, layer.p, layer.training)[0]  # type: ignore[method-assign]
 
 
 class PeakBytes(TorchDispatchMode):
