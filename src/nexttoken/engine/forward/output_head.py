@@ -63,7 +63,7 @@ def replaced_forward(module: Any, forward: Callable[..., Any]) -> Iterator[None]
             module.forward = before
 
 
-def row_selector(head: nn.Module) -> Any:
+def row_selector(head: Any) -> Any:
     """The function that selects rows of a head's weights; None for a head whose rows cannot be computed alone."""
     if "forward" in head.__dict__:  # accelerate moves it between devices
         return None

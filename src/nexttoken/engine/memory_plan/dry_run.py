@@ -55,7 +55,8 @@ class Skeleton:
             kind, config.num_labels = transformers.AutoModelForSequenceClassification, self.num_classes
         attention = self.settings.model.attn_implementation
         # Every fused implementation of attention saves the same tensors; sdpa is always installed.
-        options = {"attn_implementation": attention if attention in (None, "eager") else "sdpa", "dtype": self.dtype}
+        attention_used = attention if attention in (None, "eager") else "sdpa"
+        options: dict[str, Any] = {"attn_implementation": attention_used, "dtype": self.dtype}
         options |= {"trust_remote_code": True} if self.settings.model.trust_remote_code else {}
         with torch.device("meta"):
             try:
@@ -168,7 +169,7 @@ def fuse_dropout(model: nn.Module) -> None:
     """Use the dropout of GPUs, whose mask has one byte per number; a CPU's mask is as wide as the number."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.forward = lambda values, layer=module: torch.native_dropout(values, layer.p, layer.training)[0]  # type: ignore[method-assign]
+            module.forward = lambda values, layer=module: torch.native_dropout(values, layer.p, layer.training)[0]  # type: ignore[method-assign,misc]
 
 
 class PeakBytes(TorchDispatchMode):
