@@ -52,9 +52,9 @@ def records(case: Case, repeats: int) -> list[Record]:
     rates: list[float] = []
     with working(case.ours, case.theirs) as (ours, peer):
         facts: dict[str, Any] = {"rows": case.workload.rows, "tokens": case.workload.tokens}
-        values = [side.ask("check")[: case.compared] for side in (ours, peer)]
+        values, peer_values = (side.ask("check")[: case.compared] for side in (ours, peer))
         if case.tolerance:
-            facts["largest_difference"] = largest_difference(*values, case.tolerance, case.work)
+            facts["largest_difference"] = largest_difference(values, peer_values, case.tolerance, case.work)
         notes = [case.note, peer.ask("settle") if case.settles else ""]
         between = (lambda: rates.append(ours.ask("rate"))) if case.operations else None
         runs = alternate(ours, peer, repeats, between)
