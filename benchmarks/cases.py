@@ -52,11 +52,11 @@ def records(case: Case, repeats: int) -> list[Record]:
     rates: list[float] = []
     with working(case.ours, case.theirs) as (ours, peer):
         facts: dict[str, Any] = {"rows": case.workload.rows, "tokens": case.workload.tokens}
-        values, peer_values = (side.ask("check")[: case.compared] for side in (ours, peer))
+        values, peer_values = (side.call("check")[: case.compared] for side in (ours, peer))
         if case.tolerance:
             facts["largest_difference"] = largest_difference(values, peer_values, case.tolerance, case.work)
-        notes = [case.note, peer.ask("settle") if case.settles else ""]
-        between = (lambda: rates.append(ours.ask("rate"))) if case.operations else None
+        notes = [case.note, peer.call("settle") if case.settles else ""]
+        between = (lambda: rates.append(ours.call("rate"))) if case.operations else None
         runs = alternate(ours, peer, repeats, between)
     fields: dict[str, Any] = {name: getattr(case, name) for name in ("target", "memory_target", "kind", "packages")}
     note = "; ".join(filter(None, notes))
@@ -145,6 +145,6 @@ def plot(records: Sequence[Record], path: Path, title: str) -> None:
     axes.set_xscale("log")
     axes.margins(0.1, 0.15)
     axes.axvline(1, color="gray", linewidth=0.8)
-    axes.set_xlabel("ours over the peer's (blue: as wanted, orange: not; stroke: what is wanted)")
+    axes.set_xlabel("ours over the peer's (blue: target reached, orange: not reached; stroke: target)")
     axes.set_title(title)
     save_figure(figure, path)

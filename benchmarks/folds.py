@@ -67,12 +67,12 @@ def commands(runs: Runs, repeats: int, facts: dict) -> Record:
     """One command and ten commands, in turns. Raises UserError if their probabilities differ."""
     pairs, differences = [], []
     for number in range(repeats):
-        made = {}
+        results = {}
         for side in (one_command, ten_commands)[:: 1 if number % 2 == 0 else -1]:
             with tempfile.TemporaryDirectory() as folder:
-                made[side] = side(runs, Path(folder))
-        pairs.append((made[one_command][0], made[ten_commands][0]))
-        differences.append(largest_difference([*made[one_command][1]], [*made[ten_commands][1]], TOLERANCE, WORK))
+                results[side] = side(runs, Path(folder))
+        pairs.append((results[one_command][0], results[ten_commands][0]))
+        differences.append(largest_difference([*results[one_command][1]], [*results[ten_commands][1]], TOLERANCE, WORK))
     facts = {**facts, "largest_difference": max(differences)}
     note = "start-up counts; memory is a whole process's"
     peer = "10 separate runs of predict.py"
@@ -85,9 +85,9 @@ def in_one_process(runs: Runs, repeats: int, facts: dict) -> Record:
     sides = [Side(f"benchmarks.fold_runs:{kind}", {"folder": runs.folder}, OUR_FIRST) for kind in kinds]
     work = f"{WORK}, nothing imported"
     with working(*sides) as (ours, peer):
-        difference = largest_difference(ours.ask("check"), peer.ask("check"), TOLERANCE, work)
+        difference = largest_difference(ours.call("check"), peer.call("check"), TOLERANCE, work)
         pairs = alternate(ours, peer, repeats)
-        (loads, seconds), (peer_loads, peer_seconds) = ours.ask("loaded"), peer.ask("loaded")
+        (loads, seconds), (peer_loads, peer_seconds) = ours.call("loaded"), peer.call("loaded")
     if (loads, peer_loads) != (1, 10):
         raise UserError(f"the base was loaded {loads} times, and {peer_loads} times in ten runs; expected 1 and 10")
     facts = {**facts, "largest_difference": difference, "base_loads": loads, "peer_base_loads": peer_loads}
@@ -114,13 +114,13 @@ def main(arguments: Sequence[str]) -> None:
     chosen = choose("cases", given.cases, CASES)
     with tempfile.TemporaryDirectory() as folder:
         workload = Workload(SMALL, given.rows, longest=200) if tiny else Workload(REALISTIC, given.rows)
-        runs, made = make_runs(Path(folder), workload), []
+        runs, records = make_runs(Path(folder), workload), []
         facts = {"rows": given.rows, "folds": len(FOLDS), "orders": len(ORDERS)}
         for case in chosen:
-            made.append(CASES[case](runs, given.repeats, facts))
+            records.append(CASES[case](runs, given.repeats, facts))
             if out is not None:  # a killed command has saved its finished cases
-                update_records(out, made)
-    print(table(made))
+                update_records(out, records)
+    print(table(records))
 
 
 if __name__ == "__main__":

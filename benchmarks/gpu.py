@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     records: list[dict[str, Any]] = []
     for record in measure(options, methods, [choice == "true" for choice in checkpointing]):
         records.append({"command": " ".join(["python -m benchmarks.gpu", *arguments]), **record})
-        if out is not None:  # after every case: a killed command leaves what it has measured
+        if out is not None:  # a killed command has saved its finished cases
             done = {record["work"] for record in records}
             write_json([old for old in earlier if old["work"] not in done] + records, out)
     print(table(records))

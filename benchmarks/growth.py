@@ -100,11 +100,11 @@ def examples(num_rows: int) -> list[Example]:
 
     from samples.preferences import TEXTS, draw_pairs
 
-    made = []
+    examples = []
     for row, pair in enumerate(draw_pairs(num_rows, np.random.default_rng(0))):
         texts = [tuple(turn or "" for turn in text.turns) for text in (pair.prompt, *pair.answers)]
-        made.append(Example(str(pair.id), dict(zip(TEXTS, texts, strict=True)), row % 3))
-    return made
+        examples.append(Example(str(pair.id), dict(zip(TEXTS, texts, strict=True)), row % 3))
+    return examples
 
 
 def tiny_answerer(rows: Sequence[Example]) -> "LabelAnswerer":

@@ -50,15 +50,15 @@ def _harness(work: Workload, batch_size: int = 8) -> Side:
 def _vocabularies(options: Options) -> dict[str, Case]:
     """A small body under a large head: the cost of the logits of all positions."""
     shapes = {"gemma": GEMMA, "vocabulary_128k": small_body(128_000), "vocabulary_32k": small_body(32_000)}
-    made = {}
+    cases = {}
     for name, shape in shapes.items():
         work = _workload(options, shape, **LARGE)
         kind = "Gemma-2 shape, small body" if name == "gemma" else "small body"
         title = f"predict, {shape.sizes['vocab_size'] // 1000}k vocabulary ({kind})"
         targets = {"target": 10.0, "memory_target": 1 / 6} if name == "gemma" else {}
         fields: dict[str, Any] = {"note": "batch 4, given token ids", "packages": LM_EVAL, **targets}
-        made[name] = Case(title, HARNESS, "fp32", work, _ours(options, work), _harness(work, 4), **fields)
-    return made
+        cases[name] = Case(title, HARNESS, "fp32", work, _ours(options, work), _harness(work, 4), **fields)
+    return cases
 
 
 def _realistic(options: Options) -> dict[str, Case]:

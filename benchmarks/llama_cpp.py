@@ -126,14 +126,14 @@ class LlamaCpp(Work):
         lengths = [len(prompt) for prompt in prompts]
         total, batch = sum(lengths), self.batch
         fields = (getattr(batch, name) for name in ("token", "pos", "n_seq_id", "logits"))
-        tokens, positions, counts, wanted = (np.ctypeslib.as_array(field, shape=(total,)) for field in fields)
+        tokens, positions, counts, has_logits = (np.ctypeslib.as_array(field, shape=(total,)) for field in fields)
         tokens[:] = np.concatenate(prompts)
         positions[:] = np.concatenate([np.arange(length) for length in lengths])
         for place, sequence in enumerate(np.repeat(np.arange(len(prompts)), lengths).tolist()):
             batch.seq_id[place][0] = sequence
         last = np.cumsum(lengths) - 1
-        counts[:], wanted[:] = 1, 0
-        wanted[last] = 1
+        counts[:], has_logits[:] = 1, 0
+        has_logits[last] = 1
         batch.n_tokens = total
         return last.tolist()
 
@@ -182,12 +182,12 @@ def cases(options: Options) -> dict[str, Case]:
     work = options.workload(REALISTIC, 48, rehearsed=6, alike=8)
     ours = options.side("predictors:Predict", work)
     fields: dict[str, Any] = {"settles": True, "note": BUFFERS, "packages": ("llama_cpp_python",)}
-    made = {}
+    cases = {}
     for name, (number_format, tolerance) in FORMATS.items():
         peer = Side("benchmarks.llama_cpp:LlamaCpp", {"workload": work, "number_format": number_format})
         precision = f"fp32 against {number_format}"
-        made[name] = Case(TITLE, "llama.cpp", precision, work, ours, peer, tolerance=tolerance, **fields)
-    return made
+        cases[name] = Case(TITLE, "llama.cpp", precision, work, ours, peer, tolerance=tolerance, **fields)
+    return cases
 
 
 def main(arguments: Sequence[str]) -> None:

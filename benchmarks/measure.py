@@ -22,7 +22,7 @@ from nexttoken.errors import UserError, nearest
 from nexttoken.report.markdown import markdown
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "numpy")
-HEADER = ["work", "peer", "precision", "ratio", "spread", "wanted", "memory", "wanted"]
+HEADER = ["work", "peer", "precision", "ratio", "spread", "target", "memory", "target"]
 HEADER += ["s", "peer's s", "MB", "peer's MB"]
 ROOT = Path(__file__).resolve().parents[1]
 Repeats = Annotated[int, Field(ge=1, le=1000)]
@@ -175,9 +175,9 @@ def status_kb(key: str) -> float:
     return int(match[1]) if match else float("nan")
 
 
-def update_records(path: Path, made: Sequence[Record]) -> list[Record]:
+def update_records(path: Path, new: Sequence[Record]) -> list[Record]:
     """Add records to a file, in which they replace those of the same work. Return all records."""
-    records = merged(read_records(path), made)
+    records = merged(read_records(path), new)
     write_records(path, records)
     return records
 
@@ -199,7 +199,7 @@ def read_records(path: Path) -> list[Record]:
     if not path.exists():
         return []
     try:
-        return [Record(**made) for made in json.loads(path.read_text(encoding="utf-8"))]
+        return [Record(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, TypeError):
         raise UserError(f"{path} is not a list of a benchmark's records; name another file with out=...") from None
 

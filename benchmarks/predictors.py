@@ -33,8 +33,10 @@ class Predict(Work):
         self.rate = MatrixRate(self.model)
 
     def run(self) -> Answers:
-        made = predict_labels(self.model, LabelSoftmax(), self.prompts, LABELS, self.batch_tokens, **self.options)
-        return Answers(made.probs)
+        predictions = predict_labels(
+            self.model, LabelSoftmax(), self.prompts, LABELS, self.batch_tokens, **self.options
+        )
+        return Answers(predictions.probs)
 
 
 class OneStream(Predict):
@@ -57,8 +59,8 @@ class PredictTwice(Predict):
     def run(self) -> Answers:
         cache = PrefixCache(lambda probs: np.ones(len(probs), dtype=bool)) if self.caches else None
         for rows in (self.questions, self.prompts):
-            made = predict_labels(self.model, LabelSoftmax(), rows, LABELS, self.batch_tokens, prefixes=cache)
-        return Answers(made.probs)
+            predictions = predict_labels(self.model, LabelSoftmax(), rows, LABELS, self.batch_tokens, prefixes=cache)
+        return Answers(predictions.probs)
 
 
 def use_one_stream() -> None:

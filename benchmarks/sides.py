@@ -71,7 +71,7 @@ class Worker:
         self._process.start()
         other.close()
 
-    def ask(self, method: str, *arguments: Any) -> Any:
+    def call(self, method: str, *arguments: Any) -> Any:
         """Call the work's `method` and return its result; "measured" returns a Run. Raises UserError if it fails."""
         try:
             self._pipe.send((method, arguments))
@@ -94,7 +94,7 @@ def working(*sides: Side) -> Iterator[list[Worker]]:
     workers = [Worker(side) for side in sides]
     try:
         for worker in workers:
-            worker.ask("ready")
+            worker.call("ready")
         yield workers
     finally:
         for worker in workers:
@@ -106,7 +106,7 @@ def alternate(ours: Worker, peer: Worker, repeats: int, between: Callable[[], No
     pairs = []
     for number in range(repeats):
         order = [ours, peer] if number % 2 == 0 else [peer, ours]
-        runs = {id(worker): worker.ask("measured") for worker in order}
+        runs = {id(worker): worker.call("measured") for worker in order}
         pairs.append((runs[id(ours)], runs[id(peer)]))
         if between is not None:
             between()

@@ -105,13 +105,13 @@ def write_sample_dialogue(folder: Path, seed: int, num_train: int) -> str:
     ends = [2 * int(rng.integers(1, NUM_ROUNDS)) for _ in test]
 
     rows = [row(number, talk, 2 * NUM_ROUNDS) for number, talk in enumerate(train)]
-    asked = [row(number, talk, end) for number, (talk, end) in enumerate(zip(test, ends, strict=True), num_train)]
+    test_rows = [row(number, talk, end) for number, (talk, end) in enumerate(zip(test, ends, strict=True), num_train)]
     marked = [number for number in range(num_train) if number % 3 < MARKED_OF_THREE]
-    told = [{**rows[n], "mark": train[n].mark} if n in marked else rows[n] for n in range(num_train)]
-    write_lines(folder / "train.jsonl", told)
-    write_lines(folder / "test.jsonl", asked)
-    write_lines(folder / "truth.jsonl", truth([*rows, *asked], [*train, *test]))
-    return f"{folder}: {num_train} train and {len(asked)} test dialogues; {len(marked)} tell their mark"
+    train_rows = [{**rows[n], "mark": train[n].mark} if n in marked else rows[n] for n in range(num_train)]
+    write_lines(folder / "train.jsonl", train_rows)
+    write_lines(folder / "test.jsonl", test_rows)
+    write_lines(folder / "truth.jsonl", truth([*rows, *test_rows], [*train, *test]))
+    return f"{folder}: {num_train} train and {len(test_rows)} test dialogues; {len(marked)} tell their mark"
 
 
 def row(number: int, talk: Talk, end: int) -> dict[str, Any]:
@@ -122,9 +122,9 @@ def row(number: int, talk: Talk, end: int) -> dict[str, Any]:
 
 def truth(rows: Sequence[dict[str, Any]], talks: Sequence[Talk]) -> list[dict[str, Any]]:
     known = []
-    for asked, talk in zip(rows, talks, strict=True):
-        facts = {"dialogue_id": asked["dialogue_id"], "mark": talk.mark, "broken": list(talk.broken)}
-        end = len(asked["turns"])
+    for line, talk in zip(rows, talks, strict=True):
+        facts = {"dialogue_id": line["dialogue_id"], "mark": talk.mark, "broken": list(talk.broken)}
+        end = len(line["turns"])
         known.append(facts | {"output": talk.utterances[end]} if end < 2 * NUM_ROUNDS else facts)
     return known
 
