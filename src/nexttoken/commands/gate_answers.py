@@ -12,7 +12,7 @@ from nexttoken.data.files import whole_file
 from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError
 from nexttoken.inference import ConfidenceGated, WithPassages
-from nexttoken.inference.gate_trial import Trial
+from nexttoken.inference.gate import Trial
 from nexttoken.inference.once import remembering
 from nexttoken.inference.passages import has_passages
 from nexttoken.runs.folder import FoldFolder

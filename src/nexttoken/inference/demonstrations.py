@@ -3,24 +3,24 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from nexttoken.data.files import whole_file
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, refuse_below_one
 from nexttoken.inference.once import Answerer, Inference, Once
+from nexttoken.inference.retrieval.corpus import CorpusRetriever
 from nexttoken.models.processes import from_first
 from nexttoken.progress import Progress
 from nexttoken.transforms.demonstrations import Pool, compared_text, show_similar
-from nexttoken.types import Example, LabelPredictions, Retriever
+from nexttoken.types import Example, LabelPredictions
 
 CHUNK = 256  # examples between two steps of the progress bar
 SPARE_HITS = 4  # the example itself and its duplicates are found too, and must not be shown
 WHOLE_TEXT = 2**31  # characters of a passage, so that no solved example is cut
-NEEDED = {"corpus", "num_hits", "index_dir", "passage_characters"}  # fields of a retriever over files
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,13 @@ class Demonstrations(Inference):
     needs: ClassVar[frozenset[str]] = frozenset({"texts"})
     shows_pool: ClassVar[bool] = True
 
-    retriever: Retriever
+    retriever: CorpusRetriever
     num_demonstrations: int = 20
     pool: tuple[Example, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if self.num_demonstrations < 1:
-            raise UserError(f"inference.num_demonstrations={self.num_demonstrations}: expected at least 1")
-        known: Any = fields(self.retriever) if is_dataclass(self.retriever) else ()
-        if not {one.name for one in known} >= NEEDED:
+        refuse_below_one("inference.num_demonstrations", self.num_demonstrations)
+        if not isinstance(self.retriever, CorpusRetriever):
             raise UserError(
                 f"inference=demonstrations searches the solved tasks, which {type(self.retriever).__name__} cannot;"
                 " add retriever=bm25 or retriever=dense"
@@ -72,7 +70,7 @@ class Demonstrations(Inference):
                 " inference=once"
             )
         found: list[tuple[Example, ...]] = []
-        path = _write_corpus(pool.texts, Path(self.retriever.index_dir))  # type: ignore[attr-defined]
+        path = _write_corpus(pool.texts, Path(self.retriever.index_dir))
         with Progress(len(examples), "demonstrations") as progress:
             for start in range(0, len(examples), CHUNK):
                 chunk = examples[start : start + CHUNK]
@@ -131,8 +129,7 @@ class FewShot(Inference):
     pool: tuple[Example, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if self.num_demonstrations < 1:
-            raise UserError(f"inference.num_demonstrations={self.num_demonstrations}: expected at least 1")
+        refuse_below_one("inference.num_demonstrations", self.num_demonstrations)
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         return self.ask(show_similar(examples, self.pool, self.num_demonstrations), answer)

@@ -1,11 +1,13 @@
-"""The gate: it decides from a first answer's confidence whether to query again, and is saved as gate.json."""
+"""The gate decides from a first answer's confidence whether to query again; its gains and costs on held-out questions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.calibration import soften
+from nexttoken.metrics.probabilities import log_loss
 
 ABOVE = 1.01  # no probability reaches this threshold: every question is queried again
 
@@ -49,3 +51,99 @@ class Gate:
         if not self.keep_confident:
             return np.ones(len(first), dtype=bool)
         return self.confidence(second)[0] >= self.confidence(first)[0]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Held-out questions answered both ways, N rows.
+
+    `first` and `second` are (N, K) probabilities without and with passages; `found` (N,) is True where passages were
+    found (elsewhere `second` is not used); `*_seconds` are (N,) of each row's share.
+    """
+
+    ids: tuple[str, ...]
+    folds: np.ndarray
+    groups: np.ndarray
+    labels: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    found: np.ndarray
+    first_seconds: np.ndarray
+    search_seconds: np.ndarray
+    second_seconds: np.ndarray
+
+    def pick(self, mask: np.ndarray) -> "Trial":
+        """The rows of a mask (N,)."""
+        arrays = {field.name: getattr(self, field.name)[mask] for field in fields(self) if field.name != "ids"}
+        return Trial(tuple(np.array(self.ids, dtype=object)[mask]), **arrays)
+
+    @property
+    def gains(self) -> np.ndarray:
+        """Effect of taking the second answer, (N,): 1 corrects a row, -1 spoils it."""
+        right = [(probs.argmax(axis=1) == self.labels).astype(np.int64) for probs in (self.first, self.second)]
+        return right[1] - right[0]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Masks (N,) of the rows that were searched for, and of those whose second answer was taken."""
+
+    searched: np.ndarray
+    taken: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Results of a policy: means over the questions."""
+
+    accuracy: float
+    log_loss: float
+    share_searched: float
+    seconds: float  # per question: first answer, search, second answer where passages were found
+
+
+def decide(trial: Trial, gate: Gate) -> Decision:
+    searched = gate.unsure(trial.first)
+    return Decision(searched, searched & trial.found & gate.choose(trial.first, trial.second))
+
+
+def decide_by_part(trial: Trial, parts: np.ndarray, gates: Mapping[int, Gate]) -> Decision:
+    """Each part's rows decided by the part's gate; `parts` is (N,)."""
+    searched, taken = np.zeros((2, len(parts)), dtype=bool)
+    for part, gate in gates.items():
+        rows = parts == part
+        decision = decide(trial.pick(rows), gate)
+        searched[rows], taken[rows] = decision.searched, decision.taken
+    return Decision(searched, taken)
+
+
+def score(trial: Trial, decision: Decision) -> Outcome:
+    probs = np.where(decision.taken[:, None], trial.second, trial.first)
+    extra = trial.search_seconds + trial.found * trial.second_seconds
+    return Outcome(
+        float((probs.argmax(axis=1) == trial.labels).mean()),
+        log_loss(probs, trial.labels),
+        float(decision.searched.mean()),
+        float((trial.first_seconds + decision.searched * extra).mean()),
+    )
+
+
+def difference(trial: Trial, one: Decision, other: Decision) -> tuple[float, float]:
+    """Accuracy of `one` minus that of `other` on the same rows, and the standard error of that paired difference."""
+    return paired(trial.gains * (one.taken.astype(np.int64) - other.taken))
+
+
+def at_random(trial: Trial, gate: Gate, share: float) -> Outcome:
+    """The expected outcome when a random share of the rows is searched: a gate has to be better.
+
+    Every mean is linear in the share, so this interpolates between never and always searching.
+    """
+    ends = [score(trial, decide(trial, replace(gate, min_top1=limit, min_margin=0.0))) for limit in (0.0, ABOVE)]
+    never, always = ([getattr(end, field.name) for field in fields(Outcome)] for end in ends)
+    return Outcome(*((1 - share) * low + share * high for low, high in zip(never, always, strict=True)))
+
+
+def paired(differences: np.ndarray) -> tuple[float, float]:
+    """Mean of (N,) differences and its standard error."""
+    num_rows = len(differences)
+    return float(differences.mean()), float(differences.std(ddof=1) / num_rows**0.5) if num_rows > 1 else 0.0

@@ -7,8 +7,7 @@ from itertools import product
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.inference.gate import ABOVE, Gate
-from nexttoken.inference.gate_trial import Decision, Trial, decide_by_part, paired
+from nexttoken.inference.gate import ABOVE, Decision, Gate, Trial, decide_by_part, paired
 from nexttoken.metrics.calibration import fit_temperature
 
 NUM_STEPS = 50  # of a threshold's grid: each step searches for a fiftieth of the questions more
@@ -22,13 +21,10 @@ def gates_over(trial: Trial, like: Gate, thresholds: Sequence[str] = ("min_top1"
     probabilities are all over 0.95.
     """
     values = dict(zip(("min_top1", "min_margin"), like.confidence(trial.first), strict=True))
-    steps = [_steps(values[name]) if name in thresholds else [0.0] for name in values]
+    shares = np.linspace(0, 1, NUM_STEPS + 1)[1:]
+    grids = {name: np.unique([0.0, *np.round(np.quantile(values[name], shares), 6), ABOVE]) for name in thresholds}
+    steps = [grids[name].tolist() if name in grids else [0.0] for name in values]
     return [replace(like, min_top1=top1, min_margin=margin) for top1, margin in product(*steps)]
-
-
-def _steps(values: np.ndarray) -> list[float]:
-    inner = np.round(np.quantile(values, np.linspace(0, 1, NUM_STEPS + 1)[1:]), 6)
-    return np.unique([0.0, *inner, ABOVE]).tolist()
 
 
 def choose_thresholds(trial: Trial, like: Gate, max_share: float = 0.5, tolerance: float = 0.5) -> Gate:

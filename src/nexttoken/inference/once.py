@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +27,7 @@ class Inference:
     """A way to query an answerer. It is frozen: `fitted` returns a copy that holds what was learned."""
 
     shows_pool: ClassVar[bool] = False  # True where `with_pool` must be called before the first query
+    ask: Any = None  # the inner way of a wrapper, which hands on to it all that it does not do itself
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> Any:
         raise NotImplementedError
@@ -37,7 +38,7 @@ class Inference:
 
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> "Inference":
         """A copy fitted on the fold's training and dev rows, never on its held-out rows."""
-        return self
+        return replace(self, ask=self.ask.fitted(train, dev, answer)) if self.ask else self  # type: ignore[type-var]
 
     def with_pool(self, examples: Sequence[Example]) -> "Inference":
         """A copy that takes demonstrations from these rows, where they are not part of its `state`."""
@@ -45,11 +46,11 @@ class Inference:
 
     def state(self) -> dict[str, Any]:
         """The values learned by `fitted`, ready for JSON; empty where nothing is learned."""
-        return {}
+        return self.ask.state() if self.ask else {}
 
     def restored(self, state: Mapping[str, Any]) -> "Inference":
         """A copy with the saved `state` of a trained fold."""
-        return self
+        return replace(self, ask=self.ask.restored(state)) if self.ask else self  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)

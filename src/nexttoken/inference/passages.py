@@ -32,15 +32,6 @@ class WithPassages(Inference):
     def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
         return self.ask.views(self.search.find(examples).examples, train)
 
-    def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> Inference:
-        return replace(self, ask=self.ask.fitted(train, dev, answer))
-
-    def state(self) -> dict[str, Any]:
-        return self.ask.state()
-
-    def restored(self, state: Mapping[str, Any]) -> Inference:
-        return replace(self, ask=self.ask.restored(state))
-
 
 @dataclass(frozen=True)
 class ConfidenceGated(Inference):
@@ -69,22 +60,21 @@ class ConfidenceGated(Inference):
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         with remembering(answer, self.gate.unsure):
-            return self._ask_twice(examples, answer)
-
-    def _ask_twice(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
-        first = self.ask(examples, answer)
-        searched = self.gate.unsure(first.probs)
-        found = self.search.find([example for example, is_unsure in zip(examples, searched, strict=True) if is_unsure])
-        hits = np.zeros(len(examples), dtype=bool)
-        hits[searched] = has_passages(found.examples)
-        probs, seconds = first.probs.copy(), np.array(first.columns["seconds"], dtype=np.float64)
-        seconds[searched] += found.seconds
-        taken = np.zeros(len(examples), dtype=bool)
-        if hits.any():
-            second = self.ask([example for example in found.examples if example.fields.get(PASSAGES)], answer)
-            seconds[hits] += second.columns["seconds"]
-            taken[hits] = self.gate.choose(first.probs[hits], second.probs)
-            probs[taken] = second.probs[taken[hits]]
+            first = self.ask(examples, answer)
+            searched = self.gate.unsure(first.probs)
+            found = self.search.find(
+                [example for example, is_unsure in zip(examples, searched, strict=True) if is_unsure]
+            )
+            hits = np.zeros(len(examples), dtype=bool)
+            hits[searched] = has_passages(found.examples)
+            probs, seconds = first.probs.copy(), np.array(first.columns["seconds"], dtype=np.float64)
+            seconds[searched] += found.seconds
+            taken = np.zeros(len(examples), dtype=bool)
+            if hits.any():
+                second = self.ask([example for example in found.examples if example.fields.get(PASSAGES)], answer)
+                seconds[hits] += second.columns["seconds"]
+                taken[hits] = self.gate.choose(first.probs[hits], second.probs)
+                probs[taken] = second.probs[taken[hits]]
         print(
             f"gate: unsure of {searched.mean():.1%} of {len(examples)} questions; {found.summary}; the second answer"
             f" was taken for {taken.sum()}"
@@ -98,19 +88,19 @@ class ConfidenceGated(Inference):
         return self.ask.views([*examples, *again], train)
 
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> Inference:
-        ask = self.ask.fitted(train, dev, answer)
+        fitted: Any = super().fitted(train, dev, answer)
         if not dev:
-            return replace(self, ask=ask)
+            return fitted
         labels = np.array([example.label for example in dev])
-        return replace(self, ask=ask, temperature=fit_temperature(ask(dev, answer).probs, labels))
+        return replace(fitted, temperature=fit_temperature(fitted.ask(dev, answer).probs, labels))
 
     def state(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, **self.ask.state()}
+        return {"temperature": self.temperature, **super().state()}
 
     def restored(self, state: Mapping[str, Any]) -> Inference:
         """Thresholds are in `state` where they were chosen out of fold (gate.json)."""
         saved = {key: state[key] for key in ("temperature", "min_top1", "min_margin") if key in state}
-        return replace(self, ask=self.ask.restored(state), **saved)
+        return replace(super().restored(state), **saved)  # type: ignore[type-var]
 
 
 def has_passages(examples: Sequence[Example]) -> np.ndarray:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nexttoken.inference import gate_trial
-from nexttoken.inference.gate import ABOVE, Gate
+from nexttoken.inference import gate as gates
+from nexttoken.inference.gate import ABOVE, Decision, Gate, Outcome, Trial, decide
 from nexttoken.inference.gate_thresholds import CrossChosen, gates_over
-from nexttoken.inference.gate_trial import Decision, Outcome, Trial, decide
 from nexttoken.report.figures import new_figure, plain_text, save_figure
 from nexttoken.report.markdown import markdown
 
@@ -33,7 +32,7 @@ def policies(trial: Trial, gate: Gate, configured: Mapping[int, Gate], chosen: C
     if gate.keep_confident:
         decisions["always, the surer answer taken"] = decide(trial, always)
     if configured:
-        decisions[CONFIGURED] = gate_trial.decide_by_part(trial, trial.folds, configured)
+        decisions[CONFIGURED] = gates.decide_by_part(trial, trial.folds, configured)
     return {**decisions, CHOSEN: chosen.decision}
 
 
@@ -41,8 +40,8 @@ def table(trial: Trial, decisions: Mapping[str, Decision]) -> str:
     """Markdown: a row per policy."""
     rows = []
     for name, decision in decisions.items():
-        outcome = gate_trial.score(trial, decision)
-        points, error = (100 * value for value in gate_trial.difference(trial, decision, decisions[ALWAYS]))
+        outcome = gates.score(trial, decision)
+        points, error = (100 * value for value in gates.difference(trial, decision, decisions[ALWAYS]))
         beside = "" if name == ALWAYS else f"{points:+.1f} ± {error:.1f}"
         cells = [f"{outcome.accuracy:.1%}", f"{outcome.log_loss:.4f}", f"{outcome.share_searched:.1%}"]
         rows.append([name, *cells, f"{1000 * outcome.seconds:.1f}", beside])
@@ -55,8 +54,9 @@ def gate_plot(trial: Trial, gate: Gate, outcomes: Mapping[str, Outcome], path: P
     The curves move one threshold of `gate` from never to always. Never and always are horizontal lines, gates are
     marks. No standard errors: all policies answer the same questions, so only paired differences have one that helps.
     """
-    curves = {CURVES[name]: gate_trial.curve(trial, gates_over(trial, gate, (name,))) for name in CURVES}
-    blind = [gate_trial.at_random(trial, gate, share) for share in np.linspace(0, 1, 21)]
+    grids = {CURVES[name]: gates_over(trial, gate, (name,)) for name in CURVES}
+    curves = {name: [gates.score(trial, decide(trial, one)) for one in grid] for name, grid in grids.items()}
+    blind = [gates.at_random(trial, gate, share) for share in np.linspace(0, 1, 21)]
     figure = new_figure(12.4, 5.2)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, key in zip(panels, AXES, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 
 from nexttoken.data.near_duplicates import normalise
 from nexttoken.data.words import words
-from nexttoken.errors import UserError
+from nexttoken.errors import refuse_below_one
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, OPTIONS, PASSAGES, Example
 
 
@@ -66,8 +66,7 @@ class AddDemonstrations:
     num_demonstrations: int = 4
 
     def __post_init__(self) -> None:
-        if self.num_demonstrations < 1:
-            raise UserError(f"num_demonstrations={self.num_demonstrations}: expected at least 1")
+        refuse_below_one("num_demonstrations", self.num_demonstrations)
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
         first_of = {example.id: example for example in reversed(examples)}  # one order of each question

@@ -11,33 +11,20 @@ import numpy as np
 
 from nexttoken.data import words as split
 from nexttoken.errors import UserError
-from nexttoken.inference.retrieval.corpus import Corpus, PassageStore
+from nexttoken.inference.retrieval.corpus import Corpus, CorpusRetriever, PassageStore
 from nexttoken.inference.retrieval.index import best, open_index
 from nexttoken.progress import Progress
 from nexttoken.types import Passage
 
 
 @dataclass(frozen=True)
-class BM25:
+class BM25(CorpusRetriever):
     """The passages whose words score highest (Robertson and Zaragoza 2009, as in Lucene: k1 = 1.5, b = 0.75).
 
-    The index is made at the first search and saved in `index_dir`. A passage without a word of the query is no hit.
+    A passage without a word of the query is no hit.
     """
 
     offers: ClassVar[frozenset[str]] = frozenset({"passages"})
-
-    corpus: str
-    num_hits: int = 5
-    index_dir: str = "output/index"
-    passage_characters: int = 400
-
-    def __post_init__(self) -> None:
-        if self.num_hits < 1:
-            raise UserError(f"retriever.num_hits={self.num_hits}, expected 1 or more")
-
-    def check(self) -> None:
-        """Raise UserError when there is no corpus: called before anything is loaded."""
-        Corpus(self.corpus, self.passage_characters)
 
     def search(self, queries: Sequence[str]) -> list[list[Passage]]:
         corpus = Corpus(self.corpus, self.passage_characters)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, refuse_below_one
 from nexttoken.types import Passage
 
 KINDS = (".jsonl", ".txt", ".jsonl.gz", ".txt.gz")
@@ -32,8 +32,7 @@ class Corpus:
     passage_characters: int = 400
 
     def __post_init__(self) -> None:
-        if self.passage_characters < 1:
-            raise UserError(f"passage_characters={self.passage_characters}, expected 1 or more")
+        refuse_below_one("passage_characters", self.passage_characters)
         if not Path(self.path).exists():
             raise UserError(f"the corpus {self.path} does not exist; {FIX}")
         if not any(path.stat().st_size for path in self.files):
@@ -75,6 +74,23 @@ class Corpus:
     def _name(self, path: Path) -> str:
         root = Path(self.path)
         return path.name if root.is_file() else path.relative_to(root).as_posix()
+
+
+@dataclass(frozen=True)
+class CorpusRetriever:
+    """A retriever that searches a corpus and saves its index in `index_dir` at the first search."""
+
+    corpus: str
+    num_hits: int = 5
+    index_dir: str = "output/index"
+    passage_characters: int = 400
+
+    def __post_init__(self) -> None:
+        refuse_below_one("retriever.num_hits", self.num_hits)
+
+    def check(self) -> None:
+        """Raise UserError when there is no corpus: called before anything is loaded."""
+        Corpus(self.corpus, self.passage_characters)
 
 
 def pieces(text: str, characters: int) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Dense retrieval: the passages whose embeddings are nearest to the query's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.inference.retrieval.corpus import Corpus, PassageStore
+from nexttoken.inference.retrieval.corpus import Corpus, CorpusRetriever, PassageStore
 from nexttoken.inference.retrieval.index import best, open_index
 from nexttoken.progress import Progress
 from nexttoken.types import Passage
@@ -20,33 +20,23 @@ BLOCK = 65536  # vectors compared at once: 100 MB of 384 numbers
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(CorpusRetriever):
     """Exact search by cosine over a model of sentence-transformers, a folder or a hub name.
 
-    Some models expect a prefix before queries and another before passages; see their cards. The vectors are made at the
-    first search and saved in `index_dir`. Every query that is not blank has hits. Raises UserError at once without the
-    package.
+    Some models expect a prefix before queries and another before passages; see their cards. Every query that is not
+    blank has hits. Raises UserError at once without the package.
     """
 
     offers: ClassVar[frozenset[str]] = frozenset({"passages"})
 
-    corpus: str
-    model: str
-    num_hits: int = 5
-    index_dir: str = "output/index"
+    model: str = field(kw_only=True)
     query_prefix: str = ""
     passage_prefix: str = ""
-    passage_characters: int = 400
 
     def __post_init__(self) -> None:
-        if self.num_hits < 1:
-            raise UserError(f"retriever.num_hits={self.num_hits}, expected 1 or more")
+        super().__post_init__()
         if find_spec("sentence_transformers") is None:
             raise UserError("retriever=dense needs the package sentence-transformers: pip install -e '.[dense]'")
-
-    def check(self) -> None:
-        """Raise UserError when there is no corpus: called before anything is loaded."""
-        Corpus(self.corpus, self.passage_characters)
 
     def search(self, queries: Sequence[str]) -> list[list[Passage]]:
         from nexttoken.engine.embeddings import embed, fingerprint

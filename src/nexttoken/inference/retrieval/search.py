@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, refuse_below_one
 from nexttoken.models.processes import from_first
 from nexttoken.types import OPTIONS, PASSAGES, QUESTION, Example, Passage, Retriever
 
@@ -110,8 +110,7 @@ class AddPassages:
     alone_every: int = 4
 
     def __post_init__(self) -> None:
-        if self.alone_every < 1:
-            raise UserError(f"alone_every={self.alone_every}: expected 1 (every epoch) or more")
+        refuse_below_one("alone_every", self.alone_every)
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
         found = self.search.find(examples)
