@@ -20,13 +20,14 @@ from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.forward.varlen import goes_at_once
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
+from nexttoken.errors import one_line
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import choose_device, load_model
 from nexttoken.models.memory import forget_peak, peak_memory_mb
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
-from nexttoken.training.fit import fit, one_line
+from nexttoken.training.fit import fit
 from nexttoken.training.steps import Batcher, TrainSteps
 
 LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7,)), (("A",), ("B",), ("tie",)), num_rejoined=0)

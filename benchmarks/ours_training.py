@@ -24,9 +24,8 @@ from nexttoken.models.load import load_model
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 from nexttoken.training.fit import fit
 from nexttoken.training.module import AnswerModule
-from nexttoken.training.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.training.parallel_gradients import Learners, num_learners
-from nexttoken.training.steps import Batcher, Step, TrainSteps
+from nexttoken.training.steps import Batcher, Step, TrainSteps, learning_rate_factor, make_optimizer
 
 LORA: dict[str, Any] = {"r": 16, "alpha": 32, "dropout": 0.05, "target_modules": "all-linear"}  # conf/adapter/lora.yaml
 ADAPTER = AdapterSettings(**LORA, rslora=False, dora=False, init="default")

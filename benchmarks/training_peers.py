@@ -13,7 +13,7 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, Train
 from benchmarks.ours_training import LEARNING_RATE, SEED, restore, trained_weights, with_adapter, without_dropout
 from benchmarks.sides import Answers
 from benchmarks.workload import LABEL_IDS, Workload, tokenizer
-from nexttoken.training.optimizers import BETAS
+from nexttoken.training.steps import BETAS
 
 IGNORED = -100
 # Sizes of the micro-batches whose gradients are accumulated: larger ones have more rows at once and more padding.

@@ -15,9 +15,8 @@ from nexttoken.engine.heads import Classification, LabelSoftmax
 from nexttoken.errors import UserError
 from nexttoken.inference import SwapAveraged
 from nexttoken.models import fold_weights as weights
-from nexttoken.models.adapters import add_adapter
+from nexttoken.models.adapters import add_adapter, start_from_quantization_error
 from nexttoken.models.load import load_model, load_tokenizer
-from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.saved import save_labels, save_trained
 from nexttoken.pipeline import train
 from nexttoken.prompts.encode_labels import Encoder

@@ -19,7 +19,7 @@ from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count_pass, cou
 from nexttoken.engine.memory_plan.make import make_plan, optimizer_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.load import load_architecture, resolve
+from nexttoken.models.load import load_config, resolve
 from nexttoken.settings import Settings, check_settings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -231,7 +231,7 @@ def test_the_table_says_what_fits():
 
 def test_the_scratch_model_has_an_architecture():
     settings = check_settings(Settings, plain(compose("train", [])))
-    config = load_architecture(settings)
+    config = load_config(settings.model, settings.max_tokens)
     assert (config.vocab_size, config.num_hidden_layers) == (1024, 3)
 
 

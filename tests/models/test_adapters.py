@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary
 from nexttoken.errors import UserError
-from nexttoken.models.adapters import add_adapter, load_adapter, save_adapter
+from nexttoken.models.adapters import add_adapter, load_adapter, save_adapter, start_from_quantization_error
 from nexttoken.models.load import load_model, load_tokenizer
-from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.quantized import four_bit_layers, keep_trainable
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens

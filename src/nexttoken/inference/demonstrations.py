@@ -1,6 +1,5 @@
 """Demonstrations: the most similar solved examples of the training rows, shown before each example, best last."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nexttoken.data.files import whole_file
+from nexttoken.data.files import hash_text, write_text
 from nexttoken.errors import UserError, refuse_below_one
 from nexttoken.inference.once import Answerer, Inference, Once
 from nexttoken.inference.retrieval.corpus import CorpusRetriever
@@ -109,12 +108,10 @@ def _solved(examples: Sequence[Example]) -> list[Example]:
 
 def _write_corpus(texts: Sequence[str], folder: Path) -> Path:
     """The corpus file of `texts`, text i in line i + 1; it is written once for the same texts."""
-    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    content = "".join(lines).encode(errors="replace")
-    path = folder / f"solved-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
+    lines = "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts)
+    path = folder / f"solved-{hash_text(lines)[:16]}.jsonl"
     if not path.exists():
-        with whole_file(path) as part:
-            part.write_bytes(content)
+        write_text(lines.encode(errors="replace").decode(), path)
     return path
 
 

@@ -1,4 +1,4 @@
-"""The gate decides from a first answer's confidence whether to query again; its gains and costs on held-out questions."""
+"""The gate decides from a first answer's confidence whether to query again; its results on held-out questions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace

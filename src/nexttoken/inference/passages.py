@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,9 +63,7 @@ class ConfidenceGated(Inference):
         with remembering(answer, self.gate.unsure):
             first = self.ask(examples, answer)
             searched = self.gate.unsure(first.probs)
-            found = self.search.find(
-                [example for example, is_unsure in zip(examples, searched, strict=True) if is_unsure]
-            )
+            found = self.search.find(list(compress(examples, searched)))
             hits = np.zeros(len(examples), dtype=bool)
             hits[searched] = has_passages(found.examples)
             probs, seconds = first.probs.copy(), np.array(first.columns["seconds"], dtype=np.float64)

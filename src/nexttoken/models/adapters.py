@@ -5,18 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nexttoken.data.files import read_json
-from nexttoken.errors import UserError, first_five
+from nexttoken.errors import UserError, first_five, one_line
+from nexttoken.models.base_model import weight_files
 from nexttoken.models.fast_lora import speed_up_lora
 from nexttoken.models.quantized import keep_trainable
+from nexttoken.progress import Progress
 from nexttoken.settings import AdapterSettings, Settings
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 VISION = r".*vision.*"  # texts never reach a vision tower: its adapter would get no gradients
+OVERSAMPLING = 8  # of the randomised SVD; with these power iterations its error is below that of quantisation
+ITERATIONS = 4
 RETRAIN = "train this fold again with overwrite=true"
 
 
@@ -48,8 +53,7 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
             warnings.simplefilter("ignore", FutureWarning)  # peft reads an attribute of transformers by its old name
             model = get_peft_model(model, config).train()  # type: ignore[arg-type,assignment]
     except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"adapter.target_modules={settings.target_modules} is refused: {reason}") from None
+        raise UserError(f"adapter.target_modules={settings.target_modules} is refused: {one_line(error)}") from None
     speed_up_lora(model)
     keep_trainable(model)
     for parameter in model.parameters():
@@ -104,3 +108,43 @@ def find_misfits(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) ->
     """Sorted names that only one of the states has, or whose shapes differ."""
     left, right = ({(name, tensor.shape) for name, tensor in state.items()} for state in (expected, given))
     return sorted({name for name, _ in left ^ right})
+
+
+def start_from_quantization_error(model: Any, source: Path) -> None:
+    """Set each layer's A (r, in) and B (out, r) so that scaling * B A is the best rank-r part of W - dequantised(W).
+
+    This is LoftQ (Li et al. 2023); peft's function needs a GPU, and ignores the adapter's scaling. `source` holds the
+    whole weights as safetensors. Raises UserError when one of them is missing.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    from peft.tuners.lora import Linear4bit
+    from safetensors import safe_open
+
+    layers = {name: module for name, module in model.get_base_model().named_modules() if isinstance(module, Linear4bit)}
+    files = [safe_open(path, "pt") for path in weight_files(source)]
+    file_of = {name: file for file in files for name in file.keys()}  # noqa: SIM118  (not a dict)
+    with Progress(len(layers), "loftq") as progress, torch.no_grad():
+        for layer_name, layer in layers.items():
+            name = f"{layer_name}.weight"
+            if name not in file_of or f"{name}.absmax" in file_of:
+                raise UserError(
+                    f"adapter.init=loftq needs the whole weights, and {source} holds no {name} as safetensors in 16 or"
+                    " 32 bit; use another adapter.init"
+                )
+            stored = layer.get_base_layer().weight
+            quantised = dequantize_4bit(stored.data, stored.quant_state).float()
+            error = file_of[name].get_tensor(name).to(quantised.device).float() - quantised
+            for adapter, rank in layer.r.items():
+                b, a = low_rank(error / layer.scaling[adapter], rank)
+                layer.lora_B[adapter].weight.copy_(b)
+                layer.lora_A[adapter].weight.copy_(a)
+            progress.advance(1)
+
+
+def low_rank(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """B (out, r) and A (r, in), whose product is nearest to `matrix` (Halko et al. 2011, randomised SVD)."""
+    left, values, right = torch.svd_lowrank(matrix, min(rank + OVERSAMPLING, *matrix.shape), ITERATIONS)
+    root = values[:rank].sqrt()
+    b, a = left[:, :rank] * root, root[:, None] * right[:, :rank].T
+    missing = rank - len(root)  # where the matrix is smaller than the rank
+    return torch.nn.functional.pad(b, (0, missing)), torch.nn.functional.pad(a, (0, 0, 0, missing))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nexttoken.data.files import read_json, write_json
+from nexttoken.data.files import hash_text, read_json, write_json
 from nexttoken.errors import UserError
 from nexttoken.models.hub import locate
 from nexttoken.settings import ModelSettings, Settings
@@ -45,7 +45,7 @@ def identify(settings: ModelSettings, tokenizer: Any) -> Base:
     if (folder / FILE).exists():
         return read_base(folder)
     words = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.chat_template])
-    return Base(settings.name_or_path, _fingerprint(folder), hashlib.sha256(words.encode()).hexdigest()[:16])
+    return Base(settings.name_or_path, _fingerprint(folder), hash_text(words)[:16])
 
 
 def refuse_other_base(folder: Path, settings: Settings, given: Base) -> None:

@@ -43,21 +43,18 @@ class OnBase:
         _refuse_missing(folder, (base.FILE, *adapters.FILES) if self._adapter else (base.FILE,))
         base.refuse_other_base(folder, self.settings, self._base)
         if self._model is None:
-            self._model = self._load_base(num_classes)
+            spec, used = self._spec, self._spec.settings
+            model: Any = load_model(
+                used.model, self._tokenizer, used.max_tokens, spec.dtype, used.quantization, num_classes, spec.config
+            )
+            if self._adapter is not None:
+                model = adapters.add_empty_adapter(model, self._adapter, num_classes)
+            self._model = model.to(spec.device).eval()
         if self._adapter is not None and folder != self._adapter_in_memory:
             self._adapter_in_memory = None
             adapters.overwrite_adapter(self._model, self._adapter, folder)
             self._adapter_in_memory = folder
         return self._model, self._tokenizer
-
-    def _load_base(self, num_classes: int | None) -> Any:
-        spec, used = self._spec, self._spec.settings
-        model = load_model(
-            used.model, self._tokenizer, used.max_tokens, spec.dtype, used.quantization, num_classes, spec.config
-        )
-        if self._adapter is not None:
-            model = adapters.add_empty_adapter(model, self._adapter, num_classes)
-        return model.to(spec.device).eval()
 
     def spec(self, fold_dir: Path) -> ModelSpec:
         """The fold's model for prediction, before its weights are loaded."""

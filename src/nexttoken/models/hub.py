@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, one_line
 from nexttoken.settings import ModelSettings
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def locate(name_or_path: str) -> str:
             get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
         except Exception as error:  # no network, no name service, no answer, a wrong proxy
             constants.HF_HUB_OFFLINE = True
-            reason = _one_line(f"{type(error).__name__}: {error}")
+            reason = one_line(f"{type(error).__name__}: {error}")
             print(f"{constants.ENDPOINT} does not answer ({reason}): only its cache is used", file=sys.stderr)
     return name_or_path
 
@@ -55,7 +55,7 @@ def from_hub(load: Callable[[], T], settings: ModelSettings) -> T:
         while cause is not None and not (fix := _known_fix(cause, settings)):
             cause = cause.__cause__ or cause.__context__  # transformers wraps the hub's errors in its own
         cause, fix = (error, _default_fix(error, settings)) if cause is None else (cause, fix)
-    reason = _one_line(getattr(cause, "server_message", None) or str(cause))
+    reason = one_line(getattr(cause, "server_message", None) or str(cause))
     because = "" if str(fix).startswith(NO_NETWORK) else f" ({reason})"
     raise UserError(f"model {settings.name_or_path!r} could not be loaded: {fix}{because}")
 
@@ -115,7 +115,3 @@ def _default_fix(error: Exception, settings: ModelSettings) -> str:
 
 def _is_folder(settings: ModelSettings) -> bool:
     return Path(settings.name_or_path or "").expanduser().is_dir()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]

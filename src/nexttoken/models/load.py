@@ -16,6 +16,7 @@ from nexttoken.models.quantized import keep_trainable, loading_options, saved_qu
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
+PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}  # Lightning's names
 CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # missing in a language model: they start at random
 
 
@@ -45,11 +46,7 @@ class ModelSpec:
 
     def change(self, **values: Any) -> "ModelSpec":
         """The same model with some settings changed."""
-        return self.with_settings(self.settings.model_copy(update=values))
-
-    def with_settings(self, settings: Settings) -> "ModelSpec":
-        """The same architecture on the same device under `settings`."""
-        return resolve(settings, self.config, self.device, self.memo)
+        return resolve(self.settings.model_copy(update=values), self.config, self.device, self.memo)
 
 
 def resolve(
@@ -58,16 +55,18 @@ def resolve(
     device: torch.device | None = None,
     memo: dict[str, Any] | None = None,
 ) -> ModelSpec:
-    """Load the architecture (unless `config` is given) and choose the model's device, dtype and precision.
+    """Load the configuration (unless `config` is given) and choose the model's device, dtype and precision.
 
     Raises UserError as `choose_device`, `choose_dtype` and `load_config` do.
     """
-    config = load_architecture(settings) if config is None else config
+    config = load_config(settings.model, settings.max_tokens) if config is None else config
     settings = settings.model_copy(update={"quantization": settings.quantization or saved_quantization(config)})
     architecture = config.get_text_config().model_type
     is_trained = settings.trainer.max_epochs > 0 and settings.adapter is None
     dtype = choose_dtype(settings.model, architecture, is_trained)
-    precision = training_precision(settings, architecture)
+    frozen = settings.adapter is not None
+    computed = choose_dtype(settings.model, architecture, training=False) if frozen else fast_dtype(architecture)
+    precision = settings.trainer.precision or PRECISIONS[computed]
     return ModelSpec(settings, config, device or choose_device(), dtype, precision, {} if memo is None else memo)
 
 
@@ -84,19 +83,13 @@ def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
     return tokenizer
 
 
-def load_config(settings: ModelSettings) -> Any:
-    """The transformers configuration of `settings.name_or_path`."""
+def load_config(settings: ModelSettings, max_tokens: int = 0) -> Any:
+    """The transformers configuration of the model that the settings name, or that will be built from scratch."""
     from transformers import AutoConfig
 
+    if settings.name_or_path is None:
+        return llama_config(settings.scratch, settings.scratch.vocab_size, max_tokens)  # its vocabulary may be smaller
     return _from_pretrained(AutoConfig, settings)
-
-
-def load_architecture(settings: Settings) -> Any:
-    """The transformers configuration of the model that the settings name, or that will be built from scratch."""
-    if settings.model.name_or_path is not None:
-        return load_config(settings.model)
-    scratch = settings.model.scratch
-    return llama_config(scratch, scratch.vocab_size, settings.max_tokens)  # the vocabulary may get smaller
 
 
 def choose_device() -> torch.device:
@@ -138,15 +131,6 @@ def choose_dtype(settings: ModelSettings, architecture: str, training: bool) -> 
             " use model.dtype=auto (a GPU still computes in 16 bit), or adapter=lora"
         )
     return getattr(torch, settings.dtype)
-
-
-def training_precision(settings: Settings, architecture: str) -> str:
-    """Lightning's name for the dtype of the computation: that of the frozen weights, or the machine's fastest."""
-    if settings.trainer.precision:
-        return settings.trainer.precision
-    is_frozen = settings.adapter is not None
-    dtype = choose_dtype(settings.model, architecture, training=False) if is_frozen else fast_dtype(architecture)
-    return {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}[dtype]
 
 
 def load_model(

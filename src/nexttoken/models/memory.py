@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, one_line
 from nexttoken.models.allocator import release_freed_memory
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -64,10 +64,9 @@ def advice_on_memory(batch_tokens: int) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"out of memory ({reason}); try batch_tokens={batch_tokens // 2}, fit.gradient_checkpointing=true, a lower"
-            " max_tokens or a smaller model; python -m nexttoken plan shows what the same settings need"
+            f"out of memory ({one_line(error)}); try batch_tokens={batch_tokens // 2},"
+            " fit.gradient_checkpointing=true, a lower max_tokens or a smaller model; python -m nexttoken plan shows what the same settings need"
         ) from None
 
 

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import IO, Any, TypeVar
 
@@ -20,6 +19,8 @@ T = TypeVar("T")
 
 POLL_SECONDS = 0.2
 NOTICE_SECONDS = 3.0
+
+OTHERS: list[tuple[subprocess.Popen, IO[bytes]]] = []  # the further processes, number 1 first, and their stderr
 
 
 @cache  # Lightning removes WORLD_SIZE from the environment after training
@@ -51,7 +52,14 @@ def launch(num_devices: int) -> None:
     os.environ |= shared | {"RANK": "0", "LOCAL_RANK": "0"}
     rank.cache_clear()
     num_ranks.cache_clear()
-    OTHERS.extend(Other.start(number) for number in range(1, num_devices))
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
+    for number in range(1, num_devices):
+        environment = {**os.environ, "RANK": str(number), "LOCAL_RANK": str(number)}
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process lives)
+        silent: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": stderr}
+        command = [sys.executable, *program, *sys.argv[1:]]
+        OTHERS.append((subprocess.Popen(command, env=environment, **silent), stderr))
     atexit.register(stop_others)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the exit stops the others
     threading.Thread(target=_watch, daemon=True).start()
@@ -60,52 +68,24 @@ def launch(num_devices: int) -> None:
 def failure() -> str | None:
     """The last line of a failed process; waits a moment for its end, which follows the broken connection."""
     for _ in range(round(NOTICE_SECONDS / POLL_SECONDS) if OTHERS else 0):
-        if failed := [other for other in OTHERS if other.process.poll() not in (None, 0)]:
-            return f"process {failed[0].number} of this run stopped: {failed[0].last_words}"
+        for number, (process, stderr) in enumerate(OTHERS, start=1):
+            if status := process.poll():
+                stderr.seek(0)
+                lines = stderr.read().decode(errors="replace").strip().splitlines()
+                last = lines[-1] if lines else f"it was killed (status {status}), often for want of memory"
+                return f"process {number} of this run stopped: {last}"
         time.sleep(POLL_SECONDS)
     return None
 
 
 def stop_others() -> None:
-    for other in OTHERS:
-        if other.process.poll() is None:
-            other.process.terminate()
-
-
-@dataclass(frozen=True)
-class Other:
-    """One further process and its stderr."""
-
-    number: int
-    process: subprocess.Popen
-    stderr: IO[bytes]
-
-    @classmethod
-    def start(cls, number: int) -> "Other":
-        environment = {**os.environ, "RANK": str(number), "LOCAL_RANK": str(number)}
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process lives)
-        silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": stderr}
-        return cls(number, subprocess.Popen([*_command(), *sys.argv[1:]], env=environment, **silent), stderr)  # type: ignore[call-overload]
-
-    @property
-    def last_words(self) -> str:
-        self.stderr.seek(0)
-        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"it was killed (status {self.process.poll()}), often for want of memory"
-
-
-OTHERS: list[Other] = []
-
-
-def _command() -> list[str]:
-    """The command of this program: a script, or a module with -m."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return [sys.executable, *(["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])])]
+    for process, _ in OTHERS:
+        process.terminate()  # does nothing to one that has ended
 
 
 def _watch() -> None:
     """End this process when another failed, even during a call that cannot be interrupted."""
-    while not any(other.process.poll() not in (None, 0) for other in OTHERS):
+    while not any(process.poll() for process, _ in OTHERS):
         time.sleep(POLL_SECONDS)
     line = failure()
     time.sleep(NOTICE_SECONDS)  # this process may be about to report the same error
@@ -128,11 +108,6 @@ def join() -> None:
         torch.cuda.set_device(choose_device())
     distributed.init_process_group("nccl" if has_gpu else "gloo", rank=rank(), world_size=num_ranks())
     atexit.register(distributed.destroy_process_group)
-
-
-def wait() -> None:
-    """Return when the first process has called this, too."""
-    from_first(lambda: None)
 
 
 def from_first(make: Callable[[], T]) -> T:

@@ -1,6 +1,5 @@
 """Models on disk: what a fold saves (all weights, or an adapter that names its base), and quantised copies."""
 
-import csv
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ from nexttoken.settings import ModelSettings, Settings
 
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 PACKAGES = ("bitsandbytes", "peft", "transformers", "torch")
-TOKEN_COLUMNS = ("id", "num_tokens", "num_user_tokens", "num_assistant_tokens")
+TOKEN_COLUMNS = ["id", "num_tokens", "num_user_tokens", "num_assistant_tokens"]
 
 
 def save_trained(
@@ -80,11 +80,10 @@ def save_encoding(fold_dir: Path, train: Encoded | EncodedTexts) -> None:
     if isinstance(train, Encoded):
         save_labels(fold_dir / "labels.json", train.labels)
         return
-    with whole_file(fold_dir / "tokens.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(TOKEN_COLUMNS)
-        for row in train.prompts:
-            lines.writerow((row.id, len(row.token_ids), len(row.token_ids) - row.num_targets, row.num_targets))
+    sizes = ((one.id, len(one.token_ids), one.num_targets) for one in train.prompts)
+    rows = [(name, length, length - num_targets, num_targets) for name, length, num_targets in sizes]
+    with whole_file(fold_dir / "tokens.csv") as part:
+        pd.DataFrame(rows, columns=TOKEN_COLUMNS).to_csv(part, index=False)
 
 
 def save_labels(path: Path, labels: LabelTokens) -> None:

@@ -64,13 +64,9 @@ class ShardedStrategy(DDPStrategy):
         """The whole state, on the CPU, in the first process; all processes must call this."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return get_optimizer_state_dict(self._sharded, plain, options=options)
+        return get_optimizer_state_dict(self.lightning_module.model, plain, options=options)  # type: ignore
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         options = StateDictOptions(full_state_dict=True)
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            set_optimizer_state_dict(self._sharded, optimizer, state, options=options)
-
-    @property
-    def _sharded(self) -> nn.Module:
-        return self.lightning_module.model  # type: ignore[union-attr,return-value]
+            set_optimizer_state_dict(self.lightning_module.model, optimizer, state, options=options)  # type: ignore

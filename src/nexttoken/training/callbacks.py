@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from nexttoken.data.files import whole_file
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, one_line
 from nexttoken.models.processes import is_first
 from nexttoken.progress import Progress
 from nexttoken.settings import FitSettings
@@ -86,7 +86,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError:
         reason = "it holds code, which is refused"
     except Exception as error:  # a broken archive can fail in any way
-        reason = " ".join(str(error).split())[:100]
+        reason = one_line(error, 100)
     raise UserError(f"{path} cannot be loaded ({reason}); {RETRAIN}")
 
 

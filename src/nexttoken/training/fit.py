@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
-from nexttoken.errors import UserError
-from nexttoken.models.processes import num_ranks, wait
+from nexttoken.errors import UserError, one_line
+from nexttoken.models.processes import from_first, num_ranks
 from nexttoken.models.sharded import ShardedStrategy
 from nexttoken.training.callbacks import (
     LOG_STEPS,
@@ -37,7 +37,7 @@ def fit(
 
     Returns the number of rows trained now. Continues from `folder/checkpoints/last.ckpt` when that exists.
     """
-    wait()  # the first process may be about to remove an old checkpoint
+    from_first(lambda: None)  # waits: the first process may be about to remove an old checkpoint
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # no advertisements; errors are exceptions
     warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -51,7 +51,7 @@ def fit(
     try:
         trainer.fit(module, steps, dev_loader, ckpt_path=resume)
     except MisconfigurationException as error:
-        raise UserError(f"trainer: {one_line(error)}") from None
+        raise UserError(f"trainer: {one_line(error, 1000)}") from None
     except SystemExit:  # Lightning turns Ctrl-C into this
         raise KeyboardInterrupt from None
     if checkpoints.best.exists():
@@ -78,8 +78,4 @@ def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Call
     try:
         return Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[WholeFileCheckpoints()])
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise UserError(f"trainer: {one_line(error)}; see Lightning's Trainer for its options") from None
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise UserError(f"trainer: {one_line(error, 1000)}; see Lightning's Trainer for its options") from None

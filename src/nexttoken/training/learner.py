@@ -14,10 +14,9 @@ from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Head
 from nexttoken.engine.memory_plan.auto_tokens import AutoTokens, settle_max_tokens, with_batch_tokens
 from nexttoken.engine.memory_plan.make import make_plan
-from nexttoken.models.adapters import add_adapter, trained_adapter
+from nexttoken.models.adapters import add_adapter, start_from_quantization_error, trained_adapter
 from nexttoken.models.base_model import weights_folder
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve, within_context
-from nexttoken.models.loftq import start_from_quantization_error
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.processes import is_first, num_ranks, rank
 from nexttoken.models.quantized import num_weights, refuse_untrainable

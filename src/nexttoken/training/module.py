@@ -23,9 +23,8 @@ from nexttoken.models.processes import num_ranks, rank
 from nexttoken.models.sharded import gather_tensor, overwrite_parameter
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings
-from nexttoken.training.optimizers import learning_rate_factor, make_optimizer
 from nexttoken.training.parallel_gradients import Learners
-from nexttoken.training.steps import Step
+from nexttoken.training.steps import Step, learning_rate_factor, make_optimizer
 
 
 class AnswerModule(LightningModule):

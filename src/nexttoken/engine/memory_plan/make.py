@@ -32,7 +32,7 @@ def make_plan(spec: ModelSpec) -> MemoryPlan:
         plan = plan_parts(spec)
         if plan.fits or not plan.is_complete:
             return plan
-        return advise(plan, spec.settings, lambda changed: plan_parts(spec.with_settings(changed)))
+        return advise(plan, spec.settings, lambda changed: plan_parts(spec.change(**dict(changed))))
 
 
 def plan_parts(spec: ModelSpec) -> MemoryPlan:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,10 +44,8 @@ def _open(corpus: Corpus, index_dir: str, stamp: object) -> tuple[Any, PassageSt
     """The index, mapped from disk, once for all retrievers of this process; `stamp` changes with the corpus."""
     import bm25s
 
-    def load(folder: Path) -> Any:
-        return bm25s.BM25.load(folder, mmap=True)
-
-    return open_index(corpus, index_dir, "bm25", {"bm25s": version("bm25s"), "words": split.VERSION}, _build, load)
+    settings = {"bm25s": version("bm25s"), "words": split.VERSION}
+    return open_index(corpus, index_dir, "bm25", settings, _build, lambda folder: bm25s.BM25.load(folder, mmap=True))
 
 
 def _build(store: PassageStore) -> None:

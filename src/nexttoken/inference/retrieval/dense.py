@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -90,7 +89,7 @@ def _open(
         assert vectors is not None
         vectors.flush()
 
-    def load(folder: Path) -> np.ndarray:
-        return np.load(folder / "vectors.npy", mmap_mode="r")
-
-    return open_index(corpus, index_dir, "dense", {"model": stamp[1], "prefix": prefix}, build, load)
+    settings = {"model": stamp[1], "prefix": prefix}
+    return open_index(
+        corpus, index_dir, "dense", settings, build, lambda folder: np.load(folder / "vectors.npy", mmap_mode="r")
+    )

@@ -1,6 +1,5 @@
 """Index folders, one for each corpus and setting: built once, named by their hash, complete or not there at all."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from nexttoken.data.files import hash_text
 from nexttoken.errors import UserError
 from nexttoken.inference.retrieval.corpus import Corpus, PassageStore
 
@@ -33,7 +33,7 @@ def open_index(
     Raises UserError when the corpus holds no text or the folder is damaged.
     """
     identity = json.dumps([FORMAT, corpus.digest(), settings], sort_keys=True)
-    folder = Path(index_dir) / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    folder = Path(index_dir) / f"{kind}-{hash_text(identity)[:16]}"
     if not folder.is_dir():
         _make_folder(folder, corpus, build)
     try:

@@ -6,11 +6,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from nexttoken.data.files import whole_file
+from pydantic import BaseModel, ValidationError
+
+from nexttoken.data.files import write_text
 from nexttoken.errors import UserError
 from nexttoken.types import Passage, Retriever
 
 FIX = 'expected lines {"query": ..., "passages": [text or {"text": ...}, ...]}'
+
+
+class Record(BaseModel):
+    """A line of the file."""
+
+    query: str
+    passages: list[str | Passage]
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,8 @@ class Recording:
         path = Path(self.path)
         found = read_recorded(path) if path.exists() else {}
         found |= {query: hit for query, hit in zip(queries, hits, strict=True) if query not in self.failed}
-        with whole_file(path) as part:
-            part.write_text("".join(_line(*answer) for answer in found.items()), encoding="utf-8")
+        records = [{"query": query, "passages": list(map(asdict, some))} for query, some in found.items()]
+        write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in records), path)
         return hits
 
 
@@ -63,24 +72,9 @@ def read_recorded(path: Path) -> dict[str, list[Passage]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                record = json.loads(line)
-                found[_text(record["query"])] = [_passage(passage) for passage in record["passages"]]
-            except (ValueError, TypeError, KeyError) as error:
-                raise UserError(f"recorded passages {path}, line {number}: {error!r}; {FIX}") from None
+                record = Record.model_validate_json(line)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise UserError(f"recorded passages {path}, line {number}: {reason}; {FIX}") from None
+            found[record.query] = [Passage(one) if isinstance(one, str) else one for one in record.passages]
     return found
-
-
-def _passage(value: object) -> Passage:
-    if isinstance(value, Mapping):
-        return Passage(_text(value["text"]), float(value.get("score", 0.0)), str(value.get("source", "")))
-    return Passage(_text(value))
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _line(query: str, passages: Sequence[Passage]) -> str:
-    return json.dumps({"query": query, "passages": [asdict(p) for p in passages]}, ensure_ascii=False) + "\n"

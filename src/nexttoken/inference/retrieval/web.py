@@ -1,6 +1,5 @@
 """Web search by Google's Custom Search JSON API: a failed query has no hits, and the run goes on."""
 
-import hashlib
 import http.client
 import json
 import logging
@@ -14,25 +13,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nexttoken.data.files import whole_file
+from nexttoken.data.files import hash_text, write_text
 from nexttoken.errors import UserError
 from nexttoken.types import Passage
 
 KEY, ENGINE = "GOOGLE_API_KEY", "GOOGLE_SEARCH_ENGINE_ID"
 MAX_HITS = 10  # of one query in the API
 QUERY_CHARACTERS = 500  # Google reads about 32 words; a longer address would be refused
-PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
+TEMPORARY_STATUSES = (408, 429, 500, 502, 503, 504)
+
+
+class TemporaryError(ConnectionError):
+    """A failure that a retry may overcome."""
 
 
 @dataclass
-class Outage:
-    """Failed queries so far, and the number of failures since the last success."""
-
-    failed: set[str] = field(default_factory=set)
-    in_a_row: int = 0
-
-
-@dataclass(frozen=True)
 class GoogleSearch:
     """Titles and snippets of Google's hits, cached in `cache_dir`.
 
@@ -52,7 +47,8 @@ class GoogleSearch:
     failures_in_a_row: int = 3
     cache_dir: str = "output/web-cache"
     endpoint: str = "https://customsearch.googleapis.com"
-    _outage: Outage = field(default_factory=Outage, init=False, repr=False, compare=False)
+    failed: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    _num_failures: int = field(default=0, init=False, repr=False, compare=False)  # since the last success
 
     def __post_init__(self) -> None:
         if find_spec("googleapiclient") is None:
@@ -63,10 +59,6 @@ class GoogleSearch:
             if not value:
                 raise UserError(f"retriever=web needs the environment variable {name} (docs/retrieval.md)")
 
-    @property
-    def failed(self) -> frozenset[str]:
-        return frozenset(self._outage.failed)
-
     def search(self, queries: Sequence[str]) -> list[list[Passage]]:
         return [self._find(query) if query.strip() else [] for query in queries]
 
@@ -75,43 +67,45 @@ class GoogleSearch:
         return self.engine_id or os.environ.get(ENGINE, "")
 
     def _find(self, query: str) -> list[Passage]:
-        outage = self._outage
-        if (cached := self._read_cache(query)) is not None:
-            return cached
-        if outage.in_a_row >= self.failures_in_a_row:
-            outage.failed.add(query)
+        key = hash_text(json.dumps([self._engine, self.num_hits, query]))[:32]
+        path = Path(self.cache_dir) / f"{key}.json"
+        with suppress(OSError, ValueError, TypeError, KeyError):  # no file, or a broken one
+            return [Passage(**passage) for passage in json.loads(path.read_text(encoding="utf-8"))["passages"]]
+        if self._num_failures >= self.failures_in_a_row:
+            self.failed.add(query)
             return []
         try:
             hits = self._request_with_retries(query)
         except ConnectionError as error:
-            outage.failed.add(query)
-            outage.in_a_row += 1
-            if outage.in_a_row == self.failures_in_a_row:
+            self.failed.add(query)
+            self._num_failures += 1
+            if self._num_failures == self.failures_in_a_row:
                 print(
-                    f"web search: {outage.in_a_row} queries in a row failed, the last with {error}; no more are sent in"
-                    " this run, and questions are answered without passages",
+                    f"web search: {self._num_failures} queries in a row failed, the last with {error}; no more are sent"
+                    " in this run, and questions are answered without passages",
                     file=sys.stderr,
                 )
             return []
-        outage.in_a_row = 0
-        outage.failed.discard(query)
-        self._write_cache(query, hits)
+        self._num_failures = 0
+        self.failed.discard(query)
+        answer = {"query": query, "passages": [asdict(hit) for hit in hits]}
+        with suppress(OSError):  # a full disk: the next run sends the query again
+            write_text(json.dumps(answer, ensure_ascii=False), path)
         return hits
 
     def _request_with_retries(self, query: str) -> list[Passage]:
         """Send a query until it is answered or time is over. Raises ConnectionError with a reason without secrets."""
-        end, reason = time.monotonic() + self.total_seconds, ""
-        for wait in [self.backoff_seconds * 2**tried for tried in range(self.retries)] + [0.0]:
-            reply = self._request(query, max(min(self.timeout_seconds, end - time.monotonic()), 0.01))
-            if isinstance(reply, list):
-                return reply
-            reason = reply.reason
-            if not (reply.passing and wait and time.monotonic() + wait < end):
-                break
+        end, wait, retries = time.monotonic() + self.total_seconds, self.backoff_seconds, self.retries
+        while True:
+            try:
+                return self._request(query, max(min(self.timeout_seconds, end - time.monotonic()), 0.01))
+            except TemporaryError:
+                if not retries or time.monotonic() + wait >= end:
+                    raise
             time.sleep(wait)
-        raise ConnectionError(reason)
+            wait, retries = 2 * wait, retries - 1
 
-    def _request(self, query: str, seconds: float) -> "list[Passage] | Refusal":
+    def _request(self, query: str, seconds: float) -> list[Passage]:
         """One request. An error's text is not passed on: it contains the address with the key."""
         import httplib2
         from googleapiclient.discovery import build
@@ -130,37 +124,12 @@ class GoogleSearch:
                 request = service.cse().list(q=query[:QUERY_CHARACTERS], cx=self._engine, num=self.num_hits)
                 return [_passage(item, rank) for rank, item in enumerate(request.execute().get("items", []), start=1)]
         except HttpError as error:
-            return Refusal(f"HTTP status {error.status_code}", passing=error.status_code in PASSING_STATUSES)
+            kind = TemporaryError if error.status_code in TEMPORARY_STATUSES else ConnectionError
+            raise kind(f"HTTP status {error.status_code}") from None
         except (OSError, httplib2.HttpLib2Error, http.client.HTTPException) as error:
-            return Refusal(type(error).__name__, passing=True)
+            raise TemporaryError(type(error).__name__) from None
         except (ValueError, TypeError, KeyError, AttributeError):  # a login page, or another service
-            return Refusal("an answer that is not the API's JSON", passing=False)
-
-    def _cache_path(self, query: str) -> Path:
-        identity = json.dumps([self._engine, self.num_hits, query])
-        return Path(self.cache_dir) / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
-
-    def _read_cache(self, query: str) -> list[Passage] | None:
-        """The cached hits; None where there is no file or a broken one."""
-        try:
-            cached = json.loads(self._cache_path(query).read_text(encoding="utf-8"))
-            return [Passage(**passage) for passage in cached["passages"]]
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-
-    def _write_cache(self, query: str, hits: Sequence[Passage]) -> None:
-        """Save the hits, unless the disk is full: the next run sends the query again."""
-        answer = {"query": query, "passages": [asdict(hit) for hit in hits]}
-        with suppress(OSError), whole_file(self._cache_path(query)) as part:
-            part.write_text(json.dumps(answer, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """The reason of a failure, and True where a retry may help."""
-
-    reason: str
-    passing: bool
+            raise ConnectionError("an answer that is not the API's JSON") from None
 
 
 def _passage(item: dict[str, Any], rank: int) -> Passage:
