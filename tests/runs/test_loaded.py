@@ -11,6 +11,7 @@ import pytest
 from nexttoken import pipeline
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
+from nexttoken.inference.retrieval.search import Nothing
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.types import Example
@@ -139,6 +140,25 @@ def test_a_run_from_before_the_classes_moved_says_so(data, gone):
     with pytest.raises(UserError, match=rf"{run.path} was trained before .*{target} is gone.*overwrite=true") as error:
         LoadedRun.load(run)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_without_search_loads_although_its_retriever_moved(data):
+    run = finished(data, "task=quiz")
+    config, moved = run.fold(0).config(), {"_target_": "nexttoken.inference.retrieval.none.Nothing"}
+    run.fold(0).claim({**config, "retriever": moved, "search": {**config["search"], "retriever": moved}}, "")
+    assert LoadedRun.load(run).search.retriever == Nothing()
+
+
+def test_a_retriever_that_is_gone_can_be_replaced(data, tmp_path):
+    run, gone = finished(data, *GATED), {"_target_": "nexttoken.retrieval.Gone"}
+    config = run.fold(0).config()
+    search = {**config["search"], "retriever": gone}
+    inference = {**config["inference"], "search": search}
+    run.fold(0).claim({**config, "retriever": gone, "search": search, "inference": inference}, "")
+    with pytest.raises(UserError, match=r"was trained before .*Gone is gone.*overwrite=true"):
+        LoadedRun.load(run)
+    node = {"_target_": RECORDED, "path": str(record(tmp_path / "found.jsonl"))}
+    assert LoadedRun.load(run, retriever=node).search.retriever.path == node["path"]
 
 
 def test_held_out_rows_are_those_that_the_fold_was_trained_beside(data):

@@ -1,12 +1,11 @@
 """Ways to query the model: once, in several orders, with demonstrations, with passages where it is unsure."""
 
 from nexttoken.inference.demonstrations import Demonstrations, FewShot
-from nexttoken.inference.once import Answerer, Inference, Once, Replies
+from nexttoken.inference.once import Inference, Once, Replies
 from nexttoken.inference.orders import RotationAveraged, SwapAveraged
 from nexttoken.inference.passages import ConfidenceGated, WithPassages
 
 __all__ = [
-    "Answerer",
     "ConfidenceGated",
     "Demonstrations",
     "FewShot",

@@ -30,7 +30,7 @@ class Inference:
     ask: Any = None  # the inner way of a wrapper, which hands on to it all that it does not do itself
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> Any:
-        raise NotImplementedError
+        return answer(self.views(examples, ()))
 
     def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
         """The examples as the model will see them; the best checkpoint is chosen on these."""
@@ -57,9 +57,6 @@ class Inference:
 class Once(Inference):
     """Query every example as it is."""
 
-    def __call__(self, examples: Sequence[Example], answer: Answerer) -> Any:
-        return answer(examples)
-
 
 @dataclass(frozen=True)
 class Replies(Inference):
@@ -75,9 +72,6 @@ class Replies(Inference):
     def __post_init__(self) -> None:
         if self.num_utterances < 2 or self.num_utterances % 2:
             raise UserError(f"inference.num_utterances={self.num_utterances}: expected an even number of at least 2")
-
-    def __call__(self, examples: Sequence[Example], answer: Answerer) -> object:
-        return answer(replies(examples, self.num_utterances))
 
     def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
         return replies(examples, self.num_utterances)

@@ -62,11 +62,6 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
     return model
 
 
-def add_empty_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | None = None) -> Any:
-    """Add an adapter whose weights will be overwritten, so that computing its initial values is not needed."""
-    return add_adapter(model, settings.model_copy(update={"init": "default"}), num_classes)
-
-
 def save_adapter(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Write the adapter in peft's format, which vLLM reads too."""
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
@@ -75,7 +70,7 @@ def save_adapter(model: Any, folder: Path, weights: dict[str, Tensor] | None = N
 
 def load_adapter(model: nn.Module, settings: AdapterSettings, folder: Path, num_classes: int | None = None) -> Any:
     """Add a saved adapter to its base. Raises UserError as `overwrite_adapter` does."""
-    model = add_empty_adapter(model, settings, num_classes)
+    model = add_adapter(model, settings.model_copy(update={"init": "default"}), num_classes)  # cheap, and overwritten
     overwrite_adapter(model, settings, folder)
     return model
 

@@ -47,8 +47,8 @@ class OnBase:
             model: Any = load_model(
                 used.model, self._tokenizer, used.max_tokens, spec.dtype, used.quantization, num_classes, spec.config
             )
-            if self._adapter is not None:
-                model = adapters.add_empty_adapter(model, self._adapter, num_classes)
+            if self._adapter is not None:  # its initial values are overwritten, and need no computation
+                model = adapters.add_adapter(model, self._adapter.model_copy(update={"init": "default"}), num_classes)
             self._model = model.to(spec.device).eval()
         if self._adapter is not None and folder != self._adapter_in_memory:
             self._adapter_in_memory = None

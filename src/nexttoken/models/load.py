@@ -42,7 +42,7 @@ class ModelSpec:
     @property
     def context(self) -> int | None:
         """The longest input in tokens that the model was built for; None where its configuration does not say."""
-        return context_of(self.config)
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
     def change(self, **values: Any) -> "ModelSpec":
         """The same model with some settings changed."""
@@ -180,18 +180,12 @@ def load_model(
     return model.train()  # from_pretrained returns it in evaluation mode, which Lightning would not change
 
 
-def context_of(config: Any) -> int | None:
-    """The longest input in tokens that a model of this configuration was built for; None where it does not say."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
 def within_context(config: Any, max_tokens: int) -> int:
     """Return `max_tokens`, or the model's context (with a printed line) where that is shorter."""
-    context = context_of(config)
-    if context is None or max_tokens <= context:
-        return max_tokens
-    print(f"max_tokens: {max_tokens} -> {context}, the model's context")
-    return context
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or max_tokens
+    if max_tokens > context:
+        print(f"max_tokens: {max_tokens} -> {context}, the model's context")
+    return min(max_tokens, context)
 
 
 def _from_pretrained(kind: Any, settings: ModelSettings, **options: Any) -> Any:

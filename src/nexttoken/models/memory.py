@@ -66,7 +66,8 @@ def advice_on_memory(batch_tokens: int) -> Iterator[None]:
             raise
         raise UserError(
             f"out of memory ({one_line(error)}); try batch_tokens={batch_tokens // 2},"
-            " fit.gradient_checkpointing=true, a lower max_tokens or a smaller model; python -m nexttoken plan shows what the same settings need"
+            " fit.gradient_checkpointing=true, a lower max_tokens or a smaller model;"
+            " python -m nexttoken plan shows what the same settings need"
         ) from None
 
 

@@ -11,6 +11,7 @@ from nexttoken.errors import UserError
 from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, describe_differences
 from nexttoken.settings import PredictSettings
 
+NOTHING = {"_target_": "nexttoken.inference.retrieval.search.Nothing"}
 TRANSFORMERS = {"_target_": "nexttoken.engine.answerers.load_transformers_writer", "_partial_": True}
 
 
@@ -45,6 +46,8 @@ def changed_config(
             what = f"{fold.path} differs from {folds[0].path} ({differences})"
             raise UserError(f"{what}; train it with the same settings")
     config["train_transforms"] = {}
+    if str(config.get("retriever", {}).get("_target_")).endswith(".Nothing"):  # it was defined elsewhere before
+        config = _replace(config, NOTHING)
     saved = set(_targets(config))
     if input_dir:  # also for the files that a retriever reads there
         nodes = {key: _move(config[key], config["input_dir"], input_dir) for key in RETRIEVER_NODES if key in config}

@@ -58,10 +58,7 @@ class Learner:
         dev: Sequence[Example],
         fold_dir: Path | None = None,
     ) -> "Learner":
-        """Encode and check everything first, load the weights last.
-
-        `fold_dir` may hold the token budget of an interrupted run.
-        """
+        """Encode and check first, load the weights last. `fold_dir` may hold an interrupted run's token budget."""
         seed_everything(settings.seed, verbose=False)
         tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
         spec = resolve(settings)

@@ -1,6 +1,6 @@
 """The Lightning module: a causal LM that learns to predict the right answer as the next tokens."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -86,7 +86,12 @@ class AnswerModule(LightningModule):
         self.num_padding += sum(batch.layout.num_padding for batch in batches)
         self.num_places += sum(batch.layout.token_ids.numel() for batch in batches)
         try:
-            for loss in self._losses(batches, step, seed):
+            if self.learners is None:
+                losses = (self._backpropagate(self.model, batch, step, self._backward) for batch in batches)
+            else:
+                backpropagate = partial(self._backpropagate, step=step, backward=Tensor.backward)
+                losses = self.learners.add_up(backpropagate, batches, seed)
+            for loss in losses:
                 total += loss
         except Exception as error:
             if self.halves_batches or self.trainer.world_size > 1 or not is_out_of_memory(error):
@@ -95,15 +100,8 @@ class AnswerModule(LightningModule):
             return None
         return total
 
-    def _losses(self, batches: Sequence[Any], step: Step, seed: int) -> Iterator[Tensor]:
-        """Each batch's part of the mean loss; its gradients are added up, in parallel where that is faster."""
-        if self.learners is not None:
-            backpropagate = partial(self._backpropagate, step=step, backward=Tensor.backward)
-            yield from self.learners.add_up(backpropagate, batches, seed)
-            return
-        num_processes = self.trainer.world_size  # DDP averages over processes, and the sum is needed
-        for batch in batches:
-            yield self._backpropagate(self.model, batch, step, lambda loss: self.manual_backward(loss * num_processes))
+    def _backward(self, loss: Tensor) -> None:
+        self.manual_backward(loss * self.trainer.world_size)  # DDP averages over processes, and the sum is needed
 
     def _backpropagate(self, model: nn.Module, batch: Any, step: Step, backward: Callable[[Tensor], None]) -> Tensor:
         skips = nullcontext() if self._learns_text else skipping(model, batch.reads)

@@ -89,7 +89,6 @@ class TrainSteps:
         return -(-len(self.members) // self.batch_size)
 
     def num_rows(self, num_epochs: int) -> int:
-        """Rows of that many epochs."""
         return sum(len(own[epoch % len(own)]) for own in self.members for epoch in range(num_epochs))
 
     def __iter__(self) -> Iterator[Step]:

@@ -1,17 +1,22 @@
-"""A corpus, a file or folder of texts, as passages, and the store of these passages beside an index."""
+"""A corpus, a file or folder of texts, as passages, and index folders, each built once and named by its hash."""
 
 import gzip
 import hashlib
 import json
 import mmap
+import os
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from nexttoken.data.files import hash_text
 from nexttoken.errors import UserError, refuse_below_one
 from nexttoken.types import Passage
 
@@ -19,6 +24,9 @@ KINDS = (".jsonl", ".txt", ".jsonl.gz", ".txt.gz")
 FIX = 'expected .jsonl lines {"text": ...} or .txt with blank lines between passages, or .gz of them'
 SENTENCE_END = re.compile(r"[。．！？!?\n]+[」』）\"']?|\.\s")
 BLOCK = 1 << 20  # bytes read at once
+FORMAT = 1  # increase it when the files of an index folder change
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -171,3 +179,55 @@ class PassageStore:
 
     def __getitem__(self, number: int) -> Passage:
         return Passage(**json.loads(self._text[self._starts[number] : self._starts[number + 1]]))
+
+
+def open_index(
+    corpus: Corpus,
+    index_dir: str,
+    kind: str,
+    settings: Mapping[str, object],
+    build: Callable[[PassageStore], None],
+    load: Callable[[Path], T],
+) -> tuple[T, PassageStore]:
+    """The index `load`ed from the folder `index_dir`/`kind`-<hash>, which `build` fills once, and its passages.
+
+    Two processes at once both build, and the first to finish leaves its folder; a process that is killed leaves none.
+    Raises UserError when the corpus holds no text or the folder is damaged.
+    """
+    identity = json.dumps([FORMAT, corpus.digest(), settings], sort_keys=True)
+    folder = Path(index_dir) / f"{kind}-{hash_text(identity)[:16]}"
+    if not folder.is_dir():
+        _make_folder(folder, corpus, build)
+    try:
+        return load(folder), PassageStore(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"the index {folder} cannot be read ({error}); delete this folder, it is built again") from None
+
+
+def _make_folder(folder: Path, corpus: Corpus, build: Callable[[PassageStore], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        store = PassageStore(part)
+        store.write(corpus.passages())
+        if not len(store):
+            raise UserError(f"the corpus {corpus.path} holds no text")
+        build(store)
+        part.chmod(0o755)  # mkdtemp gives access to the owner only
+        try:
+            os.rename(part, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, with the same content
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def best(scores: np.ndarray, num_hits: int) -> np.ndarray:
+    """Indices of the `num_hits` highest of `scores` (N,), the highest first, the earlier of equal ones first."""
+    num_hits = min(num_hits, len(scores))
+    if not num_hits:
+        return np.empty(0, dtype=np.int64)
+    lowest = np.partition(scores, len(scores) - num_hits)[len(scores) - num_hits]
+    candidates = np.flatnonzero(scores >= lowest)
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:num_hits]

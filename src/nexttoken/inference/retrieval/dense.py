@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.inference.retrieval.corpus import Corpus, CorpusRetriever, PassageStore
-from nexttoken.inference.retrieval.index import best, open_index
+from nexttoken.inference.retrieval.corpus import Corpus, CorpusRetriever, PassageStore, best, open_index
 from nexttoken.progress import Progress
 from nexttoken.types import Passage
 
