@@ -47,7 +47,7 @@ def changed_config(
             raise UserError(f"{what}; train it with the same settings")
     config["train_transforms"] = {}
     if str(config.get("retriever", {}).get("_target_")).endswith(".Nothing"):  # it was defined elsewhere before
-        config = _replace(config, NOTHING)
+        config |= {"retriever": NOTHING, "search": {**config.get("search", {}), "retriever": NOTHING}}
     saved = set(_targets(config))
     if input_dir:  # also for the files that a retriever reads there
         nodes = {key: _move(config[key], config["input_dir"], input_dir) for key in RETRIEVER_NODES if key in config}

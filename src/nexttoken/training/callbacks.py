@@ -58,7 +58,7 @@ class Checkpoints(Callback):
         self.lowest = state["lowest"]
 
 
-class WholeFileCheckpoints(TorchCheckpointIO):
+class CheckpointFiles(TorchCheckpointIO):
     """Lightning's checkpoint files: written completely or not at all, and read without executing any code in them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -143,9 +143,7 @@ class ShowProgress(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.progress.start_at(round(trainer.global_step * self.rows_per_step))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         metrics = trainer.callback_metrics
         measured = (f"{name} {metrics[name]:.4f}" for name in ("train_loss", "dev_log_loss") if name in metrics)
         self.progress.advance(batch.num_rows, ", ".join(measured))

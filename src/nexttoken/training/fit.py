@@ -13,14 +13,7 @@ from torch.utils.data import DataLoader
 from nexttoken.errors import UserError, one_line
 from nexttoken.models.processes import from_first, num_ranks
 from nexttoken.models.sharded import ShardedStrategy
-from nexttoken.training.callbacks import (
-    LOG_STEPS,
-    Checkpoints,
-    Curve,
-    ShowProgress,
-    WholeFileCheckpoints,
-    read_checkpoint,
-)
+from nexttoken.training.callbacks import LOG_STEPS, CheckpointFiles, Checkpoints, Curve, ShowProgress, read_checkpoint
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.steps import TrainSteps
 
@@ -76,6 +69,6 @@ def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Call
     if num_ranks() > 1:
         options["strategy"] = ShardedStrategy() if options.get("strategy") == "fsdp" else "ddp"
     try:
-        return Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[WholeFileCheckpoints()])
+        return Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[CheckpointFiles()])
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer: {one_line(error, 1000)}; see Lightning's Trainer for its options") from None

@@ -47,6 +47,7 @@ class GoogleSearch:
     failures_in_a_row: int = 3
     cache_dir: str = "output/web-cache"
     endpoint: str = "https://customsearch.googleapis.com"
+    _engine: str = field(default="", init=False, repr=False, compare=False)
     failed: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     _num_failures: int = field(default=0, init=False, repr=False, compare=False)  # since the last success
 
@@ -55,8 +56,8 @@ class GoogleSearch:
             raise UserError("retriever=web needs the package google-api-python-client: pip install -e '.[web]'")
         if not 1 <= self.num_hits <= MAX_HITS:
             raise UserError(f"retriever.num_hits={self.num_hits}, expected 1 to {MAX_HITS}, a page of Google's hits")
-        self.engine_id = self.engine_id or os.environ.get(ENGINE)
-        for name, value in ((KEY, os.environ.get(KEY)), (ENGINE, self.engine_id)):
+        self._engine = self.engine_id or os.environ.get(ENGINE, "")
+        for name, value in ((KEY, os.environ.get(KEY)), (ENGINE, self._engine)):
             if not value:
                 raise UserError(f"retriever=web needs the environment variable {name} (docs/retrieval.md)")
 
@@ -64,7 +65,7 @@ class GoogleSearch:
         return [self._find(query) if query.strip() else [] for query in queries]
 
     def _find(self, query: str) -> list[Passage]:
-        key = hash_text(json.dumps([self.engine_id, self.num_hits, query]))[:32]
+        key = hash_text(json.dumps([self._engine, self.num_hits, query]))[:32]
         path = Path(self.cache_dir) / f"{key}.json"
         with suppress(OSError, ValueError, TypeError, KeyError):  # no file, or a broken one
             return [Passage(**passage) for passage in json.loads(path.read_text(encoding="utf-8"))["passages"]]
@@ -118,7 +119,7 @@ class GoogleSearch:
                 static_discovery=True,
                 client_options={"api_endpoint": self.endpoint},
             ) as service:
-                request = service.cse().list(q=query[:QUERY_CHARACTERS], cx=self.engine_id, num=self.num_hits)
+                request = service.cse().list(q=query[:QUERY_CHARACTERS], cx=self._engine, num=self.num_hits)
                 return [_passage(item, rank) for rank, item in enumerate(request.execute().get("items", []), start=1)]
         except HttpError as error:
             kind = TemporaryError if error.status_code in TEMPORARY_STATUSES else ConnectionError
