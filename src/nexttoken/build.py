@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nexttoken.prompts import Prompt
     from nexttoken.transforms import Transform
 
-MAX_NAME_LENGTH = 120  # file systems take 255 bytes
+MAX_NAME_BYTES = 120  # file systems take 255
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
 
     A group choice or a path shows its last part, other keys `key-value`.
     """
-    words = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")] or [Path(input_dir).resolve().name]
+    words = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")] or [
+        Path(input_dir).resolve().name or "data"
+    ]
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
         if key in (*INCIDENTAL, "task", "input_dir", "experiment", "debug") or key.split(".")[0] in ("hydra", "logger"):
@@ -86,7 +88,8 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
         words.append(last if is_choice or "/" in value else f"{key.rpartition('.')[2]}-{last}")
     words += [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
     name = re.sub(r"[^\w.-]+", "-", "_".join(words))  # a shell needs no quotes for run=<name>
-    return name if len(name) <= MAX_NAME_LENGTH else f"{name[:MAX_NAME_LENGTH]}-{hash_text(name)[:8]}"
+    start = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    return name if start == name else f"{start}-{hash_text(name)[:8]}"
 
 
 FIXES = {  # by what a part may need from the others: the error where none of them offers it
@@ -95,7 +98,7 @@ FIXES = {  # by what a part may need from the others: the error where none of th
     "texts": "the task's answers are labels; use head=label, a prompt with labels and inference=once or few_shot, or"
     " task=instruct or dialogue with their prompts",
     "pairs": "the task's examples are not pairs of answers; for questions with options use train_transforms=options and"
-    " inference=rotated, for others train_transforms=none and inference=once",
+    " inference=rotated, for others train_transforms=none and inference=once; for both transforms=none",
     "options": "the task's examples have no options; use prompt=instruction or conversation,"
     " train_transforms=both_orders, inference=once or swap_averaged, or a task with options such as task=quiz",
     "dialogues": "the task's examples are no dialogues; use prompt=instruct, inference=once, transforms=none and"
@@ -128,9 +131,15 @@ def refuse_unfit(parts: Mapping[str, Any], settings: Settings) -> None:
 
 
 def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
-    """The set `name` of the class of a `_target_` node, read from its source: importing a head would import torch."""
+    """The set `name` of the class of a `_target_` node, read from its source: importing a head would import torch.
+
+    Raises UserError for a module of this package that does not exist.
+    """
     module, _, kind = str(node.get("_target_", "")).rpartition(".")
-    spec = find_spec(module) if module.startswith("nexttoken.") else None
+    try:
+        spec = find_spec(module) if module.startswith("nexttoken.") else None
+    except ModuleNotFoundError as error:
+        raise UserError(f"_target_={node['_target_']!r} does not exist ({error}); correct the module's name") from None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8")) if spec and spec.origin else ast.Module([], [])
     bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind]
     for statement in chain(*bodies):

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import yaml
 
+from nexttoken.data.json_lines import dump_json
 from nexttoken.errors import UserError, first_five
 
 
@@ -38,14 +39,14 @@ def write_text(text: str, path: Path) -> None:
 
 def write_json(value: object, path: Path) -> None:
     """Write `value` as indented JSON, whole or not at all; NaN is refused (ValueError), since JSON has none."""
-    write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False), path)
+    write_text(dump_json(value, indent=2, allow_nan=False), path)
 
 
 def read_json(path: Path) -> dict:
     """Read a JSON object. Raises UserError for a file that is missing or broken."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); expected a file written by train.py") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}, expected a JSON object written by train.py")
@@ -53,10 +54,11 @@ def read_json(path: Path) -> dict:
 
 
 class _Dumper(yaml.SafeDumper):
-    """A YAML dumper that writes a text of several lines as a block."""
+    """A YAML dumper that writes a text of several lines as a block, and U+0085, a line end to YAML, as its escape."""
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+        style = '"' if "\x85" in text else "|" if "\n" in text else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
@@ -99,8 +101,10 @@ def _glob(folder: Path, name: str, kind: str) -> list[Path]:
         raise UserError(f"{name}: expected the name of a {kind} below {folder}; write input_dir={path.parent}")
     try:
         return list(folder.glob(name))
-    except ValueError as error:
-        raise UserError(f"{name!r} is no name or pattern of {kind}s ({error}); write train.jsonl or *.jsonl") from None
+    except (ValueError, IndexError, OSError) as error:  # IndexError for ".", OSError for a name that is too long
+        raise UserError(
+            f"{name[:40]!r} is no name or pattern of {kind}s ({error}); write train.jsonl or *.jsonl"
+        ) from None
 
 
 def refuse_missing(folder: Path, name: str, kind: str) -> NoReturn:

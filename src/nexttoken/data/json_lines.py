@@ -86,9 +86,9 @@ def _skip(text: str, position: int) -> int:
     return found.end() if found else position
 
 
-def dump_json(value: Any, indent: int | None = None) -> str:
+def dump_json(value: Any, indent: int | None = None, allow_nan: bool = True) -> str:
     """JSON with characters as they are; a lone surrogate, which no file can hold, as its escape."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=allow_nan)
     return SURROGATE.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
 
 

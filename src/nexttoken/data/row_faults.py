@@ -99,7 +99,7 @@ def id_of(row: Mapping[str, Any], keys: Sequence[str], place: Place) -> int | st
     if value is None:
         return f"{place.stem}-{place.row}"
     if not is_whole(value) and not isinstance(value, str):
-        raise RowFault(f"its id is {value!r}, expected text or a whole number")
+        raise RowFault(f"its id is {value!r:.40}, expected text or a whole number")
     if isinstance(value, str) and (not value.strip() or UNFIT_ID.search(value)):
         raise RowFault(f"id {value[:40]!r}, expected one line of text without lone surrogates")
     return value

@@ -2,8 +2,11 @@
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+
+from nexttoken.data.text_files import SURROGATE
 
 VERSION = 1  # raise it when the words of a text change: indexes of other words are then rebuilt
 HAN = r"\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -11,6 +14,7 @@ KANA = r"\u3041-\u309f\u30a1-\u30fa\u30fd-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 CJK = range(0x4E00, 0xA000)
 JAPANESE = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff々]")  # kana and kanji
 WORD = re.compile(r"\w+")
+MAX_ANALYSED = 100_000  # characters given to MeCab at once: it crashes the process on a text of a million
 CLOSING = r"""["')\]”’」』）】]"""
 # A full-width mark always ends a sentence; a dot in 3.14 or a question mark in an address does not. A run of marks is
 # read once, from its first mark, so texts of nothing but dots take no longer than others.
@@ -26,7 +30,22 @@ def words(text: str) -> list[str]:
     Japanese words keep their written forms: dictionary forms retrieved less (docs/retrieval.md).
     """
     plain = unicodedata.normalize("NFKC", text).replace("\0", " ").lower()
-    return WORD.findall(_split_japanese()(plain) if JAPANESE.search(plain) else plain)
+    if not JAPANESE.search(plain):
+        return WORD.findall(plain)
+    plain = SURROGATE.sub(" ", plain)
+    return [word for piece in _pieces(plain) for word in WORD.findall(_split_japanese()(piece))]
+
+
+def _pieces(text: str) -> list[str]:
+    """Return the text in pieces of at most MAX_ANALYSED characters, cut behind a sentence where there is one."""
+    pieces, start, ends = [], 0, sentence_ends(text) if len(text) > MAX_ANALYSED else []
+    while len(text) - start > MAX_ANALYSED:
+        limit = start + MAX_ANALYSED
+        end = ends[max(0, bisect_right(ends, limit) - 1)]
+        end = end if start < end <= limit else limit
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
 
 
 @cache
@@ -74,14 +93,14 @@ def letters_by_script() -> dict[str, frozenset[str]]:
 
 
 def character_class(characters: Iterable[str]) -> str:
-    """Return a regular expression for one of these characters; its ranges make it fast."""
+    """Return a regular expression for one of these characters; its ranges make it fast; of none it matches nothing."""
     ranges: list[list[int]] = []
     for point in sorted(map(ord, characters)):
         if ranges and point == ranges[-1][1] + 1:
             ranges[-1][1] = point
         else:
             ranges.append([point, point])
-    return "[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges) + "]"
+    return "[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges) + "]" if ranges else "(?!)"
 
 
 def letters_outside(scripts: Sequence[str]) -> frozenset[str]:
