@@ -50,8 +50,9 @@ class Progress:
     def line(self, seconds: float, note: str = "") -> str:
         """Return `train: 640/3200 rows, 212 rows/s, 0:12 left, loss 0.98`."""
         rate = (self.done - self.first) / max(seconds, 1e-9)
-        left = int((self.total - self.done) / max(rate, 1e-9))
-        text = f"{self.what}: {self.done}/{self.total} rows, {_short(rate)} rows/s, {left // 60}:{left % 60:02d} left"
+        left = int(max(0, self.total - self.done) / rate) if rate else 0
+        time_left = f"{left // 60}:{left % 60:02d} left" if rate else "time left unknown"
+        text = f"{self.what}: {self.done}/{self.total} rows, {_short(rate)} rows/s, {time_left}"
         return f"{text}, {note}" if note else text
 
     def _show_bar(self, note: str) -> None:
@@ -61,10 +62,10 @@ class Progress:
             from rich.progress import Progress as RichProgress
 
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeRemainingColumn(),
             )
             self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True)

@@ -65,7 +65,12 @@ def percentile_interval(draws: np.ndarray, level: float = 0.95) -> Interval:
 
 
 def two_sided_p(draws: np.ndarray) -> float:
-    """Twice the share of resampled differences (R,) on the rarer side of zero; at least 2 / (R + 1), at most 1."""
+    """Twice the share of resampled differences (R,) on the rarer side of zero; at least 2 / (R + 1), at most 1.
+
+    NaN where a difference is NaN.
+    """
+    if np.isnan(draws).any():
+        return float("nan")
     rarer = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     return min(1.0, 2 * (rarer + 1) / (len(draws) + 1))
 

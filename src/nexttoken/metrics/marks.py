@@ -27,7 +27,7 @@ def weighted_kappa(probs: np.ndarray, labels: np.ndarray) -> float:
     np.add.at(table, (labels, found), 1)
     marks = np.arange(num_classes)
     squares = (marks[:, None] - marks) ** 2
-    by_chance = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    by_chance = np.outer(table.sum(axis=1), table.sum(axis=0)) / max(1, len(labels))
     disagreement = float((squares * by_chance).sum())
     return 1 - float((squares * table).sum()) / disagreement if disagreement else 0.0
 

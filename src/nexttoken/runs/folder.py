@@ -21,7 +21,7 @@ from nexttoken.runs.records import FoldRecords
 from nexttoken.settings import INCIDENTAL
 from nexttoken.types import Example
 
-FOLD_NAME = re.compile(r"fold(\d+)")
+FOLD_NAME = re.compile("fold(0|[1-9][0-9]*)")  # as `fold` writes it: fold01 would be fold1 again
 FILES_OF_ALL_FOLDS = ("gate.json", "result.json", "environment.json")  # out of date once another fold is trained
 RETRIEVER_NODES = ("retriever", "search", "inference", "train_transforms")  # the settings that may hold a retriever
 RETRIEVER_FOLDERS = ("index_dir", "cache_dir")  # change no result

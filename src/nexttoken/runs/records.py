@@ -1,6 +1,6 @@
 """The files of a run folder, each with its writer and its reader; a killed process leaves no partial file."""
 
-import json
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,7 +10,8 @@ import numpy as np
 import yaml
 
 from nexttoken.data.files import hash_text, read_json, to_yaml, whole_file, write_json
-from nexttoken.data.json_lines import json_rows
+from nexttoken.data.json_lines import json_rows, write_json_lines
+from nexttoken.data.row_faults import Faults, Place, RowFault, is_whole
 from nexttoken.errors import UserError
 from nexttoken.inference.gate import Gate
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
@@ -39,7 +40,7 @@ class FoldRecords:
         """The resolved configuration of this fold. Raises UserError where config.yaml is missing or broken."""
         try:
             config = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             what = f"{self.config_path} cannot be read ({type(error).__name__})"
             raise UserError(f"{what}; is {self.path} a run folder?") from None
         if not isinstance(config, dict):
@@ -49,7 +50,7 @@ class FoldRecords:
     def has_data(self, data_hash: str) -> bool:
         """True where this fold was trained on the examples with this hash (`hash_examples`)."""
         path = self.path / "data.sha256"
-        return path.exists() and path.read_text(encoding="utf-8") == data_hash
+        return path.exists() and path.read_bytes() == data_hash.encode()
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json, the last file of a fold: a fold that has it is finished."""
@@ -109,16 +110,13 @@ class FoldRecords:
     def texts(self) -> TextPredictions:
         """Read generated.jsonl; empty where there is no file. Raises UserError for a line that is no output."""
         path = self.path / "generated.jsonl"
-        rows = list(json_rows(path)) if path.exists() and path.stat().st_size else []
-        try:
-            ids, texts, num_tokens, finished = ([row[name] for _, row in rows] for name in OUTPUT)  # type: ignore[index]
-            columns = {"num_tokens": np.array(num_tokens, dtype=np.int64), "finished": np.array(finished, dtype=bool)}
-            if not all(isinstance(text, str) for text in (*ids, *texts)):
-                raise TypeError("an id or output that is no text")
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"{path} has a line that is no output ({error!r})"
-            raise UserError(f"{what}; delete the file and generate again") from None
-        return TextPredictions(tuple(ids), tuple(texts), columns)
+        faults = Faults()
+        rows = json_rows(path) if path.exists() and path.stat().st_size else ()
+        lines = list(faults.sound_rows(rows, _output))
+        faults.refuse("delete the file and generate again", f"{path} has a line that is no output")
+        ids, texts, num_tokens, finished = zip(*lines, strict=True) if lines else ((), (), (), ())
+        columns = {"num_tokens": np.array(num_tokens, dtype=np.int64), "finished": np.array(finished, dtype=bool)}
+        return TextPredictions(ids, texts, columns)
 
     def save_counts(self, counts: Mapping[str, Any]) -> None:
         """Write transforms.json: the number of examples before and after each transform, and its other counts."""
@@ -164,14 +162,31 @@ def save_results(results: Sequence[Mapping[str, Any]], environment: Mapping[str,
     write_json(list(results), folder / "result.json")
 
 
+def _output(row: Mapping[str, Any], place: Place) -> tuple[str, str, int, bool]:
+    """The values of a line of generated.jsonl. Raises RowFault where one is absent or of another type."""
+    if absent := [name for name in OUTPUT if name not in row]:
+        raise RowFault(f"lacks {absent[0]}")
+    row_id, text, num_tokens, finished = (row[name] for name in OUTPUT)
+    if not isinstance(row_id, str) or not isinstance(text, str):
+        raise RowFault("its id or output is no text")
+    if not is_whole(num_tokens) or not 0 <= num_tokens < 2**63 or not isinstance(finished, bool):
+        raise RowFault("num_tokens is no number of tokens, or finished not true or false")
+    return row_id, text, num_tokens, finished
+
+
 def _write_table(columns: Mapping[str, Any], path: Path) -> None:
-    """Write `columns` of equal length, or of one value for all rows, as CSV with numbers in full precision."""
+    """Write `columns` of equal length, or of one value for all rows, as CSV with numbers in full precision.
+
+    Where a text has a carriage return, all texts are quoted: Python 3.11 leaves it bare, and readers end the row there.
+    """
     import pandas as pd
 
+    table = pd.DataFrame(columns)
+    has_return = any("\r" in str(value) for name in table.select_dtypes(exclude="number") for value in table[name])
     with whole_file(path) as part:
-        pd.DataFrame(columns).to_csv(part, index=False)
+        table.to_csv(part, index=False, quoting=csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL)
 
 
 def _write_lines(lines: Iterable[Mapping[str, Any]], path: Path) -> None:
-    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with whole_file(path) as part:
+        write_json_lines(lines, part)

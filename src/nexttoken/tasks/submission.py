@@ -22,6 +22,9 @@ def write_submission(
 
     Raises: UserError where the file does not read back as these rows with an id each; nothing is left behind then.
     """
+    rows = list(rows)
+    if not rows:
+        raise UserError(f"{path}: there are no rows to write; expected one per row of the test file")
     with whole_file(path) as part:
         if suffix == ".jsonl":
             given = [tuple(row) for row in rows]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import log, log1p
+from typing import ClassVar
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.types import INPUT, Example
@@ -64,6 +65,8 @@ class AddCounts:
     coarse steps: "++" is two steps more than the other answer, "-" one less, "=" about equal. `overlap` is a digit from
     0 (no common words) to 9 (the same words). The whole texts are counted; swapping the answers swaps the fields.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
     compared: Sequence[str] = ("new_words", "paragraphs", "distinct_share", "characters")
     steps_per_doubling: int = 2

@@ -55,7 +55,10 @@ def show_similar(examples: Sequence[Example], pool: Sequence[Example], number: i
     if not pool:
         return list(examples)
     solved, index = Pool(pool), bm25s.BM25()
-    index.index([words(text) for text in solved.texts], show_progress=False)
+    known = [words(text) for text in solved.texts]
+    if not any(known):  # BM25 cannot index texts without any word
+        return [replace(e, demonstrations=solved.choose(e, range(len(pool)), number)) for e in examples]
+    index.index(known, show_progress=False)
     return [replace(e, demonstrations=solved.choose(e, _ranked(index, e, len(pool)), number)) for e in examples]
 
 

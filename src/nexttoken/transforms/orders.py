@@ -12,9 +12,14 @@ SWAPPED_CLASSES = (1, 0, 2)  # A wins, B wins, tie: after a swap class k is clas
 
 
 def swap_sides(example: Example) -> Example:
-    """Exchange every field ending in `_a` with its `_b`, and the label; twice is the identity."""
+    """Exchange every field ending in `_a` with its `_b`, and the label; twice is the identity.
+
+    Raises UserError for a field without its partner.
+    """
     partner = {"_a": "_b", "_b": "_a"}
     fields = {name[:-2] + partner.get(name[-2:], name[-2:]): turns for name, turns in example.fields.items()}
+    if alone := [name for name in example.fields if name not in fields]:
+        raise UserError(f"row {example.id} has a field {alone[0]!r} without its partner for the other answer; add it")
     label = None if example.label is None else SWAPPED_CLASSES[example.label]
     return replace(example, fields={name: fields[name] for name in example.fields}, label=label)
 

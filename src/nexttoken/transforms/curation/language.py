@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from nexttoken.data.text_files import SURROGATE
 from nexttoken.data.words import HAN, KANA, character_class, japanese_only, simplified
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.step import SIDES, Drop, Side, Step, require_sides, side_text
@@ -126,7 +127,8 @@ def language_of_han(part: str) -> str:
 
 def probabilities(part: str) -> dict[str, float]:
     """Return the model's probabilities of the five most probable languages of the part's beginning."""
-    found = detector().detect(part.strip()[:MAX_CHARACTERS] or "-", model="lite", k=5)
+    read = SURROGATE.sub(" ", part.strip()[:MAX_CHARACTERS])  # the model refuses halves of characters
+    found = detector().detect(read.strip() or "-", model="lite", k=5)
     return {str(item["lang"]): float(item["score"]) for item in found}
 
 

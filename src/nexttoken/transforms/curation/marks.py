@@ -28,6 +28,8 @@ class KeepMarked(Step):
     def __post_init__(self) -> None:
         if self.missing not in ("keep", "drop"):
             raise UserError(f"KeepMarked: missing={self.missing!r}, expected keep or drop")
+        if not isinstance(self.at_least, int | float) or np.isnan(self.at_least):
+            raise UserError(f"KeepMarked: at_least={self.at_least!r}, expected a number")
 
     def check(self) -> None:
         read_marks(Path(self.path))

@@ -41,7 +41,7 @@ class DropRareCharacters(Step):
         for encoding in self.encodings:
             try:
                 encodable(encoding)
-            except LookupError:
+            except (LookupError, UnicodeError):
                 raise UserError(f"DropRareCharacters: unknown encoding {encoding!r}; write cp932 or latin-1") from None
 
     def survey(self, examples: Sequence[Example]) -> tuple[int, np.ndarray, np.ndarray]:

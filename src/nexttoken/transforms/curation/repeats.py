@@ -11,6 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from nexttoken.data.near_duplicates import Sketches, jaccard, normalise, shared_keys, shingles, sketch
+from nexttoken.data.row_faults import is_whole
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.step import SIDES, Drop, Fetch, Judge, Step, Verdict, side_text, texts_of, whole_text
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
@@ -76,8 +77,8 @@ class DropNearDuplicates(Step):
 
     def __post_init__(self) -> None:
         shares, counts = (self.threshold, self.each), (self.width, self.least, self.bands, self.rows)
-        if not all(isinstance(value, int | float) for value in (*shares, *counts)):
-            raise UserError(f"DropNearDuplicates: {shares} and {counts} are not all numbers; expected numbers")
+        if not all(isinstance(share, int | float) for share in shares) or not all(map(is_whole, counts)):
+            raise UserError(f"DropNearDuplicates: expected numbers, not {shares}, and whole numbers, not {counts}")
         if not 0 < self.threshold <= 1 or not 0 <= self.each <= 1 or min(counts) < 1:
             raise UserError(
                 f"DropNearDuplicates: threshold={self.threshold}, expected over 0 to 1; each={self.each}, expected 0 to"

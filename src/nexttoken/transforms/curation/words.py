@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.step import SIDES, Drop, Side, Step, change_texts, require_sides, side_text, texts_of
@@ -22,6 +23,8 @@ class DropWords(Step):
         require_sides(self.sides)
         if isinstance(self.words, str):
             raise UserError(f"DropWords: words={self.words!r} is no list; expected [{self.words}]")
+        if numbers := [word for word in self.words if not isinstance(word, str)]:
+            raise UserError(f"DropWords: {numbers[0]!r} in words is no text; quote it")
         if not self.words or not all(self.words):
             raise UserError("DropWords: words is empty or contains an empty text; list texts to drop")
 
@@ -44,6 +47,8 @@ class Replace(Step):
     texts: Mapping[str, str]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.texts, Mapping) or not all(isinstance(text, str) for text in chain(*self.texts.items())):
+            raise UserError(f"Replace: texts={self.texts!r:.60}; expected {{old text: new text}}, numbers in quotes")
         if "" in self.texts:
             raise UserError("Replace: texts has an empty key; expected the text to replace")
 
