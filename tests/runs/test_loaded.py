@@ -150,7 +150,7 @@ def test_a_run_without_search_loads_although_its_retriever_moved(data):
 
 
 def test_a_retriever_that_is_gone_can_be_replaced(data, tmp_path):
-    run, gone = finished(data, *GATED), {"_target_": "nexttoken.retrieval.Gone"}
+    run, gone = finished(data, *GATED), {"_target_": "nexttoken.Gone"}
     config = run.fold(0).config()
     search = {**config["search"], "retriever": gone}
     inference = {**config["inference"], "search": search}
