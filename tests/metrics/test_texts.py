@@ -60,5 +60,5 @@ def test_every_metric_gives_one_number_per_row_and_most_for_equal_texts():
 
 
 def test_missing_references_are_refused():
-    with pytest.raises(UserError, match="2 outputs do not fit 1 references"):
+    with pytest.raises(UserError, match="2 outputs, but 1 references"):
         chrf(["a", "b"], ["a"])

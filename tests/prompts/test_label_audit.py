@@ -132,7 +132,7 @@ def test_the_docs_show_the_table(repository, name):
 
 
 def test_a_model_that_is_not_there_does_not_stop_the_others(repository, monkeypatch, capsys, tmp_path):
-    """The other one is built from nothing, as in training; its table is the one in the docs."""
+    """The other one is built from scratch, as in training; its table is the one in the docs."""
     monkeypatch.chdir(repository)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     path = tmp_path / "audit.md"

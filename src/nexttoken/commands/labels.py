@@ -1,6 +1,6 @@
 """Show the tokens that spell the labels and how they will be read, without loading weights.
 
-python -m nexttoken labels                                           the model built from nothing
+python -m nexttoken labels                                           the model built from scratch
 python -m nexttoken labels model=mistral_7b prompt=conversation
 python -m nexttoken labels model=mistral_7b,llama3_8b markdown=audit.md
 python -m nexttoken labels model.name_or_path=<hub name or folder>
@@ -89,7 +89,7 @@ def audit(overrides: Sequence[str]) -> tuple[str, str]:
 
 
 def load_tokenizer(parts: Parts, examples: list[Example]) -> Any:
-    """The tokenizer that train.py would use; one that is built from nothing learns from the fold's training rows."""
+    """The tokenizer that train.py would use; one that is built from scratch learns from the fold's training rows."""
     texts: Sequence[str] = ()
     if parts.settings.model.name_or_path is None:
         from nexttoken.training.learner import training_texts

@@ -81,12 +81,12 @@ def _stratify(labels: np.ndarray, groups: np.ndarray, num_parts: int, seed: int)
 def save_folds(folds: Folds, path: Path) -> None:
     """Write `id,group,fold`, or compare with an existing file. Raises UserError if the assignment changed."""
     if path.exists():
-        return _require_same(load_folds(path), folds, path)
+        _require_same(load_folds(path), folds, path)
+        return
     with whole_file(path) as part, part.open("w", encoding="utf-8", errors="surrogatepass", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(_COLUMNS)
         rows.writerows(zip(folds.ids, folds.groups.tolist(), folds.folds.tolist(), strict=True))
-    return None
 
 
 def load_folds(path: Path) -> Folds:
@@ -98,17 +98,14 @@ def load_folds(path: Path) -> Folds:
             raise ValueError(f"columns {header}")
         numbers = np.array([(int(group), int(fold)) for _, group, fold in rows], dtype=np.int64).reshape(-1, 2)
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{path} is not a table of folds ({', '.join(_COLUMNS)}): {error}; delete it and run again to assign anew"
-        ) from error
+        raise UserError(f"{path} is not a table of folds ({error}); delete it and run again") from error
     return Folds(tuple(id for id, _, _ in rows), numbers[:, 0], numbers[:, 1])
 
 
 def _require_same(saved: Folds, fresh: Folds, path: Path) -> None:
     old = dict(zip(saved.ids, zip(saved.groups, saved.folds, strict=True), strict=True))
     new = dict(zip(fresh.ids, zip(fresh.groups, fresh.folds, strict=True), strict=True))
-    changed = sorted(id for id in old.keys() | new.keys() if old.get(id) != new.get(id))
-    if changed:
+    if changed := sorted(id for id in old.keys() | new.keys() if old.get(id) != new.get(id)):
         raise UserError(
             f"{path} assigns {len(changed)} ids to other folds than the current data and split: {first_five(changed)}; "
             "restore the data and the split, or start a run with another name"

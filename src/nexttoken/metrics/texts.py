@@ -97,9 +97,7 @@ def _by_row(
 ) -> np.ndarray:
     """Raises UserError where there are not as many references as outputs."""
     if len(outputs) != len(references):
-        raise UserError(
-            f"{len(outputs)} outputs do not fit {len(references)} references; give one reference per output"
-        )
+        raise UserError(f"{len(outputs)} outputs, but {len(references)} references; give one reference per output")
     scores = np.zeros(len(outputs))
     with Progress(len(outputs), what) as progress:
         for row, (output, reference) in enumerate(zip(outputs, references, strict=True)):

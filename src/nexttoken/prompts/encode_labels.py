@@ -104,10 +104,6 @@ class Encoder(Renderer):
     def _labels(self, prompts: list[EncodedPrompt]) -> LabelTokens:
         """Find the label tokens once for every different end of a prompt."""
         by_tail = {tuple(p.token_ids[-TAIL:].tolist()): p for p in prompts}
-        return find_label_tokens(
-            (prompt.text for prompt in by_tail.values()),
-            self.prompt.labels,
-            self.ids,
-            self.tokenizer.convert_ids_to_tokens,
-            self.tokenizer.unk_token_id,
-        )
+        texts = (prompt.text for prompt in by_tail.values())
+        convert, unknown = self.tokenizer.convert_ids_to_tokens, self.tokenizer.unk_token_id
+        return find_label_tokens(texts, self.prompt.labels, self.ids, convert, unknown)

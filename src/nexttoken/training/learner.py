@@ -80,7 +80,7 @@ class Learner:
         if settings.model.name_or_path is not None:
             rate = settings.fit.learning_rate
             if settings.trainer.max_epochs and rate > MAX_FINETUNING_RATE:
-                print(f"fit.learning_rate={rate} is for weights from nothing; fit=finetune is for pretrained ones")
+                print(f"fit.learning_rate={rate} is for weights from scratch; fit=finetune is for pretrained ones")
             print(make_plan(spec).table())
         num_classes = head.num_outputs(encoded.labels)
         seed_everything(settings.seed, verbose=False)  # so that new weights depend on the seed only
