@@ -71,8 +71,7 @@ def _stratify(labels: np.ndarray, groups: np.ndarray, num_parts: int, seed: int)
     order = np.lexsort((labels, groups))  # makes the result independent of the rows' order
     splitter = StratifiedGroupKFold(n_splits=num_parts, shuffle=True, random_state=seed)
     parts = np.empty(len(labels), dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # few questions have the last option
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # few questions have the last option
         for part, (_, held_out) in enumerate(splitter.split(order, labels[order], groups[order])):
             parts[order[held_out]] = part
     return parts
@@ -103,8 +102,7 @@ def load_folds(path: Path) -> Folds:
 
 
 def _require_same(saved: Folds, fresh: Folds, path: Path) -> None:
-    old = dict(zip(saved.ids, zip(saved.groups, saved.folds, strict=True), strict=True))
-    new = dict(zip(fresh.ids, zip(fresh.groups, fresh.folds, strict=True), strict=True))
+    old, new = (dict(zip(one.ids, zip(one.groups, one.folds, strict=True), strict=True)) for one in (saved, fresh))
     if changed := sorted(id for id in old.keys() | new.keys() if old.get(id) != new.get(id)):
         raise UserError(
             f"{path} assigns {len(changed)} ids to other folds than the current data and split: {first_five(changed)}; "
