@@ -1,6 +1,6 @@
 """The Lightning module: a causal LM that learns to predict the right answer as the next tokens."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -86,6 +86,7 @@ class AnswerModule(LightningModule):
         self.num_padding += sum(batch.layout.num_padding for batch in batches)
         self.num_places += sum(batch.layout.token_ids.numel() for batch in batches)
         try:
+            losses: Iterable[Tensor]
             if self.learners is None:
                 losses = (self._backpropagate(self.model, batch, step, self._backward) for batch in batches)
             else:
