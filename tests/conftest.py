@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from nexttoken.settings import ModelSettings, ScratchSettings
 from support.interrupted import server  # noqa: F401 - a fixture
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine would fail sound tests
+hypothesis.settings.load_profile("no deadline")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXTS = ("### Answer\nA", "### Answer\nB", "### Answer\ntie", "Which answer is better? Which answer is the better one?")
