@@ -133,14 +133,20 @@ def refuse_unfit(parts: Mapping[str, Any], settings: Settings) -> None:
 def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
     """The set `name` of the class of a `_target_` node, read from its source: importing a head would import torch.
 
-    Raises UserError for a module of this package that does not exist.
+    Raises UserError for a class of this package that does not exist.
     """
-    module, _, kind = str(node.get("_target_", "")).rpartition(".")
+    class_path = str(node.get("_target_", ""))
+    module, _, kind = class_path.rpartition(".")
+    if not module.startswith("nexttoken."):
+        return frozenset()
     try:
-        spec = find_spec(module) if module.startswith("nexttoken.") else None
-    except ModuleNotFoundError as error:
-        raise UserError(f"_target_={node['_target_']!r} does not exist ({error}); correct the module's name") from None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8")) if spec and spec.origin else ast.Module([], [])
+        spec = find_spec(module)
+    except ModuleNotFoundError:  # of a package above it
+        spec = None
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    if not re.search(rf"\b{re.escape(kind)}\b", source):
+        raise UserError(f"_target_={class_path!r} does not exist; correct the name, or leave it out")
+    tree = ast.parse(source)
     bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind]
     for statement in chain(*bodies):
         if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Call):

@@ -1,0 +1,118 @@
+"""Parts of a configuration that do not fit together are refused with the fix, and runs are named."""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexttoken.build import FIXES, build, contradictions, declared, default_name, refuse_unfit
+from nexttoken.errors import UserError
+from support.composed import composed
+from support.composed import settings as composed_settings
+
+HEAD, OPEN_HEAD = "nexttoken.engine.heads.LabelSoftmax", "nexttoken.engine.heads.AnswerText"
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "expected"),
+    [
+        (HEAD, "needs", {"labels"}),
+        (HEAD, "offers", {"vocabulary"}),
+        (OPEN_HEAD, "needs", {"texts"}),
+        ("nexttoken.engine.heads.Classification", "offers", set()),
+        (HEAD, "nothing", set()),
+        ("tests.other.Head", "needs", set()),
+        ("", "needs", set()),
+    ],
+)
+def test_declared_sets_are_read_from_the_source(target: str, name: str, expected: set[str]) -> None:
+    assert declared({"_target_": target}, name) == expected
+    assert declared({}, name) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "nexttoken.engin.heads.Head",
+        "nexttoken.errors.heads.Head",
+        "nexttoken.engine.heads.Hed",
+    ],
+)
+def test_a_class_that_does_not_exist_is_one_line(target: str) -> None:
+    with pytest.raises(UserError, match=rf"_target_='{target}' does not exist; correct the name, or leave it out"):
+        declared({"_target_": target}, "needs")
+    with pytest.raises(UserError, match="does not exist"):
+        build(composed(f"head._target_={target}") | {"name": "x"})
+
+
+def part(**sets: object) -> SimpleNamespace:
+    return SimpleNamespace(
+        **{name: frozenset(value.split()) if isinstance(value, str) else value for name, value in sets.items()}
+    )
+
+
+def parts(**given_: object) -> dict[str, object]:
+    return {"task": part(offers="labels"), "prompt": part(), "transforms": {}, "inference": part()} | given_
+
+
+def test_the_first_need_that_nothing_offers_is_named_with_its_fix() -> None:
+    config = composed_settings()
+    refuse_unfit(parts(), config)
+    cases = {
+        "this head needs labels": {"task": part()},
+        "inference=SimpleNamespace needs options": {"inference": part(needs="options")},
+        "inference=SimpleNamespace needs dialogues": {"inference": part(ask=part(ask=part(needs="dialogues")))},
+        "transforms=SimpleNamespace needs pairs": {"transforms": {"one": part(), "two": part(needs="pairs dialogues")}},
+    }
+    for reason, change in cases.items():
+        with pytest.raises(UserError) as error:
+            refuse_unfit(parts(**change), config)
+        assert str(error.value) == f"{reason}, and {FIXES[reason.split()[-1]]}"
+    refuse_unfit(parts(prompt=part(offers="options"), inference=part(needs="options labels")), config)
+
+
+def test_a_gate_is_outermost() -> None:
+    gate = part(is_outermost=True)
+    refuse_unfit(parts(inference=part(is_outermost=True, ask=part())), composed_settings())
+    for inside in (part(ask=gate), part(ask=part(ask=gate))):
+        with pytest.raises(UserError, match=r"a gate inside another way of inference .*put it outside"):
+            refuse_unfit(parts(inference=inside), composed_settings())
+
+
+def test_counts_of_answers_need_a_pair_of_them() -> None:
+    with pytest.raises(UserError, match=r"transforms=AddCounts needs pairs.*for both transforms=none"):
+        build(
+            composed("task=quiz", "prompt=quiz", "transforms=counts", "inference=once", "train_transforms=none")
+            | {"name": "x"}
+        )
+    build(composed("transforms=counts") | {"name": "x"})
+
+
+def test_every_contradiction_is_one_line_and_the_shipped_settings_have_none() -> None:
+    assert list(contradictions(composed_settings())) == []
+    bad = composed_settings(
+        *("adapter=lora", "quantization=nf4", "head=classification", "trainer.strategy=fsdp", "fit.text_epochs=1"),
+        *("trainer.precision=16-mixed", "fit.optimizer=adamw_8bit", "adapter.init=orthogonal", "generate_rows=5"),
+    )
+    lines = list(contradictions(bad))
+    assert len(lines) == len(set(lines)) >= 9
+    assert all("\n" not in line and any(mark in line for mark in (";", ",")) for line in lines)
+
+
+@given(st.text(st.characters(), max_size=300), st.sampled_from(["prompt", "fit.learning_rate", "+trainer.x"]))
+def test_a_name_fits_a_file_system_and_tells_values_apart(value: str, key: str) -> None:
+    name = default_name("/data/arena", [f"{key}={value}"])
+    assert name.startswith("arena_")
+    assert len(name.encode()) <= 130
+    assert not set(name) & set("/\\ \n\0'\"$*?;")
+    assert default_name("/data/arena", [f"{key}={value}"]) == name
+
+
+def test_long_names_differ_and_a_root_folder_has_one() -> None:
+    one, other = (default_name("in", [f"prompt={'日' * 300}{end}"]) for end in "ab")
+    assert one != other
+    assert one.startswith("in_日日")
+    assert len(one.encode()) < 256
+    assert default_name("/", []) == "data"
+    assert default_name("/data/日本", []) == "日本"
