@@ -39,11 +39,13 @@ def test_a_failure_leaves_the_old_file_and_no_part(tmp_path: Path, error: type[B
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "x.txt"
     write_text("old", path)
-    with whole_file(path) as part:
+    with path.open() as reader, whole_file(path) as part:
         part.write_text("new")
         assert path.read_text() == "old\n"
+        inode = os.fstat(reader.fileno()).st_ino
         assert part.parent == path.parent  # a rename between two disks would not be atomic
     assert path.read_text() == "new"
+    assert path.stat().st_ino != inode  # another file in its place: who reads the old one reads it to its end
     assert os.listdir(path.parent) == ["x.txt"]
 
 
