@@ -68,7 +68,8 @@ def make(node: dict[str, Any], name: str) -> Any:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
         reason = error.__cause__ or error
-        raise (reason if isinstance(reason, UserError) else UserError(f"{name}: {reason}")) from None
+        line = " ".join(f"{name}: {reason}".split())
+        raise (reason if isinstance(reason, UserError) else UserError(line)) from None
 
 
 def default_name(input_dir: str, overrides: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from nexttoken.models.processes import is_first, launch
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
 from nexttoken.runs.ledger import record
+from nexttoken.runs.records import RETRAIN
 from nexttoken.settings import AUTO, PredictSettings, check_settings
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, Split
@@ -207,7 +208,10 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
     saved = fold.metrics()
     from nexttoken.report.tables import fold_table
 
-    print(fold_table(saved, getattr(parts.task, "metrics", ())))
+    try:
+        print(fold_table(saved, getattr(parts.task, "metrics", ())))
+    except KeyError as error:
+        raise UserError(f"{fold.path / 'metrics.json'} has no {error}; {RETRAIN}") from None
     print(f"run: {fold.path}")
     for command in next_commands(parts, fold, overrides):
         print(f"next: {command}")

@@ -222,6 +222,11 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {key!r}; {nearest(path[-1], kind.model_fields)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing; was this configuration written by another version, or edited?"
+    if first["type"] == "string_pattern_mismatch":
+        expected = "a file name without / and \\, not beginning with a dot"
+        return f"{key}={first['input']!r} is not accepted: expected {expected}"
+    if first["type"] == "value_error":
+        return f"{key}: {first['ctx']['error']}"
     return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
-from nexttoken.commands.entry import HELP
-from nexttoken.errors import UserError, nearest
+from nexttoken.commands.entry import HELP, describe_os_error, stop
+from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.settings import Checked, validated
 
@@ -27,9 +27,16 @@ def refuse_existing(path: Path) -> Path:
     return path
 
 
+def refuse_several(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return `paths`. Raises UserError where there is more than one."""
+    if len(paths) > 1:
+        raise UserError(f"{len(paths)} paths are given ({first_five(paths)}), expected one; quote a path with spaces")
+    return paths
+
+
 NewPath = Annotated[Path, AfterValidator(refuse_existing)]
 RunPath = Annotated[Path, Field(examples=["output/<task>/<name>"])]
-OnePath = Annotated[tuple[Path, ...], Field(max_length=1)]
+OnePath = Annotated[tuple[Path, ...], AfterValidator(refuse_several)]
 
 
 class Arguments(Checked):
@@ -94,6 +101,7 @@ def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its hidden folders
     try:
         command(arguments)
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    except UserError as error:
+        stop(str(error), 2)
+    except OSError as error:
+        stop(describe_os_error(error), 2)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nexttoken.settings import Settings
 
 HELP = {"-h", "--help"}
+NULL_GROUP = "Config group override must be a string"  # Hydra's ValueError for group=null
+NULL_GROUP_FIX = "a group such as task or prompt cannot be null; give one of its choices, listed by --help"
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -42,6 +44,10 @@ def run(main: Callable[[], Any]) -> None:
             main()
     except (HydraException, OmegaConfBaseException) as error:
         stop(one_line(error, entry), 2)
+    except ValueError as error:
+        if NULL_GROUP not in str(error):
+            raise
+        stop(NULL_GROUP_FIX, 2)
 
 
 def help_text(entry: Path, usage: str, overrides: Sequence[str]) -> str:
@@ -76,6 +82,10 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
         return compose_entry(path, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error, path)) from None
+    except ValueError as error:
+        if NULL_GROUP not in str(error):
+            raise
+        raise UserError(NULL_GROUP_FIX) from None
 
 
 def compose_settings(overrides: Sequence[str]) -> "Settings":
@@ -104,13 +114,19 @@ def errors_on_one_line() -> Iterator[None]:
     except UserError as error:
         stop(str(error), 2)
     except OSError as error:
-        stop(f"{error.filename or 'output'}: {error.strerror or error}; nothing half-written was left behind", 2)
+        stop(describe_os_error(error), 2)
     except Exception:
         if line := failure():  # another process failed first, and this one because of it
             stop(line, 2)
         raise
     except KeyboardInterrupt:
         stop("interrupted; the same command continues from the last checkpoint", 130)
+
+
+def describe_os_error(error: OSError) -> str:
+    """A line for a path that could not be read or written."""
+    path = error.filename2 or error.filename or "output"
+    return f"{path}: {error.strerror or error}; give another path; nothing half-written was left behind"
 
 
 def one_line(error: Exception, entry: Path) -> str:
@@ -121,6 +137,9 @@ def one_line(error: Exception, entry: Path) -> str:
 
         known = known_keys(OmegaConf.to_container(compose_entry(entry)))  # without the failed overrides
         return f"unknown key {wrong[1]!r}; {nearest(wrong[1], known)}"
+    if "missing EQUAL" in text:
+        return f"{text.partition(' See https')[0]}; write key=value"
+    text = text.partition(" Config search path:")[0]  # Hydra's own folders, no help to a user
     return text + ("; quote a value with such characters: 'key=\"value\"'" if "Lexer" in text else "")
 
 

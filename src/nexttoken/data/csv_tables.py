@@ -46,7 +46,7 @@ def read_columns(path: Path, columns: Sequence[str], how_to_get: str = DOWNLOAD)
         return row
 
     rows = list(faults.sound_rows(table_rows(path, columns, how_to_get), claimed))
-    faults.refuse("mend these rows, or download the file again", path)
+    faults.refuse(f"mend these rows, or {how_to_get}", path)
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
@@ -62,7 +62,7 @@ def table_rows(
     header = next((cells for _, cells in rows), None)
     if header is None:
         raise UserError(f"{path} is empty: expected {expected}")
-    _check_header(path, header, columns)
+    _check_header(path, header, columns, how_to_get)
     is_empty = True
     for place, cells in rows:
         is_empty = False
@@ -132,7 +132,7 @@ def write_csv(rows: Iterable[Sequence[str]], path: Path, encoding: str = "utf-8"
         csv.writer(file, lineterminator="\n", quoting=quoting).writerows(rows)
 
 
-def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None:
+def _check_header(path: Path, header: list[str], columns: Sequence[str], how_to_get: str) -> None:
     if repeated := sorted({name for name in header if header.count(name) > 1}):
         raise UserError(f"{path} names columns twice: {first_five(repeated)}; rename or remove one of each")
     missing = []
@@ -140,4 +140,5 @@ def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None
         near = difflib.get_close_matches(name, header, n=1)
         missing.append(f"{name} (nearest: {near[0]})" if near else name)
     if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}; its header is: {', '.join(header)[:300]}")
+        what = f"{path} lacks the columns {', '.join(missing)}; its header is: {', '.join(header)[:300]}"
+        raise UserError(f"{what}; rename its columns, or {how_to_get}")

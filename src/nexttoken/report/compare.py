@@ -137,11 +137,13 @@ def _cell(fold: Fold, config: dict[str, Any], groups: Mapping[str, int], by: str
     oof = fold.oof.assign(group=fold.oof["id"].map(groups)).sort_values("id", ignore_index=True)
     if (missing := oof["group"].isna()).any():
         table = fold.folder.parent / "folds.csv"
-        raise UserError(f"{table} lacks the ids {first_five(oof.loc[missing, 'id'])} of {fold.folder}")
+        what = f"{table} lacks the ids {first_five(oof.loc[missing, 'id'])} of {fold.folder}"
+        raise UserError(f"{what}; train this run again with overwrite=true")
     variant, seed = _name(_pop(config, by)), int(config.pop("seed", 0))
     config.pop("input_dir", None)
     path = fold.folder / "data.sha256"
-    return Cell(fold, variant, seed, config, path.read_text(encoding="utf-8") if path.exists() else "", oof)
+    data_hash = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return Cell(fold, variant, seed, config, data_hash, oof)
 
 
 def _pop(config: dict[str, Any], key: str) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, describe_differences
-from nexttoken.settings import PredictSettings
+from nexttoken.runs.records import RETRAIN
+from nexttoken.settings import PredictSettings, Settings
 
 NOTHING = {"_target_": "nexttoken.inference.retrieval.search.Nothing"}
 TRANSFORMERS = {"_target_": "nexttoken.engine.answerers.load_transformers_writer", "_partial_": True}
@@ -46,6 +47,10 @@ def changed_config(
             what = f"{fold.path} differs from {folds[0].path} ({differences})"
             raise UserError(f"{what}; train it with the same settings")
     config["train_transforms"] = {}
+    for key, info in Settings.model_fields.items():
+        is_node = info.annotation == dict[str, Any]
+        if info.is_required() and (key not in config or (is_node and not isinstance(config[key], dict))):
+            raise UserError(f"{folds[0].config_path} has no usable {key!r}; {RETRAIN}, or restore the file")
     if str(config.get("retriever", {}).get("_target_")).endswith(".Nothing"):  # it was defined elsewhere before
         config |= {"retriever": NOTHING, "search": {**config.get("search", {}), "retriever": NOTHING}}
     saved = set(_targets(config))

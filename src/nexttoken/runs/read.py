@@ -213,8 +213,8 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 def _metrics_of_task(folder: Path, saved: Mapping[str, Any]) -> tuple[Metric, ...]:
     """The metrics of the task in config.yaml; where its class is not there any more, the known ones in metrics.json."""
     fold = FoldFolder(folder)
-    task = (fold.config().get("task") if fold.config_path.exists() else None) or {}
-    target = str(task.get("_target_", ""))
+    task = fold.config().get("task") if fold.config_path.exists() else None
+    target = str(task.get("_target_", "")) if isinstance(task, Mapping) else ""
     try:
         metrics = resolve_name(target).metrics if target.startswith("nexttoken.") else KNOWN_METRICS
     except (ImportError, AttributeError):
@@ -239,7 +239,7 @@ def _read_curve(path: Path) -> pd.DataFrame | None:
         return None
     try:
         curve = pd.read_csv(path, usecols=["step", "train_loss", "dev_log_loss"], dtype=float)
-    except ValueError as error:  # pandas' parser errors among them
+    except (OSError, ValueError) as error:  # ValueError: pandas' parser errors among them
         message = str(error).splitlines()[0]
         raise UserError(f"{path} is broken ({message}); delete it to do without the learning curve") from error
     return curve.sort_values("step", kind="stable") if len(curve) else None

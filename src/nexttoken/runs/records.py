@@ -1,6 +1,7 @@
 """The files of a run folder, each with its writer and its reader; a killed process leaves no partial file."""
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -40,9 +41,11 @@ class FoldRecords:
         """The resolved configuration of this fold. Raises UserError where config.yaml is missing or broken."""
         try:
             config = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            what = f"{self.config_path} cannot be read ({type(error).__name__})"
-            raise UserError(f"{what}; is {self.path} a run folder?") from None
+        except OSError as error:
+            what = f"{self.config_path} cannot be read ({error.strerror})"
+            raise UserError(f"{what}; expected the folder of a run that train.py wrote") from None
+        except (ValueError, RecursionError, yaml.YAMLError):  # ValueError: not UTF-8
+            raise UserError(f"{self.config_path} is not YAML in UTF-8; {RETRAIN}") from None
         if not isinstance(config, dict):
             raise UserError(f"{self.config_path} does not hold a configuration; {RETRAIN}")
         return config
@@ -50,17 +53,22 @@ class FoldRecords:
     def has_data(self, data_hash: str) -> bool:
         """True where this fold was trained on the examples with this hash (`hash_examples`)."""
         path = self.path / "data.sha256"
-        return path.exists() and path.read_bytes() == data_hash.encode()
+        return path.is_file() and path.read_bytes() == data_hash.encode()
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json, the last file of a fold: a fold that has it is finished."""
         write_json(dict(metrics), self.path / "metrics.json")
 
     def metrics(self) -> dict[str, Any]:
-        """Read metrics.json. Raises UserError where it lacks the scores."""
-        metrics = read_json(self.path / "metrics.json")
-        if not {"log_loss", "num_examples"} <= metrics.keys():
-            raise UserError(f"{self.path / 'metrics.json'} has no log_loss; {RETRAIN}")
+        """Read metrics.json. Raises UserError where it lacks the scores, or they are no numbers."""
+        path = self.path / "metrics.json"
+        metrics = read_json(path)
+        for key in ("log_loss", "num_examples"):
+            value = metrics.get(key)
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise UserError(f"{path} has {key}={value!r}, expected a number; {RETRAIN}")
+        if metrics["num_examples"] < 1:
+            raise UserError(f"{path} has num_examples={metrics['num_examples']}, expected 1 or more; {RETRAIN}")
         return metrics
 
     @property

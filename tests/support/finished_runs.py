@@ -1,0 +1,39 @@
+"""Run folders of finished folds, written by hand: no model is trained."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nexttoken.data.files import to_yaml
+from support.composed import composed
+
+CLASSES = ("winner_model_a", "winner_model_b", "winner_tie")
+
+
+def write_finished_fold(run: Path, fold: int = 0, num_rows: int = 12, **changed: object) -> Path:
+    """A fold of the preference task with uniform probabilities, in the files that train.py writes."""
+    folder = run / f"fold{fold}"
+    folder.mkdir(parents=True)
+    ids, labels = [f"{fold}-{row}" for row in range(num_rows)], np.arange(num_rows) % 3
+    table = {"id": ids, "fold": fold, "label": labels, **dict.fromkeys(CLASSES, 1 / 3)}
+    pd.DataFrame(table).to_csv(folder / "oof.csv", index=False)
+    losses = dict.fromkeys(("log_loss", "uniform_log_loss", "prior_log_loss", "baseline_log_loss"), float(np.log(3)))
+    data = {"fold": fold, "trained": True, "task": "lmsys", "dataset": "sample", "is_published_data": False}
+    metrics = {**losses, "accuracy": 1 / 3, "num_examples": num_rows, **data}
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    (folder / "config.yaml").write_text(to_yaml(composed() | {"name": run.name, "fold": fold} | changed), "utf-8")
+    (folder / "data.sha256").write_text("0" * 64, encoding="utf-8")
+    lines = ["id,group,fold", *(f"{id},{row},{fold}" for row, id in enumerate(ids))]
+    (run / "folds.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def damage(path: Path, content: str | bytes | None) -> None:
+    """Replace a file by other content, or by a folder (None)."""
+    path.unlink(missing_ok=True)
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
