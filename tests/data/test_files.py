@@ -64,7 +64,7 @@ def test_values_that_json_lacks_write_nothing(tmp_path: Path, value: object) -> 
     assert read_json(tmp_path / "x.json") == {"loss": 1.0}
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.dictionaries(ANY_TEXT, JSON, max_size=3))
 @example(value={"\ud800": "\udfff", "big": 2**200, "line": "\r\n\u2028\x85\0"})
 def test_json_comes_back_unchanged(tmp_path: Path, value: dict) -> None:

@@ -38,7 +38,7 @@ def read(path: Path) -> list[tuple[int, int, object]]:
     return [(place.line, place.row, value) for place, value in rows]
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS)
 @example(rows=[{"a": "\ud800\\\udfff", "\x85\u2028\u2029": "\r\n\0\ufeff"}, {}, {"n": 10**400, "f": float("-inf")}])
 def test_lines_and_arrays_come_back_with_their_places(tmp_path: Path, rows: list[dict]) -> None:

@@ -20,7 +20,7 @@ def drawn(shape: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=size), rng.integers(0, 4, size[-1])
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(SHAPES)
 def test_means_lie_within_the_values_and_move_and_grow_with_them(shape) -> None:
     values, groups = drawn(shape)
@@ -33,7 +33,7 @@ def test_means_lie_within_the_values_and_move_and_grow_with_them(shape) -> None:
     assert shape[1] * len(set(groups)) == 1 or (resampled_means(values, groups, 50, seed=1) != means).any()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(SHAPES)
 def test_variants_are_drawn_alike_and_the_order_of_rows_and_names_of_groups_do_not_matter(shape) -> None:
     values, groups = drawn(shape)

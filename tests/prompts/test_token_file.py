@@ -44,7 +44,7 @@ def same(one: TokenRow, other: TokenRow) -> bool:
     )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keyed=KEYED)
 def test_rows_come_back_by_key_whatever_their_order(tmp_path: Path, keyed: dict) -> None:
     rows = {key: made(*values) for key, values in keyed.items()}
@@ -130,7 +130,7 @@ WORDS = st.text("ab \n{}%<|>質", min_size=1, max_size=12)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(asked=WORDS, answer=WORDS, again=WORDS)
 def test_an_answer_goes_on_from_its_prompt_and_a_dialogue_from_its_turns(
     name: str, asked: str, answer: str, again: str

@@ -54,7 +54,7 @@ def test_shipped_formats_have_names_of_their_own() -> None:
         assert all(listed.named(name) is one for name, one in zip(names, listed.all(), strict=True))
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=st.lists(ANY_TEXT, min_size=1, max_size=4))
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_answers_of_any_text_come_back(tmp_path: Path, suffix: str, answers: list[str]) -> None:
