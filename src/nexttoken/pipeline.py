@@ -202,9 +202,7 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
     Raises UserError where the fold was trained with other settings.
     """
     if differences := describe_differences(fold.config(), config):
-        raise UserError(
-            f"{fold.path} is finished with other settings ({differences}); choose another name=... or overwrite=true"
-        )
+        raise UserError(f"{fold.path} has other settings ({differences}); choose another name=... or overwrite=true")
     saved = fold.metrics()
     from nexttoken.report.tables import fold_table
 

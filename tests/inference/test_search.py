@@ -88,7 +88,7 @@ def test_no_examples_and_no_queries_ask_nothing():
 
 
 def test_what_cannot_be_searched_for_is_one_line():
-    with pytest.raises(UserError, match="row 7 has no question to search for; its fields are prompt, response_a"):
+    with pytest.raises(UserError, match="row 7 has no question to search for, only prompt, response_a"):
         Search(Nothing()).find([Example("7", {"prompt": ("p",), "response_a": ("a",)})])
     with pytest.raises(UserError, match="num_passages=0, expected 1 or more"):
         Search(Nothing(), num_passages=0)

@@ -144,7 +144,7 @@ def test_code_of_its_own_is_refused_and_does_not_run(folder, tmp_path, part):
 
 def test_a_tokenizer_of_another_model_is_refused(folder, stories):
     stories.tokenizer.save_pretrained(folder)
-    assert re.search(r"the tokenizer knows 512 tokens, the model \d+; they do not belong together", refusal(folder))
+    assert re.search(r"the tokenizer knows 512 tokens, the model \d+; they do not fit", refusal(folder))
 
 
 def test_broken_or_foreign_weights_are_refused(folder):

@@ -107,9 +107,7 @@ class FoldModels:
         """
         labels = load_labels(fold_dir / "labels.json") if self.prompt.labels else NO_LABELS
         if labels.labels != tuple(self.prompt.labels):
-            raise UserError(
-                f"{fold_dir} was trained on the labels {list(labels.labels)}, not {list(self.prompt.labels)}"
-            )
+            raise UserError(f"{fold_dir} was trained on labels {list(labels.labels)}, not {list(self.prompt.labels)}")
         settings = with_max_tokens(self.settings, fold_dir)
         if self.batch_tokens == AUTO:  # chosen before the weights take their memory
             spec = self._weights.spec(fold_dir).change(max_tokens=settings.max_tokens, batch_tokens=AUTO)

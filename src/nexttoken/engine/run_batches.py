@@ -75,9 +75,7 @@ def run_batches(
             run_batch(model, rows[-1:])
     gathered = np.array(gather_rows(values, len(rows)))
     if bad := [row.id for row, numbers in zip(rows, gathered, strict=True) if not np.isfinite(numbers).all()]:
-        raise UserError(
-            f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
-        )
+        raise UserError(f"the logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32")
     return gathered[:, :-1], gathered[:, -1]
 
 

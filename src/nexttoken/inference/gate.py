@@ -29,7 +29,7 @@ class Gate:
         for name in ("min_top1", "min_margin"):
             if not 0 <= (value := getattr(self, name)) < np.inf:
                 raise UserError(
-                    f"inference.{name}={value} is not accepted: expected 0 (never ask again) to {ABOVE} (always)"
+                    f"inference.{name}={value} is not accepted: expected 0 (never again) to {ABOVE} (always)"
                 )
         if not 0 < self.temperature < np.inf:
             raise UserError(

@@ -173,9 +173,7 @@ def load_model(
             " checkpoint of a causal language model"
         )
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
-        raise UserError(
-            f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not belong together"
-        )
+        raise UserError(f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not fit")
     keep_trainable(model)
     return model.train()  # from_pretrained returns it in evaluation mode, which Lightning would not change
 

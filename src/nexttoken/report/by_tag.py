@@ -113,9 +113,7 @@ def read_sections(runs: Sequence[Run], by: str) -> tuple[list[Section], list[str
     older = [title for title, answers in read if answers is None]
     held_out = [answers for _, answers in read if answers]
     if not held_out:
-        raise UserError(
-            f"no rows.csv in {first_five(older)}: trained by an earlier version; train again with overwrite=true"
-        )
+        raise UserError(f"no rows.csv in {first_five(older)}: trained by an earlier version; train with overwrite=true")
     tags = {tag for answers in held_out for tag in answers.tags}
     if by not in tags:
         raise UserError(f"no run has the tag {by!r} in its rows.csv; {nearest(by, tags) if tags else 'it has no tags'}")

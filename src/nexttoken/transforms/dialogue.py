@@ -92,6 +92,4 @@ def _window(example: Example, start: int, end: int) -> Example:
 
 def _check_length(num_utterances: int) -> None:
     if not isinstance(num_utterances, int) or num_utterances < 2 or num_utterances % 2:
-        raise UserError(
-            f"num_utterances={num_utterances}: expected an even number from 2 (the user's turns and an answer to each)"
-        )
+        raise UserError(f"num_utterances={num_utterances}: expected an even number from 2, turns and their answers")

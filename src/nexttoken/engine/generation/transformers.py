@@ -174,6 +174,4 @@ def _finite_answers(
             share = seconds * size / sum(sizes)
             yield GeneratedText(prompt.id, ending.text, ending.num_tokens, ending.finished, share)
     if bad:
-        raise UserError(
-            f"the model's logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32"
-        )
+        raise UserError(f"the logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32")

@@ -51,9 +51,7 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.num_passages < 1:
-            raise UserError(
-                f"num_passages={self.num_passages}, expected 1 or more; retriever=none searches for nothing"
-            )
+            raise UserError(f"num_passages={self.num_passages}, expected 1 or more; retriever=none searches nothing")
         if check := getattr(self.retriever, "check", None):
             check()  # before hours of training
 
@@ -83,9 +81,7 @@ class Search:
     def queries(self, example: Example) -> list[str]:
         """The queries of `example`; none for an example without text. Raises UserError where it has no question."""
         if QUESTION not in example.fields:
-            raise UserError(
-                f"row {example.id} has no question to search for; its fields are {', '.join(example.fields)}"
-            )
+            raise UserError(f"row {example.id} has no question to search for, only {', '.join(example.fields)}")
         question = "\n".join(example.fields[QUESTION]).strip()
         options = example.fields.get(OPTIONS, ()) if self.per_option else ()
         queries = [f"{question} {option}".strip() for option in options if option.strip()] or [question]

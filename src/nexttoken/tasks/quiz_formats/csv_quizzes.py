@@ -123,7 +123,7 @@ class Jmmlu(QuizFormat):
             return
         if len(by_genre) > 1:
             raise UserError(
-                f"{path} is one file for the genres {first_five(by_genre)}; name a folder for a file of each"
+                f"{path} is one file for the genres {first_five(by_genre)}; name a folder for one file each"
             )
         with whole_file(path) as part:
             write_csv(rows, part, ENCODING)
