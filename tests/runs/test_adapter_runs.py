@@ -82,7 +82,7 @@ def test_another_label_set_is_refused(qlora_run, tmp_path):
     text = config.read_text()
     assert text.count("- tie\n") == 1
     config.write_text(text.replace("- tie\n", "- neither\n"))
-    with pytest.raises(UserError, match=r"trained on the labels \['A', 'B', 'tie'\], not \['A', 'B', 'neither'\]"):
+    with pytest.raises(UserError, match=r"trained on labels \['A', 'B', 'tie'\], not \['A', 'B', 'neither'\]"):
         load_run(run).answer(examples("input/sample-preferences"))
 
 
