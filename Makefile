@@ -1,6 +1,6 @@
-# make run: train on the embedded sample and predict. make test: everything the tests need, then the tests, in two
-# processes of one thread each: half the time. make test-slow: those that kill and restart programs, or run several
-# processes at once.
+# make run: train on the embedded sample and predict. make test: install what the tests need, then run the tests. make
+# test-slow: the tests that kill and restart programs, or run several processes. Both use two processes of one thread
+# each, which takes half the time.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
@@ -14,7 +14,7 @@ test: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: .venv/.test
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 check: lint test
 
