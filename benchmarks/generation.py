@@ -19,7 +19,8 @@ from benchmarks.measure import Repeats
 from nexttoken.commands.arguments import Arguments, run
 from nexttoken.engine.generation.transformers import TransformersGenerator
 from nexttoken.engine.generation.writer import GenerationPrompt
-from nexttoken.models.load import choose_device, load_model, load_tokenizer
+from nexttoken.models.load import load_model, load_tokenizer
+from nexttoken.models.processes import choose_device
 from nexttoken.settings import GenerationSettings, ModelSettings
 
 STORY = (

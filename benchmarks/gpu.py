@@ -87,7 +87,8 @@ def measure(options: Options, methods: Sequence[str], checkpointing: Sequence[bo
 
     from benchmarks.gpu_cases import Workload, matrix_rate, rows_at_once
     from benchmarks.gpu_cases import measure as measure_method
-    from nexttoken.models.load import choose_device, choose_dtype
+    from nexttoken.models.load import choose_dtype
+    from nexttoken.models.processes import choose_device
     from nexttoken.settings import ModelSettings
 
     config, device = SHAPES[options.shape].config(), choose_device()

@@ -22,8 +22,9 @@ from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.errors import one_line
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.load import choose_device, load_model
+from nexttoken.models.load import load_model
 from nexttoken.models.memory import forget_peak, peak_memory_mb
+from nexttoken.models.processes import choose_device
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings, ModelSettings, QuantizationSettings, TrainerSettings

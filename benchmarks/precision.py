@@ -41,7 +41,8 @@ def load_answerers(loaded: "LoadedRun", fold: "FoldFolder", names: Sequence[str]
     import torch
 
     from nexttoken.engine.label_answerer import LabelAnswerer
-    from nexttoken.models.load import choose_device, load_model
+    from nexttoken.models.load import load_model
+    from nexttoken.models.processes import choose_device
     from nexttoken.settings import QuantizationSettings
 
     saved, answerers = loaded.answerer(fold), {}

@@ -19,7 +19,8 @@ from nexttoken.engine.answerers import load_answerer
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.errors import UserError
-from nexttoken.models.load import choose_device, load_model, load_tokenizer, within_context
+from nexttoken.models.load import load_model, load_tokenizer, within_context
+from nexttoken.models.processes import choose_device
 from nexttoken.models.saved import save_labels, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt

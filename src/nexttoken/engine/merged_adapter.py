@@ -21,7 +21,8 @@ from nexttoken.inference import Inference
 from nexttoken.metrics import probabilities as metrics
 from nexttoken.models import adapters
 from nexttoken.models.base_model import read_base
-from nexttoken.models.load import choose_device, load_config, load_model, load_tokenizer
+from nexttoken.models.load import load_config, load_model, load_tokenizer
+from nexttoken.models.processes import choose_device
 from nexttoken.models.quantized import describe, saved_quantization
 from nexttoken.models.saved import copy_licences, save_whole, whole_folder, write_note
 from nexttoken.prompts.prompt import Prompt

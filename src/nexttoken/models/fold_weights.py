@@ -8,7 +8,8 @@ from typing import Any
 from nexttoken.errors import UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
-from nexttoken.models.load import ModelSpec, choose_device, load_model, load_tokenizer, resolve
+from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve
+from nexttoken.models.processes import choose_device
 from nexttoken.models.saved import keeps_base
 from nexttoken.settings import ModelSettings, Settings
 

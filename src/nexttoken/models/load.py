@@ -11,7 +11,7 @@ from torch import nn
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.hub import from_hub, locate
-from nexttoken.models.processes import num_ranks, rank
+from nexttoken.models.processes import choose_device
 from nexttoken.models.quantized import keep_trainable, loading_options, saved_quantization
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
@@ -90,18 +90,6 @@ def load_config(settings: ModelSettings, max_tokens: int = 0) -> Any:
     if settings.name_or_path is None:
         return llama_config(settings.scratch, settings.scratch.vocab_size, max_tokens)  # its vocabulary may be smaller
     return _from_pretrained(AutoConfig, settings)
-
-
-def choose_device() -> torch.device:
-    """This process's GPU, or the CPU of a machine without one. Raises UserError for more processes than GPUs."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    if num_ranks() > torch.cuda.device_count():
-        raise UserError(
-            f"devices={num_ranks()}, but this machine has {torch.cuda.device_count()} GPU; set as many devices, or"
-            " CUDA_VISIBLE_DEVICES= to use the CPU"
-        )
-    return torch.device("cuda", rank())
 
 
 def fast_dtype(architecture: str) -> torch.dtype:

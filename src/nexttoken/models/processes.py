@@ -11,9 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from nexttoken.errors import UserError, first_five
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -36,6 +39,20 @@ def num_ranks() -> int:
 
 def is_first() -> bool:
     return rank() == 0
+
+
+def choose_device() -> "torch.device":
+    """This process's GPU, or the CPU of a machine without one. Raises UserError for more processes than GPUs."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if num_ranks() > torch.cuda.device_count():
+        raise UserError(
+            f"devices={num_ranks()}, but this machine has {torch.cuda.device_count()} GPU; set as many devices, or"
+            " CUDA_VISIBLE_DEVICES= to use the CPU"
+        )
+    return torch.device("cuda", rank())
 
 
 def launch(num_devices: int) -> None:
@@ -98,8 +115,6 @@ def join() -> None:
     """Connect to the other processes, once; does nothing in a run of one process."""
     import torch
     from torch import distributed
-
-    from nexttoken.models.load import choose_device
 
     if num_ranks() == 1 or distributed.is_initialized():
         return

@@ -15,8 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from nexttoken.models.load import choose_device
-from nexttoken.models.processes import join, num_ranks
+from nexttoken.models.processes import choose_device, join, num_ranks
 
 
 def shard(model: nn.Module) -> None:
