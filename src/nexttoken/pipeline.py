@@ -92,7 +92,10 @@ def predict(cfg: DictConfig) -> Path:
     if not is_first():
         return path
     task.write(predictions, path)
-    answers_of(task).finish(run, task, predictions)  # type: ignore[arg-type]
+    if results := answers_of(task).finish(run, task, predictions):  # type: ignore[arg-type]
+        from nexttoken.report.by_tag import results_table
+
+        print(results_table(results, by="file"))
     record(path, str(run.folder.path), run.numbers, oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path

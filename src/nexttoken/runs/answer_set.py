@@ -71,13 +71,11 @@ class Labels:
         """Predict examples that have been through the run's transforms."""
         return run.answer(examples)
 
-    def finish(self, run: "LoadedRun", task: Any, predictions: Any) -> None:
-        """Save and print the results of a task that has some, such as the answers of a quiz."""
-        from nexttoken.report.by_tag import results_table
-
+    def finish(self, run: "LoadedRun", task: Any, predictions: Any) -> list[dict[str, Any]]:
+        """Save and return the results of a task that has some, such as the answers of a quiz."""
         if results := task.results(predictions):
             save_results(results, run.environment, run.path)
-            print(results_table(results, by="file"))
+        return results
 
 
 class Texts:
@@ -127,12 +125,14 @@ class Texts:
         print(f"written by {fold.path}; texts cannot be averaged over folds, fold=... chooses another")
         return run.generate(fold, [replace(example, answer=None) for example in examples])  # hides the reference
 
-    def finish(self, run: "LoadedRun", task: Any, predictions: TextPredictions) -> None:
+    def finish(self, run: "LoadedRun", task: Any, predictions: TextPredictions) -> list[dict[str, Any]]:
+        """Print the number of tokens, and the ids of answers that were cut at the maximum length."""
         finished, num_tokens = predictions.columns["finished"], predictions.columns["num_tokens"]
         print(f"{int(num_tokens.sum()):,} tokens, {num_tokens.mean():.1f} an answer")
         if cut := [one for one, is_whole in zip(predictions.ids, finished, strict=True) if not is_whole]:
             what = f"{len(cut)} of {len(finished)} answers reached the maximum length ({first_five(cut)})"
             print(f"{what}; raise generation.max_new_tokens=...")
+        return []
 
 
 def answers_of(task: Task | OpenTask) -> Labels | Texts:
