@@ -1,4 +1,4 @@
-"""How much faster answers are written many at a time than one by one.
+"""Generation of many answers at a time, compared with one by one.
 
 python -m benchmarks.generation model=../shared/models/stories260k                       64 prompts, 64 new tokens
 python -m benchmarks.generation model=... prompts=64 new_tokens=64 batch_tokens=16384 repeats=3

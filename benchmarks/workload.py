@@ -1,4 +1,4 @@
-"""What both sides of a comparison are given: a model with random weights, and prompts of heavy-tailed lengths."""
+"""The input of both sides of a comparison: a model with random weights, and prompts of heavy-tailed lengths."""
 
 import time
 from dataclasses import dataclass, replace

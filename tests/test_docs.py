@@ -44,7 +44,7 @@ CODE = {page: pieces(page.read_text(encoding="utf-8")) for page in PAGES}
 
 
 def arguments(start: str, page: Path) -> list[list[str]]:
-    """What follows each `start` in a page's code, split as a shell splits it, without comments and explanations."""
+    """The arguments after each `start` in a page's code, split as a shell splits them, without comments."""
     found = [code.partition(start)[2] for code in CODE[page] if start in code]
     return [shlex.split(re.split(r"  +(?![\w'+]+[.=])|[(;]| \[", rest)[0], comments=True) for rest in found]
 

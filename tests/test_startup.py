@@ -1,4 +1,4 @@
-"""What answers at once imports little: read from the list of imports that Python prints, not from a clock."""
+"""Help and refusals import little: checked in the list of imports that Python prints, not by a clock."""
 
 import subprocess
 import sys

@@ -186,7 +186,7 @@ def test_an_ended_command_leaves_no_process_and_at_most_a_hidden_folder(sent, no
 
 
 def session_lives(leader):
-    """Whether a process of the group that this one led is left."""
+    """True if a process of this one's group is still running."""
     try:
         os.killpg(leader, 0)
     except ProcessLookupError:

@@ -128,7 +128,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Run:
-    """What the command uses of a loaded run, with two folds of six questions."""
+    """The part of a loaded run that the command uses, with two folds of six questions."""
 
     folder: RunFolder
     parts: SimpleNamespace

@@ -149,7 +149,7 @@ def test_existing_files_are_never_overwritten(place):
 
 
 class Kaggle(BaseHTTPRequestHandler):
-    """What Kaggle's client asks for, answered from `server.archive`, or with `server.status` where that is an error."""
+    """Requests of Kaggle's client, answered from `server.archive`, or with `server.status` if that is an error."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))

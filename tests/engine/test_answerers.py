@@ -73,7 +73,7 @@ def make_fold(fold: Path, asked: Settings, seed: int) -> Path:
 
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
-    """What models were loaded, in order."""
+    """The loaded models, in order."""
     seen: list[str] = []
     load = weights.load_model
 

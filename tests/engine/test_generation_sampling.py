@@ -21,7 +21,7 @@ LEAST = 1e-3  # a right sampler fails this once in a thousand seeds; this one's 
 
 
 def draws(scores: torch.Tensor, seed: int = 0, step: int = 0) -> np.ndarray:
-    """What `NUM_DRAWS` rows with these scores choose in one step."""
+    """The tokens that `NUM_DRAWS` rows with these scores choose in one step."""
     noise = GumbelNoise(seed, [f"row{number}" for number in range(NUM_DRAWS)], 5, CPU)
     input_ids = torch.zeros(NUM_DRAWS, 5 + step, dtype=torch.int64)
     return noise(input_ids, scores.expand(NUM_DRAWS, -1)).argmax(dim=-1).numpy()

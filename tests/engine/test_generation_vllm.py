@@ -1,4 +1,4 @@
-"""What vLLM is asked for. vLLM itself was not run: a stand-in takes its place, and records what it is given."""
+"""Requests to vLLM. vLLM itself was not run: a stand-in takes its place and records the calls."""
 
 import json
 import sys

@@ -110,7 +110,7 @@ def test_merged_weights_answer_as_the_adapter_does(base, tmp_path, examples, ove
 
 
 def test_both_models_are_asked_in_batches_that_were_chosen(base, tmp_path, examples, monkeypatch):
-    """Where the run says batch_tokens=auto, which is a number beyond every memory until one is chosen."""
+    """The number is chosen at merging for a run with batch_tokens=auto."""
     merge = fold_with_adapter(tmp_path / "fold0", base, examples, "quantization=none")
     asked_with: list[int] = []
     real = predict_labels

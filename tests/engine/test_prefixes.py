@@ -1,4 +1,4 @@
-"""What rows begin with alike is found in any order, and shared only where that pays."""
+"""Shared prefixes of rows: found in any order, and used only where they save enough tokens."""
 
 import numpy as np
 from hypothesis import given

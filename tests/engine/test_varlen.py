@@ -19,7 +19,7 @@ SHAPE = (4, 2, 16)  # heads, groups of them with the same keys, size
 
 
 def misaligned(query, key, *others, **options):
-    """What a kernel would say whose window is one token longer."""
+    """The output of a kernel whose window is one token too long."""
     left, right = options.pop("window_size")
     return documented(query, key, *others, window_size=(left + (left >= 0), right), **options)
 

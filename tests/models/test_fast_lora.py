@@ -75,7 +75,7 @@ def slow(model: nn.Module) -> nn.Module:
 
 
 def num_branches(output: Tensor) -> int:
-    """How many of a graph's steps are the one operation."""
+    """The number of a graph's steps that are the fast operation."""
     seen, open_ = set(), [output.grad_fn]
     while open_:
         if (step := open_.pop()) is not None and step not in seen:

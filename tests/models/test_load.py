@@ -1,4 +1,4 @@
-"""Where models come from: a refusal is one line, at once, and runs nothing; what was saved answers the same."""
+"""Loading models: a refusal is one line, at once, and runs no code; a saved model answers the same."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def silent_hub():
 
 
 def ask_the_hub(tmp_path: Path, **environment: str) -> tuple[str, float]:
-    """What loading `somebody/something` prints in a process of its own, and how long it took."""
+    """The output of loading `somebody/something` in a separate process, and its seconds."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     env |= {"HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"} | environment
     done = subprocess.run([sys.executable, "-c", HUB_NAME], env=env, capture_output=True, text=True, check=True)

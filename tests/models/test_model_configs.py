@@ -46,7 +46,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What the comment on top of a model's file says."""
+    """The facts in the comment on top of a model's file."""
 
     licence: str
     context: str

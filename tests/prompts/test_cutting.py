@@ -1,4 +1,4 @@
-"""What does not fit is cut fairly, from the earliest turn on, and by whole sentences where that is asked for."""
+"""Texts that do not fit are cut in equal measure, from the earliest turn on, and by whole sentences if set so."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""What the model reads: within the budget, ending in the cue, with one opening token, and data that stays data."""
+"""Encoded prompts: within the budget, ending in the cue, one opening token, no special tokens from data."""
 
 import copy
 import re

@@ -21,7 +21,7 @@ BLOCK = 65536
 
 @dataclass(frozen=True)
 class Fault:
-    """What one request for a file gets instead of the file: a status, or an end (or a silence) after `after` bytes."""
+    """A fault in place of a file: a status, or an end (or a silence) after `after` bytes."""
 
     status: int = 0
     after: int = 0
@@ -204,5 +204,5 @@ def sha256(data: bytes) -> str:
 
 
 def is_large(file: str) -> bool:
-    """Whether the hub would keep the file outside git."""
+    """True if the hub would store the file outside git."""
     return file.endswith((".safetensors", ".bin"))

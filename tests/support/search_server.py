@@ -13,7 +13,7 @@ KEY, ENGINE = "a-secret-key", "an-engine"
 
 @dataclass(frozen=True)
 class Fault:
-    """What one request gets instead of an answer: a status, a body, a broken connection, or silence until the end."""
+    """A fault in place of an answer: a status, a body, a broken connection, or silence until the end."""
 
     status: int = 200
     body: str | None = None
@@ -23,7 +23,7 @@ class Fault:
 
 @dataclass
 class SearchService:
-    """What is found for each query, the planned faults in their order, and what was asked."""
+    """The results for each query, the planned faults in their order, and the queries received."""
 
     hits: dict[str, list[dict[str, str]]]
     faults: list[Fault] = field(default_factory=list)

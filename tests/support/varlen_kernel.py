@@ -1,4 +1,4 @@
-"""What torch.nn.attention.varlen says of its kernel, row by row: stands for it where there is no GPU."""
+"""A stand-in for the kernel of torch.nn.attention.varlen on machines without a GPU: its documentation, row by row."""
 
 import numpy as np
 import torch
