@@ -62,6 +62,16 @@ def load_pair(settings: ModelSettings, texts: Sequence[str] = ()) -> Pair:
     return Pair(tokenizer, load_model(settings, tokenizer, max_tokens=512).eval())
 
 
+def save_small_base(folder: Path) -> Path:
+    """Save a model whose layers have the even sizes of real ones: bitsandbytes is slow with odd ones."""
+    from nexttoken.models.saved import save_whole
+
+    small = ScratchSettings(vocab_size=400, hidden_size=48, num_layers=2, num_heads=4)
+    pair = load_pair(ModelSettings(scratch=small), TEXTS)
+    save_whole(folder, pair.model, pair.tokenizer)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def scratch() -> Pair:
     """A seeded model of the shipped architecture, in small, with a byte-level BPE learnt from a few lines."""

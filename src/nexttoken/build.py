@@ -137,17 +137,11 @@ def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
     Raises UserError for a class of this package that does not exist.
     """
     class_path = str(node.get("_target_", ""))
-    module, _, kind = class_path.rpartition(".")
-    if not module.startswith("nexttoken."):
+    if not class_path.startswith("nexttoken."):
         return frozenset()
-    try:
-        spec = find_spec(module)
-    except ModuleNotFoundError:  # of a package above it
-        spec = None
-    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-    if not re.search(rf"\b{re.escape(kind)}\b", source):
+    if not (source := find_source(class_path)):
         raise UserError(f"_target_={class_path!r} does not exist; correct the name, or leave it out")
-    tree = ast.parse(source)
+    tree, kind = ast.parse(source), class_path.rpartition(".")[2]
     bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind]
     for statement in chain(*bodies):
         if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Call):
@@ -155,6 +149,17 @@ def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
             if isinstance(target, ast.Name) and target.id == name:
                 return frozenset(*map(ast.literal_eval, statement.value.args))
     return frozenset()
+
+
+def find_source(class_path: str) -> str:
+    """The source of the module that names the class, "" where none does; nothing is imported, which might be torch."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:  # of a package above it
+        return ""
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    return source if re.search(rf"\b{re.escape(name)}\b", source) else ""
 
 
 def _nested(part: Any) -> list[Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import TEXTS, load_pair
+from conftest import save_small_base
 from nexttoken import pipeline
 from nexttoken.commands.merge import main
 from nexttoken.engine import label_answerer as answer
@@ -22,10 +22,10 @@ from nexttoken.inference import Once
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base_model import FILE, identify
 from nexttoken.models.load import load_model, load_tokenizer
-from nexttoken.models.saved import save_labels, save_quantized, save_trained, save_whole
+from nexttoken.models.saved import save_labels, save_quantized, save_trained
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
-from nexttoken.settings import AUTO, ModelSettings, ScratchSettings
+from nexttoken.settings import AUTO, ModelSettings
 from nexttoken.types import Example
 from support.composed import composed, settings
 
@@ -41,12 +41,7 @@ def examples() -> list[Example]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A model whose layers have the even sizes of real ones: bitsandbytes is slow with odd ones."""
-    small = ScratchSettings(vocab_size=400, hidden_size=48, num_layers=2, num_heads=4)
-    pair = load_pair(ModelSettings(scratch=small), TEXTS)
-    folder = tmp_path_factory.mktemp("base") / "whole"
-    save_whole(folder, pair.model, pair.tokenizer)
-    return folder
+    return save_small_base(tmp_path_factory.mktemp("base") / "whole")
 
 
 def fold_with_adapter(fold_dir: Path, base: Path, examples, *overrides: str) -> Merge:

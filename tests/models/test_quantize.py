@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import TEXTS, load_pair
+from conftest import save_small_base
 from nexttoken.commands.quantize import main
 from nexttoken.engine.answerers import load_answerer
 from nexttoken.engine.heads import LabelSoftmax
@@ -25,7 +25,7 @@ from nexttoken.models.quantized import four_bit_layers, refuse_untrainable
 from nexttoken.models.saved import save_labels, save_quantized, save_trained, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
-from nexttoken.settings import ModelSettings, QuantizationSettings, ScratchSettings, Settings
+from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 from nexttoken.types import Example
 from support.composed import settings
 
@@ -41,11 +41,7 @@ TOKEN_IDS = torch.arange(1, 40)[None]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A model whose layers have the even sizes of real ones: bitsandbytes is slow with odd ones."""
-    small = ScratchSettings(vocab_size=400, hidden_size=48, num_layers=2, num_heads=4)
-    pair = load_pair(ModelSettings(scratch=small), TEXTS)
-    folder = tmp_path_factory.mktemp("base") / "whole"
-    save_whole(folder, pair.model, pair.tokenizer)
+    folder = save_small_base(tmp_path_factory.mktemp("base") / "whole")
     (folder / "LICENSE.txt").write_text("Do what you like.")
     return folder
 

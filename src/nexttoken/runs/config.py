@@ -1,12 +1,11 @@
 """The configuration with which a finished run predicts: its folds' own, with other paths, base, retriever or more."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nexttoken.build import find_source
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, describe_differences
 from nexttoken.runs.records import RETRAIN
@@ -64,7 +63,7 @@ def changed_config(
     config["generation"] = {**config.get("generation", {}), **changes.generation}
     if base:
         config["model"] = {**config["model"], "name_or_path": base, "revision": None}
-    if gone := [target for target in _targets(config) if target in saved and not _exists(target)]:
+    if gone := [target for target in _targets(config) if target in saved and not find_source(target)]:
         what = f"{folds[0].path.parent} was trained before the package's classes moved ({gone[0]} is gone)"
         raise UserError(f"{what}; train it again with overwrite=true")
     return config
@@ -80,17 +79,6 @@ def _items(node: Any) -> Iterator[tuple[Any, Any]]:
 def _targets(config: Mapping[str, Any]) -> list[str]:
     """Every `_target_` of this package."""
     return [value for key, value in _items(config) if key == "_target_" and str(value).startswith("nexttoken.")]
-
-
-def _exists(target: str) -> bool:
-    """True where the module of `target` has its name, read from the source: importing it might import torch."""
-    module, _, name = target.rpartition(".")
-    try:
-        spec = find_spec(module)
-    except ModuleNotFoundError:  # of a package above it
-        return False
-    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-    return re.search(rf"\b{re.escape(name)}\b", source) is not None
 
 
 def _move(node: Any, old: str, new: str) -> Any:
