@@ -11,6 +11,7 @@ from nexttoken.errors import UserError
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.transforms.dialogue import Windows
 from samples.dialogue import BROKEN, NUM_BROKEN, NUM_ROUNDS, QUALITIES, main, write_sample_dialogue
+from support.tracked_samples import assert_same_files
 
 TRACKED = Path(__file__).parents[2] / "input" / "sample-dialogue"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")
@@ -27,10 +28,7 @@ def truth() -> dict[str, dict]:
 
 def test_tracked_files_are_a_fresh_generation_byte_for_byte(tmp_path: Path) -> None:
     main([f"output_dir={tmp_path}"])
-    for folder in (tmp_path, TRACKED):
-        assert {path.name for path in folder.iterdir()} == set(FILES)
-    for name in FILES:
-        assert (tmp_path / name).read_bytes() == (TRACKED / name).read_bytes(), name
+    assert_same_files(tmp_path, TRACKED, FILES)
 
 
 def test_another_seed_gives_other_dialogues(tmp_path: Path) -> None:

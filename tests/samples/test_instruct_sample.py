@@ -10,6 +10,7 @@ from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError
 from nexttoken.tasks.instruct import Instruct
 from samples.instruct import CLOSINGS, JA_BAGS, KINDS, MAX_ROWS, main, write_sample_instruct
+from support.tracked_samples import assert_same_files
 
 TRACKED = Path(__file__).parents[2] / "input" / "sample-instruct"
 FILES = ("train.jsonl", "test.jsonl", "truth.jsonl")
@@ -28,10 +29,7 @@ def rows() -> list[dict]:
 
 def test_tracked_files_are_a_fresh_generation_byte_for_byte(tmp_path: Path) -> None:
     main([f"output_dir={tmp_path}"])
-    for folder in (tmp_path, TRACKED):
-        assert {path.name for path in folder.iterdir()} == set(FILES)
-    for name in FILES:
-        assert (tmp_path / name).read_bytes() == (TRACKED / name).read_bytes(), name
+    assert_same_files(tmp_path, TRACKED, FILES)
 
 
 def test_another_seed_gives_other_rows_and_the_largest_sample_is_written(tmp_path: Path) -> None:
