@@ -8,7 +8,7 @@ python -m benchmarks.precision run=... fold=2 rows=500 repeats=7
   rows     the largest number of held-out rows to predict
   repeats  runs of each precision; they take turns
   cases    fp32, bf16, int8, nf4; the others are compared with fp32
-  out      JSON; benchmarks/results/precision.json
+  out      JSON (default: output/precision.json)
 """
 
 import time
@@ -106,7 +106,7 @@ class PrecisionArguments(Arguments):
     rows: Annotated[int, Field(ge=2)] = 2000
     repeats: Repeats = 5
     cases: Names = ALL
-    out: Path = Path("benchmarks/results/precision.json")
+    out: Path = Path("output/precision.json")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -18,8 +18,8 @@ def run_folder(tmp_path) -> Path:
 def test_a_run_in_a_path_with_spaces_is_reported(run_folder, capsys):
     assert status_of("report", [str(run_folder)]) == 0
     assert "1.0986" in capsys.readouterr().out
-    assert "1.0986" in (run_folder / "report.md").read_text(encoding="utf-8")
-    assert (run_folder / "reliability_a run_sample.png").stat().st_size > 1000
+    assert "1.0986" in (run_folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert (run_folder / "report" / "reliability_a run_sample.png").stat().st_size > 1000
     assert not (run_folder / "learning_curves.png").exists()
 
 
@@ -59,7 +59,7 @@ def test_a_damaged_file_is_one_line_with_the_fix(run_folder, capsys, file, conte
     line = refusal(capsys, "report", run_folder)
     assert words in line
     assert str(run_folder / "fold0" / file) in line
-    assert not (run_folder / "report.md").exists()
+    assert not (run_folder / "report" / "report.md").exists()
 
 
 def test_a_task_that_is_no_mapping_in_the_config_leaves_the_known_metrics(run_folder, capsys):

@@ -21,12 +21,13 @@ from nexttoken.runs.read import read_runs
 from nexttoken.runs.read_answers import environment
 from nexttoken.types import Example, LabelPredictions
 from support.commands import status_of
+from support.tables import whole
 
 main = partial(status_of, "report")
 
 GENRES = ("芸能", "学問", "a|b $x_1$")
 PAIRS = {"map_at_3": None, "has_published_scores": True}  # what tells a preference fold from one of a quiz
-MACHINE = {"device": "cpu, 1 threads", "precision": "float32", "batch_tokens": 4096}
+MACHINE = {"device": "cpu, 1 thread", "precision": "float32", "batch_tokens": 4096}
 
 
 def write_fold(run: Path, right: list[bool], fold: int = 0, *, genres: tuple[str, ...] = GENRES, **changed) -> Path:
@@ -91,14 +92,14 @@ def one_line(task_dir: Path, capsys, *arguments: str) -> str:
 
 
 def test_a_genre_has_the_published_table_best_first_with_chance_beside(task_dir):
-    page = page_by_tag("genre", *read_sections(read_runs(task_dir), "genre"))
+    page = whole(page_by_tag("genre", *read_sections(read_runs(task_dir), "genre")))
     expected = """\
 ### Table for genre: 学問
 
 | Model |                            Environment |  Score | Latency |   95 % interval | Questions | Chance |
 | :---- | -------------------------------------: | -----: | ------: | --------------: | --------: | -----: |
-| good  | cpu, 1 threads, float32, 4096 tokens | 1.0000 |     1.0 |  1.000 to 1.000 |         4 | 0.3333 |
-| poor  | cpu, 1 threads, float32, 4096 tokens | 0.0000 |     1.0 |  0.000 to 0.000 |         4 | 0.3333 |
+| good  | cpu, 1 thread, float32, 4096 tokens | 1.0000 |     1.0 |  1.000 to 1.000 |         4 | 0.3333 |
+| poor  | cpu, 1 thread, float32, 4096 tokens | 0.0000 |     1.0 |  0.000 to 0.000 |         4 | 0.3333 |
 """
     assert [words(line) for line in expected.splitlines() if line] == [
         words(line) for line in page[page.index("### Table for genre: 学問") :].splitlines()[:6] if line
@@ -222,7 +223,7 @@ def test_the_environment_is_a_dash_for_runs_of_before(tmp_path):
     path = write_fold(tmp_path / "run", [True] * 3)
     write_fold(tmp_path / "run", [True] * 3, fold=1, precision="bfloat16")
     [run] = read_runs(tmp_path)
-    both = [f"cpu, 1 threads, {precision}, 4096 tokens" for precision in ("float32", "bfloat16")]
+    both = [f"cpu, 1 thread, {precision}, 4096 tokens" for precision in ("float32", "bfloat16")]
     assert environment(run.folds) == " / ".join(both)
     saved = json.loads((path / "metrics.json").read_text())
     (path / "metrics.json").write_text(json.dumps({key: value for key, value in saved.items() if key not in MACHINE}))
@@ -235,7 +236,7 @@ def test_the_environment_is_a_dash_for_runs_of_before(tmp_path):
 
 
 def test_the_run_table_of_a_quiz_has_its_own_scores_and_nothing_of_the_leaderboard(task_dir):
-    table = runs_table(read_runs(task_dir))
+    table = whole(runs_table(read_runs(task_dir)))
     header, good, poor = (
         words(line)[1:-1] for line in table.splitlines() if line.startswith("|") and "---" not in line
     )

@@ -105,10 +105,15 @@ def test_the_page_of_a_hand_made_case_is_exact(tmp_path, capsys):
 
 4 rows in 2 groups, folds 0, seeds 0, 1: 4 trained folds that differ in `head` alone.
 
-| head  | seeds |        log loss |    95 % interval |          − Label | 95 % interval of the difference |     p |
-| :---- | ----: | --------------: | ---------------: | ---------------: | ------------------------------: | ----: |
-| Class |     2 | 1.2130 ± 0.4901 | 0.6931 to 1.7329 | +0.3466 ± 0.4901 |              +0.0000 to +0.6931 | 0.490 |
-| Label |     2 | 0.8664 ± 0.0000 | 0.6931 to 1.0397 |                  |                                 |       |
+| head  | seeds |        log loss |    95 % interval |        vs. Label |
+| :---- | ----: | --------------: | ---------------: | ---------------: |
+| Class |     2 | 1.2130 ± 0.4901 | 0.6931 to 1.7329 | +0.3466 ± 0.4901 |
+| Label |     2 | 0.8664 ± 0.0000 | 0.6931 to 1.0397 |                  |
+
+| head  | 95 % interval of the difference |     p |
+| :---- | ------------------------------: | ----: |
+| Class |              +0.0000 to +0.6931 | 0.490 |
+| Label |                                 |       |
 
 - Class and Label: no difference to be seen in log loss (+0.0000 to +0.6931)
 
@@ -116,7 +121,7 @@ def test_the_page_of_a_hand_made_case_is_exact(tmp_path, capsys):
 | :---------------- | ------: | ------: |
 | Class             |  1.5596 |  0.8664 |
 | Label             |  0.8664 |  0.8664 |
-| Class − Label     | +0.6931 | +0.0000 |
+| Class vs. Label   | +0.6931 | +0.0000 |
 
 Mean over seeds of the score of all out-of-fold rows, ± its sample standard deviation over seeds. Intervals: \
 percentiles of 10,000 resamples of groups of rows and of seeds, the same for all variants; each holds for its own \

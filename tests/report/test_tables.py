@@ -10,17 +10,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.image import imread
 from sklearn.metrics import log_loss
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import METRICS
+from nexttoken.report.markdown import markdown
 from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import KINDS, predicted_leaderboard, published_scores
 from nexttoken.report.tables import fold_table, runs_table
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.read import read_fold, read_runs
 from support.commands import status_of
+from support.tables import whole
 
 main = partial(status_of, "report")
 
@@ -79,7 +83,9 @@ def task_dir(tmp_path) -> Path:
 def cells(table: str, first: str) -> dict[str, str]:
     """The row whose first cell holds `first`, by column name; a table's header is the line above its rule."""
     header: list[str] = []
-    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines() if line[:1] == "|"]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in whole(table).splitlines() if line[:1] == "|"
+    ]
     for line, following in zip(lines, [*lines[1:], []], strict=True):
         if following and set(following[0]) <= {":", "-"}:
             header = line
@@ -104,7 +110,7 @@ def test_fold_table_puts_the_fold_beside_every_reference(tmp_path):
     for name, key in names.items():
         row, score = cells(table, name), metrics[f"{key}_log_loss"]
         assert row["log loss"] == f"{score:.4f}"
-        assert float(row["log loss: this fold − it"]) == pytest.approx(metrics["log_loss"] - score, abs=5e-5)
+        assert float(row["difference in log loss"]) == pytest.approx(metrics["log_loss"] - score, abs=5e-5)
     assert cells(table, "uniform guess")["accuracy"] == "0.3333"
     own = cells(table, "this fold (trained)")
     assert (own["log loss"], own["accuracy"]) == (f"**{metrics['log_loss']:.4f}**", f"**{metrics['accuracy']:.4f}**")
@@ -121,7 +127,7 @@ def test_fold_table_has_this_datas_scores_first_and_no_published_ones(tmp_path, 
     table = table_of_fold(write_fold(tmp_path, 0, is_published_data=is_published_data))
     header = next(line for line in table.splitlines() if line.startswith("|"))
     assert [cell.strip() for cell in header.strip("|").split(" | ")] == [
-        "score of", "log loss", "accuracy", "log loss: this fold − it",
+        "score of", "log loss", "accuracy", "difference in log loss",
     ]  # fmt: skip
     assert not any(word in table for word in PUBLISHED_WORDS)
 
@@ -133,7 +139,7 @@ def test_published_scores_are_never_comparable_with_other_data(tmp_path):
     for published in published_scores():
         row = cells(table, f"{published.who}: {published.what}")
         assert row["comparable"] == "no"
-        assert "best run − it" not in row
+        assert "vs. best run" not in row
 
 
 def test_on_the_real_data_cv_is_comparable_and_leaderboards_are_not(tmp_path):
@@ -143,9 +149,9 @@ def test_on_the_real_data_cv_is_comparable_and_leaderboards_are_not(tmp_path):
     row = cells(table, "James Day: Llama-3-8B")
     assert (row["CV"], row["comparable"]) == ("0.9020", "yes")
     best = read_fold(tmp_path / "good" / "fold0").metrics["log_loss"]
-    assert float(row["best run − it"]) == pytest.approx(best - 0.902, abs=5e-5)
+    assert float(row["vs. best run"]) == pytest.approx(best - 0.902, abs=5e-5)
     for name in ("ShelterW", "median"):
-        assert (cells(table, name)["comparable"], cells(table, name)["best run − it"]) == ("no", "")
+        assert (cells(table, name)["comparable"], cells(table, name)["vs. best run"]) == ("no", "")
     assert cells(table, "good")["predicted public LB"] == f"{0.890 * best + 0.125:.4f}"
 
 
@@ -163,7 +169,7 @@ def test_a_task_of_which_nothing_is_published_stands_beside_its_references_alone
 
 def test_every_published_score_stands_in_the_column_of_its_own_test_set(tmp_path):
     write_fold(tmp_path / "run", 0)
-    table = runs_table(read_runs(tmp_path)).split("## Published scores")[1]
+    table = whole(runs_table(read_runs(tmp_path)).split("## Published scores")[1])
     header, _, *lines = [line for line in table.splitlines() if line.startswith("|")]
     for line, published in zip(lines, published_scores(), strict=True):
         row = cells(f"{header}\n|:-|\n{line}", ": ")
@@ -196,7 +202,7 @@ def test_runs_are_paired_row_by_row(task_dir):
     good, worse = (run.oof["loss"] for run in read_runs(task_dir))
     difference = worse - good
     expected = f"{difference.mean():+.4f} ± {difference.std() / math.sqrt(len(difference)):.4f}"
-    assert cells(runs_table(read_runs(task_dir)), "worse")["− first run"] == expected
+    assert cells(runs_table(read_runs(task_dir)), "worse")["vs. first run"] == expected
 
 
 def test_folds_scored_on_different_data_never_share_a_mean(task_dir):
@@ -326,3 +332,28 @@ def test_runs_that_answer_with_texts_are_left_to_the_judge(task_dir, caplog):
     assert "1 folds answer with texts: see python -m nexttoken judge" in caplog.text
     with pytest.raises(UserError, match="see python -m nexttoken"):
         read_runs(task_dir / "open")
+
+
+@given(
+    names=st.lists(st.text("ab| \n", min_size=1, max_size=70), min_size=1, max_size=4), num_columns=st.integers(1, 25)
+)
+def test_a_table_is_at_most_a_hundred_characters_wide_and_loses_no_cell(names, num_columns):
+    rows = [[name, *(f"{place}.{column:04}" for column in range(num_columns))] for place, name in enumerate(names)]
+    table = markdown(["run", *(f"fold {column}" for column in range(num_columns))], rows)
+    assert max(map(len, table.splitlines())) <= 100
+    for row in rows:
+        assert all(table.count(cell) == 1 for cell in row[1:])
+
+
+def test_long_names_keep_both_ends_and_stay_apart():
+    names = ["x" * 60 + end for end in ("first", "second")]
+    assert f"| {'x' * 24}…{'x' * 18}first |" in markdown(["run", "score"], [[name, "1"] for name in names])
+    alike = [f"{'x' * 40}{middle}{'y' * 40}" for middle in "ab"]
+    assert all(name in markdown(["run", "score"], [[name, "1"] for name in alike]) for name in alike)
+
+
+def test_a_run_named_in_letters_without_a_font_is_drawn_without_a_warning(tmp_path, recwarn):
+    write_fold(tmp_path / "芸能", 0)
+    assert status_of("report", [str(tmp_path)]) == 0
+    assert not [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)]
+    assert (tmp_path / "report" / "report.md").is_file()

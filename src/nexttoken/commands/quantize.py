@@ -36,8 +36,9 @@ def main(arguments: Sequence[str]) -> None:
     if settings.quantization is None:
         raise UserError("nothing to quantise by; add quantization=nf4 or quantization=int8")
     given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    from nexttoken.engine.memory_plan.table import in_units
     from nexttoken.models.saved import save_quantized
 
     num_weights = save_quantized(settings, given.out)
-    size = sum(path.stat().st_size for path in given.out.iterdir()) / 1e9
-    print(f"wrote {given.out}: {num_weights:,} weights in {size:.3g} GB; use it by model.name_or_path={given.out}")
+    size = in_units(sum(path.stat().st_size for path in given.out.iterdir()))
+    print(f"wrote {given.out}: {num_weights:,} weights in {size}; use it by model.name_or_path={given.out}")

@@ -6,7 +6,7 @@ python -m nexttoken report output/jmmlu by=genre   score and latency for each ge
 Arguments:
   path              a folder of runs, or one run
   by=...            show a table for each value of this tag
-  out=...           folder for report.md and the plots (default: the path)
+  out=...           folder for report.md and the plots (default: <path>/report)
   ledger=...        submissions with their leaderboard scores (default: submissions/ledger.csv)
   published=true    with by=...: also show another quiz's published tables
 """
@@ -35,7 +35,7 @@ class ReportArguments(Arguments):
 def main(arguments: Sequence[str]) -> None:
     given = ReportArguments.parse(arguments)
     path = given.paths[0]
-    out = given.out or path
+    out = given.out or path / "report"
     if given.by:
         print(report_by_tag(path, out, given.by, given.published))
     else:
@@ -47,15 +47,16 @@ def report(path: Path, out: Path, ledger: Path) -> str:
     runs = read_runs(path)
     tables = runs_table(runs, read_ledger(ledger))
     titles: dict[str, str] = {}  # of the pictures, by file name
+    replaced: list[str] = []
     if with_curves := [run for run in runs if any(fold.curve is not None for fold in run.folds)]:
         titles["learning_curves.png"] = "Learning curves"
-        learning_curves(with_curves, out / "learning_curves.png")
+        replaced += learning_curves(with_curves, out / "learning_curves.png")
     for run in runs:
         name = f"reliability_{run.name}_{run.data.dataset}.png".replace("/", "_")
         titles[name] = f"Reliability of {run.name} on {run.data.dataset}"
-        reliability_diagram(run.oof, out / name, titles[name])
+        reliability_diagram(run.oof, out / name, titles[name])  # the page has its title beside it
     images = [f"![{title}](<{name}>)" for name, title in titles.items()]
-    write_text("\n\n".join(["# Report", tables, *images]), out / "report.md")
+    write_text("\n\n".join(["# Report", tables, *_without_a_font(replaced), *images]), out / "report.md")
     return "\n".join([f"{tables}\n", *(f"wrote {out / name}" for name in ("report.md", *titles))])
 
 
@@ -64,8 +65,12 @@ def report_by_tag(path: Path, out: Path, by: str, published: bool) -> str:
     sections, notes = read_sections(read_runs(path), by)
     page, picture = out / f"{by}s.md", out / f"{by}s.png"
     parts = [page_by_tag(by, sections, notes), f"![Accuracy by {by}](<{picture.name}>)"]
-    if key := plot_accuracies(sections, picture):
-        parts.append(f"In the picture, for want of a font: {', '.join(key)}.")
+    parts += _without_a_font(plot_accuracies(sections, picture))
     text = "\n\n".join([*parts, *([published_quiz_tables()] if published else [])])
     write_text(text, page)
     return f"{text}\n\nwrote {page}\nwrote {picture}"
+
+
+def _without_a_font(key: Sequence[str]) -> list[str]:
+    """A sentence about the names that numbers stand for in a picture, if there are any."""
+    return [f"No installed font has the letters of some names; in the picture {', '.join(key)}."] if key else []

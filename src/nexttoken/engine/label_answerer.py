@@ -46,7 +46,8 @@ class ModelAnswerer:
     def environment(self) -> dict[str, str | int]:
         """The settings that the time of an answer depends on: device, precision of the weights, tokens per batch."""
         weights = next(self.model.parameters())
-        device = f"{weights.device.type}, {torch.get_num_threads()} threads"
+        num_threads = torch.get_num_threads()
+        device = f"{weights.device.type}, {num_threads} thread{'s' * (num_threads > 1)}"
         if weights.is_cuda:
             device = torch.cuda.get_device_name(weights.device)
         if num_ranks() > 1:

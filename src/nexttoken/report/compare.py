@@ -102,8 +102,8 @@ def _metric_section(ranking: Ranking, first: int, by: str) -> list[str]:
         interval = interval_cell(ranking.difference(place, first), "+")
         rows.append([*row, mean_cell(differences, "+"), interval, "< 0.001" if p < 0.001 else f"{p:.3f}"])
         sentences.append(f"- {_sentence(ranking, place, first)}")
-        values.append([f"{variant} − {variants[first]}", *map(difference_cell, differences)])
-    header = [by, "seeds", name, "95 % interval", f"− {variants[first]}", "95 % interval of the difference", "p"]
+        values.append([f"{variant} vs. {variants[first]}", *map(difference_cell, differences)])
+    header = [by, "seeds", name, "95 % interval", f"vs. {variants[first]}", "95 % interval of the difference", "p"]
     return [markdown(header, rows), "\n".join(sentences), markdown([f"{name} per seed", *map(str, seeds)], values)]
 
 

@@ -10,14 +10,14 @@ import numpy as np
 from nexttoken.inference import gate as gates
 from nexttoken.inference.gate import ABOVE, Decision, Gate, Outcome, Trial, decide
 from nexttoken.inference.gate_thresholds import CrossChosen, gates_over
-from nexttoken.report.figures import new_figure, plain_text, save_figure
+from nexttoken.report.figures import Lettering
 from nexttoken.report.markdown import markdown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NEVER, ALWAYS, CONFIGURED, CHOSEN = "never", "always", "gated (the run's thresholds)", "gated (chosen out of fold)"
-HEADER = ["policy", "accuracy", "log loss", "searched", "ms per question", "accuracy − always"]
+HEADER = ["policy", "accuracy", "log loss", "searched", "ms per question", "accuracy vs. always"]
 AXES = {"share_searched": "questions searched for (%)", "seconds": "milliseconds per question"}
 SCALES = {"share_searched": 100, "seconds": 1000}
 CURVES = {"min_top1": "threshold on the best option", "min_margin": "threshold on its lead"}
@@ -57,24 +57,24 @@ def gate_plot(trial: Trial, gate: Gate, outcomes: Mapping[str, Outcome], path: P
     grids = {CURVES[name]: gates_over(trial, gate, (name,)) for name in CURVES}
     curves = {name: [gates.score(trial, decide(trial, one)) for one in grid] for name, grid in grids.items()}
     blind = [gates.at_random(trial, gate, share) for share in np.linspace(0, 1, 21)]
-    figure = new_figure(12.4, 5.2)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, key in zip(panels, AXES, strict=True):
-        _line(axes, key, blind, color="0.6", linestyle="--", label="as many questions, at random")
-        for name, along in curves.items():
-            _line(axes, key, along, marker=".", label=name)
-        labels = {name: f"{name}: {outcome.accuracy:.1%}" for name, outcome in outcomes.items()}
-        for name, style in LEVELS.items():
-            level = 100 * outcomes[name].accuracy
-            axes.axhline(level, color="0.25", linewidth=1, linestyle=style, label=labels[name])
-        for name in filter(outcomes.get, MARKS):
-            _line(axes, key, [outcomes[name]], marker=MARKS[name], markersize=12, linestyle="", label=labels[name])
-        axes.set(xlabel=AXES[key])
-        axes.grid(alpha=0.25)
-    panels[0].set(ylabel="accuracy (%)")
-    panels[0].legend(fontsize=8, loc="lower right")
-    figure.suptitle(plain_text(f"{title}: {len(trial.ids):,} held-out questions"))
-    save_figure(figure, path)
+    lettering = Lettering.for_names([title])
+    with lettering.figure(12.4, 5.2, path) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, key in zip(panels, AXES, strict=True):
+            _line(axes, key, blind, color="0.6", linestyle="--", label="as many questions, at random")
+            for name, along in curves.items():
+                _line(axes, key, along, marker=".", label=name)
+            labels = {name: f"{name}: {outcome.accuracy:.1%}" for name, outcome in outcomes.items()}
+            for name, style in LEVELS.items():
+                level = 100 * outcomes[name].accuracy
+                axes.axhline(level, color="0.25", linewidth=1, linestyle=style, label=labels[name])
+            for name in filter(outcomes.get, MARKS):
+                _line(axes, key, [outcomes[name]], marker=MARKS[name], markersize=12, linestyle="", label=labels[name])
+            axes.set(xlabel=AXES[key])
+            axes.grid(alpha=0.25)
+        panels[0].set(ylabel="accuracy (%)")
+        panels[0].legend(fontsize=8, loc="lower right")
+        figure.suptitle(f"{lettering.show(title)}: {len(trial.ids):,} held-out questions")
 
 
 def _line(axes: "Axes", key: str, outcomes: list[Outcome], **style: Any) -> None:

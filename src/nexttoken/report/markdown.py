@@ -7,6 +7,8 @@ from nexttoken.metrics.intervals import Interval
 from nexttoken.metrics.probabilities import mean_and_spread
 
 NOTHING = "–"
+MAX_WIDTH = 99  # characters of a table with its last border, for a terminal of 100
+MAX_NAME = 48  # of the first column, if another fits beside it
 
 
 def loss_cell(value: float | None, unknown: str = NOTHING) -> str:
@@ -28,10 +30,38 @@ def interval_cell(interval: Interval, sign: str = "") -> str:
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table padded for reading in a terminal too; the first column is text, the others are numbers."""
+    """A table padded for reading in a terminal too; the first column is text, the others are numbers.
+
+    Columns that do not fit into `MAX_WIDTH` characters follow in further tables, which repeat the first column.
+    """
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, *rows]]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    columns = [list(column) for column in zip(*cells, strict=True)]
+    names = _shortened(columns[0])
+    blocks, room = [[names]], MAX_WIDTH - _width(names)
+    for column in columns[1:]:
+        if _width(column) > room and len(blocks[-1]) > 1:
+            blocks.append([names])
+            room = MAX_WIDTH - _width(names)
+        blocks[-1].append(column)
+        room -= _width(column)
+    return "\n\n".join(map(_table, blocks))
+
+
+def _width(column: Sequence[str]) -> int:
+    """Characters that a column takes with its border."""
+    return max(3, *map(len, column)) + 3
+
+
+def _shortened(names: list[str]) -> list[str]:
+    """Long names without their middle; as they are where two of them would then look the same."""
+    half = MAX_NAME // 2
+    short = [name if len(name) <= MAX_NAME else f"{name[:half]}…{name[1 - half :]}" for name in names]
+    return short if len(set(short)) == len(set(names)) else names
+
+
+def _table(columns: Sequence[Sequence[str]]) -> str:
+    widths = [_width(column) - 3 for column in columns]
     rule = [":" + "-" * (widths[0] - 1), *["-" * (width - 1) + ":" for width in widths[1:]]]
-    lines = [cells[0], rule, *cells[1:]]
-    padded = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in lines]
+    head, *rows = zip(*columns, strict=True)
+    padded = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in [head, rule, *rows]]
     return "\n".join(f"| {' | '.join(row)} |" for row in padded)

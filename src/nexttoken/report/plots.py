@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.metrics.probabilities import expected_calibration_error, reliability
-from nexttoken.report.figures import new_figure, plain_text, save_figure
+from nexttoken.report.figures import Lettering, plain_text
 from nexttoken.report.tables import reference_names
 from nexttoken.runs.read import Run, probabilities
 
@@ -21,18 +21,22 @@ NUM_COLUMNS = 2
 NUM_POINTS = 24  # of a fold's training loss: each the mean of its share of the steps, or noise hides the course
 
 
-def learning_curves(runs: Sequence[Run], path: Path) -> None:
-    """Write a PNG with a panel per run: train loss (thin) and dev log loss (thick) against steps, a colour per fold."""
+def learning_curves(runs: Sequence[Run], path: Path) -> list[str]:
+    """Write a PNG with a panel per run: train loss (thin) and dev log loss (thick) against steps, a colour per fold.
+
+    Returns `[1] 芸能` for every run name that no installed font can write.
+    """
     num_columns = min(NUM_COLUMNS, len(runs))
     num_rows = -(-len(runs) // num_columns)
-    figure = new_figure(7.2 * num_columns, 4.4 * num_rows)
-    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for axes, run in zip_longest(panels, runs):
-        if run:
-            _learning_panel(axes, run)
-        else:
-            axes.set_axis_off()
-    save_figure(figure, path)
+    lettering = Lettering.for_names([run.name for run in runs])
+    with lettering.figure(7.2 * num_columns, 4.4 * num_rows, path) as figure:
+        panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+        for axes, run in zip_longest(panels, runs):
+            if run:
+                _learning_panel(axes, run, lettering)
+            else:
+                axes.set_axis_off()
+    return lettering.key
 
 
 def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
@@ -43,25 +47,25 @@ def reliability_diagram(oof: pd.DataFrame, path: Path, title: str = "") -> None:
     probs, labels = probabilities(oof), oof["label"].to_numpy()
     bins = reliability(probs, labels)
     confidence, accuracy, counts = np.array([(b.confidence, b.accuracy, b.count) for b in bins]).T
-    figure = new_figure(6.4, 6.4)
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
     # A bin's accuracy is a share of `count` rows: its standard error shows which gaps are only noise.
     error = np.sqrt(accuracy * (1 - accuracy) / counts)
-    axes.errorbar(confidence, accuracy, error, marker="o", capsize=3, label="accuracy ± standard error")
-    for x, y, count in zip(confidence, accuracy, counts, strict=True):
-        axes.annotate(f"{count:,.0f}", (x, y), xytext=(7, -12), textcoords="offset points", fontsize=8)
     ece = expected_calibration_error(probs, labels)
-    heading = f"{plain_text(title)}\nECE {ece:.4f}, {len(labels):,} rows".strip()
-    axes.set(title=heading, ylabel="accuracy (share right)", ylim=(0, 1.02))
-    axes.legend(loc="upper left")
-    below.bar(confidence, counts, width=0.06, color="0.6")
-    floor = 1 / probs.shape[1]  # the most probable class has at least this
-    below.set(xlabel="confidence (probability of the most probable class)", ylabel="rows", xlim=(floor - 0.05, 1.02))
-    save_figure(figure, path)
+    lettering = Lettering.for_names([title])
+    heading = f"{lettering.show(title)}\nECE {ece:.4f}, {len(labels):,} rows".strip()
+    with lettering.figure(6.4, 6.4, path) as figure:
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
+        axes.errorbar(confidence, accuracy, error, marker="o", capsize=3, label="accuracy ± standard error")
+        for x, y, count in zip(confidence, accuracy, counts, strict=True):
+            axes.annotate(f"{count:,.0f}", (x, y), xytext=(7, -12), textcoords="offset points", fontsize=8)
+        axes.set(title=heading, ylabel="accuracy (share right)", ylim=(0, 1.02))
+        axes.legend(loc="upper left")
+        below.bar(confidence, counts, width=0.06, color="0.6")
+        label, floor = "confidence (probability of the most probable class)", 1 / probs.shape[1]  # at least this
+        below.set(xlabel=label, ylabel="rows", xlim=(floor - 0.05, 1.02))
 
 
-def _learning_panel(axes: "Axes", run: Run) -> None:
+def _learning_panel(axes: "Axes", run: Run, lettering: Lettering) -> None:
     drawn = []
     for fold in run.folds:
         if fold.curve is None:
@@ -82,6 +86,6 @@ def _learning_panel(axes: "Axes", run: Run) -> None:
             axes.axhline(drawn[-1], color="0.25", linewidth=1, linestyle=LINES[key], label=f"{name} {drawn[-1]:.4f}")
     low, high = np.nanmin(drawn), np.nanmax(drawn)
     margin = 0.06 * (high - low)
-    title, limits = plain_text(f"{run.name} on {run.data.dataset}"), (low - margin, high + margin)
+    title, limits = f"{lettering.show(run.name)} on {plain_text(run.data.dataset)}", (low - margin, high + margin)
     axes.set(title=title, xlabel="optimizer steps", ylabel="loss (nats per row)", ylim=limits)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))

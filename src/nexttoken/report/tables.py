@@ -48,7 +48,7 @@ def fold_table(saved: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
     cells = [label, loss_cell(loss), *(loss_cell(saved.get(metric.name), "") for metric in others)]
     rows.append([*(f"**{cell}**" if cell else "" for cell in cells), ""])
     head = f"{data.dataset}, fold {saved['fold']}: {saved['num_examples']:,} {'questions' if data.is_quiz else 'rows'}"
-    header = ["score of", "log loss", *(metric.title for metric in others), "log loss: this fold − it"]
+    header = ["score of", "log loss", *(metric.title for metric in others), "difference in log loss"]
     return f"{head}\n\n{markdown(header, rows)}"
 
 
@@ -61,7 +61,7 @@ def _open_fold_table(saved: Mapping[str, Any]) -> str:
     cells = [label, loss_cell(saved["log_loss"]), f"{saved['perplexity']:.2f}", loss_cell(loss)]
     rows.append([*(f"**{cell}**" for cell in cells), ""])
     head = f"{saved['dataset']}, fold {saved['fold']}: {saved['num_examples']:,} held-out answers"
-    header = ["answers' loss in nats", "per token", "perplexity", "per character", "this fold − it"]
+    header = ["answers' loss in nats", "per token", "perplexity", "per character", "difference"]
     return f"{head} of {saved['num_answer_tokens']:,} tokens\n\n{markdown(header, rows)}"
 
 
@@ -85,7 +85,7 @@ def _section(data: Data, runs: list[Run], submissions: Sequence[Submission]) -> 
     else:
         columns = {"run": [run.title for run in runs]} | by_fold | _score_columns(data, runs, oofs)
     if len(runs) > 1:
-        columns["− first run"] = ["", *[_paired(oof, oofs[0]) for oof in oofs[1:]]]
+        columns["vs. first run"] = ["", *[_paired(oof, oofs[0]) for oof in oofs[1:]]]
     if data.is_published:
         columns["predicted public LB"] = [loss_cell(predicted_leaderboard(oof["loss"].mean())) for oof in oofs]
     columns |= _leaderboard_columns(runs, submissions)
@@ -108,7 +108,7 @@ def _score_columns(data: Data, runs: list[Run], oofs: list[pd.DataFrame]) -> dic
         for name, of_runs in levels.items():
             away = [loss - level for loss, level in zip(losses, of_runs, strict=True) if level is not None]
             if len(away) == len(runs):
-                columns[f"− {name}"] = [*map(difference_cell, away)]
+                columns[f"vs. {name}"] = [*map(difference_cell, away)]
         return columns
     columns["log loss"] = [*map(loss_cell, losses)]
     columns |= {name: [*map(loss_cell, of_runs)] for name, of_runs in levels.items()}
@@ -125,7 +125,9 @@ def _notes(data: Data, runs: list[Run]) -> str:
         lines.append(f"{metric.title[0].upper()}{metric.title[1:]}: {direction} is better.")
     lines.append("std: sample standard deviation over folds.")
     if len(runs) > 1:
-        lines.append("− first run: mean difference on the rows both scored ± its standard error over rows, not seeds.")
+        lines.append(
+            "vs. first run: mean difference on rows that both scored ± its standard error over rows."
+        )
     if len({tuple(run.losses) for run in runs}) > 1:
         lines.append("The runs have different folds: compare them fold by fold or by the last difference, not by mean.")
     return " ".join(lines)

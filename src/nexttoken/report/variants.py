@@ -31,7 +31,7 @@ def variants_table(comparison: Comparison) -> str:
     """A row per variant, the best first."""
     ranking, best = comparison.ranking, comparison.ranking.best
     header = ["variant", "rows", PER_TOKEN.title, "perplexity", PER_CHARACTER.title, "outputs", "chrF", "ROUGE-L"]
-    header += ["mark", f"{ranking.measure.title} − {ranking.variants[best]}", "95 % interval", "verdict"]
+    header += ["mark", f"{ranking.measure.title} vs. {ranking.variants[best]}", "95 % interval", "verdict"]
     rows = []
     for place in ranking.order:
         against = [_difference(ranking, place, best), interval_cell(ranking.difference(place, best), "+")]
