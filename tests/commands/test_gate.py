@@ -26,6 +26,7 @@ from nexttoken.inference.retrieval.search import Search
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.records import read_gate
 from nexttoken.types import Example, LabelPredictions, Passage
+from support.tables import whole
 
 
 def trial(num_rows: int = 240) -> Trial:
@@ -58,7 +59,7 @@ def given(out: Path, *arguments: str) -> GateArguments:
 def test_the_report_says_what_every_policy_is_worth(tmp_path):
     asked = trial()
     text = report(asked, {0: Gate(0.6, 0.2), 1: Gate(0.6, 0.2, 2.0)}, given(tmp_path), keep_confident=True)
-    table = text.splitlines()[:7]
+    table = whole(text).splitlines()[:7]
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table}
     assert list(rows)[2:] == [
         "never",

@@ -125,9 +125,7 @@ def _notes(data: Data, runs: list[Run]) -> str:
         lines.append(f"{metric.title[0].upper()}{metric.title[1:]}: {direction} is better.")
     lines.append("std: sample standard deviation over folds.")
     if len(runs) > 1:
-        lines.append(
-            "vs. first run: mean difference on rows that both scored ± its standard error over rows."
-        )
+        lines.append("vs. first run: mean difference on rows that both scored ± its standard error over rows.")
     if len({tuple(run.losses) for run in runs}) > 1:
         lines.append("The runs have different folds: compare them fold by fold or by the last difference, not by mean.")
     return " ".join(lines)
