@@ -8,6 +8,10 @@ class UserError(Exception):
     """An error that the user can fix; commands print it as one line and exit with status 2."""
 
 
+class MissingFile(UserError):
+    """A file that is not there: it may come later, whereas a faulty one has to be mended."""
+
+
 def refuse_below_one(name: str, value: int) -> None:
     if value < 1:
         raise UserError(f"{name}={value}: expected at least 1")

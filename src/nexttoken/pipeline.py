@@ -24,6 +24,7 @@ from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, h
 from nexttoken.runs.ledger import record
 from nexttoken.runs.records import RETRAIN
 from nexttoken.settings import AUTO, PredictSettings, check_settings
+from nexttoken.tasks.test_rows import warn_of_test_rows
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, Split
 
@@ -53,6 +54,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         return report_finished(parts, fold, config, overrides)
     counted: dict[str, Any] = {}
     examples = read(parts, "train", counted)
+    if is_first():
+        warn_of_test_rows(parts.task)
     folds = split(parts, examples)
     rows = choose_rows(parts, examples, folds)
     show_run(parts, config, rows, fold, overrides)

@@ -32,7 +32,7 @@ def test_a_valid_file_with_any_line_ends_and_name_is_accepted(input_dir, tmp_pat
         ("", "is empty: expected a CSV with the columns id, a, b, tie; write it with `python predict.py`"),
         (f"{HEADER}\n", "has no rows below its header"),
         (None, "cannot be read (Is a directory)"),
-        (b"PK\x03\x04\xff", "it is a zip archive; unzip it in place"),
+        (b"PK\x03\x04\xff", "is a zip archive; unzip it in place"),
         ("x\n1\n", "lacks the columns id, a, b, tie; its header is: x; rename its columns, or write it with"),
         (f"{HEADER}\n8,0,1,0\n07,1,0,0\n", "in another order: row 1 is 8, expected 07; sort its rows"),
         (f"{HEADER}\n07,1,0,0\n", "lacks 8; use files that belong together"),

@@ -175,13 +175,6 @@ def test_test_rows_may_lack_the_answer_and_are_never_left_out(tmp_path: Path) ->
         task(tmp_path, skip_faulty=True).read("test")
 
 
-def test_what_predict_will_refuse_is_known_before_the_training(tmp_path: Path, caplog) -> None:
-    write(tmp_path / "train.jsonl", PLAIN)
-    write(tmp_path / "test.jsonl", {"id": 1, "instruction": 5})
-    assert len(task(tmp_path).read("train")) == 1
-    assert "predict.py will refuse the test rows: 1 row is faulty: test.jsonl:1" in caplog.text
-
-
 def test_absent_files_empty_files_and_unknown_shapes_are_one_line(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", PLAIN)
     for names in (["test.jsonl"], ["part-*.jsonl"]):

@@ -178,3 +178,23 @@ def test_the_english_prompt_to_the_letter(tmp_path):
         "### Rubric\nMark the answer from 0 (useless) to 4 (faultless). Be kind.\n### Task\nName a fruit.\n"
         "### A good answer\nplum\n### The answer to be marked\npear\n### Mark\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"id": "a", "pro', r"truth.jsonl:2 \(not JSON"),
+        ('{"probs": [0.2, 0.2, 0.2, 0.2, 0.2], "id": "first"}', "id first again"),
+        ('{"id": "b"}', "probs is not a list of 5 numbers"),
+        ('{"id": "b", "probs": [0.5, 0.5]}', "probs is not a list of 5 numbers"),
+        ('{"id": "b", "probs": "0.2"}', "probs is not a list of 5 numbers"),
+        ('{"id": "b", "probs": [0.2, 0.2, 0.2, 0.2, NaN]}', "not finite for ids b"),
+        ('{"id": "b", "probs": [0.2, 0.2, 0.2, 0.2, 0.3]}', "not summing to 1 for ids b"),
+    ],
+)
+def test_a_faulty_line_of_the_truth_is_named(tmp_path, line, reason):
+    sound = '{"id": "first", "probs": [0.2, 0.2, 0.2, 0.2, 0.2]}'
+    assert write(tmp_path, sound, name="truth.jsonl").truth() == {"first": (0.2,) * 5}
+    with pytest.raises(UserError, match=reason) as error:
+        write(tmp_path, sound, line, name="truth.jsonl").truth()
+    assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""CSV files and tables in memory read as rows of text, with every check, and CSV files written.
+"""CSV, TSV and Parquet files and tables in memory read as rows of text, with every check, and CSV files written.
 
 Python's csv in strict mode is used, since pandas fills a short row and cuts a long first one without a word.
 """
@@ -6,12 +6,15 @@ Python's csv in strict mode is used, since pandas fills a short row and cuts a l
 import csv
 import difflib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nexttoken.data.json_lines import dump_json
+from nexttoken.data.parquet_tables import is_parquet, parquet_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of
 from nexttoken.data.text_files import open_text
 from nexttoken.errors import UserError, first_five
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 DOWNLOAD = "run `python -m nexttoken kaggle download`"
 Columns = dict[str, list[str]]  # a table of text by column name, in the file's order
+TAB_NAME = re.compile(r"\.tsv(\.gz)?$", re.I)  # tabs between the cells
 
 csv.field_size_limit(2**31 - 1)  # a field of 200,000 characters is data; Python's default stops at 131,072
 
@@ -76,10 +80,16 @@ def table_rows(
 
 
 def csv_rows(path: Path, expected: str = "a CSV file") -> Iterator[tuple[Place, list[str]]]:
-    """Yield each row's cells with its place; blank lines are no rows. Raises UserError for a file cut within a row."""
+    """Yield each row's cells with its place; blank lines are no rows. The first row of a Parquet table is its header.
+
+    Raises: UserError for a file cut within a row.
+    """
+    if is_parquet(path):
+        yield from _parquet_cells(path)
+        return
     start, number = 1, 0
     with open_text(path, expected=expected) as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(file, strict=True, delimiter="\t" if TAB_NAME.search(path.name) else ",")
         try:
             for cells in reader:
                 if cells:
@@ -90,6 +100,20 @@ def csv_rows(path: Path, expected: str = "a CSV file") -> Iterator[tuple[Place, 
             raise UserError(
                 f"{path}, line {start}: {error}; the file is cut (download it again) or a quote is not doubled"
             ) from None
+
+
+def _parquet_cells(path: Path) -> Iterator[tuple[Place, list[str]]]:
+    for place, row in parquet_rows(path):
+        if place.row == 1:
+            yield Place(path.name, row=1), list(row)
+        yield Place(path.name, row=place.row + 1), [_cell(value) for value in row.values()]
+
+
+def _cell(value: Any) -> str:
+    """Return a value as a CSV has it: nothing for an absent one, lists and objects as JSON."""
+    if _is_absent(value):
+        return ""
+    return str(value) if isinstance(value, str | int | float) else dump_json(value)
 
 
 def rows_in_memory(

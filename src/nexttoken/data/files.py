@@ -11,7 +11,7 @@ from typing import NoReturn
 import yaml
 
 from nexttoken.data.json_lines import dump_json
-from nexttoken.errors import UserError, first_five
+from nexttoken.errors import MissingFile, UserError, first_five
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _glob(folder: Path, name: str, kind: str) -> list[Path]:
 
 
 def refuse_missing(folder: Path, name: str, kind: str) -> NoReturn:
-    raise UserError(
+    raise MissingFile(
         f"{folder} has no file {name}: expected {kind}s; put it there, set input_dir, "
         "or name your files with task.train_files and task.test_files"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nexttoken.data.parquet_tables import is_parquet, parquet_rows
 from nexttoken.data.row_faults import Place, RowFault
 from nexttoken.data.text_files import SURROGATE, open_text, read_text
 from nexttoken.errors import UserError
@@ -15,11 +16,14 @@ LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # line ends to some readers of a J
 
 
 def json_rows(path: Path) -> Iterator[tuple[Place, dict[str, Any] | RowFault]]:
-    """Yield the objects of JSON lines, or of one JSON array; what is no JSON object is a RowFault.
+    """Yield the objects of JSON lines, of one JSON array, or of a Parquet table; another value is a RowFault.
 
     JSON lines are read one at a time, whatever the size of the file; an array is read whole. Raises UserError for a
-    file that is empty, not UTF-8, or a broken array.
+    file that is empty, not UTF-8, a broken array or table.
     """
+    if is_parquet(path):
+        yield from parquet_rows(path)
+        return
     for number, (line, value) in enumerate(_values(path), start=1):
         is_row = isinstance(value, dict | RowFault)
         yield Place(path.name, line, number), value if is_row else RowFault("not a JSON object")

@@ -11,7 +11,7 @@ import numpy as np
 from nexttoken.data.csv_tables import rows_in_memory
 from nexttoken.data.json_lines import json_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, is_whole, optional_text, text_of
-from nexttoken.errors import UserError
+from nexttoken.errors import MissingFile, UserError
 from nexttoken.metrics.marks import MARK_METRICS, expected_marks
 from nexttoken.tasks.baselines.regression import MarkBaseline
 from nexttoken.tasks.submission import check_probs, find_ids, write_submission
@@ -60,7 +60,7 @@ class Marks:
         """Return one example per line. Raises UserError naming the first five faulty ones by file and line."""
         path = self._path(split)
         if not path.is_file():
-            raise UserError(f"{path} is not there: expected JSON lines with {FORMAT}; see docs/judge.md")
+            raise MissingFile(f"{path} is not there: expected JSON lines with {FORMAT}; see docs/judge.md")
         return self._examples(json_rows(path), needs_mark=split == "train")
 
     def parse(self, frame: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> list[Example]:
@@ -68,10 +68,26 @@ class Marks:
         return self._examples(rows_in_memory(frame), needs_mark=False)
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:
-        """Return the probabilities that the marks were drawn from, from truth.jsonl; only generated samples have it."""
+        """Return the probabilities that the marks were drawn from, from truth.jsonl; only generated samples have it.
+
+        Raises: UserError naming the lines without an id or a number for each mark.
+        """
         path = Path(self.input_dir) / "truth.jsonl"
-        rows = [row for _, row in json_rows(path) if isinstance(row, dict)] if path.is_file() else []
-        return {str(row["id"]): tuple(row["probs"]) for row in rows}
+        if not path.is_file():
+            return {}
+        faults = Faults()
+
+        def probs_of(row: Mapping[str, Any], place: Place) -> tuple[str, tuple[float, ...]]:
+            row_id, probs = str(id_of(row, ["id"], place)), row.get("probs")
+            faults.claim_id(row_id, place)
+            if not isinstance(probs, list) or [type(prob) for prob in probs] != [float] * len(self.classes):
+                raise RowFault(f"probs is not a list of {len(self.classes)} numbers such as 0.2")
+            return row_id, tuple(probs)
+
+        rows = dict(faults.sound_rows(json_rows(path), probs_of))
+        faults.refuse("mend them, or remove the file, which only a generated sample has", path)
+        check_probs(str(path), list(rows), np.array([*rows.values()]), self.classes)
+        return rows
 
     def group_text(self, example: Example) -> str:
         """Answers to one instruction share a fold: a judge may not have seen its reference before."""

@@ -70,12 +70,7 @@ class OpenFiles(ABC):
         """Rows with (nearly) the same text share a fold."""
 
     def read(self, split: Split) -> list[Example]:
-        """Return all rows. Raises UserError naming the first five faulty ones by file and line.
-
-        With the training rows, faults of the test rows are logged, so that they are known before the training.
-        """
-        if split == "train":
-            self._warn_of_test()
+        """Return all rows. Raises UserError naming the first five faulty ones by file and line."""
         return list(self.stream(split))
 
     def stream(self, split: Split) -> Iterator[Example]:
@@ -138,17 +133,6 @@ class OpenFiles(ABC):
         names = self.train_files if split == "train" else self.test_files
         folder = Path(self.input_dir)
         return matching(folder, names, self.kind) or refuse_missing(folder, str(names), self.kind)
-
-    def _warn_of_test(self) -> None:
-        try:
-            self._paths("test")
-        except UserError:  # test files may come later
-            return
-        try:
-            for _ in self._entries("test", quiet=True):
-                pass
-        except UserError as error:
-            log.warning("predict.py will refuse the test rows: %s", error)
 
 
 def refuse_faults(faults: Faults, split: Split, skip_faulty: bool) -> None:

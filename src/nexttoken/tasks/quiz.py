@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -91,12 +90,7 @@ class Quiz:
         return self._folder.format_of(self._paths("test")[0])
 
     def read(self, split: Split) -> list[Example]:
-        """Return one example per question; faults of the test are logged before training.
-
-        Raises: UserError naming the first five faulty rows by file and line.
-        """
-        if split == "train":
-            self._warn_of_test()
+        """Return one example per question. Raises UserError naming the first five faulty rows by file and line."""
         return self._examples(self.questions(split))
 
     def questions(self, split: Split) -> list[Question]:
@@ -154,17 +148,6 @@ class Quiz:
         questions = self.questions("test")
         ids = [question.id for question in questions]
         return questions, find_ids("the predictions", predictions.ids, "the test files", ids)
-
-    def _warn_of_test(self) -> None:
-        for name in [self.test_files] if isinstance(self.test_files, str) else self.test_files:
-            paths: list[Path] = []
-            with suppress(UserError):  # test files may come later
-                paths = self._folder.matching(name)
-            for path in paths:
-                try:
-                    self._asked(self._folder.format_of(path).read(path))
-                except UserError as error:
-                    log.warning("predict.py will refuse the test questions: %s", error)
 
     def _asked(self, questions: Sequence[Question]) -> list[Question]:
         return choose_options(questions, self.num_options, self.seed)

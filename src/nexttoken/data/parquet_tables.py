@@ -1,0 +1,61 @@
+"""Parquet tables read a batch of rows at a time, with the package pyarrow."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nexttoken.data.file_kinds import FROM_PARQUET, say_kind
+from nexttoken.data.row_faults import Place
+from nexttoken.errors import UserError, one_line
+
+PARQUET = b"PAR1"
+BATCH = 1_000  # rows
+
+
+def is_parquet(path: Path) -> bool:
+    """Return whether the file begins and ends as a Parquet table does: a text may begin with the same letters."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(PARQUET)) != PARQUET:
+                return False
+            return file.seek(-min(len(PARQUET), file.seek(0, 2)), 2) >= len(PARQUET) and file.read() == PARQUET
+    except (OSError, ValueError):  # whoever opens the file says so
+        return False
+
+
+def parquet_rows(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Yield each row as a JSON object would hold it, with its place. Raises UserError for a damaged table."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError(f"{path} is a Parquet table; pip install pyarrow, or {FROM_PARQUET}") from None
+    say_kind(path, "a Parquet table", ".parquet")
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(names) > len(set(names)):
+                raise UserError(f"{path} names a column twice; rename one of each")
+            for batch in file.iter_batches(BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Place(path.name, row=number), {name: _plain(value) for name, value in row.items()}
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
+        raise UserError(f"{path} is a damaged Parquet table ({one_line(error)}); download it again") from None
+    if not number:
+        raise UserError(f"{path} is a Parquet table without rows: expected rows; download or convert it again")
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as JSON holds it: dates and decimals as text, bytes as UTF-8."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case bytes():
+            return value.decode("utf-8", errors="replace")
+    return str(value)
