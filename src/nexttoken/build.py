@@ -9,12 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from nexttoken.data.files import hash_text
 from nexttoken.data.folds import GroupedStratified
+from nexttoken.data.targets import check_targets, make, missing_class
 from nexttoken.errors import UserError
 from nexttoken.settings import INCIDENTAL, Settings, check_settings
 from nexttoken.types import OpenTask, Task
@@ -42,9 +41,18 @@ class Parts:
 
 def prepare(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Parts, dict[str, Any]]:
     """Check the configuration, name the run, build its parts; return them with the configuration to save."""
+    refuse_unasked_code(cfg, overrides)
     config = plain(cfg)
     config["name"] = config["name"] or default_name(config["input_dir"], overrides)
     return build(config), config
+
+
+def refuse_unasked_code(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Raise UserError where a file, such as an experiment, and not this command line allows a model's own code."""
+    key = "model.trust_remote_code"
+    is_asked = any(override.lstrip("+").partition("=")[0] == key for override in overrides)
+    if not is_asked and (cfg.get("model") or {}).get("trust_remote_code"):
+        raise UserError(f"a configuration file says {key}=true; if you trust the model's code, write {key}=true here")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -54,22 +62,13 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def build(config: Mapping[str, Any]) -> Parts:
     """Instantiate the parts of a checked configuration. Raises UserError for anything that does not fit together."""
     settings = check_settings(Settings, dict(config))
+    check_targets(config)
     for message in contradictions(settings):
         raise UserError(message)
     names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")
     parts = {name: make(getattr(settings, name), name) for name in names}
     refuse_unfit(parts, settings)
     return Parts(settings, **parts | {"prompt": parts["prompt"].for_classes(parts["task"].classes)})
-
-
-def make(node: dict[str, Any], name: str) -> Any:
-    """Build a `_target_` node, or each node of a mapping. Raises UserError where its class does not take a key."""
-    try:
-        return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        reason = error.__cause__ or error
-        line = " ".join(f"{name}: {reason}".split())
-        raise (reason if isinstance(reason, UserError) else UserError(line)) from None
 
 
 def default_name(input_dir: str, overrides: Sequence[str]) -> str:
@@ -139,10 +138,10 @@ def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
     class_path = str(node.get("_target_", ""))
     if not class_path.startswith("nexttoken."):
         return frozenset()
-    if not (source := find_source(class_path)):
-        raise UserError(f"_target_={class_path!r} does not exist; correct the name, or leave it out")
-    tree, kind = ast.parse(source), class_path.rpartition(".")[2]
+    tree, kind = ast.parse(find_source(class_path)), class_path.rpartition(".")[2]
     bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind]
+    if not bodies:
+        raise missing_class(class_path)
     for statement in chain(*bodies):
         if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Call):
             target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target

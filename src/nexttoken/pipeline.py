@@ -14,9 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nexttoken.build import Parts, make, plain, prepare
+from nexttoken.build import Parts, plain, prepare
 from nexttoken.data.files import to_yaml
 from nexttoken.data.folds import Folds
+from nexttoken.data.targets import check_targets, make
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
 from nexttoken.runs.answer_set import answers_of
@@ -80,7 +81,9 @@ def predict(cfg: DictConfig) -> Path:
     from nexttoken.runs.config import Changes
     from nexttoken.runs.loaded import LoadedRun
 
-    settings = check_settings(PredictSettings, plain(cfg))
+    config = plain(cfg)
+    settings = check_settings(PredictSettings, config)
+    check_targets(config)
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     run = LoadedRun.load(
         folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, Changes.of(settings)

@@ -188,13 +188,10 @@ class PredictSettings(Checked):
 
 S = TypeVar("S", bound=Checked)
 
-ALLOWED_TARGETS = ("nexttoken.", "lightning.pytorch.loggers.")
-
 
 def check_settings(kind: type[S], config: dict[str, Any]) -> S:
     """Return `config` as checked settings. Raises UserError with the first wrong key or value and the fix."""
     settings = validated(kind, config)
-    _check_targets(config, path="")
     if isinstance(settings, Settings) and (folds := settings.split.get("num_folds")) is not None:
         if not isinstance(folds, int):
             raise UserError(f"split.num_folds={folds!r} is not accepted: expected a whole number")
@@ -233,17 +230,3 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
 def _model_of(annotation: Any) -> type[BaseModel]:
     """The settings class in an annotation such as `AdapterSettings | None`."""
     return next((choice for choice in get_args(annotation) if isinstance(choice, type)), annotation)
-
-
-def _check_targets(node: Any, path: str) -> None:
-    """Raise UserError for a `_target_` outside this project: a configuration must not run arbitrary code."""
-    if isinstance(node, list):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return
-    target = node.get("_target_")
-    if target is not None and not str(target).startswith(ALLOWED_TARGETS):
-        allowed = ", ".join(prefix + "*" for prefix in ALLOWED_TARGETS)
-        raise UserError(f"{path}._target_={target!r} is refused: a config may only build {allowed}")
-    for key, value in node.items():
-        _check_targets(value, f"{path}.{key}".lstrip("."))

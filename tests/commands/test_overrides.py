@@ -2,8 +2,8 @@
 
 import pytest
 
-from nexttoken.build import make
 from nexttoken.commands.entry import compose_settings
+from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from support.commands import refusal, status_of
 
@@ -69,7 +69,7 @@ def test_labels_are_refused_where_there_are_none(tmp_path, capsys):
         ("name=.hidden", "not beginning with a dot"),
         ("model.scratch.hidden_size=33", "model.scratch: hidden_size must be a multiple of twice num_heads=4"),
         ("split.num_folds=x", "expected a whole number"),
-        ("task._target_=os.system", "a config may only build nexttoken"),
+        ("task._target_=os.system", "expected a class of nexttoken.tasks"),
     ],
 )
 def test_a_wrong_value_is_explained_in_plain_words(override, words):
@@ -80,6 +80,6 @@ def test_a_wrong_value_is_explained_in_plain_words(override, words):
 
 
 def test_a_class_that_is_not_there_is_one_line():
-    with pytest.raises(UserError, match="task: Error loading") as caught:
+    with pytest.raises(UserError, match=r"expected a class of nexttoken\.tasks") as caught:
         make({"_target_": "nexttoken.nope.X"}, "task")
     assert "\n" not in str(caught.value)

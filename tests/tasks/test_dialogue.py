@@ -237,7 +237,7 @@ def test_the_sweep_is_nine_variants_under_nine_names() -> None:
 @pytest.mark.parametrize(("cut", "who"), VARIANTS)
 def test_a_variant_has_the_published_number_of_examples_and_prefixes(cut: str, who: str) -> None:
     """242 dialogues of 12 rounds, opened by the assistant: 2,662 windows of two, or one of two or four each."""
-    from nexttoken.build import make
+    from nexttoken.data.targets import make
 
     config = composed("task=dialogue", "experiment=socrates_variants", f"train_transforms={cut}", f"transforms={who}")
     steps = make(config["transforms"], "transforms") | make(config["train_transforms"], "train_transforms")

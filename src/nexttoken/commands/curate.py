@@ -50,7 +50,7 @@ class CurateArguments(Arguments):
 
 def main(arguments: Sequence[str]) -> None:
     given = CurateArguments.parse(arguments)
-    from nexttoken.build import make
+    from nexttoken.data.targets import make
 
     faulty = [] if given.skip_faulty is None else [f"task.skip_faulty={given.skip_faulty}"]
     settings = compose_settings([f"task={given.task}", *given.overrides, *faulty])

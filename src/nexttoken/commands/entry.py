@@ -78,8 +78,12 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
     config_path = path.parent / "conf" / f"{entry}.yaml"
     if not config_path.is_file():
         raise UserError(f"{config_path} is not there; run the command where {entry}.py and conf/ are")
+    from nexttoken.build import refuse_unasked_code
+
     try:
-        return compose_entry(path, overrides)
+        config = compose_entry(path, overrides)
+        refuse_unasked_code(config, overrides)
+        return config
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error, path)) from None
     except ValueError as error:
@@ -91,9 +95,13 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
 def compose_settings(overrides: Sequence[str]) -> "Settings":
     """The checked settings of `python train.py <overrides>`. Raises UserError as `compose` and for a wrong value."""
     from nexttoken.build import plain
+    from nexttoken.data.targets import check_targets
     from nexttoken.settings import Settings, check_settings
 
-    return check_settings(Settings, plain(compose("train", overrides)))
+    config = plain(compose("train", overrides))
+    settings = check_settings(Settings, config)
+    check_targets(config)
+    return settings
 
 
 def compose_entry(entry: Path, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> "DictConfig":

@@ -19,8 +19,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from nexttoken.build import make
 from nexttoken.commands.arguments import NewPath, RunArguments
+from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.loaded import LoadedRun

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nexttoken.build import Parts, build, make
+from nexttoken.build import Parts, build
 from nexttoken.data.files import hash_text
+from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.retrieval.search import Search

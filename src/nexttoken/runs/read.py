@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pandas as pd
 from nexttoken.data.csv_tables import read_table
 from nexttoken.data.files import read_json
 from nexttoken.data.folds import load_folds
+from nexttoken.data.targets import load_class
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics.marks import MARK_METRICS
 from nexttoken.metrics.probabilities import QUIZ_METRICS, log_loss, log_losses
@@ -216,8 +216,8 @@ def _metrics_of_task(folder: Path, saved: Mapping[str, Any]) -> tuple[Metric, ..
     task = fold.config().get("task") if fold.config_path.exists() else None
     target = str(task.get("_target_", "")) if isinstance(task, Mapping) else ""
     try:
-        metrics = resolve_name(target).metrics if target.startswith("nexttoken.") else KNOWN_METRICS
-    except (ImportError, AttributeError):
+        metrics = load_class(target, "task").metrics
+    except (UserError, ImportError, AttributeError):
         metrics = KNOWN_METRICS
     return tuple(metric for metric in metrics if metric.name in saved)
 
