@@ -85,6 +85,9 @@ def ask(merge: Merge, examples, change=lambda model: model) -> np.ndarray:
         ["quantization=nf4", "head=classification"],
         ["quantization=none", "head=classification"],
         ["quantization=nf4", "head=vocabulary"],
+        ["quantization=none", "adapter.target_modules=[lm_head,q_proj]"],
+        ["quantization=nf4", "adapter.target_modules=[lm_head]"],
+        ["quantization=none", "adapter.target_modules='.*(lm_head|o_proj)'", "adapter.dora=true"],
     ],
     ids=lambda overrides: "_".join(o.partition("=")[2] for o in overrides),
 )

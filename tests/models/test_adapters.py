@@ -193,13 +193,42 @@ def test_missing_and_foreign_keys_are_errors(base_dir, adapter_dir, damage):
         load_adapter(load(base_dir), LORA, adapter_dir)
 
 
-def test_a_broken_file_and_unknown_target_modules_are_one_line(base_dir, adapter_dir):
+def test_a_broken_file_is_one_line(base_dir, adapter_dir):
     path = adapter_dir / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be loaded"):
         load_adapter(load(base_dir), LORA, adapter_dir)
-    with pytest.raises(UserError, match=r"adapter.target_modules=\['query'\] is refused: Target modules"):
-        with_adapter(load(base_dir), LORA.model_copy(update={"target_modules": ["query"]}))
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["q_proj", "v_porj"], r"'v_porj' is no layer of this model; did you mean 'v_proj'\?"),
+        (["query"], r"'query' is no layer of this model; known: .*lm_head, .*q_proj"),
+        (["q_proj", "q_prój"], r"'q_prój' is no layer of this model; did you mean 'q_proj'\?"),
+        (["q_proj", "proj"], r"'proj' is no layer of this model"),
+        (["layers.0.self_attn.q_proj", "layers.2.self_attn.q_proj"], r"'layers.2.self_attn.q_proj' is no layer"),
+        (["embed_tokens", "q_proj"], r"'embed_tokens' is the tokens' embedding"),
+        (r".*(q_proj|embed_tokens)", r"is the tokens' embedding"),
+        ("q_proj", r"'q_proj' is no layer of this model; a pattern matches whole names"),
+        ("q_proj[", r"'q_proj\[' is no pattern"),
+        (["self_attn"], r"is refused: Target module"),
+        ([], r"is refused: No `target_modules` passed"),
+    ],
+)
+def test_target_modules_that_would_not_be_adapted_are_refused(base_dir, targets, message):
+    with pytest.raises(UserError, match=message) as refused:
+        with_adapter(load(base_dir), LORA.model_copy(update={"target_modules": targets}))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("targets", [["layers.1.mlp.up_proj", "lm_head"], r".*\.1\.(.*up_proj)|lm_head", ["o_proj"]])
+def test_every_named_layer_is_adapted_and_no_other(base_dir, targets):
+    model = with_adapter(load(base_dir), LORA.model_copy(update={"target_modules": targets}))
+    adapted = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in trained_weights(model)}
+    named = {"lm_head", "model.layers.1.mlp.up_proj"}
+    both = {f"model.layers.{layer}.self_attn.o_proj" for layer in (0, 1)}
+    assert adapted == (both if targets == ["o_proj"] else named)
 
 
 @pytest.mark.parametrize("rslora", [False, True])

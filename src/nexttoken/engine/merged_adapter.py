@@ -102,6 +102,7 @@ class Merge:
         assert self.settings.adapter is not None
         base = whole_weights(model.unload(), getattr(torch, self.dtype))
         adapted = adapters.load_adapter(base, self.settings.adapter, self.fold_dir / "adapter", num_classes)
+        _untie_adapted_head(adapted.get_base_model())
         try:
             return adapted.merge_and_unload(safe_merge=True).to(base.dtype)
         except ValueError as error:
@@ -114,6 +115,17 @@ class Merge:
         method = f"added to {weights} in {self.dtype}"
         facts = {"base": base.name, "adapter": str(self.fold_dir), "method": method} | comparison.as_dict()
         write_note(folder, f"{base.name} with an adapter merged", base.name, facts)
+
+
+def _untie_adapted_head(model: Any) -> None:
+    """Give an adapted output head weights of its own: added to shared ones, the adapter would change the embeddings."""
+    head = model.get_output_embeddings()
+    if not hasattr(head, "get_base_layer"):
+        return
+    layer = head.get_base_layer()
+    layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
 
 
 def whole_weights(model: Any, dtype: torch.dtype) -> Any:

@@ -1,8 +1,10 @@
 """LoRA adapters by peft: added to a frozen base, saved without it, and loaded only where they fit."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nexttoken.data.files import read_json
-from nexttoken.errors import UserError, first_five, one_line
+from nexttoken.errors import UserError, first_five, nearest, one_line
 from nexttoken.models.base_model import weight_files
 from nexttoken.models.fast_lora import speed_up_lora
 from nexttoken.models.quantized import keep_trainable
@@ -33,7 +35,7 @@ def trained_adapter(settings: Settings) -> AdapterSettings | None:
 def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | None = None) -> Any:
     """Freeze `model` and return it with trainable LoRA matrices, and its classification layer trainable as a whole.
 
-    Raises UserError for target modules that the model does not have.
+    Raises UserError for target modules that the model does not have, and for embeddings.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -48,9 +50,12 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
         use_dora=settings.dora,
         init_lora_weights=settings.init in ("default", "loftq") or settings.init,  # type: ignore[arg-type]  # LoftQ is computed later
     )
+    if settings.target_modules != "all-linear":
+        _refuse_targets(model, settings.target_modules, config.exclude_modules)  # type: ignore[arg-type]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft reads an attribute of transformers by its old name
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings")  # merging unties an adapted head
             model = get_peft_model(model, config).train()  # type: ignore[arg-type,assignment]
     except ValueError as error:
         raise UserError(f"adapter.target_modules={settings.target_modules} is refused: {one_line(error)}") from None
@@ -60,6 +65,29 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
         if parameter.requires_grad:  # peft leaves a classification layer in 16 bit, where small updates are lost
             parameter.data = parameter.data.float()
     return model
+
+
+def _refuse_targets(model: nn.Module, targets: str | list[str], excluded: str | None) -> None:
+    """Raise UserError for names of a list that match no layer, which peft would pass over, and for embeddings."""
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    layers = {name: layer for name, layer in model.named_modules() if name}
+    linear = {name.rpartition(".")[2] for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+    is_pattern = isinstance(targets, str)
+    for target in [targets] if is_pattern else targets:
+        one = SimpleNamespace(target_modules=target if is_pattern else {target}, exclude_modules=excluded)
+        try:
+            matched = [layer for name, layer in layers.items() if check_target_module_exists(one, name)]
+        except re.error as error:
+            raise UserError(f"adapter.target_modules={target!r} is no pattern: {error}; give a list of names") from None
+        if not matched:
+            fix = "a pattern matches whole names; give a list of names: [q_proj,v_proj]"
+            fix = fix if is_pattern else nearest(str(target), linear)
+            raise UserError(f"adapter.target_modules: {target!r} is no layer of this model; {fix}")
+        if any(isinstance(layer, nn.Embedding) for layer in matched):
+            raise UserError(
+                f"adapter.target_modules: {target!r} is the tokens' embedding; only linear layers are adapted"
+            )
 
 
 def save_adapter(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
