@@ -21,7 +21,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from nexttoken.commands.arguments import Arguments, run
 from nexttoken.data.words import WORD, words
 from nexttoken.inference.retrieval.bm25 import BM25
-from nexttoken.inference.retrieval.corpus import SENTENCE_END, Corpus
+from nexttoken.inference.retrieval.corpus import Corpus
+from nexttoken.inference.retrieval.corpus_files import SENTENCE_END
 from nexttoken.report.markdown import markdown
 from samples import write_lines
 

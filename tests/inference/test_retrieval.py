@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from nexttoken.data.words import words
 from nexttoken.errors import UserError
 from nexttoken.inference.retrieval.bm25 import BM25
-from nexttoken.inference.retrieval.corpus import Corpus, PassageStore, pieces
+from nexttoken.inference.retrieval.corpus import Corpus, PassageStore
+from nexttoken.inference.retrieval.corpus_files import pieces
 from nexttoken.inference.retrieval.dense import Dense
 from nexttoken.inference.retrieval.recorded import Recorded, Recording
 from nexttoken.inference.retrieval.search import Nothing, Search
@@ -79,6 +81,59 @@ def test_passages_of_every_kind_of_file(tmp_path):
     assert [passage.source for passage in Corpus(str(tmp_path / "b.txt")).passages()] == ["b.txt:1", "b.txt:5"]
 
 
+TOWNS = [("Town Arden", "Arden presses plums."), ("Town Corran", 'Corran\tpresses, "as ever", pears.')]
+
+
+@pytest.mark.parametrize(
+    "ending", ["jsonl", "JSONL", "json", "Json", "csv", "CSV", "tsv", "parquet", "JSON.gz", "tsv.GZ"]
+)
+def test_the_passages_of_a_table_or_an_array_are_those_of_json_lines(tmp_path, ending):
+    table, path = pd.DataFrame(TOWNS, columns=["title", "text"]), tmp_path / f"docs.{ending}"
+    match ending.lower().removesuffix(".gz"):
+        case "jsonl":
+            data = table.to_json(orient="records", lines=True)
+        case "json":
+            data = table.to_json(orient="records", indent=1)
+        case "csv":
+            data = table.to_csv(index=False)
+        case "tsv":
+            data = table.to_csv(index=False, sep="\t")
+        case "parquet":
+            data = table.to_parquet()
+    data = data.encode() if isinstance(data, str) else data
+    path.write_bytes(gzip.compress(data) if ending.lower().endswith("gz") else data)
+    expected = [f"{title}\n{text}" for title, text in TOWNS]
+    assert [passage.text for passage in Corpus(str(path)).passages()] == expected
+    assert [passage.text for passage in Corpus(str(tmp_path)).passages()] == expected
+
+
+def test_linked_folders_are_part_of_a_corpus_and_link_loops_end(tmp_path):
+    real, corpus = tmp_path / "real", tmp_path / "corpus"
+    for folder, text in ((real / "deep", "linked"), (corpus / "own", "own")):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text(text)
+    (corpus / "more").symlink_to(real)
+    (real / "up").symlink_to(corpus)
+    (real / "self").symlink_to(real)
+    (corpus / "again").symlink_to(corpus / "own")
+    (corpus / "broken.txt").symlink_to(corpus / "none")
+    found = [(passage.source, passage.text) for passage in Corpus(str(corpus)).passages()]
+    assert found == [("more/deep/a.txt:1", "linked"), ("own/a.txt:1", "own")]
+    before = Corpus(str(corpus)).digest()
+    (real / "deep" / "a.txt").write_text("changed")
+    assert Corpus(str(corpus)).digest() != before
+
+
+def test_halves_of_characters_become_replacement_characters_and_are_counted(tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "a.jsonl").write_text(r'{"title": "T\udc00", "text": "a \ud800\ud801 lighthouse"}')
+    (passage,) = BM25(str(tmp_path), index_dir=str(tmp_path / "index")).search(["lighthouse"])[0]
+    assert passage.text == "T\ufffd\na \ufffd\ufffd lighthouse"
+    assert [record.getMessage() for record in caplog.records] == [
+        "3 lone surrogates (halves of a character) became U+FFFD"
+    ]
+
+
 def test_long_texts_are_cut_at_sentence_ends():
     assert list(pieces("One is. Two is. Three is.", 16)) == ["One is. Two is.", "Three is."]
     assert list(pieces("短い文。長い文です。「はい。」と言う。", 10)) == ["短い文。長い文です。", "「はい。」と言う。"]
@@ -89,11 +144,22 @@ def test_long_texts_are_cut_at_sentence_ends():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"text": "x"}\nnot json\n', r"a\.jsonl, line 2: 'not json' holds no text"),
+        ("a.jsonl", b'{"text": "x"}\nnot json\n', r"a\.jsonl, line 2: not JSON: .*; expected \.jsonl lines"),
         ("a.jsonl", b'{"body": "x"}\n', r"a\.jsonl, line 1"),
         ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl, line 1"),
-        ("a.txt", "ok\n日本".encode("shift_jis"), r"a\.txt, line 2: .*expected UTF-8"),
-        ("a.txt.gz", b"no gzip", r"a\.txt\.gz, line 1: .*or gzip of it"),
+        ("a.txt", "ok\n日本".encode("shift_jis"), r"a\.txt is not UTF-8 .* it looks like .*iconv"),
+        ("a.txt.gz", gzip.compress(b"some words")[:-9], r"a\.txt\.gz is damaged"),
+        (
+            "deep.jsonl",
+            b'{"text": "x"}\n{"text": ' + b"[" * 100_000 + b"\n",
+            r"deep\.jsonl, line 2: not JSON: nested too",
+        ),
+        ("a.json", b'[{"text": "x"},\n{"title": "x"}]', r"a\.json, line 2: text is NoneType"),
+        ("a.csv", b"id,body\n1,x\n", r"a\.csv lacks the columns text; its header is: id, body"),
+        ("a.tsv", b"text\ttitle\nx\n", r"a\.tsv, line 2: 1 cells, the header has 2"),
+        ("a.txt", b'{"text": "x"}\n', r"a\.txt, line 1: a JSON object, not prose; name the file \.jsonl"),
+        ("a.md", b"<!DOCTYPE html>\n<html>", r"a\.md is a web page"),
+        ("a.txt", b"version https://git-lfs.github.com/spec/v1\n", r"a\.txt is a Git LFS pointer.*git lfs pull"),
         ("a.txt", b" \n\n", "holds no text"),
         ("a.txt", b"... !!!", "holds no word"),
     ],
@@ -232,7 +298,18 @@ def test_recorded_files_may_be_written_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", '{"query": "q"}', '{"query": 1, "passages": []}', '{"query": "", "passages": [3]}']
+    "line",
+    [
+        "{",
+        "[]",
+        '{"query": "q"}',
+        '{"query": 1, "passages": []}',
+        '{"query": "", "passages": [3]}',
+        '{"query": "", "passages": "text"}',
+        "<html>",
+        '{"query": "", "passages": {}}',
+        "[" * 9999,
+    ],
 )
 def test_a_broken_recorded_file_is_one_line(tmp_path, line):
     path = tmp_path / "passages.jsonl"
@@ -241,6 +318,9 @@ def test_a_broken_recorded_file_is_one_line(tmp_path, line):
         Recorded(str(path))
     with pytest.raises(UserError, match="cannot be read"):
         Recorded(str(tmp_path / "absent"))
+    path.write_text("<!DOCTYPE html><html></html>")
+    with pytest.raises(UserError, match="is a web page"):
+        Recorded(str(path))
 
 
 def test_nothing_finds_nothing():

@@ -1,11 +1,9 @@
 """A corpus, a file or folder of texts, as passages, and index folders, each built once and named by its hash."""
 
-import gzip
 import hashlib
 import json
 import mmap
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,12 +15,12 @@ from typing import TypeVar
 import numpy as np
 
 from nexttoken.data.files import hash_text
-from nexttoken.errors import UserError, refuse_below_one
+from nexttoken.data.text_files import SURROGATE
+from nexttoken.errors import UserError, one_line, refuse_below_one
+from nexttoken.inference.retrieval.corpus_files import FIX, files_below, pieces, texts_of
+from nexttoken.tasks.surrogates import log_surrogates, replaced
 from nexttoken.types import Passage
 
-KINDS = (".jsonl", ".txt", ".jsonl.gz", ".txt.gz")
-FIX = 'expected .jsonl lines {"text": ...} or .txt with blank lines between passages, or .gz of them'
-SENTENCE_END = re.compile(r"[。．！？!?\n]+[」』）\"']?|\.\s")
 BLOCK = 1 << 20  # bytes read at once
 FORMAT = 1  # increase it when the files of an index folder change
 
@@ -48,12 +46,9 @@ class Corpus:
 
     @property
     def files(self) -> list[Path]:
-        """All files in the order of their names, with those of subfolders and without hidden ones."""
+        """All files in the order of their names, with those of subfolders and linked ones, without hidden ones."""
         root = Path(self.path)
-        if root.is_file():
-            return [root]
-        found = (path for path in root.rglob("*") if path.name.endswith(KINDS) and path.is_file())
-        return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+        return [root] if root.is_file() else sorted(files_below(root))
 
     @property
     def stamp(self) -> tuple[tuple[str, int, int], ...]:
@@ -71,17 +66,23 @@ class Corpus:
         return sha.hexdigest()
 
     def passages(self) -> Iterator[Passage]:
-        """Every passage with its source as `file:line`. Raises UserError that names the line that cannot be read."""
+        """Every passage with its source as `file:line`; a lone surrogate becomes U+FFFD, and they are counted.
+
+        Raises: UserError that names the line that cannot be read.
+        """
+        num_surrogates = 0
         for path in self.files:
             name = self._name(path)
-            texts = _records(path, name) if ".jsonl" in path.suffixes[-2:] else _paragraphs(path, name)
-            for line, title, text in texts:
+            for line, title, text in texts_of(path, name):
                 for piece in pieces(text, self.passage_characters):
-                    yield Passage(f"{title}\n{piece}" if title else piece, source=f"{name}:{line}")
+                    passage = f"{title}\n{piece}" if title else piece
+                    num_surrogates += len(SURROGATE.findall(passage))
+                    yield Passage(replaced(passage), source=f"{name}:{line}")
+        log_surrogates(num_surrogates)
 
     def _name(self, path: Path) -> str:
         root = Path(self.path)
-        return path.name if root.is_file() else path.relative_to(root).as_posix()
+        return replaced(path.name if root.is_file() else path.relative_to(root).as_posix())
 
 
 @dataclass(frozen=True)
@@ -99,57 +100,6 @@ class CorpusRetriever:
     def check(self) -> None:
         """Raise UserError when there is no corpus: called before anything is loaded."""
         Corpus(self.corpus, self.passage_characters)
-
-
-def pieces(text: str, characters: int) -> Iterator[str]:
-    """`text` in parts of at most `characters`, each as many whole sentences as fit, or a part of one that does not."""
-    start = 0
-    while len(text) - start > characters:
-        ends = [match.end() for match in SENTENCE_END.finditer(text, start, start + characters)]
-        end = ends[-1] if ends else start + characters
-        yield from filter(None, [text[start:end].strip()])
-        start = end
-    yield from filter(None, [text[start:].strip()])
-
-
-def _lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines from 1."""
-    number = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except (OSError, EOFError, ValueError) as error:  # a broken archive, another encoding, no permission
-        raise UserError(f"corpus {name}, line {number or 1}: {error}; expected UTF-8 text, or gzip of it") from None
-
-
-def _records(path: Path, name: str) -> Iterator[tuple[int, str, str]]:
-    """Line, title and text of each JSON object; blank lines are skipped."""
-    for number, line in _lines(path, name):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            text, title = record["text"], record.get("title") or ""
-            if not isinstance(text, str):
-                raise TypeError("text is no string")
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise UserError(f"corpus {name}, line {number}: {line[:60].strip()!r} holds no text; {FIX}") from None
-        yield number, str(title), text
-
-
-def _paragraphs(path: Path, name: str) -> Iterator[tuple[int, str, str]]:
-    """First line, no title, and text of each run of lines that are not blank."""
-    first, paragraph = 1, list[str]()
-    for number, line in _lines(path, name):
-        if line.strip():
-            first = first if paragraph else number
-            paragraph.append(line)
-        elif paragraph:
-            yield first, "", "".join(paragraph)
-            paragraph = []
-    if paragraph:
-        yield first, "", "".join(paragraph)
 
 
 @dataclass(frozen=True)
@@ -178,7 +128,10 @@ class PassageStore:
         return len(self._starts) - 1
 
     def __getitem__(self, number: int) -> Passage:
-        return Passage(**json.loads(self._text[self._starts[number] : self._starts[number + 1]]))
+        try:
+            return Passage(**json.loads(self._text[self._starts[number] : self._starts[number + 1]]))
+        except (ValueError, TypeError, RecursionError, OSError) as error:
+            raise _unreadable(self.folder, error) from None
 
 
 def open_index(
@@ -200,8 +153,12 @@ def open_index(
         _make_folder(folder, corpus, build)
     try:
         return load(folder), PassageStore(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the index {folder} cannot be read ({error}); delete this folder, it is built again") from None
+    except Exception as error:  # the retrievers' own formats have errors of many kinds
+        raise _unreadable(folder, error) from None
+
+
+def _unreadable(folder: Path, error: Exception) -> UserError:
+    return UserError(f"the index {folder} cannot be read ({one_line(error)}); delete this folder, it is built again")
 
 
 def _make_folder(folder: Path, corpus: Corpus, build: Callable[[PassageStore], None]) -> None:

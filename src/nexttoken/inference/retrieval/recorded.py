@@ -1,6 +1,5 @@
 """Recorded answers of a retriever: saved in a file, and read where the retriever cannot run."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,7 +7,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ValidationError
 
-from nexttoken.data.files import write_text
+from nexttoken.data.files import whole_file
+from nexttoken.data.json_lines import json_rows, write_json_lines
+from nexttoken.data.row_faults import RowFault
 from nexttoken.errors import UserError
 from nexttoken.types import Passage, Retriever
 
@@ -20,6 +21,10 @@ class Record(BaseModel):
 
     query: str
     passages: list[str | Passage]
+
+    @property
+    def found(self) -> list[Passage]:
+        return [Passage(one) if isinstance(one, str) else one for one in self.passages]
 
 
 @dataclass(frozen=True)
@@ -58,23 +63,22 @@ class Recording:
         found = read_recorded(path) if path.exists() else {}
         found |= {query: hit for query, hit in zip(queries, hits, strict=True) if query not in self.failed}
         records = [{"query": query, "passages": list(map(asdict, some))} for query, some in found.items()]
-        write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in records), path)
+        with whole_file(path) as part:
+            write_json_lines(records, part)
         return hits
 
 
 def read_recorded(path: Path) -> dict[str, list[Passage]]:
     """Passages by query; the later line counts for a query that is there twice."""
     found: dict[str, list[Passage]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise UserError(f"recorded passages {path} cannot be read ({error}); {FIX}") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                record = Record.model_validate_json(line)
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                raise UserError(f"recorded passages {path}, line {number}: {reason}; {FIX}") from None
-            found[record.query] = [Passage(one) if isinstance(one, str) else one for one in record.passages]
+    is_empty = path.is_file() and not path.stat().st_size  # no query had an answer
+    for place, row in () if is_empty else json_rows(path):
+        try:
+            if isinstance(row, RowFault):
+                raise row
+            record = Record.model_validate(row)
+        except (RowFault, ValidationError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise UserError(f"recorded passages {path}, line {place.line or place.row}: {reason}; {FIX}") from None
+        found[record.query] = record.found
     return found

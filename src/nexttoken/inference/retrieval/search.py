@@ -10,6 +10,7 @@ import numpy as np
 
 from nexttoken.errors import UserError, refuse_below_one
 from nexttoken.models.processes import from_first
+from nexttoken.tasks.surrogates import replaced
 from nexttoken.types import OPTIONS, PASSAGES, QUESTION, Example, Passage, Retriever
 
 
@@ -88,7 +89,7 @@ class Search:
         return list(dict.fromkeys(filter(None, queries)))
 
     def _choose(self, hits: Sequence[Sequence[Passage]]) -> tuple[str, ...]:
-        turns = (passage.text for rank in zip_longest(*hits) for passage in rank if passage is not None)
+        turns = (replaced(passage.text) for rank in zip_longest(*hits) for passage in rank if passage is not None)
         return tuple(dict.fromkeys(text for text in turns if text.strip()))[: self.num_passages]
 
 

@@ -13,8 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nexttoken.data.files import hash_text, write_text
+from nexttoken.data.files import hash_text, write_json
 from nexttoken.errors import UserError
+from nexttoken.inference.retrieval.recorded import Record
+from nexttoken.tasks.surrogates import replaced
 from nexttoken.types import Passage
 
 KEY, ENGINE = "GOOGLE_API_KEY", "GOOGLE_SEARCH_ENGINE_ID"
@@ -67,8 +69,8 @@ class GoogleSearch:
     def _find(self, query: str) -> list[Passage]:
         key = hash_text(json.dumps([self._engine, self.num_hits, query]))[:32]
         path = Path(self.cache_dir) / f"{key}.json"
-        with suppress(OSError, ValueError, TypeError, KeyError):  # no file, or a broken one
-            return [Passage(**passage) for passage in json.loads(path.read_text(encoding="utf-8"))["passages"]]
+        with suppress(OSError, ValueError):  # no file, or a broken one
+            return Record.model_validate_json(path.read_bytes()).found
         if self._num_failures >= self.failures_in_a_row:
             self.failed.add(query)
             return []
@@ -88,7 +90,7 @@ class GoogleSearch:
         self.failed.discard(query)
         answer = {"query": query, "passages": [asdict(hit) for hit in hits]}
         with suppress(OSError):  # a full disk: the next run sends the query again
-            write_text(json.dumps(answer, ensure_ascii=False), path)
+            write_json(answer, path)
         return hits
 
     def _request_with_retries(self, query: str) -> list[Passage]:
@@ -132,5 +134,5 @@ class GoogleSearch:
 
 def _passage(item: dict[str, Any], rank: int) -> Passage:
     """A hit as one text. Google gives no scores: the first hit gets 1, the second 1/2, and so on."""
-    lines = (" ".join(item.get(part, "").split()) for part in ("title", "snippet"))
+    lines = (" ".join(replaced(item.get(part, "")).split()) for part in ("title", "snippet"))
     return Passage("\n".join(filter(None, lines)), 1 / rank, item.get("link", ""))
