@@ -43,7 +43,6 @@ def nf4() -> nn.Module:
             new.load_state_dict(old.state_dict())
             parent, _, last = name.rpartition(".")
             setattr(model.model.layers.get_submodule(parent), last, new)
-    model.is_loaded_in_4bit = True
     return model.to("cpu")
 
 

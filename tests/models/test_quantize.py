@@ -21,7 +21,7 @@ from nexttoken.models import saved as saving
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base_model import identify, read_base
 from nexttoken.models.load import load_config, load_model, load_tokenizer
-from nexttoken.models.quantized import four_bit_layers, refuse_untrainable
+from nexttoken.models.quantized import four_bit_layers, import_bitsandbytes, refuse_untrainable
 from nexttoken.models.saved import save_labels, save_quantized, save_trained, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
@@ -214,3 +214,21 @@ def test_the_command(base, copies, tmp_path, capsys, monkeypatch, repository):
 def test_help_needs_no_torch(command):
     code = f"import sys, nexttoken.commands.{command}; print('torch' in sys.modules, 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False"] * 2
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_no_native_code_is_fetched_from_a_hub_when_bitsandbytes_is_imported(tmp_path, monkeypatch, is_installed):
+    """Stand-ins for both packages: on CPUs with bf16 units the real one tries this import, elsewhere it does not."""
+    (tmp_path / "kernels.py").write_text("get_kernel = None\n")
+    tries = "try:\n    import kernels\nexcept Exception as error:\n    refused = type(error)\n"
+    (tmp_path / "bitsandbytes.py").write_text(tries if is_installed else "raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("bitsandbytes", "kernels")]:
+        monkeypatch.delitem(sys.modules, name)
+    import_bitsandbytes()
+    assert "kernels" not in sys.modules
+    assert not is_installed or issubclass(sys.modules["bitsandbytes"].refused, ImportError)
+    import kernels  # for others it stays what it was
+
+    import_bitsandbytes()
+    assert sys.modules["kernels"] is kernels

@@ -4,6 +4,8 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils._pytree import tree_leaves
 
 from support.interrupted import run
 
@@ -40,7 +42,8 @@ def test_killed_run_continues_exactly(server, uninterrupted, tmp_path, moment, n
     assert contents(tmp_path) == uninterrupted
 
 
-QLORA = ("adapter=lora", "quantization=nf4", "adapter.r=4", "fit.neftune_alpha=5", "max_tokens=160")
+# Of rank 128, since bitsandbytes keeps the states of matrices below 4,096 numbers in 32 bit.
+QLORA = ("adapter=lora", "quantization=nf4", "adapter.r=128", "fit.neftune_alpha=5", "max_tokens=160")
 ADAPTER_FILES = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", *FILES[1:])
 
 
@@ -55,6 +58,14 @@ def test_a_killed_qlora_run_continues_exactly(server, base_dir, tmp_path, optimi
         assert run(server, killed, moment, number, *overrides) == -signal.SIGKILL
         assert run(server, killed, "none", 0, *overrides) == 0
         assert contents(killed, ADAPTER_FILES) == whole
+    assert (torch.uint8 in state_dtypes(tmp_path / "whole")) == (optimizer == "adamw_8bit")
+
+
+def state_dtypes(output_dir: Path) -> set[torch.dtype]:
+    """The dtypes of the optimizer's states in the last checkpoint."""
+    path = output_dir / "lmsys" / "x" / "fold0" / "checkpoints" / "last.ckpt"
+    (optimizer,) = torch.load(path, weights_only=True)["optimizer_states"]
+    return {value.dtype for value in tree_leaves(optimizer["state"]) if torch.is_tensor(value)}
 
 
 def test_run_killed_twice(server, uninterrupted, tmp_path):

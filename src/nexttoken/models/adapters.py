@@ -16,7 +16,7 @@ from nexttoken.data.files import read_json
 from nexttoken.errors import UserError, first_five, nearest, one_line
 from nexttoken.models.base_model import weight_files
 from nexttoken.models.fast_lora import speed_up_lora
-from nexttoken.models.quantized import keep_trainable
+from nexttoken.models.quantized import import_bitsandbytes, keep_trainable
 from nexttoken.progress import Progress
 from nexttoken.settings import AdapterSettings, Settings
 
@@ -37,6 +37,7 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
 
     Raises UserError for target modules that the model does not have, and for embeddings.
     """
+    import_bitsandbytes()
     from peft import LoraConfig, TaskType, get_peft_model
 
     config = LoraConfig(

@@ -1,6 +1,8 @@
 """Frozen weights in 4 or 8 bits by bitsandbytes, which is imported only when it is needed."""
 
 import logging
+import sys
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -8,6 +10,23 @@ from torch import nn
 
 from nexttoken.errors import UserError
 from nexttoken.settings import QuantizationSettings, Settings
+
+
+def import_bitsandbytes() -> None:
+    """Import bitsandbytes, if it is installed, without `kernels`, with which it would fetch native code from a hub.
+
+    It tries to on CPUs with bf16 units. peft imports bitsandbytes too, so this comes before peft.
+    """
+    absent = object()
+    before = sys.modules.get("kernels", absent)
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # Python's way to refuse an import
+    try:
+        with suppress(ImportError):
+            import bitsandbytes  # noqa: F401
+    finally:
+        del sys.modules["kernels"]
+        if before is not absent:
+            sys.modules["kernels"] = before  # type: ignore[assignment]
 
 
 def loading_options(
@@ -27,6 +46,7 @@ def loading_options(
             f"{config.name_or_path} holds weights in {describe(saved)}, which quantization={describe(wanted)} cannot"
             " change; use quantization=none (they stay as they are) or name the whole weights"
         )
+    import_bitsandbytes()
     options: dict[str, Any] = {"device_map": {"": device}}
     if saved is None:
         return options | {"quantization_config": _bitsandbytes_config(wanted, dtype)}
@@ -85,8 +105,8 @@ def _bitsandbytes_config(settings: QuantizationSettings, dtype: torch.dtype) -> 
 
 
 def four_bit_layers(model: nn.Module) -> list[Any]:
-    if not getattr(model, "is_loaded_in_4bit", False):
-        return []  # without importing bitsandbytes
+    if "bitsandbytes" not in sys.modules:
+        return []  # no layer of it can be in memory
     from bitsandbytes.nn import Linear4bit
 
     return [module for module in model.modules() if isinstance(module, Linear4bit)]

@@ -11,6 +11,7 @@ from torch import nn
 
 from nexttoken.engine.batches import even_batches, longest_first, token_batches
 from nexttoken.engine.heads import Head
+from nexttoken.models.quantized import import_bitsandbytes
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings
 
@@ -109,6 +110,7 @@ def make_optimizer(settings: FitSettings, parameters: Sequence[nn.Parameter]) ->
     groups = [{"params": some, "weight_decay": decay} for some, decay in decays if some]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=BETAS)
+    import_bitsandbytes()
     import bitsandbytes.optim
 
     return getattr(bitsandbytes.optim, BITSANDBYTES[settings.optimizer])(groups, lr=settings.learning_rate, betas=BETAS)
