@@ -25,6 +25,7 @@ from benchmarks.cases import Case, Options, command
 from benchmarks.sides import Answers, Side, Work
 from benchmarks.workload import LABEL_IDS, REALISTIC, Workload, softmax
 from nexttoken.commands.arguments import run
+from nexttoken.data.packages import require
 
 SIZES = (256, 512, 1024, 2048)  # tokens of a call; the longest prompt always fits
 MAX_SEQUENCES = 32
@@ -191,6 +192,8 @@ def cases(options: Options) -> dict[str, Case]:
 
 
 def main(arguments: Sequence[str]) -> None:
+    for module in ("llama_cpp", "gguf"):
+        require("benchmarks.llama_cpp", module)
     command("llama_cpp", cases, arguments)
 
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.measure import Run, status_kb
+from nexttoken.data.packages import INSTALL
 from nexttoken.errors import UserError
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -158,7 +159,7 @@ def _describe(error: Exception) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
     what = " ".join(str(error).split())[:500]
     if isinstance(error, ModuleNotFoundError):
-        what += "; pip install -e .[bench] installs the peers"
+        what += f"; {INSTALL.get(str(error.name), 'install it')}"
     return f"{type(error).__name__}: {what} ({Path(place.filename).name}:{place.lineno})"
 
 

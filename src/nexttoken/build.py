@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nexttoken.data.files import hash_text
 from nexttoken.data.folds import GroupedStratified
+from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make, missing_class
 from nexttoken.errors import UserError
 from nexttoken.settings import INCIDENTAL, Settings, check_settings
@@ -44,6 +45,7 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Parts, dict[str,
     refuse_unasked_code(cfg, overrides)
     config = plain(cfg)
     config["name"] = config["name"] or default_name(config["input_dir"], overrides)
+    require_packages(config, is_trained=True)
     return build(config), config
 
 
@@ -63,6 +65,7 @@ def build(config: Mapping[str, Any]) -> Parts:
     """Instantiate the parts of a checked configuration. Raises UserError for anything that does not fit together."""
     settings = check_settings(Settings, dict(config))
     check_targets(config)
+    require_packages(config)
     for message in contradictions(settings):
         raise UserError(message)
     names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")

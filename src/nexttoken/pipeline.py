@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from nexttoken.build import Parts, plain, prepare
 from nexttoken.data.files import to_yaml
 from nexttoken.data.folds import Folds
+from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
@@ -84,6 +85,7 @@ def predict(cfg: DictConfig) -> Path:
     config = plain(cfg)
     settings = check_settings(PredictSettings, config)
     check_targets(config)
+    require_packages(config)
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     run = LoadedRun.load(
         folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, Changes.of(settings)

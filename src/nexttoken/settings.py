@@ -48,6 +48,10 @@ class ScratchSettings(Checked):
         return self
 
 
+# Other names would be kernels of a hub: native code of strangers.
+Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"]
+
+
 class ModelSettings(Checked):
     """A pretrained model by hub name or folder, or (None) a new one built from `scratch`."""
 
@@ -55,7 +59,7 @@ class ModelSettings(Checked):
     revision: str | None = None
     scratch: ScratchSettings = ScratchSettings()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    attn_implementation: str | None = None  # None: chosen by transformers, as Gemma-2 needs
+    attn_implementation: Attention | None = None  # None: chosen by transformers, as Gemma-2 needs
     trust_remote_code: bool = False  # true runs code that comes with a model on your machine
 
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nexttoken
-from nexttoken.build import build
 from nexttoken.data.targets import LOGGERS, PLACES, check_targets, load_class, make
 from nexttoken.errors import UserError
 from nexttoken.prompts.prompt import Prompt
@@ -161,4 +160,5 @@ def test_a_logger_gets_the_keys_of_its_list_and_no_folder_elsewhere(values: dict
 
 def test_the_shipped_loggers_are_accepted() -> None:
     for name in ("default", "none", "mlflow", "wandb"):
-        assert build(composed(f"logger={name}") | {"name": "x"}).settings.logger.keys() <= {"tensorboard", name}
+        assert composed(f"logger={name}")["logger"].keys() <= {"tensorboard", name}
+        check_targets(composed(f"logger={name}"))

@@ -122,12 +122,6 @@ def test_rows_are_asked_for_in_chunks(asked, monkeypatch):
     assert [params["max_tokens"] for params in asked.params] == [20, 5, 20]
 
 
-def test_without_vllm_one_line_says_where_it_is_described(monkeypatch):
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UserError, match=r"vllm is not installed here; .*docs/generation.md"):
-        vllm.VLLMGenerator("model", None, [2])
-
-
 def test_empty_texts_are_refused():
     with pytest.raises(UserError, match="empty text"):
         vllm.sampling_options("a", 9, GenerationSettings(banned=[""]), [2])

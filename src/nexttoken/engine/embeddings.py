@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from nexttoken.errors import UserError
 from nexttoken.models.hub import from_hub, locate
 from nexttoken.settings import ModelSettings
 
-INSTALL = "pip install -e '.[dense]'"
 BATCH_SIZE = 32  # texts
 
 
 def embed(model: str, texts: Sequence[str]) -> np.ndarray:
-    """Embeddings (N, D) float32 of norm 1. Raises UserError if the model or sentence-transformers is missing."""
+    """Embeddings (N, D) float32 of norm 1. Raises UserError if the model is missing."""
     vectors = _load_embedder(model).encode(
         list(texts), batch_size=BATCH_SIZE, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
     )
@@ -36,9 +34,7 @@ def fingerprint(model: str) -> str:
 
 @cache
 def _load_embedder(model: str) -> Any:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ModuleNotFoundError:
-        raise UserError(f"retriever=dense needs the package sentence-transformers: {INSTALL}") from None
+    from sentence_transformers import SentenceTransformer
+
     source = locate(model)
     return from_hub(lambda: SentenceTransformer(source), ModelSettings(name_or_path=model))

@@ -9,7 +9,6 @@ from typing import Any
 
 from nexttoken.engine.generation.vocabulary import encode_texts
 from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt, max_new_tokens
-from nexttoken.errors import UserError
 from nexttoken.settings import GenerationSettings
 
 ADAPTER_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts for max_lora_rank
@@ -22,13 +21,8 @@ class VLLMGenerator:
     def __init__(
         self, model_path: str | Path, adapter_path: str | Path | None, stop_ids: Collection[int], **options: Any
     ) -> None:
-        try:
-            import vllm
-        except ModuleNotFoundError:
-            raise UserError(
-                "engine vllm is not installed here; install it in a separate environment (docs/generation.md), or use"
-                " engine=transformers"
-            ) from None
+        import vllm  # build refuses engine=vllm without it
+
         self.stop_ids, self._adapter, self._params = sorted({*stop_ids}), None, vllm.SamplingParams
         if adapter_path is not None:
             from vllm.lora.request import LoRARequest

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import ClassVar
 
 import numpy as np
 
-from nexttoken.errors import UserError
+from nexttoken.data.packages import require
 from nexttoken.inference.retrieval.corpus import Corpus, CorpusRetriever, PassageStore, best, open_index
 from nexttoken.progress import Progress
 from nexttoken.types import Passage
@@ -33,8 +32,7 @@ class Dense(CorpusRetriever):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if find_spec("sentence_transformers") is None:
-            raise UserError("retriever=dense needs the package sentence-transformers: pip install -e '.[dense]'")
+        require("retriever=dense", "sentence_transformers")
 
     def search(self, queries: Sequence[str]) -> list[list[Passage]]:
         from nexttoken.engine.embeddings import embed, fingerprint

