@@ -150,6 +150,17 @@ def test_the_submission_has_expected_marks_in_the_order_of_the_test(tmp_path):
         task.write(LabelPredictions(("x", "a", "b"), probs), tmp_path / "marks.csv")
 
 
+@pytest.mark.parametrize("mark", [None, "", -1, 2.5])
+def test_a_mark_that_is_not_known_is_asked_for(tmp_path, mark):
+    assert [example.label for example in Marks(tmp_path).parse([UNMARKED | {"mark": mark}])] == [None]
+
+
+def test_numbers_in_a_table_are_texts(tmp_path):
+    frame = pd.DataFrame([UNMARKED | {"response": 0, "reference": True}])
+    (example,) = Marks(tmp_path).parse(frame)
+    assert (example.fields["response"], example.fields["reference"]) == (("0",), ("True",))
+
+
 def test_rows_in_memory_are_examples(tmp_path):
     frame = pd.DataFrame([UNMARKED | {"reference": float("nan")}])
     (example,) = Marks(tmp_path).parse(frame)

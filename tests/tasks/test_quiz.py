@@ -309,3 +309,46 @@ def test_results_and_submission_agree_on_repeated_candidates(tmp_path):
 def test_wrong_settings_are_one_line(tmp_path, settings, expected):
     with pytest.raises(UserError, match=expected):
         Quiz("quiz", tmp_path, **settings)
+
+
+UNPUBLISHED = {
+    "jcommonsenseqa": ({"q_id": 1, "question": "q", **{f"choice{n}": str(n) for n in range(5)}}, "label"),
+    "jaqket": ({"qid": "1", "question": "q", "answer_candidates": ["a", "b"]}, "answer_entity"),
+    "plain": ({"id": "1", "question": "q", "options": ["a", "b"]}, "answer"),
+    "instruction": ({"id": "1", "instruction": "問題: q\n0: a\n1: b\n"}, "output"),
+}
+
+
+@pytest.mark.parametrize("name", UNPUBLISHED)
+@pytest.mark.parametrize("answer", [..., None, "", -1, "-1", -1.0])
+def test_an_answer_that_is_not_published_is_asked_and_never_learnt(tmp_path, name, answer):
+    row, key = UNPUBLISHED[name]
+    line = json.dumps(row if answer is ... else row | {key: answer})
+    write_lines(tmp_path / "test.jsonl", line)
+    write_lines(tmp_path / "train.jsonl", line)
+    task = Quiz("quiz", tmp_path, name)
+    assert [example.label for example in task.read("test")] == [None]
+    assert [example.label for example in task.parse([json.loads(line)])] == [None]
+    with pytest.raises(UserError, match=r"1 row is faulty: train.jsonl:1 \(no answer to learn from\)"):
+        task.read("train")
+
+
+@pytest.mark.parametrize("answer", ["", "-1"])
+def test_an_unpublished_letter_is_asked(tmp_path, answer):
+    (tmp_path / "test.csv").write_text(f"id,prompt,A,B,C,D,E,answer\n1,q,a,b,c,d,e,{answer}\n", encoding="utf-8")
+    task = Quiz("exam", tmp_path, "science_exam", test_files=["test.csv"])
+    assert [example.label for example in task.read("test")] == [None]
+
+
+@pytest.mark.parametrize("answer", [-2, 7, "x", 0.5, [0]])
+def test_an_answer_that_is_no_option_stays_a_fault(tmp_path, answer):
+    row, key = UNPUBLISHED["jcommonsenseqa"]
+    write_lines(tmp_path / "test.jsonl", json.dumps(row | {key: answer}))
+    with pytest.raises(UserError, match=r"1 row is faulty: test.jsonl:1"):
+        Quiz("quiz", tmp_path).read("test")
+
+
+def test_minus_one_may_be_an_option(tmp_path):
+    row = {"qid": "1", "question": "q", "answer_candidates": ["a", "-1"], "answer_entity": "-1"}
+    write_lines(tmp_path / "test.jsonl", json.dumps(row))
+    assert Quiz("quiz", tmp_path).read("test")[0].label == 1

@@ -1,13 +1,12 @@
-"""CSV, TSV and Parquet files and tables in memory read as rows of text, with every check, and CSV files written.
+"""CSV, TSV and Parquet files read as rows of text, with every check, and CSV files written.
 
 Python's csv in strict mode is used, since pandas fills a short row and cuts a long first one without a word.
 """
 
 import csv
 import difflib
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from nexttoken.data.json_lines import dump_json
 from nexttoken.data.parquet_tables import is_parquet, parquet_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of
+from nexttoken.data.tables_in_memory import is_absent
 from nexttoken.data.text_files import open_text
 from nexttoken.errors import UserError, first_five
 
@@ -111,34 +111,9 @@ def _parquet_cells(path: Path) -> Iterator[tuple[Place, list[str]]]:
 
 def _cell(value: Any) -> str:
     """Return a value as a CSV has it: nothing for an absent one, lists and objects as JSON."""
-    if _is_absent(value):
+    if is_absent(value):
         return ""
     return str(value) if isinstance(value, str | int | float) else dump_json(value)
-
-
-def rows_in_memory(
-    rows: "pd.DataFrame | Iterable[Mapping[str, Any]]",
-) -> Iterator[tuple[Place, dict[str, Any] | RowFault]]:
-    """Yield the rows of a table, or dictionaries, by column name; absent cells (None, NaN) are left out."""
-    records = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
-    for number, row in enumerate(records, start=1):
-        if isinstance(row, Mapping):
-            yield (
-                Place(row=number),
-                {str(key): _as_python(value) for key, value in row.items() if not _is_absent(value)},
-            )
-        else:
-            yield Place(row=number), RowFault(f"{type(row).__name__}, expected a dictionary")
-
-
-def _as_python(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _is_absent(value: Any) -> bool:
-    from pandas import NA
-
-    return value is None or value is NA or (isinstance(value, float) and math.isnan(value))
 
 
 def numbers(table: Columns, columns: Sequence[str]) -> np.ndarray:

@@ -93,11 +93,15 @@ class Faults(Tally):
 def id_of(row: Mapping[str, Any], keys: Sequence[str], place: Place) -> int | str:
     """Return the first of `keys` that is not null, `<file>-<row>` where all are; whole numbers stay numbers.
 
+    In memory a whole float is a whole number: joins of tables make floats of them.
+
     Raises: RowFault for an id that no submission can hold.
     """
     value = next((row[key] for key in keys if row.get(key) is not None), None)
     if value is None:
         return f"{place.stem}-{place.row}"
+    if isinstance(value, float) and value.is_integer() and not place.file:
+        value = int(value)
     if not is_whole(value) and not isinstance(value, str):
         raise RowFault(f"its id is {value!r:.40}, expected text or a whole number")
     if isinstance(value, str) and (not value.strip() or UNFIT_ID.search(value)):

@@ -12,6 +12,7 @@ import numpy as np
 
 from nexttoken.build import Parts, build
 from nexttoken.data.files import hash_text
+from nexttoken.data.tables_in_memory import ids_as_given
 from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
@@ -171,14 +172,18 @@ class LoadedRun:
         return [example for row_id, example in self._data[0].items() if are_new or row_id not in held_out]
 
     def predict(self, frame: "pd.DataFrame") -> "pd.DataFrame":
-        """Predict rows in the competition's own format; returns `id` and a column of probabilities per class."""
+        """Predict rows in the competition's own format; returns `id`, as given, and probabilities per class."""
         import pandas as pd
 
         task = self.parts.task
         if not task.classes:
             raise UserError(f"{self.path} answers in text; use .generate(run.folds[0], examples) for its rows")
-        predictions = self.answer(apply_transforms(task.parse(frame), self.parts.transforms))  # type: ignore
-        return pd.DataFrame({"id": predictions.ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))
+        rows = frame if hasattr(frame, "to_dict") else list(frame)
+        examples = task.parse(rows)  # type: ignore[attr-defined]
+        predictions = self.answer(apply_transforms(examples, self.parts.transforms))
+        place = {example.id: number for number, example in enumerate(examples)}
+        ids = ids_as_given(rows, list(place)).iloc[[place[one] for one in predictions.ids]].reset_index(drop=True)
+        return pd.DataFrame({"id": ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))
 
     def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions:
         """Generate answers with the fold's model; a killed call resumes from those it saved.

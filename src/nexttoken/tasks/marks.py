@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nexttoken.data.csv_tables import rows_in_memory
 from nexttoken.data.json_lines import json_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, is_whole, optional_text, text_of
+from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import MissingFile, UserError
 from nexttoken.metrics.marks import MARK_METRICS, expected_marks
 from nexttoken.tasks.baselines.regression import MarkBaseline
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RESPONSE = "response"
 OPTIONAL = (INPUT, "reference", "rubric")  # "" where a row has none
+TEXTS = (INSTRUCTION, RESPONSE, *OPTIONAL)
 FORMAT = "id, instruction, response, mark, and where there are input, reference, rubric"
 
 
@@ -65,7 +66,7 @@ class Marks:
 
     def parse(self, frame: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> list[Example]:
         """Return the examples of rows in memory, a table or dictionaries. Raises UserError naming faulty rows."""
-        return self._examples(rows_in_memory(frame), needs_mark=False)
+        return self._examples(rows_in_memory(frame, TEXTS), needs_mark=False)
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:
         """Return the probabilities that the marks were drawn from, from truth.jsonl; only generated samples have it.
@@ -126,7 +127,8 @@ class Marks:
         return examples
 
     def _label(self, mark: Any, needs_mark: bool) -> int | None:
-        if not needs_mark and not is_whole(mark):
+        is_unpublished = not is_whole(mark) or (mark == -1 and self.lowest > -1)
+        if not needs_mark and is_unpublished:
             return None
         if not is_whole(mark) or not self.lowest <= mark <= self.highest:
             raise RowFault(f"mark is {mark!r}, expected a whole number from {self.lowest} to {self.highest}")

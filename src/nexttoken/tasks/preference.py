@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nexttoken.data.csv_tables import Columns, numbers, read_columns, rows_in_memory, table_rows
+from nexttoken.data.csv_tables import Columns, numbers, read_columns, table_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, text_of
+from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import METRICS
 from nexttoken.tasks.submission import check_probs, find_ids, write_probs

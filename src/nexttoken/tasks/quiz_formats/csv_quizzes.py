@@ -31,6 +31,7 @@ class ScienceExam(QuizFormat):
     position = 4
     max_options = len(OPTIONS)
     num_answers = 3
+    text_keys = frozenset({"prompt", *OPTIONS, "answer", "genre"})
 
     def recognise(self, path: Path) -> bool:
         return {*NEEDED} <= {*_first_cells(path)}
@@ -39,16 +40,10 @@ class ScienceExam(QuizFormat):
         return table_rows(path, NEEDED)
 
     def question(self, row: Mapping[str, Any], place: Place) -> Question:
-        if missing := [key for key in NEEDED[1:4] if key not in row]:
-            raise RowFault(f"lacks {', '.join(missing)}")
-        options = [str(row.get(letter) or "") for letter in OPTIONS]
-        while options and not options[-1]:
-            options.pop()
-        answer = letter_index(str(row.get("answer") or ""), len(options))
+        text, options = text_of(row, "prompt"), _options(row, OPTIONS)
+        answer = letter_index(row.get("answer", ""), len(options))
         extra = {key: value for key, value in row.items() if key not in OWN and value != ""}
-        return Question(
-            text_id(row, "id", place), str(row["prompt"]), tuple(options), answer, genre_of(row), extra, place
-        )
+        return Question(text_id(row, "id", place), text, options, answer, genre_of(row), extra, place)
 
     def row(self, question: Question) -> dict[str, str]:
         if not question.options[-1]:
@@ -83,6 +78,7 @@ class Jmmlu(QuizFormat):
 
     name = "jmmlu"
     position = 5  # a science exam may look like it
+    text_keys = frozenset({"question", *LETTERS, "answer", "genre"})
 
     def recognise(self, path: Path) -> bool:
         files = _files(path)
@@ -104,8 +100,8 @@ class Jmmlu(QuizFormat):
 
     def from_memory(self, row: Mapping[str, Any], place: Place) -> Question:
         """The columns are question, A, B and so on, and answer, genre and id where they are known."""
-        options = tuple(str(row[letter]) for letter in LETTERS if letter in row)
-        answer = letter_index(str(row.get("answer") or ""), len(options))
+        options = _options(row, LETTERS)
+        answer = letter_index(row.get("answer", ""), len(options))
         return Question(text_id(row, "id", place), text_of(row, "question"), options, answer, genre_of(row), {}, place)
 
     def row(self, question: Question) -> list[str]:
@@ -130,6 +126,21 @@ class Jmmlu(QuizFormat):
 
     def option_names(self, question: Question) -> list[str]:
         return list(LETTERS[: len(question.options)])
+
+
+def _options(row: Mapping[str, Any], letters: Sequence[str]) -> tuple[str, ...]:
+    """Return the options in the columns of these letters, without absent and empty ones at the end.
+
+    Raises: RowFault where an absent one, which a table in memory may have, stands before another option.
+    """
+    options = [row.get(letter) for letter in letters]
+    while options and not options[-1]:
+        options.pop()
+    if None in options:
+        absent, last = letters[options.index(None)], letters[len(options) - 1]
+        fix = "where its text is None or NA, read the table with keep_default_na=False"
+        raise RowFault(f"option {absent} is absent, and {last} is not; {fix}")
+    return tuple(map(str, options))
 
 
 def _files(path: Path) -> list[Path]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nexttoken.data.csv_tables import rows_in_memory
 from nexttoken.data.files import matching, refuse_missing
 from nexttoken.data.row_faults import Faults, Place, RowFault, Tally
+from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import UserError, nearest
 from nexttoken.tasks.open_files import refuse_faults
 from nexttoken.tasks.quiz_formats import named, recognised
@@ -87,6 +87,7 @@ def questions_in_memory(rows: Iterable[Mapping[Any, Any]], format_name: str) -> 
         faults.claim_id(question.id, place)
         return question
 
-    questions = list(faults.sound_rows(rows_in_memory(rows), question_of))
+    texts = named("plain" if format_name == "auto" else format_name).text_keys | named("plain").text_keys
+    questions = list(faults.sound_rows(rows_in_memory(rows, texts), question_of))
     faults.refuse("mend them in the table")
     return questions

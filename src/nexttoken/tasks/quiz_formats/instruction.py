@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from nexttoken.data.files import whole_file
 from nexttoken.data.json_lines import dump_json
 from nexttoken.data.row_faults import Place, RowFault, text_of, texts_of
-from nexttoken.tasks.quiz_formats.question import Question
+from nexttoken.tasks.quiz_formats.question import Question, is_unknown
 from nexttoken.tasks.quiz_formats.quiz_format import JsonFormat, genre_of, text_id
 
 TEXTS = ("instruction", "input", "output")
@@ -41,6 +41,7 @@ class Instruction(JsonFormat):
 
     name = "instruction"
     position = 2
+    text_keys = frozenset({*TEXTS, "question", "options"})
     own_keys: ClassVar[frozenset[str]] = frozenset({*TEXTS, "id", "genre", "question", "options"})
     known_by = frozenset({"instruction"})
 
@@ -51,7 +52,8 @@ class Instruction(JsonFormat):
             text, options = text_of(row, "question"), texts_of(row, "options")
             # Ours stand beside a text that is misread, and such a text numbers them from 0.
             first = first if tuple(option.strip() for option in options) == parsed.options else 0
-        answer = parse_output(text_of(row, "output"), options, first) if row.get("output") else None
+        is_open = is_unknown(row.get("output"), options)
+        answer = None if is_open else parse_output(text_of(row, "output"), options, first)
         question = Question(text_id(row, "id", place), text, options, answer, genre_of(row), self.extra(row), place)
         as_written = {key: row[key] for key in TEXTS if key in row}
         if as_written in [Instruction.rendered(question), InstructionInput.rendered(question)]:

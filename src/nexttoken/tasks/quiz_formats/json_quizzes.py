@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nexttoken.data.row_faults import Place, RowFault, text_of, texts_of
-from nexttoken.tasks.quiz_formats.question import LETTERS, Question
+from nexttoken.tasks.quiz_formats.question import LETTERS, Question, is_unknown
 from nexttoken.tasks.quiz_formats.quiz_format import JsonFormat, genre_of, index_of, text_id
 
 GENRE_KEYS = ("section", "competition")  # of JAQKET's rows without a genre: the first that is there
@@ -24,6 +24,7 @@ class Jaqket(JsonFormat):
     max_options = 20
     answer_columns = ("qid", "answer_entity")
     answer_suffix = ".jsonl"
+    text_keys = frozenset({"question", "answer_candidates", "answer_entity"})
     own_keys = frozenset({"qid", "question", "answer_entity", "answer_candidates", "answer_index", "genre"})
     known_by = frozenset({"question", "answer_candidates"})
 
@@ -56,7 +57,7 @@ def _section(extra: Mapping[str, Any]) -> str:
 
 
 def _answer(row: Mapping[str, Any], options: tuple[str, ...]) -> int | None:
-    if row.get("answer_entity") in (None, ""):
+    if is_unknown(row.get("answer_entity"), options):
         return None
     entity, index = text_of(row, "answer_entity"), index_of(row, "answer_index")
     if entity not in options:
@@ -74,6 +75,7 @@ class JCommonsenseQA(JsonFormat):
 
     name = "jcommonsenseqa"
     answer_columns = ("q_id", "label")
+    text_keys = frozenset({"question", *CHOICES})
     own_keys = frozenset({"q_id", "question", *CHOICES, "label", "genre"})
     known_by = frozenset({"question", "choice0", "choice4"})
 

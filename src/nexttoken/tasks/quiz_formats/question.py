@@ -65,10 +65,15 @@ def remark_lines(questions: Sequence[Question]) -> list[str]:
     return [f"{len(names):,} questions have {kind}: {first_five(names)}" for kind, names in sorted(places.items())]
 
 
+def is_unknown(answer: Any, options: Sequence[str] = ()) -> bool:
+    """Return whether an answer is not published: absent, empty or -1, which is no answer unless it is an option."""
+    return answer in (None, "", -1) or (answer in ("-1", "-1.0") and answer not in options)
+
+
 def letter_index(cell: str, num_options: int) -> int | None:
-    """0 for A and so on, None for an empty cell. Raises RowFault for anything but one of the options' letters."""
+    """0 for A and so on, None for an unknown answer. Raises RowFault for anything but one of the options' letters."""
     letter = cell.strip().upper()
-    if not letter:
+    if is_unknown(letter):
         return None
     if letter not in [*LETTERS[:num_options]]:
         raise RowFault(f"answer {cell!r} is outside the options A to {LETTERS[:num_options][-1:]}")

@@ -10,7 +10,7 @@ from nexttoken.data.json_lines import json_rows, write_json_lines
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, is_whole, optional_text
 from nexttoken.errors import UserError, first_five
 from nexttoken.tasks.format_lists import FileFormat
-from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, Question
+from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, Question, is_unknown
 
 
 class QuizFormat(FileFormat, ABC):
@@ -20,6 +20,7 @@ class QuizFormat(FileFormat, ABC):
     answer_columns: ClassVar[tuple[str, str]] = ("id", "prediction")  # of a submission
     answer_suffix: ClassVar[str] = ".csv"
     num_answers: ClassVar[int] = 1  # best options that a submission names per question
+    text_keys: ClassVar[frozenset[str]] = frozenset({"question", "options"})  # text in memory, too
 
     @abstractmethod
     def recognise(self, path: Path) -> bool:
@@ -122,8 +123,12 @@ def genre_of(row: Mapping[str, Any]) -> str:
 
 
 def index_of(row: Mapping[str, Any], key: str) -> int | None:
-    """Return a whole number, None where it is absent or null. Raises RowFault for anything else."""
+    """Return a whole number, None where it is unknown. Raises RowFault for anything else."""
     value = row.get(key)
-    if value is not None and not is_whole(value):
+    if is_unknown(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not is_whole(value):
         raise RowFault(f"{key} is {value!r}, expected the number of an option")
     return value
