@@ -5,8 +5,18 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from nexttoken.build import FIXES, build, contradictions, declared, default_name, refuse_unfit
+from nexttoken.build import (
+    FIXES,
+    build,
+    contradictions,
+    declared,
+    default_name,
+    plain,
+    refuse_unasked_code,
+    refuse_unfit,
+)
 from nexttoken.errors import UserError
 from support.composed import composed
 from support.composed import settings as composed_settings
@@ -116,3 +126,21 @@ def test_long_names_differ_and_a_root_folder_has_one() -> None:
     assert len(one.encode()) < 256
     assert default_name("/", []) == "data"
     assert default_name("/data/日本", []) == "日本"
+
+
+def test_a_file_that_allows_a_models_own_code_is_refused_unless_the_command_line_says_so() -> None:
+    config = {"model": {"trust_remote_code": True}}
+    for overrides in ([], ["model.trust_remote_codes=true"], ["experiment=x"]):
+        with pytest.raises(UserError, match=r"^a configuration file says model\.trust_remote_code=true; .*write"):
+            refuse_unasked_code(config, overrides)
+    refuse_unasked_code(config, ["fold=0", "model.trust_remote_code=true"])
+    refuse_unasked_code(config, ["++model.trust_remote_code=true"])
+    for quiet in ({"model": {"trust_remote_code": False}}, {"model": None}, {}):
+        refuse_unasked_code(quiet, [])
+
+
+def test_a_text_that_omegaconf_would_read_is_one_line_with_the_fix() -> None:
+    with pytest.raises(UserError, match=r"'HOME' not found; .*\\\$\{") as error:
+        plain(OmegaConf.create({"prompt": "In bash ${HOME} is a variable"}))
+    assert "\n" not in str(error.value)
+    assert plain(OmegaConf.create({"prompt": "In bash \\${HOME}"})) == {"prompt": "In bash ${HOME}"}

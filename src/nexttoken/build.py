@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 
 from nexttoken.data.files import hash_text
 from nexttoken.data.folds import GroupedStratified
@@ -58,7 +59,11 @@ def refuse_unasked_code(cfg: Mapping[str, Any], overrides: Sequence[str]) -> Non
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    """The configuration with its interpolations resolved. Raises UserError for one that cannot be."""
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except (InterpolationResolutionError, GrammarParseError) as error:
+        raise UserError(f"{str(error).splitlines()[0]}; a text with such characters is written as \\${{...}}") from None
 
 
 def build(config: Mapping[str, Any]) -> Parts:

@@ -87,8 +87,9 @@ def predict(cfg: DictConfig) -> Path:
     check_targets(config)
     require_packages(config)
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
+    changes, trusts = Changes.of(settings), settings.trust_remote_code
     run = LoadedRun.load(
-        folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, Changes.of(settings)
+        folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, changes, trusts
     )
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")

@@ -25,6 +25,10 @@ Name = Annotated[str, BeforeValidator(str), Field(pattern=r"^[^/\\\x00.][^/\\\x0
 INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "print_config", "batch_tokens", "logger", "fold", "name")
 
 
+MAX_SCRATCH_WEIGHTS = 2 * 10**9  # 8 GB, and 32 GB while they are trained
+MAX_LAYERS = 1000  # the deepest language models have a few hundred; each is an object of many parts
+
+
 class Checked(BaseModel):
     """Frozen settings that refuse unknown keys. The validator is built at the first use, not at import."""
 
@@ -45,6 +49,10 @@ class ScratchSettings(Checked):
     def _heads_share_the_width(self) -> "ScratchSettings":
         if self.hidden_size % (2 * self.num_heads):
             raise ValueError(f"hidden_size must be a multiple of twice num_heads={self.num_heads} (rotary positions)")
+        num_weights = self.hidden_size * (self.vocab_size + 12 * self.hidden_size * self.num_layers)
+        if num_weights > MAX_SCRATCH_WEIGHTS or self.num_layers > MAX_LAYERS:
+            limits = f"at most {MAX_SCRATCH_WEIGHTS:,} weights in {MAX_LAYERS:,} layers are built"
+            raise ValueError(f"{num_weights:,} weights in {self.num_layers:,} layers; {limits}")
         return self
 
 
@@ -188,6 +196,7 @@ class PredictSettings(Checked):
     engine: dict[str, Any]
     fold: NonNegativeInt | None
     devices: PositiveInt
+    trust_remote_code: bool = False  # whatever the run's own configuration says
 
 
 S = TypeVar("S", bound=Checked)

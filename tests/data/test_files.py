@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nexttoken.data.files import hash_text, matching, read_json, to_yaml, whole_file, write_json, write_text
+from nexttoken.data.files import hash_text, matching, read_json, read_yaml, to_yaml, whole_file, write_json, write_text
 from nexttoken.errors import UserError, first_five, nearest
 
 ANY_TEXT = st.text(st.characters(), max_size=20)  # surrogates and controls among them
@@ -188,3 +189,47 @@ def test_the_nearest_name_or_all_that_are_known() -> None:
     assert nearest("lama3", ["llama3", "gemma"]) == "did you mean 'llama3'?"
     assert nearest("xyz", {"llama3": 1, "gemma": 2}) == "known: gemma, llama3"
     assert nearest("", []) == "known: "
+
+
+@given(st.dictionaries(ANY_TEXT, JSON, max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_configuration_comes_back_unchanged(tmp_path: Path, value: dict) -> None:
+    path = tmp_path / "config.yaml"
+    try:
+        path.write_text(to_yaml({**value, "again": [value, value]}), encoding="utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, which no configuration can hold
+        return
+    assert read_yaml(path) == {**value, "again": [value, value]}
+
+
+NINES = (f"a{level}: &a{level} [{','.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12))
+BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(NINES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        "a: &a [*a]",
+        "a: &a {b: 1}\nc: {<<: *a}",
+        "a: &a x\nb: *a",
+        "a: 2020-01-01",
+        "a: !!binary aGk=",
+        "a: !!set {x: null}",
+        "a: !!python/name:os.system",
+        "? [a]\n: 1",
+        "a: " + "[" * 5000,
+        "a: " + "9" * 5000,
+        "a: 1\n---\nb: 2",
+        "a: " + "x " * 15_000_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_configuration_that_no_run_wrote_is_refused_at_once(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    start = time.monotonic()
+    with pytest.raises(UserError, match=rf"^{path} .*train this fold again") as error:
+        read_yaml(path)
+    assert time.monotonic() - start < 5
+    assert "\n" not in str(error.value)

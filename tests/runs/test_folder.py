@@ -299,7 +299,7 @@ def test_a_changed_configuration_leaves_the_saved_one_and_names_what_is_gone(tmp
     changed = changed_config(folds, "new", "base", None, Changes(generation={"beams": 2}))
     assert changed["inference"]["corpus"] == "new/c.csv"
     assert changed["task"] == {"input_dir": "new"}
-    assert changed["model"] == {"revision": None, "name_or_path": "base"}
+    assert changed["model"] == {"revision": None, "name_or_path": "base", "trust_remote_code": False}
     assert (changed["generation"], changed["train_transforms"]) == ({"beams": 2}, {})
     assert folds[0].config() == config
     with pytest.raises(UserError, match=r"inference is Once, which does not search.*inference=gated_retrieval"):

@@ -210,3 +210,13 @@ def test_a_fold_knows_its_rows(tmp_path):
     fold.claim({"name": "x"}, hash_examples(rows))
     assert fold.has_data(hash_examples(rows))
     assert not fold.has_data(hash_examples([]))
+
+
+def test_a_models_own_code_runs_only_where_this_call_allows_it(data):
+    run = finished(data, "task=quiz")
+    config = run.fold(0).config()
+    run.fold(0).claim({**config, "model": {**config["model"], "trust_remote_code": True}}, "")
+    assert not LoadedRun.load(run).parts.settings.model.trust_remote_code
+    assert not LoadedRun.load(run, base="elsewhere").parts.settings.model.trust_remote_code
+    assert LoadedRun.load(run, trust_remote_code=True).parts.settings.model.trust_remote_code
+    assert LoadedRun.load(run, base="elsewhere", trust_remote_code=True).parts.settings.model.trust_remote_code

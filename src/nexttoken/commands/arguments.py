@@ -80,13 +80,15 @@ class RunArguments(Arguments):
     run: RunPath
     base: str | None = None
     input_dir: str | None = None
+    trust_remote_code: bool = False
 
     def load(self) -> "LoadedRun":
         """Raises UserError for a run that is not finished or cannot be read."""
         from nexttoken.runs.folder import RunFolder
         from nexttoken.runs.loaded import LoadedRun
 
-        return LoadedRun.load(RunFolder(self.run), self.input_dir, base=self.base)
+        trusts = self.trust_remote_code
+        return LoadedRun.load(RunFolder(self.run), self.input_dir, base=self.base, trust_remote_code=trusts)
 
 
 def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: Sequence[str] | None = None) -> None:

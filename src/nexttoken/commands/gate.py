@@ -10,6 +10,7 @@ Arguments:
   again=true       answer the questions again although gate.csv has them, as after a change of the corpus
   base=...         folder or hub name of the base model on this machine
   input_dir=...    folder of the run's data on this machine
+  trust_remote_code=true   run the code that comes with the model
 
 Each fold answers its held-out questions without and with passages. The outcome of any thresholds follows from these
 answers. A fold's score is honest: it is measured with thresholds that were chosen on the other folds. The thresholds

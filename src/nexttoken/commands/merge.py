@@ -10,6 +10,7 @@ Arguments:
   dtype=float32    number format of the merged weights: float32, bfloat16 or float16
   base=...         folder or hub name of the base model on this machine
   input_dir=...    folder of the run's data on this machine
+  trust_remote_code=true   run the code that comes with the model
 
 A quantised base is dequantised first: rounding the sum to 4 bits again would lose most of what was learnt.
 """

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import yaml
 
 from nexttoken.data.json_lines import dump_json
 from nexttoken.errors import MissingFile, UserError, first_five
+
+MAX_YAML_BYTES = 2**18  # a configuration has a few thousand; a million are read for ten seconds
+RETRAIN = "train this fold again with overwrite=true"
 
 
 @contextmanager
@@ -53,8 +56,43 @@ def read_json(path: Path) -> dict:
     return value
 
 
+class _Loader(yaml.SafeLoader):
+    """A YAML loader of texts, numbers, lists and mappings, without aliases: a few lines of them fill the memory."""
+
+    yaml_constructors: ClassVar[dict] = {
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if str(tag).rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map", "None")
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> dict:
+    """Read the configuration of a fold. Raises UserError where it is missing, broken, too large, or has aliases."""
+    try:
+        if (size := path.stat().st_size) > MAX_YAML_BYTES:
+            raise UserError(f"{path} has {size:,} bytes, expected at most {MAX_YAML_BYTES:,}; {RETRAIN}")
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        what = f"{path} cannot be read ({error.strerror})"
+        raise UserError(f"{what}; expected the folder of a run that train.py wrote") from None
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8
+        reason = ", or has an alias (*name)" if "alias" in str(error) else ""
+        raise UserError(f"{path} is not YAML in UTF-8{reason}; {RETRAIN}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} does not hold a configuration; {RETRAIN}")
+    return value
+
+
 class _Dumper(yaml.SafeDumper):
     """A YAML dumper that writes a text of several lines as a block, and U+0085, a line end to YAML, as its escape."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
         style = '"' if "\x85" in text else "|" if "\n" in text else None

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nexttoken.data.files import read_json
+from nexttoken.data.files import RETRAIN, read_json
 from nexttoken.errors import UserError, first_five, nearest, one_line
 from nexttoken.models.base_model import weight_files
 from nexttoken.models.fast_lora import speed_up_lora
@@ -24,7 +24,6 @@ FILES = ("adapter_config.json", "adapter_model.safetensors")
 VISION = r".*vision.*"  # texts never reach a vision tower: its adapter would get no gradients
 OVERSAMPLING = 8  # of the randomised SVD; with these power iterations its error is below that of quantisation
 ITERATIONS = 4
-RETRAIN = "train this fold again with overwrite=true"
 
 
 def trained_adapter(settings: Settings) -> AdapterSettings | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nexttoken.data.files import hash_text, read_json, write_json
+from nexttoken.data.files import RETRAIN, hash_text, read_json, write_json
 from nexttoken.errors import UserError
 from nexttoken.models.hub import locate
 from nexttoken.settings import ModelSettings, Settings
@@ -33,9 +33,7 @@ def read_base(folder: Path) -> Base:
     try:
         return Base(**read_json(folder / FILE))
     except TypeError:
-        raise UserError(
-            f"{folder / FILE} does not name a base model; train this fold again with overwrite=true"
-        ) from None
+        raise UserError(f"{folder / FILE} does not name a base model; {RETRAIN}") from None
 
 
 def identify(settings: ModelSettings, tokenizer: Any) -> Base:

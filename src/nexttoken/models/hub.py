@@ -3,17 +3,19 @@
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from nexttoken.data.files import read_json
 from nexttoken.errors import UserError, one_line
-from nexttoken.settings import ModelSettings
+from nexttoken.settings import MAX_LAYERS, ModelSettings
 
 T = TypeVar("T")
 
 NO_NETWORK = "the hub cannot be reached"
 HUB_SECONDS = 5.0  # the longest wait for the hub's first answer
+MAX_CONFIG_BYTES = 2**22  # those of real models have a few thousand
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -38,6 +40,24 @@ def locate(name_or_path: str) -> str:
             reason = one_line(f"{type(error).__name__}: {error}")
             print(f"{constants.ENDPOINT} does not answer ({reason}): only its cache is used", file=sys.stderr)
     return name_or_path
+
+
+def refuse_giant(folder: Path) -> None:
+    """Raise UserError where config.json asks for so many layers or experts that building them would take for ever."""
+    path = folder / "config.json"
+    if path.is_file() and (size := path.stat().st_size) > MAX_CONFIG_BYTES:
+        raise UserError(f"{path} has {size:,} bytes, expected at most {MAX_CONFIG_BYTES:,}; is it a model's folder?")
+    for key, value in _numbers(read_json(path)) if path.is_file() else ():
+        if ("layer" in key or "expert" in key) and not value <= MAX_LAYERS:
+            raise UserError(f"{path} says {key}={value:.0f}, expected at most {MAX_LAYERS}; restore the file")
+
+
+def _numbers(node: Any) -> Iterator[tuple[str, float]]:
+    """Every number of a configuration with its key, also of the configurations in it."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if isinstance(value, int | float):
+            yield key, value
+        yield from _numbers(value)
 
 
 def from_hub(load: Callable[[], T], settings: ModelSettings) -> T:
@@ -67,7 +87,8 @@ def _known_fix(cause: BaseException, settings: ModelSettings) -> str | None:
 
     text = str(cause)  # transformers and torch have no error types for code
     if "trust_remote_code" in text or "custom code" in text:
-        return "it ships its own code, which is not executed; if you trust it, set model.trust_remote_code=true"
+        setting = "model.trust_remote_code=true, with a trained run trust_remote_code=true"
+        return f"it ships its own code, which is not executed; if you trust it, set {setting}"
     if "weights_only" in text or "Weights only" in text:
         return "its weights are a pickle that wants to run code, which is refused; use safetensors weights"
     if _is_folder(settings):

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.allocator import keep_freed_memory
-from nexttoken.models.hub import from_hub, locate
+from nexttoken.models.hub import from_hub, locate, refuse_giant
 from nexttoken.models.processes import choose_device
 from nexttoken.models.quantized import keep_trainable, loading_options, saved_quantization
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
@@ -177,5 +178,6 @@ def within_context(config: Any, max_tokens: int) -> int:
 def _from_pretrained(kind: Any, settings: ModelSettings, **options: Any) -> Any:
     """Call `kind.from_pretrained` for the model that `settings` name."""
     source = locate(str(settings.name_or_path))
+    refuse_giant(Path(source))
     options |= {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     return from_hub(lambda: kind.from_pretrained(source, **options), settings)

@@ -33,9 +33,16 @@ class Changes:
 
 
 def changed_config(
-    folds: Sequence[FoldFolder], input_dir: str | None, base: str | None, retriever: Any, changes: Changes
+    folds: Sequence[FoldFolder],
+    input_dir: str | None,
+    base: str | None,
+    retriever: Any,
+    changes: Changes,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """The folds' common configuration with the given changes, without `train_transforms`.
+
+    A model's own code runs only where `trust_remote_code` is given: the folder may come from a stranger.
 
     `retriever` is a `_target_` node or None. Raises UserError where the folds have different settings, the run has no
     use for a retriever, or the package no longer has a class that the configuration names.
@@ -61,8 +68,11 @@ def changed_config(
     if retriever:
         config = _with_retriever(config, retriever)
     config["generation"] = {**config.get("generation", {}), **changes.generation}
+    if not isinstance(config["model"], dict):
+        raise UserError(f"{folds[0].config_path} has no usable 'model'; {RETRAIN}, or restore the file")
+    config["model"] = {**config["model"], "trust_remote_code": trust_remote_code}
     if base:
-        config["model"] = {**config["model"], "name_or_path": base, "revision": None}
+        config["model"] |= {"name_or_path": base, "revision": None}
     if gone := [target for target in _targets(config) if target in saved and not find_source(target)]:
         what = f"{folds[0].path.parent} was trained before the package's classes moved ({gone[0]} is gone)"
         raise UserError(f"{what}; train it again with overwrite=true")

@@ -51,6 +51,7 @@ class LoadedRun:
         base: str | None = None,
         retriever: Mapping[str, Any] | None = None,
         changes: Changes = UNCHANGED,
+        trust_remote_code: bool = False,
     ) -> "LoadedRun":
         """Build the parts of the run's configuration that prediction needs.
 
@@ -59,7 +60,7 @@ class LoadedRun:
         and as `changed_config` does.
         """
         folds = folder.finished_folds()
-        parts = build(changed_config(folds, input_dir, base, retriever, changes))
+        parts = build(changed_config(folds, input_dir, base, retriever, changes, trust_remote_code))
         if parts.task.classes and changes != Changes(folder=changes.folder):
             own = "this run averages its folds' probabilities with its own inference: train with another one"
             raise UserError(f"inference, generation, engine and fold are for open answers; {own}")
@@ -202,10 +203,13 @@ class LoadedRun:
         return inference(examples, lambda views: writer.write(views, settings.generation, journal, fold.training))
 
 
-def load_run(path: str | Path, base: str | None = None, written: str | Path | None = None) -> LoadedRun:
+def load_run(
+    path: str | Path, base: str | None = None, written: str | Path | None = None, trust_remote_code: bool = False
+) -> LoadedRun:
     """Load a run folder for use in a notebook: `load_run("output/lmsys/<name>").predict(test_df)`.
 
     `written` is a folder for answers as they come, so that a killed call resumes; None: open ones are saved in the
-    run's own folder, probabilities nowhere.
+    run's own folder, probabilities nowhere. `trust_remote_code` runs the code that comes with the model.
     """
-    return LoadedRun.load(RunFolder(Path(path)), base=base, changes=Changes(folder=Path(written) if written else None))
+    changes = Changes(folder=Path(written) if written else None)
+    return LoadedRun.load(RunFolder(Path(path)), base=base, changes=changes, trust_remote_code=trust_remote_code)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from nexttoken.data.files import hash_text, read_json, to_yaml, whole_file, write_json
+from nexttoken.data.files import RETRAIN, hash_text, read_json, read_yaml, to_yaml, whole_file, write_json
 from nexttoken.data.json_lines import json_rows, write_json_lines
 from nexttoken.data.row_faults import Faults, Place, RowFault, is_whole
 from nexttoken.errors import UserError
@@ -18,7 +17,6 @@ from nexttoken.inference.gate import Gate
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 
 OUTPUT = ("id", "output", "num_tokens", "finished")  # the keys of a line in generated.jsonl
-RETRAIN = "train this fold again with overwrite=true"
 
 
 @dataclass(frozen=True)
@@ -39,16 +37,7 @@ class FoldRecords:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration of this fold. Raises UserError where config.yaml is missing or broken."""
-        try:
-            config = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-        except OSError as error:
-            what = f"{self.config_path} cannot be read ({error.strerror})"
-            raise UserError(f"{what}; expected the folder of a run that train.py wrote") from None
-        except (ValueError, RecursionError, yaml.YAMLError):  # ValueError: not UTF-8
-            raise UserError(f"{self.config_path} is not YAML in UTF-8; {RETRAIN}") from None
-        if not isinstance(config, dict):
-            raise UserError(f"{self.config_path} does not hold a configuration; {RETRAIN}")
-        return config
+        return read_yaml(self.config_path)
 
     def has_data(self, data_hash: str) -> bool:
         """True where this fold was trained on the examples with this hash (`hash_examples`)."""
