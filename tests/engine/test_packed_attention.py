@@ -9,6 +9,8 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from nexttoken.engine.forward import packed_attention as by_segment
 from nexttoken.engine.forward.blocks import BLOCK, Part, attend_in_blocks
@@ -265,3 +267,36 @@ def test_keys_of_a_long_beginning_are_not_copied_for_all_rows_at_once(monkeypatc
         assert sum(segments.ends) == 10 * (length + 2)
         by_segment.attend(attention, *tokens, None, segments=segments)
         assert len(calls) == expected
+
+
+class GroupedCalls(TorchFunctionMode):
+    """Records for each call of torch's attention whether heads shared keys in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped: list[bool] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            self.grouped.append(args[0].shape[1] > args[1].shape[1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("num_queries", [1, 7, 40])
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("takes_groups", [True, False])
+def test_keys_are_repeated_only_where_no_fused_kernel_takes_shared_ones(num_queries, window, takes_groups):
+    """Switching the processor's fused kernel off makes it a GPU whose kernels take no shared keys under this mask."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, tokens, 8) for heads, tokens in ((6, num_queries), (2, 40), (2, 40)))
+    leaves = [each.requires_grad_() for each in (query, key, value)]
+    part = Part(*leaves, range(40 - num_queries, 40))
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH] if takes_groups else [SDPBackend.MATH]
+    with sdpa_kernel(kernels), GroupedCalls() as calls:
+        output = attend_in_blocks(part, window, {}, 0.5, 0.0, None)
+    assert calls.grouped == [takes_groups]
+    expected = dense(query, key, value, part.places, window, 0.5, None)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
+    grads, wanted = (torch.autograd.grad(each.square().sum(), leaves) for each in (output, expected))
+    for grad, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad, want, atol=1e-4, rtol=0)

@@ -6,10 +6,11 @@ only the keys that it attends to (0.65-0.85 of the time for rows of 500 tokens o
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -66,14 +67,23 @@ def _mask(block: Part, window: int | None, masks: Masks) -> Tensor:
     return masks[geometry]
 
 
+def is_fused(*tensors: Any, **options: Any) -> bool:
+    """True if torch computes this attention, with the arguments of its function, without holding all its scores."""
+    return torch._fused_sdp_choice(*tensors, **options) != SDPBackend.MATH.value
+
+
 def _attend(part: Part, mask: Tensor | None, scaling: float | None, dropout: float, softcap: float | None) -> Tensor:
     """Without a mask a single query attends to all keys, and several attend causally."""
     query, key, value, _ = part
     num_queries, num_groups = query.shape[2], key.shape[1]
     if softcap is None:
-        is_causal = mask is None and num_queries > 1
-        options = {"scale": scaling, "dropout_p": dropout, "enable_gqa": query.shape[1] > num_groups}
-        return scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, **options)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"is_causal": mask is None and num_queries > 1, "scale": scaling}
+        options["enable_gqa"] = query.shape[1] > num_groups
+        if options["enable_gqa"] and not is_fused(query, key, value, mask, dropout, **options):
+            # Most GPU kernels take heads that share keys without a mask only, and from compute capability 8 on.
+            key, value = (each.repeat_interleave(query.shape[1] // num_groups, dim=1) for each in (key, value))
+            options["enable_gqa"] = False
+        return scaled_dot_product_attention(query, key, value, mask, dropout, **options)
     query = query.unflatten(1, (num_groups, -1)).flatten(2, 3)  # heads that share keys become queries: no copies
     scores = query @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
     scores = (torch.tanh(scores / softcap) * softcap).unflatten(2, (-1, num_queries))
