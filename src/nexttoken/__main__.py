@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from nexttoken.commands.terminal import until_nobody_reads
 from nexttoken.errors import nearest
 
 COMMANDS_DIR = Path(__file__).parent / "commands"
@@ -26,6 +27,11 @@ def commands() -> dict[str, str]:
 
 def main() -> None:
     """List the commands, or run the named one. An unknown name is one line with the nearest, and exit status 2."""
+    with until_nobody_reads():
+        _main()
+
+
+def _main() -> None:
     name, *arguments = sys.argv[1:] or ["--help"]
     usages = commands()
     if name in HELP:

@@ -1,7 +1,11 @@
 """Errors for users: one line with what happened, what was expected, and the fix."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# Control characters but tabs and line ends, marks that turn the direction of writing, and halves of characters.
+UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -22,9 +26,14 @@ def one_line(error: object, num_characters: int = 200) -> str:
     return " ".join(str(error).split())[:num_characters]
 
 
+def visible(text: str) -> str:
+    """Return a text for the terminal: what would command it, or cannot be written, becomes an escape such as \\x1b."""
+    return UNSHOWN.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
 def first_five(items: Iterable[object]) -> str:
     """Return the first five items and the number of the others: `a, b, c, d, e and 12 more`."""
-    shown = [str(item) for item in items]
+    shown = [visible(str(item)) for item in items]
     more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
     return ", ".join(shown[:5]) + more
 

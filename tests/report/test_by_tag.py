@@ -104,7 +104,9 @@ def test_a_genre_has_the_published_table_best_first_with_chance_beside(task_dir)
     assert [words(line) for line in expected.splitlines() if line] == [
         words(line) for line in page[page.index("### Table for genre: 学問") :].splitlines()[:6] if line
     ]
-    assert page.index("### Table for genre: a|b") < page.index("### Table for genre: 学問") < page.index("genre: 芸能")
+    assert (
+        page.index(r"### Table for genre: a\|b") < page.index("### Table for genre: 学問") < page.index("genre: 芸能")
+    )
 
 
 def words(line: str) -> list[str]:

@@ -1,6 +1,5 @@
 """The arguments of a command as a pydantic class, and the call of a command with its errors on one line."""
 
-import logging
 import re
 import signal
 import sys
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
-from nexttoken.commands.entry import HELP, describe_os_error, stop
+from nexttoken.commands.entry import HELP, describe_os_error
+from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
 from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.settings import Checked, validated
@@ -95,14 +95,14 @@ def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: 
     """Call `command` with `arguments` (None: sys.argv); print `usage` for --help, and a UserError as its one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
+    show_log(sys.stderr)
     if HELP & {*arguments}:
         print(str(usage).strip())
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its hidden folders
     try:
-        command(arguments)
+        with until_nobody_reads():
+            command(arguments)
     except UserError as error:
         stop(str(error), 2)
     except OSError as error:

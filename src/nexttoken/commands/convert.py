@@ -27,8 +27,7 @@ from pydantic import Field, NonNegativeInt
 
 from nexttoken.commands.arguments import Arguments
 from nexttoken.data.row_faults import Faults
-from nexttoken.data.text_files import SURROGATE
-from nexttoken.errors import UserError, first_five
+from nexttoken.errors import UserError, first_five, visible
 from nexttoken.tasks.quiz_formats import named, recognised
 from nexttoken.tasks.quiz_formats.candidates import choose_options
 from nexttoken.tasks.quiz_formats.question import Question, remark_lines
@@ -67,8 +66,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _print_lines(*lines: str) -> None:
-    """Print with U+FFFD for half characters, which genres and keys may contain and a terminal cannot show."""
-    print(SURROGATE.sub("\ufffd", "\n".join(lines)))
+    """Print genres and keys of the data, which may hold half characters and what commands a terminal."""
+    print(visible("\n".join(lines)))
 
 
 def describe(questions: Sequence[Question], faults: Faults) -> list[str]:

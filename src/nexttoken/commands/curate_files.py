@@ -9,7 +9,7 @@ from typing import Any
 from nexttoken.data.files import matching, whole_file
 from nexttoken.data.json_lines import dump_json
 from nexttoken.errors import UserError
-from nexttoken.report.markdown import markdown
+from nexttoken.report.markdown import markdown, plain
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
 TEXT_ENDINGS = ("", ".txt", ".md", ".rst")
@@ -18,7 +18,6 @@ UNKNOWN = "unknown – state it with licence=..."
 FIRST_LINE = re.compile(r"^\s*(\S.*?)\s*$", re.MULTILINE)
 LICENCE_LINE = re.compile(r"^[\s#*_-]*licen[cs]e\**\s*[:：]\s*\**\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 NOT_WRITTEN = frozenset({"file", DIALOGUE})  # tags that reading adds again
-ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;"} | {mark: f"\\{mark}" for mark in "\\|[]`*_"})
 
 
 def describe_files(task: Any, input_dir: Path) -> list[dict[str, Any]]:
@@ -74,10 +73,11 @@ def page(manifest: Mapping[str, Any]) -> str:
     """The manifest as Markdown: counts and reasons of every step, with some of the dropped rows."""
     rows, steps = manifest["rows"], manifest["steps"]
     share = rows["kept"] / rows["read"] if rows["read"] else 0.0
+    licence = plain(manifest["licence"])
     parts = [
         "# Curation",
-        f"{rows['kept']:,} of {rows['read']:,} rows kept ({share:.1%}). Licence of the source: {manifest['licence']}.",
-        "\n".join(f"- {remark}" for remark in manifest["reading"]),
+        f"{rows['kept']:,} of {rows['read']:,} rows kept ({share:.1%}). Licence of the source: {licence}.",
+        "\n".join(f"- {plain(remark)}" for remark in manifest["reading"]),
         counts_table(steps),
     ]
     parts += [_section(name, step) for name, step in steps.items()]
@@ -98,20 +98,15 @@ def _section(name: str, step: Mapping[str, Any]) -> str:
     notice, notes = notice_of(step), step.get("kept_with", {})
     if not (step["dropped"] or notes or notice):
         return ""
-    lines = [f"## {name}", "", *([f"Notice: {notice}.", ""] if notice else [])]
-    lines += [f"- {cell(reason)}: {count:,}" for reason, count in step["reasons"].items()]
-    lines += [f"- kept, with {cell(note)}: {count:,}" for note, count in notes.items()]
+    lines = [f"## {name}", "", *([f"Notice: {plain(notice)}.", ""] if notice else [])]
+    lines += [f"- {plain(reason)}: {count:,}" for reason, count in step["reasons"].items()]
+    lines += [f"- kept, with {plain(note)}: {count:,}" for note, count in notes.items()]
     if step["examples"]:
         lines += ["", "| id | reason | row |", "|---|---|---|"]
-        lines += [f"| {cell(row['id'])} | {cell(row['reason'])} | {cell(row['text'])} |" for row in step["examples"]]
+        lines += [f"| {plain(row['id'])} | {plain(row['reason'])} | {plain(row['text'])} |" for row in step["examples"]]
     return "\n".join(lines).rstrip()
 
 
 def notice_of(step: Mapping[str, Any]) -> str:
     """The notice that a step left for the reader, or ""."""
     return step.get("notes", {}).get("notice", "")
-
-
-def cell(text: str) -> str:
-    """Text of the data as plain text in a table, without columns, tags, links or code of its own."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text.translate(ESCAPES))

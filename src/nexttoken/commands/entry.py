@@ -1,6 +1,5 @@
 """The parts that train.py and predict.py share: composing, --help, and every mistake as one line, exit status 2."""
 
-import logging
 import os
 import re
 import sys
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
 from nexttoken.errors import UserError, nearest
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.processes import failure
@@ -31,17 +31,16 @@ def run(main: Callable[[], Any]) -> None:
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing its own message
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.root.handlers[0].setLevel(logging.INFO)  # whatever level a library gives its own logger
-    logging.getLogger("nexttoken").setLevel(logging.INFO)  # libraries log from WARNING on
+    show_log(sys.stdout)
     entry = Path(sys.argv[0]).absolute()
     overrides = [argument for argument in sys.argv[1:] if argument not in HELP]
     wants_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
     try:
-        if wants_help:  # with a further option, such as --resolve, the help is Hydra's
-            print(help_text(entry, str(sys.modules[main.__module__].__doc__), overrides))
-        else:
-            main()
+        with until_nobody_reads():
+            if wants_help:  # with a further option, such as --resolve, the help is Hydra's
+                print(help_text(entry, str(sys.modules[main.__module__].__doc__), overrides))
+            else:
+                main()
     except (HydraException, OmegaConfBaseException) as error:
         stop(one_line(error, entry), 2)
     except ValueError as error:
@@ -121,6 +120,8 @@ def errors_on_one_line() -> Iterator[None]:
         yield
     except UserError as error:
         stop(str(error), 2)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         stop(describe_os_error(error), 2)
     except Exception:
@@ -156,9 +157,3 @@ def known_keys(node: Any, path: str = "") -> list[str]:
     if not isinstance(node, dict):
         return []
     return [key for name, child in node.items() for key in (path + name, *known_keys(child, f"{path}{name}."))]
-
-
-def stop(line: str, status: int) -> None:
-    """End the program with `line` on stderr."""
-    print(line, file=sys.stderr)
-    sys.exit(status)

@@ -22,7 +22,7 @@ from nexttoken.build import Parts, prepare
 from nexttoken.commands.arguments import Arguments
 from nexttoken.commands.entry import compose
 from nexttoken.data.files import write_text
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, visible
 from nexttoken.prompts.label_audit import Audit, audit_prompt, audit_situations
 from nexttoken.report.markdown import markdown
 from nexttoken.transforms import apply_transforms
@@ -79,7 +79,7 @@ def audit(overrides: Sequence[str]) -> tuple[str, str]:
     print(f"{parts.settings.model.name_or_path or 'built from the training text'}: {len(tokenizer):,} tokens")
     refusal = ""
     try:
-        print(audit_prompt(tokenizer, parts.prompt, parts.settings.max_tokens, examples[:NUM_ROWS]))
+        print(visible(audit_prompt(tokenizer, parts.prompt, parts.settings.max_tokens, examples[:NUM_ROWS])))
     except UserError as error:
         refusal = str(error)
         print(f"refused: {refusal}")

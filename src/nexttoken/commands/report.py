@@ -13,10 +13,12 @@ Arguments:
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from nexttoken.commands.arguments import Arguments, OnePath
 from nexttoken.data.files import write_text
 from nexttoken.report.by_tag import page_by_tag, plot_accuracies, read_sections
+from nexttoken.report.markdown import plain
 from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import published_quiz_tables
 from nexttoken.report.tables import runs_table
@@ -55,7 +57,7 @@ def report(path: Path, out: Path, ledger: Path) -> str:
         name = f"reliability_{run.name}_{run.data.dataset}.png".replace("/", "_")
         titles[name] = f"Reliability of {run.name} on {run.data.dataset}"
         reliability_diagram(run.oof, out / name, titles[name])  # the page has its title beside it
-    images = [f"![{title}](<{name}>)" for name, title in titles.items()]
+    images = [f"![{plain(title)}](<{quote(name)}>)" for name, title in titles.items()]
     write_text("\n\n".join(["# Report", tables, *_without_a_font(replaced), *images]), out / "report.md")
     return "\n".join([f"{tables}\n", *(f"wrote {out / name}" for name in ("report.md", *titles))])
 
@@ -64,7 +66,7 @@ def report_by_tag(path: Path, out: Path, by: str, published: bool) -> str:
     """Write <by>s.md (genres.md) and its picture into `out`; return the page."""
     sections, notes = read_sections(read_runs(path), by)
     page, picture = out / f"{by}s.md", out / f"{by}s.png"
-    parts = [page_by_tag(by, sections, notes), f"![Accuracy by {by}](<{picture.name}>)"]
+    parts = [page_by_tag(by, sections, notes), f"![Accuracy by {plain(by)}](<{quote(picture.name)}>)"]
     parts += _without_a_font(plot_accuracies(sections, picture))
     text = "\n\n".join([*parts, *([published_quiz_tables()] if published else [])])
     write_text(text, page)
@@ -73,4 +75,4 @@ def report_by_tag(path: Path, out: Path, by: str, published: bool) -> str:
 
 def _without_a_font(key: Sequence[str]) -> list[str]:
     """A sentence about the names that numbers stand for in a picture, if there are any."""
-    return [f"No installed font has the letters of some names; in the picture {', '.join(key)}."] if key else []
+    return [f"No installed font has the letters of some names; in the picture {plain(', '.join(key))}."] if key else []

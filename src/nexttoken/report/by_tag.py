@@ -13,7 +13,7 @@ from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.metrics.intervals import Interval, percentile_interval, resampled_means
 from nexttoken.metrics.probabilities import chance_accuracy
 from nexttoken.report.figures import Lettering
-from nexttoken.report.markdown import NOTHING, loss_cell, markdown
+from nexttoken.report.markdown import NOTHING, loss_cell, markdown, plain
 from nexttoken.runs.read import Data, Run
 from nexttoken.runs.read_answers import Answers, out_of_fold, result_rows, test_answers
 
@@ -133,15 +133,15 @@ def read_sections(runs: Sequence[Run], by: str) -> tuple[list[Section], list[str
 
 
 def page_by_tag(by: str, sections: Sequence[Section], notes: Sequence[str]) -> str:
-    parts = [f"# Results by {by}", *notes, NOTE]
+    parts = [f"# Results by {plain(by)}", *map(plain, notes), NOTE]
     for section in sections:
-        parts.append(f"## {section.title}")
+        parts.append(f"## {plain(section.title)}")
         if len({frozenset(answers.rows["id"]) for answers in section.answers}) > 1:
             parts.append("The models were not asked the same questions: compare only what both answered.")
         parts.append(section.overall())
         for value in section.options:
             table = markdown(HEADER, [score.cells() for score in section.scores[value]])
-            parts += [f"### Table for {by}: {value}", table]
+            parts += [f"### Table for {plain(by)}: {plain(value)}", table]
     return "\n\n".join(parts)
 
 

@@ -16,7 +16,7 @@ import yaml
 from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.metrics.intervals import NUM_RESAMPLES
 from nexttoken.metrics.probabilities import METRICS
-from nexttoken.report.markdown import difference_cell, interval_cell, loss_cell, markdown, mean_cell
+from nexttoken.report.markdown import difference_cell, interval_cell, loss_cell, markdown, mean_cell, plain
 from nexttoken.report.ranking import Measure, Ranking, Scored
 from nexttoken.runs.folder import FoldFolder, describe_differences, flatten
 from nexttoken.runs.read import Fold, probabilities, read_groups, read_runs, refuse_twice_scored
@@ -60,7 +60,7 @@ def _data_section(cells: Sequence[Cell], by: str, baseline: str | None, metrics:
     first = scored.variants.index(_choose(scored.variants, baseline, by))
     folds, seeds = (", ".join(map(str, numbers)) for numbers in (sorted({c.fold.number for c in cells}), scored.seeds))
     parts = [
-        f"## {data.dataset} ({data.task}) by {by}",
+        f"## {plain(data.dataset)} ({plain(data.task)}) by {plain(by)}",
         f"{scored.num_rows:,} rows in {len(np.unique(scored.groups)):,} groups, folds {folds}, seeds {seeds}: "
         f"{len(cells)} trained folds that differ in `{by}` alone.",
     ]
@@ -109,7 +109,7 @@ def _metric_section(ranking: Ranking, first: int, by: str) -> list[str]:
 
 def _sentence(ranking: Ranking, place: int, first: int) -> str:
     """`B is 0.0123 worse than A in log loss (95 % interval 0.0010 to 0.0236)`, or that nothing is to be seen."""
-    variant, against, name = ranking.variants[place], ranking.variants[first], ranking.measure.title
+    variant, against, name = plain(ranking.variants[place]), plain(ranking.variants[first]), ranking.measure.title
     interval = ranking.difference(place, first)
     if 0 in interval:
         return f"{variant} and {against}: no difference to be seen in {name} ({interval_cell(interval, '+')})"

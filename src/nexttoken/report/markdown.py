@@ -1,12 +1,15 @@
 """Numbers as table cells and cells as a Markdown table, which is aligned so that a terminal shows it as well."""
 
+import re
 from collections.abc import Sequence
 from math import isnan
 
+from nexttoken.errors import UNSHOWN
 from nexttoken.metrics.intervals import Interval
 from nexttoken.metrics.probabilities import mean_and_spread
 
 NOTHING = "–"
+MARKUP = re.compile(r"[\\|\[\]`]|<(?=[A-Za-z/!?])")  # of columns, links, pictures, code and tags; "< 0.001" is none
 MAX_WIDTH = 99  # characters of a table with its last border, for a terminal of 100
 MAX_NAME = 48  # of the first column, if another fits beside it
 
@@ -29,16 +32,25 @@ def interval_cell(interval: Interval, sign: str = "") -> str:
     return f"{interval.low:{sign}.4f} to {interval.high:{sign}.4f}"
 
 
+def plain(text: str) -> str:
+    """Return text of the data, such as a genre or a name, for one line of a page: without markup of its own.
+
+    Characters that would command a terminal become U+FFFD, for pages are printed, too.
+    """
+    one_line = UNSHOWN.sub("\ufffd", text.replace("\r", " ").replace("\n", " "))
+    return MARKUP.sub(lambda mark: "&lt;" if mark.group() == "<" else f"\\{mark.group()}", one_line)
+
+
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     """A table padded for reading in a terminal too; the first column is text, the others are numbers.
 
     Columns that do not fit into `MAX_WIDTH` characters follow in further tables, which repeat the first column.
+    All cells are made `plain`: bold type is the only markup in them.
     """
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, *rows]]
-    columns = [list(column) for column in zip(*cells, strict=True)]
-    names = _shortened(columns[0])
+    names, *columns = [list(column) for column in zip(header, *rows, strict=True)]
+    names = [*map(plain, _shortened(names))]
     blocks, room = [[names]], MAX_WIDTH - _width(names)
-    for column in columns[1:]:
+    for column in ([*map(plain, column)] for column in columns):
         if _width(column) > room and len(blocks[-1]) > 1:
             blocks.append([names])
             room = MAX_WIDTH - _width(names)

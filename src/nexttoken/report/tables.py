@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell
+from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell, plain
 from nexttoken.report.published import predicted_leaderboard, published_table
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.read import Data, Run, data_of, probabilities
@@ -47,7 +47,8 @@ def fold_table(saved: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
     label = f"this fold ({'trained' if saved['trained'] else 'zero-shot'})"
     cells = [label, loss_cell(loss), *(loss_cell(saved.get(metric.name), "") for metric in others)]
     rows.append([*(f"**{cell}**" if cell else "" for cell in cells), ""])
-    head = f"{data.dataset}, fold {saved['fold']}: {saved['num_examples']:,} {'questions' if data.is_quiz else 'rows'}"
+    rows_name = "questions" if data.is_quiz else "rows"
+    head = f"{plain(data.dataset)}, fold {saved['fold']}: {saved['num_examples']:,} {rows_name}"
     header = ["score of", "log loss", *(metric.title for metric in others), "difference in log loss"]
     return f"{head}\n\n{markdown(header, rows)}"
 
@@ -60,7 +61,7 @@ def _open_fold_table(saved: Mapping[str, Any]) -> str:
     label = f"this fold ({'trained' if saved['trained'] else 'as it came'})"
     cells = [label, loss_cell(saved["log_loss"]), f"{saved['perplexity']:.2f}", loss_cell(loss)]
     rows.append([*(f"**{cell}**" for cell in cells), ""])
-    head = f"{saved['dataset']}, fold {saved['fold']}: {saved['num_examples']:,} held-out answers"
+    head = f"{plain(saved['dataset'])}, fold {saved['fold']}: {saved['num_examples']:,} held-out answers"
     header = ["answers' loss in nats", "per token", "perplexity", "per character", "difference"]
     return f"{head} of {saved['num_answer_tokens']:,} tokens\n\n{markdown(header, rows)}"
 
@@ -90,7 +91,7 @@ def _section(data: Data, runs: list[Run], submissions: Sequence[Submission]) -> 
         columns["predicted public LB"] = [loss_cell(predicted_leaderboard(oof["loss"].mean())) for oof in oofs]
     columns |= _leaderboard_columns(runs, submissions)
     table = markdown(list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
-    return f"## {data.dataset} ({data.task})\n\n{table}\n\n{_notes(data, runs)}"
+    return f"## {plain(data.dataset)} ({plain(data.task)})\n\n{table}\n\n{_notes(data, runs)}"
 
 
 def _score_columns(data: Data, runs: list[Run], oofs: list[pd.DataFrame]) -> dict[str, list[str]]:

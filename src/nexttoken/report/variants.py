@@ -11,7 +11,7 @@ import numpy as np
 from nexttoken.errors import first_five
 from nexttoken.metrics.intervals import NUM_RESAMPLES
 from nexttoken.report.figures import Lettering
-from nexttoken.report.markdown import NOTHING, difference_cell, interval_cell, markdown
+from nexttoken.report.markdown import NOTHING, difference_cell, interval_cell, markdown, plain
 from nexttoken.report.ranking import LOSS_COLUMNS, PER_CHARACTER, PER_TOKEN, Comparison, Ranking
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MAX_NAMED_PAIRS = 5
 def variants_page(comparison: Comparison) -> str:
     """Markdown: the table, the chosen variant, what is noise, whether seeds agree, what other measures say, notes."""
     sentences = [*_sentences(comparison.ranking), *_other_choices(comparison)]
-    points = "\n".join(f"- {sentence}" for sentence in sentences)
+    points = "\n".join(f"- {plain(sentence)}" for sentence in sentences)
     return "\n\n".join([variants_table(comparison), points, _notes(comparison)])
 
 
