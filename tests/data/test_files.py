@@ -2,7 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,20 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nexttoken.data.files import hash_text, matching, read_json, read_yaml, to_yaml, whole_file, write_json, write_text
+from nexttoken.data import files
+from nexttoken.data.files import (
+    hash_text,
+    matching,
+    read_json,
+    read_yaml,
+    remove,
+    scratch_folder,
+    to_yaml,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from nexttoken.errors import UserError, first_five, nearest
 
 ANY_TEXT = st.text(st.characters(), max_size=20)  # surrogates and controls among them
@@ -54,6 +71,70 @@ def test_a_writer_that_writes_nothing_is_an_error_and_not_an_empty_file(tmp_path
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "x.txt"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("writer", [whole_file, whole_folder, scratch_folder])
+def test_parts_of_ended_processes_go_and_those_of_running_ones_stay(tmp_path: Path, writer: Callable) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    here, day = files._host(), files.LITTER_SECONDS
+    gone = [f".a.csv.{ended.pid}.part", f".b.{ended.pid}@{here}.part", f".c.{2**70}.part", ".old.1@another.part"]
+    kept = [f".a.{os.getppid()}.part", f".b.{os.getppid()}@{here}.part", f".c.{ended.pid}@another.part", ".d.part"]
+    for name in gone + kept:
+        (tmp_path / name).write_text("x")
+    (tmp_path / gone[1]).unlink()
+    (tmp_path / gone[1] / "inner").mkdir(parents=True)
+    os.utime(tmp_path / gone[3], (time.time() - 2 * day, time.time() - 2 * day))
+    with writer(tmp_path / "x") as part:
+        part.touch()
+    assert {path.name for path in tmp_path.iterdir()} - {"x"} == set(kept)
+
+
+def test_a_folder_is_replaced_whole_and_where_a_link_points(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "old").write_text("old")
+    (tmp_path / "x").symlink_to("disk")
+    with suppress(KeyboardInterrupt), whole_folder(tmp_path / "x") as part:
+        (part / "new").write_text("half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "x" / "old").read_text() == "old"
+    with whole_folder(tmp_path / "x") as part:
+        (part / "deep").mkdir()
+        (part / "deep" / "new").write_text("new")
+    assert (tmp_path / "x").is_symlink()
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert names == {"disk", "x", "disk/deep", "disk/deep/new"}
+
+
+def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_end(tmp_path: Path, monkeypatch) -> None:
+    """What a loss of power needs: the file is synced, renamed, and its folder synced, in this order."""
+    calls: list[str] = []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda one: (calls.append(os.readlink(f"/proc/self/fd/{one}")), sync(one)))
+    monkeypatch.setattr(files.os, "replace", lambda old, new: (calls.append("rename"), rename(old, new)))
+    write_text("new", tmp_path / "x.txt")
+    assert [Path(call).suffix or call for call in calls] == [".part", "rename", str(tmp_path)]
+    calls.clear()
+    with whole_folder(tmp_path / "y") as part:
+        (part / "z.bin").write_text("new")
+    assert [Path(call).suffix or call for call in calls] == [".bin", ".part", "rename", str(tmp_path)]
+
+
+def test_what_cannot_be_removed_is_an_error(tmp_path: Path, monkeypatch) -> None:
+    remove(tmp_path / "absent")
+    inner = tmp_path / "x" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("x")
+    (inner / "file").chmod(0o400)
+    inner.chmod(0o500)
+    (tmp_path / "x" / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    remove(tmp_path / "x")
+    assert os.listdir(tmp_path) == ["kept"]
+    (tmp_path / "kept" / "file").write_text("x")
+    monkeypatch.setattr(os, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    with pytest.raises(OSError, match="Read-only file system"):
+        remove(tmp_path / "kept")
 
 
 @pytest.mark.parametrize("value", [{"loss": float("nan")}, {"loss": float("inf")}, {"loss": {1, 2}}])

@@ -8,8 +8,8 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from nexttoken.data.files import scratch_folder
 from nexttoken.errors import UserError, first_five
 
 MAX_BYTES = 8 * 2**30  # unpacked, all members together; the LMSYS files are 0.2 GB
@@ -25,10 +25,7 @@ def unpack(archive: Path, folder: Path, required: Sequence[str] = ()) -> None:
     a missing or empty `required` file.
     """
     refuse_filled(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as temporary:
-        part = Path(temporary) / "unpacked"  # only its owner can read the temporary folder itself
-        part.mkdir()
+    with scratch_folder(folder) as part:
         try:
             with zipfile.ZipFile(archive) as opened:
                 refuse_dangerous(opened.infolist(), archive)

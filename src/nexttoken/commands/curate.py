@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -30,7 +29,7 @@ from pydantic import Field
 from nexttoken.commands.arguments import Arguments, NewPath
 from nexttoken.commands.curate_files import counts_table, describe_files, find_licence, notice_of, page, write_rows
 from nexttoken.commands.entry import compose_settings
-from nexttoken.data.files import write_json
+from nexttoken.data.files import scratch_folder, write_json
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
 from nexttoken.transforms.curation.step import Step
@@ -56,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
     settings = compose_settings([f"task={given.task}", *given.overrides, *faulty])
     steps = require_steps(settings, make(settings.train_transforms, "train_transforms"))
     task, limit = make(settings.task, "task"), settings.limit_rows
-    with folder_beside(given.out) as hidden, log_messages() as messages:
-        folder, new = Path(hidden), Path(hidden) / "new"
+    with scratch_folder(given.out) as folder, log_messages() as messages:
+        new = folder / "new"
         files = describe_files(task, Path(settings.input_dir))
         if limit:
             log.info("only the first %d rows are read, for limit_rows=%d", limit, limit)
@@ -96,15 +95,6 @@ def require_steps(settings: Settings, transforms: dict[str, Any]) -> dict[str, S
             raise UserError(f"{named} is no step of nexttoken.transforms.curation; use curate_ja")
         transform.check()
     return transforms
-
-
-def folder_beside(out: Path) -> TemporaryDirectory[str]:
-    """A hidden folder that is removed at the end. Raises UserError where nothing can be written."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
-    except OSError as error:
-        raise UserError(f"{out.parent} takes no new folder ({error.strerror}); choose another out=...") from None
 
 
 @contextmanager

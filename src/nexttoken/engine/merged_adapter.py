@@ -24,7 +24,7 @@ from nexttoken.models.base_model import read_base
 from nexttoken.models.load import load_config, load_model, load_tokenizer
 from nexttoken.models.processes import choose_device
 from nexttoken.models.quantized import describe, saved_quantization
-from nexttoken.models.saved import copy_licences, save_whole, whole_folder, write_note
+from nexttoken.models.saved import copy_licences, model_folder, save_whole, write_note
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import Settings
 from nexttoken.types import AnswerLosses, Example
@@ -85,7 +85,7 @@ class Merge:
         answerer = load_answerer(self.fold_dir, self.settings, self.prompt, self.head, self.batch_tokens)
         before = self.inference(list(examples), answerer)
         num_classes, encoder = self.head.num_outputs(answerer.labels), answerer.encoder
-        with whole_folder(folder) as part:
+        with model_folder(folder) as part:
             save_whole(part, self._merge(answerer.model, num_classes), encoder.tokenizer)
             copy_licences(self.settings.model, part)
             saved = self.settings.model.model_copy(update={"name_or_path": str(part), "revision": None})

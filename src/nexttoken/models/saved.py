@@ -1,6 +1,5 @@
 """Models on disk: what a fold saves (all weights, or an adapter that names its base), and quantised copies."""
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from nexttoken.data.files import read_json, whole_file, write_json
+from nexttoken.data.files import read_json, whole_file, whole_folder, write_json
 from nexttoken.errors import UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
@@ -37,10 +36,10 @@ def save_trained(
     `weights` are the gathered ones of a sharded model. Each folder appears complete or not at all.
     """
     if not keeps_base(settings):
-        with whole_folder(fold_dir / "model") as part:
+        with model_folder(fold_dir / "model") as part:
             save_whole(part, model, tokenizer, weights)
         return
-    with whole_folder(fold_dir / "adapter") as part:
+    with model_folder(fold_dir / "adapter") as part:
         if adapters.trained_adapter(settings):
             adapters.save_adapter(model, part, weights)
         base.identify(settings.model, tokenizer).save(part)
@@ -61,18 +60,13 @@ def keeps_base(settings: Settings) -> bool:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `folder` on success and is removed on any failure."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
+def model_folder(folder: Path) -> Iterator[Path]:
+    """`whole_folder` for weights. Raises UserError where they cannot be written."""
     try:
-        yield part
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        with whole_folder(folder) as part:
+            yield part
     except SafetensorError as error:
         raise UserError(f"{folder} could not be written ({error}); is the disk full?") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def save_encoding(fold_dir: Path, train: Encoded | EncodedTexts) -> None:
@@ -120,7 +114,7 @@ def save_quantized(settings: Settings, folder: Path) -> int:
         "other weights": str(spec.dtype).removeprefix("torch."),
         "use": f"model.name_or_path={folder}",
     }
-    with whole_folder(folder) as part:
+    with model_folder(folder) as part:
         save_whole(part, model, tokenizer)
         copy_licences(settings.model, part)
         replace(origin, stored=method).save(part)

@@ -8,15 +8,15 @@ output/<task>/<name>/                 gate.json, result.json, environment.json: 
 
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nexttoken.data.files import hash_text
+from nexttoken.data.files import hash_text, remove
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.errors import UserError
+from nexttoken.runs.lock import FoldLock
 from nexttoken.runs.records import FoldRecords
 from nexttoken.settings import INCIDENTAL
 from nexttoken.types import Example
@@ -37,6 +37,10 @@ class FoldFolder(FoldRecords):
         return int(self.path.name.removeprefix("fold"))
 
     @property
+    def lock(self) -> FoldLock:
+        return FoldLock(self.path)
+
+    @property
     def is_finished(self) -> bool:
         return (self.path / "metrics.json").exists()
 
@@ -51,9 +55,23 @@ class FoldFolder(FoldRecords):
             raise UserError(f"{self.path} was started on other rows than {config['input_dir']} holds now; {advice}")
 
     def remove(self) -> None:
-        """Delete the fold, metrics.json first: a process killed in between leaves no fold that looks finished."""
-        (self.path / "metrics.json").unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the fold; of a linked one all that it holds, so that the next fold is on the same disk.
+
+        config.yaml goes last: a fold that is left by a kill in between is neither finished nor continued. Raises
+        OSError where something cannot be removed.
+        """
+        first = [self.path / name for name in ("metrics.json", "data.sha256")]
+        rest = sorted(self.path.glob("*"), key=lambda path: path == self.config_path)
+        for path in (*first, *rest):
+            remove(path)
+        if self.path.is_dir() and not self.path.is_symlink():
+            self.path.rmdir()
+
+    def remove_parts(self) -> None:
+        """Delete what killed processes left half-written, as large as a checkpoint; only the fold's owner may."""
+        for folder in (self.path, self.path / "checkpoints"):
+            for part in folder.glob(".*.part"):
+                remove(part)
 
 
 @dataclass(frozen=True)
@@ -89,6 +107,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         if overwrite:
             fold.remove()
+        fold.remove_parts()
         fold.claim(config, data_hash)
         return fold
 

@@ -4,8 +4,6 @@ import hashlib
 import json
 import mmap
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from nexttoken.data.files import hash_text
+from nexttoken.data.files import hash_text, scratch_folder
 from nexttoken.data.text_files import SURROGATE
 from nexttoken.errors import UserError, one_line, refuse_below_one
 from nexttoken.inference.retrieval.corpus_files import FIX, files_below, pieces, texts_of
@@ -162,22 +160,17 @@ def _unreadable(folder: Path, error: Exception) -> UserError:
 
 
 def _make_folder(folder: Path, corpus: Corpus, build: Callable[[PassageStore], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
+    with scratch_folder(folder) as part:
         store = PassageStore(part)
         store.write(corpus.passages())
         if not len(store):
             raise UserError(f"the corpus {corpus.path} holds no text")
         build(store)
-        part.chmod(0o755)  # mkdtemp gives access to the owner only
         try:
             os.rename(part, folder)
         except OSError:
             if not folder.is_dir():  # else another process was faster, with the same content
                 raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def best(scores: np.ndarray, num_hits: int) -> np.ndarray:

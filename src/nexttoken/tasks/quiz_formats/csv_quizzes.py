@@ -3,11 +3,10 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from nexttoken.data.csv_tables import csv_rows, read_columns, table_rows, write_csv
-from nexttoken.data.files import whole_file
+from nexttoken.data.files import scratch_folder, whole_file
 from nexttoken.data.row_faults import Place, RowFault, text_of
 from nexttoken.data.text_files import SURROGATE
 from nexttoken.errors import UserError, first_five
@@ -153,10 +152,7 @@ def _save_folder(by_genre: Mapping[str, Sequence[list[str]]], folder: Path) -> N
         raise UserError(f"{folder}: no file can be named after the genre {shown}; name one .csv file")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is already there; move it away or name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as temporary:
-        part = Path(temporary) / "whole"  # a temporary folder itself is closed to everybody else
-        part.mkdir()
+    with scratch_folder(folder) as part:
         for genre, rows in by_genre.items():
             write_csv(rows, part / f"{genre}.csv", ENCODING)
         os.replace(part, folder)

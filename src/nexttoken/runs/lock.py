@@ -1,0 +1,89 @@
+"""The lock of a fold: one process at a time trains it, and a second one is told which."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from nexttoken.errors import UserError
+
+
+@dataclass(frozen=True)
+class FoldLock:
+    """A hidden file beside the fold, locked by the operating system while its process lives.
+
+    It names the machine, the process, its start in clock ticks, which tells it from a later process of the same
+    number, and the time. Of this machine's ended processes it is taken over.
+    """
+
+    fold_dir: Path
+
+    @property
+    def path(self) -> Path:
+        fold_dir = self.fold_dir.resolve()  # a linked fold has one lock, whichever path names it
+        return fold_dir.with_name(f".{fold_dir.name}.lock")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock, and remove its file at the end. Raises UserError where another process holds it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as file:
+            file.truncate(0)
+            pid = os.getpid()
+            file.write(f"{socket.gethostname()} {pid} {_start_of(pid)} {datetime.now():%Y-%m-%dT%H:%M:%S}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                self.path.unlink(missing_ok=True)
+
+    def refuse_held(self) -> None:
+        """Raise UserError where another process holds the lock; nothing is written."""
+        with suppress(FileNotFoundError), self.path.open() as file:
+            self._refuse_owner(file)
+
+    def _open(self) -> IO[str]:
+        """The file, locked and not removed meanwhile by the process that held it before."""
+        while True:
+            file = self.path.open("a+")
+            try:
+                self._refuse_owner(file)
+                if self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(file.fileno())):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+
+    def _refuse_owner(self, file: IO[str]) -> None:
+        """Lock `file`. Raises UserError where its owner lives, or may live on another machine."""
+        import fcntl  # POSIX only
+
+        is_locked, knows_locks = False, True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_locked = True
+        except OSError:  # a file system without locks: the process number decides
+            knows_locks = False
+        file.seek(0)
+        host, pid, start, since = (file.read().split() + [""] * 4)[:4]
+        here = socket.gethostname()
+        lives = is_locked or (not knows_locks and bool(start) and _start_of(pid) == start)
+        if not lives and host in ("", here):
+            return
+        who = f"process {pid or 'of another command'} on {host or here}, since {since.replace('T', ' ') or 'just now'}"
+        fix = f"wait for it or end it (kill {pid})" if host in ("", here) else "wait for it, or end it there"
+        stale = f"; if it has ended, remove {self.path}" if host not in ("", here) else ""
+        raise UserError(f"{self.fold_dir} is being trained by {who}; {fix}, or choose another name=...{stale}")
+
+
+def _start_of(pid: int | str) -> str:
+    """The start of a process in clock ticks since the machine's, "" where it is not known."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    return ""
