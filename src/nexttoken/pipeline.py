@@ -5,6 +5,7 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken.build import Parts, plain, prepare
-from nexttoken.data.files import to_yaml
+from nexttoken.data.files import remove, to_yaml
 from nexttoken.data.folds import Folds
 from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make
@@ -54,6 +55,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     fold = run.fold(parts.settings.fold)
     if fold.is_finished and not parts.settings.overwrite:
         return report_finished(parts, fold, config, overrides)
+    if is_first():
+        fold.lock.refuse_held()
     counted: dict[str, Any] = {}
     examples = read(parts, "train", counted)
     if is_first():
@@ -64,16 +67,18 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     answers = answers_of(parts.task)
     references = answers.references(parts.task, [*rows.train, *rows.dev], rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
-    if is_first():
-        run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
-        fold.save_counts(counted)
-    predictions, measured = train_and_predict(parts, learner, rows, fold)
-    if not is_first():
-        return math.nan
-    scores = answers.score(parts.task, predictions, rows.held_out)
-    described = answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
-    answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
-    fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
+    with fold.lock.held() if is_first() else nullcontext():
+        if is_first():
+            run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
+            fold.save_counts(counted)
+        predictions, measured = train_and_predict(parts, learner, rows, fold)
+        if not is_first():
+            return math.nan
+        scores = answers.score(parts.task, predictions, rows.held_out)
+        described = answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
+        answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
+        remove(fold.journals)
+        fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
     return report_finished(parts, fold, config, overrides)
 
 
@@ -184,6 +189,7 @@ def show_run(parts: Parts, config: Mapping[str, Any], rows: Rows, fold: FoldFold
 
 def train_and_predict(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder) -> tuple[Any, dict[str, Any]]:
     """Train, then predict the held-out examples; return the predictions, and counts and times for metrics.json."""
+    from nexttoken.engine.journal import JournalFolder
     from nexttoken.models.memory import peak_memory_mb
 
     nodes = parts.settings.logger.values() if is_first() else ()
@@ -195,6 +201,7 @@ def train_and_predict(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFo
     if is_first():
         fold.save_state(inference.state())
     answerer.reset_counts()
+    answerer.journals = JournalFolder(fold.journals, "held-out rows", f"fold {fold.number}: ")
     start = time.monotonic()
     predictions = inference(rows.held_out, answerer)
     seconds = time.monotonic() - start
@@ -203,7 +210,8 @@ def train_and_predict(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFo
     counts = dict(answerer.counts)
     if parts.settings.generate_rows and is_first():
         first = rows.held_out[: parts.settings.generate_rows]
-        fold.save_texts(inference(first, lambda views: answerer.writer.write(views, parts.settings.generation)))  # type: ignore[union-attr]
+        options = (parts.settings.generation, fold.journals / "texts.jsonl", "held-out rows")
+        fold.save_texts(inference(first, lambda views: answerer.writer.write(views, *options)))  # type: ignore[union-attr]
     speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
     return predictions, measured | answerer.environment | counts | speed
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nexttoken.data.files import remove
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.inference.gate import Gate
+from nexttoken.runs import folder as folders
 from nexttoken.runs.config import Changes, _move, changed_config
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, flatten, hash_examples, latest_run
 from nexttoken.runs.records import read_gate, save_gate
@@ -313,3 +316,54 @@ def test_a_changed_configuration_leaves_the_saved_one_and_names_what_is_gone(tmp
         old = saved_fold(tmp_path / "old", 0, config | {"inference": {"_target_": target}})
         with pytest.raises(UserError, match=f"classes moved .{target} is gone.; train it again with overwrite=true"):
             changed_config([old], None, None, None, Changes())
+
+
+@pytest.mark.parametrize("linked", ["fold0", "checkpoints", "run", "nothing"])
+def test_overwriting_leaves_nothing_of_a_fold_wherever_its_folders_are(tmp_path: Path, linked: str) -> None:
+    run = RunFolder(tmp_path / "task" / "run")
+    fold = claim(run)
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "model/model.safetensors", "metrics.json"):
+        (fold.path / name).parent.mkdir(exist_ok=True)
+        (fold.path / name).write_text("old")
+    (fold.path / "model" / "model.safetensors").chmod(0o400)
+    (fold.path / "model").chmod(0o500)
+    moved = {"fold0": fold.path, "checkpoints": fold.path / "checkpoints", "run": run.path}.get(linked)
+    if moved:
+        (tmp_path / "disk").mkdir()
+        os.rename(moved, tmp_path / "disk" / moved.name)
+        moved.symlink_to(tmp_path / "disk" / moved.name)
+    claim(run, config=CONFIG | {"seed": 5}, overwrite=True)
+    assert set(contents(fold.path)) == {"config.yaml", "data.sha256"}
+    assert fold.path.is_symlink() == (linked == "fold0")
+
+
+def test_a_removal_that_ends_in_the_middle_is_neither_finished_nor_continued(run: RunFolder, monkeypatch) -> None:
+    fold = claim(run)
+    for name in ("metrics.json", "curve.csv", "a", "z"):
+        (fold.path / name).write_text("old")
+    for number in (2, 3, 4):
+        calls = iter(range(number))
+        monkeypatch.setattr(folders, "remove", lambda path, calls=calls: next(calls) + 1 and remove(path))
+        with suppress(StopIteration):
+            fold.remove()
+        assert not fold.is_finished
+        with pytest.raises(UserError, match=r"overwrite=true"):
+            claim(run)
+    monkeypatch.undo()
+    fold.remove()
+    assert not fold.path.exists()
+    monkeypatch.setattr(folders, "remove", lambda path: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    claim(run, number=1)
+    with pytest.raises(OSError, match="Read-only"):
+        claim(run, number=1, overwrite=True)
+
+
+def test_the_owner_of_a_fold_clears_what_a_kill_left_half_written(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    fold = claim(run)
+    (fold.path / "checkpoints").mkdir()
+    for name in ("checkpoints/.last.ckpt.99999999.part", ".oof.csv.1@elsewhere.part"):
+        (fold.path / name).write_text("half")
+    (fold.path / ".model.2@elsewhere.part" / "inner").mkdir(parents=True)
+    claim(run)
+    assert set(contents(fold.path)) == {"config.yaml", "data.sha256"}

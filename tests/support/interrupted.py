@@ -43,6 +43,7 @@ def train(output_dir: str, moment: str, number: int, *overrides: str) -> None:
 def die_at(moment: str, number: int) -> None:
     """Wrap the function that a moment is named after, so that its `number`-th call kills the process half-way."""
     from nexttoken.data import files
+    from nexttoken.engine.journal import Journal
     from nexttoken.runs import folder as runs
     from nexttoken.training import callbacks
     from nexttoken.training import learner as learn
@@ -53,6 +54,7 @@ def die_at(moment: str, number: int) -> None:
         "checkpoint": (callbacks.torch, "save"),  # the part file is open, nothing is in it
         "rename": (files.os, "replace"),  # the part file is whole, its name is not yet
         "model": (learn, "save_trained"),
+        "answer": (Journal, "_append"),  # of the held-out rows
         "scores": (runs.FoldFolder, "save_oof"),
     }
     if moment in places:

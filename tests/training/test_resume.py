@@ -17,6 +17,7 @@ MOMENTS = [
     *(("checkpoint", number) for number in (1, 2, 4)),
     *(("rename", number) for number in range(1, 12, 2)),
     ("model", 1),
+    ("answer", 3),
     ("scores", 1),
 ]
 
@@ -40,6 +41,8 @@ def test_killed_run_continues_exactly(server, uninterrupted, tmp_path, moment, n
     assert not (fold / "metrics.json").exists()
     assert run(server, tmp_path) == 0
     assert contents(tmp_path) == uninterrupted
+    left = [path for path in fold.parent.rglob("*") if path.name.startswith(".") or path.name == "answered"]
+    assert not left
 
 
 # Of rank 128, since bitsandbytes keeps the states of matrices below 4,096 numbers in 32 bit.

@@ -13,6 +13,7 @@ from nexttoken.engine.generation.transformers import TransformersGenerator
 from nexttoken.engine.generation.vllm import VLLMGenerator
 from nexttoken.engine.generation.writer import Writer
 from nexttoken.engine.heads import AnswerText, Head
+from nexttoken.engine.journal import NO_JOURNAL, LabelJournal
 from nexttoken.engine.label_answerer import LabelAnswerer, ModelAnswerer
 from nexttoken.engine.memory_plan.auto_tokens import with_batch_tokens, with_max_tokens
 from nexttoken.engine.run_batches import run_batches
@@ -45,8 +46,9 @@ class TextAnswerer(ModelAnswerer):
         Of an answer longer than the token budget only the beginning counts, in tokens and in characters.
         """
         rows: list[EncodedText] = self.collect(self.encoder.encode(examples))
-        with advice_on_memory(self.batch_tokens):
-            nll = measure_losses(self.model, rows, self.batch_tokens)
+        identity = {"answers": "texts", "precision": self.environment["precision"]}
+        with advice_on_memory(self.batch_tokens), self.journals.journal(identity) as journal:
+            nll = measure_losses(self.model, rows, self.batch_tokens, journal)
         decode = self.encoder.tokenizer.decode
         scored = [
             decode(row.token_ids[row.learnt]) if row.answer_cut else example.answer or ""
@@ -61,7 +63,9 @@ class TextAnswerer(ModelAnswerer):
         return Writer(self.encoder, generator)
 
 
-def measure_losses(model: nn.Module, rows: Sequence[EncodedText], batch_tokens: int) -> np.ndarray:
+def measure_losses(
+    model: nn.Module, rows: Sequence[EncodedText], batch_tokens: int, journal: LabelJournal = NO_JOURNAL
+) -> np.ndarray:
     """Each row's loss (N,) float64 in nats, summed over its answer. Raises UserError, naming ids, if not finite."""
     device, packs = next(model.parameters()).device, shortcuts(model).packs
 
@@ -70,7 +74,7 @@ def measure_losses(model: nn.Module, rows: Sequence[EncodedText], batch_tokens: 
 
     lengths = [len(row.token_ids) for row in rows]
     batches = token_batches(lengths, batch_tokens, packs)
-    losses, _ = run_batches(model, rows, lengths, batches, run_batch, "score answers")
+    losses, _ = run_batches(model, rows, lengths, batches, run_batch, "score answers", journal)
     return losses[:, 0]
 
 

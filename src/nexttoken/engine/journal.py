@@ -19,6 +19,7 @@ import numpy as np
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.processes import num_ranks, rank
 from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.encoded import EncodedText
 
 HEAD = b'{"asked": '  # the first bytes of every journal
 
@@ -147,25 +148,28 @@ class LabelProbs:
 
 
 class LabelJournal(Journal[LabelProbs]):
-    """Journal of class probabilities. Without a path it is always empty.
+    """Journal of class probabilities, or of one loss a text. Without a path it is always empty.
 
     Batches are composed as if the journal were empty and are skipped only as a whole, so a resumed prediction equals an
     uninterrupted one to the last bit. The exception is a gate's second pass: prefixes of skipped prompts are not cached
     for it, so it is equal up to rounding.
     """
 
-    def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path | None, identity: Mapping[str, Any], title: str = "") -> None:
         super().__init__(path, identity, LabelProbs, sync_seconds=1.0)
+        self.title = title
         self.num_known = 0  # answers that were not computed again
 
-    def lookup(self, prompts: Sequence[EncodedPrompt]) -> tuple[np.ndarray, np.ndarray] | None:
+    def lookup(self, prompts: Sequence[EncodedPrompt | EncodedText]) -> tuple[np.ndarray, np.ndarray] | None:
         """Saved probabilities (n, C) and seconds (n,) of `prompts`; None unless all of them are saved."""
         if not self.path or not all(_key(prompt) in self.rows for prompt in prompts):
             return None
         saved = [self.rows[_key(prompt)] for prompt in prompts]
         return np.array([answer.probs for answer in saved]), np.array([answer.seconds for answer in saved])
 
-    def save(self, prompts: Sequence[EncodedPrompt], probs: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    def save(
+        self, prompts: Sequence[EncodedPrompt | EncodedText], probs: np.ndarray, seconds: np.ndarray
+    ) -> np.ndarray:
         """Append `probs` (n, C) and return those that count: a prompt that was saved before keeps its probabilities."""
         if self.path is None:
             return probs
@@ -179,12 +183,16 @@ class LabelJournal(Journal[LabelProbs]):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         if self.num_known:
-            print(f"{self.num_known} rows were answered before ({self.path})")
+            print(f"{self.title}{self.num_known} rows were answered before ({self.path})")
 
 
-def _key(prompt: EncodedPrompt) -> str:
-    """Hash of a prompt's tokens and number of options: the same prompt has the same key in any batch and order."""
-    content = f"{prompt.num_options} ".encode() + prompt.token_ids.astype("<i4").tobytes()
+def _key(prompt: EncodedPrompt | EncodedText) -> str:
+    """Hash of a prompt's tokens and number of options: the same prompt has the same key in any batch and order.
+
+    Of a text its tokens, and those of them that are the answer.
+    """
+    more = prompt.learnt.tobytes() if isinstance(prompt, EncodedText) else f"{prompt.num_options} ".encode()
+    content = more + prompt.token_ids.astype("<i4").tobytes()
     return hashlib.sha256(content).hexdigest()[:32]
 
 
@@ -197,6 +205,7 @@ class JournalFolder:
 
     folder: Path | None = None
     made_by: str = ""
+    title: str = ""  # begins the line about rows that were answered before, such as "fold 1: "
 
     def journal(self, identity: Mapping[str, Any]) -> LabelJournal:
         """This process's journal for the settings `identity`; no file is created yet."""
@@ -204,4 +213,4 @@ class JournalFolder:
             return NO_JOURNAL
         identity = {"made_by": self.made_by, **identity, "process": f"{rank()} of {num_ranks()}"}
         name = hashlib.sha256(repr(sorted(identity.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return LabelJournal(self.folder / f"{name}.jsonl", identity)
+        return LabelJournal(self.folder / f"{name}.jsonl", identity, self.title)

@@ -30,6 +30,7 @@ class ModelAnswerer:
 
     def __init__(self, model: nn.Module, encoder: Any, labels: LabelTokens, batch_tokens: int) -> None:
         self.model, self.encoder, self.labels, self.batch_tokens = model, encoder, labels, batch_tokens
+        self.journals = JournalFolder()
         self.reset_counts()
 
     def reset_counts(self) -> None:
@@ -63,7 +64,7 @@ class LabelAnswerer(ModelAnswerer):
         self, model: nn.Module, head: LabelHead, encoder: Encoder, labels: LabelTokens, batch_tokens: int
     ) -> None:
         super().__init__(model, encoder, labels, batch_tokens)
-        self.head, self.journals = head, JournalFolder()
+        self.head = head
         self.prefixes: PrefixCache | None = None
 
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:

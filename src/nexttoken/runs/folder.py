@@ -44,6 +44,11 @@ class FoldFolder(FoldRecords):
     def is_finished(self) -> bool:
         return (self.path / "metrics.json").exists()
 
+    @property
+    def journals(self) -> Path:
+        """The folder of the held-out answers so far, which a killed run goes on from."""
+        return self.path / "answered"
+
     def check(self, config: Mapping[str, Any], data_hash: str) -> None:
         """Raise UserError where the folder holds a run with other settings, or of other data."""
         if not self.config_path.exists():
@@ -69,7 +74,7 @@ class FoldFolder(FoldRecords):
 
     def remove_parts(self) -> None:
         """Delete what killed processes left half-written, as large as a checkpoint; only the fold's owner may."""
-        for folder in (self.path, self.path / "checkpoints"):
+        for folder in (self.path, self.path / "checkpoints", self.journals):
             for part in folder.glob(".*.part"):
                 remove(part)
 

@@ -104,7 +104,7 @@ class LoadedRun:
                     no_seconds = {"seconds": np.zeros(len(examples))}
                     predicted.append(replace(predicted[-1], columns={**predicted[-1].columns, **no_seconds}))
                 else:
-                    answerer.journals = JournalFolder(self.changes.folder, fold.training)  # type: ignore[union-attr]
+                    answerer.journals = JournalFolder(self.changes.folder, fold.training, f"fold {fold.number}: ")
                     predicted.append(inference(examples, answerer))
                 previous = current
         finally:
