@@ -1,6 +1,7 @@
 """Several processes of one run, one per device: started before any heavy import, joined and gathered by torch."""
 
 import atexit
+import ctypes
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +24,11 @@ T = TypeVar("T")
 
 POLL_SECONDS = 0.2
 NOTICE_SECONDS = 3.0
+WAIT = timedelta(
+    days=1
+)  # of one process for another: one may train a fold's last part while the rest has nothing to do
+LAUNCHER = "NEXTTOKEN_LAUNCHER"  # the number of the process that started this one
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 OTHERS: list[tuple[subprocess.Popen, IO[bytes]]] = []  # the further processes, number 1 first, and their stderr
 
@@ -58,14 +65,18 @@ def choose_device() -> "torch.device":
 def launch(num_devices: int) -> None:
     """Start the same command once more for each further device, unless a launcher such as torchrun already did.
 
-    The others print nothing. A process that fails stops all of them, and its last line is shown.
+    The others print nothing. A process that fails stops all of them, and its last line is shown. A process that a
+    launcher started, this function or another, ends with its launcher, also when that is killed.
     """
+    if "RANK" in os.environ and not OTHERS:
+        end_with(int(os.environ.get(LAUNCHER, os.getppid())))
     if num_devices == 1 or "RANK" in os.environ:
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_devices), "NODE_RANK": "0"}
+    shared[LAUNCHER] = str(os.getpid())
     os.environ |= shared | {"RANK": "0", "LOCAL_RANK": "0"}
     rank.cache_clear()
     num_ranks.cache_clear()
@@ -80,6 +91,14 @@ def launch(num_devices: int) -> None:
     atexit.register(stop_others)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the exit stops the others
     threading.Thread(target=_watch, daemon=True).start()
+
+
+def end_with(parent: int) -> None:
+    """Have Linux kill this process as soon as `parent` ends, which a killed one could not ask for; end if it has."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(2)
 
 
 def failure() -> str | None:
@@ -121,7 +140,7 @@ def join() -> None:
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(choose_device())
-    distributed.init_process_group("nccl" if has_gpu else "gloo", rank=rank(), world_size=num_ranks())
+    distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=WAIT, rank=rank(), world_size=num_ranks())
     atexit.register(distributed.destroy_process_group)
 
 
