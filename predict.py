@@ -2,7 +2,11 @@
 
 python predict.py                                                     the run that finished last
 python predict.py run=output/lmsys/<name>
-python predict.py run=output/lmsys/<name> input_dir=/kaggle/input/lmsys-chatbot-arena submissions_dir=/kaggle/working
+
+On Kaggle, which wants a submission.csv:
+
+python predict.py run=output/lmsys/<name> name=submission submissions_dir=/kaggle/working \\
+    input_dir=/kaggle/input/lmsys-chatbot-arena
 """
 
 import hydra
@@ -13,10 +17,13 @@ from nexttoken.commands import entry
 
 @hydra.main(config_path="conf", config_name="predict", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    with entry.errors_on_one_line():
-        from nexttoken.pipeline import predict
+    entry.run_job(lambda: predict_rows(cfg))
 
-        predict(cfg)
+
+def predict_rows(cfg: DictConfig) -> None:
+    from nexttoken.pipeline import predict
+
+    predict(cfg)
 
 
 if __name__ == "__main__":

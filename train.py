@@ -14,13 +14,16 @@ from nexttoken.commands import entry
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
-def main(cfg: DictConfig) -> float:
-    with entry.errors_on_one_line():
-        from hydra.core.hydra_config import HydraConfig
+def main(cfg: DictConfig) -> float | None:
+    return entry.run_job(lambda: train_fold(cfg))
 
-        from nexttoken.pipeline import train
 
-        return train(cfg, HydraConfig.get().overrides.task)
+def train_fold(cfg: DictConfig) -> float:
+    from hydra.core.hydra_config import HydraConfig
+
+    from nexttoken.pipeline import train
+
+    return train(cfg, HydraConfig.get().overrides.task)
 
 
 if __name__ == "__main__":

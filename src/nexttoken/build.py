@@ -15,6 +15,7 @@ from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 from nexttoken.data.files import hash_text
 from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.packages import require_packages
+from nexttoken.data.secrets import refuse_secrets
 from nexttoken.data.targets import check_targets, make, missing_class
 from nexttoken.errors import UserError
 from nexttoken.settings import INCIDENTAL, Settings, check_settings
@@ -59,11 +60,13 @@ def refuse_unasked_code(cfg: Mapping[str, Any], overrides: Sequence[str]) -> Non
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration with its interpolations resolved. Raises UserError for one that cannot be."""
+    """The configuration with its interpolations resolved. Raises UserError for one that cannot be, or has a secret."""
     try:
-        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except (InterpolationResolutionError, GrammarParseError) as error:
         raise UserError(f"{str(error).splitlines()[0]}; a text with such characters is written as \\${{...}}") from None
+    refuse_secrets(config)
+    return config
 
 
 def build(config: Mapping[str, Any]) -> Parts:

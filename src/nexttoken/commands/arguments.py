@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from nexttoken.commands.entry import HELP, describe_os_error
 from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
+from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.settings import Checked, validated
@@ -49,6 +50,7 @@ class Arguments(Checked):
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Self:
         """Raises UserError for an unknown, missing, repeated or unacceptable argument, in one line."""
+        refuse_secret_arguments(arguments)
         fields = {info.alias or name: info for name, info in cls.model_fields.items()}
         keys = fields.keys() - {"paths", "overrides"}
         values: dict[str, Any] = {}

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from nexttoken.commands import sweep
 from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
+from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.errors import UserError, nearest
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.processes import failure
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from nexttoken.settings import Settings
 
 HELP = {"-h", "--help"}
+INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
+T = TypeVar("T")
 NULL_GROUP = "Config group override must be a string"  # Hydra's ValueError for group=null
 NULL_GROUP_FIX = "a group such as task or prompt cannot be null; give one of its choices, listed by --help"
 
@@ -36,11 +40,15 @@ def run(main: Callable[[], Any]) -> None:
     overrides = [argument for argument in sys.argv[1:] if argument not in HELP]
     wants_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
     try:
+        refuse_secret_arguments(overrides)
         with until_nobody_reads():
             if wants_help:  # with a further option, such as --resolve, the help is Hydra's
                 print(help_text(entry, str(sys.modules[main.__module__].__doc__), overrides))
             else:
                 main()
+                finish_sweep()
+    except UserError as error:
+        stop(str(error), 2)
     except (HydraException, OmegaConfBaseException) as error:
         stop(one_line(error, entry), 2)
     except ValueError as error:
@@ -79,6 +87,7 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
         raise UserError(f"{config_path} is not there; run the command where {entry}.py and conf/ are")
     from nexttoken.build import refuse_unasked_code
 
+    refuse_secret_arguments(overrides)
     try:
         config = compose_entry(path, overrides)
         refuse_unasked_code(config, overrides)
@@ -113,6 +122,28 @@ def compose_entry(entry: Path, overrides: Sequence[str] = (), return_hydra_confi
         return compose(entry.stem, [*overrides], return_hydra_config=return_hydra_config)
 
 
+def run_job(work: Callable[[], T]) -> T | None:
+    """Call the work of a command, or of a job of a sweep (-m), which goes on after one that fails."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        try:
+            return sweep.run_job(HydraConfig.get().overrides.task, work, describe_os_error)
+        except KeyboardInterrupt:
+            stop(INTERRUPTED, 130)
+    with errors_on_one_line():
+        return work()
+
+
+def finish_sweep() -> None:
+    """Print the table of a sweep's runs; end with status 2 and the names of its failed jobs, if any."""
+    if shown := sweep.table(sweep.JOBS):
+        print(f"\n{shown}")
+    if line := sweep.failures(sweep.JOBS):
+        stop(line, 2)
+
+
 @contextmanager
 def errors_on_one_line() -> Iterator[None]:
     """A context around the job that turns errors into one line and an exit, for which Hydra prints nothing."""
@@ -129,7 +160,7 @@ def errors_on_one_line() -> Iterator[None]:
             stop(line, 2)
         raise
     except KeyboardInterrupt:
-        stop("interrupted; the same command continues from the last checkpoint", 130)
+        stop(INTERRUPTED, 130)
 
 
 def describe_os_error(error: OSError) -> str:

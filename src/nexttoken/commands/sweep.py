@@ -1,0 +1,87 @@
+"""Sweeps (-m): a line for each job, the others after one that failed, and a table of runs and folds at the end."""
+
+import io
+import logging
+import re
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from nexttoken.errors import UserError, first_five
+
+FOLD_LINE = re.compile(r"^run: (.*)/fold(\d+)$", re.M)  # printed by train.py for a finished fold
+LAST_LINE = re.compile(r"^(?:run|submission): .*$", re.M)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A finished job of a sweep, or one that failed with `error`."""
+
+    title: str  # the overrides that differ between the jobs
+    run: str = ""  # the run folder, of train.py
+    fold: int = 0
+    log_loss: float | None = None
+    error: str = ""
+
+
+JOBS: list[Job] = []  # of this process's sweep, in order
+
+
+def run_job(overrides: Sequence[str], work: Callable[[], Any], describe_os_error: Callable[[OSError], str]) -> Any:
+    """Call `work` and print one line instead of its output; return its result, None where it failed.
+
+    An error is one line, and of a crash the traceback before it; the sweep goes on. Ctrl-C passes.
+    """
+    varied = [override for override in overrides if override not in sys.argv]  # the others are those of all jobs
+    title, output, start, result, error = shlex.join(varied or overrides), io.StringIO(), time.monotonic(), None, ""
+    logging.getLogger("nexttoken").setLevel(logging.WARNING)
+    try:
+        with redirect_stdout(output):
+            result = work()
+    except UserError as refusal:
+        error = str(refusal)
+    except OSError as failure:
+        error = describe_os_error(failure)
+    except Exception as crash:
+        traceback.print_exc()
+        error = " ".join(f"{type(crash).__name__}: {crash}".split())
+    place, last = FOLD_LINE.search(output.getvalue()), LAST_LINE.findall(output.getvalue())
+    if error:
+        print(f"{title}: failed: {error}", file=sys.stderr, flush=True)
+    else:
+        loss = f"log loss {result:.4f}, " if isinstance(result, float) else ""
+        print(f"{title}: {loss}{time.monotonic() - start:.0f} s, {last[-1] if last else 'done'}", flush=True)
+    is_fold = place is not None and isinstance(result, float)
+    JOBS.append(Job(title, place[1], int(place[2]), result) if is_fold else Job(title, error=error))  # type: ignore[index]
+    return result
+
+
+def table(jobs: Sequence[Job]) -> str:
+    """The log loss of every run and fold with each run's mean and spread; "" where none was trained."""
+    scores: dict[str, dict[int, float]] = {}
+    for job in jobs:
+        if job.log_loss is not None:
+            scores.setdefault(job.run, {})[job.fold] = job.log_loss
+    if not scores:
+        return ""
+    from nexttoken.report.markdown import NOTHING, loss_cell, markdown, mean_cell
+
+    folds = sorted({fold for run in scores.values() for fold in run})
+    rows = [
+        [run, *(loss_cell(by_fold.get(fold), NOTHING) for fold in folds), mean_cell(list(by_fold.values()))]
+        for run, by_fold in scores.items()
+    ]
+    return markdown(["log loss of", *(f"fold {fold}" for fold in folds), "mean ± spread"], rows)
+
+
+def failures(jobs: Sequence[Job]) -> str:
+    """A line that names the failed jobs; "" where none failed."""
+    failed = [job for job in jobs if job.error]
+    if not failed:
+        return ""
+    return f"{len(failed)} of {len(jobs)} jobs failed: {first_five(f'{job.title} ({job.error})' for job in failed)}"

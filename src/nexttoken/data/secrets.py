@@ -1,0 +1,56 @@
+"""Secrets on a command line or in a configuration, which are both saved and shown: refused before any work."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from nexttoken.errors import UserError
+
+WORDS = {"password", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials", "token", "apikey"}
+KINDS_OF_KEYS = {"api", "access", "private", "secret", "auth", "license", "encryption", "account"}
+NO_SECRETS = ("", "null", "none", "true", "false", "~")
+WITH_LOGIN = re.compile(r"https?://[^/\s@'\"]+@|\w://[^/\s:@'\"]*:[^/\s@'\"]+@")
+PAIR = re.compile(r"([\w.-]+)['\"]?\s*:\s*([^\s,}\]]+)")  # in a value such as {api_key: x}
+FIX = (
+    "configurations and command lines are saved and shown; leave it out and set the environment variable that the"
+    " library reads, such as WANDB_API_KEY, HF_TOKEN or MLFLOW_TRACKING_PASSWORD"
+)
+
+
+def refuse_secrets(config: Mapping[str, Any]) -> None:
+    """Raise UserError for the first secret in a configuration, at any depth; its value is not shown."""
+    _refuse(_leaves(config))
+
+
+def refuse_secret_arguments(arguments: Sequence[str]) -> None:
+    """Raise UserError for the first secret among `key=value` arguments, also in a value of several keys."""
+    for argument in arguments:
+        key, sign, value = argument.lstrip("+").partition("=")
+        inner = PAIR.findall(value) if value.lstrip("'\" ").startswith(("{", "[")) else []
+        _refuse([(key, value if sign else argument), *inner])
+
+
+def names_secret(key: str) -> bool:
+    """True for api_key, hf_token, dbPassword and the like, but not for max_tokens or key_length."""
+    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key.rpartition(".")[2]).lower())
+    has_key = any(kind in KINDS_OF_KEYS and noun == "key" for kind, noun in pairwise(words))
+    return has_key or not WORDS.isdisjoint(words)
+
+
+def _refuse(pairs: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> None:
+    for key, value in pairs:
+        if names_secret(key) and value.strip("'\"").lower() not in NO_SECRETS:
+            raise UserError(f"{key}=*** is refused: {FIX}")
+        if WITH_LOGIN.search(value):
+            raise UserError(f"{key}: an address with a user or password is refused: {FIX}")
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every value as text with its dotted key."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    if isinstance(node, Mapping | list):
+        for key, value in items:
+            yield from _leaves(value, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, "" if node is None else str(node)

@@ -1,0 +1,92 @@
+"""Sweeps: a line for each job, the others after one that failed, a table at the end, and a status that is not 0."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nexttoken.commands import sweep
+from nexttoken.commands.entry import describe_os_error
+from nexttoken.errors import UserError
+from support.training import TINY
+
+
+@pytest.fixture
+def jobs(monkeypatch) -> list[sweep.Job]:
+    monkeypatch.setattr(sweep, "JOBS", [])
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "name=x", "fold=0,1"])
+    return sweep.JOBS
+
+
+def job(work, *overrides: str):
+    return sweep.run_job(["name=x", *overrides], work, describe_os_error)
+
+
+def trained(run: str, fold: int, log_loss: float):
+    def work() -> float:
+        print(f"many lines\nrun: {run}/fold{fold}\nnext: python predict.py")
+        return log_loss
+
+    return work
+
+
+def failing(error: BaseException):
+    def work() -> float:
+        raise error
+
+    return work
+
+
+def test_runs_and_folds_make_a_table_with_mean_and_spread(jobs, capsys):
+    for run, fold, loss in (("a/x", 0, 1.0), ("a/x", 1, 2.0), ("a/y", 1, 0.5)):
+        assert job(trained(run, fold, loss), f"fold={fold}") == loss
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "fold=0: log loss 1.0000, 0 s, run: a/x/fold0",
+        "fold=1: log loss 2.0000, 0 s, run: a/x/fold1",
+        "fold=1: log loss 0.5000, 0 s, run: a/y/fold1",
+    ]
+    assert [row.split() for row in sweep.table(jobs).replace("|", "").splitlines()[2:]] == [
+        ["a/x", "1.0000", "2.0000", "1.5000", "±", "0.7071"],
+        ["a/y", "–", "0.5000", "0.5000", "±", "–"],
+    ]
+    assert sweep.failures(jobs) == ""
+
+
+def test_every_kind_of_failure_is_a_line_and_the_next_job_runs(jobs, capsys):
+    job(failing(UserError("fold=7 does not exist")), "fold=7")
+    job(failing(FileNotFoundError(2, "No such file", "x.csv")), "fold=8")
+    job(failing(ZeroDivisionError("by\nzero")), "fold=9")
+    job(trained("a/x", 1, 0.5), "fold=1")
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    failed = [line for line in err.splitlines() if line.startswith("fold=")]
+    assert failed[0] == "fold=7: failed: fold=7 does not exist"
+    assert failed[1].startswith("fold=8: failed: x.csv: No such file; give another path")
+    assert failed[2] == "fold=9: failed: ZeroDivisionError: by zero"
+    assert "Traceback" in err, "a crash shows where it was"
+    line = sweep.failures(jobs)
+    assert line.startswith("3 of 4 jobs failed: fold=7 (fold=7 does not exist), fold=8 (x.csv")
+    assert "\n" not in line
+    with pytest.raises(KeyboardInterrupt):
+        job(failing(KeyboardInterrupt()), "fold=2")
+
+
+def test_jobs_without_a_score_have_no_table(jobs, capsys):
+    job(lambda: print("submission: s/x.csv, 2 rows, validated"), "run=a")
+    assert capsys.readouterr().out == "run=a: 0 s, submission: s/x.csv, 2 rows, validated\n"
+    assert sweep.table(jobs) == ""
+
+
+def test_a_sweep_trains_what_it_can(repository, tmp_path):
+    overrides = [*TINY, "limit_rows=8", "trainer.max_epochs=0", "logger=none", f"output_dir={tmp_path}"]
+    call = [sys.executable, "train.py", "-m", "fold=0,7,1", *overrides]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=repository, timeout=240)
+    assert done.returncode == 2
+    assert [path.parent.name for path in sorted(tmp_path.glob("lmsys/tiny/*/metrics.json"))] == ["fold0", "fold1"]
+    assert done.stderr.splitlines()[-1].startswith("1 of 3 jobs failed: fold=7 (fold=7 does not exist")
+    assert "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["fold=0", "fold=1"]
+    assert "mean ± spread" in lines[3]
+    assert len(lines) == 6
