@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
-from nexttoken.engine.forward.output_head import reading
+from nexttoken.engine.forward.output_head import reading, reading_labels
 from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import LabelAnswerer, predict_labels
@@ -120,7 +120,7 @@ def test_logits_are_those_of_the_full_forward(model):
     whole = model(input_ids=ids).logits.flatten(0, 1)[reads]
     with reading(model, reads):
         read = model(input_ids=ids).logits
-    with reading(model, reads, columns):
+    with reading_labels(model, reads, columns):
         narrow = model(input_ids=ids).logits
     torch.testing.assert_close(read[0], whole, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(narrow[0], whole[:, columns], atol=1e-6, rtol=1e-6)

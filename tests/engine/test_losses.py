@@ -68,7 +68,7 @@ def test_pieces_give_the_losses_and_gradients_of_all_logits(name, packs, monkeyp
     expected, gradients = learnt(model, cross_entropy(plain, targets, reduction="none"))
     sizes: list[int] = []
     model.get_output_embeddings().register_forward_hook(lambda _, __, logits: sizes.append(logits.shape[1]))
-    monkeypatch.setattr(output_head, "CHUNK_LOGITS", 10 * VOCABULARY)
+    monkeypatch.setattr(output_head, "CHUNK", 10 * VOCABULARY)
     found, own = learnt(model, token_losses(model, layout, reads, targets))
     assert sizes[:4] == [10, 10, 10, 3]
     assert sorted(sizes[4:]) == [3, 10, 10, 10]  # once more on the way back
@@ -87,8 +87,8 @@ def test_less_memory_is_held_for_the_way_back(monkeypatch):
     """Bytes that autograd keeps of what follows the hidden states: with pieces no logits among them."""
     model, (layout, reads, targets) = build("Llama"), laid_out(packs=True)
     kept = []
-    for piece in (output_head.CHUNK_LOGITS, 10 * VOCABULARY):
-        monkeypatch.setattr(output_head, "CHUNK_LOGITS", piece)
+    for piece in (output_head.CHUNK, 10 * VOCABULARY):
+        monkeypatch.setattr(output_head, "CHUNK", piece)
         saved: list[tuple[int, ...]] = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, own=saved: own.append(tuple(t.shape)) or t, lambda t: t
@@ -131,7 +131,7 @@ def test_a_model_that_passes_its_decoder_by_is_computed_whole(kind, config, monk
     torch.manual_seed(0)
     model, (layout, reads, targets) = kind(config).eval(), laid_out(packs=False)
     plain = torch.cat([model(torch.tensor([drawn(n)])).logits[0, : n - 1 : 2] for n in LENGTHS])
-    monkeypatch.setattr(output_head, "CHUNK_LOGITS", 10 * VOCABULARY)
+    monkeypatch.setattr(output_head, "CHUNK", 10 * VOCABULARY)
     found = token_losses(model, layout, reads, targets)
     torch.testing.assert_close(found, cross_entropy(plain, targets, reduction="none"), atol=1e-5, rtol=0)
 
@@ -150,15 +150,15 @@ def test_the_language_is_learnt_from_each_rows_own_tokens(packs, monkeypatch):
     if not packs:  # each row stands there once with every label behind it
         plain = [(one + mean_loss(model, [*row, 5, 6])) / 2 for one, row in zip(plain, rows, strict=True)]
     expected = sum(own for n, own in enumerate(plain) if n != 1)
-    for piece in (output_head.CHUNK_LOGITS, 10 * VOCABULARY):
-        monkeypatch.setattr(output_head, "CHUNK_LOGITS", piece)
+    for piece in (output_head.CHUNK, 10 * VOCABULARY):
+        monkeypatch.setattr(output_head, "CHUNK", piece)
         torch.testing.assert_close(text_loss(model, batch), expected, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("piece", [output_head.CHUNK_LOGITS, 10 * VOCABULARY], ids=["at once", "pieces"])
+@pytest.mark.parametrize("piece", [output_head.CHUNK, 10 * VOCABULARY], ids=["at once", "pieces"])
 def test_the_language_is_learnt_where_activations_are_not_kept(piece, monkeypatch):
     """Layers run again on the way back, and as they ran before."""
-    monkeypatch.setattr(output_head, "CHUNK_LOGITS", piece)
+    monkeypatch.setattr(output_head, "CHUNK", piece)
     prompts = [EncodedPrompt(f"r{n}", 0, "", np.array(drawn(n), np.int32), False) for n in LENGTHS]
     batch, gradients = collate(prompts, ((),), packs=True), []
     for recomputes in (False, True):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from nexttoken.engine.forward.last_layer import decoder, unwrapped
+from nexttoken.engine.forward.output_head import in_float32
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.label_scores import UNKNOWN, Batch, collate, label_scores, num_read
 from nexttoken.engine.text_losses import TextBatch, answer_losses, collate_texts
@@ -94,8 +95,8 @@ class Classification(LabelSoftmax):
             hidden = decoder(model)(**batch.layout.inputs).last_hidden_state.flatten(0, 1)  # (R*T, H)
         last = hidden[batch.reads][batch.places[:, 0, 0]]  # (N, H)
         score = unwrapped(model).score
-        *_, trained = score.parameters()  # with an adapter peft's copy, float32 on a 16-bit base
-        return batch.only_options(score(last.to(trained.dtype)).float())
+        with in_float32(score):
+            return batch.only_options(score(last))
 
 
 class AnswerText(Head):
