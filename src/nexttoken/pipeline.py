@@ -24,7 +24,7 @@ from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
-from nexttoken.runs.ledger import record
+from nexttoken.runs.ledger import read_ledger, record
 from nexttoken.runs.records import RETRAIN
 from nexttoken.settings import AUTO, PredictSettings, check_settings
 from nexttoken.tasks.test_rows import warn_of_test_rows
@@ -101,6 +101,7 @@ def predict(cfg: DictConfig) -> Path:
     task = run.parts.task
     path = Path(settings.submissions_dir) / f"{settings.name or run.folder.path.resolve().name}{task.suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    read_ledger(path.with_name("ledger.csv"))  # a broken one is refused now
     oof_log_loss = run.oof_log_loss
     predictions = answers_of(task).answer(run, read(run.parts, "test"))
     if not is_first():

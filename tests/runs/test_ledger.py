@@ -66,6 +66,18 @@ def test_a_broken_ledger_is_refused_and_kept(submission, content, reason):
     assert ledger.read_bytes() == content
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_lines_end_as_any_spreadsheet_ends_them(submission, end):
+    ledger = submission.with_name("ledger.csv")
+    old = end.join([",".join(COLUMNS), "2026-01-01T00:00:00+00:00,old.csv,output/lmsys/old,0,1.01,0,1.02,"])
+    for before in (old, old + end):
+        ledger.write_bytes(before.encode())
+        assert [line.public_lb for line in read_ledger(ledger)] == [1.02]
+        assert record(submission)
+        assert ledger.read_bytes().startswith(old.encode() + end.encode())
+        assert [line.file for line in read_ledger(ledger)] == ["old.csv", "scratch.csv"]
+
+
 def test_no_ledger_has_no_lines(tmp_path):
     assert read_ledger(tmp_path / "ledger.csv") == []
 

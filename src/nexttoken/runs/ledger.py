@@ -3,12 +3,16 @@
 import csv
 import hashlib
 import io
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nexttoken.data.csv_tables import csv_rows
 from nexttoken.data.files import whole_file
+from nexttoken.data.text_files import open_text
 from nexttoken.errors import UserError
 
 
@@ -26,6 +30,7 @@ class Submission:
     private_lb: float | None = None
 
 
+LINE_END = re.compile("\r\n|\r|\n|$")
 COLUMNS = tuple(field.name for field in fields(Submission))
 
 
@@ -52,12 +57,17 @@ def record(
             return False
         time, numbers = datetime.now(UTC).isoformat(timespec="seconds"), " ".join(map(str, folds))
         line = Submission(time, submission.name, run, numbers, oof_log_loss, sha256)
-        text = _read_text(ledger) if ledger.exists() else ",".join(COLUMNS) + "\n"
-        header = next(csv.reader(io.StringIO(text)))  # people reorder columns and add their own
+        text = ",".join(COLUMNS) + "\n"
+        if ledger.exists():
+            with open_text(ledger) as file:
+                text = file.read()  # with its line ends, without the byte order mark that spreadsheets add
+        header = next(csv.reader(io.StringIO(text, newline="")))  # people reorder columns and add their own
+        end = LINE_END.findall(text)[0] or "\n"  # as the spreadsheet ends its lines that wrote the file last
         tail = io.StringIO()
-        csv.writer(tail, lineterminator="\n").writerow([getattr(line, column, None) for column in header])
+        csv.writer(tail, lineterminator=end).writerow([getattr(line, column, None) for column in header])
         with whole_file(ledger) as part:
-            part.write_bytes((text + ("" if text.endswith("\n") else "\n") + tail.getvalue()).encode())
+            whole = text + ("" if text.endswith(("\r", "\n")) else end) + tail.getvalue()
+            part.write_bytes(whole.encode(errors="replace"))  # the name of a run folder may hold any bytes
     return True
 
 
@@ -65,25 +75,20 @@ def read_ledger(ledger: Path) -> list[Submission]:
     """The ledger's lines in order; none if there is no ledger. Raises UserError for a missing column or a bad score."""
     if not ledger.exists():
         return []
-    rows = csv.DictReader(io.StringIO(_read_text(ledger)))
-    if missing := [column for column in COLUMNS if column not in (rows.fieldnames or ())]:
+    rows = csv_rows(ledger, "a ledger of submissions")
+    header = next((cells for _, cells in rows), [])
+    if missing := [column for column in COLUMNS if column not in header]:
         raise UserError(f"{ledger} has no column {', '.join(missing)}; expected the header {','.join(COLUMNS)}")
-    return [_submission(row, f"{ledger}, line {rows.line_num}") for row in rows]
+    return [_submission(dict(zip(header, row, strict=False)), f"{ledger}, line {place.line}") for place, row in rows]
 
 
-def _read_text(ledger: Path) -> str:
-    """The ledger as text with its line ends kept; the byte order mark that spreadsheets add is dropped."""
-    try:
-        return ledger.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{ledger} is not UTF-8 ({error}); save it as 'CSV UTF-8'") from error
-
-
-def _submission(row: dict[str, str | None], place: str) -> Submission:
-    cells = {column: (row[column] or "").strip() for column in COLUMNS}
+def _submission(row: dict[str, str], place: str) -> Submission:
+    cells = {column: row.get(column, "").strip() for column in COLUMNS}
     scored = ("oof_log_loss", "public_lb", "private_lb")
     try:
         scores = {column: float(cells[column]) if cells[column] else None for column in scored}
+        if wrong := [score for score in scores.values() if score is not None and not math.isfinite(score)]:
+            raise ValueError(f"{wrong[0]} is no score")
     except ValueError as error:
         raise UserError(f"{place}: {error}; expected a score such as 0.98, or nothing") from error
     return Submission(**{**cells, **scores})  # type: ignore[arg-type]
