@@ -77,6 +77,26 @@ def test_bad_ids_write_nothing(tmp_path: Path, ids: list[str]) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("suffix", "columns", "row", "expected"),
+    [
+        (".csv", ("id", "a", "a"), ("x", 0.5, 0.5), "two columns are called a"),
+        (".jsonl", ("id", "a", "a"), ("x", 0.5, 0.5), "two columns are called a"),
+        (".csv", ("id", "a"), ("x", float("nan")), "a of id x is nan; expected a finite number"),
+        (".jsonl", ("id", "a"), ("x", float("-inf")), "a of id x is -inf; expected a finite number"),
+        (".csv", ("id", "a"), ("x", "b\ud800"), "a of id x has half a character"),
+        (".csv", ("id", "a"), ("x\ud800", "b"), r"id of id x\\ud800 has half a character"),
+        (".csv", ("id", "a"), ("x\ny", "b"), r"out.csv:2 \(id 'x\\ny', expected one line"),
+        (".csv", ("id", "a"), (" ", "b"), r"out.csv: 1 row is faulty: out.csv:2 \(id ' '"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_named_by_file_and_id(tmp_path: Path, suffix, columns, row, expected) -> None:
+    with pytest.raises(UserError, match=expected) as error:
+        submission.write_submission(columns, [row], tmp_path / f"out{suffix}", suffix)
+    assert ".part" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_file_that_does_not_read_back_is_not_left_behind(tmp_path: Path, monkeypatch, suffix: str) -> None:
     def cut(write):

@@ -1,5 +1,6 @@
 """Submissions: one writer for all tasks, which reads the file back before anyone sees it, and the checks before it."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 from nexttoken.data.csv_tables import numbers, read_columns, write_csv
 from nexttoken.data.files import whole_file
 from nexttoken.data.json_lines import json_rows, write_json_lines
-from nexttoken.errors import UserError, first_five
+from nexttoken.data.text_files import SURROGATE
+from nexttoken.errors import UserError, first_five, visible
 
 TOLERANCE = 1e-6  # float32 softmaxes sum to 1 within about 1e-7
 WRITE = "write it with `python predict.py`"
@@ -25,6 +27,7 @@ def write_submission(
     rows = list(rows)
     if not rows:
         raise UserError(f"{path}: there are no rows to write; expected one per row of the test file")
+    _refuse_unfit(columns, rows, path, holds_halves=suffix == ".jsonl")
     with whole_file(path) as part:
         if suffix == ".jsonl":
             given = [tuple(row) for row in rows]
@@ -33,9 +36,26 @@ def write_submission(
         else:
             given = [tuple(map(str, row)) for row in rows]
             write_csv([columns, *given], part)  # type: ignore[list-item]
-            written = list(zip(*read_columns(part, columns, WRITE).values(), strict=True))
+            try:
+                written = list(zip(*read_columns(part, columns, WRITE).values(), strict=True))
+            except UserError as error:  # the part is gone when the line is read
+                raise UserError(str(error).replace(str(part), str(path)).replace(part.name, path.name)) from None
         if written != given:
             raise UserError(f"{path} does not read back as it was written; is the disk full? Write it again")
+
+
+def _refuse_unfit(
+    columns: Sequence[str], rows: Sequence[Sequence[int | float | str]], path: Path, holds_halves: bool
+) -> None:
+    """Raise UserError for what no such file holds: two columns of one name, NaN, in a CSV half a character."""
+    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+        raise UserError(f"{path}: two columns are called {first_five(repeated)}; give each its own name")
+    for row_id, *values in rows:
+        for name, value in zip(columns, [row_id, *values], strict=True):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{path}: {name} of id {row_id} is {value}; expected a finite number")
+            if not holds_halves and isinstance(value, str) and SURROGATE.search(value):
+                raise UserError(f"{path}: {name} of id {visible(str(row_id))} has half a character; remove it")
 
 
 def write_probs(ids: Sequence[str], probs: np.ndarray, columns: Sequence[str], path: Path) -> None:
