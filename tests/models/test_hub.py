@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from nexttoken.errors import UserError
-from nexttoken.models.hub import from_hub
+from nexttoken.models.hub import from_hub, locate
 from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.settings import ModelSettings, ScratchSettings
 from support.hub_server import Fault, Hub, Repository, serve
@@ -268,3 +268,21 @@ def test_a_dead_connection_or_a_kill_leaves_nothing_that_is_taken_for_whole(stor
     for part in ("00001", "00003"):
         name = f"model-{part}-of-00003.safetensors"
         assert story.hub.sent[f"lab/dead/{name}"] == size(story, f"sharded/{name}"), "not sent again"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer.model"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
+        ("<!doctype html>\n<html><body>Sign in</body></html>", "is a web page"),
+    ],
+)
+def test_a_file_that_stands_in_for_a_model_file_is_named_before_loading(tmp_path, name, content, reason):
+    (tmp_path / "README.md").write_text(content)  # no part of the model
+    (tmp_path / "config.json").write_text("{}")
+    assert locate(str(tmp_path)) == str(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=reason) as error:
+        locate(str(tmp_path))
+    assert str(tmp_path / name) in str(error.value)

@@ -38,6 +38,9 @@ KINDS: dict[str, tuple[str, str]] = {  # pattern of the first bytes: name, fix
 }
 PATTERNS = {re.compile(pattern.encode("latin-1"), re.S): kind for pattern, kind in KINDS.items()}
 
+STAND_INS = [*PATTERNS][:2]  # what is downloaded in the place of a file
+OF_MODELS = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".jinja", ".gguf")  # endings
+
 log = logging.getLogger(__name__)
 
 
@@ -52,3 +55,12 @@ def refuse_kind(path: Path, head: bytes) -> None:
     """Raise UserError where a file that begins with `head` is of a kind that is no text."""
     if kind := next((kind for pattern, kind in PATTERNS.items() if pattern.match(head)), None):
         raise UserError(f"{path} is {kind[0]}; {kind[1]}")
+
+
+def refuse_stand_ins(folder: Path) -> None:
+    """Raise UserError where a file of a model is a Git LFS pointer or a web page instead."""
+    for path in sorted(path for path in folder.iterdir() if path.suffix in OF_MODELS and path.is_file()):
+        with path.open("rb") as file:
+            head = file.read(NUM_BYTES)
+        if any(pattern.match(head) for pattern in STAND_INS):
+            refuse_kind(path, head)

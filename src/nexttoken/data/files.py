@@ -15,6 +15,7 @@ from typing import ClassVar, NoReturn
 
 import yaml
 
+from nexttoken.data.file_kinds import NUM_BYTES, refuse_kind
 from nexttoken.data.json_lines import dump_json
 from nexttoken.errors import MissingFile, UserError, first_five
 
@@ -134,12 +135,19 @@ def write_json(value: object, path: Path) -> None:
 def read_json(path: Path) -> dict:
     """Read a JSON object. Raises UserError for a file that is missing or broken."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(_read_whole(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); expected a file written by train.py") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}, expected a JSON object written by train.py")
     return value
+
+
+def _read_whole(path: Path) -> str:
+    """Raises OSError, ValueError for another encoding, UserError for a file of another kind, such as an LFS pointer."""
+    data = path.read_bytes()
+    refuse_kind(path, data[:NUM_BYTES])
+    return data.decode("utf-8")
 
 
 class _Loader(yaml.SafeLoader):
@@ -162,7 +170,7 @@ def read_yaml(path: Path) -> dict:
     try:
         if (size := path.stat().st_size) > MAX_YAML_BYTES:
             raise UserError(f"{path} has {size:,} bytes, expected at most {MAX_YAML_BYTES:,}; {RETRAIN}")
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        value = yaml.load(_read_whole(path), Loader=_Loader)
     except OSError as error:
         what = f"{path} cannot be read ({error.strerror})"
         raise UserError(f"{what}; expected the folder of a run that train.py wrote") from None

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nexttoken.data.file_kinds import refuse_stand_ins
 from nexttoken.errors import UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
@@ -113,6 +114,7 @@ def _for_prediction(settings: Settings) -> Settings:
 def _refuse_missing(folder: Path, names: tuple[str, ...]) -> None:
     if missing := [name for name in names if not (folder / name).exists()]:
         raise UserError(f"{folder} has no {', '.join(missing)}; train this fold again with overwrite=true")
+    refuse_stand_ins(folder)
 
 
 def _hash_all_but_weights(folder: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nexttoken.data.files import read_json
+from nexttoken.data.file_kinds import refuse_stand_ins
 from nexttoken.errors import UserError, one_line
 from nexttoken.settings import MAX_LAYERS, ModelSettings
 
@@ -22,10 +23,11 @@ STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EA
 def locate(name_or_path: str) -> str:
     """The path of an existing folder, else the hub name. Raises UserError for a path without a folder.
 
-    Asks the hub once: without an answer huggingface_hub would retry for minutes, even for files in its cache.
+    A folder with Git LFS pointers or web pages in the place of files is refused, too. Asks the hub once: without an answer huggingface_hub would retry for minutes, even for files in its cache.
     """
     path = Path(name_or_path).expanduser()
     if path.is_dir():
+        refuse_stand_ins(path)
         return str(path)
     if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise UserError(f"the model {name_or_path!r} is not a folder; give a folder with config.json or a hub name")
