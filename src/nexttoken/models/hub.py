@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nexttoken.data.files import read_json
 from nexttoken.data.file_kinds import refuse_stand_ins
+from nexttoken.data.files import read_json
 from nexttoken.errors import UserError, one_line
 from nexttoken.settings import MAX_LAYERS, ModelSettings
 
@@ -23,7 +23,8 @@ STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EA
 def locate(name_or_path: str) -> str:
     """The path of an existing folder, else the hub name. Raises UserError for a path without a folder.
 
-    A folder with Git LFS pointers or web pages in the place of files is refused, too. Asks the hub once: without an answer huggingface_hub would retry for minutes, even for files in its cache.
+    A folder with Git LFS pointers or web pages in the place of files is refused, too. Asks the hub once: without an
+    answer huggingface_hub would retry for minutes, even for files in its cache.
     """
     path = Path(name_or_path).expanduser()
     if path.is_dir():
