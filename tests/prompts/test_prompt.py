@@ -110,6 +110,27 @@ def test_shipped_prompts_of_options(name, user, cue):
     assert len(shipped(name).labels) == 18
 
 
+ALPACA = "### Instruction:\nAdd.\n\n### Response:\n"  # tatsu-lab/stanford_alpaca, train.py, below its preamble
+ALPACA_INPUT = "### Instruction:\nAdd.\n\n### Input:\n1 and 2\n\n### Response:\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "material", "text"),
+    [
+        ("instruct", "", ALPACA),
+        ("instruct", "1 and 2", ALPACA_INPUT),
+        ("instruct_ja", "", "### 質問:\nAdd.\n\n### 回答:\n"),
+        ("instruct_ja", "1 and 2", "### 質問:\nAdd.\n1 and 2\n\n### 回答:\n"),
+        ("summary_ja", "1 and 2", "### 文章:\n1 and 2\n\n### 要約:\n"),
+        ("summary_ja", "", "### 文章:\nAdd.\n\n### 要約:\n"),
+    ],
+)
+def test_a_blank_line_stands_before_the_cue_of_an_open_answer(name, material, text):
+    example = Example("", {"instruction": ("Add.",), "input": (material,), "length": ("9",)})
+    *_, user, cue = shipped(name).render(example)
+    assert user.content + cue.content == text
+
+
 def test_passages_stand_behind_the_options_and_demonstrations_before_the_question():
     found = replace(QUESTION, fields={**QUESTION.fields, "passages": ("Owls fly.", "Oxen do not.")})
     assert shipped("quiz").render(found)[0].content == QUIZ + PASSAGES
