@@ -14,7 +14,7 @@ from tokenizers import processors
 from nexttoken.errors import UserError
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
-from nexttoken.prompts.render import ZERO_WIDTH_SPACE
+from nexttoken.prompts.special_tokens import ZERO_WIDTH_SPACE
 from nexttoken.types import Example
 
 CUE = "### Answer\n"

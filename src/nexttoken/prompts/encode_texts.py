@@ -76,7 +76,7 @@ class TextEncoder(Renderer):
     @cached_property
     def ends(self) -> tuple[int, ...]:
         """Ids of the tokens that end an answer: end-of-text, and the chat template's end mark."""
-        marks = [token for token in self._ids_alone(self._end_mark) if token in self._special_ids]
+        marks = [token for token in self._ids_alone(self._end_mark) if token in self.disarm.ids]
         return tuple(dict.fromkeys(end for end in (self.tokenizer.eos_token_id, *marks[:1]) if end is not None))
 
     def _ids_alone(self, text: str) -> list[int]:
@@ -86,24 +86,15 @@ class TextEncoder(Renderer):
     def _end_mark(self) -> str:
         """Text after an answer. Raises UserError if the chat template's mark is no token of this tokenizer: the model
         would learn to write it as text into every answer."""
-        if not self.prompt.chat:
+        if self.chat is None:
             return self.end_of_text
-        turns = [Message("user", "a"), Message("assistant", "42")]
-        written = self.chat(turns, opens_answer=False)[len(self.chat(turns[:1])) :]
-        _, answer, mark = written.partition("42")
-        if not answer:
-            raise UserError("the chat template writes no answers; use prompt.chat=false or another chat_template")
-        if mark.strip() and not self.disarm.special.search(mark):
+        mark = self.chat.end_mark
+        if mark.strip() and self.disarm.ids.isdisjoint(self._ids_alone(mark)):
             raise UserError(
                 f"the chat template ends an answer with {mark.strip()!r}, which is no token of this tokenizer and would"
                 " be written as text; use prompt.chat_template=alpaca or prompt.chat=false"
             )
         return mark
-
-    @cached_property
-    def _special_ids(self) -> frozenset[int]:
-        added = self.tokenizer.added_tokens_decoder.items()
-        return frozenset(self.tokenizer.all_special_ids) | {number for number, token in added if token.special}
 
     def _make(self, examples: Sequence[Example], learns_dialogue: bool) -> Iterator[TokenRow]:
         clean = [self.disarm(example) for example in examples]
@@ -137,7 +128,7 @@ class TextEncoder(Renderer):
 
     def _num_learnt(self, piece: list[int]) -> int:
         """Number of tokens of an answer with its end mark; the chat template's text after it is not learnt."""
-        ends = (place for place, token in enumerate(piece) if token in self._special_ids)
+        ends = (place for place, token in enumerate(piece) if token in self.disarm.ids)
         return next(ends, len(piece) - 1) + 1
 
     def _pieces(self, examples: Sequence[Example]) -> list[list[list[int]]]:
@@ -173,22 +164,24 @@ class TextEncoder(Renderer):
         turns = [*messages, Message("assistant", cue.content + example.answer)]
         segments, done = [], ""
         for place in [*earlier, len(messages)]:
-            before = self.opened(turns[:place], earlier) + cue.content
+            opened = self.opened(turns[:place], earlier)
+            before = opened + cue.content
+            stem = opened.removesuffix(self.chat.surplus if self.chat else "") + cue.content
             answered = self._answered(turns[: place + 1], earlier)
-            if not (before.startswith(done) and answered.startswith(before)):
+            if not (before.startswith(done) and answered.startswith(stem)):
                 raise UserError(
                     f"row {example.id}: the chat template changes or omits earlier turns when an answer follows, so"
                     " answers cannot be told from prompts; use prompt.chat=false or another prompt.chat_template"
                 )
-            segments += [before[len(done) :], answered[len(before) :]]
+            segments += [before[len(done) :], answered[len(stem) :]]
             done = answered
-        if not self.disarm.special.search(self._end_mark):
+        if self.disarm.ids.isdisjoint(self._ids_alone(self._end_mark)):
             segments[-1] += self.end_of_text
         return segments
 
     def _answered(self, turns: list[Message], earlier: Sequence[int]) -> str:
         """Text of `turns`; the last turn is an answer with its end mark."""
-        if self.prompt.chat:
+        if self.chat:
             return self.chat(turns, opens_answer=False)
         return self.opened(turns[:-1], earlier) + turns[-1].content + self.end_of_text
 

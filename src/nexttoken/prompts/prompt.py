@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+
+from jinja2 import StrictUndefined, meta
 
 from nexttoken.errors import UserError
+from nexttoken.prompts.sandbox import LimitError, SafeTemplate, Sandbox, compile_template
 from nexttoken.types import PASSAGES, Example, Message
 
 
@@ -104,8 +106,11 @@ class Prompt:
 
     def _fill(self, template: str, example: Example, turn: str = "") -> str:
         context = {PASSAGES: (), "labels": tuple(self.labels), "turn": turn, **example.fields}
+        num_characters = sum(len(text) for turns in example.fields.values() for text in turns) + len(turn)
         try:
-            return _compile(template).render(context)
+            return _compile(template).render(context, num_characters)
+        except LimitError as error:
+            raise UserError(f"the prompt's template {error}; shorten its loops") from None
         except Exception as error:  # a template can raise anything
             known = ", ".join(sorted(context))
             raise UserError(f"the prompt cannot be rendered: {error}; the example's fields are {known}") from None
@@ -113,23 +118,12 @@ class Prompt:
 
 @lru_cache
 def _names(template: str) -> frozenset[str]:
-    from jinja2 import meta
-
-    compiled = _compile(template)
-    return frozenset(meta.find_undeclared_variables(compiled.environment.parse(template)))
+    return frozenset(meta.find_undeclared_variables(_compile(template).compiled.environment.parse(template)))
 
 
 @lru_cache
-def _compile(template: str) -> Any:
-    """Return the sandboxed jinja2 template; it sees only its context, and an unknown name is an error."""
-    from jinja2 import StrictUndefined, TemplateSyntaxError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
-    )
+def _compile(template: str) -> SafeTemplate:
+    """Return the sandboxed template; it sees only its context, and an unknown name is an error."""
+    environment = Sandbox(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals["zip"] = zip
-    try:
-        return environment.from_string(template)
-    except TemplateSyntaxError as error:
-        raise UserError(f"the prompt's template has an error in line {error.lineno}: {error.message}") from None
+    return compile_template("the prompt's template", template, environment)

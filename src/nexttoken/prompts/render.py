@@ -1,6 +1,5 @@
 """Rendering of examples as the exact texts and token ids that the model continues, cut to a budget of tokens."""
 
-import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +7,13 @@ from functools import cache
 from typing import Any
 
 from nexttoken.errors import UserError
-from nexttoken.prompts.chat_templates import named
+from nexttoken.prompts.chat_templates import choose_template
 from nexttoken.prompts.cutting import Fields, cut_sentences, cut_tokens, fit_fields, fit_passages
 from nexttoken.prompts.prompt import Prompt
+from nexttoken.prompts.special_tokens import Disarm
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import PASSAGES, Example, Message
 
-ZERO_WIDTH_SPACE = "\u200b"
 ENDS = {"system": "\n\n", "user": "", "assistant": "\n\n"}  # an answer directly follows its question
 
 
@@ -30,45 +29,15 @@ class Fitted:
     num_disarmed: int = 0
 
 
-class Disarm:
-    """Breaks texts such as '</s>' in the data by a zero-width space, so that they never become special tokens."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        specials = sorted(filter(None, added.union(map(str, tokenizer.all_special_tokens))))
-        self.special = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
-
-    def __call__(self, example: Example) -> tuple[Example, int]:
-        """Return the example without such texts in fields, answer and demonstrations, and their number."""
-        count = 0
-
-        def break_up(text: str) -> str:
-            nonlocal count
-            text, number = self.special.subn(lambda match: match[0][0] + ZERO_WIDTH_SPACE + match[0][1:], text)
-            count += number
-            return text
-
-        fields = {name: tuple(map(break_up, turns)) for name, turns in example.fields.items()}
-        answer = None if example.answer is None else break_up(example.answer)
-        shown = [self(demonstration) for demonstration in example.demonstrations]
-        clean = replace(example, fields=fields, answer=answer, demonstrations=tuple(one for one, _ in shown))
-        return clean, count + sum(number for _, number in shown)
-
-
 class Renderer:
     """Renders and tokenises examples, in the same way for training and prediction."""
 
     def __init__(self, tokenizer: Any, prompt: Prompt, max_tokens: int) -> None:
-        self.chat_template = named(prompt.chat_template) if prompt.chat_template else tokenizer.chat_template
-        if prompt.chat and not self.chat_template:
-            raise UserError(
-                "prompt.chat=true, but this tokenizer has no chat template; name one (prompt.chat_template=gemma or"
-                " chatml), or use prompt.chat=false"
-            )
+        self.chat = choose_template(prompt.chat_template, tokenizer) if prompt.chat else None
         self.tokenizer, self.prompt, self.max_tokens = tokenizer, prompt, max_tokens
         opened, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
         self._opening = opened[: opened.index(plain[0])]  # beginning-of-sequence, if the tokenizer writes one
-        self.disarm = Disarm(tokenizer)
+        self.disarm = Disarm(tokenizer, self.chat.texts if self.chat else ())
 
     def text(self, example: Example) -> str:
         """Return the exact text that the model continues."""
@@ -86,7 +55,7 @@ class Renderer:
 
         Without a chat template, each of `answers` (positions of messages) ends with end-of-text, as in training.
         """
-        if self.prompt.chat:
+        if self.chat:
             return self.chat(messages)
         ends = [(self.end_of_text if place in answers else "") + ENDS[m.role] for place, m in enumerate(messages)]
         return "".join(message.content + end for message, end in zip(messages, ends, strict=True))
@@ -97,20 +66,6 @@ class Renderer:
         if self.tokenizer.eos_token is None:
             raise UserError("this tokenizer has no end-of-text token, so an answer's end cannot be learnt; use another")
         return self.tokenizer.eos_token
-
-    def chat(self, messages: list[Message], opens_answer: bool = True) -> str:
-        """Format messages by the chat template; `opens_answer` adds the beginning of the assistant's next turn.
-
-        Templates with a thinking mode (Qwen3's) are told to leave it out, so that the answer itself follows.
-        """
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        options = {"add_generation_prompt": opens_answer, "chat_template": self.chat_template, "enable_thinking": False}
-        try:
-            return self.tokenizer.apply_chat_template(turns, tokenize=False, **options)
-        except Exception as error:  # templates raise their own errors, such as 'System role not supported'
-            raise UserError(
-                f"the chat template refuses this prompt: {error}; try prompt.system='' or prompt.chat=false"
-            ) from None
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a whole text, with at most one beginning-of-sequence token."""
@@ -171,7 +126,7 @@ class Renderer:
         while name and len(example.fields[name]) > 2:
             _, _, opening, *further = example.fields[name]
             example = replace(example, fields={**example.fields, name: (prefix + opening, *further)})
-            if len((fitted := self._render(example)).ids) <= limit:
+            if len((fitted := self._render(self.disarm(example)[0])).ids) <= limit:
                 return fitted
         return self._fit_fields(example, limit)
 

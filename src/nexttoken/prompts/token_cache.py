@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import numpy as np
 from nexttoken.data import words
 from nexttoken.data.files import whole_file
 from nexttoken.progress import Progress
-from nexttoken.prompts import chat_templates, cutting, prompt, render
+from nexttoken.prompts import chat_templates, cutting, prompt, render, sandbox, special_tokens
 from nexttoken.prompts.token_file import KEY, TokenFile, TokenRow, write_rows
 from nexttoken.transforms.dialogue import PREFIX
 from nexttoken.types import Example
@@ -27,7 +26,15 @@ from nexttoken.types import Example
 MIN_CHARACTERS = 2_000_000  # fewer are tokenised within about a second, so they are not cached
 MAX_BYTES = 4 * 2**30  # without the newest file; the least recently used files above it are deleted
 CHUNK = 512  # examples that are rendered and tokenised together
-MAKERS = (render, chat_templates, cutting, prompt, words)  # code that rows depend on, besides the encoder's
+MAKERS = (
+    render,
+    chat_templates,
+    sandbox,
+    special_tokens,
+    cutting,
+    prompt,
+    words,
+)  # code that rows depend on, besides the encoder's
 
 UTF8 = ("utf-8", "surrogatepass")
 
@@ -58,12 +65,11 @@ def cache_dir() -> Path:
 
 def fingerprint(renderer: render.Renderer, form: str) -> str:
     """Hash of everything that rows depend on except their examples: 32 hexadecimal digits."""
-    tokenizer, template = renderer.tokenizer, str(renderer.chat_template)
+    tokenizer, template = renderer.tokenizer, renderer.chat.source if renderer.chat else ""
     makers = (*MAKERS, sys.modules[type(renderer).__module__])
     code = [Path(str(module.__file__)).read_bytes() for module in makers]
-    today = str(date.today()) if "strftime_now" in template else ""  # Llama 3's template tells the model the date
     versions = [version(name) for name in ("transformers", "tokenizers", "jinja2")]
-    request = [asdict(renderer.prompt), renderer.max_tokens, type(renderer).__name__, form, template, today]
+    request = [asdict(renderer.prompt), renderer.max_tokens, type(renderer).__name__, form, template]
     identity = [tokenizer.backend_tokenizer.to_str(), tokenizer.special_tokens_map, type(tokenizer).__name__]
     return hashlib.sha256(repr([request, identity, code, versions]).encode(*UTF8)).hexdigest()[:32]
 
