@@ -27,7 +27,8 @@ from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, h
 from nexttoken.runs.ledger import read_ledger, record
 from nexttoken.runs.records import RETRAIN
 from nexttoken.settings import AUTO, PredictSettings, check_settings
-from nexttoken.tasks.test_rows import warn_of_test_rows
+from nexttoken.tasks.row_keys import log_unseen
+from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, Split
 
@@ -106,8 +107,10 @@ def predict(cfg: DictConfig) -> Path:
     predictions = answers_of(task).answer(run, read(run.parts, "test"))
     if not is_first():
         return path
-    task.write(predictions, path)
-    if results := answers_of(task).finish(run, task, predictions):  # type: ignore[arg-type]
+    with without_remarks():
+        task.write(predictions, path)
+        results = answers_of(task).finish(run, task, predictions)  # type: ignore[arg-type]
+    if results:
         from nexttoken.report.by_tag import results_table
 
         print(results_table(results, by="file"))
@@ -127,7 +130,9 @@ def start_processes(num_devices: int) -> None:
 
 
 def read(parts: Parts, split: Split, counted: dict[str, Any] | None = None) -> list[Example]:
-    return apply_transforms(parts.task.read(split), parts.transforms, counted)
+    examples = apply_transforms(parts.task.read(split), parts.transforms, counted)
+    log_unseen(parts.prompt.count_unshown(examples))
+    return examples
 
 
 def split(parts: Parts, examples: list[Example]) -> Folds:

@@ -19,6 +19,7 @@ INSTRUCTION = "instruction"
 INPUT = "input"  # material for the instruction; absent or empty where it needs none
 DIALOGUE = "dialogue"  # utterances so far, the user's and the assistant's in turn, the user's first and last
 PASSAGES = "passages"  # retrieved texts; absent or empty where there are none
+CONTEXT = "context"  # texts of the row itself to answer from, shown as passages are; absent where there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Example:
     demonstrations: tuple["Example", ...] = ()
     round: int = 0  # examples with the same id take turns in training, one round an epoch
     answer: str | None = None
+    learns: tuple[bool, ...] = ()  # of a dialogue's answers in turn, `answer` the last: False is read only; (): all
 
 
 @dataclass(frozen=True, slots=True)

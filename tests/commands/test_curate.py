@@ -121,6 +121,15 @@ def test_dialogues_are_written_by_turns_and_read_again(tmp_path):
     assert again.tags["mark"] == "4"
 
 
+def test_an_answer_of_weight_0_is_written_as_such(tmp_path):
+    example = Example("d", {"dialogue": ("Hi", "Wrong", "No")}, answer="Right", learns=(False, True))
+    turns = row_of(example)["turns"]
+    assert [turn.get("weight") for turn in turns] == [None, 0, None, None]
+    (tmp_path / "train.jsonl").write_text(json.dumps({"id": "d", "turns": turns}) + "\n")
+    (again,) = Dialogue("dialogue", tmp_path).read("train")
+    assert (again.fields, again.answer, again.learns) == (example.fields, example.answer, example.learns)
+
+
 def test_faulty_lines_stop_the_command_by_number_and_leave_nothing(tmp_path):
     good = json.dumps({"id": "a", "instruction": "一番高い山は。", "output": "富士山です。"})
     (tmp_path / "train.jsonl").write_text(f"{good}\n{{broken\n")

@@ -10,6 +10,7 @@ from nexttoken.errors import UserError
 from nexttoken.prompts.chat_templates import TEMPLATES
 from nexttoken.prompts.encode_texts import TextEncoder
 from nexttoken.prompts.prompt import Prompt
+from nexttoken.prompts.token_cache import content_key
 from nexttoken.transforms.dialogue import Persona
 from nexttoken.types import Example
 
@@ -65,6 +66,21 @@ def test_every_answer_of_a_dialogue_is_learnt_in_training_and_the_last_one_score
         "<|bos|>User: Hi\nAssistant:yes?<|bos|>\n\nUser: Why\nAssistant:so<|bos|>\n\nUser: OK\nAssistant:bye<|bos|>"
     )
     assert row.text == expected
+
+
+@pytest.mark.parametrize("prompt", [TALK, TALK_CHAT], ids=["talk", "talk_chat"])
+def test_an_answer_of_weight_0_is_read_and_never_learnt(chat_tokenizer, prompt):
+    example = replace(talk("Hi", "yes?", "Why", "so", "OK"), learns=(False, True, True))
+    encoder = TextEncoder(chat_tokenizer, prompt, 400)
+    row, all_learnt = (encode(encoder, one, learns_dialogue=True) for one in (example, replace(example, learns=())))
+    assert row.token_ids.tolist() == all_learnt.token_ids.tolist()
+    text = learnt(encoder, row)
+    assert "yes?" not in text
+    assert "so" in text
+    assert text.count("bye") == 1
+    short = TextEncoder(chat_tokenizer, prompt, len(row.token_ids) - 1)
+    assert learnt(short, encode(short, example, learns_dialogue=True)) == text, "the earliest turns are cut"
+    assert content_key(example) != content_key(replace(example, learns=()))
 
 
 def test_demonstrations_are_read_and_never_learnt(chat_tokenizer):

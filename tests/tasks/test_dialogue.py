@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,61 @@ def test_speakers_are_known_in_capitals_and_small_letters(tmp_path: Path) -> Non
     (tmp_path / "train.jsonl").write_text(json.dumps({"id": "007", "turns": turns}), encoding="utf-8")
     (example,) = Dialogue("dialogue", tmp_path).read("train")
     assert (example.id, example.fields[DIALOGUE], example.answer) == ("007", ("Hi.",), "Hello.")
+
+
+def weighed(spoken: str, **weights: Any) -> dict[str, Any]:
+    """A row of messages; `t1={"weight": 0}` adds to the message in that place."""
+    return {"messages": [message | weights.get(f"t{n}", {}) for n, message in enumerate(messages(spoken))]}
+
+
+@pytest.mark.parametrize("flag", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss": False}])
+def test_an_answer_of_no_weight_is_read_and_never_learnt(flag: dict, tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", weighed("uauaua", t1=flag, t3={"weight": 1}))
+    (example,) = task(tmp_path).read("train")
+    assert (said(example), example.learns) == ("u0 a1 u2 a3 u4 a5", (False, True, True))
+    assert [(one.id, said(one)) for one in replies([example], 4)] == [
+        ("train-1#2", "u0 a1 u2 a3"),
+        ("train-1#3", "u2 a3 u4 a5"),
+    ]
+    assert [said(one) for one in Windows(2)([example])] == ["u2 a3", "u4 a5"]
+    assert [(said(one), one.learns) for one in Windows(4)([example])] == [
+        ("u0 a1 u2 a3", (False, True)),
+        ("u2 a3 u4 a5", ()),
+    ]
+    assert [said(one) for one in Windows(2, first=1)([example])] == ["u2 a3"]
+
+
+def test_turns_after_the_last_answer_that_is_learnt_are_left_out(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    write(tmp_path / "train.jsonl", weighed("uauaua", t5={"weight": 0}), weighed("ua", t1={"weight": 1}))
+    write(tmp_path / "test.jsonl", weighed("uaua", t3={"weight": 0}))
+    examples = task(tmp_path).read("train")
+    assert [(said(example), example.learns) for example in examples] == [("u0 a1 u2 a3", ()), ("u0 a1", ())]
+    assert caplog.messages == ["turns after the last answer that is learnt are left out: 1 row (train.jsonl:1)"]
+    assert [said(example) for example in task(tmp_path).read("test")] == ["u0 a1 u2 a3"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (weighed("ua", t1={"weight": 0.5}), "weight of turn 2 is 0.5, expected 0 or 1"),
+        (weighed("ua", t1={"weight": "0"}), "weight of turn 2 is '0', expected 0 or 1"),
+        (weighed("ua", t1={"train": 2}), "train of turn 2 is 2, expected 0 or 1"),
+        (weighed("ua", t1={"weight": 1, "train": False}), "weight and train of turn 2 differ"),
+        (weighed("uaua", t1={"weight": 0}, t3={"weight": 0}), "no answer to learn from: the weight of each is 0"),
+        (weighed("uaa", t1={"weight": 0}), "turns of the assistant in a row, of which one is to be learnt"),
+    ],
+)
+def test_a_weight_that_cannot_be_honoured_is_named(row: dict, reason: str, tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", weighed("ua"), row)
+    with pytest.raises(UserError, match=re.escape(f"train.jsonl:2 ({reason}")):
+        task(tmp_path).read("train")
+
+
+def test_a_users_turn_that_is_to_be_learnt_is_said_to_be_only_read(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    write(tmp_path / "train.jsonl", weighed("ua", t0={"train": True}, t1={"train": True}))
+    assert task(tmp_path).read("train")[0].learns == ()
+    assert caplog.messages == [
+        "a turn that is to be learnt is not the assistant's, and is only read: 1 row (train.jsonl:1)"
+    ]

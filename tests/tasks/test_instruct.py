@@ -323,3 +323,10 @@ def test_nothing_is_worked_on_behind_a_fault_that_will_stop_the_command(tmp_path
     ):
         next(rows)
     assert [row.id for row in task(tmp_path, skip_faulty=True).stream("train")] == ["a", "b"]
+
+
+def test_an_answer_of_weight_0_is_not_learnt(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Wrong.", "weight": 0}]
+    write(tmp_path / "train.jsonl", {"messages": turns})
+    with pytest.raises(UserError, match=r"train.jsonl:1 \(no answer to learn from\)"):
+        task(tmp_path).read("train")

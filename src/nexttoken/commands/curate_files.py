@@ -61,6 +61,8 @@ def row_of(example: Example) -> dict[str, Any]:
     if DIALOGUE in example.fields:
         texts = [*example.fields[DIALOGUE], *([] if example.answer is None else [example.answer])]
         row["turns"] = [{"speaker": ("user", "assistant")[n % 2], "utterance": text} for n, text in enumerate(texts)]
+        for turn, is_learnt in zip(row["turns"][1::2], example.learns, strict=False):
+            turn |= {} if is_learnt else {"weight": 0}
     else:
         row |= {name: "\n".join(example.fields.get(name, ())) for name in (INSTRUCTION, INPUT)}
         row["output"] = example.answer

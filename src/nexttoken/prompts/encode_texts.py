@@ -114,8 +114,7 @@ class TextEncoder(Renderer):
         pieces[-1] = pieces[-1][: self._num_learnt(pieces[-1])]
         ids = [token for piece in pieces for token in piece][: self.max_tokens]
         learnt = np.zeros(len(ids), dtype=bool)
-        first = 1 if learns_dialogue else len(pieces) - 1
-        for place in range(first, len(pieces), 2):
+        for place in _learnt_places(example, len(pieces)) if learns_dialogue else [len(pieces) - 1]:
             start = sum(map(len, pieces[:place]))
             learnt[start : start + self._num_learnt(pieces[place])] = True
         answer_cut = sum(map(len, pieces)) > self.max_tokens
@@ -190,6 +189,13 @@ def _encoded(example: Example, row: TokenRow, tokenizer: Any) -> EncodedText:
     assert row.learnt is not None
     text, own = partial(tokenizer.decode, row.token_ids), (row.was_cut, row.share_cut, row.lost, example.round)
     return EncodedText(example.id, text, row.token_ids, row.learnt, *own)
+
+
+def _learnt_places(example: Example, num_pieces: int) -> list[int]:
+    """Return the positions of the answers that are learnt; a cut prompt has lost its earliest turns."""
+    places = range(1, num_pieces, 2)
+    learns = example.learns[-len(places) :] or (True,) * len(places)
+    return [place for place, is_learnt in zip(places, learns, strict=True) if is_learnt]
 
 
 def _share_cut(whole: Example, shown: Example) -> float:

@@ -1,5 +1,6 @@
 """The prompt: templates that turn an example into a conversation that stops where the answer begins."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -8,17 +9,17 @@ from jinja2 import StrictUndefined, meta
 
 from nexttoken.errors import UserError
 from nexttoken.prompts.sandbox import LimitError, SafeTemplate, Sandbox, compile_template
-from nexttoken.types import PASSAGES, Example, Message
+from nexttoken.types import CONTEXT, PASSAGES, Example, Message
 
 
 @dataclass(frozen=True)
 class Prompt:
     """Jinja templates over an example's fields, the cue before the answer, and the labels that may follow it.
 
-    Templates can use every field, as a tuple of turns, `labels`, `passages` (retrieved texts), `turn` (the current
-    utterance of a dialogue) and the function `zip`. Text of the fields is never parsed as a template. With `chat`,
-    messages are formatted by a chat template (`chat_template`, or the tokenizer's) and the cue opens the assistant's
-    turn. Without it, their contents are joined.
+    Templates can use every field, as a tuple of turns, `labels`, `passages` (the row's own context, then retrieved
+    texts), `turn` (the current utterance of a dialogue) and the function `zip`. Text of the fields is never parsed as a
+    template. With `chat`, messages are formatted by a chat template (`chat_template`, or the tokenizer's) and the cue
+    opens the assistant's turn. Without it, their contents are joined.
     """
 
     user: str
@@ -98,15 +99,27 @@ class Prompt:
     @property
     def shown(self) -> frozenset[str]:
         """Names of the fields that the templates use; only these are cut."""
-        return _names(self.system) | _names(self.user) | {self.dialogue}
+        names = _names(self.system) | _names(self.user) | {self.dialogue}
+        return names | {CONTEXT} if PASSAGES in names else names
+
+    def count_unshown(self, examples: Sequence[Example]) -> Counter[str]:
+        """Return the number of examples by the field that has a text and is in no template; rubrics are a judge's."""
+        known = self.shown if self.labels else {*self.shown, "rubric"}
+        return Counter(
+            name
+            for e in examples
+            for name, turns in e.fields.items()
+            if name not in known and any(map(str.strip, turns))
+        )
 
     def continuations(self, example: Example) -> Sequence[str]:
         """Texts that may follow the cue: all labels, or the right answer."""
         return self.labels or [self._answer(example)]
 
     def _fill(self, template: str, example: Example, turn: str = "") -> str:
-        context = {PASSAGES: (), "labels": tuple(self.labels), "turn": turn, **example.fields}
         num_characters = sum(len(text) for turns in example.fields.values() for text in turns) + len(turn)
+        context = {"labels": tuple(self.labels), "turn": turn, **example.fields}
+        context[PASSAGES] = (*example.fields.get(CONTEXT, ()), *example.fields.get(PASSAGES, ()))
         try:
             return _compile(template).render(context, num_characters)
         except LimitError as error:

@@ -80,7 +80,7 @@ def content_key(example: Example) -> bytes:
 
 
 def _content(example: Example) -> tuple:
-    answer = (example.label, example.answer, example.tags.get(PREFIX))
+    answer = (example.label, example.answer, example.learns, example.tags.get(PREFIX))
     return tuple(example.fields.items()), answer, tuple(map(_content, example.demonstrations))
 
 

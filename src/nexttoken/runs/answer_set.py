@@ -155,5 +155,8 @@ def _describe_fold(settings: Settings, task: OpenTask) -> dict[str, Any]:
 
 
 def _answers(example: Example) -> list[str]:
-    """Every utterance of a dialogue's assistant, or the one answer of an instruction."""
-    return [*example.fields.get(DIALOGUE, ())[1::2], example.answer or ""]
+    """Every utterance of a dialogue's assistant that is learnt, or the one answer of an instruction."""
+    answers = [*example.fields.get(DIALOGUE, ())[1::2], example.answer or ""]
+    return [
+        answer for answer, is_learnt in zip(answers, example.learns or [True] * len(answers), strict=True) if is_learnt
+    ]

@@ -130,8 +130,11 @@ def latest_run(output_dir: Path) -> RunFolder:
 
 
 def hash_examples(examples: Sequence[Example]) -> str:
-    """SHA-256 over every example's id, fields and answer: a run is continued only on the data it was started on."""
-    rows = [(e.id, list(e.fields.items()), e.label if e.answer is None else e.answer) for e in examples]
+    """SHA-256 over every example's id, fields, answer and `learns`: a run goes on with the data it began with."""
+    rows = [
+        (e.id, list(e.fields.items()), e.label if e.answer is None else e.answer, *([e.learns] if e.learns else []))
+        for e in examples
+    ]
     return hash_text(json.dumps(rows))
 
 

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 from nexttoken.data.row_faults import Place, RowFault, id_of, optional_text
 from nexttoken.tasks.instruction_formats import named, recognised
+from nexttoken.tasks.instruction_formats.conversation import shown_keys
 from nexttoken.tasks.instruction_formats.formats import RUBRIC_KEYS, InstructionFormat
 from nexttoken.tasks.open_files import ID_KEYS, Entry, OpenFiles, Reader, tags_of
+from nexttoken.tasks.row_keys import unseen_keys
 from nexttoken.types import INPUT, INSTRUCTION, Example, Split
 
 RUBRIC = "rubric"
@@ -19,6 +21,7 @@ class Instruct(OpenFiles):
     """Instruction files, each in the format of this name, or ("auto") in the one that its first row is recognised by.
 
     An example's `fields` are `instruction`, `input` and `rubric` ("" where there is none), its `answer` the output. A
+    system message and earlier turns open the instruction, a context ends the input. A
     row of several instances is several examples: the first has the row's id, the k-th `<id>-<k>`.
     """
 
@@ -43,7 +46,8 @@ class Instruct(OpenFiles):
 def _entries(
     instruction_format: InstructionFormat, row: Mapping[str, Any], place: Place, needs_answer: bool
 ) -> list[Entry]:
-    original, tags = id_of(row, ID_KEYS, place), tags_of(row, instruction_format.own_keys, place)
+    own_keys = instruction_format.own_keys | shown_keys(row)
+    original, tags, unseen = id_of(row, ID_KEYS, place), tags_of(row, own_keys, place), unseen_keys(row, own_keys)
     rubric = next((text for key in RUBRIC_KEYS if (text := optional_text(row, key))), "")
     entries = []
     for number, solved in enumerate(instruction_format.solved(row), start=1):
@@ -54,5 +58,6 @@ def _entries(
             raise RowFault("no answer to learn from" if solved.output is None else "an empty answer")
         fields = {INSTRUCTION: (solved.instruction,), INPUT: (solved.input,), RUBRIC: (rubric,)}
         own = original if number == 1 else f"{original}-{number}"
-        entries.append(Entry(own, Example(str(own), fields, tags=tags, answer=answer), place, solved.remarks))
+        example = Example(str(own), fields, tags=tags, answer=answer)
+        entries.append(Entry(own, example, place, solved.remarks, (*unseen, *solved.unseen)))
     return entries

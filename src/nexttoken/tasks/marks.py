@@ -1,6 +1,7 @@
 """Marks for written answers, such as 0 to 4: a judge is a closed task, its marks the answers and its score log loss."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import MissingFile, UserError
 from nexttoken.metrics.marks import MARK_METRICS, expected_marks
 from nexttoken.tasks.baselines.regression import MarkBaseline
+from nexttoken.tasks.instruction_formats.conversation import shown_keys
+from nexttoken.tasks.instruction_formats.formats import asked
+from nexttoken.tasks.row_keys import log_unseen, unseen_keys
 from nexttoken.tasks.submission import check_probs, find_ids, write_submission
 from nexttoken.tasks.surrogates import replaced
 from nexttoken.types import INPUT, INSTRUCTION, Baseline, Example, LabelPredictions, Metric, Split
@@ -111,7 +115,7 @@ class Marks:
         return Path(self.input_dir) / (self.train_file if split == "train" else self.test_file)
 
     def _examples(self, rows: Iterable[tuple[Place, Any]], needs_mark: bool) -> list[Example]:
-        faults = Faults()
+        faults, unseen = Faults(), Counter[str]()
 
         def example(row: Mapping[str, Any], place: Place) -> Example:
             if row.get("id") is None:
@@ -120,10 +124,14 @@ class Marks:
             faults.claim_id(row_id, place)
             texts = {name: text_of(row, name) for name in (INSTRUCTION, RESPONSE)}
             texts |= {name: optional_text(row, name) or "" for name in OPTIONAL}
+            full = asked(row, texts[INSTRUCTION], texts[INPUT])
+            texts |= {INSTRUCTION: full.instruction, INPUT: full.input}
+            unseen.update(unseen_keys(row, shown_keys(row).union(TEXTS)))
             return mark_example(row_id, texts, self._label(row.get("mark"), needs_mark))
 
         examples = list(faults.sound_rows(rows, example))
         faults.refuse(f"expected {FORMAT}; mend or remove them")
+        log_unseen(unseen)
         return examples
 
     def _label(self, mark: Any, needs_mark: bool) -> int | None:

@@ -3,6 +3,7 @@
 import logging
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from nexttoken.data.files import matching, refuse_missing
 from nexttoken.data.json_lines import dump_json, json_rows
 from nexttoken.data.row_faults import Faults, Place, Tally
 from nexttoken.errors import UserError, first_five
+from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.submission import find_ids, write_submission
 from nexttoken.tasks.surrogates import log_surrogates, replace_surrogates, replaced
 from nexttoken.types import Example, Split, TextPredictions
@@ -25,13 +27,14 @@ ID_KEYS = ("task_id", "id", "dialogue_id", "conversation_id", "uuid")  # the fir
 class Entry:
     """An example of a row, and the row's id as the file has it, 7 or "7": a submission gives it back so.
 
-    `remarks` say what had to be changed in the row; each is counted.
+    `remarks` say what had to be changed in the row; each is counted, as are its keys `unseen` by the model.
     """
 
     original: int | str
     example: Example
     place: Place
     remarks: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
 Reader = Callable[[dict[str, Any], Place], list[Entry]]  # raises RowFault
@@ -102,6 +105,7 @@ class OpenFiles(ABC):
 
     def _entries(self, split: Split, quiet: bool = False) -> Iterator[Entry]:
         faults, remarks, num_surrogates, is_empty = Faults(), dict[str, Tally](), 0, True
+        unseen = Counter[str]()
         for path in self._paths(split):
             reader = self.reader(path, split)
 
@@ -113,6 +117,7 @@ class OpenFiles(ABC):
 
             for entries in faults.sound_rows(json_rows(path), read):
                 is_empty = False
+                unseen.update({key for entry in entries for key in entry.unseen})
                 if faults.count and not (self.skip_faulty and split == "train"):
                     continue  # the files will be refused: the rest is read for further faults alone
                 for entry in entries:
@@ -125,6 +130,7 @@ class OpenFiles(ABC):
             for remark, tally in remarks.items():
                 log.info("%s: %s (%s)", remark, f"{tally.count:,} row{'s' * (tally.count != 1)}", tally)
             log_surrogates(num_surrogates)
+            log_unseen(unseen)
         refuse_faults(faults, split, self.skip_faulty)
         if is_empty:
             raise UserError(f"{self.input_dir} has no sound {split} row: expected {self.kind}s with some")

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, text_of
 from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import METRICS
+from nexttoken.tasks.row_keys import log_unseen, unseen_keys
 from nexttoken.tasks.submission import check_probs, find_ids, write_probs
 from nexttoken.tasks.surrogates import without_surrogates
 from nexttoken.transforms.orders import SWAPPED_CLASSES
@@ -119,9 +121,10 @@ def parse_turns(row: Row, field: str) -> list[str | None]:
 
 
 def _examples(rows: Iterable[tuple[Place, Row | RowFault]], split: Split, source: Path | str) -> list[Example]:
-    faults = Faults()
+    faults, unseen = Faults(), Counter[str]()
 
     def example(row: Row, place: Place) -> Example:
+        unseen.update(unseen_keys(row, COLUMNS["train"]))
         row_id = str(id_of(row, ["id"], place))
         faults.claim_id(row_id, place)
         turns = [parse_turns(row, field) for field in FIELDS]
@@ -131,6 +134,7 @@ def _examples(rows: Iterable[tuple[Place, Row | RowFault]], split: Split, source
 
     examples = list(faults.sound_rows(rows, example))
     faults.refuse("mend these rows, or download the file again", source)
+    log_unseen(unseen)
     return without_surrogates(examples)
 
 

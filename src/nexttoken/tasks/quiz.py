@@ -21,7 +21,7 @@ from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, MIN_OPTIONS, Ques
 from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat
 from nexttoken.tasks.submission import check_probs, find_ids, write_submission
 from nexttoken.tasks.surrogates import without_surrogates
-from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split
+from nexttoken.types import CONTEXT, Baseline, Example, LabelPredictions, Metric, Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,5 +182,6 @@ def _result(example: Example, names: Sequence[str], probs: np.ndarray, columns: 
 
 def _example(question: Question) -> Example:
     fields = {"question": (question.text,), "options": question.options}
+    fields |= {CONTEXT: question.context} if question.context else {}
     tags = {"genre": question.genre, "file": question.place.file}
     return Example(question.id, fields, question.answer, len(question.options), tags)

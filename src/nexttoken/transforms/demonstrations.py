@@ -10,7 +10,7 @@ import numpy as np
 from nexttoken.data.near_duplicates import normalise
 from nexttoken.data.words import words
 from nexttoken.errors import refuse_below_one
-from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, OPTIONS, PASSAGES, Example
+from nexttoken.types import CONTEXT, DIALOGUE, INPUT, INSTRUCTION, OPTIONS, PASSAGES, Example
 
 
 @dataclass(frozen=True)
@@ -98,5 +98,5 @@ def _identity(example: Example) -> tuple[str, ...]:
 
 def _question(example: Example) -> dict[str, tuple[str, ...]]:
     """The fields of the question: the instruction and its input, else all but passages."""
-    names = {INSTRUCTION, INPUT} if INSTRUCTION in example.fields else set(example.fields) - {PASSAGES}
+    names = {INSTRUCTION, INPUT} if INSTRUCTION in example.fields else set(example.fields) - {PASSAGES, CONTEXT}
     return {name: turns for name, turns in example.fields.items() if name in names}

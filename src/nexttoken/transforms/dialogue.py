@@ -14,8 +14,8 @@ PREFIX = "persona_prefix"  # tag with the text before the user's first words
 class Windows:
     """Cut each dialogue into windows of `num_utterances` turns; each starts with the user and ends with an answer.
 
-    Windows move by one answer; only the `first` ones are used (None: all). A shorter dialogue is one window. Ids become
-    `<id>#<k>`. An example without an answer stays as it is.
+    Windows move by one answer; only the `first` ones are used (None: all), and none without an answer that is learnt. A
+    shorter dialogue is one window. Ids become `<id>#<k>`. An example without an answer stays as it is.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"texts", "dialogues"})
@@ -35,8 +35,8 @@ class Windows:
         if example.answer is None:
             return [example]
         last_start = max(0, len(example.fields[DIALOGUE]) + 1 - self.num_utterances)
-        starts = range(0, last_start + 1, 2)[: self.first]
-        return _numbered([_window(example, start, start + self.num_utterances) for start in starts])
+        windows = (_window(example, start, start + self.num_utterances) for start in range(0, last_start + 1, 2))
+        return _numbered([window for window in windows if _learns_any(window)][: self.first])
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def replies(examples: Sequence[Example], num_utterances: int) -> list[Example]:
     """Return one window per answer of the assistant, with at most `num_utterances` turns and that answer last.
 
     Held-out dialogues are thus predicted in the same way, whatever windows a model was trained on. Ids are `<id>#<k>`
-    for the k-th answer. An example without an answer gives only its last window, under its own id.
+    for the k-th answer; one that is not to be learnt is no answer to be asked for. An example without an answer gives
+    only its last window, under its own id.
     """
     _check_length(num_utterances)
     return [reply for example in examples for reply in _replies(example, num_utterances)]
@@ -74,7 +75,9 @@ def replies(examples: Sequence[Example], num_utterances: int) -> list[Example]:
 def _replies(example: Example, num_utterances: int) -> list[Example]:
     ends = range(2, len(example.fields[DIALOGUE]) + 2, 2)
     windows = [_window(example, max(0, end - num_utterances), end) for end in ends]
-    return windows[-1:] if example.answer is None else _numbered(windows)
+    if example.answer is None:
+        return windows[-1:]
+    return [window for window in _numbered(windows) if not window.learns or window.learns[-1]]
 
 
 def _numbered(windows: Sequence[Example]) -> list[Example]:
@@ -87,7 +90,12 @@ def _window(example: Example, start: int, end: int) -> Example:
     answer = example.answer if end > len(turns) else turns[end - 1]
     prefix = example.tags.get(PREFIX, "") if start else ""
     fields = {**example.fields, DIALOGUE: (prefix + turns[start], *turns[start + 1 : end - 1])}
-    return replace(example, fields=fields, answer=answer)
+    learns = example.learns[start // 2 : end // 2]
+    return replace(example, fields=fields, answer=answer, learns=() if all(learns) else learns)
+
+
+def _learns_any(example: Example) -> bool:
+    return not example.learns or any(example.learns)
 
 
 def _check_length(num_utterances: int) -> None:

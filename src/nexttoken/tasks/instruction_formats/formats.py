@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nexttoken.data.row_faults import RowFault, optional_text, text_of
 from nexttoken.tasks.format_lists import FileFormat
-from nexttoken.tasks.instruction_formats.conversation import TURN_KEYS, Speakers, turns_of
+from nexttoken.tasks.instruction_formats.conversation import TURN_KEYS, Speakers, earlier_text, turns_of
+from nexttoken.tasks.row_keys import contexts_of, unseen_keys
 
 RUBRIC_KEYS = ("eval_aspect", "rubric")  # what a judge is to look at
 
@@ -16,13 +17,23 @@ RUBRIC_KEYS = ("eval_aspect", "rubric")  # what a judge is to look at
 class Solved:
     """An instruction, its input ("" without one), and the answer, None where it is unknown.
 
-    `remarks` say what was changed in the row.
+    `remarks` say what was changed in the row; `unseen` are keys inside it that the model does not see.
     """
 
     instruction: str
     input: str = ""
     output: str | None = None
     remarks: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+
+def asked(row: Mapping[str, Any], instruction: str, given: str | None, output: str | None = None) -> Solved:
+    """Return an instruction with what stands beside it: the system message and earlier turns before it, texts to answer
+    from behind its input."""
+    earlier, contexts = earlier_text(row), [text for texts in contexts_of(row).values() for text in texts]
+    opened = f"{earlier}\n\n{instruction}" if earlier and instruction.strip() else instruction
+    remarks = ("a system message or earlier turns open the instruction",) if earlier else ()
+    return Solved(opened, "\n\n".join(filter(None, (given, *contexts))), output, remarks)
 
 
 class InstructionFormat(FileFormat, ABC):
@@ -57,7 +68,7 @@ class Pair(InstructionFormat):
 
     def solved(self, row: Mapping[str, Any]) -> list[Solved]:
         given = optional_text(row, self.input) if self.input else None
-        return [Solved(text_of(row, self.instruction), given or "", optional_text(row, self.output))]
+        return [asked(row, text_of(row, self.instruction), given, optional_text(row, self.output))]
 
 
 class SelfInstruct(InstructionFormat):
@@ -73,7 +84,11 @@ class SelfInstruct(InstructionFormat):
         if not isinstance(instances, list) or not instances or not all(isinstance(one, dict) for one in instances):
             raise RowFault("instances is not a list of at least one object")
         return [
-            Solved(instruction, optional_text(one, "input") or "", optional_text(one, "output")) for one in instances
+            replace(
+                asked(row, instruction, optional_text(one, "input"), optional_text(one, "output")),
+                unseen=unseen_keys(one, ("input", "output"), "instances."),
+            )
+            for one in instances
         ]
 
 
@@ -89,7 +104,8 @@ class Conversation(InstructionFormat):
         turns = turns_of(row, Speakers())
         texts = turns.texts
         further = ("only the first round is used; task=dialogue learns from all of them",) if len(texts) > 2 else ()
-        return [Solved(texts[0], output=texts[1] if len(texts) > 1 else None, remarks=(*turns.remarks, *further))]
+        output = texts[1] if turns.learns and turns.learns[0] else None  # an answer of weight 0 is none
+        return [Solved(texts[0], output=output, remarks=(*turns.remarks, *further), unseen=turns.unseen)]
 
 
 FORMATS = (

@@ -1,7 +1,7 @@
 """Quizzes as CSV files: Kaggle's LLM Science Exam, and JMMLU."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class ScienceExam(QuizFormat):
     def question(self, row: Mapping[str, Any], place: Place) -> Question:
         text, options = text_of(row, "prompt"), _options(row, OPTIONS)
         answer = letter_index(row.get("answer", ""), len(options))
-        extra = {key: value for key, value in row.items() if key not in OWN and value != ""}
+        extra = _extra(row, OWN)
         return Question(text_id(row, "id", place), text, options, answer, genre_of(row), extra, place)
 
     def row(self, question: Question) -> dict[str, str]:
@@ -101,7 +101,8 @@ class Jmmlu(QuizFormat):
         """The columns are question, A, B and so on, and answer, genre and id where they are known."""
         options = _options(row, LETTERS)
         answer = letter_index(row.get("answer", ""), len(options))
-        return Question(text_id(row, "id", place), text_of(row, "question"), options, answer, genre_of(row), {}, place)
+        text, extra = text_of(row, "question"), _extra(row, {"id", "question", "answer", "genre", *LETTERS})
+        return Question(text_id(row, "id", place), text, options, answer, genre_of(row), extra, place)
 
     def row(self, question: Question) -> list[str]:
         letter = "" if question.answer is None else LETTERS[question.answer]
@@ -140,6 +141,10 @@ def _options(row: Mapping[str, Any], letters: Sequence[str]) -> tuple[str, ...]:
         fix = "where its text is None or NA, read the table with keep_default_na=False"
         raise RowFault(f"option {absent} is absent, and {last} is not; {fix}")
     return tuple(map(str, options))
+
+
+def _extra(row: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in own and value != ""}
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """A folder of quiz files, or rows in memory: the rows that may be learnt from or answered."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from nexttoken.tasks.open_files import refuse_faults
 from nexttoken.tasks.quiz_formats import named, recognised
 from nexttoken.tasks.quiz_formats.question import Question, remark_lines
 from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat
+from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.types import Split
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class QuizFolder:
                 odd.add(f"{question.name} ({' and '.join(reasons)})")
             return question
 
-        scanned = (question for path in paths for question in self.format_of(path).scan(path, faults))
+        scanned = [question for path in paths for question in self.format_of(path).scan(path, faults)]
         questions = list(faults.sound_rows(((question.name, question) for question in scanned), checked))
         refuse_faults(faults, split, self.skip_faulty)
         if not questions:
@@ -63,6 +65,7 @@ class QuizFolder:
             log.info("%d test questions are odd and are answered all the same: %s", odd.count, odd)
         for line in remark_lines(questions):
             log.info("%s: kept", line)
+        log_unseen(Counter(key for question in questions for key in question.unseen))
         return questions
 
     def _odd(self, question: Question) -> list[str]:
@@ -90,4 +93,5 @@ def questions_in_memory(rows: Iterable[Mapping[Any, Any]], format_name: str) -> 
     texts = named("plain" if format_name == "auto" else format_name).text_keys | named("plain").text_keys
     questions = list(faults.sound_rows(rows_in_memory(rows, texts), question_of))
     faults.refuse("mend them in the table")
+    log_unseen(Counter(key for question in questions for key in question.unseen))
     return questions

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 from nexttoken.data.files import whole_file
 from nexttoken.data.json_lines import dump_json
 from nexttoken.data.row_faults import Place, RowFault, text_of, texts_of
-from nexttoken.tasks.quiz_formats.question import Question, is_unknown
+from nexttoken.tasks.quiz_formats.question import AS_WRITTEN, Question, is_unknown
 from nexttoken.tasks.quiz_formats.quiz_format import JsonFormat, genre_of, text_id
 
-TEXTS = ("instruction", "input", "output")
 SENTENCE = "クイズの正解を選択肢から一つ選び、その番号と内容を書いてください。"
 CUE = "### 回答:"
 QUESTION = re.compile(r"^[ \t　]*(?:#+[ \t　]*)?問題[ \t　]*[:：]", re.MULTILINE)
@@ -41,8 +40,8 @@ class Instruction(JsonFormat):
 
     name = "instruction"
     position = 2
-    text_keys = frozenset({*TEXTS, "question", "options"})
-    own_keys: ClassVar[frozenset[str]] = frozenset({*TEXTS, "id", "genre", "question", "options"})
+    text_keys = frozenset({*AS_WRITTEN, "question", "options"})
+    own_keys: ClassVar[frozenset[str]] = frozenset({*AS_WRITTEN, "id", "genre", "question", "options"})
     known_by = frozenset({"instruction"})
 
     def question(self, row: Mapping[str, Any], place: Place) -> Question:
@@ -55,7 +54,7 @@ class Instruction(JsonFormat):
         is_open = is_unknown(row.get("output"), options)
         answer = None if is_open else parse_output(text_of(row, "output"), options, first)
         question = Question(text_id(row, "id", place), text, options, answer, genre_of(row), self.extra(row), place)
-        as_written = {key: row[key] for key in TEXTS if key in row}
+        as_written = {key: row[key] for key in AS_WRITTEN if key in row}
         if as_written in [Instruction.rendered(question), InstructionInput.rendered(question)]:
             return question
         return replace(question, extra={**question.extra, **as_written})
@@ -64,7 +63,7 @@ class Instruction(JsonFormat):
         own = self._as_written(question) or self.rendered(question)
         if _says(own) != (question.text, question.options):
             own |= {"question": question.text, "options": list(question.options)}
-        return self.with_extra({**own, "id": question.id}, question, used=TEXTS)
+        return self.with_extra({**own, "id": question.id}, question, used=AS_WRITTEN)
 
     @staticmethod
     def rendered(question: Question) -> dict[str, str]:
@@ -75,7 +74,7 @@ class Instruction(JsonFormat):
 
     def _as_written(self, question: Question) -> dict[str, Any] | None:
         """The texts of the file that it came from, where they still say the same."""
-        own = {key: question.extra[key] for key in TEXTS if key in question.extra}
+        own = {key: question.extra[key] for key in AS_WRITTEN if key in question.extra}
         try:
             read = self.question({**own, "question": question.text, "options": list(question.options)}, question.place)
         except RowFault:

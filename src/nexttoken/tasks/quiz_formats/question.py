@@ -6,7 +6,9 @@ from typing import Any
 
 from nexttoken.data.row_faults import UNFIT_ID, Place, RowFault
 from nexttoken.errors import first_five
+from nexttoken.tasks.row_keys import contexts_of, unseen_keys
 
+AS_WRITTEN = ("instruction", "input", "output")  # further keys that say the question again, as its file has it
 MIN_OPTIONS, MAX_OPTIONS = 2, 18
 LETTERS = "ABCDEFGHIJKLMNOPQRST"  # as many as the largest file's candidates
 
@@ -49,6 +51,16 @@ class Question:
             "repeated options": len(set(self.options)) < len(self.options),
         }
         return tuple(kind for kind, is_so in kinds.items() if is_so)
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """Texts to answer from that stand beside the question."""
+        return tuple(text for texts in contexts_of(self.extra).values() for text in texts)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Further keys that the model does not see."""
+        return unseen_keys(self.extra, {*AS_WRITTEN, *contexts_of(self.extra)})
 
     @property
     def name(self) -> str:
