@@ -43,7 +43,7 @@ def test_a_report_counts_the_last_call_only_and_can_be_written():
     assert report["reasons"] == {"answered: 禁止": 2}
     assert report["examples"][0] == {
         "id": "r0",
-        "reason": "answered: 禁止",
+        "reason": "answered: 禁止: 禁止です",
         "text": "日本で一番高い山は何ですか。 | 禁止です",
     }
     step(rows("よい"))
@@ -56,11 +56,42 @@ def test_a_report_counts_the_last_call_only_and_can_be_written():
     }
 
 
-def test_at_most_five_dropped_rows_are_shown():
+def test_three_dropped_rows_of_each_reason_are_shown():
     step = DropEmpty()
     step(rows(*[""] * 9))
     assert step.report()["dropped"] == 9
-    assert [example["id"] for example in step.report()["examples"]] == ["r0", "r1", "r2", "r3", "r4"]
+    assert [example["id"] for example in step.report()["examples"]] == ["r0", "r1", "r2"]
+    step = DropWords(words=["aide", "GPT-4"])
+    step(rows(*["GPT-4です"] * 9, f"{'長い文。' * 30}She works as an aide. {'長い文。' * 30}"))
+    shown = [(example["id"], example["reason"]) for example in step.report()["examples"]]
+    assert shown == [
+        *((f"r{number}", "answered: GPT-4: gpt-4です") for number in range(3)),
+        ("r9", "answered: aide: 長い文。she works as an aide. 長い文。長い文。長い文。長い文。長い"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "found", "kept"),
+    [
+        ("as an ai", ["as an AI", "「As an AI」", "as  an\nAI,"], ["She works as an aide.", "was an ai", "as anai"]),
+        ("language model", ["language models", "a language model."], ["language modeling", "sublanguage model"]),
+        ("GPT-4", ["GPT-4o", "GPT-4です", "gpt-4."], ["GPT-41", "xGPT-4", "GPT-"]),
+        (
+            "私はClaude",
+            ["私は Claude です", "私はclaudeだ", "私はClaude2"],
+            ["私はClaudette", "私はクロード・モネ(Claude Monet)"],
+        ),
+        ("www.", ["www.a.jp", "(www.a)"], ["awww."]),
+        ("</", ["a</b>"], ["a<b>"]),
+        ("нет", ["Ответ: нет."], ["интернет", "нету"]),
+        ("禁止", ["立入禁止区域"], ["禁煙"]),
+        ("Café", ["un CAFÉ.", "cafés"], ["cafétéria"]),
+    ],
+)
+def test_words_are_whole_words_where_their_script_has_words(word, found, kept):
+    step = DropWords(words=[word])
+    assert [text for text in found if not dropped(step, row(text))] == []
+    assert [text for text in kept if dropped(step, row(text))] == []
 
 
 def test_words_are_found_in_any_case_on_the_sides_asked_for():
@@ -125,6 +156,16 @@ def test_other_scripts_and_simplified_characters_are_dropped(text):
 )
 def test_what_japanese_is_written_with_stays(text):
     assert not dropped(DropScripts(), row(text))
+
+
+FACES = ["(´Д｀)", "ヽ(ﾟДﾟ)ノ", "щ(ﾟДﾟщ)", "(ﾟДﾟщ)", "（；´д｀）", "( ಠ_ಠ)", "(ง •̀_•́)ง", "(╯°□°）╯", "ﾟДﾟ", "(*´Д`*)", "Σ(ﾟДﾟ)"]
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_letters_of_faces_are_no_foreign_script(face):
+    assert not dropped(DropScripts(), row(f"よかったですね{face}。またどうぞ{face}"))
+    for foreign in ("город", "(тест!)", "(я, ю)", "문자"):
+        assert dropped(DropScripts(), row(f"{face}{foreign}です"))
 
 
 def test_an_unknown_script_is_refused_with_the_nearest():

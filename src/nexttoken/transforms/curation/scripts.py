@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from nexttoken.data.words import letters_by_script, letters_outside, simplified
 from nexttoken.errors import UserError, nearest
@@ -16,6 +17,10 @@ SYMBOLS = (
     *("MICRO", "FEMININE", "MASCULINE", "OHM", "KELVIN", "ANGSTROM", "DOUBLE", "EULER", "INFORMATION", "SCRIPT"),
     *("MATHEMATICAL", "MODIFIER", "SUPERSCRIPT", "IDEOGRAPHIC", "PLANCK", "BLACK", "TURNED", "VERTICAL", "MASU"),
 )
+# Faces, (´Д｀) or щ(ﾟДﾟщ): up to 16 characters in brackets, perhaps with an arm on each side, or a mouth between eyes.
+FACE = re.compile(r"\w?[(（][^()（）\n]{2,16}[)）]\w?")
+BARE_FACE = re.compile(r"(?<=[´｀`ﾟ゜°･><≧≦＾^])\w(?=[´｀`ﾟ゜°･><≧≦＾^])")
+NO_FACE = frozenset(" 　()（）,、.。:：/／-")  # marks around and between letters that are named or listed
 JAPANESE = ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "LATIN", "GREEK")
 
 
@@ -44,14 +49,25 @@ class DropScripts(Step):
     def look(self, example: Example) -> Example | Drop:
         for side in SIDES:
             text = side_text(example, side)
-            if not self._foreign.isdisjoint(text):
-                found = next(character for character in text if character in self._foreign)
+            if not self._foreign.isdisjoint(text) and (found := self._first_foreign(text)):
                 return Drop(f"{side}: {unicodedata.name(found, 'unnamed letter').split()[0].capitalize()}", found)
             if self.simplified is not None and not simplified().isdisjoint(text):
                 found = "".join(character for character in text if character in simplified())
                 if len(found) > self.simplified:
                     return Drop(f"{side}: simplified Chinese", found[:5])
         return example
+
+    def _first_foreign(self, text: str) -> str:
+        """Return the first foreign letter that is no part of a face; "" if there is none."""
+        without = BARE_FACE.sub(" ", FACE.sub(lambda part: " " if self._is_face(part.group()) else part.group(), text))
+        return next((character for character in without if character in self._foreign), "")
+
+    def _is_face(self, part: str) -> bool:
+        """Return True where foreign letters stand alone among marks: in a word, they stand side by side."""
+        is_foreign = [character in self._foreign for character in part]
+        marks = (character for character in part if not character.isalnum() or character in "ﾟﾞ゜゛")
+        has_mark = any(character not in NO_FACE for character in marks)
+        return has_mark and not any(one and two for one, two in pairwise(is_foreign))
 
 
 KANA_LEADS = "".join(bytes((0xE3, second)).decode("cp932") for second in (0x81, 0x82, 0x83))  # UTF-8 kana as cp932

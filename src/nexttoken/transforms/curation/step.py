@@ -12,7 +12,7 @@ Side = Literal["asked", "answered"]
 SIDES: tuple[Side, ...] = ("asked", "answered")
 CURATED = (INSTRUCTION, INPUT, DIALOGUE)  # other fields, such as a rubric, are left alone
 CHUNK = 1_000  # rows that are surveyed or judged at once
-NUM_EXAMPLES = 5  # dropped rows in a report
+NUM_EXAMPLES = 3  # dropped rows of a reason, in a report: a bad word shows in them
 NUM_REASONS = 20  # the most frequent ones, in a report
 EXCERPT = 80  # characters of question and answer of a row in a report
 
@@ -47,7 +47,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     kept_with: Counter[str] = field(default_factory=Counter)  # such as rows without a mark
     notes: dict[str, Any] = field(default_factory=dict)  # other results, such as the rare characters
-    examples: list[dict[str, str]] = field(default_factory=list)
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)  # by reason
 
     def clear(self) -> None:
         for counts in (self.rows, self.reasons, self.kept_with, self.notes, self.examples):
@@ -56,21 +56,23 @@ class Tally:
     def drop(self, example: Example, why: Drop) -> None:
         self.rows["dropped"] += 1
         self.reasons[why.reason] += 1
-        if len(self.examples) < NUM_EXAMPLES:
+        if len(examples := self.examples.setdefault(why.reason, [])) < NUM_EXAMPLES:
             reason = f"{why.reason}: {why.detail}" if why.detail else why.reason
-            self.examples.append({"id": example.id, "reason": reason, "text": excerpt(example)})
+            examples.append({"id": example.id, "reason": reason, "text": excerpt(example)})
 
     def add(self, other: "Tally") -> None:
         self.rows.update(other.rows)
         self.reasons.update(other.reasons)
         self.kept_with.update(other.kept_with)
         self.notes.update(other.notes)
-        self.examples.extend(other.examples[: NUM_EXAMPLES - len(self.examples)])
+        for reason, examples in other.examples.items():
+            self.examples[reason] = [*self.examples.get(reason, ()), *examples][:NUM_EXAMPLES]
 
     def report(self) -> dict[str, Any]:
-        """Counts, the most frequent reasons, examples {id, reason, text}; `kept_with` and `notes` if not empty."""
+        """Counts, the most frequent reasons, examples {id, reason, text} of each; `kept_with` and `notes` if any."""
         report: dict[str, Any] = {name: self.rows[name] for name in ("kept", "dropped", "changed")}
-        report |= {"reasons": dict(self.reasons.most_common(NUM_REASONS)), "examples": list(self.examples)}
+        reasons = dict(self.reasons.most_common(NUM_REASONS))
+        report |= {"reasons": reasons, "examples": [one for reason in reasons for one in self.examples[reason]]}
         more = {"kept_with": dict(self.kept_with), "notes": dict(self.notes)}
         return report | {name: value for name, value in more.items() if value}
 

@@ -1,20 +1,31 @@
 """Steps that read the words of a row: forbidden texts, replacements, empty texts, lengths."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
+from nexttoken.data.words import HAN, KANA
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.step import SIDES, Drop, Side, Step, change_texts, require_sides, side_text, texts_of
 from nexttoken.types import Example
 
 MARKS = frozenset("。、．，.,…‥・-―—–ー～〜!！?？:：;；\"'“”‘’「」『』（）()[]【】\u200b\ufeff")
 
+# A letter of a script that puts spaces between words; Thai, Lao, Burmese and Khmer do not, and Korean adds particles.
+LETTER = rf"[^\W\d_ー{HAN}{KANA}\uac00-\ud7a3\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+TOKEN = re.compile(r"\s+|[!-~]+|[^\s!-~]+")  # space, ASCII, other characters
+NUM_AROUND = 20  # characters shown on each side of a forbidden text
+
 
 @dataclass(frozen=True)
 class DropWords(Step):
-    """Drops rows with one of `words` on one of `sides`, in upper or lower case."""
+    """Drops rows with one of `words` on one of `sides`, in upper or lower case.
+
+    A Latin word counts as a whole word: "as an ai" is no part of "as an aide". A plural s and digits may follow.
+    Between Latin and Japanese letters there may be a space. The detail of a dropped row shows the word in its sentence.
+    """
 
     words: Sequence[str]
     sides: Sequence[Side] = SIDES
@@ -29,15 +40,29 @@ class DropWords(Step):
             raise UserError("DropWords: words is empty or contains an empty text; list texts to drop")
 
     @cached_property
-    def _folded(self) -> list[tuple[str, str]]:
-        """Words and their lower case, the longest first: the reason then names "OpenAI API" and not "OpenAI"."""
-        return [(word, word.lower()) for word in sorted(self.words, key=lambda word: (-len(word), word))]
+    def _patterns(self) -> list[tuple[str, str, re.Pattern[str]]]:
+        """Words, a part of each, and its pattern, the longest first: "OpenAI API" is then named and not "OpenAI"."""
+        ordered = sorted(self.words, key=lambda word: (-len(word), word))
+        return [(word, max(TOKEN.findall(word.lower()), key=len), word_pattern(word.lower())) for word in ordered]
 
     def look(self, example: Example) -> Example | Drop:
-        texts = {side: side_text(example, side).lower() for side in self.sides}
-        found = (f"{side}: {word}" for side, text in texts.items() for word, folded in self._folded if folded in text)
-        reason = next(found, None)
-        return Drop(reason) if reason else example
+        for side in self.sides:
+            text = side_text(example, side).lower()
+            for word, part, pattern in self._patterns:
+                if part in text and (found := pattern.search(text)):  # nearly all texts lack the part
+                    around = text[max(0, found.start() - NUM_AROUND) : found.end() + NUM_AROUND]
+                    return Drop(f"{side}: {word}", " ".join(around.split()))
+        return example
+
+
+def word_pattern(word: str) -> re.Pattern[str]:
+    """Return a pattern of a text that stands as a whole word where its first and last characters are of words."""
+    before, after = (next((edge for edge in (LETTER, r"\d") if re.match(edge, word[place])), None) for place in (0, -1))
+    tokens = [r"\s+" if token.isspace() else re.escape(token) for token in TOKEN.findall(word)]
+    whole = r"\s*".join(tokens).replace(r"\s*\s+\s*", r"\s+")
+    start = f"(?<!{before})" if before else ""
+    plural = "(?:e?s)?" if after == LETTER else ""
+    return re.compile(f"{start}{whole}{plural}(?!{after})" if after else f"{start}{whole}")
 
 
 @dataclass(frozen=True)
