@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from nexttoken.engine.batches import token_batches
+from nexttoken.engine.forward.last_layer import unwrapped
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.generation.transformers import TransformersGenerator
 from nexttoken.engine.generation.vllm import VLLMGenerator
@@ -22,7 +23,7 @@ from nexttoken.errors import UserError
 from nexttoken.models.adapters import trained_adapter
 from nexttoken.models.base_model import identify, refuse_other_base
 from nexttoken.models.fold_weights import fold_weights
-from nexttoken.models.load import load_tokenizer, within_context
+from nexttoken.models.load import end_ids, load_tokenizer, within_context
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.saved import keeps_base, load_labels
 from nexttoken.prompts.encode_labels import Encoder
@@ -59,8 +60,9 @@ class TextAnswerer(ModelAnswerer):
 
     @property
     def writer(self) -> Writer:
-        generator = TransformersGenerator(self.model, self.encoder.tokenizer, self.batch_tokens, self.encoder.ends)
-        return Writer(self.encoder, generator)
+        tokenizer = self.encoder.tokenizer
+        ends = [*self.encoder.ends, *end_ids(unwrapped(self.model), len(tokenizer))]
+        return Writer(self.encoder, TransformersGenerator(self.model, tokenizer, self.batch_tokens, ends))
 
 
 def measure_losses(
@@ -159,5 +161,6 @@ def load_vllm_writer(
     if on_base:
         refuse_other_base(fold_dir / "adapter", settings, identify(settings.model, tokenizer))
     encoder = TextEncoder(tokenizer, prompt, within_context(spec.config, settings.max_tokens))
+    ends = [*encoder.ends, *end_ids(spec, len(tokenizer))]
     limits = {"max_model_len": encoder.max_tokens, **options}
-    return Writer(encoder, VLLMGenerator(str(model.name_or_path), adapter, encoder.ends, **limits))
+    return Writer(encoder, VLLMGenerator(str(model.name_or_path), adapter, ends, **limits))

@@ -175,6 +175,28 @@ def within_context(config: Any, max_tokens: int) -> int:
     return min(max_tokens, context)
 
 
+def end_ids(model: Any, num_tokens: int) -> list[int]:
+    """Ids at which a model ends its answers by its config.json and generation_config.json; each may name several.
+
+    `model` is the loaded model, or a ModelSpec whose generation_config.json is read. Ids from `num_tokens` on, the size
+    of the tokenizer's vocabulary, are left out.
+    """
+    generation = _generation_config(model.settings.model) if isinstance(model, ModelSpec) else model.generation_config
+    named = (getattr(config, "eos_token_id", None) for config in (model.config.get_text_config(), generation))
+    ids = [id for ends in named for id in (ends if isinstance(ends, list | tuple) else [ends])]
+    return [id for id in dict.fromkeys(ids) if isinstance(id, int) and 0 <= id < num_tokens]
+
+
+def _generation_config(settings: ModelSettings) -> Any:
+    """The model's generation_config.json, None where there is none."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(locate(str(settings.name_or_path)), revision=settings.revision)
+    except (OSError, ValueError):
+        return None
+
+
 def _from_pretrained(kind: Any, settings: ModelSettings, **options: Any) -> Any:
     """Call `kind.from_pretrained` for the model that `settings` name."""
     source = locate(str(settings.name_or_path))

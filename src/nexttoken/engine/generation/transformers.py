@@ -38,7 +38,7 @@ class Request:
 class TransformersGenerator:
     """A model that continues prompts, in batches of at most `batch_tokens` tokens, prompt and answer together.
 
-    `stop_ids` end an answer: end of text, and end of turn in chats. The model's generation_config.json is ignored.
+    `stop_ids` end an answer: end of text, and end of turn in chats. The model's other defaults are ignored.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, batch_tokens: int, stop_ids: Collection[int]) -> None:
