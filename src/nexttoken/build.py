@@ -17,6 +17,7 @@ from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.packages import require_packages
 from nexttoken.data.secrets import refuse_secrets
 from nexttoken.data.targets import check_targets, make, missing_class
+from nexttoken.data.typed_texts import with_line_breaks
 from nexttoken.errors import UserError
 from nexttoken.settings import INCIDENTAL, Settings, check_settings
 from nexttoken.types import OpenTask, Task
@@ -60,13 +61,16 @@ def refuse_unasked_code(cfg: Mapping[str, Any], overrides: Sequence[str]) -> Non
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration with its interpolations resolved. Raises UserError for one that cannot be, or has a secret."""
+    """The configuration with its interpolations resolved and its typed line breaks.
+
+    Raises UserError for one that cannot be resolved, or has a secret.
+    """
     try:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except (InterpolationResolutionError, GrammarParseError) as error:
         raise UserError(f"{str(error).splitlines()[0]}; a text with such characters is written as \\${{...}}") from None
     refuse_secrets(config)
-    return config
+    return with_line_breaks(config)
 
 
 def build(config: Mapping[str, Any]) -> Parts:

@@ -34,6 +34,7 @@ from nexttoken.commands.arguments import Arguments
 from nexttoken.commands.entry import compose
 from nexttoken.commands.judge_outputs import Judge, answer_to_mark, outputs_of, score_outputs
 from nexttoken.data.files import whole_file, write_json, write_text
+from nexttoken.data.typed_texts import with_breaks
 from nexttoken.errors import UserError, nearest
 from nexttoken.metrics.marks import expected_marks
 from nexttoken.report.ranking import MEASURES, Comparison
@@ -44,9 +45,9 @@ from nexttoken.types import Example
 
 
 def read_rubric(given: str) -> str:
-    """The text of the file of that name; `given` itself where there is none."""
+    """The text of the file of that name; `given` with its typed line breaks where there is none."""
     is_file = len(given) < 256 and given.strip() and Path(given).is_file()
-    return Path(given).read_text(encoding="utf-8").strip() if is_file else given
+    return Path(given).read_text(encoding="utf-8").strip() if is_file else with_breaks(given)
 
 
 class JudgeArguments(Arguments):
