@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -22,10 +21,10 @@ from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
+from nexttoken.report.finished import report_finished
 from nexttoken.runs.answer_set import answers_of
-from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples, latest_run
+from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples, latest_run
 from nexttoken.runs.ledger import read_ledger, record
-from nexttoken.runs.records import RETRAIN
 from nexttoken.settings import AUTO, PredictSettings, check_settings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
@@ -220,32 +219,3 @@ def train_and_predict(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFo
         fold.save_texts(inference(first, lambda views: answerer.writer.write(views, *options)))  # type: ignore[union-attr]
     speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
     return predictions, measured | answerer.environment | counts | speed
-
-
-def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], overrides: Sequence[str]) -> float:
-    """Print a finished fold's table and the next commands, and return its log loss.
-
-    Raises UserError where the fold was trained with other settings.
-    """
-    if differences := describe_differences(fold.config(), config):
-        raise UserError(f"{fold.path} has other settings ({differences}); choose another name=... or overwrite=true")
-    saved = fold.metrics()
-    from nexttoken.report.tables import fold_table
-
-    try:
-        print(fold_table(saved, getattr(parts.task, "metrics", ())))
-    except KeyError as error:
-        raise UserError(f"{fold.path / 'metrics.json'} has no {error}; {RETRAIN}") from None
-    print(f"run: {fold.path}")
-    for command in next_commands(parts, fold, overrides):
-        print(f"next: {command}")
-    return saved["log_loss"]
-
-
-def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> list[str]:
-    """The commands to type next: to train the remaining folds, then to predict."""
-    run = RunFolder(fold.path.parent)
-    left = [str(number) for number in range(parts.split.num_folds) if not run.fold(number).is_finished]
-    same = [override for override in overrides if override.partition("=")[0] != "fold"]
-    others = [shlex.join(["python", "train.py", "-m", "fold=" + ",".join(left), *same])] if left else []
-    return [*others, shlex.join(["python", "predict.py", f"run={run.path}"])]
