@@ -15,16 +15,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken.build import Parts, plain, prepare
-from nexttoken.data.files import remove, to_yaml
+from nexttoken.data.files import to_yaml
 from nexttoken.data.folds import Folds
 from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make
+from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
 from nexttoken.report.finished import report_finished
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples, latest_run
-from nexttoken.runs.ledger import read_ledger, record
+from nexttoken.runs.ledger import submission_path
 from nexttoken.settings import AUTO, PredictSettings, check_settings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
@@ -84,6 +85,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
 
 def predict(cfg: DictConfig) -> Path:
     """Predict the test examples with a run's folds, write a validated submission and return its path."""
+    from nexttoken.runs.asking import Asking
     from nexttoken.runs.config import Changes
     from nexttoken.runs.loaded import LoadedRun
 
@@ -99,21 +101,18 @@ def predict(cfg: DictConfig) -> Path:
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     task = run.parts.task
-    path = Path(settings.submissions_dir) / f"{settings.name or run.folder.path.resolve().name}{task.suffix}"
-    path.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-    read_ledger(path.with_name("ledger.csv"))  # a broken one is refused now
-    oof_log_loss = run.oof_log_loss
+    asking = Asking.of(run)
+    path = submission_path(Path(settings.submissions_dir), settings.name or asking.name, task.suffix)
     predictions = answers_of(task).answer(run, read(run.parts, "test"))
     if not is_first():
         return path
     with without_remarks():
-        task.write(predictions, path)
-        results = answers_of(task).finish(run, task, predictions)  # type: ignore[arg-type]
+        asking.save(predictions, path)
+        results = answers_of(task).finish(asking, predictions, path)  # type: ignore[arg-type]
     if results:
         from nexttoken.report.by_tag import results_table
 
         print(results_table(results, by="file"))
-    record(path, str(run.folder.path), run.numbers, oof_log_loss)
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path
 

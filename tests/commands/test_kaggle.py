@@ -308,4 +308,6 @@ def test_a_refused_submission_names_the_code_competition_and_is_not_recorded(tmp
 
 
 def test_submit_without_the_competitions_files_says_how_to_get_them(tmp_path):
+    assert "nope.csv is no file; expected a submission" in refused(command("submit", "nope.csv", cwd=tmp_path))
+    (tmp_path / "x.csv").write_text(SAMPLE)
     assert "python -m nexttoken kaggle download" in refused(command("submit", "x.csv", cwd=tmp_path))

@@ -14,20 +14,18 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nexttoken.data import files
+from nexttoken.data import whole_files
 from nexttoken.data.files import (
     hash_text,
     matching,
     read_json,
     read_yaml,
-    remove,
-    scratch_folder,
     to_yaml,
     whole_file,
-    whole_folder,
     write_json,
     write_text,
 )
+from nexttoken.data.whole_files import remove, scratch_folder, whole_folder
 from nexttoken.errors import UserError, first_five, nearest
 
 ANY_TEXT = st.text(st.characters(), max_size=20)  # surrogates and controls among them
@@ -77,7 +75,7 @@ def test_a_writer_that_writes_nothing_is_an_error_and_not_an_empty_file(tmp_path
 def test_parts_of_ended_processes_go_and_those_of_running_ones_stay(tmp_path: Path, writer: Callable) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    here, day = files._host(), files.LITTER_SECONDS
+    here, day = whole_files._host(), whole_files.LITTER_SECONDS
     gone = [f".a.csv.{ended.pid}.part", f".b.{ended.pid}@{here}.part", f".c.{2**70}.part", ".old.1@another.part"]
     kept = [f".a.{os.getppid()}.part", f".b.{os.getppid()}@{here}.part", f".c.{ended.pid}@another.part", ".d.part"]
     for name in gone + kept:
@@ -110,8 +108,10 @@ def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_end(tmp_
     """What a loss of power needs: the file is synced, renamed, and its folder synced, in this order."""
     calls: list[str] = []
     sync, rename = os.fsync, os.replace
-    monkeypatch.setattr(files.os, "fsync", lambda one: (calls.append(os.readlink(f"/proc/self/fd/{one}")), sync(one)))
-    monkeypatch.setattr(files.os, "replace", lambda old, new: (calls.append("rename"), rename(old, new)))
+    monkeypatch.setattr(
+        whole_files.os, "fsync", lambda one: (calls.append(os.readlink(f"/proc/self/fd/{one}")), sync(one))
+    )
+    monkeypatch.setattr(whole_files.os, "replace", lambda old, new: (calls.append("rename"), rename(old, new)))
     write_text("new", tmp_path / "x.txt")
     assert [Path(call).suffix or call for call in calls] == [".part", "rename", str(tmp_path)]
     calls.clear()

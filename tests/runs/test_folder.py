@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nexttoken.data.files import remove
 from nexttoken.data.folds import Folds
+from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.inference.gate import Gate
 from nexttoken.runs import folder as folders

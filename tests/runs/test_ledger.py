@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from nexttoken.errors import UserError
-from nexttoken.runs.ledger import COLUMNS, read_ledger, record
+from nexttoken.runs.ledger import COLUMNS, read_ledger, record, submission_path
 
 
 @pytest.fixture
@@ -92,3 +92,36 @@ def test_processes_that_write_at_once_each_get_their_line(tmp_path):
     assert [writer.wait() for writer in writers] == [0] * 4
     files = [line.file for line in read_ledger(tmp_path / "ledger.csv")]
     assert sorted(files) == sorted(f"{number}-{i}.csv" for number in range(4) for i in range(20))
+
+
+@pytest.mark.parametrize("name", ["ledger", "ledger.csv", "Ledger", "notes", "notes.csv", "folder", "link"])
+def test_a_name_that_would_overwrite_anything_but_a_submission_is_refused(tmp_path, name):
+    (tmp_path / "ledger.csv").write_text(",".join(COLUMNS) + "\n")
+    (tmp_path / "notes.csv").write_text("mine")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link.csv").symlink_to("nowhere")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match=r"would be overwritten, and is no submission in .*; choose another name="):
+        submission_path(tmp_path, name, ".csv")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_submission_of_ours_may_be_written_again_and_a_suffix_is_not_doubled(submission):
+    record(submission)
+    assert submission_path(submission.parent, "scratch", ".csv") == submission
+    assert submission_path(submission.parent, "scratch.csv", ".csv") == submission
+    assert submission_path(submission.parent, "README.md", ".csv").name == "README.md.csv"
+    new = submission_path(submission.parent / "deep" / "er", "x.v2", ".jsonl")
+    assert (new.name, new.parent.is_dir(), new.exists()) == ("x.v2.jsonl", True, False)
+    submission.with_name("ledger.csv").write_text("time,file\n")
+    with pytest.raises(UserError, match="has no column run"):
+        submission_path(submission.parent, "scratch", ".csv")
+
+
+def test_a_way_of_asking_has_its_column_and_older_ledgers_go_without(submission):
+    ledger = submission.with_name("ledger.csv")
+    record(submission, "output/lmsys/scratch", (0,), None, asked="Demonstrations BM25")
+    assert [(line.asked, line.oof_log_loss) for line in read_ledger(ledger)] == [("Demonstrations BM25", None)]
+    ledger.write_text(",".join(COLUMNS) + "\n")
+    record(submission, "output/lmsys/scratch", (0,), 0.5, asked="Demonstrations BM25")
+    assert [(line.asked, line.oof_log_loss) for line in read_ledger(ledger)] == [("", 0.5)]

@@ -15,6 +15,7 @@ from nexttoken import load_run, pipeline
 from nexttoken.errors import UserError
 from nexttoken.runs.config import Changes
 from nexttoken.runs.folder import RunFolder
+from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.types import Example
 from support.interrupted import run
@@ -161,6 +162,26 @@ def test_a_loaded_run_shows_solved_rows_and_never_those_it_is_scored_on(instruct
     assert own
     assert whole == own | {row.id for row in held_out}
     assert own.isdisjoint(row.id for row in held_out)
+
+
+def test_ways_of_asking_have_files_and_ledger_lines_of_their_own(instruct, tmp_path):
+    """Nothing is overwritten, nothing is written into the run, and the score stands only beside the run's own way."""
+    folder = instruct / "instruct" / "small"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    places = (f"run={folder}", f"submissions_dir={tmp_path / 'submissions'}", "generation.max_new_tokens=2")
+    asking = ("inference=demonstrations", "retriever=bm25", f"retriever.index_dir={tmp_path / 'index'}")
+    ways = [places[:2], places, (*places, *asking), (*places, *asking, "inference.num_demonstrations=1")]
+    paths = [pipeline.predict(composed("predict", *way)) for way in ways]
+    assert paths[0].name == "small.jsonl"
+    assert paths[1].name.startswith("small_max_new_tokens-2_")
+    assert paths[2].name.startswith("small_Demonstrations-BM25-max_new_tokens-2_")
+    assert len(set(paths)) == 4
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    ledger = read_ledger(tmp_path / "submissions" / "ledger.csv")
+    assert [line.file for line in ledger] == [path.name for path in paths]
+    score = json.loads((folder / "fold0" / "metrics.json").read_text())["log_loss"]
+    assert [line.oof_log_loss for line in ledger] == [pytest.approx(score), None, None, None]
+    assert [line.asked for line in ledger[:2]] == ["", "max_new_tokens-2"]
 
 
 def test_open_answers_have_no_table_of_probabilities(instruct):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from nexttoken import load_run, pipeline
 from nexttoken.commands.report import main as report
 from nexttoken.errors import UserError
+from nexttoken.runs.ledger import read_ledger
 from support.training import composed
 
 TINY = [
@@ -110,6 +112,36 @@ def test_predicting_a_quiz_writes_results_and_a_submission(gated, capsys):
     assert all(row["prediction"] == int(np.argmax(row["probs"])) for row in results)
     assert results[0]["correct"] == (results[0]["prediction"] == results[0]["answer"])
     assert results[8].get("correct") is None
+
+
+def test_thresholds_chosen_later_are_another_way_of_asking(gated, capsys):
+    """The out-of-fold score was measured with the run's own thresholds."""
+    own, folder = predict(gated), gated / "quiz" / "tiny"
+    gate = {"min_top1": 0.1, "min_margin": 0.0, "temperature": 1.0, "keep_confident": True}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "gate.json").write_text(json.dumps(gate))
+    try:
+        other = predict(gated)
+    finally:
+        (folder / "gate.json").unlink()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert other.name.startswith("tiny_gate_")
+    assert other.with_suffix("").with_name(f"{other.stem}.result.json").exists()
+    assert "tiny_gate_" in capsys.readouterr().out
+    lines = {line.file: line for line in read_ledger(own.with_name("ledger.csv"))}
+    assert (lines[own.name].asked, lines[own.name].oof_log_loss is None) == ("", False)
+    assert (lines[other.name].asked, lines[other.name].oof_log_loss) == ("gate", None)
+
+
+def test_the_results_of_a_run_that_cannot_be_written_stand_beside_the_submission(gated, tmp_path, capsys):
+    shutil.copytree(gated / "quiz", tmp_path / "quiz")
+    (tmp_path / "quiz" / "tiny" / "environment.json").unlink(missing_ok=True)
+    (tmp_path / "quiz" / "tiny" / "environment.json").mkdir()  # a rename onto it fails for whoever runs the tests
+    path = predict(tmp_path)
+    results = json.loads(path.with_name(f"{path.stem}.result.json").read_text())
+    assert len(results) == 9
+    assert json.loads(path.with_name(f"{path.stem}.environment.json").read_text())["device"]
+    assert f"{path.stem}.result.json, not in {tmp_path / 'quiz' / 'tiny'} (Is a directory)" in capsys.readouterr().out
 
 
 def test_the_report_by_genre_has_a_table_each(gated, capsys):

@@ -42,7 +42,7 @@ def train(output_dir: str, moment: str, number: int, *overrides: str) -> None:
 
 def die_at(moment: str, number: int) -> None:
     """Wrap the function that a moment is named after, so that its `number`-th call kills the process half-way."""
-    from nexttoken.data import files
+    from nexttoken.data import whole_files
     from nexttoken.engine.journal import Journal
     from nexttoken.runs import folder as runs
     from nexttoken.training import callbacks
@@ -52,7 +52,7 @@ def die_at(moment: str, number: int) -> None:
     places: dict[str, tuple[object, str]] = {
         "step": (AnswerModule, "_clip"),  # gradients computed, weights not yet moved
         "checkpoint": (callbacks.torch, "save"),  # the part file is open, nothing is in it
-        "rename": (files.os, "replace"),  # the part file is whole, its name is not yet
+        "rename": (whole_files.os, "replace"),  # the part file is whole, its name is not yet
         "model": (learn, "save_trained"),
         "answer": (Journal, "_append"),  # of the held-out rows
         "scores": (runs.FoldFolder, "save_oof"),

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from nexttoken.data.files import scratch_folder
+from nexttoken.data.whole_files import scratch_folder
 from nexttoken.errors import UserError, first_five
 
 MAX_BYTES = 8 * 2**30  # unpacked, all members together; the LMSYS files are 0.2 GB

@@ -29,7 +29,8 @@ from pydantic import Field
 from nexttoken.commands.arguments import Arguments, NewPath
 from nexttoken.commands.curate_files import counts_table, describe_files, find_licence, notice_of, page, write_rows
 from nexttoken.commands.entry import compose_settings
-from nexttoken.data.files import scratch_folder, write_json
+from nexttoken.data.files import write_json
+from nexttoken.data.whole_files import scratch_folder
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
 from nexttoken.transforms.curation.step import Step

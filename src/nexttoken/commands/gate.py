@@ -26,6 +26,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat
 
 from nexttoken.commands.arguments import RunArguments
+from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError
 from nexttoken.inference import ConfidenceGated
 from nexttoken.inference.gate import Gate, Trial, score
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
             f"{loaded.folder.path} was trained without a retriever, so there is nothing to search with;"
             " train it with one: python train.py ... inference=gated_retrieval retriever=bm25"
         )
-    given.folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    make_folder(given.folder)  # before hours of work, not after
     from nexttoken.commands.gate_answers import answer_both_ways
 
     trial = answer_both_ways(loaded, given.folder / "gate.csv", given.again)

@@ -35,6 +35,7 @@ from nexttoken.commands.entry import compose
 from nexttoken.commands.judge_outputs import Judge, answer_to_mark, outputs_of, score_outputs
 from nexttoken.data.files import whole_file, write_json, write_text
 from nexttoken.data.typed_texts import with_breaks
+from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError, nearest
 from nexttoken.metrics.marks import expected_marks
 from nexttoken.report.ranking import MEASURES, Comparison
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     runs = read_open_runs(given.paths)
     task_dir = runs[0].folder.resolve().parent
     out = given.out or task_dir.parent / "judge" / task_dir.name  # in the task's folder, it would be taken for a run
-    out.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    make_folder(out)  # before hours of work, not after
     judge = Judge.load(given.judge, given.base) if given.judge else None  # a wrong one is refused before generation
     outputs = [outputs_of(run, given.rows, given.input_dir, given.base) for run in runs]
     tables = score_outputs(runs, outputs, judge, given.rubric)

@@ -22,6 +22,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from nexttoken.commands.arguments import NewPath, RunArguments
 from nexttoken.data.targets import make
+from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.loaded import LoadedRun
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     loaded = given.load()
     fold = choose_fold(loaded, given.fold)
     examples = loaded.held_out(fold)[: given.rows]
-    given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    make_folder(given.out.parent)  # before hours of work, not after
     from nexttoken.engine.merged_adapter import Merge
 
     parts, settings = loaded.parts, loaded.parts.settings

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from nexttoken.commands.arguments import Arguments, NewPath
 from nexttoken.commands.entry import compose
+from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError
 
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = build(plain(compose("train", overrides))).settings
     if settings.quantization is None:
         raise UserError("nothing to quantise by; add quantization=nf4 or quantization=int8")
-    given.out.parent.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    make_folder(given.out.parent)  # before hours of work, not after
     from nexttoken.engine.memory_plan.table import in_units
     from nexttoken.models.saved import save_quantized
 

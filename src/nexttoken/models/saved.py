@@ -12,7 +12,8 @@ import pandas as pd
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from nexttoken.data.files import read_json, whole_file, whole_folder, write_json
+from nexttoken.data.files import read_json, whole_file, write_json
+from nexttoken.data.whole_files import whole_folder
 from nexttoken.errors import UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base

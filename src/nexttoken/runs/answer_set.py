@@ -18,6 +18,7 @@ from nexttoken.tasks.baselines.characters import CharacterModel
 from nexttoken.types import DIALOGUE, AnswerLosses, Example, LabelPredictions, OpenTask, Task, TextPredictions
 
 if TYPE_CHECKING:
+    from nexttoken.runs.asking import Asking
     from nexttoken.runs.loaded import LoadedRun
 
 PUBLISHED_ROWS = 50_000  # the competition's own training file has about 57 thousand rows and no known truth
@@ -71,10 +72,24 @@ class Labels:
         """Predict examples that have been through the run's transforms."""
         return run.answer(examples)
 
-    def finish(self, run: "LoadedRun", task: Any, predictions: Any) -> list[dict[str, Any]]:
-        """Save and return the results of a task that has some, such as the answers of a quiz."""
-        if results := task.results(predictions):
-            save_results(results, run.environment, run.path)
+    def finish(self, asking: "Asking", predictions: Any, submission: Path) -> list[dict[str, Any]]:
+        """Save and return the results of a task that has some, such as the answers of a quiz.
+
+        They are the run's where it was asked in its own way and can be written to, and stand beside the submission
+        otherwise.
+        """
+        run: Any = asking.run
+        if not (results := run.parts.task.results(predictions)):
+            return results
+        reason = asking.way and "another way of asking"
+        if not reason:
+            try:
+                save_results(results, run.environment, run.path)
+                return results
+            except OSError as error:
+                reason = str(error.strerror)
+        save_results(results, run.environment, submission.parent, f"{submission.stem}.")
+        print(f"results: {submission.with_suffix('')}.result.json, not in {run.path} ({reason})")
         return results
 
 
@@ -125,7 +140,7 @@ class Texts:
         print(f"written by {fold.path}; texts cannot be averaged over folds, fold=... chooses another")
         return run.generate(fold, [replace(example, answer=None) for example in examples])  # hides the reference
 
-    def finish(self, run: "LoadedRun", task: Any, predictions: TextPredictions) -> list[dict[str, Any]]:
+    def finish(self, asking: "Asking", predictions: TextPredictions, submission: Path) -> list[dict[str, Any]]:
         """Print the number of tokens, and the ids of answers that were cut at the maximum length."""
         finished, num_tokens = predictions.columns["finished"], predictions.columns["num_tokens"]
         print(f"{int(num_tokens.sum()):,} tokens, {num_tokens.mean():.1f} an answer")

@@ -49,8 +49,8 @@ def changed_config(
     """
     config = folds[0].config()
     for fold in folds[1:]:
-        if differences := describe_differences(config, fold.config()):
-            what = f"{fold.path} differs from {folds[0].path} ({differences})"
+        if others := describe_differences(config, fold.config()):
+            what = f"{fold.path} differs from {folds[0].path} ({others})"
             raise UserError(f"{what}; train it with the same settings")
     config["train_transforms"] = {}
     for key, info in Settings.model_fields.items():

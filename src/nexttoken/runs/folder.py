@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nexttoken.data.files import hash_text, remove
+from nexttoken.data.files import hash_text
 from nexttoken.data.folds import Folds, save_folds
+from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.runs.lock import FoldLock
 from nexttoken.runs.records import FoldRecords
@@ -138,15 +139,21 @@ def hash_examples(examples: Sequence[Example]) -> str:
     return hash_text(json.dumps(rows))
 
 
-def describe_differences(saved: Mapping[str, Any], given: Mapping[str, Any], limit: int = 5) -> str:
-    """`fit.learning_rate: 0.001 -> 0.002, ...`: the settings that may change results; empty where none differs."""
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ and may change results, old and new value by dotted key."""
     old, new = (flatten({k: v for k, v in config.items() if k not in INCIDENTAL}) for config in (saved, given))
-    changed = []
+    changed = {}
     for key in sorted({*old, *new}):
         path = key.split(".")
         is_incidental = key in INCIDENTAL_DEVICES or (path[0] in RETRIEVER_NODES and path[-1] in RETRIEVER_FOLDERS)
         if old.get(key) != new.get(key) and not is_incidental:
-            changed.append(f"{key}: {_shorten(old.get(key))} -> {_shorten(new.get(key))}")
+            changed[key] = (old.get(key), new.get(key))
+    return changed
+
+
+def describe_differences(saved: Mapping[str, Any], given: Mapping[str, Any], limit: int = 5) -> str:
+    """`fit.learning_rate: 0.001 -> 0.002, ...`: the settings that may change results; empty where none differs."""
+    changed = [f"{key}: {_shorten(old)} -> {_shorten(new)}" for key, (old, new) in differences(saved, given).items()]
     return ", ".join(changed[:limit]) + (f" and {len(changed) - limit} more" if len(changed) > limit else "")
 
 

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from pathlib import Path
 from nexttoken.data.csv_tables import csv_rows
 from nexttoken.data.files import whole_file
 from nexttoken.data.text_files import open_text
+from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError
 
 
@@ -28,10 +30,27 @@ class Submission:
     sha256: str
     public_lb: float | None = None
     private_lb: float | None = None
+    asked: str = ""  # how, where it is another way than the run was scored by
 
 
 LINE_END = re.compile("\r\n|\r|\n|$")
-COLUMNS = tuple(field.name for field in fields(Submission))
+OPTIONAL = ("asked",)  # columns that older ledgers lack
+COLUMNS = tuple(field.name for field in fields(Submission) if field.name not in OPTIONAL)
+LEDGER = "ledger.csv"
+
+
+def submission_path(folder: Path, name: str, suffix: str) -> Path:
+    """The file `name` in `folder`, which is made. Raises UserError where it would not be a submission's own.
+
+    That is the ledger, and any file or folder that the ledger beside it does not know.
+    """
+    path = folder / f"{name.removesuffix(suffix)}{suffix}"
+    is_known = any(line.file == path.name for line in read_ledger(folder / LEDGER))
+    if path.name.lower() == LEDGER or path.is_dir() or (os.path.lexists(path) and not is_known):
+        what = f"{path} would be overwritten, and is no submission in {folder / LEDGER}"
+        raise UserError(f"{what}; choose another name=..., or move it away")
+    make_folder(folder)
+    return path
 
 
 def record(
@@ -40,6 +59,7 @@ def record(
     folds: Sequence[int] = (),
     oof_log_loss: float | None = None,
     ledger: Path | None = None,
+    asked: str = "",
 ) -> bool:
     """Append `submission` to the ledger (default: `ledger.csv` beside it); False if these bytes are already there.
 
@@ -47,7 +67,7 @@ def record(
     """
     import fcntl  # POSIX only; reading a ledger works everywhere
 
-    ledger = ledger or submission.with_name("ledger.csv")
+    ledger = ledger or submission.with_name(LEDGER)
     sha256 = hashlib.sha256(submission.read_bytes()).hexdigest()
     ledger.parent.mkdir(parents=True, exist_ok=True)
     # The lock file stays: a waiting process would lock a removed file, which the next process does not see.
@@ -56,8 +76,8 @@ def record(
         if any((past.file, past.sha256) == (submission.name, sha256) for past in read_ledger(ledger)):
             return False
         time, numbers = datetime.now(UTC).isoformat(timespec="seconds"), " ".join(map(str, folds))
-        line = Submission(time, submission.name, run, numbers, oof_log_loss, sha256)
-        text = ",".join(COLUMNS) + "\n"
+        line = Submission(time, submission.name, run, numbers, oof_log_loss, sha256, asked=asked)
+        text = ",".join((*COLUMNS, *OPTIONAL)) + "\n"
         if ledger.exists():
             with open_text(ledger) as file:
                 text = file.read()  # with its line ends, without the byte order mark that spreadsheets add
@@ -83,7 +103,7 @@ def read_ledger(ledger: Path) -> list[Submission]:
 
 
 def _submission(row: dict[str, str], place: str) -> Submission:
-    cells = {column: row.get(column, "").strip() for column in COLUMNS}
+    cells = {column: row.get(column, "").strip() for column in (*COLUMNS, *OPTIONAL)}
     scored = ("oof_log_loss", "public_lb", "private_lb")
     try:
         scores = {column: float(cells[column]) if cells[column] else None for column in scored}

@@ -17,6 +17,7 @@ from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.retrieval.search import Search
+from nexttoken.runs.asking import asked_otherwise
 from nexttoken.runs.config import Changes, changed_config
 from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples
 from nexttoken.runs.records import read_gate
@@ -41,6 +42,7 @@ class LoadedRun:
     batch_tokens: int
     environment: dict[str, Any] = field(default_factory=dict)  # hardware and versions, once a fold is loaded
     changes: Changes = UNCHANGED
+    asked: Mapping[str, Any] = field(default_factory=dict)  # settings other than those it was scored with
 
     @classmethod
     def load(
@@ -60,11 +62,13 @@ class LoadedRun:
         and as `changed_config` does.
         """
         folds = folder.finished_folds()
-        parts = build(changed_config(folds, input_dir, base, retriever, changes, trust_remote_code))
+        config = changed_config(folds, input_dir, base, retriever, changes, trust_remote_code)
+        asked = asked_otherwise(changed_config(folds, input_dir, base, None, UNCHANGED), config, changes)
+        parts = build(config)
         if parts.task.classes and changes != Changes(folder=changes.folder):
             own = "this run averages its folds' probabilities with its own inference: train with another one"
             raise UserError(f"inference, generation, engine and fold are for open answers; {own}")
-        return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens, changes=changes)
+        return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens, changes=changes, asked=asked)
 
     @property
     def path(self) -> Path:
@@ -82,10 +86,9 @@ class LoadedRun:
         raise UserError(f"fold={number} is not finished; finished folds are {', '.join(map(str, self.numbers))}")
 
     @property
-    def oof_log_loss(self) -> float:
-        """Log loss over the held-out examples of all finished folds."""
-        saved = [fold.metrics() for fold in self.folds]
-        return float(np.average([m["log_loss"] for m in saved], weights=[m["num_examples"] for m in saved]))
+    def answering(self) -> list[FoldFolder]:
+        """The folds that answer: all of them, and of open answers, which cannot be averaged, one."""
+        return self.folds if self.parts.task.classes else [self.fold(self.changes.fold)]
 
     def answer(self, examples: list[Example]) -> LabelPredictions:
         """Average the folds' class probabilities for examples that have been through the run's transforms.

@@ -153,10 +153,12 @@ def read_gate(path: Path) -> Gate:
         raise UserError(f"{path}: {error}") from None
 
 
-def save_results(results: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], folder: Path) -> None:
+def save_results(
+    results: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], folder: Path, prefix: str = ""
+) -> None:
     """Write result.json, and environment.json: the hardware and versions that its seconds depend on."""
-    write_json(dict(environment), folder / "environment.json")
-    write_json(list(results), folder / "result.json")
+    write_json(dict(environment), folder / f"{prefix}environment.json")
+    write_json(list(results), folder / f"{prefix}result.json")
 
 
 def _output(row: Mapping[str, Any], place: Place) -> tuple[str, str, int, bool]:

@@ -12,10 +12,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from nexttoken.data.files import hash_text, scratch_folder
+from nexttoken.data.files import hash_text
 from nexttoken.data.text_files import SURROGATE
+from nexttoken.data.whole_files import make_folder, scratch_folder
 from nexttoken.errors import UserError, one_line, refuse_below_one
 from nexttoken.inference.retrieval.corpus_files import FIX, files_below, pieces, texts_of
+from nexttoken.prompts.token_cache import cache_dir
 from nexttoken.tasks.surrogates import log_surrogates, replaced
 from nexttoken.types import Passage
 
@@ -148,6 +150,8 @@ def open_index(
     identity = json.dumps([FORMAT, corpus.digest(), settings], sort_keys=True)
     folder = Path(index_dir) / f"{kind}-{hash_text(identity)[:16]}"
     if not folder.is_dir():
+        folder = _writable(index_dir) / folder.name
+    if not folder.is_dir():
         _make_folder(folder, corpus, build)
     try:
         return load(folder), PassageStore(folder)
@@ -157,6 +161,16 @@ def open_index(
 
 def _unreadable(folder: Path, error: Exception) -> UserError:
     return UserError(f"the index {folder} cannot be read ({one_line(error)}); delete this folder, it is built again")
+
+
+def _writable(index_dir: str) -> Path:
+    """`index_dir`, or, where nothing can be written there, as below /kaggle/input, a folder in the user's cache."""
+    try:
+        make_folder(Path(index_dir))
+        return Path(index_dir)
+    except OSError as error:
+        print(f"index: {cache_dir() / 'index'}, since {index_dir} cannot be written to ({error.strerror})")
+        return cache_dir() / "index"
 
 
 def _make_folder(folder: Path, corpus: Corpus, build: Callable[[PassageStore], None]) -> None:

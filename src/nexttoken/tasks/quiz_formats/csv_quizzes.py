@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.data.csv_tables import csv_rows, read_columns, table_rows, write_csv
-from nexttoken.data.files import scratch_folder, whole_file
+from nexttoken.data.files import whole_file
 from nexttoken.data.row_faults import Place, RowFault, text_of
 from nexttoken.data.text_files import SURROGATE
+from nexttoken.data.whole_files import scratch_folder
 from nexttoken.errors import UserError, first_five
 from nexttoken.tasks.quiz_formats.question import LETTERS, Question, letter_index
 from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, genre_of, text_id

@@ -1,0 +1,91 @@
+"""The way in which a finished run is asked: its own, or another one with its own file name and no foreign score."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nexttoken.data.files import hash_text
+from nexttoken.data.whole_files import scratch_folder
+from nexttoken.errors import UserError
+from nexttoken.runs.config import TRANSFORMERS, Changes
+from nexttoken.runs.folder import differences
+from nexttoken.runs.ledger import LEDGER, record
+from nexttoken.runs.records import read_gate
+
+if TYPE_CHECKING:
+    from nexttoken.runs.loaded import LoadedRun
+
+SETTINGS = ("inference", "retriever", "search", "generation")  # that say how a finished run is asked
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A loaded run and how it is asked, made before the prediction whose submission it saves."""
+
+    run: "LoadedRun"
+    way: str  # words for a way that the run was not scored by; "" for its own
+    log_loss: float | None  # over the held-out examples of the folds that answer; None in another way
+    trainings: tuple[str, ...]  # identities of these folds
+
+    @classmethod
+    def of(cls, run: "LoadedRun") -> "Asking":
+        """Raises UserError where a fold's scores or gate.json cannot be read."""
+        has_gate, saved = has_chosen_gate(run), [fold.metrics() for fold in run.answering]
+        log_loss = float(np.average([m["log_loss"] for m in saved], weights=[m["num_examples"] for m in saved]))
+        is_own = not has_gate and not run.asked.keys() - {"fold"}
+        way = " ".join(filter(None, ["gate" if has_gate else "", describe(run.asked)]))
+        return cls(run, way, log_loss if is_own else None, tuple(fold.training for fold in run.answering))
+
+    @property
+    def name(self) -> str:
+        """The run's name, and in another way of asking the words and a hash of its settings: a file name."""
+        name, settings = self.run.path.resolve().name, json.dumps(self.run.asked, sort_keys=True, default=str)
+        words = re.sub(r"[^\w.-]+", "-", self.way)[:60]
+        return f"{name}_{words}_{hash_text(settings)[:6]}" if words else name
+
+    def save(self, predictions: Any, path: Path) -> None:
+        """Write the submission and its line in the ledger beside it.
+
+        The line comes first, so that a kill leaves no file that the ledger does not know. Raises UserError where a
+        fold was trained again meanwhile.
+        """
+        folds = self.run.answering
+        if self.trainings != tuple(fold.training for fold in folds if fold.is_finished):
+            raise UserError(f"{self.run.path} was trained again meanwhile: predict again")
+        with scratch_folder(path) as folder:
+            self.run.parts.task.write(predictions, folder / path.name)
+            numbers, ledger = [fold.number for fold in folds], path.with_name(LEDGER)
+            record(folder / path.name, str(self.run.path), numbers, self.log_loss, ledger, self.way)
+            os.replace(folder / path.name, path)
+
+
+def has_chosen_gate(run: "LoadedRun") -> bool:
+    """True where gate.json has other thresholds than those that the folds were scored with."""
+    path, inference = run.path / "gate.json", run.parts.inference
+    chosen = asdict(read_gate(path)) if path.exists() else {}
+    states = [fold.state() for fold in run.folds] if chosen else []
+    return any(inference.restored(state | chosen) != inference.restored(state) for state in states)
+
+
+def asked_otherwise(own: Mapping[str, Any], changed: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+    """The settings by which a run is asked in another way than it was scored, by dotted key."""
+    one, other = ({key: config.get(key) for key in SETTINGS} for config in (own, changed))
+    asked = {key: new for key, (_, new) in differences(one, other).items()}
+    if changes.engine != TRANSFORMERS:
+        asked |= {f"engine.{key}": value for key, value in changes.engine.items()}
+    return asked | ({} if changes.fold is None else {"fold": changes.fold})
+
+
+def describe(asked: Mapping[str, Any]) -> str:
+    """Words for a way of asking, `Demonstrations BM25 temperature-0.7`; the settings of a class are left out."""
+    targets = [key for key in asked if key.endswith("_target_")]
+    classes = dict.fromkeys(str(asked[key]).rpartition(".")[2] for key in targets)
+    nodes = tuple(key.removesuffix("_target_") for key in targets)
+    own = [key for key in asked if not key.startswith(nodes)]
+    return " ".join([*classes, *(f"{key.rpartition('.')[2]}-{asked[key]}" for key in own)])
