@@ -10,7 +10,7 @@ import pandas as pd
 
 from nexttoken.data.files import whole_file
 from nexttoken.data.folds import load_folds
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, one_line
 from nexttoken.inference import ConfidenceGated, WithPassages
 from nexttoken.inference.gate import Trial
 from nexttoken.inference.once import remembering
@@ -87,7 +87,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype=texts, na_filter=False, float_precision="round_trip")
         trial_of(frame)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({error}); again=true asks the questions again") from None
+        raise UserError(f"{path} cannot be read ({one_line(error)}); again=true asks the questions again") from None
     return frame
 
 

@@ -6,6 +6,7 @@ Python's csv in strict mode is used, since pandas fills a short row and cuts a l
 import csv
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,14 @@ from nexttoken.data.parquet_tables import is_parquet, parquet_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of
 from nexttoken.data.tables_in_memory import is_absent
 from nexttoken.data.text_files import open_text
-from nexttoken.errors import UserError, first_five
+from nexttoken.errors import UserError, first_five, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DOWNLOAD = "run `python -m nexttoken kaggle download`"
 Columns = dict[str, list[str]]  # a table of text by column name, in the file's order
+MAX_COMPARED = 1_000  # names of a header that are compared with one that is missing
 TAB_NAME = re.compile(r"\.tsv(\.gz)?$", re.I)  # tabs between the cells
 
 csv.field_size_limit(2**31 - 1)  # a field of 200,000 characters is data; Python's default stops at 131,072
@@ -132,12 +134,12 @@ def write_csv(rows: Iterable[Sequence[str]], path: Path, encoding: str = "utf-8"
 
 
 def _check_header(path: Path, header: list[str], columns: Sequence[str], how_to_get: str) -> None:
-    if repeated := sorted({name for name in header if header.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
         raise UserError(f"{path} names columns twice: {first_five(repeated)}; rename or remove one of each")
     missing = []
     for name in (name for name in columns if name not in header):
-        near = difflib.get_close_matches(name, header, n=1)
+        near = difflib.get_close_matches(name, header[:MAX_COMPARED], n=1)
         missing.append(f"{name} (nearest: {near[0]})" if near else name)
     if missing:
-        what = f"{path} lacks the columns {', '.join(missing)}; its header is: {', '.join(header)[:300]}"
+        what = f"{path} lacks the columns {', '.join(missing)}; its header is: {one_line(', '.join(header), 300)}"
         raise UserError(f"{what}; rename its columns, or {how_to_get}")

@@ -96,7 +96,7 @@ def load_folds(path: Path) -> Folds:
         if tuple(header) != _COLUMNS:
             raise ValueError(f"columns {header}")
         numbers = np.array([(int(group), int(fold)) for _, group, fold in rows], dtype=np.int64).reshape(-1, 2)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
         raise UserError(f"{path} is not a table of folds ({error}); delete it and run again") from error
     return Folds(tuple(id for id, _, _ in rows), numbers[:, 0], numbers[:, 1])
 

@@ -56,7 +56,7 @@ class Journal(Generic[Row]):
         for number, line in enumerate(lines, start=2):
             try:
                 self._read_row(json.loads(line))
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, RecursionError):
                 broken.append(number)
         if broken:
             numbers = first_five(broken)
@@ -73,7 +73,7 @@ class Journal(Generic[Row]):
     def _check_head(self, head: bytes) -> None:
         try:
             then, now = _flatten(json.loads(head)["asked"]), _flatten(self.identity)
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             raise UserError(
                 f"{self.path} is not a journal of answers; give another path or move the file away"
             ) from None

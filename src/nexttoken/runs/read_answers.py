@@ -53,7 +53,7 @@ def test_answers(run: Run) -> Answers | None:
         rows = result_rows(json.loads(path.read_text(encoding="utf-8")), path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); {PREDICT_AGAIN}") from None
     if not len(rows):
         return None

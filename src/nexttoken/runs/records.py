@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nexttoken.data.csv_tables import read_columns
 from nexttoken.data.files import RETRAIN, hash_text, read_json, read_yaml, to_yaml, whole_file, write_json
 from nexttoken.data.json_lines import json_rows, write_json_lines
 from nexttoken.data.row_faults import Faults, Place, RowFault, is_whole
@@ -84,11 +85,9 @@ class FoldRecords:
         _write_table(columns | counts, self.path / "oof.csv")
 
     def held_out_ids(self) -> list[str]:
-        """The ids in oof.csv as folds.csv has them, each once, in order."""
-        import pandas as pd
-
-        table = pd.read_csv(self.path / "oof.csv", dtype={"id": str, "row": str}, na_filter=False)
-        return list(dict.fromkeys(table["row"] if "row" in table else table["id"]))
+        """The ids in oof.csv as folds.csv has them, each once, in order. Raises UserError where it is no such table."""
+        table = read_columns(self.path / "oof.csv", ["id"], RETRAIN)
+        return list(dict.fromkeys(table.get("row", table["id"])))
 
     def save_rows(self, examples: Sequence[Example], predictions: LabelPredictions) -> None:
         """Write rows.csv: id, tags (genre, file), number of options, and the other columns of the predictions."""

@@ -10,7 +10,14 @@ import numpy as np
 
 from nexttoken.data import words as split
 from nexttoken.errors import UserError
-from nexttoken.inference.retrieval.corpus import Corpus, CorpusRetriever, PassageStore, best, open_index
+from nexttoken.inference.retrieval.corpus import (
+    Corpus,
+    CorpusRetriever,
+    PassageStore,
+    best,
+    open_index,
+    unreadable_index,
+)
 from nexttoken.progress import Progress
 from nexttoken.types import Passage
 
@@ -32,7 +39,10 @@ class BM25(CorpusRetriever):
     def _find(self, scorer: Any, store: PassageStore, query: str) -> list[Passage]:
         if not (word_ids := scorer.get_tokens_ids(split.words(query))):
             return []
-        scores = scorer.get_scores_from_ids(word_ids)  # (N,)
+        try:
+            scores = scorer.get_scores_from_ids(word_ids)  # (N,)
+        except Exception as error:  # a damaged index fails in many ways
+            raise unreadable_index(store.folder, error) from None
         matched = np.flatnonzero(scores > 0)
         hits = matched[best(scores[matched], self.num_hits)]
         return [replace(store[number], score=float(scores[number])) for number in hits]

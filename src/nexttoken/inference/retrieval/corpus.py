@@ -130,8 +130,8 @@ class PassageStore:
     def __getitem__(self, number: int) -> Passage:
         try:
             return Passage(**json.loads(self._text[self._starts[number] : self._starts[number + 1]]))
-        except (ValueError, TypeError, RecursionError, OSError) as error:
-            raise _unreadable(self.folder, error) from None
+        except (ValueError, TypeError, IndexError, RecursionError, OSError) as error:
+            raise unreadable_index(self.folder, error) from None
 
 
 def open_index(
@@ -154,12 +154,14 @@ def open_index(
     if not folder.is_dir():
         _make_folder(folder, corpus, build)
     try:
-        return load(folder), PassageStore(folder)
+        store = PassageStore(folder)
+        _ = len(store)
+        return load(folder), store
     except Exception as error:  # the retrievers' own formats have errors of many kinds
-        raise _unreadable(folder, error) from None
+        raise unreadable_index(folder, error) from None
 
 
-def _unreadable(folder: Path, error: Exception) -> UserError:
+def unreadable_index(folder: Path, error: Exception) -> UserError:
     return UserError(f"the index {folder} cannot be read ({one_line(error)}); delete this folder, it is built again")
 
 

@@ -1,0 +1,77 @@
+"""Files that disks, editors, downloads and strangers have altered are read, or refused in one line, within seconds."""
+
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from zlib import crc32
+
+import pytest
+
+from nexttoken.errors import UserError
+from support.mutations import mutated
+from support.read_files import Reader, sound_readers
+
+MAX_SECONDS = 10.0  # of the processor, for one file
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory) -> dict[str, Reader]:
+    return sound_readers(tmp_path_factory.mktemp("files"))
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"not read within {seconds} seconds")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def fault_of(reader: Reader, data: bytes) -> str:
+    """The way in which reading `data` in the place of the sound file goes wrong; "" where it goes well."""
+    path, read = reader
+    path.write_bytes(data)
+    try:
+        with within(MAX_SECONDS):
+            read(path)
+    except UserError as error:
+        return f"several lines: {error}" if "\n" in str(error) else ""
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def faults(readers: dict[str, Reader], first: int, last: int) -> list[str]:
+    """The faults of files `first` to `last` of every reader; each file depends on its name and number alone."""
+    found = []
+    for name, reader in readers.items():
+        sound = reader[0].read_bytes()
+        try:
+            for number in range(first, last):
+                data = mutated(random.Random(crc32(f"{name} {number}".encode())), sound)
+                if fault := fault_of(reader, data):
+                    found.append(f"{name} {number}: {fault[:200]} from {data[:80]!r}")
+        finally:
+            reader[0].write_bytes(sound)
+    return found
+
+
+def test_sound_files_are_read(readers: dict[str, Reader]) -> None:
+    for name, (path, read) in readers.items():
+        assert fault_of((path, read), path.read_bytes()) == "", name
+
+
+def test_altered_files_are_read_or_refused_in_one_line(readers: dict[str, Reader]) -> None:
+    assert faults(readers, 0, 10) == []
+
+
+@pytest.mark.slow
+def test_twenty_thousand_altered_files_are_read_or_refused_in_one_line(readers: dict[str, Reader]) -> None:
+    assert faults(readers, 10, 10 + 20_000 // len(readers) + 1) == []
