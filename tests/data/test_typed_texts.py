@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from nexttoken.build import plain
 from nexttoken.commands.entry import compose
-from nexttoken.commands.judge import JudgeArguments
+from nexttoken.commands.judge import read_rubric
 from nexttoken.data.typed_texts import with_line_breaks
 
 
@@ -44,4 +44,4 @@ def test_paths_beside_texts_stay_as_they_are():
 
 
 def test_a_typed_rubric_has_line_breaks():
-    assert JudgeArguments.parse([r"rubric=Be kind.\nBe brief."]).rubric == "Be kind.\nBe brief."
+    assert read_rubric(r"Be kind.\nBe brief.") == "Be kind.\nBe brief."
