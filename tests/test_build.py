@@ -119,6 +119,20 @@ def test_a_name_fits_a_file_system_and_tells_values_apart(value: str, key: str) 
     assert default_name("/data/arena", [f"{key}={value}"]) == name
 
 
+@given(st.text("ab ,.[]'\"-=(){}", min_size=1, max_size=8), st.text("ab ,.[]'\"-=(){}", min_size=1, max_size=8))
+def test_values_that_differ_by_marks_alone_have_names_that_differ(one: str, other: str) -> None:
+    same_list = one.replace(" ", "") == other.replace(" ", "")  # [a,b] and [a, b] are one value
+    names = {default_name("in", [f"prompt.labels={value}"]) for value in (one, other)}
+    assert len(names) == 1 + (one != other and not (same_list and one.startswith("[")))
+
+
+def test_a_plain_value_needs_no_hash_and_another_one_has_it() -> None:
+    plain_name, spaced = (default_name("in", [f"prompt.labels={v}"]) for v in ("[A,B,tie]", '[" A"," B"," tie"]'))
+    assert plain_name == "in_labels--A-B-tie-"
+    assert spaced.startswith("in_labels--A-B-tie--")
+    assert default_name("in", ["sweep=heads", "head=label"]) == "in_label"
+
+
 def test_long_names_differ_and_a_root_folder_has_one() -> None:
     one, other = (default_name("in", [f"prompt={'日' * 300}{end}"]) for end in "ab")
     assert one != other

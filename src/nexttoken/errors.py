@@ -8,6 +8,9 @@ from difflib import get_close_matches
 UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+MAX_SHOWN_NAMES = 20
+
+
 class UserError(Exception):
     """An error that the user can fix; commands print it as one line and exit with status 2."""
 
@@ -39,7 +42,11 @@ def first_five(items: Iterable[object]) -> str:
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
-    """Return `did you mean 'x'?`, or the list of known names if none is similar."""
+    """Return `did you mean 'x'?`, else the known names, of many only the five nearest."""
     names = sorted(known)
-    close = get_close_matches(wrong, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    same = {name.lower().replace("-", "_"): name for name in names}
+    if close := get_close_matches(wrong.lower().replace("-", "_"), same, n=1, cutoff=0.5):
+        return f"did you mean {same[close[0]]!r}?"
+    if len(names) <= MAX_SHOWN_NAMES:
+        return f"known: {', '.join(names)}"
+    return f"nearest: {', '.join(get_close_matches(wrong, names, n=5, cutoff=0.0))}"

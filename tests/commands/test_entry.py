@@ -4,8 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import ANY
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from nexttoken.commands.entry import compose, in_typed_order
+from nexttoken.data.typed_texts import typed_override
+from nexttoken.errors import UserError
 
 
 def command(repository, *arguments: str, cwd=None) -> subprocess.CompletedProcess:
@@ -18,9 +26,9 @@ def command(repository, *arguments: str, cwd=None) -> subprocess.CompletedProces
     [
         (["train.py", "trainer.max_epoch=3"], "unknown key 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
         (["train.py", "fold=99"], "fold=99 does not exist"),
-        (["train.py", "model=scrach"], "Could not find 'model/scrach' Available options in 'model':"),
+        (["train.py", "model=scrach"], "model=scrach is not one of its choices; did you mean 'scratch'?"),
         (["train.py", "input_dir=/nowhere"], "/nowhere/train.csv cannot be read"),
-        (["train.py", "fold=="], "Error parsing override 'fold=='"),
+        (["train.py", "fold=="], "Error parsing override 'fold=='; quote a text like this: 'fold=\"=\"'"),
         (["predict.py", "run=/nowhere"], "/nowhere has no finished fold; train one first: python train.py fold=0"),
         (["predict.py", "rum=x"], "unknown key 'rum'; did you mean 'run'?"),
     ],
@@ -91,3 +99,46 @@ def test_a_folder_that_cannot_be_written_is_one_line(repository):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert "/proc/nowhere" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("lr=1e-4", "unknown key 'lr'; did you mean 'fit.learning_rate'?"),
+        ("fit.lr=1", "unknown key 'fit.lr'; did you mean 'fit.learning_rate'?"),
+        ("epochs=3", "did you mean 'trainer.max_epochs'?"),
+        ("bs=8", "did you mean 'fit.batch_size'?"),
+        ("batch_size=8", "did you mean 'fit.batch_size'?"),
+        ("rank=8", "did you mean 'adapter.r', with adapter=lora?"),
+        ("adapter.r=8", "did you mean 'adapter.r', with adapter=lora?"),
+        ("Max-Length=8", "did you mean 'max_tokens'?"),
+        ("model=gemma2-9b", "model=gemma2-9b is not one of its choices; did you mean 'gemma2_9b'?"),
+        ("quantization=nf5", "quantization=nf5 is not one of its choices; did you mean 'nf4'?"),
+        ("task=jigsaw", "task=jigsaw is not one of its choices; known: dialogue, instruct,"),
+        ("model=zzz", "model=zzz is not one of its choices; nearest: "),
+        ("name=a=b(", "quote a text like this: 'name=\"a=b(\"'"),
+        ("input_dir=/data/{x", "quote a text like this: 'input_dir=\"/data/{x\"'"),
+    ],
+)
+def test_a_wrong_override_gets_the_nearest_hint(repository, monkeypatch, override, line):
+    monkeypatch.chdir(repository)
+    with pytest.raises(UserError) as caught:
+        compose("train", [override])
+    said = str(caught.value)
+    assert line in said
+    assert len(said) < 200
+    for word in ("pkg://", "Lexer", "viable"):
+        assert word not in said
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30))
+def test_a_quoted_text_is_read_as_it_is(text):
+    assume("$" not in text)
+    shown = typed_override("name", text)
+    assert OverridesParser.create().parse_override(shown).value() == (text if shown.endswith('"') else ANY)
+
+
+def test_overrides_stand_in_the_order_in_which_they_were_typed(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "+trainer.x=1", "label=a,b", "fit.y=2"])
+    job = ["seed=0", "label=b", "fit.y=2", "head=text", "+trainer.x=1"]
+    assert in_typed_order(job) == ["+trainer.x=1", "label=b", "fit.y=2", "seed=0", "head=text"]

@@ -20,7 +20,7 @@ def _in_the_repository(repository, monkeypatch) -> None:
         ("modl=x", "unknown key 'modl'; did you mean 'model'?"),
         ("foo", "missing EQUAL at '<EOF>'; write key=value"),
         ("task=null", "cannot be null; give one of its choices"),
-        ("quantization=nf5", "Could not find 'quantization/nf5' Available options in 'quantization': int8 nf4 none"),
+        ("quantization=nf5", "quantization=nf5 is not one of its choices; did you mean 'nf4'?"),
         ("max_tokens=-1", "max_tokens=-1 is not accepted"),
         ("fold=9", "fold=9 does not exist: split.num_folds=5, so folds are 0 to 4"),
     ],

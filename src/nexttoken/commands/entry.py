@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nexttoken.commands import sweep
 from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
+from nexttoken.commands.usual_keys import USUAL_KEYS
 from nexttoken.data.secrets import refuse_secret_arguments
+from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, nearest
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.processes import failure
@@ -170,17 +173,37 @@ def describe_os_error(error: OSError) -> str:
 
 
 def one_line(error: Exception, entry: Path) -> str:
-    """Hydra's message on one line; for a key that `entry`'s configuration does not know, the nearest known key."""
+    """Hydra's message on one line, with the nearest key or choice, or the quotes that a value needs."""
     text, cause = (" ".join(str(one).split()) for one in (error, error.__cause__))
     if wrong := re.search(r"Key '[^']+' is not in struct.*?full_key: (\S+)", f"{text} {cause}"):
         from omegaconf import OmegaConf
 
         known = known_keys(OmegaConf.to_container(compose_entry(entry)))  # without the failed overrides
-        return f"unknown key {wrong[1]!r}; {nearest(wrong[1], known)}"
+        return f"unknown key {wrong[1]!r}; {nearest_key(wrong[1], known)}"
     if "missing EQUAL" in text:
         return f"{text.partition(' See https')[0]}; write key=value"
-    text = text.partition(" Config search path:")[0]  # Hydra's own folders, no help to a user
-    return text + ("; quote a value with such characters: 'key=\"value\"'" if "Lexer" in text else "")
+    if wrong := re.search(r"Could not find '(.+)/([^/]+)' Available options in '\1': (.*?)(?: Config search|$)", text):
+        return f"{wrong[1]}={wrong[2]} is not one of its choices; {nearest(wrong[2], wrong[3].split())}"
+    if override := getattr(error, "override", None):
+        key, _, value = override.partition("=")
+        return f"Error parsing override {override!r}; quote a text like this: {shlex.quote(typed_override(key, value))}"
+    return text.partition(" Config search path:")[0]  # Hydra's own folders, no help to a user
+
+
+def nearest_key(wrong: str, known: Sequence[str]) -> str:
+    """`did you mean 'x'?` with the key that people mean by a usual name such as lr, else with the nearest key."""
+    usual = USUAL_KEYS.get(wrong.rpartition(".")[2].lower().replace("-", "_"))
+    if usual and usual not in known and usual.startswith("adapter.") and "adapter" in known:
+        return f"did you mean {usual!r}, with adapter=lora?"
+    return f"did you mean {usual!r}?" if usual in known else nearest(wrong, known)
+
+
+def in_typed_order(overrides: Sequence[str]) -> list[str]:
+    """A job's overrides in the order of the command line; those of a sweep's file come last."""
+    typed = [argument.lstrip("+~").partition("=")[0] for argument in sys.argv[1:]]
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    places = [typed.index(key) if key in typed else len(typed) for key in keys]
+    return [override for _, override in sorted(zip(places, overrides, strict=True), key=lambda pair: pair[0])]
 
 
 def known_keys(node: Any, path: str = "") -> list[str]:

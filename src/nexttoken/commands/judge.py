@@ -34,7 +34,7 @@ from nexttoken.commands.arguments import Arguments
 from nexttoken.commands.entry import compose
 from nexttoken.commands.judge_outputs import Judge, answer_to_mark, outputs_of, score_outputs
 from nexttoken.data.files import whole_file, write_json, write_text
-from nexttoken.data.typed_texts import with_breaks
+from nexttoken.data.typed_texts import typed_override, with_breaks
 from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError, nearest
 from nexttoken.metrics.marks import expected_marks
@@ -122,7 +122,7 @@ def report(
     with whole_file(out / "judged.csv") as part:
         pd.concat(rows, ignore_index=True).to_csv(part, index=False)
     end = f"wrote judge.md, judge.json, judge.png and judged.csv to {out}"
-    return f"{page}\n\n{end}\n\nchosen: {chosen}\npython predict.py run={chosen}"
+    return f"{page}\n\n{end}\n\nchosen: {chosen}\npython predict.py {shlex.join([typed_override('run', str(chosen))])}"
 
 
 def mark_data(given: JudgeArguments) -> str:

@@ -1,8 +1,9 @@
-"""Line breaks in the texts of a configuration, which a shell and Hydra pass on as a backslash and an n."""
+"""Texts of a configuration as they are typed: line breaks, which a shell passes on as \\n, and quotes for Hydra."""
 
 import re
 from typing import Any
 
+UNQUOTED = re.compile(r"[A-Za-z0-9_./+@%:-]+")  # texts that Hydra reads without quotes
 TEXT_NODES = ("prompt", "generation", "transforms", "train_transforms", "inference")
 PATH_KEY = re.compile(r"_target_|(.*_)?(path|dir|file|files|folder)")
 # Names of LaTeX that begin with \n; a text with two backslashes means a backslash, too.
@@ -21,3 +22,11 @@ def with_breaks(value: Any) -> Any:
     if isinstance(value, list):
         return [with_breaks(one) for one in value]
     return TYPED_BREAK.sub("\n", value) if isinstance(value, str) else value
+
+
+def typed_override(key: str, text: str) -> str:
+    """Return `key=text` as Hydra reads it: in quotes where it has other characters than a plain path or number."""
+    if UNQUOTED.fullmatch(text):
+        return f"{key}={text}"
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    return f'{key}="{escaped}"'

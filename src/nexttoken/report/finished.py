@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nexttoken.build import Parts
+from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.records import RETRAIN
@@ -36,4 +37,4 @@ def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> l
     left = [str(number) for number in range(parts.split.num_folds) if not run.fold(number).is_finished]
     same = [override for override in overrides if override.partition("=")[0] != "fold"]
     others = [shlex.join(["python", "train.py", "-m", "fold=" + ",".join(left), *same])] if left else []
-    return [*others, shlex.join(["python", "predict.py", f"run={run.path}"])]
+    return [*others, shlex.join(["python", "predict.py", typed_override("run", str(run.path))])]
