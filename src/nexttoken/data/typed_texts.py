@@ -28,5 +28,5 @@ def typed_override(key: str, text: str) -> str:
     """Return `key=text` as Hydra reads it: in quotes where it has other characters than a plain path or number."""
     if UNQUOTED.fullmatch(text):
         return f"{key}={text}"
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
-    return f'{key}="{escaped}"'
+    doubled = re.sub(r'(\\+)(?="|\Z)', r"\1\1", text)  # of backslashes, only those before a quote are read as escapes
+    return key + '="' + doubled.replace('"', '\\"') + '"'
