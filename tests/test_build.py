@@ -1,5 +1,6 @@
 """Parts of a configuration that do not fit together are refused with the fix, and runs are named."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from nexttoken.errors import UserError
 from support.composed import composed
 from support.composed import settings as composed_settings
 
+composed_once = cache(composed)
 HEAD, OPEN_HEAD = "nexttoken.engine.heads.LabelSoftmax", "nexttoken.engine.heads.AnswerText"
 
 
@@ -158,3 +160,13 @@ def test_a_text_that_omegaconf_would_read_is_one_line_with_the_fix() -> None:
         plain(OmegaConf.create({"prompt": "In bash ${HOME} is a variable"}))
     assert "\n" not in str(error.value)
     assert plain(OmegaConf.create({"prompt": "In bash \\${HOME}"})) == {"prompt": "In bash ${HOME}"}
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/etc", "a/b", "a\\b", "..", ".hidden", "", "a\0", "./x"])
+@pytest.mark.parametrize("task", ["quiz", "marks", "instruct", "dialogue"])
+def test_a_task_s_name_stays_in_the_output_folder(task: str, name: str) -> None:
+    config = composed_once(f"task={task}")
+    with pytest.raises(UserError, match=r"task\.name=.* is not accepted: expected a file name") as error:
+        build(config | {"name": "x", "task": config["task"] | {"name": name}})
+    assert "\n" not in str(error.value)
+    build(config | {"name": "x", "task": config["task"] | {"name": "other-task 2"}})

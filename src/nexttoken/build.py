@@ -19,7 +19,7 @@ from nexttoken.data.secrets import refuse_secrets
 from nexttoken.data.targets import check_targets, make, missing_class
 from nexttoken.data.typed_texts import with_line_breaks
 from nexttoken.errors import UserError
-from nexttoken.settings import INCIDENTAL, Settings, check_settings
+from nexttoken.settings import INCIDENTAL, NAME, NAME_EXPECTED, Settings, check_settings
 from nexttoken.types import OpenTask, Task
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def build(config: Mapping[str, Any]) -> Parts:
         raise UserError(message)
     names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")
     parts = {name: make(getattr(settings, name), name) for name in names}
+    if not re.fullmatch(NAME, str(name := parts["task"].name)):  # it becomes a folder
+        raise UserError(f"task.name={name!r} is not accepted: expected {NAME_EXPECTED}")
     refuse_unfit(parts, settings)
     return Parts(settings, **parts | {"prompt": parts["prompt"].for_classes(parts["task"].classes)})
 

@@ -19,7 +19,9 @@ from pydantic import (
 from nexttoken.errors import UserError, nearest
 
 # The name of a folder or file: no separators, nothing hidden, short enough for every file system.
-Name = Annotated[str, BeforeValidator(str), Field(pattern=r"^[^/\\\x00.][^/\\\x00]*$", max_length=200)]
+NAME = r"^[^/\\\x00.][^/\\\x00]*$"
+NAME_EXPECTED = "a file name without / and \\, not beginning with a dot"
+Name = Annotated[str, BeforeValidator(str), Field(pattern=NAME, max_length=200)]
 
 # Keys that change no result: two runs that differ only here are the same run.
 INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "print_config", "batch_tokens", "logger", "fold", "name")
@@ -233,8 +235,7 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"key {key!r} is missing; was this configuration written by another version, or edited?"
     if first["type"] == "string_pattern_mismatch":
-        expected = "a file name without / and \\, not beginning with a dot"
-        return f"{key}={first['input']!r} is not accepted: expected {expected}"
+        return f"{key}={first['input']!r} is not accepted: expected {NAME_EXPECTED}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}"
     return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"

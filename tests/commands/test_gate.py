@@ -26,6 +26,7 @@ from nexttoken.inference.retrieval.search import Search
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.records import read_gate
 from nexttoken.types import Example, LabelPredictions, Passage
+from support.finished_runs import unseal
 from support.tables import whole
 
 
@@ -334,6 +335,7 @@ def test_a_run_that_is_not_gated_is_told_that_predictions_will_not_be(quiz_run, 
             config = yaml.safe_load(saved)
             config["inference"] = inference or config["inference"]
             path.write_text(yaml.safe_dump(config))
+            unseal(path.parent)
             main([f"run={quiz_run}", f"out={tmp_path}"])
         finally:
             path.write_text(saved)
@@ -350,9 +352,11 @@ def test_a_run_without_a_retriever_is_one_line(quiz_run, tmp_path):
     copy = shutil.copytree(quiz_run, tmp_path / "tiny")
     path = copy / "fold0" / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    config["search"]["retriever"] = config["retriever"] = {"_target_": "nexttoken.inference.retrieval.search.Nothing"}
+    for node in (config, config["search"]):
+        node["retriever"] = {"_target_": "nexttoken.inference.retrieval.search.Nothing"}
     config["inference"] = {"_target_": "nexttoken.inference.Once"}
     path.write_text(yaml.safe_dump(config))
+    unseal(path.parent)
     with pytest.raises(UserError, match=r"without a retriever, .* train it with one: .*retriever=bm25") as error:
         main([f"run={copy}"])
     assert "\n" not in str(error.value)

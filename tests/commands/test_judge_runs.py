@@ -13,6 +13,7 @@ from nexttoken.commands.judge import main
 from nexttoken.commands.judge_outputs import Judge
 from nexttoken.errors import UserError
 from nexttoken.transforms.curation.marks import read_marks
+from support.finished_runs import unseal
 from support.training import composed
 
 TINY = [
@@ -45,6 +46,7 @@ def output_dir(tmp_path_factory) -> Path:
     shutil.copytree(folder / "instruct" / "one", folder / "instruct" / "two")  # the same weights under another setting
     config = folder / "instruct" / "two" / "fold0" / "config.yaml"
     config.write_text(config.read_text().replace("warmup_fraction: 0.1", "warmup_fraction: 0.2"))
+    unseal(config.parent)
     return folder
 
 

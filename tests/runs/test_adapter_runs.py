@@ -15,6 +15,7 @@ from nexttoken.errors import UserError
 from nexttoken.pipeline import train as train_fold
 from nexttoken.runs.loaded import load_run
 from nexttoken.tasks.preference import Preference
+from support.finished_runs import unseal
 
 SMALL = ("limit_rows=24", "max_tokens=160", "trainer.max_epochs=1", "fit=finetune", "fit.batch_size=8", "adapter=lora")
 
@@ -82,6 +83,7 @@ def test_another_label_set_is_refused(qlora_run, tmp_path):
     text = config.read_text()
     assert text.count("- tie\n") == 1
     config.write_text(text.replace("- tie\n", "- neither\n"))
+    unseal(run / "fold0")
     with pytest.raises(UserError, match=r"trained on labels \['A', 'B', 'tie'\], not \['A', 'B', 'neither'\]"):
         load_run(run).answer(examples("input/sample-preferences"))
 

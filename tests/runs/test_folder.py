@@ -247,7 +247,9 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> No
         fold.save_metrics({"log_loss": float("nan")})
     assert contents(tmp_path) == before
     (tmp_path / "metrics.json").write_text('{"loss": 1}')
-    with pytest.raises(UserError, match=r"metrics\.json has log_loss=None, expected a number; train this fold again"):
+    with pytest.raises(
+        UserError, match=r"metrics\.json has log_loss=None, expected a number of at least 0; train this fold again"
+    ):
         fold.metrics()
 
 

@@ -60,4 +60,5 @@ def choose_fold(loaded: LoadedRun, number: int) -> FoldFolder:
         raise UserError(f"{fold.path} was not trained (trainer.max_epochs=0), so there is nothing to merge")
     if settings.adapter is None:
         raise UserError(f"{fold.path} has no adapter; its weights are whole already, in {fold.path / 'model'}")
+    loaded.refuse_altered_weights(fold)
     return fold

@@ -101,6 +101,12 @@ def hash_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, a block in memory at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def matching(folder: Path, names: Sequence[str] | str, kind: str) -> list[Path]:
     """Return the files of `folder` in the order of `names`, each once; a pattern may match no file, a name must.
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nexttoken.data.files import RETRAIN, read_json
+from nexttoken.data.files import RETRAIN, read_json, write_json
 from nexttoken.errors import UserError, first_five, nearest, one_line
 from nexttoken.models.base_model import weight_files
 from nexttoken.models.fast_lora import speed_up_lora
@@ -93,6 +93,11 @@ def _refuse_targets(model: nn.Module, targets: str | list[str], excluded: str | 
 def save_adapter(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Write the adapter in peft's format, which vLLM reads too."""
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
+    config = read_json(folder / FILES[0])
+    for key in config.keys() & {"target_modules", "exclude_modules", "modules_to_save"}:
+        if isinstance(config[key], list):  # of a set, whose order differs between two processes
+            config[key].sort()
+    write_json(config, folder / FILES[0])
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
 
 

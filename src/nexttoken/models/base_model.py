@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.data.files import RETRAIN, hash_text, read_json, write_json
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, first_five
 from nexttoken.models.hub import locate
 from nexttoken.settings import ModelSettings, Settings
 
 FILE = "base.json"
+COMPLETE = "give a folder that holds the model complete"
+MAX_HEADER_BYTES = 10**8  # as the safetensors library has it
 SAMPLE_BYTES = 256  # read of each tensor: enough to tell fine-tuned models apart, and quick for 140 GB
 
 
@@ -24,6 +26,7 @@ class Base:
     weights: str
     tokenizer: str
     stored: str = ""  # storage of a quantised copy saved by this project, such as "int8"; "" for the model itself
+    files: str = ""  # fingerprint of that copy's own weights
 
     def save(self, folder: Path) -> None:
         write_json(asdict(self), folder / FILE)
@@ -41,9 +44,12 @@ def identify(settings: ModelSettings, tokenizer: Any) -> Base:
     assert settings.name_or_path is not None
     folder = weights_folder(settings)
     if (folder / FILE).exists():
-        return read_base(folder)
+        copy = read_base(folder)
+        if copy.files not in ("", fingerprint(folder)):
+            raise UserError(f"{folder} holds other weights than {FILE} says; quantise {copy.name} again")
+        return copy
     words = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.chat_template])
-    return Base(settings.name_or_path, _fingerprint(folder), hash_text(words)[:16])
+    return Base(settings.name_or_path, fingerprint(folder), hash_text(words)[:16])
 
 
 def refuse_other_base(folder: Path, settings: Settings, given: Base) -> None:
@@ -77,14 +83,28 @@ def weights_folder(settings: ModelSettings) -> Path:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that transformers loads; a repository may also hold the same weights in other formats."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return sorted({folder / name for name in read_json(index)["weight_map"].values()})
-    return [path for path in [folder / "model.safetensors"] if path.exists()]
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists():  # transformers looks for it first
+        return [whole]
+    return _listed_files(index) if index.exists() else []
 
 
-def _fingerprint(folder: Path) -> str:
-    """SHA-256 over each tensor's name, dtype, shape and first bytes, however the tensors are spread over files."""
+def _listed_files(index: Path) -> list[Path]:
+    """The files of an index. Raises UserError where it lists none, or one that is not in its folder."""
+    names = read_json(index).get("weight_map")
+    listed = sorted(set(map(str, names.values()))) if isinstance(names, dict) else []
+    if not listed:
+        raise UserError(f"{index} lists no weights; {COMPLETE}")
+    if missing := [name for name in listed if Path(name).name != name or not (index.parent / name).is_file()]:
+        raise UserError(f"{index} names {first_five(missing)}, no file of its folder; {COMPLETE}")
+    return [index.parent / name for name in listed]
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over each tensor's name, dtype, shape and first bytes, however the tensors are spread over files.
+
+    Raises UserError for a file that is no safetensors, or was cut.
+    """
     tensors = sorted(line for path in weight_files(folder) for line in _tensor_lines(path))
     if not tensors:  # of pickled weights only the file sizes are compared
         tensors = sorted(f"{path.name} {path.stat().st_size}".encode() for path in folder.glob("*.bin"))
@@ -92,14 +112,22 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _tensor_lines(path: Path) -> list[bytes]:
-    lines = []
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        for name, tensor in header.items():
-            begin, end = tensor["data_offsets"]
-            file.seek(8 + length + begin)
-            sample = file.read(min(SAMPLE_BYTES, end - begin))
-            lines.append(f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + sample)
+    lines, size = [], path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
+            header.pop("__metadata__", None)
+            for name, tensor in header.items():
+                begin, end = tensor["data_offsets"]
+                if not 0 <= begin <= end:
+                    raise ValueError
+                file.seek(8 + length + begin)
+                sample = file.read(min(SAMPLE_BYTES, end - begin))
+                lines.append(f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + sample)
+        last = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except (struct.error, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        raise UserError(f"{path} is no safetensors file, or its header is damaged; {COMPLETE}") from None
+    if last != size:
+        raise UserError(f"{path} has {size:,} bytes, and its header describes {last:,}: it was cut; {COMPLETE}")
     return lines

@@ -118,7 +118,7 @@ def save_quantized(settings: Settings, folder: Path) -> int:
     with model_folder(folder) as part:
         save_whole(part, model, tokenizer)
         copy_licences(settings.model, part)
-        replace(origin, stored=method).save(part)
+        replace(origin, stored=method, files=base.fingerprint(part)).save(part)
         write_note(part, f"{origin.name} in {quantization.bits} bit", origin.name, facts)
     return sum(map(num_weights, model.parameters()))
 

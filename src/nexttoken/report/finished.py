@@ -14,11 +14,11 @@ from nexttoken.runs.records import RETRAIN
 def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], overrides: Sequence[str]) -> float:
     """Print a finished fold's table and the next commands, and return its log loss.
 
-    Raises UserError where the fold was trained with other settings.
+    Raises UserError where the fold was trained with other settings, or a file of it was changed since.
     """
+    saved = fold.refuse_altered()
     if differences := describe_differences(fold.config(), config):
         raise UserError(f"{fold.path} has other settings ({differences}); choose another name=... or overwrite=true")
-    saved = fold.metrics()
     from nexttoken.report.tables import fold_table  # needs pandas, which a refused command must not wait for
 
     try:

@@ -21,6 +21,7 @@ from nexttoken.runs.asking import asked_otherwise
 from nexttoken.runs.config import Changes, changed_config
 from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples
 from nexttoken.runs.records import read_gate
+from nexttoken.runs.seals import KEY, WEIGHTS
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, TextPredictions
 
@@ -62,6 +63,10 @@ class LoadedRun:
         and as `changed_config` does.
         """
         folds = folder.finished_folds()
+        unsealed = [fold for fold in folds if KEY not in fold.refuse_altered()]
+        if unsealed:
+            what = "has folds of an earlier version, without a seal: a changed config.yaml or model is not noticed"
+            print(f"{folder.path} {what}")
         config = changed_config(folds, input_dir, base, retriever, changes, trust_remote_code)
         asked = asked_otherwise(changed_config(folds, input_dir, base, None, UNCHANGED), config, changes)
         parts = build(config)
@@ -98,6 +103,8 @@ class LoadedRun:
         """
         from nexttoken.engine.journal import JournalFolder
 
+        for fold in self.folds:
+            self.refuse_altered_weights(fold)  # of all, before hours of work
         predicted: list[LabelPredictions] = []
         previous: Any = None
         try:
@@ -121,9 +128,20 @@ class LoadedRun:
 
         The answerer of another fold, loaded before, loses its model.
         """
+        self.refuse_altered_weights(fold)
         answerer = self._models.answerer(fold.path)
         self.environment.update(answerer.environment)
         return answerer
+
+    def refuse_altered_weights(self, fold: FoldFolder) -> None:
+        """Raise UserError where the fold's weights or tokenizer are not those it was scored with; read once."""
+        if fold.training not in self._unaltered:
+            fold.refuse_altered(WEIGHTS)
+            self._unaltered.add(fold.training)
+
+    @cached_property
+    def _unaltered(self) -> set[str]:
+        return set()
 
     def release(self) -> None:
         """Free the memory that `answerer` took."""
@@ -200,6 +218,7 @@ class LoadedRun:
             raise UserError(f"{fold.path} is read-only, so answers cannot be saved there; {fix}")
         identity = json.dumps([fold.training, settings.generation.model_dump(), settings.inference, engine])
         journal = (self.changes.folder or fold.path / "written") / f"{hash_text(identity)[:16]}.jsonl"
+        self.refuse_altered_weights(fold)
         load, head = make(engine, "engine"), make(settings.head, "head")
         writer = load(fold.path, settings, self.parts.prompt, head, self.batch_tokens)
         inference = self.inference(fold, examples)

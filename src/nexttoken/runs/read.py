@@ -18,6 +18,7 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.metrics.marks import MARK_METRICS
 from nexttoken.metrics.probabilities import QUIZ_METRICS, log_loss, log_losses
 from nexttoken.runs.folder import FOLD_NAME, FoldFolder
+from nexttoken.runs.seals import RECORDS, refuse_altered
 from nexttoken.types import Metric
 
 NUMBERS = ("log_loss", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
@@ -125,6 +126,8 @@ def read_runs(path: Path) -> list[Run]:
 def finished_folds(paths: Sequence[Path]) -> list[Path]:
     """The folders of finished folds at or below `paths`. Raises UserError where there is none."""
     if folders := find_folds(paths, "metrics.json"):
+        for folder in folders:
+            refuse_altered(folder, read_json(folder / "metrics.json"), RECORDS)
         return folders
     what = f"{first_five(paths)} holds no finished run (<name>/fold<k>/metrics.json)"
     raise UserError(f"{what}; run python train.py fold=0 first")

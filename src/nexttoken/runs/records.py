@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from nexttoken.data.json_lines import json_rows, write_json_lines
 from nexttoken.data.row_faults import Faults, Place, RowFault, is_whole
 from nexttoken.errors import UserError
 from nexttoken.inference.gate import Gate
+from nexttoken.runs import seals
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 
 OUTPUT = ("id", "output", "num_tokens", "finished")  # the keys of a line in generated.jsonl
@@ -46,19 +47,26 @@ class FoldRecords:
         return path.is_file() and path.read_bytes() == data_hash.encode()
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Write metrics.json, the last file of a fold: a fold that has it is finished."""
-        write_json(dict(metrics), self.path / "metrics.json")
+        """Write metrics.json with the seal, the last file of a fold: a fold that has it is finished."""
+        write_json({**metrics, seals.KEY: seals.seal(self.path, metrics)}, self.path / "metrics.json")
 
     def metrics(self) -> dict[str, Any]:
-        """Read metrics.json. Raises UserError where it lacks the scores, or they are no numbers."""
+        """Read metrics.json. Raises UserError where it lacks the scores, they are no numbers, or of another fold."""
         path = self.path / "metrics.json"
         metrics = read_json(path)
-        for key in ("log_loss", "num_examples"):
+        for key, lowest, kinds in (("log_loss", 0, (int, float)), ("num_examples", 1, (int,))):
             value = metrics.get(key)
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise UserError(f"{path} has {key}={value!r}, expected a number; {RETRAIN}")
-        if metrics["num_examples"] < 1:
-            raise UserError(f"{path} has num_examples={metrics['num_examples']}, expected 1 or more; {RETRAIN}")
+            if type(value) not in kinds or not lowest <= value < math.inf:
+                expected = "a number of at least 0" if lowest == 0 else "a whole number of at least 1"
+                raise UserError(f"{path} has {key}={value!r}, expected {expected}; {RETRAIN}")
+        if (number := metrics.get("fold")) is not None and self.path.name != f"fold{number}":
+            raise UserError(f"{path} is of fold {number}: {self.path} is a copy; remove it, and train the fold itself")
+        return metrics
+
+    def refuse_altered(self, names: Collection[str] = seals.RECORDS) -> dict[str, Any]:
+        """Return `metrics`. Raises UserError where a file of those `names` is not as the finished fold sealed it."""
+        metrics = self.metrics()
+        seals.refuse_altered(self.path, metrics, names)
         return metrics
 
     @property
@@ -136,20 +144,24 @@ class FoldRecords:
 
 
 def save_gate(gate: Gate, details: Mapping[str, Any], path: Path) -> None:
-    """Write gate.json: the gate that predict.py uses, and `details` on how it was chosen."""
-    write_json({**asdict(gate), **details}, path)
+    """Write gate.json with a seal: the gate that predict.py uses, and `details` on how it was chosen."""
+    values = {**asdict(gate), **details}
+    write_json({**values, seals.KEY: seals.hash_values(values)}, path)
 
 
 def read_gate(path: Path) -> Gate:
     """Read gate.json. Raises UserError where it is missing, broken or lacks a threshold."""
     saved, names = read_json(path), [field.name for field in fields(Gate)]
+    fix = f"write it again: python -m nexttoken gate run={path.parent}"
     if missing := [name for name in names if not isinstance(saved.get(name), (int, float))]:
-        fix = f"write it again: python -m nexttoken gate run={path.parent}"
         raise UserError(f"{path} has no number {missing[0]}; {fix}")
     try:
-        return Gate(**{name: saved[name] for name in names})
+        gate = Gate(**{name: saved[name] for name in names})
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    if saved.get(seals.KEY, seals.hash_values(saved)) != seals.hash_values(saved):
+        raise UserError(f"{path} was changed after the gate was chosen; {fix}")
+    return gate
 
 
 def save_results(
