@@ -309,8 +309,8 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(NINES)
 def test_a_configuration_that_no_run_wrote_is_refused_at_once(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UserError, match=rf"^{path} .*train this fold again") as error:
         read_yaml(path)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert "\n" not in str(error.value)
