@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -69,6 +70,41 @@ def test_a_writer_that_writes_nothing_is_an_error_and_not_an_empty_file(tmp_path
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "x.txt"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+WRITING = """
+import sys
+from pathlib import Path
+from nexttoken.data.whole_files import whole_file, whole_folder
+folder = Path(sys.argv[1])
+for number in range(10**9):
+    text = str(number % 10) * 100_000
+    with whole_file(folder / "x.txt") as part:
+        part.write_text(text)
+    with whole_folder(folder / "y") as part:
+        (part / "1").write_text(text)
+        (part / "2").write_text(text)
+    if not number:
+        print(flush=True)
+"""
+
+
+def test_kills_at_random_moments_leave_neither_half_files_nor_litter(tmp_path: Path) -> None:
+    moments = random.Random(0)
+    for _ in range(6):
+        command = [sys.executable, "-c", WRITING, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as writer:
+            assert writer.stdout
+            writer.stdout.readline()
+            time.sleep(moments.uniform(0, 0.1))
+            writer.kill()
+        whole = [path.read_text() for path in tmp_path.rglob("[x12]*") if ".part" not in str(path)]
+        assert whole
+        assert all(len(text) == 100_000 and len(set(text)) == 1 for text in whole)
+        assert len({path.read_text() for path in (tmp_path / "y").glob("*")}) <= 1, "of two writes"
+    whole_files._remove_litter.cache_clear()
+    write_text("end", tmp_path / "x.txt")
+    assert {path.name for path in tmp_path.iterdir()} <= {"x.txt", "y"}
 
 
 @pytest.mark.parametrize("writer", [whole_file, whole_folder, scratch_folder])

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,16 @@ def test_an_index_is_built_once_for_each_content(corpus, bm25, tmp_path):
     (corpus / "new.txt").write_text("Otters hold hands.")
     assert texts(bm25.search(["hands"])[0]) == ["Otters hold hands."]
     assert len(list((tmp_path / "index").iterdir())) == 2
+
+
+def test_an_index_that_cannot_stand_where_it_should_is_in_the_cache(corpus, tmp_path, monkeypatch, capsys):
+    """As of a run below /kaggle/input, whose index_dir is read-only."""
+    monkeypatch.setenv("NEXTTOKEN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "file").write_text("no folder: nobody can write below it")
+    there, elsewhere = (BM25(str(corpus), index_dir=str(tmp_path / name / "index")) for name in ("ok", "file"))
+    assert elsewhere.search(["lighthouse"]) == there.search(["lighthouse"])
+    assert f"index: {tmp_path / 'cache' / 'index'}, since {tmp_path / 'file' / 'index'}" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "cache" / "index").iterdir()] == os.listdir(tmp_path / "ok" / "index")
 
 
 def test_two_processes_at_once_leave_one_whole_index(corpus, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ def run(main: Callable[[], Any]) -> None:
     entry = Path(sys.argv[0]).absolute()
     overrides = [argument for argument in sys.argv[1:] if argument not in HELP]
     wants_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its lock and parts
     try:
         refuse_secret_arguments(overrides)
         with until_nobody_reads():

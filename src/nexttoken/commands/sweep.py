@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from nexttoken.errors import UserError, first_five
+from nexttoken.errors import UserError, first_five, visible
 
 FOLD_LINE = re.compile(r"^run: (.*)/fold(\d+)$", re.M)  # printed by train.py for a finished fold
 LAST_LINE = re.compile(r"^(?:run|submission): .*$", re.M)
@@ -52,7 +52,7 @@ def run_job(overrides: Sequence[str], work: Callable[[], Any], describe_os_error
         error = " ".join(f"{type(crash).__name__}: {crash}".split())
     place, last = FOLD_LINE.search(output.getvalue()), LAST_LINE.findall(output.getvalue())
     if error:
-        print(f"{title}: failed: {error}", file=sys.stderr, flush=True)
+        print(visible(f"{title}: failed: {error}"), file=sys.stderr, flush=True)
     else:
         loss = f"log loss {result:.4f}, " if isinstance(result, float) else ""
         print(f"{title}: {loss}{time.monotonic() - start:.0f} s, {last[-1] if last else 'done'}", flush=True)
