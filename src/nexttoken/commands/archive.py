@@ -1,6 +1,5 @@
 """Safe unpacking of a downloaded zip: all of it lands inside the folder, or nothing does."""
 
-import os
 import re
 import stat
 import zipfile
@@ -9,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from nexttoken.data.whole_files import scratch_folder
+from nexttoken.data.whole_files import put_in_place, scratch_folder
 from nexttoken.errors import UserError, first_five
 
 MAX_BYTES = 8 * 2**30  # unpacked, all members together; the LMSYS files are 0.2 GB
@@ -38,7 +37,7 @@ def unpack(archive: Path, folder: Path, required: Sequence[str] = ()) -> None:
         if missing := [name for name in required if not sizes.get(name)]:
             lacks = f"{archive.name} holds no {', '.join(missing)} (or an empty one)"
             raise UserError(f"{lacks}; expected {', '.join(required)}: is it the right competition?")
-        os.replace(part, folder)  # an empty folder may be replaced, a filled one raises
+        put_in_place(part, folder)  # an empty folder may be replaced, a filled one raises
 
 
 def refuse_filled(folder: Path) -> None:

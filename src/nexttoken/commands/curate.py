@@ -16,7 +16,6 @@ Arguments:
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -30,7 +29,7 @@ from nexttoken.commands.arguments import Arguments, NewPath
 from nexttoken.commands.curate_files import counts_table, describe_files, find_licence, notice_of, page, write_rows
 from nexttoken.commands.entry import compose_settings
 from nexttoken.data.files import write_json
-from nexttoken.data.whole_files import scratch_folder
+from nexttoken.data.whole_files import put_in_place, scratch_folder
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
 from nexttoken.transforms.curation.step import Step
@@ -80,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
         write_json(manifest, new / "manifest.json")
         (new / "report.md").write_text(page(manifest), encoding="utf-8")
         rows.close()
-        os.rename(new, given.out)
+        put_in_place(new, given.out)
     print(summary(manifest, given.out))
 
 

@@ -24,24 +24,30 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = _new_part(path)
     try:
         yield part
-        _sync(part)
-        os.replace(part, path)
-        _sync(path.parent)
+        put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `folder` on success and is removed on any failure, as in `whole_file`."""
+    """Yield a temporary folder that replaces `folder` on success and is removed on any failure.
+
+    A kill leaves the old folder, the new one or, between both, none, and never a part.
+    """
     folder = folder.resolve()  # the target of a link, on the disk that it was moved to
     with scratch_folder(folder) as part:
         yield part
-        for path in (*part.rglob("*"), part):
-            _sync(path)
         remove(folder)
-        os.replace(part, folder)
-        _sync(folder.parent)
+        put_in_place(part, folder)
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Rename a file or folder once its content is on the disk. Raises OSError where `path` is a filled folder."""
+    for written in (*part.rglob("*"), part):
+        _sync(written)
+    os.replace(part, path)
+    _sync(path.parent)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The way in which a finished run is asked: its own, or another one with its own file name and no foreign score."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nexttoken.data.files import hash_text
-from nexttoken.data.whole_files import scratch_folder
+from nexttoken.data.whole_files import put_in_place, scratch_folder
 from nexttoken.errors import UserError
 from nexttoken.runs.config import TRANSFORMERS, Changes
 from nexttoken.runs.folder import differences
@@ -62,7 +61,7 @@ class Asking:
             self.run.parts.task.write(predictions, folder / path.name)
             numbers, ledger = [fold.number for fold in folds], path.with_name(LEDGER)
             record(folder / path.name, str(self.run.path), numbers, self.log_loss, ledger, self.way)
-            os.replace(folder / path.name, path)
+            put_in_place(folder / path.name, path)
 
 
 def has_chosen_gate(run: "LoadedRun") -> bool:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import mmap
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 
 from nexttoken.data.files import hash_text
 from nexttoken.data.text_files import SURROGATE
-from nexttoken.data.whole_files import make_folder, scratch_folder
+from nexttoken.data.whole_files import make_folder, put_in_place, scratch_folder
 from nexttoken.errors import UserError, one_line, refuse_below_one
 from nexttoken.inference.retrieval.corpus_files import FIX, files_below, pieces, texts_of
 from nexttoken.prompts.token_cache import cache_dir
@@ -183,7 +182,7 @@ def _make_folder(folder: Path, corpus: Corpus, build: Callable[[PassageStore], N
             raise UserError(f"the corpus {corpus.path} holds no text")
         build(store)
         try:
-            os.rename(part, folder)
+            put_in_place(part, folder)
         except OSError:
             if not folder.is_dir():  # else another process was faster, with the same content
                 raise

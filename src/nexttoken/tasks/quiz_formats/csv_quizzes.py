@@ -1,6 +1,5 @@
 """Quizzes as CSV files: Kaggle's LLM Science Exam, and JMMLU."""
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from nexttoken.data.csv_tables import csv_rows, read_columns, table_rows, write_
 from nexttoken.data.files import whole_file
 from nexttoken.data.row_faults import Place, RowFault, text_of
 from nexttoken.data.text_files import SURROGATE
-from nexttoken.data.whole_files import scratch_folder
+from nexttoken.data.whole_files import put_in_place, scratch_folder
 from nexttoken.errors import UserError, first_five
 from nexttoken.tasks.quiz_formats.question import LETTERS, Question, letter_index
 from nexttoken.tasks.quiz_formats.quiz_format import QuizFormat, genre_of, text_id
@@ -161,7 +160,7 @@ def _save_folder(by_genre: Mapping[str, Sequence[list[str]]], folder: Path) -> N
     with scratch_folder(folder) as part:
         for genre, rows in by_genre.items():
             write_csv(rows, part / f"{genre}.csv", ENCODING)
-        os.replace(part, folder)
+        put_in_place(part, folder)
 
 
 def _names_file(genre: str) -> bool:
