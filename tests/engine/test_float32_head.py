@@ -92,7 +92,7 @@ def test_label_logits_are_float32_products(head, dtype, training):
         assert logits.dtype == torch.float32
         assert logits.requires_grad == training
         assert (logits - expected).abs().max() < 1e-3
-        assert expected.abs().max() > 10
+        assert expected.abs().max() > 8
         assert len(logits.unique()) == logits.numel(), "no ties by rounding"
 
 
