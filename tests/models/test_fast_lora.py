@@ -207,20 +207,31 @@ def test_layers_of_a_models_own_are_left_to_peft():
     assert_alike(gradients, expected_gradients)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "autocast"])
-def test_other_precisions_are_left_to_peft(precision):
+def test_float32_adapters_on_a_16_bit_base_are_left_to_peft_without_autocast():
     layer = adapted(llama, 0.3).base_model.model.model.layers[0].mlp.up_proj
-    x, outputs = torch.randn(2, 3, 64), []
-    if precision == "bfloat16":
-        layer.base_layer.bfloat16()
-        x = x.bfloat16()
+    layer.base_layer.bfloat16()
+    x, outputs = torch.randn(2, 3, 64).bfloat16(), []
     for one in (layer, slow(layer)):
         torch.manual_seed(2)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
-            outputs.append(one(x))
+        outputs.append(one(x))
     assert outputs[0].dtype == torch.bfloat16
     assert outputs[0].equal(outputs[1])
     assert num_branches(outputs[0]) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("build", [llama, nf4])
+def test_under_autocast_the_branch_has_its_dtype_and_float32_gradients(build, dtype):
+    """As near to float32 as peft is, which casts inputs to float32 and back."""
+    model = adapted(build)
+    _, exact = learnt(model)
+    with torch.autocast("cpu", dtype, cache_enabled=False):
+        (logits, ours), (_, theirs) = learnt(model), learnt(slow(model))
+    assert num_branches(logits) == NUM_LAYERS[build]
+    for name, gradient in exact.items():
+        own, peft = ((found[name] - gradient).norm() / gradient.norm() for found in (ours, theirs))
+        assert own < max(1.5 * peft, 0.02), name
+        assert ours[name].dtype == torch.float32
 
 
 @pytest.mark.parametrize("build", [llama, gpt2, nf4])

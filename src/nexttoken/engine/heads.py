@@ -10,6 +10,7 @@ from nexttoken.engine.forward.output_head import in_float32
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.label_scores import UNKNOWN, Batch, collate, label_scores, num_read
 from nexttoken.engine.text_losses import TextBatch, answer_losses, collate_texts
+from nexttoken.models.precision import computing
 from nexttoken.prompts.label_tokens import Contexts, LabelTokens
 
 
@@ -91,7 +92,7 @@ class Classification(LabelSoftmax):
         return ((),)  # the prompt alone
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        with skipping(model, batch.reads), batch.layout.attending(model):
+        with skipping(model, batch.reads), batch.layout.attending(model), computing(model):
             hidden = decoder(model)(**batch.layout.inputs).last_hidden_state.flatten(0, 1)  # (R*T, H)
         last = hidden[batch.reads][batch.places[:, 0, 0]]  # (N, H)
         score = unwrapped(model).score

@@ -19,6 +19,7 @@ from nexttoken.engine.journal import NO_JOURNAL, JournalFolder, LabelJournal
 from nexttoken.engine.label_scores import collate, num_read
 from nexttoken.engine.run_batches import halves, run_batches
 from nexttoken.models.memory import advice_on_memory
+from nexttoken.models.precision import autocast_dtype
 from nexttoken.models.processes import num_ranks
 from nexttoken.prompts.encode_labels import EncodedPrompt, Encoder
 from nexttoken.prompts.label_tokens import LabelTokens
@@ -45,7 +46,7 @@ class ModelAnswerer:
 
     @property
     def environment(self) -> dict[str, str | int]:
-        """The settings that the time of an answer depends on: device, precision of the weights, tokens per batch."""
+        """The settings that the time of an answer depends on: device, precision, tokens per batch."""
         weights = next(self.model.parameters())
         num_threads = torch.get_num_threads()
         device = f"{weights.device.type}, {num_threads} thread{'s' * (num_threads > 1)}"
@@ -53,7 +54,8 @@ class ModelAnswerer:
             device = torch.cuda.get_device_name(weights.device)
         if num_ranks() > 1:
             device = f"{num_ranks()} x {device}"  # their seconds are added up
-        precision = ", ".join([str(weights.dtype).removeprefix("torch."), *weight_bits(self.model)])
+        dtype = autocast_dtype(self.model) or weights.dtype
+        precision = ", ".join([str(dtype).removeprefix("torch."), *weight_bits(self.model)])
         return {"device": device, "precision": precision, "batch_tokens": self.batch_tokens}
 
 

@@ -13,6 +13,7 @@ from nexttoken.engine.forward.output_head import reading_labels, require_head
 from nexttoken.engine.forward.packed_attention import ROOT, KeyValues
 from nexttoken.engine.forward.prefixes import Group, fewest_tokens
 from nexttoken.engine.forward.shortcuts import skipping
+from nexttoken.models.precision import computing
 from nexttoken.prompts.label_tokens import Contexts, LabelTokens
 
 UNKNOWN = -1  # label of a prompt that adds nothing to the loss
@@ -132,7 +133,8 @@ def _add_branches(
 
 def answer_logits(model: nn.Module, batch: Batch, columns: Sequence[int] | None = None) -> Tensor:
     """Float32 logits (N, C, J, V) at the answer places of a batch, or (N, C, J, k) of the tokens `columns` only."""
-    with skipping(model, batch.reads), batch.layout.attending(model), reading_labels(model, batch.reads, columns):
+    reading = reading_labels(model, batch.reads, columns)
+    with skipping(model, batch.reads), batch.layout.attending(model), reading, computing(model):
         logits = model(**batch.layout.inputs).logits
     require_head(model, logits, len(batch.reads))
     return logits[0].float()[batch.places]

@@ -91,23 +91,25 @@ class FastLayer(nn.Module):
     """A base class before peft's, whose forward pass handles a single plain adapter in one precision."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """(..., I) to (..., O), as peft computes it."""
+        """(..., I) to (..., O), as peft computes it; under autocast in its dtype, without casts to float32 between."""
         if args or kwargs or not self._is_plain(x):
             return super().forward(x, *args, **kwargs)  # type: ignore[misc]
         layer: Any = self
         (name,) = layer.active_adapters
         a, b, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
+        x = x.to(products_dtype(x))
         out = layer.base_layer(x)
         if out.dtype != x.dtype:
             return (out + b(a(dropout(x))) * layer.scaling[name]).to(out.dtype)
         dropped, scale = dropout.draw(x) if isinstance(dropout, FastDropout) else (None, 1.0)
         alpha = layer.scaling[name] * scale
-        return LoraBranch.apply(writable(out), x, a.weight, b.weight, dropped, alpha).view(out.shape)
+        factors = a.weight.to(x.dtype), b.weight.to(x.dtype)
+        return LoraBranch.apply(writable(out), x, *factors, dropped, alpha).view(out.shape)
 
     def _is_plain(self, x: Tensor) -> bool:
         layer: Any = self
         name, *others = layer.active_adapters or [None]
-        if x.device.type != "cpu" or layer.disable_adapters or layer.merged or torch.is_autocast_enabled("cpu"):
+        if x.device.type != "cpu" or layer.disable_adapters or layer.merged:
             return False
         if others or name not in layer.lora_A or name in layer.lora_variant:
             return False
@@ -116,10 +118,14 @@ class FastLayer(nn.Module):
         return (
             (is_ours or isinstance(dropout, nn.Identity))
             and b.bias is None
-            and x.dtype == a.weight.dtype == b.weight.dtype
+            and (torch.is_autocast_enabled("cpu") or x.dtype == a.weight.dtype == b.weight.dtype)
             and not layer.base_layer._forward_hooks  # they may store the output
             and "forward" not in vars(layer.base_layer)  # replaced, to compute a few outputs only
         )
+
+
+def products_dtype(x: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def writable(out: Tensor) -> Tensor:

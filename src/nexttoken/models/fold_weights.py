@@ -10,9 +10,10 @@ from nexttoken.errors import UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve
+from nexttoken.models.precision import compute_in
 from nexttoken.models.processes import choose_device
 from nexttoken.models.saved import keeps_base
-from nexttoken.settings import ModelSettings, Settings
+from nexttoken.settings import ModelSettings, Settings, TrainerSettings
 
 WHOLE = ("config.json", "tokenizer.json")
 
@@ -51,6 +52,7 @@ class OnBase:
             )
             if self._adapter is not None:  # its initial values are overwritten, and need no computation
                 model = adapters.add_adapter(model, self._adapter.model_copy(update={"init": "default"}), num_classes)
+            compute_in(model, spec.precision)
             self._model = model.to(spec.device).eval()
         if self._adapter is not None and folder != self._adapter_in_memory:
             self._adapter_in_memory = None
@@ -64,7 +66,7 @@ class OnBase:
 
     @cached_property
     def _spec(self) -> ModelSpec:
-        return resolve(_for_prediction(self.settings))
+        return resolve(self.settings.model_copy(update={"trainer": _without_training(self.settings.trainer)}))
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -89,7 +91,9 @@ class WholeModels:
 
     def spec(self, fold_dir: Path) -> ModelSpec:
         model = self._saved(fold_dir).model_copy(update={"dtype": "float32"})
-        return resolve(_for_prediction(self.settings).model_copy(update={"model": model}))
+        trained = resolve(self.settings.model_copy(update={"model": model}))
+        trainer = self.settings.trainer.model_copy(update={"precision": trained.precision})
+        return trained.change(trainer=_without_training(trainer))
 
     def _saved(self, fold_dir: Path) -> ModelSettings:
         return self.settings.model.model_copy(update={"name_or_path": str(self.folder_of(fold_dir)), "revision": None})
@@ -103,12 +107,13 @@ class WholeModels:
         if folder != self._folder:
             self._folder = self._model = None  # its memory is needed for the next
             model = load_model(saved, tokenizer, self.settings.max_tokens, num_classes=num_classes)
+            compute_in(model, self.spec(fold_dir).precision)
             self._folder, self._model = folder, model.to(choose_device()).eval()
         return self._model, tokenizer
 
 
-def _for_prediction(settings: Settings) -> Settings:
-    return settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"max_epochs": 0})})
+def _without_training(trainer: TrainerSettings) -> TrainerSettings:
+    return trainer.model_copy(update={"max_epochs": 0})
 
 
 def _refuse_missing(folder: Path, names: tuple[str, ...]) -> None:

@@ -12,12 +12,12 @@ from torch import nn
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.hub import from_hub, locate, refuse_giant
+from nexttoken.models.precision import PRECISIONS
 from nexttoken.models.processes import choose_device
 from nexttoken.models.quantized import keep_trainable, loading_options, saved_quantization
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
-PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}  # Lightning's names
 CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # missing in a language model: they start at random
 
 
@@ -32,7 +32,7 @@ class ModelSpec:
     config: Any  # transformers' configuration of the architecture
     device: torch.device
     dtype: torch.dtype  # of the weights that are not quantised
-    precision: str  # Lightning's name for the dtype of the computation in training
+    precision: str  # Lightning's name for the dtype of the computation, in training and in prediction
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # sizes counted by the memory plan
 
     def __str__(self) -> str:
@@ -65,9 +65,7 @@ def resolve(
     architecture = config.get_text_config().model_type
     is_trained = settings.trainer.max_epochs > 0 and settings.adapter is None
     dtype = choose_dtype(settings.model, architecture, is_trained)
-    frozen = settings.adapter is not None
-    computed = choose_dtype(settings.model, architecture, training=False) if frozen else fast_dtype(architecture)
-    precision = settings.trainer.precision or PRECISIONS[computed]
+    precision = settings.trainer.precision or PRECISIONS[fast_dtype(architecture) if is_trained else dtype]
     return ModelSpec(settings, config, device or choose_device(), dtype, precision, {} if memo is None else memo)
 
 

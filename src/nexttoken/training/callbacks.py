@@ -18,7 +18,7 @@ from nexttoken.settings import FitSettings
 from nexttoken.training.steps import TrainSteps
 
 LOG_STEPS = 10  # between two points of the curve
-CURVE_COLUMNS = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss"]
+CURVE_COLUMNS = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss", "skipped_steps"]
 RETRAIN = "overwrite=true trains this fold again"
 
 
@@ -93,7 +93,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 class Curve(Callback):
     """The training curve (curve.csv), saved with the checkpoints so that a resumed run has no gap and no repetition.
 
-    A point's training loss is the mean over the steps since the point before.
+    A point's training loss is the mean over the steps since the point before. Skipped steps, whose gradients overflowed
+    float16, are counted from the start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -104,8 +105,8 @@ class Curve(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         self.losses.append(trainer.callback_metrics["train_loss"].item())
         if trainer.global_step % LOG_STEPS == 0:
-            rate = trainer.callback_metrics["learning_rate"].item()
-            self._add(trainer, train_loss=sum(self.losses) / len(self.losses), learning_rate=rate)
+            measured = {name: trainer.callback_metrics[name].item() for name in ("learning_rate", "skipped_steps")}
+            self._add(trainer, train_loss=sum(self.losses) / len(self.losses), **measured)
             self.losses = []
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:

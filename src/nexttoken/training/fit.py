@@ -3,15 +3,17 @@
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from nexttoken.errors import UserError, one_line
-from nexttoken.models.processes import from_first, num_ranks
+from nexttoken.models.processes import choose_device, from_first, num_ranks
 from nexttoken.models.sharded import ShardedStrategy
 from nexttoken.training.callbacks import LOG_STEPS, CheckpointFiles, Checkpoints, Curve, ShowProgress, read_checkpoint
 from nexttoken.training.module import AnswerModule
@@ -34,6 +36,7 @@ def fit(
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # no advertisements; errors are exceptions
     warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step")  # a skipped first step; the curve counts it
     checkpoints = Checkpoints(folder / "checkpoints", module.settings, steps)
     curve, progress = Curve(folder / "curve.csv"), ShowProgress(steps, trainer_options["max_epochs"])
     trainer = make_trainer(trainer_options, loggers, [curve, progress, checkpoints])  # checkpoints hold the curve
@@ -53,8 +56,21 @@ def fit(
     return progress.num_rows
 
 
+class ScaledGradients(MixedPrecision):
+    """Scales the loss, since small gradients are zero in float16, and skips steps whose gradients overflow.
+
+    The model computes in its own context (models/precision.py), which ends before the backward pass.
+    """
+
+    def forward_context(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+
 def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Callback]) -> Trainer:
     """A quiet Lightning trainer with our own checkpoints and progress. Raises UserError for wrong `options`."""
+    precision, plugins = options["precision"], list[Any]([CheckpointFiles()])
+    if precision == "16-mixed":
+        plugins.append(ScaledGradients(precision, choose_device().type))
     options = {
         "enable_checkpointing": False,
         "enable_progress_bar": False,
@@ -65,10 +81,11 @@ def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Call
         "use_distributed_sampler": False,  # it would repeat rows; the batcher shares them out
         **{key: value for key, value in options.items() if value is not None},
         "devices": num_ranks(),
+        "precision": None,  # the model's own context (models/precision.py)
     }
     if num_ranks() > 1:
         options["strategy"] = ShardedStrategy() if options.get("strategy") == "fsdp" else "ddp"
     try:
-        return Trainer(**options, logger=loggers, callbacks=callbacks, plugins=[CheckpointFiles()])
+        return Trainer(**options, logger=loggers, callbacks=callbacks, plugins=plugins)
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer: {one_line(error, 1000)}; see Lightning's Trainer for its options") from None

@@ -26,6 +26,8 @@ from nexttoken.settings import FitSettings
 from nexttoken.training.parallel_gradients import Learners
 from nexttoken.training.steps import Step, learning_rate_factor, make_optimizer
 
+MAX_SKIPPED = 20  # steps in a row without a change of weights; the scaler halves its scale after each
+
 
 class AnswerModule(LightningModule):
     """One training step is one optimizer step over a list of micro-batches, whose gradients add up to the exact mean.
@@ -50,6 +52,7 @@ class AnswerModule(LightningModule):
         self.automatic_optimization = False
         self.halves_batches = False  # after an out-of-memory error
         self.dev_total = torch.zeros(2)  # summed loss and targets of the dev part so far
+        self.num_skipped = self.skipped_in_a_row = 0  # steps whose gradients overflowed float16
         self.num_padding = self.num_places = 0  # of the training batches so far
         self.at_once = at_once
         self.learners: Learners | None = None
@@ -66,11 +69,14 @@ class AnswerModule(LightningModule):
             go_on_in_halves()
             total = self._accumulate(step)
         self._clip(step)
+        scale = self._scale
         self.optimizers().step()  # type: ignore[union-attr]
+        self._count_skipped(self._scale < scale, step)
         schedule = self.lr_schedulers()
         schedule.step()  # type: ignore[union-attr,call-arg]
         total = self.trainer.strategy.reduce(total, reduce_op="sum")
         self.log("train_loss", total, batch_size=step.num_rows)
+        self.log("skipped_steps", float(self.num_skipped), batch_size=step.num_rows)
         self.log("learning_rate", schedule.get_last_lr()[0], batch_size=step.num_rows)  # type: ignore[union-attr]
 
     def _accumulate(self, step: Step) -> Tensor | None:
@@ -120,10 +126,12 @@ class AnswerModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["halves_batches"] = self.halves_batches
+        checkpoint["skipped_steps"] = (self.num_skipped, self.skipped_in_a_row)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Several processes need equal numbers of batches, and a batch of one row has no halves.
         self.halves_batches = checkpoint["halves_batches"] and num_ranks() == 1
+        self.num_skipped, self.skipped_in_a_row = checkpoint.get("skipped_steps", (0, 0))
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Cross-entropy summed over the batch's targets; in the first `text_epochs`, that of the prompts' tokens."""
@@ -165,11 +173,29 @@ class AnswerModule(LightningModule):
 
         With fp16 the gradients are scaled: the limit is scaled too, and the scaler handles an overflow.
         """
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        scale = scaler.get_scale() if scaler is not None else 1.0
-        norm = gather_tensor(nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_grad_norm * scale))
-        if scaler is None and not torch.isfinite(norm):
+        norm = gather_tensor(nn.utils.clip_grad_norm_(self.parameters(), self.settings.max_grad_norm * self._scale))
+        if self._scaler is None and not torch.isfinite(norm):
             raise self._not_finite(f"the gradient's norm is {norm.item()}", step.batches)
+
+    @property
+    def _scaler(self) -> Any:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    @property
+    def _scale(self) -> float:
+        """The loss is multiplied by this before gradients are computed; lowered after a step that overflowed."""
+        return 1.0 if self._scaler is None else self._scaler.get_scale()
+
+    def _count_skipped(self, is_skipped: bool, step: Step) -> None:
+        """Count steps that float16's scaler skips. Raises UserError where nothing would be learnt."""
+        self.num_skipped += is_skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_skipped else 0
+        if self.skipped_in_a_row == MAX_SKIPPED:
+            ids = first_five(dict.fromkeys(row_id for batch in step.batches for row_id in batch.ids))
+            raise UserError(
+                f"the gradients overflowed float16 in {MAX_SKIPPED} steps in a row, so that no weight was changed (step"
+                f" {self.global_step}, ids {ids}); use trainer.precision=bf16-mixed or 32-true"
+            )
 
     def _not_finite(self, what: str, batches: list[Any]) -> UserError:
         ids = first_five(dict.fromkeys(row_id for batch in batches for row_id in batch.ids))

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
+from nexttoken.models.precision import exact_products
+
 CHUNK = 2**25  # numbers in memory at a time: 128 MiB in 32 bit
 PLAIN_CHECKPOINT = {"use_reentrant": False, "preserve_rng_state": False}  # a plain head draws no random numbers
 
@@ -72,20 +74,6 @@ def _float32_product(hidden: Tensor, weight: Tensor) -> Tensor:
         return multiply(hidden, weight)
     parts = [checkpoint(multiply, hidden, part, **PLAIN_CHECKPOINT) for part in weight.split(size)]  # type: ignore[arg-type]
     return torch.cat(parts, dim=-1)  # type: ignore[arg-type]
-
-
-@contextmanager
-def exact_products(device: torch.device) -> Iterator[None]:
-    """Within this context a GPU multiplies float32 without TF32, whose 10 bits of a factor would be too few."""
-    before = torch.get_float32_matmul_precision()
-    if device.type != "cuda" or before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

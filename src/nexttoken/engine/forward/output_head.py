@@ -24,6 +24,7 @@ from nexttoken.engine.forward.float32_head import (
 from nexttoken.engine.forward.last_layer import decoder
 from nexttoken.engine.forward.layout import Layout
 from nexttoken.errors import UserError
+from nexttoken.models.precision import computing
 from nexttoken.models.sharded import is_sharded
 
 
@@ -76,7 +77,7 @@ def token_losses(model: nn.Module, layout: Layout, reads: Tensor, targets: Tenso
     keeps_still = row_selector(head) not in (None, eight_bit_rows) and "forward" not in vars(head)
     if len(reads) > size and keeps_still and not is_sharded(model) and calls_decoder(model):
         return _losses_in_chunks(model, layout, reads, targets, size)
-    with layout.attending(model), reading(model, reads):
+    with layout.attending(model), reading(model, reads), computing(model):
         logits = model(**layout.inputs).logits
     return _cross_entropy(model, logits, targets)
 
@@ -87,12 +88,12 @@ def _cross_entropy(model: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _losses_in_chunks(model: nn.Module, layout: Layout, reads: Tensor, targets: Tensor, size: int) -> Tensor:
-    with layout.attending(model):
+    with layout.attending(model), computing(model):
         output = decoder(model)(**layout.inputs)
     hidden = output.last_hidden_state.flatten(0, 1)[reads]  # (M, H)
 
     def losses(hidden: Tensor, targets: Tensor) -> Tensor:
-        with fixed_output(decoder(model), type(output)(last_hidden_state=hidden[None])):
+        with fixed_output(decoder(model), type(output)(last_hidden_state=hidden[None])), computing(model):
             logits = model(input_ids=targets[None], use_cache=False).logits
         return _cross_entropy(model, logits, targets)
 

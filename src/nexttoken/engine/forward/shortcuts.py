@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nexttoken.engine.forward.last_layer import decoder, only_at
 from nexttoken.engine.forward.layout import Layout, Pieces
 from nexttoken.engine.forward.packed_attention import ROOT, KeyValues
+from nexttoken.models.precision import autocast_dtype, computing, exact_products
 from nexttoken.models.sharded import is_sharded
 
 TOLERANCE, TOLERANCE_16_BIT = 1e-4, 0.05  # relative to the norm of a hidden state
@@ -66,9 +67,10 @@ def allows_cached_prefix(model: Any) -> bool:
 
 @torch.no_grad()
 def _try_shortcuts(model: nn.Module) -> Shortcuts:
-    with evaluating(model):
+    with evaluating(model), exact_products(next(model.parameters()).device):
         plain = torch.cat([_trial_states(model, [row], Shortcuts()) for row in TRIAL_ROWS])
-        tolerance = TOLERANCE if plain.dtype == torch.float32 else TOLERANCE_16_BIT
+        dtype = autocast_dtype(model) or plain.dtype
+        tolerance = TOLERANCE if dtype == torch.float32 else TOLERANCE_16_BIT
         for trial in (Shortcuts(True, True), Shortcuts(True, False), Shortcuts(False, True)):
             with suppress(Exception):  # an architecture may fail with any error
                 differences = _trial_states(model, TRIAL_ROWS, trial) - plain
@@ -99,7 +101,7 @@ def _trial_states(model: nn.Module, rows: Sequence[Sequence[int]], trial: Shortc
 def hidden_states(model: nn.Module, layout: Layout, places: Sequence[tuple[int, int]], skips: bool) -> Tensor:
     """Last hidden states (M, H) at `places`: pairs of a piece and an offset in it."""
     reads = torch.tensor([layout.starts[piece] + offset for piece, offset in places], device=layout.token_ids.device)
-    with layout.attending(model), only_at(model, reads) if skips else nullcontext():
+    with layout.attending(model), only_at(model, reads) if skips else nullcontext(), computing(model):
         return decoder(model)(**layout.inputs).last_hidden_state.flatten(0, 1)[reads]
 
 
@@ -109,7 +111,7 @@ def compute_prefix(model: nn.Module, token_ids: Sequence[int] | np.ndarray) -> K
     saved, pieces = KeyValues(len(token_ids)), Pieces()
     pieces.add(token_ids)
     layout = pieces.packed(saved).to(next(model.parameters()).device)
-    with evaluating(model), layout.attending(model):
+    with evaluating(model), layout.attending(model), computing(model):
         decoder(model)(**layout.inputs)
     return saved
 

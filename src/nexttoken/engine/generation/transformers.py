@@ -22,6 +22,7 @@ from nexttoken.engine.generation.writer import GeneratedText, GenerationPrompt, 
 from nexttoken.engine.run_batches import halves
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
+from nexttoken.models.precision import computing
 from nexttoken.settings import GenerationSettings
 
 
@@ -118,14 +119,15 @@ class TransformersGenerator:
             pad_token_id=self.stop_ids[0],
             use_cache=True,
         )
-        token_ids = self.model.generate(
-            input_ids.to(device),
-            attention_mask=mask.to(device),
-            past_key_values=request.prefix.cache(len(prompts)),
-            generation_config=config,
-            logits_processor=[finite, *processors(request, prompts, generated, device)],
-            stopping_criteria=StoppingCriteriaList([StopTexts(request.stops, generated)] if request.stops else []),
-        )
+        with computing(self.model):
+            token_ids = self.model.generate(
+                input_ids.to(device),
+                attention_mask=mask.to(device),
+                past_key_values=request.prefix.cache(len(prompts)),
+                generation_config=config,
+                logits_processor=[finite, *processors(request, prompts, generated, device)],
+                stopping_criteria=StoppingCriteriaList([StopTexts(request.stops, generated)] if request.stops else []),
+            )
         return token_ids[:, width:].tolist(), finite.first.tolist()
 
 

@@ -126,7 +126,7 @@ def count_step(skeleton: Skeleton, num_layers: int, step: Step) -> Counted:
     with FakeTensorMode(allow_non_fake_inputs=True), torch.set_grad_enabled(step.training):
         model.to_empty(device="cpu")
         token_ids = torch.zeros((step.rows, step.tokens), dtype=torch.long)
-        with torch.autocast("cpu", torch.bfloat16, enabled=step.mixed):
+        with torch.autocast("cpu", torch.bfloat16, enabled=step.mixed, cache_enabled=False):
             return count_pass(model, token_ids, whole_text)
 
 

@@ -89,7 +89,7 @@ def plan_activations(spec: ModelSpec) -> Part:
     at_once, recomputes = batches_at_once(spec), settings.fit.gradient_checkpointing
     named = settings.quantization.compute_dtype if settings.quantization else "auto"
     skeleton = Skeleton(settings, spec.config, spec.dtype if named == "auto" else getattr(torch, named))
-    mixed = training and spec.precision.endswith("mixed")
+    mixed = spec.precision.endswith("mixed")
     step = Step(*batch_shape(spec), training, mixed, on_gpu=spec.device.type == "cuda")
     key = str((step, skeleton.dtype, settings.adapter, recomputes))
     try:
