@@ -14,7 +14,7 @@ from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import resolve
-from nexttoken.models.precision import autocast_dtype, compute_in, computing
+from nexttoken.models.precision import AUTOCAST, autocast_dtype, compute_in, computing
 from nexttoken.models.scratch import build_llama
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.prompts.prompt import Prompt
@@ -29,7 +29,6 @@ from support.composed import settings
 LABELS = LabelTokens(("A", "B", "C"), ((5,), (6,), (7,)), (("A",), ("B",), ("C",)), 0)
 SMALL = ScratchSettings(vocab_size=100, hidden_size=32, num_layers=2, num_heads=4, initializer_range=0.3)
 LORA = AdapterSettings(r=4, alpha=8, dropout=0.0, target_modules="all-linear", rslora=False, dora=False, init="default")
-DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class Tokenizer:
@@ -45,8 +44,8 @@ def build(precision: str, adapter: bool = False) -> torch.nn.Module:
     torch.manual_seed(0)
     model = build_llama(SMALL, Tokenizer(), 64, None)
     if adapter:
-        model = add_adapter(model.to(DTYPES[precision]), LORA)
-    compute_in(model, precision)
+        model = add_adapter(model.to(AUTOCAST[precision]), LORA)
+    compute_in(model, AUTOCAST[precision])
     return model.train()
 
 
@@ -70,7 +69,7 @@ def fitted(model: torch.nn.Module, folder: Path, precision: str, num_epochs: int
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["whole", "adapter"])
-@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("precision", AUTOCAST)
 def test_the_forward_pass_has_its_dtype_and_the_backward_pass_no_autocast(tmp_path, precision, adapter):
     model, forward, backward = build(precision, adapter), set(), set()
     layer = next(module for name, module in model.named_modules() if name.endswith("layers.0.mlp.down_proj"))
@@ -80,7 +79,7 @@ def test_the_forward_pass_has_its_dtype_and_the_backward_pass_no_autocast(tmp_pa
             parameter.register_hook(lambda gradient: backward.add((gradient.dtype, torch.is_autocast_enabled("cpu"))))
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     fitted(model, tmp_path, precision, num_epochs=1)
-    dtype = DTYPES[precision]
+    dtype = AUTOCAST[precision]
     assert forward == {(dtype or torch.float32, dtype is not None)}
     assert backward == {(torch.float32, False)}
     moved = [not p.equal(before[name]) for name, p in model.named_parameters() if p.requires_grad]
@@ -174,10 +173,10 @@ def test_the_precision_on_a_gpu_is_decided_once(base_dir, monkeypatch):
 def test_float32_products_on_a_gpu_use_tf32(monkeypatch):
     before = torch.get_float32_matmul_precision()
     try:
-        compute_in(torch.nn.Linear(1, 1), "32-true")
+        compute_in(torch.nn.Linear(1, 1), None)
         assert torch.get_float32_matmul_precision() == before, "a CPU's products stay as they are"
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        compute_in(torch.nn.Linear(1, 1), "32-true")
+        compute_in(torch.nn.Linear(1, 1), None)
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -188,7 +187,7 @@ def test_adapters_added_before_or_after_have_the_context():
         model = build_llama(SMALL, Tokenizer(), 64, None)
         if adapt_first:
             model = add_adapter(model, LORA)
-        compute_in(model, "bf16-mixed")
+        compute_in(model, torch.bfloat16)
         model = model if adapt_first else add_adapter(model, LORA)
         with computing(model):
             assert torch.get_autocast_dtype("cpu") == torch.bfloat16

@@ -17,6 +17,7 @@ from nexttoken.engine.heads import AnswerText, Head
 from nexttoken.engine.journal import NO_JOURNAL, LabelJournal
 from nexttoken.engine.label_answerer import LabelAnswerer, ModelAnswerer
 from nexttoken.engine.memory_plan.auto_tokens import with_batch_tokens, with_max_tokens
+from nexttoken.engine.non_finite import describe_non_finite, run_again_in_float32
 from nexttoken.engine.run_batches import run_batches
 from nexttoken.engine.text_losses import collate_texts, row_losses
 from nexttoken.errors import UserError
@@ -77,6 +78,9 @@ def measure_losses(
     lengths = [len(row.token_ids) for row in rows]
     batches = token_batches(lengths, batch_tokens, packs)
     losses, _ = run_batches(model, rows, lengths, batches, run_batch, "score answers", journal)
+    run_again_in_float32(model, rows, losses, lambda model, row: run_batch(model, [row])[0])
+    if bad := [row.id for row, loss in zip(rows, losses, strict=True) if not np.isfinite(loss).all()]:
+        raise UserError(describe_non_finite(bad))
     return losses[:, 0]
 
 

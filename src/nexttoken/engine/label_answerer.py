@@ -16,7 +16,8 @@ from nexttoken.engine.forward.prefixes import PrefixCache, common_prefix
 from nexttoken.engine.forward.shortcuts import allows_cached_prefix, compute_prefix, shortcuts
 from nexttoken.engine.heads import LabelHead
 from nexttoken.engine.journal import NO_JOURNAL, JournalFolder, LabelJournal
-from nexttoken.engine.label_scores import collate, num_read
+from nexttoken.engine.label_scores import Batch, collate, num_read
+from nexttoken.engine.non_finite import fill_with_prior, run_again_in_float32
 from nexttoken.engine.run_batches import halves, run_batches
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.precision import autocast_dtype
@@ -74,7 +75,7 @@ class LabelAnswerer(ModelAnswerer):
         identity = {"labels": self.labels.continuations, "precision": self.environment["precision"]}
         with advice_on_memory(self.batch_tokens), self.journals.journal(identity) as journal:
             model = (self.model, self.head, prompts, self.labels, self.batch_tokens)
-            return predict_labels(*model, journal=journal, prefixes=self.prefixes)
+            return predict_labels(*model, journal=journal, prefixes=self.prefixes, counts=self.counts)
 
     @contextmanager
     def caching_prefixes(self, unsure: Callable[[np.ndarray], np.ndarray]) -> Iterator[None]:
@@ -95,13 +96,15 @@ def predict_labels(
     share_prefixes: bool = True,
     journal: LabelJournal = NO_JOURNAL,
     prefixes: PrefixCache | None = None,
+    counts: Counter[str] | None = None,
 ) -> LabelPredictions:
     """Class probabilities in the order of `prompts`: softmax in float32 over the label scores.
 
     Common prefixes of prompts are computed once, unless `share_prefixes` is off or the model cannot pack rows. The
     first call with `prefixes` fills this cache; later calls continue from the cached prefix of the same id.
     The column `seconds` is each prompt's share of its batch's time, without loading and tokenizing.
-    Raises UserError, naming ids, if the model returns values that are not finite.
+    Rows without finite logits are asked again in float32, and have the other rows' mean where that does not help;
+    `counts` receives their numbers. Raises UserError, naming ids, where most rows stay without finite logits.
     """
     contexts, device = head.contexts(labels), next(model.parameters()).device
     packs = shortcuts(model).packs
@@ -117,6 +120,12 @@ def predict_labels(
         batches = token_batches(lengths, batch_tokens, packs)
     common = compute_prefix(model, rows[0][:shared]) if shared else None
 
+    def class_probs(model: nn.Module, laid_out: Batch) -> np.ndarray:
+        return head.scores(model, laid_out, labels).softmax(dim=-1).double().cpu().numpy()
+
+    def run_row(model: nn.Module, prompt: EncodedPrompt) -> np.ndarray:  # without keys and values of 16 bits
+        return class_probs(model, collate([prompt], contexts, packs).to(device))[0]
+
     def run_batch(model: nn.Module, batch: Sequence[EncodedPrompt]) -> np.ndarray:
         before = [(cache.lookup(prompt, shared) if cache else None) or common for prompt in batch]
         left = [len(prompt.token_ids) - prefix_length(prefix) for prompt, prefix in zip(batch, before, strict=True)]
@@ -125,12 +134,16 @@ def predict_labels(
             return np.concatenate([run_batch(model, half) for half in halves(batch)])
         saved = KeyValues(0) if prefixes and prefixes.free_bytes and not cache else None
         laid_out = collate(batch, contexts, packs, before, shares, saved).to(device)
-        probs = head.scores(model, laid_out, labels).softmax(dim=-1).double().cpu().numpy()
+        probs = class_probs(model, laid_out)
         if prefixes and saved:
             prefixes.store(laid_out, probs)
         return probs
 
     probs, seconds = run_batches(model, prompts, lengths, batches, run_batch, "predict", journal)
+    again = {"num_in_float32": run_again_in_float32(model, prompts, probs, run_row)}
+    again["num_prior"] = fill_with_prior(prompts, probs)
+    if counts is not None:
+        counts.update({name: number for name, number in again.items() if number})
     if prefixes and not cache:
         prefixes.finish(prompts, probs)
     ids = tuple(prompt.id for prompt in prompts)

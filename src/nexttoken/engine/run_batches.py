@@ -11,7 +11,6 @@ from torch import nn
 from nexttoken.engine.forward.parallel_batches import MAX_PARALLEL_BATCHES, ParallelStreams
 from nexttoken.engine.forward.shortcuts import evaluating
 from nexttoken.engine.journal import NO_JOURNAL, LabelJournal
-from nexttoken.errors import UserError, first_five
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.processes import gather_rows, num_ranks, rank
 from nexttoken.models.sharded import is_sharded
@@ -34,8 +33,7 @@ def run_batches(
 
     `batches` are row numbers for all processes; every process returns all rows. A batch in the journal is not run. A
     row's seconds are its share, by tokens, of its batch's time; parallel batches divide the time among them. If memory
-    runs out, the remaining batches are halved, once.
-    Raises UserError, naming ids, if a value is not finite.
+    runs out, the remaining batches are halved, once. Values may be not finite (engine/non_finite.py).
     """
     shares = [batches[number :: num_ranks()] for number in range(num_ranks())]
     waiting = list(shares[rank()])
@@ -74,8 +72,6 @@ def run_batches(
         for _ in range(max(map(len, shares)) - len(shares[rank()]) if is_sharded(model) else 0):
             run_batch(model, rows[-1:])
     gathered = np.array(gather_rows(values, len(rows)))
-    if bad := [row.id for row, numbers in zip(rows, gathered, strict=True) if not np.isfinite(numbers).all()]:
-        raise UserError(f"the logits are not finite for {len(bad)} rows ({first_five(bad)}); try model.dtype=float32")
     return gathered[:, :-1], gathered[:, -1]
 
 

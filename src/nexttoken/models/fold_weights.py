@@ -10,7 +10,7 @@ from nexttoken.errors import UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve
-from nexttoken.models.precision import compute_in
+from nexttoken.models.precision import AUTOCAST, compute_in
 from nexttoken.models.processes import choose_device
 from nexttoken.models.saved import keeps_base
 from nexttoken.settings import ModelSettings, Settings, TrainerSettings
@@ -52,7 +52,7 @@ class OnBase:
             )
             if self._adapter is not None:  # its initial values are overwritten, and need no computation
                 model = adapters.add_adapter(model, self._adapter.model_copy(update={"init": "default"}), num_classes)
-            compute_in(model, spec.precision)
+            compute_in(model, AUTOCAST[spec.precision])
             self._model = model.to(spec.device).eval()
         if self._adapter is not None and folder != self._adapter_in_memory:
             self._adapter_in_memory = None
@@ -107,7 +107,7 @@ class WholeModels:
         if folder != self._folder:
             self._folder = self._model = None  # its memory is needed for the next
             model = load_model(saved, tokenizer, self.settings.max_tokens, num_classes=num_classes)
-            compute_in(model, self.spec(fold_dir).precision)
+            compute_in(model, AUTOCAST[self.spec(fold_dir).precision])
             self._folder, self._model = folder, model.to(choose_device()).eval()
         return self._model, tokenizer
 

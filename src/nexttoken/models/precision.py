@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}  # Lightning's names
-DTYPES = {name: dtype for dtype, name in PRECISIONS.items()}
+AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-def compute_in(model: Any, precision: str) -> None:
-    """Set the precision in which `computing(model)` computes, also with adapters that are added later.
+def compute_in(model: Any, dtype: torch.dtype | None) -> None:
+    """Set the dtype of products in `computing(model)` (None: that of the weights), also of adapters added later.
 
     Where products stay in float32, a GPU computes them in TF32.
     """
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    plain.autocast_dtype = None if precision == PRECISIONS[torch.float32] else DTYPES[precision]
+    plain.autocast_dtype = dtype
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
 

@@ -18,7 +18,7 @@ from nexttoken.models.adapters import add_adapter, start_from_quantization_error
 from nexttoken.models.base_model import weights_folder
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve, within_context
 from nexttoken.models.memory import advice_on_memory
-from nexttoken.models.precision import compute_in
+from nexttoken.models.precision import AUTOCAST, compute_in
 from nexttoken.models.processes import is_first, num_ranks, rank
 from nexttoken.models.quantized import num_weights, refuse_untrainable
 from nexttoken.models.saved import save_encoding, save_trained
@@ -88,7 +88,7 @@ class Learner:
         model = load_model(
             settings.model, tokenizer, settings.max_tokens, spec.dtype, settings.quantization, num_classes, spec.config
         )
-        compute_in(model, spec.precision)
+        compute_in(model, AUTOCAST[spec.precision])
         if adapter := trained_adapter(settings):
             model = add_adapter(model, adapter, num_classes)
             if adapter.init == "loftq":
