@@ -42,6 +42,11 @@ class Example:
     answer: str | None = None
     learns: tuple[bool, ...] = ()  # of a dialogue's answers in turn, `answer` the last: False is read only; (): all
 
+    def is_row(self, other: "Example") -> bool:
+        """Return whether both come from one row: ids alone say nothing, since every file may count from 0."""
+        file = self.tags.get("file", "")
+        return bool(file) and (file, self.id) == (other.tags.get("file", ""), other.id)
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

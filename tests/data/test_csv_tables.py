@@ -68,11 +68,12 @@ def test_field_of_200_000_characters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [None, "", "\n\n", "id,text\n", "id,text"])
-def test_missing_empty_and_header_only_files_name_the_download(tmp_path: Path, data: str | None) -> None:
+def test_missing_empty_and_header_only_files_name_the_folders_setting(tmp_path: Path, data: str | None) -> None:
     path = tmp_path / "train.csv" if data is None else write(tmp_path, data)
     message = refusal(path)
     assert "id, text" in message
-    assert "python -m nexttoken kaggle download" in message
+    assert "put the right file there, or set input_dir=... to its folder" in message
+    assert "kaggle" not in message, "a competition of one's own is not on Kaggle"
 
 
 def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:

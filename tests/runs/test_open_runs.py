@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +61,15 @@ def dialogue(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dialogue")
     train(folder, "task=dialogue", "limit_rows=12", "train_transforms=windows_first_4", "transforms=persona_short")
     return folder
+
+
+def test_test_rows_are_not_the_held_out_rows_of_the_same_ids(instruct: Path) -> None:
+    loaded = load_run(instruct / "instruct" / "small")
+    (fold,) = loaded.folds
+    held_out, everything = loaded.held_out(fold), loaded.parts.task.read("train")
+    others = [replace(example, tags={"file": "test.jsonl"}) for example in held_out]
+    assert loaded._demonstrations(fold, others) == everything
+    assert loaded._demonstrations(fold, held_out) == [example for example in everything if example not in held_out]
 
 
 def test_a_fold_of_instructions_leaves_what_the_judge_needs(instruct):

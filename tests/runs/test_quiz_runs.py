@@ -1,6 +1,7 @@
 """Questions with options through the whole spine: train, gate, predict, report, on a quiz of a few dozen rows."""
 
 import json
+import logging
 import random
 import shutil
 from pathlib import Path
@@ -50,7 +51,8 @@ def quiz(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("quiz")
     train = rows(48)
     write_lines(folder / "train.jsonl", train)
-    write_lines(folder / "test.jsonl", rows(9, first=100)[:8] + rows(1, first=200, known=False))
+    unknown = rows(1, first=200, known=False)[0] | {"options": ["red", "red", "blue"], "plan": "b"}
+    write_lines(folder / "test.jsonl", [*rows(9, first=100)[:8], unknown])
     passages = [{"text": f"House number {n * 37} is {row['options'][row['answer']]}."} for n, row in enumerate(train)]
     write_lines(folder / "corpus" / "houses.jsonl", passages)
     return folder
@@ -101,8 +103,13 @@ def test_asking_again_through_the_run_folder_gives_the_same(gated):
     assert np.abs(again.probs - oof[list("01234")].to_numpy()).max() < 1e-6
 
 
-def test_predicting_a_quiz_writes_results_and_a_submission(gated, capsys):
+def test_predicting_a_quiz_writes_results_and_a_submission(gated, capsys, caplog):
+    caplog.set_level(logging.INFO)
     path = predict(gated)
+    assert caplog.messages == [
+        "1 questions have repeated options: test.jsonl:9: kept",
+        "the model does not see: `plan` (1 row)",
+    ], "once, however often the rows are read"
     assert "8 test questions of 9" in capsys.readouterr().out
     submission = pd.read_csv(path, dtype=str) if path.suffix == ".csv" else pd.read_json(path, lines=True, dtype=False)
     assert submission["id"].tolist() == [row["id"] for row in rows(8, first=100)] + ["200"]

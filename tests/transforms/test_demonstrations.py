@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
 from nexttoken.inference.demonstrations import Demonstrations
 from nexttoken.inference.retrieval.bm25 import BM25
 from nexttoken.inference.retrieval.dense import Dense
 from nexttoken.inference.retrieval.search import Nothing
-from nexttoken.transforms.demonstrations import AddDemonstrations
+from nexttoken.transforms.demonstrations import AddDemonstrations, Pool, show_similar
+from nexttoken.transforms.orders import swap_sides
 from nexttoken.types import Example
 
 
@@ -65,6 +68,65 @@ def test_no_task_is_shown_to_itself_or_to_its_own_text(retriever):
 def test_a_crowd_of_copies_does_not_hide_the_others(retriever):
     copies = [replace(ASKED, id=f"copy {number}", answer="x") for number in range(100)]
     assert shown(Demonstrations(retriever, 2), ASKED, [*copies, *POOL]) == ["t2", "t0"]
+
+
+def question(row_id: str, text: str, label: int | None, file: str, *options: str) -> Example:
+    return Example(row_id, {"question": (text,), "options": options or ("x", "y")}, label, 2, {"file": file})
+
+
+def pair(row_id: str, prompt: str, first: str, second: str) -> Example:
+    return Example(row_id, {"prompt": (prompt,), "response_a": (first,), "response_b": (second,)}, 0)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6, unique=True), st.integers(0, 9))
+def test_a_test_row_is_not_the_training_row_of_the_same_id(ids: list[int], own: int) -> None:
+    pool = [question(str(number), f"Which fruit is {number}?", 0, "train.jsonl") for number in ids]
+    asked = question(str(own), "Which fruit is pressed?", None, "test.jsonl")
+    shown_ids = [
+        [one.id for one in row.demonstrations] for row in show_similar([asked, replace(asked, id="t")], pool, 9)
+    ]
+    assert shown_ids[0] == shown_ids[1]
+    assert sorted(shown_ids[0]) == sorted(map(str, ids))
+    pairs = [pair(str(number), f"Which fruit is {number}?", "a", "b") for number in ids]
+    (asked_pair,) = show_similar([pair(str(own), "Which fruit is pressed?", "c", "d")], pairs, 9)
+    assert len(asked_pair.demonstrations) == len(ids), "files without a name in the tags"
+
+
+def test_a_row_is_itself_in_any_order_and_under_any_id() -> None:
+    pool = [question("1", "q one", 0, "train.jsonl", "x", "y"), question("2", "q two", 0, "train.jsonl")]
+    for same in (
+        pool[0],
+        question("7", "Q one", None, "test.jsonl", "y", "x"),
+        replace(pool[0], fields={"question": ("z",)}),
+    ):
+        assert [one.id for one in show_similar([same], pool, 2)[0].demonstrations] == ["2"]
+    pairs = [pair("1", "q", "a", "b"), pair("2", "r", "a", "b")]
+    assert [one.id for one in show_similar([swap_sides(pairs[0])], pairs, 2)[0].demonstrations] == ["2"]
+
+
+def test_dialogues_of_two_files_may_have_one_id() -> None:
+    def talk(file: str, text: str) -> Example:
+        return Example("0#1", {"dialogue": (text,)}, answer="yes", tags={"dialogue": "0", "file": file})
+
+    assert Pool([talk("train.jsonl", "a")]).choose(talk("test.jsonl", "b"), [0], 1) == (talk("train.jsonl", "a"),)
+    assert Pool([talk("train.jsonl", "a")]).choose(talk("train.jsonl", "b"), [0], 1) == ()
+
+
+LONG = "Which of the fruits that grow near the harbour of Arden is pressed by the townspeople each autumn"
+
+
+@pytest.mark.parametrize("kind", ["question", "pair", "task"])
+def test_training_rows_are_never_shown_their_near_duplicates(kind: str) -> None:
+    texts = [f"{LONG}?", f"{LONG}, then?", "Which town lies in the east?", "Which town lies in the west?"]
+    make = {
+        "question": lambda number, text: question(f"r{number}", text, 0, "train.jsonl", "x", str(number)),
+        "pair": lambda number, text: pair(f"r{number}", text, f"answer {number}", "b"),
+        "task": lambda number, text: replace(task(number, text), id=f"r{number}"),
+    }[kind]
+    rows = [make(number, text) for number, text in enumerate(texts)]
+    shown_ids = [sorted(one.id for one in row.demonstrations) for row in AddDemonstrations(3)(rows)]
+    assert shown_ids == [["r2", "r3"], ["r2", "r3"], ["r0", "r1", "r3"], ["r0", "r1", "r2"]]
+    assert len(show_similar(rows[:1], rows, 3)[0].demonstrations) == 3, "a test row may be shown them"
 
 
 def test_dialogues_are_compared_by_the_last_utterance_and_never_shown_their_own_windows(retriever):

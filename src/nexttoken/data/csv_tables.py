@@ -23,7 +23,7 @@ from nexttoken.errors import UserError, first_five, one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-DOWNLOAD = "run `python -m nexttoken kaggle download`"
+PUT = "put the right file there, or set input_dir=... to its folder"
 Columns = dict[str, list[str]]  # a table of text by column name, in the file's order
 MAX_COMPARED = 1_000  # names of a header that are compared with one that is missing
 TAB_NAME = re.compile(r"\.tsv(\.gz)?$", re.I)  # tabs between the cells
@@ -31,14 +31,14 @@ TAB_NAME = re.compile(r"\.tsv(\.gz)?$", re.I)  # tabs between the cells
 csv.field_size_limit(2**31 - 1)  # a field of 200,000 characters is data; Python's default stops at 131,072
 
 
-def read_table(path: Path, columns: Sequence[str], how_to_get: str = DOWNLOAD) -> "pd.DataFrame":
+def read_table(path: Path, columns: Sequence[str], how_to_get: str = PUT) -> "pd.DataFrame":
     """Read every column of `path` as `read_columns` does, into a table."""
     import pandas as pd
 
     return pd.DataFrame(read_columns(path, columns, how_to_get), dtype="str")
 
 
-def read_columns(path: Path, columns: Sequence[str], how_to_get: str = DOWNLOAD) -> Columns:
+def read_columns(path: Path, columns: Sequence[str], how_to_get: str = PUT) -> Columns:
     """Read every column of `path` as text: "NA" stays "NA", "007" stays "007", an empty cell is "".
 
     `columns` must be among the header's; the first of them is the row's id: one line, not empty, unique.
@@ -57,7 +57,7 @@ def read_columns(path: Path, columns: Sequence[str], how_to_get: str = DOWNLOAD)
 
 
 def table_rows(
-    path: Path, columns: Sequence[str], how_to_get: str = DOWNLOAD
+    path: Path, columns: Sequence[str], how_to_get: str = PUT
 ) -> Iterator[tuple[Place, dict[str, str] | RowFault]]:
     """Yield each row's cells by column name; a row of another length than the header is a RowFault.
 

@@ -189,9 +189,10 @@ class LoadedRun:
         return [by_id[one] for one in ids]
 
     def _demonstrations(self, fold: FoldFolder, examples: Sequence[Example]) -> list[Example]:
-        held_out = set(fold.held_out_ids())
-        are_new = bool(examples) and held_out.isdisjoint(example.id for example in examples)
-        return [example for row_id, example in self._data[0].items() if are_new or row_id not in held_out]
+        by_id, ids = self._data[0], set(fold.held_out_ids())
+        held_out = {(by_id[one].tags.get("file"), one) for one in ids & by_id.keys()}
+        are_new = bool(examples) and held_out.isdisjoint((one.tags.get("file"), one.id) for one in examples)
+        return [example for row_id, example in by_id.items() if are_new or row_id not in ids]
 
     def predict(self, frame: "pd.DataFrame") -> "pd.DataFrame":
         """Predict rows in the competition's own format; returns `id`, as given, and probabilities per class."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nexttoken.data.csv_tables import Columns, numbers, read_columns, table_rows
+from nexttoken.data.csv_tables import PUT, Columns, numbers, read_columns, table_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, text_of
 from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import UserError
@@ -27,6 +27,7 @@ FIELDS = ("prompt", "response_a", "response_b")
 CLASSES = ("winner_model_a", "winner_model_b", "winner_tie")
 COLUMNS: Mapping[Split, list[str]] = {"train": ["id", *FIELDS, *CLASSES], "test": ["id", *FIELDS]}
 Row = Mapping[str, Any]
+GET = f"{PUT}; for Kaggle's LMSYS files run `python -m nexttoken kaggle download`"
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Preference:
 
     def table(self, split: Split) -> Columns:
         """Return the columns of train.csv or test.csv as text. Raises UserError where it lacks one."""
-        return read_columns(self.path(f"{split}.csv"), COLUMNS[split])
+        return read_columns(self.path(f"{split}.csv"), COLUMNS[split], GET)
 
     def read(self, split: Split) -> list[Example]:
         """Return one example per row: each field's turns in order, as many in each field, "" for an absent one.
@@ -59,7 +60,7 @@ class Preference:
         those of sample_submission.csv.
         """
         path = self.path(f"{split}.csv")
-        examples = _examples(table_rows(path, COLUMNS[split]), split, path)
+        examples = _examples(table_rows(path, COLUMNS[split], GET), split, path)
         if split == "test":
             ids, sample_ids = [example.id for example in examples], self._sample()["id"]
             find_ids(str(self.path("sample_submission.csv")), sample_ids, "test.csv", ids)
@@ -76,7 +77,7 @@ class Preference:
         path = self.path("truth.csv")
         if not path.exists():
             return {}
-        table = read_columns(path, ["id", *CLASSES])
+        table = read_columns(path, ["id", *CLASSES], GET)
         probs = numbers(table, CLASSES)
         check_probs(str(path), table["id"], probs, CLASSES)
         return dict(zip(table["id"], map(tuple, probs.tolist()), strict=True))
@@ -102,7 +103,7 @@ class Preference:
 
     def _sample(self) -> Columns:
         path = self.path("sample_submission.csv")
-        sample = read_columns(path, ["id", *CLASSES])
+        sample = read_columns(path, ["id", *CLASSES], GET)
         first, *classes = sample
         if first != "id" or sorted(classes) != sorted(CLASSES):
             raise UserError(f"{path} has the columns {', '.join(sample)}; expected id, {', '.join(CLASSES)}")

@@ -1,23 +1,26 @@
 """Demonstrations: solved examples that are shown before an example, the most similar ones, never itself."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from nexttoken.data.near_duplicates import normalise
+from nexttoken.data.near_duplicates import group_ids, normalise
 from nexttoken.data.words import words
 from nexttoken.errors import refuse_below_one
-from nexttoken.types import CONTEXT, DIALOGUE, INPUT, INSTRUCTION, OPTIONS, PASSAGES, Example
+from nexttoken.types import CONTEXT, DIALOGUE, INPUT, INSTRUCTION, PASSAGES, QUESTION, Example
+
+ASKED = ((QUESTION,), (INSTRUCTION, INPUT), (DIALOGUE,), ("prompt",))  # fields of the question, by task
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Solved examples to choose demonstrations from."""
+    """Solved examples to choose demonstrations from; `groups` are those of near-duplicates by id, where they count."""
 
     examples: Sequence[Example]
+    groups: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -30,13 +33,15 @@ class Pool:
     def choose(self, example: Example, ranked: Iterable[int], number: int) -> tuple[Example, ...]:
         """Return up to `number` examples by `ranked`, indices with the best first; the best example is the last.
 
-        Left out are `example` itself, its text under another id, texts that are chosen already, and examples of the
-        same dialogue, which may contain its answer.
+        Left out are `example` itself, its text under another id, texts that are chosen already, examples of the same
+        dialogue, which may contain its answer, and its near-duplicates where `groups` has it.
         """
-        seen, dialogue, chosen = {_identity(example)}, example.tags.get(DIALOGUE), list[Example]()
+        seen, dialogue, chosen = {_identity(example)}, _dialogue(example), list[Example]()
+        group = self.groups.get(example.id)
         for index in ranked:
             other, identity = self.examples[index], self._identities[index]
-            if other.id == example.id or identity in seen or (dialogue and other.tags.get(DIALOGUE) == dialogue):
+            is_near = group is not None and self.groups.get(other.id) == group
+            if is_near or other.is_row(example) or identity in seen or (dialogue and _dialogue(other) == dialogue):
                 continue
             seen.add(identity)
             chosen.append(other)
@@ -45,16 +50,18 @@ class Pool:
         return tuple(reversed(chosen))
 
 
-def show_similar(examples: Sequence[Example], pool: Sequence[Example], number: int) -> list[Example]:
+def show_similar(
+    examples: Sequence[Example], pool: Sequence[Example], number: int, groups: Mapping[str, int] | None = None
+) -> list[Example]:
     """Give each example up to `number` demonstrations of `pool`, by BM25, the most similar last.
 
-    Examples without a common word fill up the number if needed.
+    Examples without a common word fill up the number if needed; those of its group, by id, are left out.
     """
     import bm25s
 
     if not pool:
         return list(examples)
-    solved, index = Pool(pool), bm25s.BM25()
+    solved, index = Pool(pool, groups or {}), bm25s.BM25()
     known = [words(text) for text in solved.texts]
     if not any(known):  # BM25 cannot index texts without any word
         return [replace(e, demonstrations=solved.choose(e, range(len(pool)), number)) for e in examples]
@@ -64,7 +71,11 @@ def show_similar(examples: Sequence[Example], pool: Sequence[Example], number: i
 
 @dataclass(frozen=True)
 class AddDemonstrations:
-    """Give each training example demonstrations of the same part, as `inference=few_shot` does for prediction."""
+    """Give each training example demonstrations of the same part, as `inference=few_shot` does for prediction.
+
+    Its near-duplicates are not shown: folds keep them together, so no held-out row is shown one, and a model that could
+    copy their answers would learn nothing else.
+    """
 
     num_demonstrations: int = 4
 
@@ -73,7 +84,9 @@ class AddDemonstrations:
 
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
         first_of = {example.id: example for example in reversed(examples)}  # one order of each question
-        return show_similar(examples, list(first_of.values()), self.num_demonstrations)
+        numbers = group_ids([_asked_text(example) for example in first_of.values()]).tolist()
+        groups = dict(zip(first_of, numbers, strict=True))
+        return show_similar(examples, list(first_of.values()), self.num_demonstrations, groups)
 
 
 def _ranked(index: Any, example: Example, num_examples: int) -> list[int]:
@@ -89,11 +102,20 @@ def compared_text(example: Example) -> str:
     return "\n".join(turn for turns in _question(example).values() for turn in turns).strip()
 
 
+def _asked_text(example: Example) -> str:
+    """Text by which near-duplicates share a fold: the question alone, not the answers to choose from."""
+    names = next((names for names in ASKED if names[0] in example.fields), tuple(_question(example)))
+    return "\n".join(turn for name in names for turn in example.fields.get(name, ()))
+
+
 def _identity(example: Example) -> tuple[str, ...]:
-    """Key of a question, the same under another id or with another order of its options."""
-    fields = _question(example)
-    options = sorted(normalise(option) for option in fields.pop(OPTIONS, ()))
-    return (*(normalise(turn) for turns in fields.values() for turn in turns), *options)
+    """Key of a question, the same under another id or with another order of its options or of its two answers."""
+    return tuple(sorted(normalise(turn) for turns in _question(example).values() for turn in turns))
+
+
+def _dialogue(example: Example) -> tuple[str, str] | None:
+    """File and id of the dialogue that the example was cut from, None for what is no dialogue."""
+    return (example.tags.get("file", ""), example.tags[DIALOGUE]) if example.tags.get(DIALOGUE) else None
 
 
 def _question(example: Example) -> dict[str, tuple[str, ...]]:
