@@ -18,6 +18,7 @@ from nexttoken.engine.heads import Head
 from nexttoken.engine.label_scores import UNKNOWN, Batch
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.adapters import find_misfits
+from nexttoken.models.allocator import release_freed_memory
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.processes import num_ranks, rank
 from nexttoken.models.sharded import gather_tensor, overwrite_parameter
@@ -27,6 +28,7 @@ from nexttoken.training.parallel_gradients import Learners
 from nexttoken.training.steps import Step, learning_rate_factor, make_optimizer
 
 MAX_SKIPPED = 20  # steps in a row without a change of weights; the scaler halves its scale after each
+RELEASE_STEPS = 8  # optimizer steps between two returns of unused memory, which cost a few per cent of a step each
 
 
 class AnswerModule(LightningModule):
@@ -74,6 +76,8 @@ class AnswerModule(LightningModule):
         self._count_skipped(self._scale < scale, step)
         schedule = self.lr_schedulers()
         schedule.step()  # type: ignore[union-attr,call-arg]
+        if self.device.type == "cpu" and self.global_step % RELEASE_STEPS == 0:
+            release_freed_memory()
         total = self.trainer.strategy.reduce(total, reduce_op="sum")
         self.log("train_loss", total, batch_size=step.num_rows)
         self.log("skipped_steps", float(self.num_skipped), batch_size=step.num_rows)

@@ -23,6 +23,8 @@ BLOCK = 64  # 4-bit weights that share a scale
 SCALE_BLOCK = 256  # scales (double quantization) or optimizer states that share a scale
 CODEBOOK_BYTES = 4 * 16  # the values of the sixteen 4-bit codes
 SCALE_CODEBOOK_BYTES = 4 * 256 + 4  # the values of an 8-bit scale's codes, and the scales' mean
+# Share of the activations that the C library's allocator holds in gaps, measured with 4 and 30 layers in 16 and 32 bit.
+GAPS = 0.3
 MIN_8BIT_SIZE = 4096  # smaller tensors have 32-bit states in the 8-bit optimizers
 
 
@@ -101,6 +103,8 @@ def plan_activations(spec: ModelSpec) -> Part:
     if settings.quantization:  # one layer at a time is dequantized for its product
         layers = quantized_layers(skeleton.build(num_layers=1, adapted=False))
         size += max((layer.weight.numel() for layer in layers), default=0) * skeleton.dtype.itemsize
+    if spec.device.type == "cpu":
+        size = int(size * (1 + GAPS))
     notes = ["with gradient checkpointing"] if training and recomputes else []
     notes += [f"{at_once} batches at once"] if at_once > 1 else []
     return Part("activations", at_once * size, ", ".join(notes))
