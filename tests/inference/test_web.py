@@ -163,3 +163,27 @@ def closed_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://customsearch.example.com",
+        "https://googleapis.com.example.com",
+        "https://example.com/googleapis.com",
+        "https://user@example.com#.googleapis.com",
+        "https://evilgoogleapis.com",
+        "http://customsearch.googleapis.com",
+        "http://localhost.example.com",
+        "http://127.0.0.1@example.com",
+        "file:///etc/passwd",
+        "https://a.googleapis.com\n",
+        "",
+    ],
+)
+def test_the_key_is_sent_to_google_or_this_machine_only(endpoint, tmp_path):
+    with pytest.raises(UserError, match=r"^retriever\.endpoint=.* is refused, as it would be sent your key") as error:
+        make(endpoint, tmp_path)
+    assert "\n" not in str(error.value)
+    for known in ("https://customsearch.googleapis.com", "http://localhost:80", "http://127.0.0.1:8000/"):
+        make(known, tmp_path)

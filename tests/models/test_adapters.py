@@ -1,6 +1,7 @@
 """LoRA and QLoRA: exact against dequantised weights, saved without the base, refused where they do not belong."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,21 @@ def adapter_dir(base_dir, tmp_path) -> Path:
     return tmp_path / "adapter"
 
 
+def test_the_configuration_lists_its_layers_in_order(base_dir, adapter_dir):
+    """A set has another order in every process, so that two equal runs would differ in this file."""
+    config = json.loads((adapter_dir / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert len(config["target_modules"]) == 14, "all linear layers of two blocks"
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{", '{"r": "4"}', '{"r": true}', '{"r": [4]}'])
+def test_a_strange_configuration_is_one_line(base_dir, adapter_dir, text):
+    (adapter_dir / "adapter_config.json").write_text(text)
+    with pytest.raises(UserError, match=r"adapter") as error:
+        load_adapter(load(base_dir), LORA, adapter_dir)
+    assert "\n" not in str(error.value)
+
+
 def test_another_rank_is_refused(base_dir, adapter_dir):
     with pytest.raises(UserError, match=r"\(r is 4, not 8\)"):
         load_adapter(load(base_dir), LORA.model_copy(update={"r": 8}), adapter_dir)
@@ -178,7 +194,7 @@ def test_another_rank_is_refused(base_dir, adapter_dir):
         load_adapter(load(base_dir), LORA.model_copy(update={"rslora": True}), adapter_dir)
 
 
-@pytest.mark.parametrize("damage", ["missing", "foreign", "shape"])
+@pytest.mark.parametrize("damage", ["missing", "foreign", "shape", "integers", "nan", "infinite"])
 def test_missing_and_foreign_keys_are_errors(base_dir, adapter_dir, damage):
     path = adapter_dir / "adapter_model.safetensors"
     saved = load_file(path)
@@ -187,6 +203,9 @@ def test_missing_and_foreign_keys_are_errors(base_dir, adapter_dir, damage):
         "missing": {key: value for key, value in saved.items() if key != name},
         "foreign": saved | {"base_model.model.somewhere.lora_A.weight": torch.zeros(2, 2)},
         "shape": saved | {name: saved[name][:1].clone()},
+        "integers": saved | {name: saved[name].to(torch.int32)},
+        "nan": saved | {name: saved[name] * float("nan")},
+        "infinite": saved | {name: saved[name] + float("inf")},
     }[damage]
     save_file(changed, path)
     with pytest.raises(UserError, match="1 of its weights do not fit"):

@@ -124,7 +124,9 @@ def overwrite_adapter(model: Any, settings: AdapterSettings, folder: Path) -> No
         saved = load_file(folder / FILES[1])
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder / FILES[1]} cannot be loaded ({error}); {RETRAIN}") from None
-    if misfits := find_misfits(get_peft_model_state_dict(model, save_embedding_layers=False), saved):
+    misfits = find_misfits(get_peft_model_state_dict(model, save_embedding_layers=False), saved)
+    strange = (name for name, one in saved.items() if not (one.is_floating_point() and one.isfinite().all()))
+    if misfits := misfits or sorted(strange):
         raise UserError(
             f"{folder}: {len(misfits)} of its weights do not fit ({first_five(misfits)}); it is incomplete or of"
             f" another model; {RETRAIN}"

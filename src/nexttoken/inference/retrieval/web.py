@@ -4,6 +4,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from nexttoken.tasks.surrogates import replaced
 from nexttoken.types import Passage
 
 KEY, ENGINE = "GOOGLE_API_KEY", "GOOGLE_SEARCH_ENGINE_ID"
+ENDPOINT = r"https://([a-z0-9-]+\.)+googleapis\.com/?|http://(127\.0\.0\.1|localhost)(:[0-9]+)?/?"
 MAX_HITS = 10  # of one query in the API
 QUERY_CHARACTERS = 500  # Google reads about 32 words; a longer address would be refused
 TEMPORARY_STATUSES = (408, 429, 500, 502, 503, 504)
@@ -57,6 +59,9 @@ class GoogleSearch:
         require("retriever=web", "googleapiclient")
         if not 1 <= self.num_hits <= MAX_HITS:
             raise UserError(f"retriever.num_hits={self.num_hits}, expected 1 to {MAX_HITS}, a page of Google's hits")
+        if not re.fullmatch(ENDPOINT, self.endpoint):
+            what = f"retriever.endpoint={self.endpoint!r} is refused, as it would be sent your key"
+            raise UserError(f"{what}: expected an address of https://*.googleapis.com, or of this machine")
         self._engine = self.engine_id or os.environ.get(ENGINE, "")
         for name, value in ((KEY, os.environ.get(KEY)), (ENGINE, self._engine)):
             if not value:
