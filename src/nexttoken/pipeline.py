@@ -69,6 +69,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     references = answers.references(parts.task, [*rows.train, *rows.dev], rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
     with fold.lock.held() if is_first() else nullcontext():
+        if is_first() and fold.is_finished and not parts.settings.overwrite:  # by another command, meanwhile
+            return report_finished(parts, fold, config, overrides)
         if is_first():
             run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
             fold.save_counts(counted)
