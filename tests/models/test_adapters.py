@@ -110,6 +110,24 @@ def test_gradients_stay_right_after_an_evaluation(base_dir):
     assert ours.norm() > 1e-3
 
 
+@pytest.mark.parametrize("has_units", [True, False], ids=["bf16 units", "none"])
+def test_an_adapter_on_any_4_bit_model_has_the_guard(base_dir, monkeypatch, has_units):
+    """Also on a model that `load_model` did not load, on processors with and without bf16 units."""
+    import transformers
+
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: has_units)
+    options = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base_dir, quantization_config=options)
+    assert all(layer.support_avx512bf16_for_cpu is has_units for layer in four_bit_layers(model))
+    model.is_loaded_in_4bit = False  # as of layers that were put in one by one
+    model = with_adapter(model).eval()
+    with torch.inference_mode():
+        model(input_ids=torch.tensor([[5, 6, 7]]))
+    layers = four_bit_layers(model)
+    assert len(layers) == 14
+    assert not any(getattr(layer.weight.quant_state, "packing_format_for_cpu", False) for layer in layers)
+
+
 def test_keeping_trainable_switches_the_packing_off(base_dir):
     model = load(base_dir, NF4)
     for layer in four_bit_layers(model):
