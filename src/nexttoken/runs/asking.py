@@ -74,7 +74,7 @@ def has_chosen_gate(run: "LoadedRun") -> bool:
 
 def asked_otherwise(own: Mapping[str, Any], changed: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
     """The settings by which a run is asked in another way than it was scored, by dotted key."""
-    one, other = ({key: config.get(key) for key in SETTINGS} for config in (own, changed))
+    one, other = ({key: config.get(key) or {} for key in SETTINGS} for config in (own, changed))
     asked = {key: new for key, (_, new) in differences(one, other).items()}
     if changes.engine != TRANSFORMERS:
         asked |= {f"engine.{key}": value for key, value in changes.engine.items()}

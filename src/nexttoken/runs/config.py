@@ -32,6 +32,29 @@ class Changes:
         return cls(settings.inference, generation, settings.fold, folder, settings.engine)
 
 
+def own_config(folds: Sequence[FoldFolder], input_dir: str | None) -> dict[str, Any]:
+    """The folds' common configuration with the data in `input_dir`, without `train_transforms`.
+
+    Raises UserError where the folds have different settings, or lack one.
+    """
+    config = folds[0].config()
+    for fold in folds[1:]:
+        if others := describe_differences(config, fold.config()):
+            what = f"{fold.path} differs from {folds[0].path} ({others})"
+            raise UserError(f"{what}; train it with the same settings")
+    config["train_transforms"] = {}
+    for key, info in Settings.model_fields.items():
+        is_node = info.annotation == dict[str, Any]
+        if info.is_required() and (key not in config or (is_node and not isinstance(config[key], dict))):
+            raise UserError(f"{folds[0].config_path} has no usable {key!r}; {RETRAIN}, or restore the file")
+    if str(config.get("retriever", {}).get("_target_")).endswith(".Nothing"):  # it was defined elsewhere before
+        config |= {"retriever": NOTHING, "search": {**config.get("search", {}), "retriever": NOTHING}}
+    if input_dir:  # also for the files that a retriever reads there
+        nodes = {key: _move(config[key], config["input_dir"], input_dir) for key in RETRIEVER_NODES if key in config}
+        config |= {**nodes, "input_dir": input_dir, "task": {**config["task"], "input_dir": input_dir}}
+    return config
+
+
 def changed_config(
     folds: Sequence[FoldFolder],
     input_dir: str | None,
@@ -47,22 +70,8 @@ def changed_config(
     `retriever` is a `_target_` node or None. Raises UserError where the folds have different settings, the run has no
     use for a retriever, or the package no longer has a class that the configuration names.
     """
-    config = folds[0].config()
-    for fold in folds[1:]:
-        if others := describe_differences(config, fold.config()):
-            what = f"{fold.path} differs from {folds[0].path} ({others})"
-            raise UserError(f"{what}; train it with the same settings")
-    config["train_transforms"] = {}
-    for key, info in Settings.model_fields.items():
-        is_node = info.annotation == dict[str, Any]
-        if info.is_required() and (key not in config or (is_node and not isinstance(config[key], dict))):
-            raise UserError(f"{folds[0].config_path} has no usable {key!r}; {RETRAIN}, or restore the file")
-    if str(config.get("retriever", {}).get("_target_")).endswith(".Nothing"):  # it was defined elsewhere before
-        config |= {"retriever": NOTHING, "search": {**config.get("search", {}), "retriever": NOTHING}}
+    config = own_config(folds, input_dir)
     saved = set(_targets(config))
-    if input_dir:  # also for the files that a retriever reads there
-        nodes = {key: _move(config[key], config["input_dir"], input_dir) for key in RETRIEVER_NODES if key in config}
-        config |= {**nodes, "input_dir": input_dir, "task": {**config["task"], "input_dir": input_dir}}
     if changes.inference:
         config["inference"] = dict(changes.inference)
     if retriever:

@@ -18,7 +18,7 @@ from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.retrieval.search import Search
 from nexttoken.runs.asking import asked_otherwise
-from nexttoken.runs.config import Changes, changed_config
+from nexttoken.runs.config import Changes, changed_config, own_config
 from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples
 from nexttoken.runs.records import read_gate
 from nexttoken.runs.seals import KEY, WEIGHTS
@@ -68,7 +68,7 @@ class LoadedRun:
             what = "has folds of an earlier version, without a seal: a changed config.yaml or model is not noticed"
             print(f"{folder.path} {what}")
         config = changed_config(folds, input_dir, base, retriever, changes, trust_remote_code)
-        asked = asked_otherwise(changed_config(folds, input_dir, base, None, UNCHANGED), config, changes)
+        asked = asked_otherwise(own_config(folds, input_dir), config, changes)
         parts = build(config)
         if parts.task.classes and changes != Changes(folder=changes.folder):
             own = "this run averages its folds' probabilities with its own inference: train with another one"
