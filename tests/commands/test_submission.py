@@ -31,7 +31,7 @@ def test_a_valid_file_with_any_line_ends_and_name_is_accepted(input_dir, tmp_pat
     [
         ("", "is empty: expected a CSV with the columns id, a, b, tie; write it with `python predict.py`"),
         (f"{HEADER}\n", "has no rows below its header"),
-        (None, "cannot be read (Is a directory)"),
+        (None, "is no file; expected a submission"),
         (b"PK\x03\x04\xff", "is a zip archive; unzip it in place"),
         ("x\n1\n", "lacks the columns id, a, b, tie; its header is: x; rename its columns, or write it with"),
         (f"{HEADER}\n8,0,1,0\n07,1,0,0\n", "in another order: row 1 is 8, expected 07; sort its rows"),
@@ -69,7 +69,7 @@ def test_wrong_arguments_and_folders_are_one_line(input_dir, tmp_path, capsys):
     assert "a path is missing" in refusal(capsys, "submission")
     assert "2 paths are given" in refusal(capsys, "submission", path, path)
     assert "did you mean 'input_dir'?" in refusal(capsys, "submission", path, "inputdir=x")
-    assert "cannot be read (No such file" in refusal(capsys, "submission", tmp_path / "no", f"input_dir={input_dir}")
+    assert "no is no file; expected a submission" in refusal(capsys, "submission", tmp_path / "no", f"input_dir={input_dir}")
     for folder, reason in ((tmp_path, "No such file or directory"), (path, "Not a directory")):
         line = refusal(capsys, "submission", path, f"input_dir={folder}")
         assert f"test.csv cannot be read ({reason})" in line
