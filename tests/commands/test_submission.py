@@ -69,7 +69,7 @@ def test_wrong_arguments_and_folders_are_one_line(input_dir, tmp_path, capsys):
     assert "a path is missing" in refusal(capsys, "submission")
     assert "2 paths are given" in refusal(capsys, "submission", path, path)
     assert "did you mean 'input_dir'?" in refusal(capsys, "submission", path, "inputdir=x")
-    assert "no is no file; expected a submission" in refusal(capsys, "submission", tmp_path / "no", f"input_dir={input_dir}")
+    assert "no is no file" in refusal(capsys, "submission", tmp_path / "no", f"input_dir={input_dir}")
     for folder, reason in ((tmp_path, "No such file or directory"), (path, "Not a directory")):
         line = refusal(capsys, "submission", path, f"input_dir={folder}")
         assert f"test.csv cannot be read ({reason})" in line
