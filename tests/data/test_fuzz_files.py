@@ -72,6 +72,20 @@ def test_altered_files_are_read_or_refused_in_one_line(readers: dict[str, Reader
     assert faults(readers, 0, 10) == []
 
 
+GIANTS = {"deep lists": b"[" * 10**6, "deep objects": b'{"a":' * 10**6, "one cell": b'"' + b"a" * 30_000_000 + b'"'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("giant", GIANTS)
+def test_giant_cells_and_depths_are_read_or_refused_in_seconds(readers: dict[str, Reader], giant: str) -> None:
+    for name, (path, read) in readers.items():
+        sound = path.read_bytes()
+        try:
+            assert fault_of((path, read), GIANTS[giant]) == "", name
+        finally:
+            path.write_bytes(sound)
+
+
 @pytest.mark.slow
 def test_twenty_thousand_altered_files_are_read_or_refused_in_one_line(readers: dict[str, Reader]) -> None:
     assert faults(readers, 10, 10 + 20_000 // len(readers) + 1) == []
