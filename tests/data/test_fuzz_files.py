@@ -8,16 +8,19 @@ from zlib import crc32
 
 import pytest
 
+from conftest import save_small_base
 from nexttoken.errors import UserError
 from support.mutations import mutated
 from support.read_files import Reader, sound_readers
+from support.read_run_files import base_readers, run_readers
 
 MAX_SECONDS = 10.0  # of the processor, for one file
 
 
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory) -> dict[str, Reader]:
-    return sound_readers(tmp_path_factory.mktemp("files"))
+    folder = tmp_path_factory.mktemp("files")
+    return sound_readers(folder) | run_readers(folder / "run") | base_readers(save_small_base(folder / "base"))
 
 
 @contextmanager

@@ -1,33 +1,17 @@
-"""A small sound file for each reader of the project, and the call that reads it."""
+"""A small sound file for each reader of data, and the call that reads it."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 
-from nexttoken.commands.gate_answers import read_rows
 from nexttoken.data.csv_tables import read_columns, write_csv
-from nexttoken.data.folds import load_folds
 from nexttoken.data.json_lines import json_rows, write_json_lines
-from nexttoken.engine.journal import LabelJournal
 from nexttoken.inference.retrieval import bm25
 from nexttoken.inference.retrieval.bm25 import BM25
 from nexttoken.inference.retrieval.corpus import Corpus
 from nexttoken.inference.retrieval.recorded import read_recorded
-from nexttoken.models import base_model
-from nexttoken.models.hub import locate
-from nexttoken.models.saved import load_labels
-from nexttoken.prompts.token_cache import TokenCache
-from nexttoken.prompts.token_file import KEY, TokenRow, write_rows
-from nexttoken.runs.folder import FoldFolder
-from nexttoken.runs.ledger import COLUMNS, read_ledger
-from nexttoken.runs.read import read_runs
-from nexttoken.runs.read_answers import out_of_fold, test_answers
-from nexttoken.runs.records import read_gate
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.tasks.instruct import Instruct
 from nexttoken.tasks.marks import Marks
@@ -35,7 +19,6 @@ from nexttoken.tasks.preference import CLASSES, Preference
 from nexttoken.tasks.quiz import Quiz
 from nexttoken.tasks.submission import validate_submission
 from nexttoken.transforms.curation.marks import read_marks
-from support.finished_runs import write_finished_fold
 
 Read = Callable[[Path], object]
 Reader = tuple[Path, Read]  # the file, and the call that reads it, perhaps with others of its folder
@@ -60,19 +43,11 @@ SHAREGPT = {"system": "s", "conversations": [{"from": "human", "value": "a"}, {"
 MARK = {"id": "m1", "instruction": "Add.", "response": "3", "mark": 2, "input": "1, 2"}
 TRUTH = {"id": "m1", "probs": [0.2] * 5}
 PASSAGES = [{"title": "T", "text": "The lighthouse of Brell. Built in 1871."}, {"text": "Otters eat fish."}]
-RESULT = {
-    "id": "q",
-    "options": ["a", "b"],
-    "correct": True,
-    "seconds": 0.5,
-    "tags": {"genre": "g"},
-    "probs": [0.5, 0.5],
-}
 
 
 def sound_readers(folder: Path) -> dict[str, Reader]:
     """Write all files below `folder`; return each with the call that reads it."""
-    return data_readers(folder / "data") | corpus_readers(folder / "corpora") | run_readers(folder / "run")
+    return data_readers(folder / "data") | corpus_readers(folder / "corpora")
 
 
 def data_readers(folder: Path) -> dict[str, Reader]:
@@ -81,7 +56,7 @@ def data_readers(folder: Path) -> dict[str, Reader]:
     def add(name: str, path: Path, read: Read) -> None:
         readers[name] = (path, read)
 
-    preference = Preference(_new(folder / "preference"))
+    preference = Preference(new_folder(folder / "preference"))
     pair = ["1", '["Which?",null]', '["a", "b"]', '["c"]', "1", "0", "0"]
     header = ["id", "prompt", "response_a", "response_b", *CLASSES]
     write_csv([header, pair, ["2", *pair[1:4], "0", "0", "1"]], preference.path("train.csv"))
@@ -101,7 +76,7 @@ def data_readers(folder: Path) -> dict[str, Reader]:
         lambda path: validate_submission(path, ["1"], ["id", *CLASSES]),
     )
     for name, row in QUIZZES.items():
-        path = _lines(
+        path = write_lines(
             folder / name / "train.jsonl", row, row | {key: "other" for key in ("id", "qid", "q_id") if key in row}
         )
         quiz = Quiz("quiz", path.parent, test_files=["train.jsonl"], skip_faulty=name == "plain")
@@ -110,18 +85,18 @@ def data_readers(folder: Path) -> dict[str, Reader]:
         ("science", [["id", "prompt", *"ABCDE", "answer"], ["0", "q?", *"abcd", "", "B"]], "science_exam"),
         ("jmmlu", [["q?", "a", "b", "c", "d", "B"], ["r?", "a", "b", "c", "d", "A"]], "jmmlu"),
     ):
-        write_csv(rows, path := _new(folder / name) / "train.csv")
+        write_csv(rows, path := new_folder(folder / name) / "train.csv")
         quiz = Quiz("quiz", path.parent, form if name == "jmmlu" else "auto", ["train.csv"], ["train.csv"])
         add(f"quiz {name}", path, lambda _, quiz=quiz: quiz.read("train"))
     for name, row in INSTRUCTIONS.items():
-        path = _lines(folder / name / "train.jsonl", row, {**row, "id": "other"})
+        path = write_lines(folder / name / "train.jsonl", row, {**row, "id": "other"})
         task = Instruct("x", path.parent, test_files=["train.jsonl"])
         add(f"instruct {name}", path, lambda _, task=task: (task.read("train"), task.read("test")))
     for name, row in {"dialogue": DIALOGUE, "sharegpt": SHAREGPT}.items():
-        path = _lines(folder / name / "train.jsonl", row)
+        path = write_lines(folder / name / "train.jsonl", row)
         add(name, path, lambda _, folder=path.parent: Dialogue("x", folder).read("train"))
-    _lines(folder / "marks" / "truth.jsonl", TRUTH)
-    marks = Marks(_lines(folder / "marks" / "train.jsonl", MARK).parent)
+    write_lines(folder / "marks" / "truth.jsonl", TRUTH)
+    marks = Marks(write_lines(folder / "marks" / "train.jsonl", MARK).parent)
     add("marks", folder / "marks" / "train.jsonl", lambda _: marks.read("train"))
     add("marks truth", folder / "marks" / "truth.jsonl", lambda _: marks.truth())
     write_csv([["id", "mark"], ["a", "3.5"]], path := folder / "marks.csv")
@@ -140,7 +115,7 @@ def corpus_readers(folder: Path) -> dict[str, Reader]:
     readers: dict[str, Reader] = {}
     table = pd.DataFrame(PASSAGES).fillna("")
     for ending in ("jsonl", "json", "csv", "tsv", "parquet", "txt"):
-        path = _new(folder) / f"docs.{ending}"
+        path = new_folder(folder) / f"docs.{ending}"
         match ending:
             case "jsonl":
                 write_json_lines(PASSAGES, path)
@@ -156,7 +131,7 @@ def corpus_readers(folder: Path) -> dict[str, Reader]:
             path,
             lambda path: [_encodable(one.text) for one in Corpus(str(path)).passages()],
         )
-    path = _lines(folder / "recorded.jsonl", {"query": "q", "passages": ["one", {"text": "two", "score": 2}]})
+    path = write_lines(folder / "recorded.jsonl", {"query": "q", "passages": ["one", {"text": "two", "score": 2}]})
     readers["recorded passages"] = (path, read_recorded)
     retriever = BM25(str(folder / "docs.jsonl"), index_dir=str(folder / "index"))
 
@@ -171,90 +146,13 @@ def corpus_readers(folder: Path) -> dict[str, Reader]:
     return readers
 
 
-def run_readers(folder: Path) -> dict[str, Reader]:
-    fold = write_finished_fold(folder / "task" / "name", num_rows=4)
-    run, records = fold.parent, FoldFolder(fold)
-    rows = {"id": [f"0-{row}" for row in range(4)], "genre": "g", "num_options": 3, "seconds": 0.5}
-    pd.DataFrame(rows).to_csv(fold / "rows.csv", index=False)
-    pd.DataFrame({"step": [1, 2], "train_loss": [1.0, 0.9], "dev_log_loss": [1.1, None]}).to_csv(fold / "curve.csv")
-    _lines(fold / "generated.jsonl", {"id": "a", "output": "b", "num_tokens": 2, "finished": True})
-    (fold / "inference.json").write_text('{"temperature": 1.5}')
-    labels = {"labels": ["A", "B"], "continuations": [[3], [4]], "pieces": [["A"], ["B"]], "num_rejoined": 0}
-    (fold / "labels.json").write_text(json.dumps(labels))
-    (run / "gate.json").write_text('{"min_top1": 0.6, "min_margin": 0.2, "temperature": 1.0, "keep_confident": true}')
-    (run / "result.json").write_text(json.dumps([RESULT, RESULT | {"id": "r", "correct": None}]))
-    (run / "environment.json").write_text('{"device": "cpu"}')
-    ledger = ["2026-01-01T00:00:00+00:00", "a.csv", "output/x", "0 1", "1.0", "ab", "1.1", ""]
-    write_csv([COLUMNS, ledger], run / "ledger.csv")
-
-    def report(_: Path) -> object:
-        return [(out_of_fold(run), test_answers(run)) for run in read_runs(run)]
-
-    readers: dict[str, Reader] = {
-        f"report {name}": (fold / name, report) for name in ("metrics.json", "oof.csv", "curve.csv", "rows.csv")
-    }
-    readers |= {f"report {name}": (run / name, report) for name in ("folds.csv", "result.json", "environment.json")}
-    readers |= {
-        "config": (fold / "config.yaml", lambda _: records.config()),
-        "metrics": (fold / "metrics.json", lambda _: records.metrics()),
-        "held-out ids": (fold / "oof.csv", lambda _: records.held_out_ids()),
-        "generated": (fold / "generated.jsonl", lambda _: records.texts()),
-        "state": (fold / "inference.json", lambda _: records.state()),
-        "labels": (fold / "labels.json", load_labels),
-        "folds": (run / "folds.csv", load_folds),
-        "gate": (run / "gate.json", read_gate),
-        "ledger": (run / "ledger.csv", read_ledger),
-        "gate rows": (_gate_rows(run / "gate.csv"), read_rows),
-    }
-    return readers | _model_readers(_new(folder / "model"), folder)
-
-
-def _model_readers(model: Path, folder: Path) -> dict[str, Reader]:
-    from safetensors.numpy import save_file
-
-    save_file({"weight": np.arange(6, dtype=np.float32).reshape(2, 3)}, model / "model.safetensors")
-    (model / "base.json").write_text('{"name": "n", "weights": "w", "tokenizer": "t"}')
-    (model / "config.json").write_text("{}")
-    journal, identity = folder / "journal.jsonl", {"made_by": "x"}
-    with LabelJournal(journal, identity) as answers:
-        prompts = [SimpleNamespace(id=name, num_options=2, token_ids=np.arange(3)) for name in "ab"]
-        for prompt in prompts:
-            answers.save([prompt], np.array([[0.5, 0.5]]), np.array([0.1]))
-    tokens, keys = folder / "x.tokens", [bytes([number]) * KEY.itemsize for number in range(2)]
-    with tokens.open("wb") as file:
-        write_rows(file, ((key, TokenRow(np.arange(4, dtype=np.int32), "a text")) for key in keys))
-
-    def read_tokens(path: Path) -> list[str | None]:
-        rows: list[TokenRow | None] = [None, None]
-        TokenCache(folder, "name")._fill(rows, np.frombuffer(b"".join(keys), KEY), path)
-        return [row and row.text() for row in rows]  # type: ignore[operator]
-
-    return {
-        "journal": (journal, lambda path: LabelJournal(path, identity)),
-        "base": (model / "base.json", lambda path: base_model.read_base(path.parent)),
-        "model folder": (model / "config.json", lambda path: locate(str(path.parent))),
-        "token cache": (tokens, read_tokens),
-    }
-
-
-def _gate_rows(path: Path) -> Path:
-    columns = {"id": ["a", "b"], "fold_mark": "m", "fold": 0, "group": [0, 1], "label": [0, 1], "found": True}
-    seconds = dict.fromkeys(("first_seconds", "search_seconds", "second_seconds"), 0.5)
-    return _csv(path, columns | seconds | dict.fromkeys(("first_p_0", "first_p_1", "second_p_0", "second_p_1"), 0.5))
-
-
-def _csv(path: Path, columns: dict) -> Path:
-    pd.DataFrame(columns).to_csv(path, index=False, quoting=csv.QUOTE_MINIMAL)
-    return path
-
-
-def _lines(path: Path, *rows: dict) -> Path:
-    _new(path.parent)
+def write_lines(path: Path, *rows: dict) -> Path:
+    new_folder(path.parent)
     write_json_lines(rows, path)
     return path
 
 
-def _new(folder: Path) -> Path:
+def new_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
