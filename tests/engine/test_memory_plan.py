@@ -16,10 +16,11 @@ from nexttoken.build import plain
 from nexttoken.commands.entry import compose
 from nexttoken.engine.memory_plan.advice import LORA, NF4
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count_pass, count_step, cut_layers, step_bytes
-from nexttoken.engine.memory_plan.make import make_plan, optimizer_bytes
+from nexttoken.engine.memory_plan.make import make_plan, optimizer_bytes, repeated_keys_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.load import load_config, resolve
+from nexttoken.models.device_sheets import SHEETS
+from nexttoken.models.load import fast_dtype, load_config, resolve
 from nexttoken.settings import Settings, check_settings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -282,3 +283,41 @@ def test_batches_are_planned_side_by_side_where_they_are_learnt_so(changed, is_a
         torch.set_num_threads(threads)
     (activations,) = (part for part in plan.parts if part.name == "activations")
     assert ("2 batches at once" in activations.note) == is_aside
+
+
+GROUPED = LlamaConfig(**SHAPE | {"num_attention_heads": 8}, intermediate_size=344, num_key_value_heads=2)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("t4", "float16"), ("a100", "bfloat16")])
+def test_a_run_is_planned_for_a_gpu_that_is_not_here(name, dtype):
+    spec = resolve(settings_of("adapter=lora"), GROUPED, sheet=SHEETS[name])
+    plan = make_plan(spec)
+    assert (plan.device, plan.free, spec.dtype) == (name, SHEETS[name].free, getattr(torch, dtype))
+    assert make_plan(spec.change(max_tokens=64)).device == name
+
+
+@pytest.mark.parametrize(("checkpointing", "layers"), [("false", 3), ("true", 1)])
+def test_keys_repeated_on_an_older_gpu_are_planned(checkpointing, layers):
+    """Six of eight heads get keys and values of their own: 16 numbers of 2 bytes a token, in 4 rows of 128."""
+    settings = settings_of("adapter=lora", f"fit.gradient_checkpointing={checkpointing}")
+    old, new = (resolve(settings, GROUPED, sheet=SHEETS[name]) for name in ("t4", "a100"))
+    assert repeated_keys_bytes(old) == 2 * layers * 6 * 16 * 4 * 128 * 2
+    assert repeated_keys_bytes(new) == 0
+    assert make_plan(old).size("activations") - make_plan(new).size("activations") == repeated_keys_bytes(old)
+
+
+@pytest.mark.parametrize(
+    "architecture", ["gemma3_text", "gemma4", "gemma2", "phi", "gpt_oss", "llama", "qwen2", "phi3"]
+)
+def test_architectures_that_overflow_float16_are_computed_in_float32_on_older_gpus(architecture):
+    dtype = torch.float16 if architecture in ("llama", "qwen2", "phi3") else torch.float32
+    assert fast_dtype(architecture, SHEETS["t4"]) == dtype
+    assert fast_dtype(architecture, SHEETS["a100"]) == torch.bfloat16
+
+
+def test_the_command_knows_every_sheet(tmp_path):
+    CONFIGS["qwen2"].save_pretrained(tmp_path)
+    done = command(f"model.name_or_path={tmp_path}", "adapter=lora", "device=t4")
+    assert done.stdout.splitlines()[0].startswith("plan for t4: ")
+    assert done.stdout.splitlines()[-1].endswith("of 14.6 GiB: fits")
+    assert "input should be " + ", ".join(f"'{name}'" for name in [*SHEETS][:-1]) in command("device=tpu").stderr

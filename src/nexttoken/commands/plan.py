@@ -3,27 +3,37 @@
 python -m nexttoken plan model=llama3_8b adapter=lora quantization=nf4
 python -m nexttoken plan model=llama3_8b adapter=lora batch_tokens=16384 fit.gradient_checkpointing=true
 
-The arguments are those of train.py. Of a hub model the configuration alone is downloaded.
+python -m nexttoken plan experiment=lmsys_gemma2_9b_qlora device=t4
+
+Arguments:
+  device=...       a GPU that this machine does not have: t4, p100, v100, l4, rtx4090, a100_40gb, a100 or h100
+  key=value ...    any setting of train.py
+
+Of a hub model the configuration alone is downloaded.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from nexttoken.commands.arguments import Arguments
 from nexttoken.commands.entry import compose_settings
 
 
 class PlanArguments(Arguments):
+    device: Literal["t4", "p100", "v100", "l4", "rtx4090", "a100_40gb", "a100", "h100"] | None = None
     overrides: tuple[str, ...] = ()
 
 
 def main(arguments: Sequence[str]) -> None:
-    settings = compose_settings(PlanArguments.parse(arguments).overrides)
+    given = PlanArguments.parse(arguments)
+    settings = compose_settings(given.overrides)
     from nexttoken.engine.memory_plan.auto_tokens import choose_max_tokens, with_batch_tokens
     from nexttoken.engine.memory_plan.make import make_plan
+    from nexttoken.models.device_sheets import SHEETS
     from nexttoken.models.load import resolve
     from nexttoken.settings import AUTO
 
-    spec = resolve(settings)
+    spec = resolve(settings, sheet=SHEETS[given.device] if given.device else None)
     if settings.max_tokens == AUTO:
         budget = choose_max_tokens(spec)  # by the device alone: the rows are not read here
         print(budget)

@@ -11,6 +11,7 @@ from torch import nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.device_sheets import BF16_CAPABILITY, DeviceSheet
 from nexttoken.models.hub import from_hub, locate, refuse_giant
 from nexttoken.models.precision import PRECISIONS
 from nexttoken.models.processes import choose_device
@@ -18,6 +19,9 @@ from nexttoken.models.quantized import keep_trainable, loading_options, saved_qu
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
+# Reported to exceed 65,504, the largest float16: google/gemma_pytorch#10, microsoft/onnxruntime-genai#2444 (Gemma 2 and
+# gpt-oss), huggingface/transformers#39972 (Gemma 3) and #28163 (Phi-2), unslothai/unsloth-zoo#600 (Gemma 4).
+OVERFLOWING = ("gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "phi", "gpt_oss")
 CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # missing in a language model: they start at random
 
 
@@ -34,6 +38,7 @@ class ModelSpec:
     dtype: torch.dtype  # of the weights that are not quantised
     precision: str  # Lightning's name for the dtype of the computation, in training and in prediction
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # sizes counted by the memory plan
+    sheet: DeviceSheet | None = None  # of the GPU that is planned for instead of this machine's
 
     def __str__(self) -> str:
         """The device and the precision, such as `cuda:0, bf16-mixed, weights in float32`; zero-shot has no training."""
@@ -47,7 +52,7 @@ class ModelSpec:
 
     def change(self, **values: Any) -> "ModelSpec":
         """The same model with some settings changed."""
-        return resolve(self.settings.model_copy(update=values), self.config, self.device, self.memo)
+        return resolve(self.settings.model_copy(update=values), self.config, self.device, self.memo, self.sheet)
 
 
 def resolve(
@@ -55,18 +60,21 @@ def resolve(
     config: Any = None,
     device: torch.device | None = None,
     memo: dict[str, Any] | None = None,
+    sheet: DeviceSheet | None = None,
 ) -> ModelSpec:
     """Load the configuration (unless `config` is given) and choose the model's device, dtype and precision.
 
+    With `sheet` they are chosen as on that GPU.
     Raises UserError as `choose_device`, `choose_dtype` and `load_config` do.
     """
     config = load_config(settings.model, settings.max_tokens) if config is None else config
     settings = settings.model_copy(update={"quantization": settings.quantization or saved_quantization(config)})
     architecture = config.get_text_config().model_type
     is_trained = settings.trainer.max_epochs > 0 and settings.adapter is None
-    dtype = choose_dtype(settings.model, architecture, is_trained)
-    precision = settings.trainer.precision or PRECISIONS[fast_dtype(architecture) if is_trained else dtype]
-    return ModelSpec(settings, config, device or choose_device(), dtype, precision, {} if memo is None else memo)
+    dtype = choose_dtype(settings.model, architecture, is_trained, sheet)
+    precision = settings.trainer.precision or PRECISIONS[fast_dtype(architecture, sheet) if is_trained else dtype]
+    device = device or (choose_device() if sheet is None else torch.device("cuda"))
+    return ModelSpec(settings, config, device, dtype, precision, {} if memo is None else memo, sheet)
 
 
 def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
@@ -91,19 +99,22 @@ def load_config(settings: ModelSettings, max_tokens: int = 0) -> Any:
     return _from_pretrained(AutoConfig, settings)
 
 
-def fast_dtype(architecture: str) -> torch.dtype:
-    """The fastest safe dtype of this machine: bfloat16, on older GPUs (a T4) float16, on the CPU float32.
+def fast_dtype(architecture: str, sheet: DeviceSheet | None = None) -> torch.dtype:
+    """The fastest safe dtype of `sheet` or this machine: bfloat16, on older GPUs (a T4) float16, on the CPU float32.
 
-    Gemma's activations overflow float16, so that it needs float32 on older GPUs.
+    Architectures that are known to overflow float16 get float32 on older GPUs.
     """
-    if not torch.cuda.is_available():
+    if sheet is None and not torch.cuda.is_available():
         return torch.float32
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    has_bf16 = sheet.capability >= BF16_CAPABILITY if sheet else torch.cuda.is_bf16_supported(including_emulation=False)
+    if has_bf16:
         return torch.bfloat16
-    return torch.float32 if architecture.startswith("gemma") else torch.float16
+    return torch.float32 if architecture.removesuffix("_text") in OVERFLOWING else torch.float16
 
 
-def choose_dtype(settings: ModelSettings, architecture: str, training: bool) -> torch.dtype:
+def choose_dtype(
+    settings: ModelSettings, architecture: str, training: bool, sheet: DeviceSheet | None = None
+) -> torch.dtype:
     """The weights' dtype: float32 for trained weights, else the fastest of this machine.
 
     `architecture` is transformers' `model_type`. `training` is False for the frozen weights under an adapter.
@@ -111,7 +122,7 @@ def choose_dtype(settings: ModelSettings, architecture: str, training: bool) -> 
     """
     training = training or settings.name_or_path is None
     if settings.dtype == "auto":
-        return torch.float32 if training else fast_dtype(architecture)
+        return torch.float32 if training else fast_dtype(architecture, sheet)
     if settings.dtype != "float32" and training:
         raise UserError(
             f"model.dtype={settings.dtype}: weights that are trained need float32, most small updates would be lost;"

@@ -126,7 +126,8 @@ def count_step(skeleton: Skeleton, num_layers: int, step: Step) -> Counted:
     with FakeTensorMode(allow_non_fake_inputs=True), torch.set_grad_enabled(step.training):
         model.to_empty(device="cpu")
         token_ids = torch.zeros((step.rows, step.tokens), dtype=torch.long)
-        with torch.autocast("cpu", torch.bfloat16, enabled=step.mixed, cache_enabled=False):
+        half = torch.float16 if skeleton.dtype == torch.float16 else torch.bfloat16  # else weights would be cast
+        with torch.autocast("cpu", half, enabled=step.mixed, cache_enabled=False):
             return count_pass(model, token_ids, whole_text)
 
 

@@ -14,6 +14,7 @@ from nexttoken.engine.forward.parallel_batches import max_parallel_batches
 from nexttoken.engine.memory_plan.advice import advise
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, step_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
+from nexttoken.models.device_sheets import GROUPS_CAPABILITY
 from nexttoken.models.load import ModelSpec
 from nexttoken.models.memory import free_memory
 from nexttoken.settings import QuantizationSettings
@@ -45,7 +46,12 @@ def plan_parts(spec: ModelSpec) -> MemoryPlan:
         spec.memo[key] = plan_weights(spec)
     weights: MemoryPlan = spec.memo[key]
     parts = (*weights.parts, plan_activations(spec))
-    return replace(weights, free=free_memory(spec.device), shape=batch_shape(spec), parts=parts)
+    return replace(
+        weights,
+        free=free_memory(spec.device) if spec.sheet is None else spec.sheet.free,
+        shape=batch_shape(spec),
+        parts=parts,
+    )
 
 
 def plan_weights(spec: ModelSpec) -> MemoryPlan:
@@ -72,7 +78,9 @@ def plan_weights(spec: ModelSpec) -> MemoryPlan:
             optimizer = Part("optimizer", 0, note)
         parts += [Part("gradients", stored_bytes(trained)), optimizer]
     num_trained = sum(parameter.numel() for parameter in trained)
-    return MemoryPlan(str(spec.device), None, num_parameters, num_trained, (0, 0), tuple(parts))
+    return MemoryPlan(
+        spec.sheet.name if spec.sheet else str(spec.device), None, num_parameters, num_trained, (0, 0), tuple(parts)
+    )
 
 
 def is_training(spec: ModelSpec) -> bool:
@@ -103,11 +111,32 @@ def plan_activations(spec: ModelSpec) -> Part:
     if settings.quantization:  # one layer at a time is dequantized for its product
         layers = quantized_layers(skeleton.build(num_layers=1, adapted=False))
         size += max((layer.weight.numel() for layer in layers), default=0) * skeleton.dtype.itemsize
+    size += repeated_keys_bytes(spec)
     if spec.device.type == "cpu":
         size = int(size * (1 + GAPS))
     notes = ["with gradient checkpointing"] if training and recomputes else []
     notes += [f"{at_once} batches at once"] if at_once > 1 else []
     return Part("activations", at_once * size, ", ".join(notes))
+
+
+def repeated_keys_bytes(spec: ModelSpec) -> int:
+    """Keys and values repeated for the heads that share them, where no fused kernel takes shared ones (blocks.py)."""
+    if spec.device.type != "cuda" or capability(spec) >= GROUPS_CAPABILITY:
+        return 0
+    config, (rows, tokens) = spec.config.get_text_config(), batch_shape(spec)
+    heads = config.num_attention_heads
+    missing = heads - (getattr(config, "num_key_value_heads", None) or heads)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    is_kept = is_training(spec) and not spec.settings.fit.gradient_checkpointing
+    layers = config.num_hidden_layers if is_kept else 1
+    return 2 * layers * missing * size * rows * tokens * (4 if spec.precision == "32-true" else 2)
+
+
+def capability(spec: ModelSpec) -> tuple[int, int]:
+    """The compute capability of the GPU that is planned for; a new one's where there is none."""
+    if spec.sheet is not None:
+        return spec.sheet.capability
+    return torch.cuda.get_device_capability(spec.device) if torch.cuda.is_available() else GROUPS_CAPABILITY
 
 
 def batches_at_once(spec: ModelSpec) -> int:
