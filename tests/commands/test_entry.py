@@ -30,6 +30,7 @@ def command(repository, *arguments: str, cwd=None) -> subprocess.CompletedProces
         (["train.py", "input_dir=/nowhere"], "/nowhere/train.csv cannot be read"),
         (["train.py", "fold=="], "Error parsing override 'fold=='; quote a text like this: 'fold=\"=\"'"),
         (["predict.py", "run=/nowhere"], "/nowhere has no finished fold; train one first: python train.py fold=0"),
+        (["train.py", "--foo"], "unknown option '--foo'; settings are key=value, --help shows them"),
         (["predict.py", "rum=x"], "unknown key 'rum'; did you mean 'run'?"),
     ],
 )

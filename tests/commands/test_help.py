@@ -10,6 +10,7 @@ import pytest
 
 from nexttoken.__main__ import commands
 from nexttoken.commands.arguments import Arguments
+from support.commands import refusal
 
 USAGES = commands()
 
@@ -39,3 +40,9 @@ def test_the_list_has_a_line_for_every_command():
 def test_an_unknown_command_is_one_line_with_the_nearest():
     done = subprocess.run([sys.executable, "-m", "nexttoken", "reprot"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "no command is called 'reprot'; did you mean 'report'?\n")
+
+
+@pytest.mark.parametrize("name", USAGES)
+def test_every_command_refuses_an_unknown_option_in_the_same_words(name, capsys):
+    line = refusal(capsys, name, "--foo")
+    assert line == "unknown option '--foo'; arguments are key=value or paths, --help shows them"

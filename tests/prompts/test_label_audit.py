@@ -196,7 +196,7 @@ def test_labels_that_are_refused_do_not_hide_the_situations(repository, monkeypa
     ("argument", "line"),
     [
         ("fit.learning_rte=1", "unknown key 'fit.learning_rte'; did you mean 'fit.learning_rate'?"),
-        ("model=scrach", "Could not find 'model/scrach' Available options in 'model':"),
+        ("model=scrach", "model=scrach is not one of its choices; did you mean 'scratch'?"),
         ("model.name_or_path=/nowhere/x", "the model '/nowhere/x' is not a folder"),
         ("input_dir=/nowhere", "/nowhere/train.csv cannot be read"),
         ("markdown=", "argument 'markdown=' has no value"),

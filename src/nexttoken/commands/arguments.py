@@ -56,6 +56,8 @@ class Arguments(Checked):
         values: dict[str, Any] = {}
         for argument in arguments:
             key, sign, value = argument.partition("=")
+            if argument.startswith("-"):
+                raise UserError(f"unknown option {argument!r}; arguments are key=value or paths, --help shows them")
             if sign and key in keys:
                 if key in values:
                     raise UserError(f"argument {key}= is given twice; give it once")

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from nexttoken.settings import Settings
 
 HELP = {"-h", "--help"}
+HYDRA_OPTION = re.compile(
+    r"-(h|m|c|p|r|i|sc|cp|cn|cd)|--(help|multirun|cfg|package|run|info|shell-completion|config-path|config-name"
+    r"|config-dir|resolve|version|hydra-help|experimental-rerun)"
+)
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
 T = TypeVar("T")
 NULL_GROUP = "Config group override must be a string"  # Hydra's ValueError for group=null
@@ -42,6 +46,9 @@ def run(main: Callable[[], Any]) -> None:
     show_log(sys.stdout)
     entry = Path(sys.argv[0]).absolute()
     overrides = [argument for argument in sys.argv[1:] if argument not in HELP]
+    options = [argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-")]
+    if unknown := [option for option in options if not HYDRA_OPTION.fullmatch(option)]:
+        stop(f"unknown option {unknown[0]!r}; settings are key=value, --help shows them", 2)
     wants_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its lock and parts
     try:
