@@ -79,7 +79,7 @@ def audit(overrides: Sequence[str]) -> tuple[str, str]:
     print(f"{parts.settings.model.name_or_path or 'built from the training text'}: {len(tokenizer):,} tokens")
     refusal = ""
     try:
-        print(visible(audit_prompt(tokenizer, parts.prompt, parts.settings.max_tokens, examples[:NUM_ROWS])))
+        print(visible(str(audit_prompt(tokenizer, parts.prompt, parts.settings.max_tokens, examples[:NUM_ROWS]))))
     except UserError as error:
         refusal = str(error)
         print(f"refused: {refusal}")
