@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nexttoken.data.tables_in_memory import ids_as_given, rows_in_memory
@@ -29,6 +29,7 @@ def test_every_mark_of_absence_leaves_the_cell_out(absent: Any) -> None:
     assert cells_of(pd.DataFrame({"a": pd.Series([absent, "x"], dtype=object)})) == [{}, {"a": "x"}]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.one_of(st.none(), st.integers(-(2**40), 2**40)), min_size=1, max_size=5).filter(any))
 def test_whole_numbers_beside_an_absent_cell_stay_whole(numbers: list[int | None]) -> None:
     frame = pd.read_csv(io.StringIO("n,end\n" + "".join(f"{'' if n is None else n},x\n" for n in numbers)))

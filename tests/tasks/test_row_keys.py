@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
@@ -167,6 +167,7 @@ def test_a_questions_context_is_shown_where_passages_are_and_counted_where_not(t
 KEY = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 
 
+@settings(max_examples=40)
 @given(
     st.dictionaries(KEY, st.one_of(st.none(), st.just(""), st.integers(), st.text(min_size=1)), max_size=6), st.data()
 )

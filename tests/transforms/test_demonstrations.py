@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
@@ -78,6 +78,7 @@ def pair(row_id: str, prompt: str, first: str, second: str) -> Example:
     return Example(row_id, {"prompt": (prompt,), "response_a": (first,), "response_b": (second,)}, 0)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6, unique=True), st.integers(0, 9))
 def test_a_test_row_is_not_the_training_row_of_the_same_id(ids: list[int], own: int) -> None:
     pool = [question(str(number), f"Which fruit is {number}?", 0, "train.jsonl") for number in ids]
