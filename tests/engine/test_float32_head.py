@@ -164,8 +164,8 @@ def test_a_large_head_is_cast_up_in_parts_with_the_same_numbers(monkeypatch):
     model = build().to(torch.bfloat16)
     batch, weights = collate(prompts(), ((),), packs=True), torch.randn(97)
     results = []
-    for chunk in (float32_head.CHUNK, 64 * 10):
-        monkeypatch.setattr(float32_head, "CHUNK", chunk)
+    for size in (float32_head.CPU_PART, 64 * 10):
+        monkeypatch.setattr(float32_head, "CPU_PART", size)
         model.zero_grad()
         logits = answer_logits(model, batch)[:, 0, 0]
         (logits @ weights).sum().backward()

@@ -25,8 +25,8 @@ def run_again_in_float32(model: nn.Module, rows: Sequence[Any], values: np.ndarr
 
     Rows stay as they are where float32 is no better, a layer refuses it, or memory runs out.
     """
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if not len(bad) or is_sharded(model) or not _computes_in_16_bit(model):
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
+    if not bad or is_sharded(model) or not _computes_in_16_bit(model):
         return 0
     with computing_in_float32(model), suppress(RuntimeError):
         for row in bad:
@@ -45,11 +45,11 @@ def fill_with_prior(rows: Sequence[Any], probs: np.ndarray) -> int:
     finite = np.isfinite(probs).all(axis=1)
     if finite.all():
         return 0
-    bad = [rows[row].id for row in np.flatnonzero(~finite)]
+    bad = [rows[row].id for row in np.flatnonzero(~finite).tolist()]
     if finite.mean() < MIN_FINITE:
         raise UserError(describe_non_finite(bad))
     prior = probs[finite].mean(axis=0)
-    for row in np.flatnonzero(~finite):
+    for row in np.flatnonzero(~finite).tolist():
         own = np.where(np.arange(len(prior)) < (rows[row].num_options or len(prior)), prior + 1e-9, 0.0)
         probs[row] = own / own.sum()
     if is_first():
