@@ -33,20 +33,33 @@ from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, Split
 
 if TYPE_CHECKING:
+    from nexttoken.inference import Inference
     from nexttoken.training.learner import Learner
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The examples of a fold: `train` for the weights, `dev` to choose a checkpoint, `held_out` for the score."""
+    """The examples of a fold: `train` for the weights, `dev` to choose a checkpoint, `held_out` for the score.
+
+    `refits`: the weights that answer are trained on `train` and `dev`, once the dev rows have chosen how long.
+    """
 
     train: list[Example]
     dev: list[Example]
     held_out: list[Example]
+    refits: bool = False
+
+    @property
+    def learnt(self) -> list[Example]:
+        """The examples behind the weights that answer."""
+        return [*self.train, *self.dev] if self.refits else self.train
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
-    """Train a fold, score it on its held-out examples, save it and return its log loss, which a sweep minimises."""
+    """Train a fold, score it on its held-out examples, save it and return the loss that a sweep minimises.
+
+    That is the loss on the dev rows, so that the held-out rows are scored once; on the held-out rows without dev rows.
+    """
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
     if parts.settings.trainer.accelerator == "cpu":
@@ -66,7 +79,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     rows = choose_rows(parts, examples, folds)
     show_run(parts, config, rows, fold, overrides)
     answers = answers_of(parts.task)
-    references = answers.references(parts.task, [*rows.train, *rows.dev], rows.held_out)
+    references = answers.references(parts.task, rows.learnt, rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
     with fold.lock.held() if is_first() else nullcontext():
         if is_first() and fold.is_finished and not parts.settings.overwrite:  # by another command, meanwhile
@@ -142,13 +155,21 @@ def split(parts: Parts, examples: list[Example]) -> Folds:
 
 
 def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
-    """Split the examples into held-out, train and dev ones; `limit_rows` keeps the first of each."""
+    """Split the examples into held-out, train and dev ones; `limit_rows` keeps the first of each.
+
+    With `fit.refit` no row is withheld where a dev part would choose nothing: from one epoch or none.
+    """
+    settings = parts.settings
+    chooses = settings.trainer.max_epochs > 1 or not settings.fit.refit
     held_out = folds.folds == parts.settings.fold
     training = np.flatnonzero(~held_out)
     labels = answers_of(parts.task).strata(examples)
-    is_dev = parts.split.dev(labels[training], folds.groups[training])
+    is_dev = np.zeros(len(training), dtype=bool)
+    if chooses or parts.inference.fits_dev:
+        is_dev = parts.split.dev(labels[training], folds.groups[training])
     chosen = (training[~is_dev], training[is_dev], np.flatnonzero(held_out))
-    return Rows(*([examples[index] for index in part[: parts.settings.limit_rows]] for part in chosen))
+    train, dev, held_out_rows = ([examples[index] for index in part[: settings.limit_rows]] for part in chosen)
+    return Rows(train, dev, held_out_rows, bool(dev) and settings.fit.refit and settings.trainer.max_epochs > 1)
 
 
 def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, Any]) -> "Learner":
@@ -158,6 +179,7 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
     """
     transforms = parts.train_transforms if parts.settings.trainer.max_epochs else {}
     training = apply_transforms(rows.train, transforms, counted)
+    whole = apply_transforms(rows.learnt, transforms, counted) if rows.refits else []
     if not training:
         raise UserError(f"the train_transforms leave none of {len(rows.train)} training rows; choose others")
     parts.prompt.render(training[0])  # refuses a template of other fields before torch is imported
@@ -167,7 +189,7 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
     forget_peak()
     dev = parts.inference.views(rows.dev, rows.train)  # as inference shows them to the model
     head = make(parts.settings.head, "head")
-    return Learner.load(parts.settings, head, parts.prompt, training, dev, fold.path)
+    return Learner.load(parts.settings, head, parts.prompt, training, dev, fold.path, whole)
 
 
 def show_run(parts: Parts, config: Mapping[str, Any], rows: Rows, fold: FoldFolder, overrides: Sequence[str]) -> None:
@@ -200,10 +222,13 @@ def train_and_predict(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFo
 
     nodes = parts.settings.logger.values() if is_first() else ()
     loggers = [make({**node, "save_dir": str(fold.path)}, "logger") for node in nodes]
-    answerer, measured = learner.learn(fold.path, loggers)
+    fitted: list[Inference] = []  # before the dev rows are learnt: it may learn from them itself
+    answerer, measured = learner.learn(
+        fold.path, loggers, lambda chosen: fitted.append(parts.inference.fitted(rows.train, rows.dev, chosen))
+    )
     for logger in loggers:
         getattr(logger.experiment, "finish", lambda: None)()  # else wandb writes the next fold into this run
-    inference = parts.inference.fitted(rows.train, rows.dev, answerer)
+    inference = fitted[0]
     if is_first():
         fold.save_state(inference.state())
     answerer.reset_counts()

@@ -114,6 +114,7 @@ class FitSettings(Checked):
     neftune_alpha: NonNegativeFloat = 0.0  # uniform noise on the embeddings while training (Jain et al. 2023)
     text_epochs: NonNegativeInt = 0  # epochs of language modelling on the prompts before training on labels
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
+    refit: bool = True  # after the choice on the dev rows, train anew on train and dev rows for as many steps
 
     @property
     def shares_random_stream(self) -> bool:

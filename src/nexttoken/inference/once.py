@@ -27,6 +27,7 @@ class Inference:
     """A way to query an answerer. It is frozen: `fitted` returns a copy that holds what was learned."""
 
     shows_pool: ClassVar[bool] = False  # True where `with_pool` must be called before the first query
+    fits_dev: ClassVar[bool] = False  # True where `fitted` learns from the dev rows
     ask: Any = None  # the inner way of a wrapper, which hands on to it all that it does not do itself
 
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> Any:

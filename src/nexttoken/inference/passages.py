@@ -44,6 +44,7 @@ class ConfidenceGated(Inference):
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "options", "passages"})
     is_outermost: ClassVar[bool] = True
+    fits_dev: ClassVar[bool] = True
 
     search: Search
     min_top1: float = 0.6

@@ -46,7 +46,7 @@ class Fold:
     """One finished fold of a closed task.
 
     `metrics` is metrics.json, `scores` are the task's metrics. `oof` has id, fold, label and one probability column per
-    class; `curve` has step, train_loss, dev_log_loss, or is None.
+    class; `curve` has step, train_loss, dev_log_loss and refit (1 for the second training), or is None.
     """
 
     folder: Path
@@ -241,8 +241,11 @@ def _read_curve(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     try:
-        curve = pd.read_csv(path, usecols=["step", "train_loss", "dev_log_loss"], dtype=float)
+        columns = ["step", "train_loss", "dev_log_loss", "refit"]
+        curve = pd.read_csv(path, usecols=lambda name: name in columns, dtype=float)
+        if missing := [name for name in columns[:3] if name not in curve]:
+            raise ValueError(f"no column {missing[0]}")
     except (OSError, ValueError) as error:  # ValueError: pandas' parser errors among them
         message = str(error).splitlines()[0]
         raise UserError(f"{path} is broken ({message}); delete it to do without the learning curve") from error
-    return curve.sort_values("step", kind="stable") if len(curve) else None
+    return curve.reindex(columns=columns).fillna({"refit": 0}).sort_values("step", kind="stable") if len(curve) else None

@@ -18,7 +18,7 @@ from nexttoken.settings import FitSettings
 from nexttoken.training.steps import TrainSteps
 
 LOG_STEPS = 10  # between two points of the curve
-CURVE_COLUMNS = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss", "skipped_steps"]
+CURVE_COLUMNS = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss", "skipped_steps", "refit"]
 RETRAIN = "overwrite=true trains this fold again"
 
 
@@ -33,7 +33,7 @@ class Checkpoints(Callback):
     def __init__(self, folder: Path, settings: FitSettings, steps: TrainSteps) -> None:
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
         self.num_steps, self.text_epochs, self.steps = settings.checkpoint_steps, settings.text_epochs, steps
-        self.lowest = math.inf
+        self.lowest, self.best_step, self.best_epoch = math.inf, 0, 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.steps.next_step = trainer.global_step  # Lightning loses a loader's state between epochs
@@ -45,17 +45,18 @@ class Checkpoints(Callback):
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         score = trainer.callback_metrics.get("dev_log_loss")
         if score is not None and trainer.current_epoch >= self.text_epochs and score.item() < self.lowest:
-            self.lowest = score.item()
+            self.lowest, self.best_step = score.item(), trainer.global_step
+            self.best_epoch = trainer.current_epoch + 1
             state = module.state_dict()  # in every process: a sharded model is gathered
             if trainer.is_global_zero:
                 write_checkpoint(state, self.best)
         trainer.save_checkpoint(self.last)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lowest": self.lowest}
+        return {"lowest": self.lowest, "best_step": self.best_step, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.lowest = state["lowest"]
+        self.lowest, self.best_step, self.best_epoch = (state[key] for key in ("lowest", "best_step", "best_epoch"))
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -94,13 +95,17 @@ class Curve(Callback):
     """The training curve (curve.csv), saved with the checkpoints so that a resumed run has no gap and no repetition.
 
     A point's training loss is the mean over the steps since the point before. Skipped steps, whose gradients overflowed
-    float16, are counted from the start.
+    float16, are counted from the start. `refit` is 1 for points of the second training, on train and dev rows, whose
+    steps count from 0 again.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.refit = path, 0
         self.rows: list[dict[str, float]] = []
         self.losses: list[float] = []
+
+    def begin_refit(self) -> None:
+        self.refit, self.losses = 1, []
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         self.losses.append(trainer.callback_metrics["train_loss"].item())
@@ -125,16 +130,15 @@ class Curve(Callback):
         self.rows, self.losses = list(state["rows"]), list(state["losses"])
 
     def _add(self, trainer: Trainer, **measured: float) -> None:
-        self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **measured})
+        place = {"step": trainer.global_step, "epoch": trainer.current_epoch, "refit": self.refit}
+        self.rows.append(place | measured)
 
 
 class ShowProgress(Callback):
     """Rows per second, time left, the training loss, and the dev loss after each epoch."""
 
-    def __init__(self, steps: TrainSteps, num_epochs: int) -> None:
-        num_rows = steps.num_rows(num_epochs)
-        self.rows_per_step = num_rows / (len(steps) * num_epochs)
-        self.progress = Progress(num_rows, "train")
+    def __init__(self, steps: TrainSteps, num_steps: int, what: str) -> None:
+        self.steps, self.progress = steps, Progress(steps.num_rows(num_steps), what)
 
     @property
     def num_rows(self) -> int:
@@ -142,7 +146,7 @@ class ShowProgress(Callback):
         return self.progress.done - self.progress.first
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.progress.start_at(round(trainer.global_step * self.rows_per_step))
+        self.progress.start_at(self.steps.num_rows(trainer.global_step))
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         metrics = trainer.callback_metrics

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,37 @@ from nexttoken.training.module import AnswerModule
 from nexttoken.training.steps import TrainSteps
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """The end of a training: which step's weights were taken, and by what dev loss."""
+
+    num_rows: int  # trained by this process, without those before a kill
+    num_steps: int
+    num_epochs: int
+    dev_log_loss: float | None  # None without dev rows
+
+
 def fit(
     module: AnswerModule,
     steps: TrainSteps,
     dev_batches: Sequence,
     folder: Path,
+    curve: Curve,
     trainer_options: Mapping[str, Any],
-    loggers: list,
-) -> int:
+) -> Fitted:
     """Train `module` in place and give it the best weights on the dev rows (the last ones without dev rows).
 
-    Returns the number of rows trained now. Continues from `folder/checkpoints/last.ckpt` when that exists.
+    Continues from `folder/last.ckpt` when that exists. `trainer_options` hold `max_epochs` or `max_steps`.
     """
     from_first(lambda: None)  # waits: the first process may be about to remove an old checkpoint
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # no advertisements; errors are exceptions
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step")  # a skipped first step; the curve counts it
-    checkpoints = Checkpoints(folder / "checkpoints", module.settings, steps)
-    curve, progress = Curve(folder / "curve.csv"), ShowProgress(steps, trainer_options["max_epochs"])
-    trainer = make_trainer(trainer_options, loggers, [curve, progress, checkpoints])  # checkpoints hold the curve
+    checkpoints = Checkpoints(folder, module.settings, steps)
+    num_steps = trainer_options.get("max_steps") or len(steps) * trainer_options["max_epochs"]
+    progress = ShowProgress(steps, num_steps, "refit" if curve.refit else "train")
+    trainer = make_trainer(trainer_options, [curve, progress, checkpoints])  # checkpoints hold the curve
     resume = checkpoints.last if checkpoints.last.exists() else None
     if resume:
         print(f"resume: {resume}")
@@ -50,10 +62,11 @@ def fit(
         raise UserError(f"trainer: {one_line(error, 1000)}") from None
     except SystemExit:  # Lightning turns Ctrl-C into this
         raise KeyboardInterrupt from None
-    if checkpoints.best.exists():
-        module.load_state_dict(read_checkpoint(checkpoints.best))
     module.zero_grad(set_to_none=True)  # free the gradients' memory
-    return progress.num_rows
+    if not checkpoints.best.exists():
+        return Fitted(progress.num_rows, trainer.global_step, trainer.current_epoch, None)
+    module.load_state_dict(read_checkpoint(checkpoints.best))
+    return Fitted(progress.num_rows, checkpoints.best_step, checkpoints.best_epoch, checkpoints.lowest)
 
 
 class ScaledGradients(MixedPrecision):
@@ -66,7 +79,7 @@ class ScaledGradients(MixedPrecision):
         return nullcontext()
 
 
-def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Callback]) -> Trainer:
+def make_trainer(options: Mapping[str, Any], callbacks: list[Callback]) -> Trainer:
     """A quiet Lightning trainer with our own checkpoints and progress. Raises UserError for wrong `options`."""
     precision, plugins = options["precision"], list[Any]([CheckpointFiles()])
     if precision == "16-mixed":
@@ -86,6 +99,6 @@ def make_trainer(options: Mapping[str, Any], loggers: list, callbacks: list[Call
     if num_ranks() > 1:
         options["strategy"] = ShardedStrategy() if options.get("strategy") == "fsdp" else "ddp"
     try:
-        return Trainer(**options, logger=loggers, callbacks=callbacks, plugins=plugins)
+        return Trainer(**options, callbacks=callbacks, plugins=plugins)
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"trainer: {one_line(error, 1000)}; see Lightning's Trainer for its options") from None

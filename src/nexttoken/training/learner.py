@@ -1,7 +1,7 @@
 """Training of a fold: encode the examples, load the weights, fit, save, and return an answerer."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,27 +10,22 @@ from lightning.pytorch import seed_everything
 from torch import nn
 
 from nexttoken.engine.answerers import Answerer, AnyEncoder, make_answerer, make_encoder
-from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.heads import Head
 from nexttoken.engine.memory_plan.auto_tokens import AutoTokens, settle_max_tokens, with_batch_tokens
 from nexttoken.engine.memory_plan.make import make_plan
 from nexttoken.models.adapters import add_adapter, start_from_quantization_error, trained_adapter
 from nexttoken.models.base_model import weights_folder
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve, within_context
-from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.precision import AUTOCAST, compute_in
-from nexttoken.models.processes import is_first, num_ranks, rank
+from nexttoken.models.processes import is_first
 from nexttoken.models.quantized import num_weights, refuse_untrainable
 from nexttoken.models.saved import save_encoding, save_trained
-from nexttoken.models.sharded import gather_weights, shard
+from nexttoken.models.sharded import gather_weights
 from nexttoken.prompts.encode_labels import Encoded
 from nexttoken.prompts.encoded import EncodedTexts
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, Settings
-from nexttoken.training.fit import fit
-from nexttoken.training.module import AnswerModule
-from nexttoken.training.parallel_gradients import num_learners
-from nexttoken.training.steps import Batcher, TrainSteps
+from nexttoken.training.phases import Training
 from nexttoken.types import Example
 
 TRAIN_COUNTS = ("num_truncated", "num_left_out")  # of examples changed by encoding
@@ -48,6 +43,7 @@ class Learner:
     train: Encoded | EncodedTexts
     dev: Encoded | EncodedTexts | None
     budget: AutoTokens | None = None  # chosen for max_tokens=auto
+    whole: Encoded | EncodedTexts | None = None  # train and dev rows, for a second training of the chosen length
 
     @classmethod
     def load(
@@ -58,8 +54,12 @@ class Learner:
         train: Sequence[Example],
         dev: Sequence[Example],
         fold_dir: Path | None = None,
+        whole: Sequence[Example] = (),
     ) -> "Learner":
-        """Encode and check first, load the weights last. `fold_dir` may hold an interrupted run's token budget."""
+        """Encode and check first, load the weights last. `fold_dir` may hold an interrupted run's token budget.
+
+        `dev` are shown as inference shows them, `whole` are train and dev rows as training shows them.
+        """
         seed_everything(settings.seed, verbose=False)
         tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
         spec = resolve(settings)
@@ -68,14 +68,14 @@ class Learner:
         budget = None
         if settings.max_tokens == AUTO:
             unlimited = make_encoder(head, tokenizer, prompt, AUTO)
-            budget = settle_max_tokens(spec, unlimited, head, [*train, *dev], fold_dir)
+            budget = settle_max_tokens(spec, unlimited, head, [*train, *dev, *whole], fold_dir)
             print(budget)
             spec = spec.change(max_tokens=budget.number)
         spec = with_batch_tokens(spec)
         settings = spec.settings
         encoder: Any = make_encoder(head, tokenizer, prompt, within_context(spec.config, settings.max_tokens))
         encoded = encoder.for_training(train)
-        encoded_dev = encoder.for_choosing(dev, encoded) if dev else None
+        encoded_dev, encoded_whole = (encoder.for_choosing(some, encoded) if some else None for some in (dev, whole))
         if settings.generate_rows:
             encoder.encode_prompts(train[:1], settings.generation.max_new_tokens)  # refused now, not after training
         if settings.model.name_or_path is not None:
@@ -95,59 +95,61 @@ class Learner:
                 start_from_quantization_error(model, weights_folder(settings.model))
         if settings.fit.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        return cls(spec, head, encoder, model, encoded, encoded_dev, budget)
+        return cls(spec, head, encoder, model, encoded, encoded_dev, budget, encoded_whole)
 
     @property
     def settings(self) -> Settings:
         """The run's settings with numbers in place of auto."""
         return self.spec.settings
 
-    def learn(self, folder: Path, loggers: list) -> tuple[Answerer, dict[str, Any]]:
-        """Train, choose the checkpoint on the dev rows, save the model; return the answerer and the measurements.
+    def learn(
+        self, folder: Path, loggers: list, after_choice: Callable[[Answerer], None] = lambda _: None
+    ) -> tuple[Answerer, dict[str, Any]]:
+        """Train, choose the checkpoint on the dev rows, train on all rows, save; return the answerer and measurements.
 
-        With `trainer.max_epochs=0` the model is saved and returned without training.
+        `after_choice` is called with the chosen checkpoint, whose weights have not learnt the dev rows. With
+        `trainer.max_epochs=0` the model is saved and returned without training.
         """
-        labels, rows, num_epochs = self.train.labels, self.train.prompts, self.settings.trainer.max_epochs
+        final = self.whole or self.train
         if is_first():
-            save_encoding(folder, self.train)
+            save_encoding(folder, final)
             if self.budget is not None:
                 self.budget.save(folder)
         start = time.monotonic()
-        num_trained, padded_share = self._fit(folder, loggers) if num_epochs else (0, 0.0)
+        num_trained, measured = self._train(folder, loggers, after_choice)
         seconds = time.monotonic() - start
         weights = gather_weights(self.model)
         if is_first():
             save_trained(folder, self.settings, self.model, self.encoder.tokenizer, weights)
-        model = self.model.to(self.spec.device)  # Lightning moves it to the CPU
-        return make_answerer(self.head, model, self.encoder, labels, self.settings.batch_tokens), {
-            "num_parameters": sum(map(num_weights, model.parameters())),
-            "num_trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        rows = final.prompts
+        return self._answerer(), measured | {
+            "num_parameters": sum(map(num_weights, self.model.parameters())),
+            "num_trainable": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "num_train_rows": len(rows),
             "tokens_per_row": sum(len(p.token_ids) for p in rows) / len(rows),
-            **{f"num_train_{key[4:]}": number for key, number in self.train.counts().items() if key in TRAIN_COUNTS},
+            **{f"num_train_{key[4:]}": number for key, number in final.counts().items() if key in TRAIN_COUNTS},
             "train_seconds": seconds,
-            "train_rows_per_second": num_trained / seconds if num_trained else 0.0,
-            "padded_share": padded_share,
+            "train_rows_per_second": num_trained / seconds,
         }
 
-    def _fit(self, folder: Path, loggers: list) -> tuple[int, float]:
-        """Train; return the number of rows trained now, and the padded share of the batches."""
-        settings, labels = self.settings, self.train.labels
-        is_sharded = settings.trainer.strategy == "fsdp"
-        with advice_on_memory(settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
-            packs = shortcuts(self.model if is_sharded else self.model.to(self.spec.device)).packs
-        at_once = num_learners(self.model, settings.fit, self.spec.precision)
-        batcher = Batcher(self.head, labels, settings.batch_tokens, rank(), num_ranks(), packs, at_once)
-        steps = TrainSteps(self.train.prompts, settings.fit.batch_size, settings.seed, batcher)
-        num_steps = len(steps) * settings.trainer.max_epochs
-        module = AnswerModule(self.model, self.head, labels, settings.fit, num_steps, settings.seed, at_once)
-        dev_batches = batcher.batches(self.dev.prompts) if self.dev else []
-        with advice_on_memory(settings.batch_tokens):
-            if is_sharded:
-                shard(self.model)
-            options = settings.trainer.model_dump() | {"precision": self.spec.precision}
-            num_rows = fit(module, steps, dev_batches, folder, options, loggers)
-        return num_rows, module.num_padding / max(module.num_places, 1)
+    def _train(
+        self, folder: Path, loggers: list, after_choice: Callable[[Answerer], None]
+    ) -> tuple[int, dict[str, Any]]:
+        """Train; return the number of rows trained now, and the measurements."""
+        if not self.settings.trainer.max_epochs:
+            after_choice(self._answerer())
+            return 0, {"padded_share": 0.0}
+        training = Training(self.spec, self.model, self.head, self.train.labels, folder)
+        dev = self.dev.prompts if self.dev else []
+        measured = training.choose(self.train.prompts, dev, loggers, keep_start=self.whole is not None)
+        after_choice(self._answerer())
+        if self.whole is not None:
+            measured |= training.refit(self.whole.prompts, measured["best_step"])
+        return training.num_rows, measured | {"padded_share": training.padded_share}
+
+    def _answerer(self) -> Answerer:
+        model = self.model.to(self.spec.device)  # Lightning moves it to the CPU
+        return make_answerer(self.head, model, self.encoder, self.train.labels, self.settings.batch_tokens)
 
 
 def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:

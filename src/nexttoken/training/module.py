@@ -47,6 +47,7 @@ class AnswerModule(LightningModule):
         num_steps: int,
         seed: int,
         at_once: int = 1,
+        num_text_steps: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.head, self.labels = model, head, labels
@@ -56,7 +57,7 @@ class AnswerModule(LightningModule):
         self.dev_total = torch.zeros(2)  # summed loss and targets of the dev part so far
         self.num_skipped = self.skipped_in_a_row = 0  # steps whose gradients overflowed float16
         self.num_padding = self.num_places = 0  # of the training batches so far
-        self.at_once = at_once
+        self.at_once, self.num_text_steps = at_once, num_text_steps
         self.learners: Learners | None = None
 
     def on_train_start(self) -> None:
@@ -126,7 +127,7 @@ class AnswerModule(LightningModule):
 
     @property
     def _learns_text(self) -> bool:
-        return self.current_epoch < self.settings.text_epochs
+        return self.global_step < self.num_text_steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["halves_batches"] = self.halves_batches
@@ -138,7 +139,7 @@ class AnswerModule(LightningModule):
         self.num_skipped, self.skipped_in_a_row = checkpoint.get("skipped_steps", (0, 0))
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Cross-entropy summed over the batch's targets; in the first `text_epochs`, that of the prompts' tokens."""
+        """Cross-entropy summed over the batch's targets; in the first `num_text_steps`, that of the prompts' tokens."""
         return text_loss(model, batch) if self._learns_text else self.head.loss(model, batch, self.labels)
 
     def on_validation_epoch_start(self) -> None:

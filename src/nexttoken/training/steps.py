@@ -89,12 +89,19 @@ class TrainSteps:
         """Optimizer steps in an epoch."""
         return -(-len(self.members) // self.batch_size)
 
-    def num_rows(self, num_epochs: int) -> int:
-        return sum(len(own[epoch % len(own)]) for own in self.members for epoch in range(num_epochs))
+    def num_rows(self, num_steps: int) -> int:
+        """Rows of the first `num_steps` optimizer steps."""
+        num_epochs, rest = divmod(num_steps, len(self))
+        whole = sum(len(own[epoch % len(own)]) for own in self.members for epoch in range(num_epochs))
+        last = [self.members[member] for member in self._order(num_epochs)[: rest * self.batch_size]]
+        return whole + sum(len(own[num_epochs % len(own)]) for own in last)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.members))
 
     def __iter__(self) -> Iterator[Step]:
         epoch, first = divmod(self.next_step, len(self))
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.members))
+        order = self._order(epoch)
         for step in range(first, len(self)):
             self.next_step += 1
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]

@@ -1,0 +1,99 @@
+"""The two trainings of a fold: one on the train rows, whose length the dev rows choose, and one on both for as long."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nexttoken.engine.forward.shortcuts import shortcuts
+from nexttoken.engine.heads import Head
+from nexttoken.models.load import ModelSpec
+from nexttoken.models.memory import advice_on_memory
+from nexttoken.models.processes import is_first, num_ranks, rank
+from nexttoken.models.sharded import is_sharded, shard
+from nexttoken.prompts.label_tokens import LabelTokens
+from nexttoken.training.callbacks import Curve, read_checkpoint, write_checkpoint
+from nexttoken.training.fit import Fitted, fit
+from nexttoken.training.module import AnswerModule
+from nexttoken.training.parallel_gradients import num_learners
+from nexttoken.training.steps import Batcher, TrainSteps
+
+
+class Training:
+    """Trains `model` in place: `choose`, then `refit` from the same first weights.
+
+    The second takes as many steps as the dev rows chose, and its learning rate decays over these: a step in the middle
+    of the first training still had a high one.
+    """
+
+    def __init__(self, spec: ModelSpec, model: nn.Module, head: Head, labels: LabelTokens, folder: Path) -> None:
+        self.settings, self.model, self.head, self.labels = spec.settings, model, head, labels
+        self.precision, self.folder = spec.precision, folder / "checkpoints"
+        self.curve = Curve(folder / "curve.csv")
+        self.num_rows = self.num_padding = self.num_places = self.steps_per_epoch = 0
+        self.at_once = num_learners(model, self.settings.fit, spec.precision)
+        with advice_on_memory(self.settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
+            packs = shortcuts(model if self._shards else model.to(spec.device)).packs
+        batch_tokens = self.settings.batch_tokens
+        self.batcher = Batcher(head, labels, batch_tokens, rank(), num_ranks(), packs, self.at_once)
+
+    @property
+    def _shards(self) -> bool:
+        return self.settings.trainer.strategy == "fsdp"
+
+    @property
+    def padded_share(self) -> float:
+        """The padded share of the training batches."""
+        return self.num_padding / max(self.num_places, 1)
+
+    def choose(self, train: Sequence[Any], dev: Sequence[Any], loggers: list, keep_start: bool) -> dict[str, Any]:
+        """Train on `train`, and take the best weights on `dev`, or the last; return the place and the dev loss.
+
+        With `keep_start` the first weights are saved for `refit`.
+        """
+        steps = self._steps(train)
+        self.steps_per_epoch = len(steps)
+        module = self._module(len(steps) * self.settings.trainer.max_epochs)
+        if keep_start:
+            first_weights = module.state_dict()  # in every process: a sharded model is gathered
+            if is_first() and not self._start.exists():
+                write_checkpoint(first_weights, self._start)
+        options = {"max_epochs": self.settings.trainer.max_epochs, "logger": loggers}
+        fitted = self._fit(module, steps, self.batcher.batches(dev) if dev else [], self.folder, options)
+        measured = {"best_step": fitted.num_steps, "best_epoch": fitted.num_epochs}
+        return measured | ({} if fitted.dev_log_loss is None else {"dev_log_loss": fitted.dev_log_loss})
+
+    def refit(self, rows: Sequence[Any], num_steps: int) -> dict[str, Any]:
+        """Train on `rows` from the first weights for `num_steps`."""
+        module = self._module(num_steps)
+        module.load_state_dict(read_checkpoint(self._start))
+        self.curve.begin_refit()
+        options = {"max_epochs": -1, "max_steps": num_steps, "logger": []}
+        self._fit(module, self._steps(rows), [], self.folder / "refit", options)
+        return {"refit_steps": num_steps}
+
+    @property
+    def _start(self) -> Path:
+        return self.folder / "start.ckpt"
+
+    def _steps(self, rows: Sequence[Any]) -> TrainSteps:
+        return TrainSteps(rows, self.settings.fit.batch_size, self.settings.seed, self.batcher)
+
+    def _module(self, num_steps: int) -> AnswerModule:
+        settings = self.settings
+        numbers = (num_steps, settings.seed, self.at_once, self.steps_per_epoch * settings.fit.text_epochs)
+        return AnswerModule(self.model, self.head, self.labels, settings.fit, *numbers)
+
+    def _fit(
+        self, module: AnswerModule, steps: TrainSteps, dev: Sequence[Any], folder: Path, options: Mapping[str, Any]
+    ) -> Fitted:
+        with advice_on_memory(self.settings.batch_tokens):
+            if self._shards and not is_sharded(self.model):
+                shard(self.model)
+            options = self.settings.trainer.model_dump() | {"precision": self.precision} | options
+            fitted = fit(module, steps, dev, folder, self.curve, options)
+        self.num_rows += fitted.num_rows
+        self.num_padding += module.num_padding
+        self.num_places += module.num_places
+        return fitted

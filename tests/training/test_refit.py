@@ -1,0 +1,108 @@
+"""The dev rows choose how long to train; then the model is trained anew, for as long, on train and dev rows."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nexttoken import pipeline
+from nexttoken.build import prepare
+from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.prompts import Prompt
+from nexttoken.training.learner import Learner
+from nexttoken.types import Example
+from support.composed import settings
+from support.training import TINY, composed, train
+
+PROMPT = Prompt("{{ text[0] }}\n", "It is ", ("even", "odd"))
+ROWS = [Example(str(n), {"text": (f"number {n % 8}",)}, label=n % 2) for n in range(40)]
+STEADY = ("fit=finetune", "fit.batch_size=5", "fit.learning_rate=1e-3", "fit.decay=constant", "fit.warmup_fraction=0")
+
+
+def learner(tmp_path, base_dir, train_rows, dev, whole, *overrides):
+    given = settings(f"model.name_or_path={base_dir}", "max_tokens=64", "logger=none", *STEADY, *overrides)
+    return Learner.load(given, LabelSoftmax(), PROMPT, train_rows, dev, tmp_path, whole)
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_the_second_training_equals_one_of_that_length_on_all_rows(base_dir, tmp_path):
+    chosen = {}
+    both = learner(tmp_path / "refit", base_dir, ROWS[:20], ROWS[20:], ROWS, "trainer.max_epochs=2")
+    _, measured = both.learn(tmp_path / "refit", [], lambda answerer: chosen.update(weights(answerer.model)))
+    assert (measured["best_step"], measured["best_epoch"], measured["refit_steps"]) == (8, 2, 8)
+    assert measured["num_train_rows"] == 40
+    alone = learner(tmp_path / "alone", base_dir, ROWS, [], [], "trainer.max_epochs=1")
+    alone.learn(tmp_path / "alone", [])
+    for name, tensor in alone.model.state_dict().items():
+        torch.testing.assert_close(both.model.state_dict()[name], tensor)
+    best = torch.load(tmp_path / "refit/checkpoints/best.ckpt", weights_only=True)
+    for name, tensor in best.items():  # what inference may learn from the dev rows is learnt with these
+        torch.testing.assert_close(chosen[name.removeprefix("model.")], tensor)
+    assert any(not torch.equal(chosen[name], tensor) for name, tensor in both.model.state_dict().items())
+
+
+def test_the_curve_and_the_metrics_tell_both_trainings(tmp_path):
+    loss = train(tmp_path, "fold=0", "trainer.max_epochs=3", "logger=none", "fit.batch_size=2")
+    fold = tmp_path / "lmsys/tiny/fold0"
+    saved, curve = json.loads((fold / "metrics.json").read_text()), pd.read_csv(fold / "curve.csv")
+    dev = curve.dropna(subset="dev_log_loss")
+    best = dev.loc[dev["dev_log_loss"].idxmin()]
+    assert loss == saved["dev_log_loss"] == pytest.approx(best["dev_log_loss"])
+    assert (saved["best_step"], saved["best_epoch"]) == (best["step"], best["epoch"] + 1)
+    assert not dev["refit"].any()
+    refit = curve[curve["refit"] == 1]
+    assert refit["step"].tolist() == list(range(10, saved["refit_steps"] + 1, 10))
+    assert refit["train_loss"].notna().all()
+    assert saved["num_train_rows"] == 2 * 48  # both orders of 24 train and 24 dev rows
+    first = curve[curve["refit"] == 0].set_index("step")["learning_rate"].dropna()
+    np.testing.assert_allclose(first[refit["step"]], refit["learning_rate"])
+
+
+def rows(*overrides):
+    parts, _ = prepare(composed("train", *TINY, "limit_rows=null", *overrides), [])
+    examples = pipeline.read(parts, "train")
+    return pipeline.choose_rows(parts, examples, pipeline.split(parts, examples))
+
+
+GATE = ("task=quiz", "input_dir=input/sample-quiz", "retriever=bm25", "inference=gated_retrieval")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has_dev", "refits"),
+    [
+        (["trainer.max_epochs=1"], False, False),
+        (["trainer.max_epochs=0"], False, False),
+        (["trainer.max_epochs=2"], True, True),
+        (["trainer.max_epochs=2", "split.dev_fraction=0"], False, False),
+        (["trainer.max_epochs=2", "fit.refit=false"], True, False),
+        (["trainer.max_epochs=1", "fit.refit=false"], True, False),
+        ([*GATE, "trainer.max_epochs=1"], True, False),  # the gate's temperature is learnt from them
+        ([*GATE, "trainer.max_epochs=2"], True, True),
+    ],
+)
+def test_rows_are_withheld_only_where_they_choose_something(repository, monkeypatch, overrides, has_dev, refits):
+    monkeypatch.chdir(repository)
+    chosen = rows(*overrides)
+    assert (bool(chosen.dev), chosen.refits) == (has_dev, refits)
+    assert not {one.id for one in chosen.learnt} & {one.id for one in chosen.held_out}
+    assert len(chosen.learnt) == len(chosen.train) + (len(chosen.dev) if refits else 0)
+
+
+def test_references_learn_from_the_rows_that_the_model_learns_from(tmp_path):
+    """Two priors: of train and dev rows where the model is trained again on both, of the train rows where not."""
+    priors = {}
+    for refit in (True, False):
+        train(tmp_path, "fold=0", "trainer.max_epochs=2", "logger=none", f"fit.refit={refit}", f"name={refit}")
+        priors[refit] = json.loads((tmp_path / f"lmsys/{refit}/fold0/metrics.json").read_text())["prior_log_loss"]
+    parts = rows("fold=0")
+    held_out = np.array([one.label for one in parts.held_out[:24]])
+    chosen = rows("fold=0", "trainer.max_epochs=2")
+    for refit, seen in ((True, [*chosen.train[:24], *chosen.dev[:24]]), (False, chosen.train[:24])):
+        counts = np.bincount([one.label for one in seen], minlength=3) + 0.0
+        assert priors[refit] == pytest.approx(-np.log(counts / counts.sum())[held_out].mean(), abs=0.02)
+    assert priors[True] != priors[False]
