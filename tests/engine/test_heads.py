@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, log_softmax
 
-from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary
+from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary, label_losses
 from nexttoken.engine.label_answerer import predict_labels
+from nexttoken.engine.label_scores import UNKNOWN
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.scratch import build_llama, llama_config
@@ -261,3 +262,20 @@ def test_a_classification_layer_is_trained_in_32_bit_on_a_base_of_16():
     assert not torch.equal(scores, scores.bfloat16().float()), "computed in 32 bit, not rounded to 16"
     scores.sum().backward()
     assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_smoothed_labels_are_shared_out_among_the_possible_ones(smoothing):
+    scores = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, float("-inf")], [3.0, 1.0, 0.0]], requires_grad=True)
+    labels = torch.tensor([2, 0, UNKNOWN])
+    loss = label_losses(scores.log_softmax(1), labels, smoothing)
+    loss.backward()
+    whole = torch.nn.functional.cross_entropy(scores[:1], labels[:1], label_smoothing=smoothing)
+    two = torch.nn.functional.cross_entropy(scores[1:2, :2], labels[1:2], label_smoothing=smoothing)
+    assert loss.item() == pytest.approx((whole + two).item(), abs=1e-6)
+    assert scores.grad.isfinite().all()
+
+
+def test_a_label_smoothing_of_one_or_more_is_refused():
+    with pytest.raises(UserError, match=r"head.label_smoothing=1 is not accepted"):
+        LabelSoftmax(1)

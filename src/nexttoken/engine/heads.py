@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from nexttoken.engine.forward.last_layer import decoder, unwrapped
@@ -10,6 +11,7 @@ from nexttoken.engine.forward.output_head import in_float32
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.label_scores import UNKNOWN, Batch, collate, label_scores, num_read
 from nexttoken.engine.text_losses import TextBatch, answer_losses, collate_texts
+from nexttoken.errors import UserError
 from nexttoken.models.precision import computing
 from nexttoken.prompts.label_tokens import Contexts, LabelTokens
 
@@ -47,10 +49,19 @@ class LabelHead(Head, Protocol):
 
 
 class LabelSoftmax(Head):
-    """Softmax over the label tokens only, in training and prediction."""
+    """Softmax over the label tokens only, in training and prediction.
+
+    Training shares `label_smoothing` of the right label's weight out among a row's possible labels (Szegedy et al.
+    2016). Dev losses and scores do not.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
     offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"head.label_smoothing={label_smoothing} is not accepted: expected 0 (none) to below 1")
+        self.label_smoothing = label_smoothing
 
     def contexts(self, labels: LabelTokens) -> Contexts:
         return labels.contexts
@@ -59,14 +70,15 @@ class LabelSoftmax(Head):
         return collate(rows, self.contexts(labels), packs)
 
     def dev_loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
-        return LabelSoftmax.loss(self, model, batch, labels), (batch.labels != UNKNOWN).sum()
+        return label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels), (
+            batch.labels != UNKNOWN
+        ).sum()
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         return batch.only_options(label_scores(model, batch, labels))
 
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        scores = self.scores(model, batch, labels)
-        return nn.functional.cross_entropy(scores, batch.labels, ignore_index=UNKNOWN, reduction="sum")
+        return label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels, self.label_smoothing)
 
 
 class WholeVocabulary(LabelSoftmax):
@@ -77,7 +89,7 @@ class WholeVocabulary(LabelSoftmax):
 
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         log_probs = label_scores(model, batch, labels, whole_vocabulary=True)
-        return nn.functional.nll_loss(log_probs, batch.labels, ignore_index=UNKNOWN, reduction="sum")
+        return label_losses(log_probs, batch.labels, self.label_smoothing)
 
 
 class Classification(LabelSoftmax):
@@ -98,6 +110,20 @@ class Classification(LabelSoftmax):
         score = unwrapped(model).score
         with in_float32(score):
             return batch.only_options(score(last))
+
+
+def label_losses(log_probs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy summed over the rows with a known label; `log_probs` is (N, K), minus infinity for absent options.
+
+    The target has 1 - smoothing at the label, and smoothing is shared out equally among the row's options.
+    """
+    loss = nn.functional.nll_loss(log_probs, labels, ignore_index=UNKNOWN, reduction="sum")
+    if not smoothing:
+        return loss
+    known = log_probs[labels != UNKNOWN]
+    possible = known.isfinite()
+    uniform = known.where(possible, torch.zeros_like(known)).sum(1) / possible.sum(1)
+    return (1 - smoothing) * loss - smoothing * uniform.sum()
 
 
 class AnswerText(Head):

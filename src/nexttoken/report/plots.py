@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINES = {"uniform_log_loss": ":", "prior_log_loss": "-.", "baseline_log_loss": "--", "best_possible_log_loss": "-"}
-REFIT_LINE = {False: "-", True: "--"}
+REFIT_LINES = {False: "-", True: "--"}
 NUM_COLUMNS = 2
 NUM_POINTS = 24  # of a fold's training loss: each the mean of its share of the steps, or noise hides the course
 
@@ -75,14 +75,15 @@ def _learning_panel(axes: "Axes", run: Run, lettering: Lettering) -> None:
         dev = fold.curve[["step", "dev_log_loss"]].dropna()
         for refit, points in fold.curve[["step", "train_loss", "refit"]].dropna().groupby("refit"):
             train = points.groupby(np.arange(len(points)) * NUM_POINTS // max(len(points), NUM_POINTS)).mean()
-            axes.plot(train["step"], train["train_loss"], REFIT_LINE[bool(refit)], color=colour, alpha=0.4, linewidth=0.9)
+            line = REFIT_LINES[bool(refit)]
+            axes.plot(train["step"], train["train_loss"], line, color=colour, alpha=0.4, linewidth=0.9)
             drawn += [*train["train_loss"].quantile([0.05, 0.95])]  # single batches may be far off
         label = f"fold {fold.number}, dev"
         axes.plot(dev["step"], dev["dev_log_loss"], color=colour, linewidth=2, marker=".", label=label)
         drawn += [*dev["dev_log_loss"]]
     axes.plot([], [], color="0.5", alpha=0.6, linewidth=0.9, label="train (thin, averaged)")
     if any(fold.curve is not None and fold.curve["refit"].any() for fold in run.folds):
-        axes.plot([], [], REFIT_LINE[True], color="0.5", alpha=0.6, linewidth=0.9, label="train and dev rows (refit)")
+        axes.plot([], [], REFIT_LINES[True], color="0.5", alpha=0.6, linewidth=0.9, label="train and dev rows (refit)")
     for key, name in reference_names(run.data).items():
         levels = [fold.metrics[key] for fold in run.folds if fold.metrics.get(key) is not None]
         if levels:

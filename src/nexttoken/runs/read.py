@@ -248,4 +248,6 @@ def _read_curve(path: Path) -> pd.DataFrame | None:
     except (OSError, ValueError) as error:  # ValueError: pandas' parser errors among them
         message = str(error).splitlines()[0]
         raise UserError(f"{path} is broken ({message}); delete it to do without the learning curve") from error
-    return curve.reindex(columns=columns).fillna({"refit": 0}).sort_values("step", kind="stable") if len(curve) else None
+    if curve.empty:
+        return None
+    return curve.reindex(columns=columns).fillna({"refit": 0}).sort_values("step", kind="stable")
