@@ -12,7 +12,7 @@ from nexttoken.runs.records import RETRAIN
 
 
 def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], overrides: Sequence[str]) -> float:
-    """Print a finished fold's table and the next commands, and return its log loss.
+    """Print a finished fold's table and the next commands; return its dev loss, or its log loss without dev rows.
 
     Raises UserError where the fold was trained with other settings, or a file of it was changed since.
     """
@@ -28,7 +28,7 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
     print(f"run: {fold.path}")
     for command in next_commands(parts, fold, overrides):
         print(f"next: {command}")
-    return saved["log_loss"]
+    return saved.get("dev_log_loss", saved["log_loss"])
 
 
 def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> list[str]:
