@@ -15,11 +15,12 @@ from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 from nexttoken.data.files import hash_text
 from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.packages import require_packages
+from nexttoken.data.recipes import alpha_of, by_weights
 from nexttoken.data.secrets import refuse_secrets
 from nexttoken.data.targets import check_targets, make, missing_class
 from nexttoken.data.typed_texts import with_line_breaks
-from nexttoken.errors import UserError
-from nexttoken.settings import INCIDENTAL, NAME, NAME_EXPECTED, Settings, check_settings
+from nexttoken.errors import UserError, nearest
+from nexttoken.settings import INCIDENTAL, NAME, NAME_EXPECTED, Settings, TrainerSettings, check_settings
 from nexttoken.types import OpenTask, Task
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ MAX_NAME_BYTES = 120  # file systems take 255
 UNNAMED = (*INCIDENTAL, "task", "input_dir", "experiment", "debug", "sweep")  # keys that are no part of a run's name
 IS_PATH = re.compile(r"[^\[\]{}\"'(),\s]+")
 NAMED_WHOLE = re.compile(r"[\w.-]*[\w.]|\[\w+(, ?\w+)*\]")  # values that a run's name shows whole: words, plain lists
+
+
+OmegaConf.register_new_resolver("by_weights", by_weights, replace=True)
+OmegaConf.register_new_resolver("alpha_of", alpha_of, replace=True)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,16 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
     return name if start == name else f"{start}-{hash_text(name)[:8]}"
 
 
+# Options of Lightning's Trainer that this project's own training replaces.
+REPLACED_OPTIONS = {
+    "accumulate_grad_batches": "use fit.batch_size for a step's rows, and batch_tokens for those in memory at once",
+    "gradient_clip_val": "use fit.max_grad_norm",
+    "gradient_clip_algorithm": "use fit.max_grad_norm",
+    "max_steps": "use trainer.max_epochs",
+    "logger": "use logger=..., such as logger=wandb",
+}
+
+
 FIXES = {  # by what a part may need from the others: the error where none of them offers it
     "labels": "the task's answers are open texts; use head=text, prompt=instruct or dialogue, inference=once,"
     " demonstrations or replies, and train_transforms=none",
@@ -190,6 +205,9 @@ def _nested(part: Any) -> list[Any]:
 
 def contradictions(s: Settings) -> Iterator[str]:
     """Settings that cannot be used together, each as a line with the fix."""
+    for option in s.trainer.model_extra or ():
+        fix = REPLACED_OPTIONS.get(option) or nearest(option, TrainerSettings.model_fields)
+        yield f"trainer.{option} is no option of this training; {fix}"
     adapter, weights, is_pretrained = s.adapter, s.quantization, s.model.name_or_path is not None
     is_trained, is_sharded = s.trainer.max_epochs > 0, s.trainer.strategy == "fsdp"
     has_texts, has_new_layer = "texts" in declared(s.head, "needs"), "vocabulary" not in declared(s.head, "offers")

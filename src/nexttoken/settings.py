@@ -110,7 +110,7 @@ class FitSettings(Checked):
     decay: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: PositiveFloat = 1.0
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
-    gradient_checkpointing: bool = False  # less memory, slower: recomputes activations
+    gradient_checkpointing: bool | Literal["auto"] = False  # auto: from a billion weights on, by models/load
     neftune_alpha: NonNegativeFloat = 0.0  # uniform noise on the embeddings while training (Jain et al. 2023)
     text_epochs: NonNegativeInt = 0  # epochs of language modelling on the prompts before training on labels
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
@@ -138,7 +138,7 @@ class GenerationSettings(Checked):
 
 
 class TrainerSettings(BaseModel):
-    """Options of Lightning's Trainer. Those named here are checked, others are passed on."""
+    """Options of Lightning's Trainer. `build` refuses any other, with what to use instead."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -147,7 +147,10 @@ class TrainerSettings(BaseModel):
     max_epochs: NonNegativeInt  # 0: zero-shot
     devices: PositiveInt = 1  # processes, one per GPU (or as many CPU processes)
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    deterministic: bool | Literal["warn"] | None = None
+    detect_anomaly: bool = False
+    profiler: Literal["simple", "advanced"] | None = None
 
 
 class Settings(Checked):

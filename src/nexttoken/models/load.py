@@ -23,6 +23,7 @@ from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 # gpt-oss), huggingface/transformers#39972 (Gemma 3) and #28163 (Phi-2), unslothai/unsloth-zoo#600 (Gemma 4).
 OVERFLOWING = ("gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "phi", "gpt_oss")
 CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # missing in a language model: they start at random
+MIN_CHECKPOINTED = 1_000_000_000  # weights of a model from which fit.gradient_checkpointing=auto saves memory
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,27 @@ def resolve(
     Raises UserError as `choose_device`, `choose_dtype` and `load_config` do.
     """
     config = load_config(settings.model, settings.max_tokens) if config is None else config
-    settings = settings.model_copy(update={"quantization": settings.quantization or saved_quantization(config)})
+    fit = settings.fit
+    if fit.gradient_checkpointing == "auto":
+        fit = fit.model_copy(update={"gradient_checkpointing": estimate_parameters(config) >= MIN_CHECKPOINTED})
+    quantization = settings.quantization or saved_quantization(config)
+    settings = settings.model_copy(update={"quantization": quantization, "fit": fit})
     architecture = config.get_text_config().model_type
     is_trained = settings.trainer.max_epochs > 0 and settings.adapter is None
     dtype = choose_dtype(settings.model, architecture, is_trained, sheet)
     precision = settings.trainer.precision or PRECISIONS[fast_dtype(architecture, sheet) if is_trained else dtype]
     device = device or (choose_device() if sheet is None else torch.device("cuda"))
     return ModelSpec(settings, config, device, dtype, precision, {} if memo is None else memo, sheet)
+
+
+def estimate_parameters(config: Any) -> int:
+    """The weights of the decoder layers and of one embedding; a mixture's experts are counted once."""
+    text = config.get_text_config()
+    width, heads = text.hidden_size, text.num_attention_heads
+    shared = (getattr(text, "num_key_value_heads", None) or heads) / heads
+    inner = getattr(text, "intermediate_size", None) or 4 * width
+    layer = 2 * width * width * (1 + shared) + 3 * width * inner
+    return round(text.num_hidden_layers * layer + text.vocab_size * width)
 
 
 def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
