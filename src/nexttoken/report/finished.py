@@ -1,5 +1,6 @@
 """The lines at the end of a training: a finished fold's table, and the commands to type next."""
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,10 +26,31 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
         print(fold_table(saved, getattr(parts.task, "metrics", ())))
     except KeyError as error:
         raise UserError(f"{fold.path / 'metrics.json'} has no {error}; {RETRAIN}") from None
+    for line in remarks(saved):
+        print(line)
     print(f"run: {fold.path}")
     for command in next_commands(parts, fold, overrides):
         print(f"next: {command}")
     return saved.get("dev_log_loss", saved["log_loss"])
+
+
+def remarks(saved: Mapping[str, Any]) -> list[str]:
+    """Lines on the checkpoint that was taken, and on a training that went wrong, with what to look at first."""
+    lines = []
+    if "best_epoch" in saved:
+        dev = f"the best dev loss, {saved['dev_log_loss']:.4f}" if "dev_log_loss" in saved else "the last"
+        again = "; then trained anew on train and dev rows for as many steps" if "refit_steps" in saved else ""
+        lines.append(f"checkpoint: epoch {saved['best_epoch']}, step {saved['best_step']} ({dev}){again}")
+    if saved.get("trained") and saved["log_loss"] > saved.get("prior_log_loss", math.inf):
+        lines.append(
+            "worse than the class prior, which reads no prompt: look first at the labels and at prompts.jsonl"
+            " (save_prompts=true), then try a lower fit.learning_rate and more rows"
+        )
+    if (first := saved.get("first_train_loss")) is not None:
+        fell = f"training loss: {first:.4f} in the first fifth of the steps, {saved['last_train_loss']:.4f} in the last"
+        is_lower = saved["last_train_loss"] < first
+        lines.append(fell if is_lower else f"{fell}: it did not fall; try another fit.learning_rate or more epochs")
+    return lines
 
 
 def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> list[str]:

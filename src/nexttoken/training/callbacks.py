@@ -104,6 +104,14 @@ class Curve(Callback):
         self.rows: list[dict[str, float]] = []
         self.losses: list[float] = []
 
+    def train_losses(self) -> dict[str, float]:
+        """The mean training loss of the first and of the last fifth of the points; empty for fewer than five."""
+        losses = [row["train_loss"] for row in self.rows if "train_loss" in row]
+        if not (fifth := len(losses) // 5):
+            return {}
+        first, last = (sum(some) / fifth for some in (losses[:fifth], losses[-fifth:]))
+        return {"first_train_loss": first, "last_train_loss": last}
+
     def begin_refit(self) -> None:
         self.refit, self.losses = 1, []
 

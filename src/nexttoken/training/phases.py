@@ -62,6 +62,7 @@ class Training:
         options = {"max_epochs": self.settings.trainer.max_epochs, "logger": loggers}
         fitted = self._fit(module, steps, self.batcher.batches(dev) if dev else [], self.folder, options)
         measured = {"best_step": fitted.num_steps, "best_epoch": fitted.num_epochs}
+        measured |= self.curve.train_losses()
         return measured | ({} if fitted.dev_log_loss is None else {"dev_log_loss": fitted.dev_log_loss})
 
     def refit(self, rows: Sequence[Any], num_steps: int) -> dict[str, Any]:

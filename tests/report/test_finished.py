@@ -1,0 +1,27 @@
+"""Remarks on a finished fold: its checkpoint, and a training that went wrong."""
+
+import pytest
+
+from nexttoken.report.finished import remarks
+
+SAVED = {"trained": True, "log_loss": 1.0, "prior_log_loss": 1.1, "best_epoch": 2, "best_step": 30}
+
+
+def test_the_checkpoint_is_named():
+    assert remarks(SAVED) == ["checkpoint: epoch 2, step 30 (the last)"]
+    (line,) = remarks(SAVED | {"dev_log_loss": 0.98765, "refit_steps": 30})
+    assert "the best dev loss, 0.9877" in line
+    assert "trained anew on train and dev rows for as many steps" in line
+
+
+@pytest.mark.parametrize(("loss", "is_worse"), [(1.05, False), (1.1, False), (2.77, True)])
+def test_a_fold_worse_than_the_class_prior_says_so(loss, is_worse):
+    assert any("worse than the class prior" in line for line in remarks(SAVED | {"log_loss": loss})) == is_worse
+    assert not remarks({"trained": False, "log_loss": loss, "prior_log_loss": 1.1})
+
+
+@pytest.mark.parametrize(("last", "says"), [(0.01, False), (1.2, True)])
+def test_a_training_loss_that_does_not_fall_is_named(last, says):
+    line = remarks(SAVED | {"first_train_loss": 1.1, "last_train_loss": last})[-1]
+    assert f"{last:.4f} in the last" in line
+    assert ("it did not fall" in line) == says
