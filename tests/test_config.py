@@ -119,7 +119,7 @@ def test_prediction_settings():
         (["model=smollm2_135m", "adapter=lora", "+adapter.rank=8"], "unknown key 'adapter.rank'"),
         (["head=classification", "trainer.max_epochs=0"], "cannot answer with trainer.max_epochs=0"),
         (["head=classification", "fit.text_epochs=1"], "head=classification has no output for words"),
-        (["+trainer.accumulate_grad_batches=4"], "use fit.batch_size for the rows of a step, batch_tokens"),
+        (["+trainer.accumulate_grad_batches=4"], "use fit.batch_size for a step's rows, and batch_tokens"),
         (["+trainer.gradient_clip_val=1"], "use fit.max_grad_norm"),
         (["+trainer.gradient_clip_algorithm=value"], "use fit.max_grad_norm"),
         (["+trainer.max_steps=9"], "use trainer.max_epochs"),
