@@ -241,13 +241,9 @@ def _read_curve(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     try:
-        columns = ["step", "train_loss", "dev_log_loss", "refit"]
-        curve = pd.read_csv(path, usecols=lambda name: name in columns, dtype=float)
-        if missing := [name for name in columns[:3] if name not in curve]:
-            raise ValueError(f"no column {missing[0]}")
-    except (OSError, ValueError) as error:  # ValueError: pandas' parser errors among them
+        table = pd.read_csv(path, dtype=float)
+        curve = table[["step", "train_loss", "dev_log_loss"]].assign(refit=table.get("refit", 0.0))
+    except (OSError, KeyError, ValueError) as error:  # ValueError: pandas' parser errors among them
         message = str(error).splitlines()[0]
         raise UserError(f"{path} is broken ({message}); delete it to do without the learning curve") from error
-    if curve.empty:
-        return None
-    return curve.reindex(columns=columns).fillna({"refit": 0}).sort_values("step", kind="stable")
+    return curve.sort_values("step", kind="stable") if len(curve) else None
