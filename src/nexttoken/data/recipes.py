@@ -1,15 +1,15 @@
 """Values of a configuration that follow from what is trained, as `${by_weights:...}` and `${alpha_of:...}`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 
-def by_weights(scratch: Any, pretrained: Any, adapter: Any, *, _root_: DictConfig) -> Any:
+def by_weights(scratch: Any, pretrained: Any, adapter: Any, *, _root_: Mapping[str, Any]) -> Any:
     """The value for what is trained: a model from scratch, all pretrained weights, or an adapter beside them."""
-    full = pretrained if OmegaConf.select(_root_, "model.name_or_path") else scratch
-    return adapter if OmegaConf.select(_root_, "adapter") else full
+    full = pretrained if _root_["model"]["name_or_path"] else scratch
+    return adapter if _root_["adapter"] else full
 
 
 def alpha_of(learning_rate: float) -> int:
