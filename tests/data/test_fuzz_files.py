@@ -90,5 +90,6 @@ def test_giant_cells_and_depths_are_read_or_refused_in_seconds(readers: dict[str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_twenty_thousand_altered_files_are_read_or_refused_in_one_line(readers: dict[str, Reader]) -> None:
     assert faults(readers, 10, 10 + 20_000 // len(readers) + 1) == []
