@@ -17,6 +17,7 @@ from nexttoken.report.figures import Lettering
 from nexttoken.report.published import read_published
 from nexttoken.report.tables import fold_table, runs_table
 from nexttoken.runs.folder import FoldFolder
+from nexttoken.runs.ledger import record
 from nexttoken.runs.read import read_runs
 from nexttoken.runs.read_answers import environment
 from nexttoken.types import Example, LabelPredictions
@@ -81,8 +82,18 @@ def task_dir(tmp_path) -> Path:
     return tmp_path / "jmmlu"
 
 
+def submit(folder: Path, results: list[dict], **changed) -> Path:
+    """Write the results of a prediction with both folds beside its submission; return the ledger."""
+    submission = folder / "good.csv"
+    (folder / "good.result.json").write_text(json.dumps(results))
+    submission.write_text("id\n")
+    line = {"run": folder, "folds": (0, 1), "asked": ""} | changed
+    record(submission, str(line["run"]), line["folds"], asked=line["asked"])
+    return folder / "ledger.csv"
+
+
 def one_line(task_dir: Path, capsys, *arguments: str) -> str:
-    assert main([str(task_dir), "by=genre", *arguments]) == 2
+    assert main([str(task_dir), "by=genre", f"ledger={task_dir / 'good' / 'ledger.csv'}", *arguments]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     return message
@@ -167,8 +178,7 @@ def test_any_tag_will_do(task_dir):
 
 def test_test_rows_are_a_section_of_their_own(task_dir):
     rows = [result("1", "学問", True), result("2", "学問", False), result("3", "芸能", None), result("4", "芸能", True)]
-    (task_dir / "good" / "result.json").write_text(json.dumps(rows))
-    page = page_by_tag("genre", *read_sections(read_runs(task_dir), "genre"))
+    page = page_by_tag("genre", *read_sections(read_runs(task_dir), "genre", submit(task_dir / "good", rows)))
     tested = page[page.index("## jmmlu (jmmlu), test rows") :]
     lines = [words(line)[1:-1] for line in tested.splitlines() if line.startswith("| good")]
     assert lines == [
@@ -178,8 +188,14 @@ def test_test_rows_are_a_section_of_their_own(task_dir):
 
 
 def test_test_rows_without_known_answers_are_no_section(task_dir):
-    (task_dir / "good" / "result.json").write_text(json.dumps([result("1", "学問", None)]))
-    assert "test rows" not in page_by_tag("genre", *read_sections(read_runs(task_dir), "genre"))
+    ledger = submit(task_dir / "good", [result("1", "学問", None)])
+    assert "test rows" not in page_by_tag("genre", *read_sections(read_runs(task_dir), "genre", ledger))
+
+
+@pytest.mark.parametrize("changed", [{"asked": "gate"}, {"folds": (0,)}, {"run": Path("output/jmmlu/other")}])
+def test_test_rows_of_another_way_of_asking_other_folds_or_another_run_are_no_section(task_dir, changed):
+    ledger = submit(task_dir / "good", [result("1", "学問", True)], **changed)
+    assert "test rows" not in page_by_tag("genre", *read_sections(read_runs(task_dir), "genre", ledger))
 
 
 def test_results_are_counted_by_genre_after_prediction():
@@ -318,13 +334,13 @@ def test_runs_of_before_are_left_out_by_name(task_dir, capsys):
         ("fold0/rows.csv", "f0-3,", "f0-9,", "has other ids than oof.csv beside it"),
         ("fold0/rows.csv", ",0.25", ",soon", "could not convert string to float: 'soon'"),
         ("fold0/rows.csv", "num_options", "options", "num_options"),
-        ("result.json", "[", "{", "cannot be read as JSON"),
-        ("result.json", '"options"', '"choices"', "has a row that cannot be used (KeyError('options'))"),
-        ("result.json", "[{", '{"rows": [{', "cannot be read as JSON"),
+        ("good.result.json", "[", "{", "cannot be read as JSON"),
+        ("good.result.json", '"options"', '"choices"', "has a row that cannot be used (KeyError('options'))"),
+        ("good.result.json", "[{", '{"rows": [{', "cannot be read as JSON"),
     ],
 )
 def test_broken_files_are_one_line(task_dir, file, old, new, reason, capsys):
-    (task_dir / "good" / "result.json").write_text(json.dumps([result("1", "学問", True)]))
+    submit(task_dir / "good", [result("1", "学問", True)])
     path = task_dir / "good" / file
     path.write_text(path.read_text().replace(old, new, 1))
     message = one_line(task_dir, capsys)

@@ -3,7 +3,6 @@
 import json
 import logging
 import random
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +112,7 @@ def test_predicting_a_quiz_writes_results_and_a_submission(gated, capsys, caplog
     assert "8 test questions of 9" in capsys.readouterr().out
     submission = pd.read_csv(path, dtype=str) if path.suffix == ".csv" else pd.read_json(path, lines=True, dtype=False)
     assert submission["id"].tolist() == [row["id"] for row in rows(8, first=100)] + ["200"]
-    results = json.loads((gated / "quiz" / "tiny" / "result.json").read_text())
+    results = json.loads(path.with_name(f"{path.stem}.result.json").read_text())
     assert [len(row["probs"]) for row in results] == [len(row["options"]) for row in results]
     assert all(sum(row["probs"]) == pytest.approx(1) for row in results)
     assert all(row["prediction"] == int(np.argmax(row["probs"])) for row in results)
@@ -140,15 +139,14 @@ def test_thresholds_chosen_later_are_another_way_of_asking(gated, capsys):
     assert (lines[other.name].asked, lines[other.name].oof_log_loss) == ("gate", None)
 
 
-def test_the_results_of_a_run_that_cannot_be_written_stand_beside_the_submission(gated, tmp_path, capsys):
-    shutil.copytree(gated / "quiz", tmp_path / "quiz")
-    (tmp_path / "quiz" / "tiny" / "environment.json").unlink(missing_ok=True)
-    (tmp_path / "quiz" / "tiny" / "environment.json").mkdir()  # a rename onto it fails for whoever runs the tests
-    path = predict(tmp_path)
-    results = json.loads(path.with_name(f"{path.stem}.result.json").read_text())
-    assert len(results) == 9
+def test_a_prediction_leaves_every_file_of_its_run_as_it_is(gated, capsys):
+    files = [path for path in (gated / "quiz").rglob("*") if path.is_file()]
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    path = predict(gated)
+    files = [path for path in (gated / "quiz").rglob("*") if path.is_file()]
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
     assert json.loads(path.with_name(f"{path.stem}.environment.json").read_text())["device"]
-    assert f"{path.stem}.result.json, not in {tmp_path / 'quiz' / 'tiny'} (Is a directory)" in capsys.readouterr().out
+    assert f"results: {path.with_name(f'{path.stem}.result.json')}" in capsys.readouterr().out
 
 
 def test_the_report_by_genre_has_a_table_each(gated, capsys):

@@ -48,18 +48,18 @@ def run_readers(folder: Path) -> dict[str, Reader]:
     labels = {"labels": ["A", "B"], "continuations": [[3], [4]], "pieces": [["A"], ["B"]], "num_rejoined": 0}
     (fold / "labels.json").write_text(json.dumps(labels))
     (run / "gate.json").write_text('{"min_top1": 0.6, "min_margin": 0.2, "temperature": 1.0, "keep_confident": true}')
-    (run / "result.json").write_text(json.dumps([RESULT, RESULT | {"id": "r", "correct": None}]))
-    (run / "environment.json").write_text('{"device": "cpu"}')
-    ledger = ["2026-01-01T00:00:00+00:00", "a.csv", "output/x", "0 1", "1.0", "ab", "1.1", ""]
+    (run / "a.result.json").write_text(json.dumps([RESULT, RESULT | {"id": "r", "correct": None}]))
+    (run / "a.environment.json").write_text('{"device": "cpu"}')
+    ledger = ["2026-01-01T00:00:00+00:00", "a.csv", "task/name", "0", "1.0", "ab", "1.1", ""]
     write_csv([COLUMNS, ledger], run / "ledger.csv")
 
     def report(_: Path) -> object:
-        return [(out_of_fold(run), test_answers(run)) for run in read_runs(run)]
+        return [(out_of_fold(found), test_answers(found, found.folder / "ledger.csv")) for found in read_runs(run)]
 
     readers: dict[str, Reader] = {
         f"report {name}": (fold / name, report) for name in ("metrics.json", "oof.csv", "curve.csv", "rows.csv")
     }
-    readers |= {f"report {name}": (run / name, report) for name in ("folds.csv", "result.json", "environment.json")}
+    readers |= {f"report {name}": (run / name, report) for name in ("folds.csv", "a.result.json", "a.environment.json")}
     readers |= {
         "config": (fold / "config.yaml", lambda _: records.config()),
         "metrics": (fold / "metrics.json", lambda _: records.metrics()),

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     path = given.paths[0]
     out = given.out or path / "report"
     if given.by:
-        print(report_by_tag(path, out, given.by, given.published))
+        print(report_by_tag(path, out, given.by, given.published, given.ledger))
     else:
         print(report(path, out, given.ledger))
 
@@ -62,9 +62,9 @@ def report(path: Path, out: Path, ledger: Path) -> str:
     return "\n".join([f"{tables}\n", *(f"wrote {out / name}" for name in ("report.md", *titles))])
 
 
-def report_by_tag(path: Path, out: Path, by: str, published: bool) -> str:
+def report_by_tag(path: Path, out: Path, by: str, published: bool, ledger: Path) -> str:
     """Write <by>s.md (genres.md) and its picture into `out`; return the page."""
-    sections, notes = read_sections(read_runs(path), by)
+    sections, notes = read_sections(read_runs(path), by, ledger)
     page, picture = out / f"{by}s.md", out / f"{by}s.png"
     parts = [page_by_tag(by, sections, notes), f"![Accuracy by {plain(by)}](<{quote(picture.name)}>)"]
     parts += _without_a_font(plot_accuracies(sections, picture))

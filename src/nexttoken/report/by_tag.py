@@ -104,7 +104,9 @@ class Section:
         return markdown([self.by, "Questions", "Chance", *self.models], rows)
 
 
-def read_sections(runs: Sequence[Run], by: str) -> tuple[list[Section], list[str]]:
+def read_sections(
+    runs: Sequence[Run], by: str, ledger: Path = Path("submissions/ledger.csv")
+) -> tuple[list[Section], list[str]]:
     """The sections of a report by one tag, and a line for each reason why runs are left out of it.
 
     Raises UserError where no run has rows.csv or the tag.
@@ -117,8 +119,8 @@ def read_sections(runs: Sequence[Run], by: str) -> tuple[list[Section], list[str
     tags = {tag for answers in held_out for tag in answers.tags}
     if by not in tags:
         raise UserError(f"no run has the tag {by!r} in its rows.csv; {nearest(by, tags) if tags else 'it has no tags'}")
-    # A folder that holds runs on two data sets has one result.json: of the last.
-    every = [*held_out, *filter(None, map(test_answers, {run.folder: run for run in runs}.values()))]
+    by_folder = {run.folder: run for run in runs}  # runs of one folder on two data sets share their submissions
+    every = [*held_out, *filter(None, (test_answers(run, ledger) for run in by_folder.values()))]
     notes = [f"Without rows.csv, trained by an earlier version and left out: {', '.join(older)}."] if older else []
     if unnamed := [f"{answers.model} ({answers.kind})" for answers in every if by not in answers.tags]:
         notes.append(f"Without the tag {by} and left out: {', '.join(unnamed)}.")

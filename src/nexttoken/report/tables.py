@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -146,9 +145,10 @@ def _leaderboard_columns(runs: list[Run], submissions: Sequence[Submission]) -> 
     columns = {}
     for key in ("public_lb", "private_lb"):
         scored = [line for line in submissions if getattr(line, key) is not None]
-        # `output/lmsys/x` and `/home/me/nexttoken/output/lmsys/x` are one run.
-        scores = {Path(line.run).parts[-2:]: loss_cell(getattr(line, key)) for line in scored}
-        cells = [scores.get(run.folder.resolve().parts[-2:], "") for run in runs]
+        cells = [
+            next((loss_cell(getattr(line, key)) for line in reversed(scored) if line.is_of(run.folder)), "")
+            for run in runs
+        ]
         if any(cells):
             columns[key.replace("_lb", " LB")] = cells
     return columns

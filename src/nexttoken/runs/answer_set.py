@@ -73,23 +73,10 @@ class Labels:
         return run.answer(examples)
 
     def finish(self, asking: "Asking", predictions: Any, submission: Path) -> list[dict[str, Any]]:
-        """Save and return the results of a task that has some, such as the answers of a quiz.
-
-        They are the run's where it was asked in its own way and can be written to, and stand beside the submission
-        otherwise.
-        """
+        """Save a task's results, such as the answers of a quiz, beside the submission; return them, [] for none."""
         run: Any = asking.run
-        if not (results := run.parts.task.results(predictions)):
-            return results
-        reason = asking.way and "another way of asking"
-        if not reason:
-            try:
-                save_results(results, run.environment, run.path)
-                return results
-            except OSError as error:
-                reason = str(error.strerror)
-        save_results(results, run.environment, submission.parent, f"{submission.stem}.")
-        print(f"results: {submission.with_suffix('')}.result.json, not in {run.path} ({reason})")
+        if results := run.parts.task.results(predictions):
+            print(f"results: {save_results(results, run.environment, submission)}")
         return results
 
 

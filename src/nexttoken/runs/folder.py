@@ -3,7 +3,7 @@
 output/<task>/<name>/folds.csv        id, group, fold: the same for every model on the same data
 output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/ budget.json curve.csv inference.json
                                       rows.csv oof.csv metrics.json (last)
-output/<task>/<name>/                 gate.json, result.json, environment.json: computed from all finished folds
+output/<task>/<name>/                 gate.json: computed from all finished folds
 """
 
 import json
@@ -23,7 +23,6 @@ from nexttoken.settings import INCIDENTAL
 from nexttoken.types import Example
 
 FOLD_NAME = re.compile("fold(0|[1-9][0-9]*)")  # as `fold` writes it: fold01 would be fold1 again
-FILES_OF_ALL_FOLDS = ("gate.json", "result.json", "environment.json")  # out of date once another fold is trained
 RETRIEVER_NODES = ("retriever", "search", "inference", "train_transforms")  # the settings that may hold a retriever
 RETRIEVER_FOLDERS = ("index_dir", "cache_dir")  # change no result
 INCIDENTAL_DEVICES = ("trainer.devices", "trainer.strategy", "trainer.accelerator")
@@ -109,8 +108,7 @@ class RunFolder:
             fold.remove()
             table.unlink(missing_ok=True)
         save_folds(folds, table)  # raises where other folds are saved
-        for name in FILES_OF_ALL_FOLDS:
-            (self.path / name).unlink(missing_ok=True)
+        (self.path / "gate.json").unlink(missing_ok=True)  # out of date once another fold is trained
         if overwrite:
             fold.remove()
         fold.remove_parts()

@@ -32,6 +32,10 @@ class Submission:
     private_lb: float | None = None
     asked: str = ""  # how, where it is another way than the run was scored by
 
+    def is_of(self, run: Path) -> bool:
+        """True for a submission of this run: `output/lmsys/x` and `/home/me/nexttoken/output/lmsys/x` are one."""
+        return Path(self.run).parts[-2:] == run.resolve().parts[-2:]
+
 
 LINE_END = re.compile("\r\n|\r|\n|$")
 OPTIONAL = ("asked",)  # columns that older ledgers lack

@@ -1,6 +1,6 @@
 """Questions that a run answered, rightly or not, and the seconds for each: out of fold, and in test files.
 
-Read from rows.csv beside oof.csv, and from result.json, which predict.py writes into the run's folder.
+Read from rows.csv beside oof.csv, and from <submission>.result.json, which predict.py writes beside a submission.
 """
 
 import json
@@ -13,6 +13,8 @@ import pandas as pd
 
 from nexttoken.data.files import read_json
 from nexttoken.errors import UserError
+from nexttoken.runs.folder import RunFolder
+from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.read import AGAIN, Data, Fold, Run, group_names, probabilities, read_groups, read_numbers
 
 UNKNOWN = "–"  # where a test file's environment is not recorded
@@ -46,9 +48,16 @@ def out_of_fold(run: Run) -> Answers | None:
     return Answers(run.name, environment(run.folds), run.data, "out of fold", rows)
 
 
-def test_answers(run: Run) -> Answers | None:
-    """The test questions whose answer is known; None where there is none."""
-    path, machine = run.folder / "result.json", run.folder / "environment.json"
+def test_answers(run: Run, ledger: Path) -> Answers | None:
+    """The test questions whose answer is known, of the latest submission of the run's finished folds; None for none.
+
+    It is one that the run answered in the way in which it was scored; its results stand beside it and the ledger.
+    """
+    numbers = {str(fold.number) for fold in RunFolder(run.folder).finished_folds()}
+    own = [line for line in read_ledger(ledger) if line.is_of(run.folder) and not line.asked]
+    if not own or set(own[-1].folds.split()) != numbers:
+        return None
+    path, machine = (ledger.with_name(f"{Path(own[-1].file).stem}.{kind}.json") for kind in ("result", "environment"))
     try:
         rows = result_rows(json.loads(path.read_text(encoding="utf-8")), path)
     except FileNotFoundError:
@@ -61,7 +70,7 @@ def test_answers(run: Run) -> Answers | None:
     return Answers(run.name, used, run.data, "test rows", rows)
 
 
-def result_rows(results: Sequence[Mapping[str, Any]], path: Path | str = "result.json") -> pd.DataFrame:
+def result_rows(results: Sequence[Mapping[str, Any]], path: Path | str = "the results") -> pd.DataFrame:
     """The rows of result.json whose answer is known, as `Answers.rows`. Raises UserError for one that lacks a part."""
     try:
         return pd.DataFrame(

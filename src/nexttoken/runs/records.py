@@ -164,12 +164,14 @@ def read_gate(path: Path) -> Gate:
     return gate
 
 
-def save_results(
-    results: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], folder: Path, prefix: str = ""
-) -> None:
-    """Write result.json, and environment.json: the hardware and versions that its seconds depend on."""
-    write_json(dict(environment), folder / f"{prefix}environment.json")
-    write_json(list(results), folder / f"{prefix}result.json")
+def save_results(results: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], submission: Path) -> Path:
+    """Write <submission>.result.json and return its path; the run is only read.
+
+    <submission>.environment.json has the hardware and versions that its seconds depend on.
+    """
+    write_json(dict(environment), submission.with_name(f"{submission.stem}.environment.json"))
+    write_json(list(results), path := submission.with_name(f"{submission.stem}.result.json"))
+    return path
 
 
 def _output(row: Mapping[str, Any], place: Place) -> tuple[str, str, int, bool]:
