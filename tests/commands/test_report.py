@@ -77,7 +77,7 @@ def test_paths_that_cannot_be_used_are_one_line(run_folder, tmp_path, capsys):
     assert "a path is missing" in refusal(capsys, "report")
     assert refusal(capsys, "report", file, file).startswith("2 paths are given")
     assert f"{file}: File exists; give another path" in refusal(capsys, "report", run_folder, f"out={file}")
-    assert "Is a directory; give another path" in refusal(capsys, "report", run_folder, f"ledger={tmp_path}")
+    assert "Is a directory): expected a ledger" in refusal(capsys, "report", run_folder, f"ledger={tmp_path}")
     assert "expected the header time,file" in refusal(capsys, "report", run_folder, f"ledger={file}")
     assert "did you mean 'ledger'?" in refusal(capsys, "report", run_folder, "leger=x")
     assert "published='maybe' is not accepted" in refusal(capsys, "report", run_folder, "published=maybe")

@@ -22,6 +22,7 @@ from nexttoken.runs.read import read_runs
 from nexttoken.runs.read_answers import environment
 from nexttoken.types import Example, LabelPredictions
 from support.commands import status_of
+from support.finished_runs import unseal
 from support.tables import whole
 
 main = partial(status_of, "report")
@@ -243,6 +244,7 @@ def test_the_environment_is_a_dash_for_runs_of_before(tmp_path):
     [run] = read_runs(tmp_path)
     both = [f"cpu, 1 thread, {precision}, 4096 tokens" for precision in ("float32", "bfloat16")]
     assert environment(run.folds) == " / ".join(both)
+    unseal(path)
     saved = json.loads((path / "metrics.json").read_text())
     (path / "metrics.json").write_text(json.dumps({key: value for key, value in saved.items() if key not in MACHINE}))
     [run] = read_runs(tmp_path)
@@ -320,6 +322,8 @@ def test_what_was_measured_is_no_tag(task_dir, wrong, capsys):
 
 def test_runs_of_before_are_left_out_by_name(task_dir, capsys):
     (task_dir / "poor" / "fold1" / "rows.csv").unlink()
+    for path in task_dir.glob("*/fold*"):
+        unseal(path)
     page = page_by_tag("genre", *read_sections(read_runs(task_dir), "genre"))
     assert "Without rows.csv, trained by an earlier version and left out: poor." in page
     assert "| poor" not in page
@@ -342,6 +346,7 @@ def test_runs_of_before_are_left_out_by_name(task_dir, capsys):
 def test_broken_files_are_one_line(task_dir, file, old, new, reason, capsys):
     submit(task_dir / "good", [result("1", "学問", True)])
     path = task_dir / "good" / file
+    unseal(task_dir / "good" / "fold0")
     path.write_text(path.read_text().replace(old, new, 1))
     message = one_line(task_dir, capsys)
     assert reason in message
