@@ -35,6 +35,8 @@ class Training:
         self.at_once = num_learners(model, self.settings.fit, spec.precision)
         with advice_on_memory(self.settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
             packs = shortcuts(model if self._shards else model.to(spec.device)).packs
+        if not packs:
+            print("rows are padded to the longest of a batch: packed ones would change this model's numbers")
         batch_tokens = self.settings.batch_tokens
         self.batcher = Batcher(head, labels, batch_tokens, rank(), num_ranks(), packs, self.at_once)
 
