@@ -17,7 +17,7 @@ from nexttoken.models.precision import exact_products
 
 CHUNK = 2**25  # numbers in memory at a time: 128 MiB in 32 bit
 CPU_PART = 2**19  # weights cast up at a time: 2 MiB stay in a processor's cache, 2.5 times as fast as all at once
-PLAIN_CHECKPOINT: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # a plain head draws no random numbers
+PLAIN_CHECKPOINT: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # it draws no random numbers
 
 
 @contextmanager
