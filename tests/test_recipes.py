@@ -44,3 +44,10 @@ def test_large_models_compute_activations_again(layers, checkpoints):
     config = AutoConfig.for_model("llama", hidden_size=2048, num_hidden_layers=layers, intermediate_size=5632)
     assert (estimate_parameters(config) >= 1e9) == checkpoints
     assert resolve(settings(*LORA), config).settings.fit.gradient_checkpointing == checkpoints
+
+
+def test_only_a_task_with_pairs_is_trained_in_both_orders():
+    assert list(composed()["train_transforms"]) == ["both_orders"]
+    assert composed("train_transforms=none")["train_transforms"] == {}
+    assert "both_orders" not in composed("task=quiz")["train_transforms"]
+    assert composed("~task")["train_transforms"] == {}  # as for a task of one's own
