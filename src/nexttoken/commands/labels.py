@@ -112,4 +112,4 @@ def situations_table(audits: Sequence[Audit]) -> str:
         shown = " ".join(names if len(names) <= 3 else [names[0], "…", names[-1]])
         for cells, language in languages.items():
             rows.append([f"{after}, {language}" if len(languages) > 1 else after, shown, *cells])
-    return markdown(HEADER, rows)
+    return markdown(HEADER, rows, max_width=200)  # several rows have the same name: one table, or they are mixed up

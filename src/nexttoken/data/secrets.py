@@ -9,6 +9,7 @@ from nexttoken.errors import UserError
 
 WORDS = {"password", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials", "token", "apikey"}
 KINDS_OF_KEYS = {"api", "access", "private", "secret", "auth", "license", "encryption", "account"}
+COUNTED = {"batch", "max", "min", "num"}  # with "token": a number of tokens, misspelt
 NO_SECRETS = ("", "null", "none", "true", "false", "~")
 WITH_LOGIN = re.compile(r"https?://[^/\s@'\"]+@|\w://[^/\s:@'\"]*:[^/\s@'\"]+@")
 PAIR = re.compile(r"([\w.-]+)['\"]?\s*:\s*([^\s,}\]]+)")  # in a value such as {api_key: x}
@@ -35,7 +36,7 @@ def names_secret(key: str) -> bool:
     """True for api_key, hf_token, dbPassword and the like, but not for max_tokens or key_length."""
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key.rpartition(".")[2]).lower())
     has_key = any(kind in KINDS_OF_KEYS and noun == "key" for kind, noun in pairwise(words))
-    return has_key or not WORDS.isdisjoint(words)
+    return has_key or (not WORDS.isdisjoint(words) and COUNTED.isdisjoint(words))
 
 
 def _refuse(pairs: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> None:

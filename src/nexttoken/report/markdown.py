@@ -41,19 +41,19 @@ def plain(text: str) -> str:
     return MARKUP.sub(lambda mark: "&lt;" if mark.group() == "<" else f"\\{mark.group()}", one_line)
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
+def markdown(header: list[str], rows: list[list[str]], max_width: int = MAX_WIDTH) -> str:
     """A table padded for reading in a terminal too; the first column is text, the others are numbers.
 
-    Columns that do not fit into `MAX_WIDTH` characters follow in further tables, which repeat the first column.
+    Columns that do not fit into `max_width` characters follow in further tables, which repeat the first column.
     All cells are made `plain`: bold type is the only markup in them.
     """
     names, *columns = [list(column) for column in zip(header, *rows, strict=True)]
     names = [*map(plain, _shortened(names))]
-    blocks, room = [[names]], MAX_WIDTH - _width(names)
+    blocks, room = [[names]], max_width - _width(names)
     for column in ([*map(plain, column)] for column in columns):
         if _width(column) > room and len(blocks[-1]) > 1:
             blocks.append([names])
-            room = MAX_WIDTH - _width(names)
+            room = max_width - _width(names)
         blocks[-1].append(column)
         room -= _width(column)
     return "\n\n".join(map(_table, blocks))
