@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken.build import Parts, plain, prepare
-from nexttoken.data.files import to_yaml
 from nexttoken.data.folds import Folds
 from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make
@@ -23,10 +22,11 @@ from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.models.processes import is_first, launch
 from nexttoken.report.finished import report_finished
+from nexttoken.report.started import show_run
 from nexttoken.runs.answer_set import answers_of
-from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples, latest_run
+from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_examples, latest_run
 from nexttoken.runs.ledger import submission_path
-from nexttoken.settings import AUTO, PredictSettings, check_settings
+from nexttoken.settings import PredictSettings, check_settings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
 from nexttoken.transforms import apply_transforms
@@ -54,6 +54,11 @@ class Rows:
         """The examples behind the weights that answer."""
         return [*self.train, *self.dev] if self.refits else self.train
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of examples of each part."""
+        return {"train": len(self.train), "dev": len(self.dev), "held out": len(self.held_out)}
+
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     """Train a fold, score it on its held-out examples, save it and return the loss that a sweep minimises.
@@ -77,24 +82,28 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         warn_of_test_rows(parts.task)
     folds = split(parts, examples)
     rows = choose_rows(parts, examples, folds)
-    show_run(parts, config, rows, fold, overrides)
+    show_run(parts, config, rows.sizes, fold, overrides)
     answers = answers_of(parts.task)
     references = answers.references(parts.task, rows.learnt, rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
+    from nexttoken.training.loggers import log_scores, opened_loggers  # needs torch, as the learner does
+
     with fold.lock.held() if is_first() else nullcontext():
         if is_first() and fold.is_finished and not parts.settings.overwrite:  # by another command, meanwhile
             return report_finished(parts, fold, config, overrides)
         if is_first():
             run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
             fold.save_counts(counted)
-        predictions, measured = train_and_predict(parts, learner, rows, fold)
-        if not is_first():
-            return math.nan
-        scores = answers.score(parts.task, predictions, rows.held_out)
-        described = answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
-        answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
-        remove(fold.journals)
-        fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
+        with opened_loggers(parts.settings.logger if is_first() else {}, fold.path, flatten(config)) as loggers:
+            predictions, measured = train_and_predict(parts, learner, rows, fold, loggers)
+            if not is_first():
+                return math.nan
+            scores = answers.score(parts.task, predictions, rows.held_out)
+            described = answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
+            answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
+            remove(fold.journals)
+            fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
+            log_scores(loggers, scores, measured.get("best_step", 0))  # last: a logger's fault costs no training
     return report_finished(parts, fold, config, overrides)
 
 
@@ -192,42 +201,17 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
     return Learner.load(parts.settings, head, parts.prompt, training, dev, fold.path, whole)
 
 
-def show_run(parts: Parts, config: Mapping[str, Any], rows: Rows, fold: FoldFolder, overrides: Sequence[str]) -> None:
-    """Print the changes from the defaults and the main values, a line each; `Learner.load` adds the device."""
-    s = parts.settings
-    if s.print_config:
-        print(to_yaml(config), end="")
-    scratch = s.model.scratch
-    model = s.model.name_or_path or f"from scratch, {scratch.num_layers} layers of width {scratch.hidden_size}"
-    weights = f", {s.quantization.bits} bit" if s.quantization else ""
-    adapter = f", LoRA of rank {s.adapter.r}" if s.adapter else ""
-    steps = f"{s.trainer.max_epochs} epochs, batches of {s.fit.batch_size}, learning rate {s.fit.learning_rate:g}"
-    prompt, batch = ("auto" if number == AUTO else f"{number:,}" for number in (s.max_tokens, s.batch_tokens))
-    values = {
-        "run": f"{fold.path}, of {parts.split.num_folds} folds",
-        "changed": " ".join(overrides) or "nothing, all defaults",
-        "model": f"{model}{weights}{adapter}",
-        "examples": f"{len(rows.train):,} train, {len(rows.dev):,} dev, {len(rows.held_out):,} held out",
-        "training": steps if s.trainer.max_epochs else "none (zero-shot)",
-        "tokens": f"{prompt} in a prompt, {batch} in a batch",
-    }
-    for name, value in values.items():
-        print(f"{name:<9} {value}")
-
-
-def train_and_predict(parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder) -> tuple[Any, dict[str, Any]]:
+def train_and_predict(
+    parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder, loggers: list
+) -> tuple[Any, dict[str, Any]]:
     """Train, then predict the held-out examples; return the predictions, and counts and times for metrics.json."""
     from nexttoken.engine.journal import JournalFolder
     from nexttoken.models.memory import peak_memory_mb
 
-    nodes = parts.settings.logger.values() if is_first() else ()
-    loggers = [make({**node, "save_dir": str(fold.path)}, "logger") for node in nodes]
     fitted: list[Inference] = []  # before the dev rows are learnt: it may learn from them itself
     answerer, measured = learner.learn(
         fold.path, loggers, lambda chosen: fitted.append(parts.inference.fitted(rows.train, rows.dev, chosen))
     )
-    for logger in loggers:
-        getattr(logger.experiment, "finish", lambda: None)()  # else wandb writes the next fold into this run
     inference = fitted[0]
     if is_first():
         fold.save_state(inference.state())
