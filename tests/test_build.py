@@ -12,12 +12,12 @@ from nexttoken.build import (
     FIXES,
     build,
     contradictions,
-    declared,
     default_name,
     plain,
     refuse_unasked_code,
     refuse_unfit,
 )
+from nexttoken.data.targets import declared
 from nexttoken.errors import UserError
 from support.composed import composed
 from support.composed import settings as composed_settings

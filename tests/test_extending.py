@@ -1,15 +1,17 @@
 """A new competition with its own metric, and a new way of inference: one file each, and nothing else is edited."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 
 import nexttoken.inference
 import nexttoken.tasks
 from nexttoken import load_run, pipeline
 from nexttoken.errors import UserError
+from nexttoken.transforms.orders import swap_sides
 from support.training import TINY, composed
 
 COMPETITION = '''
@@ -135,8 +137,103 @@ def test_a_competition_a_metric_and_a_way_of_inference_are_a_file_each(parity, t
     assert load_run(fold.parent).parts.inference.needs == {"labels"}
 
 
-def test_a_part_that_needs_what_the_new_competition_does_not_offer_is_refused(parity):
+PAIRS = '''
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from nexttoken.tasks.parity import Parity
+from nexttoken.types import Swap
+
+
+@dataclass(frozen=True)
+class Pairs(Parity):
+    """Whether the left or the right number is larger, or both are equal where `classes` has a tie."""
+
+    offers: ClassVar[frozenset[str]] = frozenset({"labels", "pairs"})
+    classes: ClassVar[tuple[str, ...]] = CLASSES
+    SWAP
+
+    def read(self, split):
+        names = [name for name in self.classes if name != "tie"]
+        return [self._pair(one, names, split) for one in super().read(split)]
+
+    def _pair(self, one, names, split):
+        first, second = int(one.id) % 10, int(one.id) * 7 % 10
+        winner = "tie" if first == second and "tie" in self.classes else names[first < second]
+        fields = {"LEFT": (str(first),), "RIGHT": (str(second),)}
+        return replace(one, fields=fields, label=self.classes.index(winner) if split == "train" else None)
+
+    def group_text(self, example):
+        return " ".join(text for (text,) in example.fields.values()) + " " + example.id
+'''
+
+
+def pairs_of(parity, tmp_path, classes, swap, sides=("number_a", "number_b")):
+    """The configuration of a competition of pairs whose class says `swap`, with both orders in training and asking."""
+    text = PAIRS.replace("CLASSES", repr(classes)).replace("SWAP", swap)
+    text = text.replace("LEFT", sides[0]).replace("RIGHT", sides[1])
+    (tmp_path / "parity" / "pairs.py").write_text(text, encoding="utf-8")
+    sys.modules.pop("nexttoken.tasks.pairs", None)
     with open_dict(parity):
-        parity.inference = OmegaConf.create({"_target_": "nexttoken.inference.SwapAveraged"})
-    with pytest.raises(UserError, match="SwapAveraged needs pairs"):
+        parity.task = {"_target_": "nexttoken.tasks.pairs.Pairs", "input_dir": str(tmp_path), "name": "pairs"}
+        user = f"{{{{ {sides[0]}[0] }}}} or {{{{ {sides[1]}[0] }}}}\n"
+        parity.prompt = {**PROMPT, "user": user, "labels": list(classes)}
+        parity.inference = {"_target_": "nexttoken.inference.SwapAveraged"}
+        parity.train_transforms = {"both": {"_target_": "nexttoken.transforms.orders.BothOrders"}}
+    return parity
+
+
+@pytest.mark.parametrize(
+    ("classes", "swap", "sides"),
+    [
+        (("A", "B"), "swap = Swap((1, 0))", ("number_a", "number_b")),
+        (("tie", "A", "B"), "swap = Swap((0, 2, 1))", ("number_a", "number_b")),
+        (("B", "tie", "A"), 'swap = Swap((2, 1, 0), ("left", "right"))', ("left", "right")),
+    ],
+)
+def test_the_task_says_which_classes_and_fields_change_places(parity, tmp_path, classes, swap, sides):
+    pipeline.train(pairs_of(parity, tmp_path, classes, swap, sides))
+    run = load_run(tmp_path / "output" / "pairs" / "tiny")
+    rows = run.parts.task.read("test")
+    own = run.parts.inference.swap
+    turned = run.answer([swap_sides(row, own) for row in rows]).probs
+    np.testing.assert_allclose(run.answer(rows).probs, turned[:, list(own.classes)], atol=1e-6)
+    partner = {"A": "B", "B": "A", "tie": "tie"}
+    assert [classes[k] for k in own.classes] == [partner[name] for name in classes]
+
+
+@pytest.mark.parametrize(
+    ("swap", "expected"),
+    [
+        ("", "the task pairs does not say which fields and classes change places"),
+        ("swap = Swap((1, 0, 2))", r"the task pairs has 2 classes and swap.classes=\(1, 0, 2\)"),
+        ("swap = Swap((1, 1))", r"the task pairs has 2 classes and swap.classes=\(1, 1\)"),
+    ],
+)
+@pytest.mark.parametrize("part", ["train_transforms", "inference", "nested inference"])
+def test_a_swap_that_the_task_does_not_say_is_refused_before_anything_is_read(parity, tmp_path, swap, expected, part):
+    config = pairs_of(parity, tmp_path, ("A", "B"), swap)
+    with open_dict(config):
+        config.task.input_dir = "is never read"
+        if part != "train_transforms":
+            config.train_transforms = {}
+        if part == "train_transforms":
+            config.inference = {"_target_": "nexttoken.inference.Once"}
+        elif part == "nested inference":
+            config.inference = {"_target_": "nexttoken.inference.FewShot", "ask": config.inference}
+    with pytest.raises(UserError, match=expected) as refused:
+        pipeline.train(config)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("part", ["train_transforms", "inference"])
+def test_a_task_without_pairs_refuses_both_orders(parity, part):
+    both = {
+        "train_transforms": {"both": {"_target_": "nexttoken.transforms.orders.BothOrders"}},
+        "inference": {"_target_": "nexttoken.inference.SwapAveraged"},
+    }
+    with open_dict(parity):
+        parity[part] = both[part]
+    with pytest.raises(UserError, match="needs pairs, and the task's examples are not pairs of answers"):
         pipeline.train(parity)

@@ -1,11 +1,8 @@
 """Builds the parts that a composed configuration names, and refuses those that do not fit together."""
 
-import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +14,7 @@ from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.packages import require_packages
 from nexttoken.data.recipes import alpha_of, by_weights
 from nexttoken.data.secrets import refuse_secrets
-from nexttoken.data.targets import check_targets, make, missing_class
+from nexttoken.data.targets import check_targets, declared, make
 from nexttoken.data.typed_texts import with_line_breaks
 from nexttoken.errors import UserError, nearest
 from nexttoken.settings import INCIDENTAL, NAME, NAME_EXPECTED, Settings, TrainerSettings, check_settings
@@ -93,7 +90,18 @@ def build(config: Mapping[str, Any]) -> Parts:
     if not re.fullmatch(NAME, str(name := parts["task"].name)):  # it becomes a folder
         raise UserError(f"task.name={name!r} is not accepted: expected {NAME_EXPECTED}")
     refuse_unfit(parts, settings)
-    return Parts(settings, **parts | {"prompt": parts["prompt"].for_classes(parts["task"].classes)})
+    fitted = {name: fit_to_task(part, parts["task"]) for name, part in parts.items()}
+    return Parts(settings, **fitted | {"prompt": parts["prompt"].for_classes(parts["task"].classes)})
+
+
+def fit_to_task(part: Any, task: Task | OpenTask) -> Any:
+    """The part, or each part of a mapping, with what it takes from the task, such as the swap of a pair.
+
+    Raises UserError where the task does not say it.
+    """
+    if isinstance(part, dict):
+        return {name: fit_to_task(one, task) for name, one in part.items()}
+    return part.for_task(task) if hasattr(part, "for_task") else part
 
 
 def default_name(input_dir: str, overrides: Sequence[str]) -> str:
@@ -165,37 +173,6 @@ def refuse_unfit(parts: Mapping[str, Any], settings: Settings) -> None:
             "a gate inside another way of inference would gate each of its parts; put it outside:"
             " inference=gated_retrieval inference.ask._target_=..."
         )
-
-
-def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
-    """The set `name` of the class of a `_target_` node, read from its source: importing a head would import torch.
-
-    Raises UserError for a class of this package that does not exist.
-    """
-    class_path = str(node.get("_target_", ""))
-    if not class_path.startswith("nexttoken."):
-        return frozenset()
-    tree, kind = ast.parse(find_source(class_path)), class_path.rpartition(".")[2]
-    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind]
-    if not bodies:
-        raise missing_class(class_path)
-    for statement in chain(*bodies):
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Call):
-            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
-            if isinstance(target, ast.Name) and target.id == name:
-                return frozenset(*map(ast.literal_eval, statement.value.args))
-    return frozenset()
-
-
-def find_source(class_path: str) -> str:
-    """The source of the module that names the class, "" where none does; nothing is imported, which might be torch."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        spec = find_spec(module)
-    except ModuleNotFoundError:  # of a package above it
-        return ""
-    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-    return source if re.search(rf"\b{re.escape(name)}\b", source) else ""
 
 
 def _nested(part: Any) -> list[Any]:

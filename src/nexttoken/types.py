@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from nexttoken.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -46,6 +48,35 @@ class Example:
         """Return whether both come from one row: ids alone say nothing, since every file may count from 0."""
         file = self.tags.get("file", "")
         return bool(file) and (file, self.id) == (other.tags.get("file", ""), other.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """Fields and classes that change places with the two answers of a pair; a task with pairs has one as its `swap`.
+
+    Class k becomes class `classes[k]`, and a field whose name ends in one of `sides` the field that ends in the other.
+    """
+
+    classes: tuple[int, ...]
+    sides: tuple[str, str] = ("_a", "_b")
+
+    @classmethod
+    def of(cls, task: Any) -> "Swap":
+        """The swap that a task states. Raises UserError for none, and for one that is not its own inverse."""
+        swap, number = getattr(task, "swap", None), len(task.classes)
+        if not isinstance(swap, cls):
+            raise UserError(
+                f"the task {task.name} does not say which fields and classes change places with a pair's answers; give"
+                " its class swap = nexttoken.types.Swap(classes=...), or use train_transforms=none and inference=once"
+            )
+        if len(swap.classes) != number or any(
+            k not in range(number) or swap.classes[k] != own for own, k in enumerate(swap.classes)
+        ):
+            raise UserError(
+                f"the task {task.name} has {number} classes and swap.classes={swap.classes}; expected each class's"
+                " partner by its number, or its own number, such as (1, 0, 2) for A, B, tie"
+            )
+        return swap
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """Orders, counts, demonstrations, dialogues and curation steps on extreme examples and impossible settings."""
 
 import math
+import random
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given, settings
@@ -22,7 +24,7 @@ from nexttoken.transforms.curation.words import DropEmpty, DropWords, Lengths, R
 from nexttoken.transforms.demonstrations import AddDemonstrations, Pool, show_similar
 from nexttoken.transforms.dialogue import Persona, Windows, replies
 from nexttoken.transforms.orders import BothOrders, ShuffleOptions, reorder, swap_sides
-from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, OPTIONS, Example
+from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, OPTIONS, Example, Swap
 
 ANY_TEXT = st.text(st.characters(), max_size=15) | st.text("あ山 a-1.\n\r\t\0\ud800。", max_size=30)
 ROWS = st.lists(st.tuples(ANY_TEXT, ANY_TEXT, st.none() | ANY_TEXT), max_size=6)
@@ -58,6 +60,36 @@ def test_swapping_keeps_names_and_undoes_itself(half: dict, label: int | None) -
     assert swap_sides(swapped) == example_
     assert {swapped.fields[f"{name}_a"][-1] for name in half} <= {"_b"}
     assert (swapped.id, swapped.tags, swapped.round) == ("1", {"genre": "x"}, 3)
+
+
+@given(st.integers(2, 48), st.randoms(), st.sampled_from([("_a", "_b"), ("left", "right"), ("1", "2")]))
+def test_any_number_of_classes_and_any_sides_change_places(number: int, draw: random.Random, sides) -> None:
+    places = draw.sample(range(number), number)
+    partner = list(range(number))
+    for one, other in zip(places[: number // 3], places[number // 3 :], strict=False):
+        partner[one], partner[other] = other, one
+    swap = Swap.of(SimpleNamespace(name="t", classes=tuple(map(str, range(number))), swap=Swap(tuple(partner), sides)))
+    asked = Example("1", {f"x{sides[0]}": ("first",), f"x{sides[1]}": ("second",), "y": ("z",)}, draw.randrange(number))
+    turned = swap_sides(asked, swap)
+    assert turned.fields == {f"x{sides[0]}": ("second",), f"x{sides[1]}": ("first",), "y": ("z",)}
+    assert turned.label == partner[asked.label]  # type: ignore[index]
+    assert BothOrders(swap)([asked]) == [asked, turned]
+    assert swap_sides(turned, swap) == asked
+
+
+@pytest.mark.parametrize("classes", [(0,), (0, 1, 2), (1, 2, 0), (0, 0, 2), (0, 3, 1), (-3, 1, 2), ()])
+def test_a_swap_that_is_not_its_own_inverse_is_refused(classes: tuple[int, ...]) -> None:
+    task = SimpleNamespace(name="t", classes=("A", "B", "tie"), swap=Swap(classes))
+    if classes == (0, 1, 2):  # nothing but the fields changes places
+        assert Swap.of(task) == task.swap
+        return
+    with pytest.raises(UserError, match=r"the task t has 3 classes and swap.classes=\("):
+        Swap.of(task)
+
+
+def test_counts_of_a_task_without_their_fields_are_refused() -> None:
+    with pytest.raises(UserError, match="row 7 has no field 'response_a', whose words are counted"):
+        AddCounts()([Example("7", {"left": ("1",), "right": ("2",)}, 0)])
 
 
 @given(st.integers(0, 12), st.integers(1, 9), st.integers(-5, 5))

@@ -1,12 +1,16 @@
 """The `_target_` nodes of a configuration: each names a class of the kind that its place holds, and nothing else."""
 
+import ast
 import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import isclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from nexttoken.errors import UserError, nearest
@@ -116,6 +120,37 @@ def load_class(target: str, place: str) -> Any:
     if not is_own or not any(known.method in kind.__dict__ for kind in found.__mro__):
         raise _refused(f"{place}._target_", target, place)
     return found
+
+
+def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
+    """The set `name` of the class of a `_target_` node, read from its source: importing a head would import torch.
+
+    Raises UserError for a class of this package that does not exist.
+    """
+    class_path = str(node.get("_target_", ""))
+    if not class_path.startswith("nexttoken."):
+        return frozenset()
+    tree, kind = ast.parse(find_source(class_path)), class_path.rpartition(".")[2]
+    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind]
+    if not bodies:
+        raise missing_class(class_path)
+    for statement in chain(*bodies):
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Call):
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            if isinstance(target, ast.Name) and target.id == name:
+                return frozenset(*map(ast.literal_eval, statement.value.args))
+    return frozenset()
+
+
+def find_source(class_path: str) -> str:
+    """The source of the module that names the class, "" where none does; nothing is imported, which might be torch."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:  # of a package above it
+        return ""
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    return source if re.search(rf"\b{re.escape(name)}\b", source) else ""
 
 
 def missing_class(target: str) -> UserError:

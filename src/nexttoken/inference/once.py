@@ -37,6 +37,10 @@ class Inference:
         """The examples as the model will see them; the best checkpoint is chosen on these."""
         return list(examples)
 
+    def for_task(self, task: Any) -> "Inference":
+        """A copy with what it takes from the task. Raises UserError where the task does not say it."""
+        return replace(self, ask=self.ask.for_task(task)) if self.ask else self  # type: ignore[type-var]
+
     def fitted(self, train: Sequence[Example], dev: Sequence[Example], answer: Answerer) -> "Inference":
         """A copy fitted on the fold's training and dev rows, never on its held-out rows."""
         return replace(self, ask=self.ask.fitted(train, dev, answer)) if self.ask else self  # type: ignore[type-var]

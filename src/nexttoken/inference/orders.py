@@ -1,15 +1,15 @@
 """Averages over several orders of the answers, so that their positions do not matter."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.inference.once import Answerer, Inference
-from nexttoken.transforms.orders import SWAPPED_CLASSES, reorder, swap_sides
-from nexttoken.types import OPTIONS, Example, LabelPredictions
+from nexttoken.transforms.orders import A_B_TIE, reorder, swap_sides
+from nexttoken.types import OPTIONS, Example, LabelPredictions, Swap
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,19 @@ class SwapAveraged(Inference):
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "pairs"})
 
+    swap: Swap = A_B_TIE
+
+    def for_task(self, task: Any) -> "SwapAveraged":
+        return replace(self, swap=Swap.of(task))
+
     def __call__(self, examples: Sequence[Example], answer: Answerer) -> LabelPredictions:
         number = len(examples)
-        asked = answer([*examples, *map(swap_sides, examples)])  # together, so that batches fill up
+        turned = [swap_sides(example, self.swap) for example in examples]
+        asked = answer([*examples, *turned])  # together, so that batches fill up
         straight, swapped = asked.probs[:number], asked.probs[number:]
         seconds = asked.columns["seconds"][:number] + asked.columns["seconds"][number:]
-        return LabelPredictions(asked.ids[:number], (straight + swapped[:, SWAPPED_CLASSES]) / 2, {"seconds": seconds})
+        probs = (straight + swapped[:, list(self.swap.classes)]) / 2
+        return LabelPredictions(asked.ids[:number], probs, {"seconds": seconds})
 
 
 @dataclass(frozen=True)

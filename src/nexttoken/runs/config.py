@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nexttoken.build import find_source
+from nexttoken.data.targets import find_source
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, describe_differences
 from nexttoken.runs.records import RETRAIN

@@ -17,8 +17,8 @@ from nexttoken.metrics.probabilities import METRICS
 from nexttoken.tasks.row_keys import log_unseen, unseen_keys
 from nexttoken.tasks.submission import check_probs, find_ids, write_probs
 from nexttoken.tasks.surrogates import without_surrogates
-from nexttoken.transforms.orders import SWAPPED_CLASSES
-from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split
+from nexttoken.transforms.orders import A_B_TIE
+from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split, Swap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,7 @@ class Preference:
 
     name: ClassVar[str] = "lmsys"
     classes: ClassVar[tuple[str, ...]] = CLASSES
+    swap: ClassVar[Swap] = A_B_TIE
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
     has_published_scores: ClassVar[bool] = True
     suffix: ClassVar[str] = ".csv"
@@ -88,7 +89,7 @@ class Preference:
     def baseline(self) -> Baseline:
         from nexttoken.tasks.baselines.regression import PairBaseline
 
-        return PairBaseline(fields=("response_a", "response_b"), context="prompt", swap=SWAPPED_CLASSES)
+        return PairBaseline(fields=("response_a", "response_b"), context="prompt", swap=self.swap.classes)
 
     def write(self, predictions: LabelPredictions, path: Path) -> None:
         """Write the submission in the row order of test.csv and the column order of sample_submission.csv."""

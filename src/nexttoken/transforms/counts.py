@@ -82,6 +82,10 @@ class AddCounts:
         return [replace(example, fields={**example.fields, **self._counts(example)}) for example in examples]
 
     def _counts(self, example: Example) -> dict[str, tuple[str, ...]]:
+        if absent := [name for name in ("response_a", "response_b", "prompt") if name not in example.fields]:
+            raise UserError(
+                f"row {example.id} has no field {absent[0]!r}, whose words are counted; use transforms=none"
+            )
         first, second, context = ("\n".join(example.fields[name]) for name in ("response_a", "response_b", "prompt"))
         features = pair_features(first, second, context)
         counts: dict[str, tuple[str, ...]] = {"overlap": (str(round(features.shared["overlap"] * 9)),)}

@@ -3,25 +3,31 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nexttoken.errors import UserError
-from nexttoken.types import OPTIONS, Example
+from nexttoken.types import OPTIONS, Example, Swap
 
-SWAPPED_CLASSES = (1, 0, 2)  # A wins, B wins, tie: after a swap class k is class SWAPPED_CLASSES[k]
+A_B_TIE = Swap(classes=(1, 0, 2))  # A wins, B wins, tie
 
 
-def swap_sides(example: Example) -> Example:
-    """Exchange every field ending in `_a` with its `_b`, and the label; twice is the identity.
+def swap_sides(example: Example, swap: Swap = A_B_TIE) -> Example:
+    """Exchange the two answers of a pair: every field of a side with the other side's, and the label.
 
-    Raises UserError for a field without its partner.
+    Twice is the identity. Raises UserError for a field without its partner.
     """
-    partner = {"_a": "_b", "_b": "_a"}
-    fields = {name[:-2] + partner.get(name[-2:], name[-2:]): turns for name, turns in example.fields.items()}
+    fields = {_partner(name, swap.sides): turns for name, turns in example.fields.items()}
     if alone := [name for name in example.fields if name not in fields]:
         raise UserError(f"row {example.id} has a field {alone[0]!r} without its partner for the other answer; add it")
-    label = None if example.label is None else SWAPPED_CLASSES[example.label]
+    label = None if example.label is None else swap.classes[example.label]
     return replace(example, fields={name: fields[name] for name in example.fields}, label=label)
+
+
+def _partner(name: str, sides: tuple[str, str]) -> str:
+    for side, other in (sides, sides[::-1]):
+        if name.endswith(side):
+            return name.removesuffix(side) + other
+    return name
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,13 @@ class BothOrders:
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "pairs"})
 
+    swap: Swap = A_B_TIE
+
+    def for_task(self, task: Any) -> "BothOrders":
+        return replace(self, swap=Swap.of(task))
+
     def __call__(self, examples: Sequence[Example]) -> list[Example]:
-        return [order for example in examples for order in (example, swap_sides(example))]
+        return [order for example in examples for order in (example, swap_sides(example, self.swap))]
 
 
 def reorder(example: Example, order: Sequence[int]) -> Example:
