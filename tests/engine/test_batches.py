@@ -14,6 +14,7 @@ from nexttoken.engine.batches import even_batches, packed_batches, token_batches
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_scores import UNKNOWN
 from nexttoken.prompts.label_tokens import LabelTokens
+from nexttoken.training.callbacks import ShowProgress
 from nexttoken.training.steps import Batcher, Step, TrainSteps
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=40)
@@ -62,7 +63,9 @@ def test_rows_of_different_rounds_follow_each_other_one_an_epoch():
     steps = make_steps([*rows, Row("alone", np.arange(3))])
     for lengths in (4, 5, 6, 4):
         assert sorted(rows_of(*steps)) == sorted([("alone", 3), *((f"id{n}", lengths) for n in range(5))])
-    assert steps.num_rows(4) == 4 * 6
+    assert steps.num_rows(4 * len(steps)) == 4 * 6
+    shown = ShowProgress(steps, 3 * len(steps), "train").progress.line(0)
+    assert shown == "train, 6 rows an epoch: 0/18 rows, 0 rows/s, time left unknown"  # of 16 rows in 3 rounds
 
 
 @given(LENGTHS, st.integers(1, 120))

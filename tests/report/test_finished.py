@@ -25,3 +25,24 @@ def test_a_training_loss_that_does_not_fall_is_named(last, says):
     line = remarks(SAVED | {"first_train_loss": 1.1, "last_train_loss": last})[-1]
     assert f"{last:.4f} in the last" in line
     assert ("it did not fall" in line) == says
+
+
+BY_HEART = {"best_epoch": 60, "best_step": 60, "first_train_loss": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("last", "steps", "says"), [(0.04, 60, "nearly nothing, so"), (0.3, 240, "not nearly nothing")]
+)
+def test_rows_learnt_by_heart_are_judged_by_the_training_loss_alone(last, steps, says):
+    lines = remarks(SAVED | BY_HEART | {"best_step": steps, "last_train_loss": last, "log_loss": 3.0})
+    assert says in lines[-1]
+    assert f"{last:.4f} in the last" in lines[-1]
+    assert ("prompts.jsonl" in lines[-1]) == (last > 0.1)
+    assert not any("class prior" in line for line in lines)  # held-out rows are not what such a training is for
+
+
+@pytest.mark.parametrize("changed", [{"best_step": 600}, {"best_epoch": 5, "best_step": 20}, {"dev_log_loss": 0.9}])
+def test_a_real_training_need_not_fall_to_nothing(changed):
+    lines = remarks(SAVED | BY_HEART | {"last_train_loss": 0.8, "log_loss": 3.0} | changed)
+    assert lines[-1].endswith("0.8000 in the last")
+    assert any("class prior" in line for line in lines)

@@ -11,6 +11,9 @@ from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.records import RETRAIN
 
+MANY_EPOCHS, FEW_STEPS = 20, 4  # of training, and of an epoch, from which on rows are learnt by heart
+NEARLY_NOTHING = 0.1  # nats an answer, or a token of an open one
+
 
 def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], overrides: Sequence[str]) -> float:
     """Print a finished fold's table and the next commands; return its dev loss, or its log loss without dev rows.
@@ -41,16 +44,35 @@ def remarks(saved: Mapping[str, Any]) -> list[str]:
         dev = f"the best dev loss, {saved['dev_log_loss']:.4f}" if "dev_log_loss" in saved else "the last"
         again = "; then trained anew on train and dev rows for as many steps" if "refit_steps" in saved else ""
         lines.append(f"checkpoint: epoch {saved['best_epoch']}, step {saved['best_step']} ({dev}){again}")
-    if saved.get("trained") and saved["log_loss"] > saved.get("prior_log_loss", math.inf):
+    by_heart = is_learnt_by_heart(saved)
+    if saved.get("trained") and not by_heart and saved["log_loss"] > saved.get("prior_log_loss", math.inf):
         lines.append(
             "worse than the class prior, which reads no prompt: look first at the labels and at prompts.jsonl"
             " (save_prompts=true), then try a lower fit.learning_rate and more rows"
         )
     if (first := saved.get("first_train_loss")) is not None:
         fell = f"training loss: {first:.4f} in the first fifth of the steps, {saved['last_train_loss']:.4f} in the last"
-        is_lower = saved["last_train_loss"] < first
-        lines.append(fell if is_lower else f"{fell}: it did not fall; try another fit.learning_rate or more epochs")
+        lines.append(f"{fell}{judgement(first, saved['last_train_loss'], saved['best_epoch'] if by_heart else None)}")
     return lines
+
+
+def is_learnt_by_heart(saved: Mapping[str, Any]) -> bool:
+    """True where a few batches were trained again and again until the end, as by debug=overfit."""
+    epochs = saved.get("best_epoch", 0)
+    return "dev_log_loss" not in saved and epochs >= MANY_EPOCHS and saved["best_step"] <= FEW_STEPS * epochs
+
+
+def judgement(first: float, last: float, times: int | None) -> str:
+    """Words on a training loss; `times`: the epochs on the same few batches, None for a real training."""
+    if times and last <= NEARLY_NOTHING:
+        return ": nearly nothing, so the model can learn these rows by heart"
+    if times:
+        look = "look at the labels and at prompts.jsonl (save_prompts=true)"
+        then = "try a higher fit.learning_rate or trainer.max_epochs, and train_transforms=none"
+        return (
+            f": not nearly nothing (above {NEARLY_NOTHING}) after {times} epochs on the same rows; {look}, then {then}"
+        )
+    return "" if last < first else ": it did not fall; try another fit.learning_rate or more epochs"
 
 
 def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> list[str]:

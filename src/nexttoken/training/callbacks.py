@@ -146,6 +146,7 @@ class ShowProgress(Callback):
     """Rows per second, time left, the training loss, and the dev loss after each epoch."""
 
     def __init__(self, steps: TrainSteps, num_steps: int, what: str) -> None:
+        what = f"{what}, {steps.num_rows(len(steps)):,} rows an epoch"  # fewer than all where rounds take turns
         self.steps, self.progress = steps, Progress(steps.num_rows(num_steps), what)
 
     @property
