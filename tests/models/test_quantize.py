@@ -21,7 +21,7 @@ from nexttoken.models import saved as saving
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.base_model import identify, read_base
 from nexttoken.models.load import load_config, load_model, load_tokenizer
-from nexttoken.models.quantized import four_bit_layers, import_bitsandbytes, refuse_untrainable
+from nexttoken.models.quantized import four_bit_layers, import_bitsandbytes, move_model, refuse_untrainable
 from nexttoken.models.saved import save_labels, save_quantized, save_trained, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
@@ -232,3 +232,41 @@ def test_no_native_code_is_fetched_from_a_hub_when_bitsandbytes_is_imported(tmp_
 
     import_bitsandbytes()
     assert sys.modules["kernels"] is kernels
+
+
+def eight_bit_layers(model) -> list:
+    from bitsandbytes.nn import Linear8bitLt
+
+    return [module for module in model.modules() if isinstance(module, Linear8bitLt)]
+
+
+def held_bytes(model) -> int:
+    """Bytes of the 8-bit weights in memory, each storage once."""
+    layers = eight_bit_layers(model)
+    numbers = [one for layer in layers for one in (layer.weight.data, layer.weight.CB, layer.state.CB)]
+    return sum({one.data_ptr(): one.untyped_storage().nbytes() for one in numbers if one is not None}.values())
+
+
+@pytest.mark.parametrize("with_adapter", [False, True])
+@pytest.mark.parametrize("is_computed", [False, True])
+def test_8_bit_weights_are_in_memory_once_when_training_gives_the_model_back(base, with_adapter, is_computed):
+    """`.data` is exchanged as moving to another device and back does; what the layer computes with stays behind."""
+    model_settings = ModelSettings(name_or_path=str(base))
+    model = load_model(
+        model_settings, load_tokenizer(model_settings, ()), 128, torch.float32, QuantizationSettings(bits=8)
+    )
+    if with_adapter:
+        model = add_adapter(model, settings("model=smollm2_135m", "adapter=lora").adapter)
+    model.eval()
+    before = held_bytes(model)
+    if is_computed:
+        expected = model(TOKEN_IDS).logits
+    for layer in eight_bit_layers(model):
+        layer.weight.data = layer.weight.data.clone()
+    assert held_bytes(model) == 2 * before
+    assert move_model(model, torch.device("cpu")) is model
+    assert held_bytes(model) == before > 0
+    if is_computed:
+        assert torch.equal(model(TOKEN_IDS).logits, expected)
+    assert model(TOKEN_IDS).logits.isfinite().all()
+    assert held_bytes(move_model(model, torch.device("cpu"))) == before

@@ -12,6 +12,7 @@ from nexttoken.models import base_model as base
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve
 from nexttoken.models.precision import AUTOCAST, compute_in
 from nexttoken.models.processes import choose_device
+from nexttoken.models.quantized import move_model
 from nexttoken.models.saved import keeps_base
 from nexttoken.settings import ModelSettings, Settings, TrainerSettings
 
@@ -53,7 +54,7 @@ class OnBase:
             if self._adapter is not None:  # its initial values are overwritten, and need no computation
                 model = adapters.add_adapter(model, self._adapter.model_copy(update={"init": "default"}), num_classes)
             compute_in(model, AUTOCAST[spec.precision])
-            self._model = model.to(spec.device).eval()
+            self._model = move_model(model, spec.device).eval()
         if self._adapter is not None and folder != self._adapter_in_memory:
             self._adapter_in_memory = None
             adapters.overwrite_adapter(self._model, self._adapter, folder)
@@ -108,7 +109,7 @@ class WholeModels:
             self._folder = self._model = None  # its memory is needed for the next
             model = load_model(saved, tokenizer, self.settings.max_tokens, num_classes=num_classes)
             compute_in(model, AUTOCAST[self.spec(fold_dir).precision])
-            self._folder, self._model = folder, model.to(choose_device()).eval()
+            self._folder, self._model = folder, move_model(model, choose_device()).eval()
         return self._model, tokenizer
 
 

@@ -104,12 +104,33 @@ def _bitsandbytes_config(settings: QuantizationSettings, dtype: torch.dtype) -> 
     )
 
 
+def move_model(model: Any, device: torch.device) -> Any:
+    """Put a model on its device, its 8-bit weights once.
+
+    A module that moves leaves the weights behind that an 8-bit layer computes with. Lightning puts a trained model on
+    the CPU, and moving it back would add a second copy of its 8-bit weights on the device.
+    """
+    layers = _layers(model, "Linear8bitLt")
+    holders = [layer.weight if layer.state.CB is None else layer.state for layer in layers]
+    pairs = [(layer, holder) for layer, holder in zip(layers, holders, strict=True) if holder.CB is not None]
+    for layer, holder in pairs:
+        layer.weight.data = holder.CB
+    model = model.to(device)
+    for layer, holder in pairs:
+        holder.CB, holder.SCB = layer.weight.data, holder.SCB.to(device)
+    return model
+
+
 def four_bit_layers(model: nn.Module) -> list[Any]:
+    return _layers(model, "Linear4bit")
+
+
+def _layers(model: nn.Module, kind: str) -> list[Any]:
     if "bitsandbytes" not in sys.modules:
         return []  # no layer of it can be in memory
-    from bitsandbytes.nn import Linear4bit
+    import bitsandbytes
 
-    return [module for module in model.modules() if isinstance(module, Linear4bit)]
+    return [module for module in model.modules() if isinstance(module, getattr(bitsandbytes.nn, kind))]
 
 
 def keep_trainable(model: nn.Module) -> None:

@@ -18,7 +18,7 @@ from nexttoken.models.base_model import weights_folder
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve, within_context
 from nexttoken.models.precision import AUTOCAST, compute_in
 from nexttoken.models.processes import is_first
-from nexttoken.models.quantized import num_weights, refuse_untrainable
+from nexttoken.models.quantized import move_model, num_weights, refuse_untrainable
 from nexttoken.models.saved import save_encoding, save_trained
 from nexttoken.models.sharded import gather_weights
 from nexttoken.prompts.encode_labels import Encoded
@@ -148,7 +148,7 @@ class Learner:
         return training.num_rows, measured | {"padded_share": training.padded_share}
 
     def _answerer(self) -> Answerer:
-        model = self.model.to(self.spec.device)  # Lightning moves it to the CPU
+        model = move_model(self.model, self.spec.device)  # Lightning moves it to the CPU
         return make_answerer(self.head, model, self.encoder, self.train.labels, self.settings.batch_tokens)
 
 

@@ -11,6 +11,7 @@ from nexttoken.engine.heads import Head
 from nexttoken.models.load import ModelSpec
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.processes import is_first, num_ranks, rank
+from nexttoken.models.quantized import move_model
 from nexttoken.models.sharded import is_sharded, shard
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.training.callbacks import Curve, read_checkpoint, write_checkpoint
@@ -34,7 +35,7 @@ class Training:
         self.num_rows = self.num_padding = self.num_places = self.steps_per_epoch = 0
         self.at_once = num_learners(model, self.settings.fit, spec.precision)
         with advice_on_memory(self.settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
-            packs = shortcuts(model if self._shards else model.to(spec.device)).packs
+            packs = shortcuts(model if self._shards else move_model(model, spec.device)).packs
         if not packs:
             print("rows are padded to the longest of a batch: packed ones would change this model's numbers")
         batch_tokens = self.settings.batch_tokens
