@@ -26,7 +26,7 @@ from nexttoken.report.started import show_run
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_examples, latest_run
 from nexttoken.runs.ledger import submission_path
-from nexttoken.settings import PredictSettings, check_settings
+from nexttoken.settings import ALL, PredictSettings, check_settings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
 from nexttoken.transforms import apply_transforms
@@ -35,6 +35,9 @@ from nexttoken.types import Example, Split
 if TYPE_CHECKING:
     from nexttoken.inference import Inference
     from nexttoken.training.learner import Learner
+
+
+NO_FOLD = -1  # no row is in it
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     """Train a fold, score it on its held-out examples, save it and return the loss that a sweep minimises.
 
     That is the loss on the dev rows, so that the held-out rows are scored once; on the held-out rows without dev rows.
+    With fold=all nothing is held out: a final model on all rows, without a score (NaN without dev rows).
     """
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
@@ -98,9 +102,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
             predictions, measured = train_and_predict(parts, learner, rows, fold, loggers)
             if not is_first():
                 return math.nan
-            scores = answers.score(parts.task, predictions, rows.held_out)
             described = answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
-            answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
+            scores = answers.score(parts.task, predictions, rows.held_out) if rows.held_out else {}
+            if rows.held_out:
+                answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
             remove(fold.journals)
             fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
             log_scores(loggers, scores, measured.get("best_step", 0))  # last: a logger's fault costs no training
@@ -166,11 +171,12 @@ def split(parts: Parts, examples: list[Example]) -> Folds:
 def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
     """Split the examples into held-out, train and dev ones; `limit_rows` keeps the first of each.
 
-    With `fit.refit` no row is withheld where a dev part would choose nothing: from one epoch or none.
+    With fold=all none is held out. With `fit.refit` no row is withheld where a dev part would choose nothing: from one
+    epoch or none.
     """
     settings = parts.settings
     chooses = settings.trainer.max_epochs > 1 or not settings.fit.refit
-    held_out = folds.folds == parts.settings.fold
+    held_out = folds.folds == (NO_FOLD if parts.settings.fold == ALL else parts.settings.fold)
     training = np.flatnonzero(~held_out)
     labels = answers_of(parts.task).strata(examples)
     is_dev = np.zeros(len(training), dtype=bool)
@@ -204,7 +210,10 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
 def train_and_predict(
     parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder, loggers: list
 ) -> tuple[Any, dict[str, Any]]:
-    """Train, then predict the held-out examples; return the predictions, and counts and times for metrics.json."""
+    """Train, then predict the held-out examples; return the predictions, and counts and times for metrics.json.
+
+    Without held-out examples the predictions are None.
+    """
     from nexttoken.engine.journal import JournalFolder
     from nexttoken.models.memory import peak_memory_mb
 
@@ -215,6 +224,8 @@ def train_and_predict(
     inference = fitted[0]
     if is_first():
         fold.save_state(inference.state())
+    if not rows.held_out:
+        return None, measured | answerer.environment | {"peak_memory_mb": peak_memory_mb()}
     answerer.reset_counts()
     answerer.journals = JournalFolder(fold.journals, "held-out rows", f"fold {fold.number}: ")
     start = time.monotonic()

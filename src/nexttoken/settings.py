@@ -25,8 +25,6 @@ Name = Annotated[str, BeforeValidator(str), Field(pattern=NAME, max_length=200)]
 
 # Keys that change no result: two runs that differ only here are the same run.
 INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "print_config", "batch_tokens", "logger", "fold", "name")
-
-
 MAX_SCRATCH_WEIGHTS = 2 * 10**9  # 8 GB, and 32 GB while they are trained
 MAX_LAYERS = 1000  # the deepest language models have a few hundred; each is an object of many parts
 
@@ -97,6 +95,16 @@ class QuantizationSettings(Checked):
 
 AUTO = 2**30  # stands for max_tokens=auto and batch_tokens=auto until engine/memory_plan has chosen a number
 AutoTokens = BeforeValidator(lambda value: AUTO if value == "auto" else value)
+ALL = "all"  # in place of a fold's number: a final model on all rows, without an out-of-fold score
+
+
+def _checked_fold(value: Any) -> int | str:
+    if value != ALL and (type(value) is not int or value < 0):
+        raise ValueError(f"{value!r} is not accepted: expected a number of at least 0, or all")
+    return value
+
+
+FoldNumber = Annotated[int | str, BeforeValidator(_checked_fold)]
 EmptyIsNone = BeforeValidator(lambda node: node or None)  # adapter=none and quantization=none are empty files
 
 
@@ -118,10 +126,7 @@ class FitSettings(Checked):
 
     @property
     def shares_random_stream(self) -> bool:
-        """True where a step's micro-batches draw random numbers one after the other from the same stream.
-
-        Noisy embeddings do, and layers that are recomputed with the same dropout.
-        """
+        """True where a step's micro-batches draw from one random stream: noisy embeddings, recomputed dropout."""
         return self.gradient_checkpointing or bool(self.neftune_alpha)
 
 
@@ -159,7 +164,7 @@ class Settings(Checked):
     input_dir: str
     output_dir: str
     name: Name | None
-    fold: NonNegativeInt
+    fold: FoldNumber
     seed: int = Field(ge=0, lt=2**32)
     overwrite: bool
     save_prompts: bool
@@ -200,7 +205,7 @@ class PredictSettings(Checked):
     inference: dict[str, Any]
     generation: dict[str, Any]
     engine: dict[str, Any]
-    fold: NonNegativeInt | None
+    fold: FoldNumber | None
     devices: PositiveInt
     trust_remote_code: bool = False  # whatever the run's own configuration says
 
@@ -214,8 +219,7 @@ def check_settings(kind: type[S], config: dict[str, Any]) -> S:
     if isinstance(settings, Settings) and (folds := settings.split.get("num_folds")) is not None:
         if not isinstance(folds, int):
             raise UserError(f"split.num_folds={folds!r} is not accepted: expected a whole number")
-        if settings.fold >= folds:
-            last = folds - 1
+        if isinstance(settings.fold, int) and settings.fold > (last := folds - 1):
             raise UserError(f"fold={settings.fold} does not exist: split.num_folds={folds}, so folds are 0 to {last}")
     return settings
 
@@ -234,7 +238,8 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         for part in path[:-1]:
-            kind = _model_of(kind.model_fields[part].annotation)
+            annotation: Any = kind.model_fields[part].annotation  # such as `AdapterSettings | None`
+            kind = next((choice for choice in get_args(annotation) if isinstance(choice, type)), annotation)
         return f"unknown key {key!r}; {nearest(path[-1], kind.model_fields)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing; was this configuration written by another version, or edited?"
@@ -243,8 +248,3 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}"
     return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _model_of(annotation: Any) -> type[BaseModel]:
-    """The settings class in an annotation such as `AdapterSettings | None`."""
-    return next((choice for choice in get_args(annotation) if isinstance(choice, type)), annotation)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import re
 import shlex
 import sys
@@ -54,7 +55,7 @@ def run_job(overrides: Sequence[str], work: Callable[[], Any], describe_os_error
     if error:
         print(visible(f"{title}: failed: {error}"), file=sys.stderr, flush=True)
     else:
-        loss = f"log loss {result:.4f}, " if isinstance(result, float) else ""
+        loss = f"log loss {result:.4f}, " if isinstance(result, float) and not math.isnan(result) else ""
         print(f"{title}: {loss}{time.monotonic() - start:.0f} s, {last[-1] if last else 'done'}", flush=True)
     is_fold = place is not None and isinstance(result, float)
     JOBS.append(Job(title, place[1], int(place[2]), result) if is_fold else Job(title, error=error))  # type: ignore[index]

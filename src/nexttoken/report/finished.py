@@ -11,6 +11,7 @@ from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.records import RETRAIN
 
+FINAL = "a final model on all rows: nothing is held out, so it has no out-of-fold score; the folds estimate it"
 MANY_EPOCHS, FEW_STEPS = 20, 4  # of training, and of an epoch, from which on rows are learnt by heart
 NEARLY_NOTHING = 0.1  # nats an answer, or a token of an open one
 
@@ -26,7 +27,7 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
     from nexttoken.report.tables import fold_table  # needs pandas, which a refused command must not wait for
 
     try:
-        print(fold_table(saved, getattr(parts.task, "metrics", ())))
+        print(FINAL if fold.is_final else fold_table(saved, getattr(parts.task, "metrics", ())))
     except KeyError as error:
         raise UserError(f"{fold.path / 'metrics.json'} has no {error}; {RETRAIN}") from None
     for line in remarks(saved):
@@ -34,7 +35,7 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
     print(f"run: {fold.path}")
     for command in next_commands(parts, fold, overrides):
         print(f"next: {command}")
-    return saved.get("dev_log_loss", saved["log_loss"])
+    return saved.get("dev_log_loss", saved.get("log_loss", math.nan))
 
 
 def remarks(saved: Mapping[str, Any]) -> list[str]:
@@ -45,7 +46,7 @@ def remarks(saved: Mapping[str, Any]) -> list[str]:
         again = "; then trained anew on train and dev rows for as many steps" if "refit_steps" in saved else ""
         lines.append(f"checkpoint: epoch {saved['best_epoch']}, step {saved['best_step']} ({dev}){again}")
     by_heart = is_learnt_by_heart(saved)
-    if saved.get("trained") and not by_heart and saved["log_loss"] > saved.get("prior_log_loss", math.inf):
+    if saved.get("trained") and not by_heart and saved.get("log_loss", 0.0) > saved.get("prior_log_loss", math.inf):
         lines.append(
             "worse than the class prior, which reads no prompt: look first at the labels and at prompts.jsonl"
             " (save_prompts=true), then try a lower fit.learning_rate and more rows"
@@ -76,9 +77,12 @@ def judgement(first: float, last: float, times: int | None) -> str:
 
 
 def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> list[str]:
-    """The commands to type next: to train the remaining folds, then to predict."""
+    """The commands to type next: to train the remaining folds, then to predict; of a final model to predict."""
     run = RunFolder(fold.path.parent)
+    predict = ["python", "predict.py", typed_override("run", str(run.path))]
+    if fold.is_final:
+        return [shlex.join([*predict, "fold=all"])]
     left = [str(number) for number in range(parts.split.num_folds) if not run.fold(number).is_finished]
     same = [override for override in overrides if override.partition("=")[0] != "fold"]
     others = [shlex.join(["python", "train.py", "-m", "fold=" + ",".join(left), *same])] if left else []
-    return [*others, shlex.join(["python", "predict.py", typed_override("run", str(run.path))])]
+    return [*others, shlex.join(predict)]

@@ -6,7 +6,7 @@ from typing import Any
 from nexttoken.build import Parts
 from nexttoken.data.files import to_yaml
 from nexttoken.runs.folder import FoldFolder
-from nexttoken.settings import AUTO
+from nexttoken.settings import ALL, AUTO
 
 
 def show_run(
@@ -27,7 +27,8 @@ def show_run(
     prompt, batch = ("auto" if number == AUTO else f"{number:,}" for number in (s.max_tokens, s.batch_tokens))
     limit = f"; limit_rows keeps the first {s.limit_rows:,} of each part" if s.limit_rows else ""
     values = {
-        "run": f"{fold.path}, of {parts.split.num_folds} folds",
+        "run": f"{fold.path}, "
+        + ("a final model on all rows" if s.fold == ALL else f"of {parts.split.num_folds} folds"),
         "changed": " ".join(overrides) or "nothing, all defaults",
         "model": f"{model}{weights}{adapter}",
         "examples": ", ".join(f"{size:,} {part}" for part, size in sizes.items()) + limit,

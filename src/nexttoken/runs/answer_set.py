@@ -42,8 +42,11 @@ class Labels:
         """Scores of simple predictors, fitted on the training examples `seen` and scored on the same held-out ones.
 
         `chance_<metric>` and `baseline_<metric>` for each of the task's metrics; the chance of log loss is
-        `uniform_log_loss`. `best_possible_log_loss` is None where the true probabilities are not known.
+        `uniform_log_loss`. `best_possible_log_loss` is None where the true probabilities are not known. Without
+        held-out examples there are none.
         """
+        if not held_out:
+            return {}
         labels, num_classes, truth = labels_of(held_out), len(task.classes), task.truth()
         num_options = [example.num_options or num_classes for example in held_out]
         known = all(example.id in truth for example in held_out)
@@ -63,7 +66,7 @@ class Labels:
         shares = {f"share_{name}": float(c.mean()) for name, c in predictions.columns.items() if c.dtype == bool}
         return {metric.name: metric.score(predictions.probs, labels) for metric in task.metrics} | shares
 
-    def save(self, fold: FoldFolder, number: int, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
+    def save(self, fold: FoldFolder, number: Any, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
         """Save the out-of-fold predictions."""
         fold.save_rows(examples, predictions)
         fold.save_oof(predictions, labels_of(examples), number, task.classes)
@@ -96,6 +99,8 @@ class Texts:
         """
         if missing := [example.id for example in (*seen, *held_out) if example.answer is None]:
             raise UserError(f"{len(missing)} training rows have no answer ({first_five(missing)}); give answers")
+        if not held_out:
+            return {}
         characters = CharacterModel.fit([answer for example in seen for answer in _answers(example)])
         answers = [answer for example in held_out for answer in _answers(example)]
         return {
@@ -116,7 +121,7 @@ class Texts:
             "num_answer_characters": num_characters,
         }
 
-    def save(self, fold: FoldFolder, number: int, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
+    def save(self, fold: FoldFolder, number: Any, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
         fold.save_losses(predictions, examples, number)
 
     def answer(self, run: "LoadedRun", examples: list[Example]) -> TextPredictions:

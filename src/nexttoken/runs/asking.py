@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,17 +29,17 @@ class Asking:
 
     run: "LoadedRun"
     way: str  # words for a way that the run was not scored by; "" for its own
-    log_loss: float | None  # over the held-out examples of the folds that answer; None in another way
+    log_loss: float | None  # over the held-out examples of the folds that answer; None in another way or without any
     trainings: tuple[str, ...]  # identities of these folds
 
     @classmethod
     def of(cls, run: "LoadedRun") -> "Asking":
         """Raises UserError where a fold's scores or gate.json cannot be read."""
         has_gate, saved = has_chosen_gate(run), [fold.metrics() for fold in run.answering]
-        log_loss = float(np.average([m["log_loss"] for m in saved], weights=[m["num_examples"] for m in saved]))
-        is_own = not has_gate and not run.asked.keys() - {"fold"}
+        is_own = not has_gate and not run.asked.keys() - {"fold"} and not any(fold.is_final for fold in run.answering)
+        log_loss = mean_loss(saved) if is_own else None
         way = " ".join(filter(None, ["gate" if has_gate else "", describe(run.asked)]))
-        return cls(run, way, log_loss if is_own else None, tuple(fold.training for fold in run.answering))
+        return cls(run, way, log_loss, tuple(fold.training for fold in run.answering))
 
     @property
     def name(self) -> str:
@@ -62,6 +62,11 @@ class Asking:
             numbers, ledger = [fold.number for fold in folds], path.with_name(LEDGER)
             record(folder / path.name, str(self.run.path), numbers, self.log_loss, ledger, self.way)
             put_in_place(folder / path.name, path)
+
+
+def mean_loss(folds: Sequence[Mapping[str, Any]]) -> float:
+    """The mean log loss over the held-out examples of the folds, whose metrics.json these are."""
+    return float(np.average([m["log_loss"] for m in folds], weights=[m["num_examples"] for m in folds]))
 
 
 def has_chosen_gate(run: "LoadedRun") -> bool:

@@ -21,7 +21,7 @@ class Changes:
 
     inference: Mapping[str, Any] = field(default_factory=dict)  # a `_target_` node; empty: the run's own
     generation: Mapping[str, Any] = field(default_factory=dict)  # changed settings
-    fold: int | None = None  # None: the first finished one
+    fold: int | str | None = None  # None: the first finished one; "all": the final model, of both kinds
     folder: Path | None = None  # of saved answers; None: the fold's own for texts, none for probabilities
     engine: Mapping[str, Any] = field(default_factory=lambda: TRANSFORMERS)
 

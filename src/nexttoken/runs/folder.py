@@ -3,6 +3,7 @@
 output/<task>/<name>/folds.csv        id, group, fold: the same for every model on the same data
 output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/ budget.json curve.csv inference.json
                                       rows.csv oof.csv metrics.json (last)
+output/<task>/<name>/all/             the same of a final model on all rows (fold=all), without oof.csv and rows.csv
 output/<task>/<name>/                 gate.json: computed from all finished folds
 """
 
@@ -18,8 +19,8 @@ from nexttoken.data.folds import Folds, save_folds
 from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.runs.lock import FoldLock
-from nexttoken.runs.records import FoldRecords
-from nexttoken.settings import INCIDENTAL
+from nexttoken.runs.records import FoldRecords, fold_name
+from nexttoken.settings import ALL, INCIDENTAL
 from nexttoken.types import Example
 
 FOLD_NAME = re.compile("fold(0|[1-9][0-9]*)")  # as `fold` writes it: fold01 would be fold1 again
@@ -33,8 +34,9 @@ class FoldFolder(FoldRecords):
     """One fold of a run on disk."""
 
     @property
-    def number(self) -> int:
-        return int(self.path.name.removeprefix("fold"))
+    def number(self) -> int | str:
+        """The fold's number, or "all"."""
+        return ALL if self.is_final else int(self.path.name.removeprefix("fold"))
 
     @property
     def lock(self) -> FoldLock:
@@ -85,17 +87,29 @@ class RunFolder:
 
     path: Path
 
-    def fold(self, number: int) -> FoldFolder:
-        return FoldFolder(self.path / f"fold{number}")
+    def fold(self, number: int | str) -> FoldFolder:
+        """The folder of a fold by its number, or of the final model: "all"."""
+        return FoldFolder(self.path / fold_name(number))
+
+    @property
+    def has_only_final(self) -> bool:
+        """True where the final model is finished and no fold is."""
+        return self.fold(ALL).is_finished and not any(fold.is_finished for fold in self._folds())
+
+    def final(self) -> FoldFolder:
+        """The finished final model. Raises UserError where there is none."""
+        if (final := self.fold(ALL)).is_finished:
+            return final
+        raise UserError(f"{self.path} has no final model on all rows; train one first: python train.py fold=all")
 
     def finished_folds(self) -> list[FoldFolder]:
-        """Finished folds in order. Raises UserError where there are none."""
+        """Finished folds in order, without the final model. Raises UserError where there are none."""
         if finished := [fold for fold in self._folds() if fold.is_finished]:
             return finished
         raise UserError(f"{self.path} has no finished fold; train one first: python train.py fold=0")
 
     def claim(
-        self, number: int, config: Mapping[str, Any], data_hash: str, folds: Folds, overwrite: bool
+        self, number: int | str, config: Mapping[str, Any], data_hash: str, folds: Folds, overwrite: bool
     ) -> FoldFolder:
         """Make a fold's folder ready for training: new, continued where the same run began it, or overwritten.
 
@@ -108,7 +122,8 @@ class RunFolder:
             fold.remove()
             table.unlink(missing_ok=True)
         save_folds(folds, table)  # raises where other folds are saved
-        (self.path / "gate.json").unlink(missing_ok=True)  # out of date once another fold is trained
+        if number != ALL:
+            (self.path / "gate.json").unlink(missing_ok=True)  # out of date once another fold is trained
         if overwrite:
             fold.remove()
         fold.remove_parts()
@@ -121,8 +136,9 @@ class RunFolder:
 
 
 def latest_run(output_dir: Path) -> RunFolder:
-    """The run whose fold finished last. Raises UserError where nothing was trained yet."""
+    """The run whose fold or final model finished last. Raises UserError where nothing was trained yet."""
     metrics = [path for path in output_dir.glob("*/*/fold*/metrics.json") if FOLD_NAME.fullmatch(path.parent.name)]
+    metrics += output_dir.glob(f"*/*/{ALL}/metrics.json")
     if not metrics:
         raise UserError(f"{output_dir} has no finished run; train one first: python train.py fold=0")
     return RunFolder(max(metrics, key=lambda path: path.stat().st_mtime).parent.parent)

@@ -25,7 +25,7 @@ class Submission:
     time: str  # UTC, ISO 8601
     file: str
     run: str  # its run folder, empty when unknown
-    folds: str  # "0 1 2 3 4"
+    folds: str  # "0 1 2 3 4", or "all" of a final model
     oof_log_loss: float | None
     sha256: str
     public_lb: float | None = None
@@ -60,7 +60,7 @@ def submission_path(folder: Path, name: str, suffix: str) -> Path:
 def record(
     submission: Path,
     run: str = "",
-    folds: Sequence[int] = (),
+    folds: Sequence[int | str] = (),
     oof_log_loss: float | None = None,
     ledger: Path | None = None,
     asked: str = "",

@@ -22,6 +22,7 @@ from nexttoken.runs.config import Changes, changed_config, own_config
 from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples
 from nexttoken.runs.records import read_gate
 from nexttoken.runs.seals import KEY, WEIGHTS
+from nexttoken.settings import ALL
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, TextPredictions
 
@@ -62,17 +63,19 @@ class LoadedRun:
         model; `retriever` is a `_target_` node instead of the run's own. Raises UserError where no fold is finished,
         and as `changed_config` does.
         """
-        folds = folder.finished_folds()
-        unsealed = [fold for fold in folds if KEY not in fold.refuse_altered()]
-        if unsealed:
+        if changes.fold is None and folder.has_only_final:
+            print(f"{folder.path} has no finished fold: its final model predicts, which has no out-of-fold score")
+            changes = replace(changes, fold=ALL)
+        folds = [folder.final()] if changes.fold == ALL else folder.finished_folds()
+        if [fold for fold in folds if KEY not in fold.refuse_altered()]:
             what = "has folds of an earlier version, without a seal: a changed config.yaml or model is not noticed"
             print(f"{folder.path} {what}")
         config = changed_config(folds, input_dir, base, retriever, changes, trust_remote_code)
         asked = asked_otherwise(own_config(folds, input_dir), config, changes)
         parts = build(config)
-        if parts.task.classes and changes != Changes(folder=changes.folder):
+        if parts.task.classes and changes != Changes(folder=changes.folder, fold=ALL if changes.fold == ALL else None):
             own = "this run averages its folds' probabilities with its own inference: train with another one"
-            raise UserError(f"inference, generation, engine and fold are for open answers; {own}")
+            raise UserError(f"inference, generation, engine and a fold's number are for open answers; {own}")
         return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens, changes=changes, asked=asked)
 
     @property
@@ -80,10 +83,10 @@ class LoadedRun:
         return self.folder.path
 
     @property
-    def numbers(self) -> tuple[int, ...]:
+    def numbers(self) -> tuple[int | str, ...]:
         return tuple(fold.number for fold in self.folds)
 
-    def fold(self, number: int | None) -> FoldFolder:
+    def fold(self, number: int | str | None) -> FoldFolder:
         """The finished fold of this number; None: the first. Raises UserError where it is not finished."""
         for fold in self.folds:
             if number in (None, fold.number):
@@ -178,8 +181,12 @@ class LoadedRun:
     def held_out(self, fold: FoldFolder) -> list[Example]:
         """The examples that the fold was scored on, in the order of its oof.csv.
 
-        Raises UserError where the data lacks one, or is not the data that the fold was trained on.
+        Raises UserError where the data lacks one or is other data, and of a final model, which holds none out.
         """
+        if fold.is_final:
+            raise UserError(
+                f"{fold.path} was trained on all rows, none is held out; train a fold: python train.py fold=0"
+            )
         (by_id, data_hash), ids = self._data, fold.held_out_ids()
         input_dir, fix = self.parts.settings.input_dir, "give the run's data: input_dir=..."
         if missing := [one for one in ids if one not in by_id]:
@@ -227,12 +234,17 @@ class LoadedRun:
 
 
 def load_run(
-    path: str | Path, base: str | None = None, written: str | Path | None = None, trust_remote_code: bool = False
+    path: str | Path,
+    base: str | None = None,
+    written: str | Path | None = None,
+    trust_remote_code: bool = False,
+    fold: int | str | None = None,
 ) -> LoadedRun:
     """Load a run folder for use in a notebook: `load_run("output/lmsys/<name>").predict(test_df)`.
 
     `written` is a folder for answers as they come, so that a killed call resumes; None: open ones are saved in the
-    run's own folder, probabilities nowhere. `trust_remote_code` runs the code that comes with the model.
+    run's own folder, probabilities nowhere. `trust_remote_code` runs the code that comes with the model. `fold="all"`
+    loads the final model on all rows instead of the folds.
     """
-    changes = Changes(folder=Path(written) if written else None)
+    changes = Changes(folder=Path(written) if written else None, fold=fold)
     return LoadedRun.load(RunFolder(Path(path)), base=base, changes=changes, trust_remote_code=trust_remote_code)

@@ -16,9 +16,15 @@ from nexttoken.data.row_faults import Faults, Place, RowFault, is_whole
 from nexttoken.errors import UserError
 from nexttoken.inference.gate import Gate
 from nexttoken.runs import seals
+from nexttoken.settings import ALL
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 
 OUTPUT = ("id", "output", "num_tokens", "finished")  # the keys of a line in generated.jsonl
+
+
+def fold_name(number: int | str) -> str:
+    """The name of a fold's folder, `fold0`, or of the final model's: `all`."""
+    return ALL if number == ALL else f"fold{number}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,11 @@ class FoldRecords:
     """The files of one fold, in the folder `path`."""
 
     path: Path
+
+    @property
+    def is_final(self) -> bool:
+        """True for a final model on all rows (fold=all), which has no held-out rows and no scores."""
+        return self.path.name == ALL
 
     @property
     def config_path(self) -> Path:
@@ -51,15 +62,19 @@ class FoldRecords:
         write_json({**metrics, seals.KEY: seals.seal(self.path, metrics)}, self.path / "metrics.json")
 
     def metrics(self) -> dict[str, Any]:
-        """Read metrics.json. Raises UserError where it lacks the scores, they are no numbers, or of another fold."""
+        """Read metrics.json. Raises UserError where it lacks the scores, they are no numbers, or of another fold.
+
+        A final model's has no scores.
+        """
         path = self.path / "metrics.json"
         metrics = read_json(path)
-        for key, lowest, kinds in (("log_loss", 0, (int, float)), ("num_examples", 1, (int,))):
+        scores = () if self.is_final else (("log_loss", 0, (int, float)), ("num_examples", 1, (int,)))
+        for key, lowest, kinds in scores:
             value = metrics.get(key)
             if type(value) not in kinds or not lowest <= value < math.inf:
                 expected = "a number of at least 0" if lowest == 0 else "a whole number of at least 1"
                 raise UserError(f"{path} has {key}={value!r}, expected {expected}; {RETRAIN}")
-        if (number := metrics.get("fold")) is not None and self.path.name != f"fold{number}":
+        if (number := metrics.get("fold")) is not None and self.path.name != fold_name(number):
             raise UserError(f"{path} is of fold {number}: {self.path} is a copy; remove it, and train the fold itself")
         return metrics
 
@@ -93,7 +108,12 @@ class FoldRecords:
         _write_table(columns | counts, self.path / "oof.csv")
 
     def held_out_ids(self) -> list[str]:
-        """The ids in oof.csv as folds.csv has them, each once, in order. Raises UserError where it is no such table."""
+        """The ids in oof.csv as folds.csv has them, each once, in order; none of a final model.
+
+        Raises UserError where it is no such table.
+        """
+        if self.is_final:
+            return []
         table = read_columns(self.path / "oof.csv", ["id"], RETRAIN)
         return list(dict.fromkeys(table.get("row", table["id"])))
 

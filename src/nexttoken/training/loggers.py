@@ -25,5 +25,5 @@ def opened_loggers(nodes: Mapping[str, Mapping[str, Any]], folder: Path, setting
 def log_scores(loggers: list, scores: Mapping[str, Any], step: int) -> None:
     """Log the numbers among the out-of-fold `scores` as `oof_<name>`, at the optimizer step that was taken."""
     numbers = {f"oof_{name}": float(score) for name, score in scores.items() if isinstance(score, int | float)}
-    for logger in loggers:
+    for logger in loggers if numbers else ():
         logger.log_metrics(numbers, step)
