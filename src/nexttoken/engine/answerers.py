@@ -48,6 +48,7 @@ class TextAnswerer(ModelAnswerer):
         Of an answer longer than the token budget only the beginning counts, in tokens and in characters.
         """
         rows: list[EncodedText] = self.collect(self.encoder.encode(examples))
+        self.leave_float16(rows)
         identity = {"answers": "texts", "precision": self.environment["precision"]}
         with advice_on_memory(self.batch_tokens), self.journals.journal(identity) as journal:
             nll = measure_losses(self.model, rows, self.batch_tokens, journal)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nexttoken.engine.batches import shared_batches, token_batches
+from nexttoken.engine.float16_trial import is_float32_instead, leave_float16
 from nexttoken.engine.forward.layout import prefix_length
 from nexttoken.engine.forward.packed_attention import KeyValues
 from nexttoken.engine.forward.prefixes import PrefixCache, common_prefix
@@ -45,6 +46,11 @@ class ModelAnswerer:
         self.prompts += encoded.prompts
         return encoded.prompts
 
+    def leave_float16(self, prompts: Sequence[Any]) -> None:
+        """Compute in float32 from now on where the prompts show that the model does not fit float16."""
+        with advice_on_memory(self.batch_tokens):
+            leave_float16(self.model, [prompt.token_ids for prompt in prompts])
+
     @property
     def environment(self) -> dict[str, str | int]:
         """The settings that the time of an answer depends on: device, precision, tokens per batch."""
@@ -55,7 +61,7 @@ class ModelAnswerer:
             device = torch.cuda.get_device_name(weights.device)
         if num_ranks() > 1:
             device = f"{num_ranks()} x {device}"  # their seconds are added up
-        dtype = autocast_dtype(self.model) or weights.dtype
+        dtype = torch.float32 if is_float32_instead(self.model) else autocast_dtype(self.model) or weights.dtype
         precision = ", ".join([str(dtype).removeprefix("torch."), *weight_bits(self.model)])
         return {"device": device, "precision": precision, "batch_tokens": self.batch_tokens}
 
@@ -72,6 +78,7 @@ class LabelAnswerer(ModelAnswerer):
 
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
         prompts = self.collect(self.encoder.encode(examples, self.labels))
+        self.leave_float16(prompts)
         identity = {"labels": self.labels.continuations, "precision": self.environment["precision"]}
         with advice_on_memory(self.batch_tokens), self.journals.journal(identity) as journal:
             model = (self.model, self.head, prompts, self.labels, self.batch_tokens)

@@ -67,19 +67,23 @@ def _computes_in_16_bit(model: nn.Module) -> bool:
 
 @contextmanager
 def computing_in_float32(model: Any) -> Iterator[None]:
-    """Within this context each layer casts its own 16-bit weights to float32 while it runs; autocast is off."""
-    before = autocast_dtype(model)
-    with ExitStack() as stack:
-        compute_in(model, None)
-        stack.callback(compute_in, model, before)
-        for module in model.modules():
-            if "compute_dtype" in vars(module):  # 4-bit layers
-                stack.callback(setattr, module, "compute_dtype", module.compute_dtype)
-                module.compute_dtype = torch.float32
-            if any(p.dtype in SIXTEEN_BIT for p in module.parameters(recurse=False)):
-                for handle in _cast_while_running(module):
-                    stack.callback(handle.remove)
+    """Within this context a model computes as `compute_in_float32` says."""
+    with ExitStack() as undo:
+        compute_in_float32(model, undo)
         yield
+
+
+def compute_in_float32(model: Any, undo: ExitStack) -> None:
+    """Let each layer cast its own 16-bit weights to float32 while it runs, without autocast, until `undo` is closed."""
+    undo.callback(compute_in, model, autocast_dtype(model))
+    compute_in(model, None)
+    for module in model.modules():
+        if "compute_dtype" in vars(module):  # 4-bit layers
+            undo.callback(setattr, module, "compute_dtype", module.compute_dtype)
+            module.compute_dtype = torch.float32
+        if any(p.dtype in SIXTEEN_BIT for p in module.parameters(recurse=False)):
+            for handle in _cast_while_running(module):
+                undo.callback(handle.remove)
 
 
 def _cast_while_running(module: nn.Module) -> list[Any]:

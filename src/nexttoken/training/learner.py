@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import seed_everything
 from torch import nn
 
 from nexttoken.engine.answerers import Answerer, AnyEncoder, make_answerer, make_encoder
+from nexttoken.engine.float16_trial import fits_float16
 from nexttoken.engine.heads import Head
 from nexttoken.engine.memory_plan.auto_tokens import AutoTokens, settle_max_tokens, with_batch_tokens
 from nexttoken.engine.memory_plan.make import make_plan
 from nexttoken.models.adapters import add_adapter, start_from_quantization_error, trained_adapter
 from nexttoken.models.base_model import weights_folder
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve, within_context
+from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.precision import AUTOCAST, compute_in
 from nexttoken.models.processes import is_first
 from nexttoken.models.quantized import move_model, num_weights, refuse_untrainable
@@ -61,6 +64,7 @@ class Learner:
         `dev` are shown as inference shows them, `whole` are train and dev rows as training shows them.
         """
         seed_everything(settings.seed, verbose=False)
+        given = settings
         tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
         spec = resolve(settings)
         print(f"{'device':<9} {spec}")
@@ -89,6 +93,12 @@ class Learner:
             settings.model, tokenizer, settings.max_tokens, spec.dtype, settings.quantization, num_classes, spec.config
         )
         compute_in(model, AUTOCAST[spec.precision])
+        if not _fits_float16(spec, model, encoded):
+            del model
+            trainer = given.trainer.model_copy(update={"precision": "32-true"})
+            model_settings = given.model.model_copy(update={"dtype": "float32"})
+            given = given.model_copy(update={"trainer": trainer, "model": model_settings})
+            return cls.load(given, head, prompt, train, dev, fold_dir, whole)
         if adapter := trained_adapter(settings):
             model = add_adapter(model, adapter, num_classes)
             if adapter.init == "loftq":
@@ -150,6 +160,15 @@ class Learner:
     def _answerer(self) -> Answerer:
         model = move_model(self.model, self.spec.device)  # Lightning moves it to the CPU
         return make_answerer(self.head, model, self.encoder, self.train.labels, self.settings.batch_tokens)
+
+
+def _fits_float16(spec: ModelSpec, model: nn.Module, encoded: Encoded | EncodedTexts) -> bool:
+    """False where training rows show that a model in float16 needs float32; one to be sharded is not tried."""
+    if torch.float16 not in (spec.dtype, AUTOCAST[spec.precision]) or spec.settings.trainer.strategy == "fsdp":
+        return True
+    with advice_on_memory(spec.settings.batch_tokens):
+        rows = [prompt.token_ids for prompt in encoded.prompts]
+        return fits_float16(move_model(model, spec.device), rows)
 
 
 def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import GenerationConfig, StoppingCriteriaList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from nexttoken.engine.batches import token_batches
+from nexttoken.engine.float16_trial import leave_float16
 from nexttoken.engine.forward.last_layer import unwrapped
 from nexttoken.engine.forward.shortcuts import evaluating
 from nexttoken.engine.generation.processors import BannedTexts, Ending, FirstNonFinite, GumbelNoise, StopTexts, find_end
@@ -59,6 +60,7 @@ class TransformersGenerator:
         Raises UserError for a prompt that fills the context, for scores that are not finite (after the other answers of
         their batch), and for a single prompt that does not fit in memory.
         """
+        leave_float16(self.model, [prompt.token_ids for prompt in prompts])
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         limits = max_new_tokens(prompts, settings.max_new_tokens, context)
         banned = encode_texts(settings.banned, "banned")
