@@ -143,8 +143,8 @@ def test_dialogues_are_scored_answer_by_answer_whatever_they_were_trained_on(dia
     assert (oof.groupby("row").size() == 11).all()  # eleven answers of each dialogue
     assert json.loads((fold / "metrics.json").read_text())["num_examples"] == len(oof)
     counts = json.loads((fold / "transforms.json").read_text())
-    assert counts["windows"] == {"num_before": 12, "num_after": 12}
-    assert len(pd.read_csv(fold / "tokens.csv")) == 12
+    assert counts["windows"] == {"num_before": 22, "num_after": 22}  # 12 train and 10 dev rows, after the choice
+    assert len(pd.read_csv(fold / "tokens.csv")) == 22
     run = LoadedRun.load(RunFolder(dialogue / "dialogue" / "small"))
     assert {row.id for row in run.held_out(run.folds[0])} == set(oof["row"])
     asked = lines(repository / "input" / "sample-dialogue" / "test.jsonl")

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     restored = [inference.restored(fold.state()) for fold in loaded.folds]  # each with the fold's temperature
     gated = {n: one for n, one in zip(loaded.numbers, restored, strict=True) if isinstance(one, ConfidenceGated)}
     keep_confident = bool(getattr(inference, "keep_confident", True))
-    print(report(trial, {number: one.gate for number, one in gated.items()}, given, keep_confident))
+    print(report(trial, {int(number): one.gate for number, one in gated.items()}, given, keep_confident))
     if not gated:
         gate, kind = read_gate(given.folder / "gate.json"), type(inference).__name__
         keys = f"inference.min_top1={gate.min_top1:.4g} inference.min_margin={gate.min_margin:.4g}"

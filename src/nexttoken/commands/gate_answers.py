@@ -46,7 +46,9 @@ def answer_both_ways(loaded: LoadedRun, path: Path, again: bool = False) -> Tria
     return trial_of(read_rows(path))
 
 
-def saved_answers(saved: pd.DataFrame, fold: FoldFolder, number: int, examples: Sequence[Example]) -> pd.DataFrame:
+def saved_answers(
+    saved: pd.DataFrame, fold: FoldFolder, number: int | str, examples: Sequence[Example]
+) -> pd.DataFrame:
     """The rows of gate.csv for this fold. Empty where it has none, or those of another training or other questions."""
     rows = saved[(saved["fold_mark"] == fold.training_id) & (saved["fold"] == number)]
     return rows if rows["id"].tolist() == [example.id for example in examples] else rows[:0]

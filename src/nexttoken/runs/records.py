@@ -68,9 +68,9 @@ class FoldRecords:
         """
         path = self.path / "metrics.json"
         metrics = read_json(path)
-        scores = () if self.is_final else (("log_loss", 0, (int, float)), ("num_examples", 1, (int,)))
-        for key, lowest, kinds in scores:
-            value = metrics.get(key)
+        scores: tuple[tuple[str, int, Any], ...] = (("log_loss", 0, (int, float)), ("num_examples", 1, (int,)))
+        for key, lowest, kinds in () if self.is_final else scores:
+            value: Any = metrics.get(key)
             if type(value) not in kinds or not lowest <= value < math.inf:
                 expected = "a number of at least 0" if lowest == 0 else "a whole number of at least 1"
                 raise UserError(f"{path} has {key}={value!r}, expected {expected}; {RETRAIN}")
