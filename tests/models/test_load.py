@@ -19,8 +19,9 @@ from nexttoken.engine.answerers import load_answerer
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.errors import UserError
-from nexttoken.models.load import load_model, load_tokenizer, within_context
+from nexttoken.models.load import load_config, load_model, load_tokenizer, within_context
 from nexttoken.models.processes import choose_device
+from nexttoken.models.quantized import loading_options
 from nexttoken.models.saved import save_labels, save_whole
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
@@ -196,3 +197,24 @@ def test_a_saved_model_answers_the_same_to_the_last_bit(request, name, tmp_path)
     assert after.counts == before.counts
     assert [p.token_ids.tolist() for p in after.prompts] == [p.token_ids.tolist() for p in before.prompts]
     assert len(np.unique(probs[:, 0])) > 10
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, "auto"])
+def test_whole_weights_go_straight_to_their_device(folder, dtype, num_classes):
+    """A device without memory takes them only where no copy is made on the processor first."""
+    own = ModelSettings(name_or_path=str(folder))
+    given = (own, load_tokenizer(own, ()), 128, dtype, None, num_classes, None)
+    model = load_model(*given, torch.device("meta"))
+    assert {one.device.type for one in (*model.parameters(), *model.buffers())} == {"meta"}
+    assert {one.dtype for one in model.parameters()} == {torch.float32 if dtype == "auto" else dtype}
+    assert model.training
+    assert {one.device.type for one in load_model(*given).parameters()} == {choose_device().type}
+
+
+def test_loading_names_a_device_unless_it_is_the_processor(folder):
+    config = load_config(ModelSettings(name_or_path=str(folder)))
+    assert loading_options(config, None, torch.float16, torch.device("cpu")) == {}
+    for device in (torch.device("cuda", 1), torch.device("meta")):
+        assert loading_options(config, None, torch.float16, device) == {"device_map": {"": device}}
+        assert loading_options(config, None, "auto", device) == {"device_map": {"": device}}

@@ -154,11 +154,13 @@ def load_model(
     quantization: QuantizationSettings | None = None,
     num_classes: int | None = None,
     config: Any = None,
+    device: torch.device | None = None,
 ) -> nn.Module:
     """Load the causal LM in training mode, or with `num_classes` the model with a classification layer.
 
-    Weights are on the CPU, quantised ones on their device. dtype "auto" is the saved one. `max_tokens` is the context
-    of a model from scratch. `config` is the model's configuration where it is loaded already.
+    Pretrained weights go straight to `device`, this process's where none is given, without a copy in host memory; those
+    of a new model are on the CPU. dtype "auto" is the saved one. `max_tokens` is the context of a model from scratch.
+    `config` is the model's configuration where it is loaded already.
     Raises UserError when the model is missing, needs custom code, lacks weights, or has fewer embeddings than the
     tokenizer has tokens.
     """
@@ -175,7 +177,7 @@ def load_model(
     config = load_config(settings) if config is None else copy.deepcopy(config)
     if not is_classifier and any("SequenceClassification" in name for name in config.architectures or ()):
         raise UserError(f"{source} is a classifier without an output head for words; use head=classification")
-    options = loading_options(config, quantization, dtype, choose_device())
+    options = loading_options(config, quantization, dtype, device or choose_device())
     if is_classifier:
         config.num_labels = num_classes
     options |= {"config": config, "dtype": dtype, "attn_implementation": settings.attn_implementation}

@@ -32,22 +32,23 @@ def import_bitsandbytes() -> None:
 def loading_options(
     config: Any, settings: QuantizationSettings | None, dtype: torch.dtype | str, device: torch.device
 ) -> dict[str, Any]:
-    """Options of from_pretrained that load the model of `config` quantised; none where its weights stay whole.
+    """Options of from_pretrained that load the model of `config` straight to `device`, quantised where that is asked.
 
     Weights that were saved quantised stay so; `config` is changed to compute them in `dtype`, since they may have been
     saved on another device. Raises UserError where `settings` differ from the saved quantisation.
     """
     saved = saved_quantization(config)
     wanted = settings or saved
+    options: dict[str, Any] = {} if device.type == "cpu" else {"device_map": {"": device}}
     if wanted is None or not isinstance(dtype, torch.dtype):
-        return {}
+        return options
     if saved is not None and describe(wanted) != describe(saved):
         raise UserError(
             f"{config.name_or_path} holds weights in {describe(saved)}, which quantization={describe(wanted)} cannot"
             " change; use quantization=none (they stay as they are) or name the whole weights"
         )
     import_bitsandbytes()
-    options: dict[str, Any] = {"device_map": {"": device}}
+    options = {"device_map": {"": device}}
     if saved is None:
         return options | {"quantization_config": _bitsandbytes_config(wanted, dtype)}
     config.quantization_config = _bitsandbytes_config(wanted, dtype).to_dict()

@@ -89,9 +89,10 @@ class Learner:
             print(make_plan(spec).table())
         num_classes = head.num_outputs(encoded.labels)
         seed_everything(settings.seed, verbose=False)  # so that new weights depend on the seed only
-        model = load_model(
-            settings.model, tokenizer, settings.max_tokens, spec.dtype, settings.quantization, num_classes, spec.config
-        )
+        device = torch.device("cpu") if settings.trainer.strategy == "fsdp" else spec.device  # whole on no device
+        weights = (spec.dtype, settings.quantization, num_classes, spec.config, device)
+        with advice_on_memory(settings.batch_tokens):
+            model = load_model(settings.model, tokenizer, settings.max_tokens, *weights)
         compute_in(model, AUTOCAST[spec.precision])
         if not _fits_float16(spec, model, encoded):
             del model
