@@ -228,12 +228,17 @@ def test_a_swap_that_the_task_does_not_say_is_refused_before_anything_is_read(pa
 
 
 @pytest.mark.parametrize("part", ["train_transforms", "inference"])
-def test_a_task_without_pairs_refuses_both_orders(parity, part):
-    both = {
-        "train_transforms": {"both": {"_target_": "nexttoken.transforms.orders.BothOrders"}},
-        "inference": {"_target_": "nexttoken.inference.SwapAveraged"},
+@pytest.mark.parametrize("needed", ["pairs", "options"])
+def test_a_task_without_pairs_or_options_refuses_their_orders(parity, part, needed):
+    transform, inference = {"pairs": ("BothOrders", "SwapAveraged"), "options": ("ShuffleOptions", "RotationAveraged")}[
+        needed
+    ]
+    orders = {
+        "train_transforms": {"orders": {"_target_": f"nexttoken.transforms.orders.{transform}"}},
+        "inference": {"_target_": f"nexttoken.inference.{inference}"},
     }
     with open_dict(parity):
-        parity[part] = both[part]
-    with pytest.raises(UserError, match="needs pairs, and the task's examples are not pairs of answers"):
+        parity[part] = orders[part]
+        parity.task.input_dir = "is never read"
+    with pytest.raises(UserError, match=f"needs {needed}, and the task's examples (are not|have no) {needed}"):
         pipeline.train(parity)
