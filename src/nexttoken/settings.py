@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from nexttoken.errors import UserError, nearest
 
@@ -100,7 +101,7 @@ ALL = "all"  # in place of a fold's number: a final model on all rows, without a
 
 def _checked_fold(value: Any) -> int | str:
     if value != ALL and (type(value) is not int or value < 0):
-        raise ValueError(f"{value!r} is not accepted: expected a number of at least 0, or all")
+        raise PydanticCustomError("fold", "expected a number of at least 0, or all")
     return value
 
 
@@ -127,7 +128,7 @@ class FitSettings(Checked):
     @property
     def shares_random_stream(self) -> bool:
         """True where a step's micro-batches draw from one random stream: noisy embeddings, recomputed dropout."""
-        return self.gradient_checkpointing or bool(self.neftune_alpha)
+        return bool(self.gradient_checkpointing or self.neftune_alpha)
 
 
 class GenerationSettings(Checked):
@@ -234,8 +235,7 @@ def validated(kind: type[S], values: Mapping[str, Any]) -> S:
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
+    key = ".".join(path := [str(part) for part in first["loc"]])
     if first["type"] == "extra_forbidden":
         for part in path[:-1]:
             annotation: Any = kind.model_fields[part].annotation  # such as `AdapterSettings | None`
