@@ -31,7 +31,7 @@ from benchmarks.shapes import SHAPES, body_parameters, chosen_attention, token_c
 from nexttoken.commands.arguments import Arguments, run
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
-from nexttoken.report.markdown import markdown
+from nexttoken.report.markdown import PAGE_WIDTH, markdown
 
 if TYPE_CHECKING:
     from benchmarks.gpu_cases import Case, Failure, Speed
@@ -175,7 +175,7 @@ def _figures(case: "Case", speed: "Speed", facts: Record) -> Record:
 
 def table(records: Sequence[Record]) -> str:
     """Tokens per second (median, fewest, most), peak memory, and shares of the measured matrix rate."""
-    return markdown(HEADER, [_row(made) for made in records])
+    return markdown(HEADER, [_row(made) for made in records], PAGE_WIDTH)
 
 
 def _row(made: Record) -> list[str]:

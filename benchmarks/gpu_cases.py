@@ -28,6 +28,7 @@ from nexttoken.models.processes import choose_device
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
+from nexttoken.training.callbacks import Curve
 from nexttoken.training.fit import fit
 from nexttoken.training.steps import Batcher, TrainSteps
 
@@ -181,6 +182,7 @@ def train(model: Any, case: Case, workload: Workload) -> Speed:
     settings = FitSettings(batch_size=workload.rows, learning_rate=2e-5, gradient_checkpointing=again)
     module = ClockedModule(model, HEAD, LABELS, settings, num_steps, 0)
     with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
-        fit(module, steps, [], Path(folder), TrainerSettings(max_epochs=1).model_dump(), [])
+        options = TrainerSettings(max_epochs=1).model_dump() | {"logger": []}
+        fit(module, steps, [], Path(folder), Curve(Path(folder, "curve.csv")), options)
     seconds, real, padded = np.diff(module.ends)[WARMUP - 1 :].tolist(), module.real[WARMUP:], module.padded[WARMUP:]
     return Speed(seconds, real, 1 - sum(real) / sum(padded), peak_memory_mb() / 2**10, module.halves_batches)

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field
 
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError, nearest
-from nexttoken.report.markdown import markdown
+from nexttoken.report.markdown import PAGE_WIDTH, markdown
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "numpy")
 HEADER = ["work", "peer", "precision", "ratio", "spread", "target", "memory", "target"]
@@ -206,7 +206,7 @@ def read_records(path: Path) -> list[Record]:
 
 def table(records: Sequence[Record]) -> str:
     """Markdown: ratio with its spread and its target, memory with its target, absolute figures."""
-    return markdown(HEADER, [_row(record) for record in records])
+    return markdown(HEADER, [_row(record) for record in records], PAGE_WIDTH)
 
 
 def _row(record: Record) -> list[str]:

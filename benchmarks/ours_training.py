@@ -22,6 +22,7 @@ from nexttoken.models import fast_lora
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model
 from nexttoken.settings import AdapterSettings, FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
+from nexttoken.training.callbacks import Curve
 from nexttoken.training.fit import fit
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.parallel_gradients import Learners, num_learners
@@ -105,7 +106,7 @@ class Train:
         module = ClockedModule(self.model, head, LABELS, self.settings, len(steps), SEED, self.at_once)
         options = TrainerSettings(max_epochs=1, accelerator="cpu").model_dump() | {"precision": self.precision}
         with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
-            fit(module, steps, [], Path(folder), options, [])
+            fit(module, steps, [], Path(folder), Curve(Path(folder, "curve.csv")), options | {"logger": []})
         return Answers(np.array(module.losses), module.ends[-1] - module.begin)
 
 

@@ -23,7 +23,7 @@ from benchmarks.measure import ALL, Names, Record, Repeats, Run, choose, compare
 from nexttoken.commands.arguments import Arguments, RunPath, run
 from nexttoken.errors import UserError
 from nexttoken.inference.gate import paired
-from nexttoken.report.markdown import markdown
+from nexttoken.report.markdown import PAGE_WIDTH, markdown
 
 if TYPE_CHECKING:
     from nexttoken.engine.label_answerer import LabelAnswerer
@@ -97,7 +97,7 @@ def table(records: Sequence[Record]) -> str:
         facts = [format(record.facts[key], form) for key, form in FORMS.items()]
         speed = [f"{record.ratio:.2f}x", f"{record.ratio_min:.2f} to {record.ratio_max:.2f}"]
         rows.append([str(record.precision), *facts, *speed])
-    return markdown(HEADER, rows)
+    return markdown(HEADER, rows, PAGE_WIDTH)
 
 
 class PrecisionArguments(Arguments):

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from nexttoken.data.csv_tables import read_columns
+from nexttoken.data.file_kinds import say_kind
 from nexttoken.data.json_lines import json_rows
 from nexttoken.data.text_files import open_text
 from nexttoken.errors import MissingFile, UserError
@@ -110,6 +111,7 @@ def test_a_parquet_table_is_read_as_objects_and_as_cells(tmp_path: Path) -> None
 
 def test_a_name_that_says_another_kind_is_told_once(tmp_path: Path, caplog) -> None:
     caplog.set_level("INFO")
+    say_kind.cache_clear()
     for name, data, kind in (
         ("a.csv", parquet(ROWS), "a Parquet table"),
         ("b.csv", gzip.compress(b"id\n1\n"), "packed with gzip"),

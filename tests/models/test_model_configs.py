@@ -116,7 +116,7 @@ def test_every_file_has_a_shape_and_every_shape_a_file():
 def test_a_file_says_only_what_is_its_own(name):
     """That it composes and builds is in tests/test_config.py, with every other choice."""
     config = read(name)
-    assert config["defaults"] == ["base@model", {"override /fit": "finetune"}]
+    assert config["defaults"] == ["base@model"]
     assert set(config) == {"defaults", "model", "max_tokens", "batch_tokens"}
     assert set(config["model"]) == {"name_or_path"}
     context = SHAPES[name]().get_text_config().max_position_embeddings
@@ -127,7 +127,7 @@ def test_a_file_says_only_what_is_its_own(name):
 def test_adapter_and_quantization_are_chosen_beside_the_model():
     config = composed("model=qwen2_5_7b", "adapter=lora", "quantization=nf4", "adapter.r=64")
     assert config["model"]["name_or_path"] == "Qwen/Qwen2.5-7B-Instruct"
-    assert config["fit"]["learning_rate"] < 1e-4
+    assert (config["fit"]["learning_rate"], config["adapter"]["alpha"]) == (1e-4, 20)
     assert (config["adapter"]["r"], config["quantization"]["bits"], config["max_tokens"]) == (64, 4, 2048)
 
 

@@ -19,7 +19,7 @@ from nexttoken.errors import UserError
 from nexttoken.inference import Once
 from nexttoken.models import saved as saving
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.base_model import identify, read_base
+from nexttoken.models.base_model import fingerprint, identify, read_base
 from nexttoken.models.load import load_config, load_model, load_tokenizer
 from nexttoken.models.quantized import four_bit_layers, import_bitsandbytes, move_model, refuse_untrainable
 from nexttoken.models.saved import save_labels, save_quantized, save_trained, save_whole
@@ -172,7 +172,7 @@ def test_a_copy_says_what_it_is(base, copies):
     folder = copies["nf4"]
     named = ModelSettings(name_or_path=str(base))
     origin = identify(named, load_tokenizer(named, ()))
-    assert read_base(folder) == replace(origin, stored="nf4 with double quantisation")
+    assert read_base(folder) == replace(origin, stored="nf4 with double quantisation", files=fingerprint(folder))
     note = (folder / "README.md").read_text()
     assert f"The licence of {base} applies" in note
     assert "nf4 with double quantisation (bitsandbytes)" in note

@@ -157,7 +157,7 @@ def test_a_system_message_comes_first_or_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("lama3", "did you mean 'llama3'"), ("", "known: alpaca"), ("CHATML", "known")]
+    ("name", "hint"), [("lama3", "did you mean 'llama3'"), ("", "known: alpaca"), ("CHATML", "did you mean 'chatml'")]
 )
 def test_an_unknown_template_is_refused_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=f"prompt.chat_template='{name}' is not known; {hint}"):

@@ -19,6 +19,7 @@ from nexttoken.models.scratch import build_llama
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
+from nexttoken.training.callbacks import Curve
 from nexttoken.training.fit import fit
 from nexttoken.training.learner import Learner
 from nexttoken.training.module import MAX_SKIPPED, AnswerModule
@@ -64,7 +65,8 @@ def fitted(model: torch.nn.Module, folder: Path, precision: str, num_epochs: int
     steps = TrainSteps(rows(), 1, 0, batcher)
     module = AnswerModule(model, LabelSoftmax(), LABELS, FitSettings(), len(steps) * num_epochs, 0)
     trainer = settings(f"trainer.max_epochs={num_epochs}", "trainer.accelerator=cpu").trainer.model_dump()
-    fit(module, steps, batcher.batches(rows(4)), folder, trainer | {"precision": precision}, [])
+    options = trainer | {"precision": precision, "logger": []}
+    fit(module, steps, batcher.batches(rows(4)), folder, Curve(folder / "curve.csv"), options)
     return module
 
 

@@ -163,14 +163,15 @@ def test_demonstrations_of_nothing_and_of_one_are_none() -> None:
 
 
 @given(st.permutations(range(6)), st.integers(1, 8))
-def test_the_best_is_last_and_neither_itself_nor_its_text_nor_its_dialogue_is_chosen(ranked, number: int) -> None:
+def test_the_best_is_last_and_neither_its_text_nor_its_dialogue_is_chosen(ranked, number: int) -> None:
     pool = [
         *(task("0", "other words"), task("1", "Asked!"), task("2", "b", dialogue="d"), task("3", "c", dialogue="e")),
         *(task("4", "e"), task("5", "C.", dialogue="f")),
     ]
     chosen = [one.id for one in Pool(pool).choose(task("0", "asked", dialogue="d"), ranked, number)]
     twin = "5" if ranked.index(3) < ranked.index(5) else "3"  # "c" and "C." are one text
-    expected = [str(n) for n in ranked if str(n) not in ("0", "1", "2", twin)][:number]
+    # "0" is another text under the same bare id, so it may be shown.
+    expected = [str(n) for n in ranked if str(n) not in ("1", "2", twin)][:number]
     assert chosen == expected[::-1]
 
 
@@ -308,7 +309,7 @@ def test_tallies_of_chunks_add_up_to_that_of_the_whole() -> None:
                 tally.drop(row, Drop("short" if int(row.id) % 3 else "long", "detail"))
         joined.add(part)
     assert joined.report() == whole.report()
-    assert [one["id"] for one in joined.examples] == ["0", "1", "2", "3", "4"]
+    assert [one["id"] for one in joined.report()["examples"]] == ["1", "2", "4", "0", "3", "6"]
     assert excerpt(task("1", "a\n" * 500, answer="b" * 81)) == f"{'a ' * 40}… | {'b' * 80}…"
 
 

@@ -24,7 +24,7 @@ from nexttoken.commands.entry import compose
 from nexttoken.data.files import write_text
 from nexttoken.errors import UserError, visible
 from nexttoken.prompts.label_audit import Audit, audit_prompt, audit_situations
-from nexttoken.report.markdown import markdown
+from nexttoken.report.markdown import PAGE_WIDTH, markdown
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example
 
@@ -112,4 +112,4 @@ def situations_table(audits: Sequence[Audit]) -> str:
         shown = " ".join(names if len(names) <= 3 else [names[0], "…", names[-1]])
         for cells, language in languages.items():
             rows.append([f"{after}, {language}" if len(languages) > 1 else after, shown, *cells])
-    return markdown(HEADER, rows, max_width=200)  # several rows have the same name: one table, or they are mixed up
+    return markdown(HEADER, rows, PAGE_WIDTH)  # several rows have the same name: one table, or they are mixed up

@@ -11,6 +11,7 @@ from nexttoken.metrics.probabilities import mean_and_spread
 NOTHING = "–"
 MARKUP = re.compile(r"[\\|\[\]`]|<(?=[A-Za-z/!?])")  # of columns, links, pictures, code and tags; "< 0.001" is none
 MAX_WIDTH = 99  # characters of a table with its last border, for a terminal of 100
+PAGE_WIDTH = 200  # of a table for a page of the documentation
 MAX_NAME = 48  # of the first column, if another fits beside it
 
 

@@ -15,8 +15,8 @@ from nexttoken.runs.read_answers import environment
 from nexttoken.types import Metric
 
 OPEN_REFERENCES = {
-    "uniform_nll_per_character": "characters that are equally probable",
-    "baseline_nll_per_character": "n-grams of the training answers' characters",
+    "uniform_nll_per_character": "equally probable characters",
+    "baseline_nll_per_character": "n-grams of training answers",
 }
 
 

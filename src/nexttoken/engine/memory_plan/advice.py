@@ -9,7 +9,7 @@ from nexttoken.settings import AdapterSettings, FitSettings, QuantizationSetting
 
 FEWEST_TOKENS = 256  # prompts are not cut below this
 LORA = AdapterSettings(  # conf/adapter/lora.yaml
-    r=16, alpha=32, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"
+    r=16, alpha=20, dropout=0.05, target_modules="all-linear", rslora=False, dora=False, init="default"
 )
 NF4 = QuantizationSettings(bits=4)  # conf/quantization/nf4.yaml
 UNDO_ORDER = (  # settings that are taken back together, the most costly change first
