@@ -97,7 +97,7 @@ def measure(options: Options, methods: Sequence[str], checkpointing: Sequence[bo
     if attention == "auto":
         attention = "flash_attention_2" if is_flash_attn_2_available() else None
     with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
-        settings = ModelSettings(name_or_path=folder, attn_implementation=attention)
+        settings = ModelSettings(name_or_path=folder, attn_implementation=attention)  # type: ignore[arg-type]
         dtype = choose_dtype(settings, config.model_type, training=False)
         rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 512)
         facts: Record = {

@@ -55,8 +55,9 @@ def require_packages(config: Mapping[str, Any], is_trained: bool = False) -> Non
     optimizer = str(config.get("fit", {}).get("optimizer", ""))
     if is_trained and optimizer.startswith(("paged", "adamw_8bit")):
         require(f"fit.optimizer={optimizer}", "bitsandbytes")
-    if module := ATTENTION.get(attention := config.get("model", {}).get("attn_implementation")):
-        require(f"model.attn_implementation={attention}", module)
+    attention = config.get("model", {}).get("attn_implementation")
+    if package := ATTENTION.get(attention):
+        require(f"model.attn_implementation={attention}", package)
 
 
 def _needed(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

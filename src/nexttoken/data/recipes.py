@@ -14,5 +14,5 @@ def by_weights(scratch: Any, pretrained: Any, adapter: Any, *, _root_: Mapping[s
 
 def alpha_of(learning_rate: float) -> int:
     """LoRA's alpha between those where published runs were best, interpolated on logarithmic axes."""
-    rates, alphas = np.log([[2e-5, 6e-5, 2e-4], [192, 64, 4]])
+    rates, alphas = np.log(np.array([[2e-5, 6e-5, 2e-4], [192, 64, 4]]))
     return round(np.exp(np.interp(np.log(learning_rate), rates, alphas)))

@@ -218,7 +218,8 @@ def _generation_config(settings: ModelSettings) -> Any:
     from transformers import GenerationConfig
 
     try:
-        return GenerationConfig.from_pretrained(locate(str(settings.name_or_path)), revision=settings.revision)
+        revision = settings.revision or "main"
+        return GenerationConfig.from_pretrained(locate(str(settings.name_or_path)), revision=revision)
     except (OSError, ValueError):
         return None
 

@@ -64,7 +64,7 @@ class Training:
                 write_checkpoint(first_weights, self._start)
         options = {"max_epochs": self.settings.trainer.max_epochs, "logger": loggers}
         fitted = self._fit(module, steps, self.batcher.batches(dev) if dev else [], self.folder, options)
-        measured = {"best_step": fitted.num_steps, "best_epoch": fitted.num_epochs}
+        measured: dict[str, Any] = {"best_step": fitted.num_steps, "best_epoch": fitted.num_epochs}
         measured |= self.curve.train_losses()
         return measured | ({} if fitted.dev_log_loss is None else {"dev_log_loss": fitted.dev_log_loss})
 
@@ -95,7 +95,7 @@ class Training:
         with advice_on_memory(self.settings.batch_tokens):
             if self._shards and not is_sharded(self.model):
                 shard(self.model)
-            options = self.settings.trainer.model_dump() | {"precision": self.precision} | options
+            options = self.settings.trainer.model_dump() | {"precision": self.precision, **options}
             fitted = fit(module, steps, dev, folder, self.curve, options)
         self.num_rows += fitted.num_rows
         self.num_padding += module.num_padding
