@@ -108,7 +108,7 @@ def test_skipped_steps_are_counted_and_the_count_outlives_a_kill(tmp_path):
     assert (module.num_skipped, module.skipped_in_a_row) == (3, 0)
     curve = pd.read_csv(tmp_path / "curve.csv")
     assert curve["skipped_steps"].dropna().tolist() == [3]
-    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["skipped_steps"] == (3, 0)
 
 

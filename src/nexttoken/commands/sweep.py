@@ -40,7 +40,9 @@ def run_job(overrides: Sequence[str], work: Callable[[], Any], describe_os_error
     """
     varied = [override for override in overrides if override not in sys.argv]  # the others are those of all jobs
     title, output, start, result, error = shlex.join(varied or overrides), io.StringIO(), time.monotonic(), None, ""
-    logging.getLogger("nexttoken").setLevel(logging.WARNING)
+    log = logging.getLogger("nexttoken")
+    level = log.level
+    log.setLevel(logging.WARNING)
     try:
         with redirect_stdout(output):
             result = work()
@@ -51,6 +53,8 @@ def run_job(overrides: Sequence[str], work: Callable[[], Any], describe_os_error
     except Exception as crash:
         traceback.print_exc()
         error = " ".join(f"{type(crash).__name__}: {crash}".split())
+    finally:
+        log.setLevel(level)
     place, last = FOLD_LINE.search(output.getvalue()), LAST_LINE.findall(output.getvalue())
     if error:
         print(visible(f"{title}: failed: {error}"), file=sys.stderr, flush=True)
