@@ -12,7 +12,6 @@ NOTHING = "–"
 MARKUP = re.compile(r"[\\|\[\]`]|<(?=[A-Za-z/!?])")  # of columns, links, pictures, code and tags; "< 0.001" is none
 MAX_WIDTH = 99  # characters of a table with its last border, for a terminal of 100
 PAGE_WIDTH = 200  # of a table for a page of the documentation
-MAX_NAME = 48  # of the first column, if another fits beside it
 
 
 def loss_cell(value: float | None, unknown: str = NOTHING) -> str:
@@ -49,7 +48,7 @@ def markdown(header: list[str], rows: list[list[str]], max_width: int = MAX_WIDT
     All cells are made `plain`: bold type is the only markup in them.
     """
     names, *columns = [list(column) for column in zip(header, *rows, strict=True)]
-    names = [*map(plain, _shortened(names))]
+    names = [*map(plain, _shortened(names, max_width // 2))]
     blocks, room = [[names]], max_width - _width(names)
     for column in ([*map(plain, column)] for column in columns):
         if _width(column) > room and len(blocks[-1]) > 1:
@@ -65,10 +64,10 @@ def _width(column: Sequence[str]) -> int:
     return max(3, *map(len, column)) + 3
 
 
-def _shortened(names: list[str]) -> list[str]:
-    """Long names without their middle; as they are where two of them would then look the same."""
-    half = MAX_NAME // 2
-    short = [name if len(name) <= MAX_NAME else f"{name[:half]}…{name[1 - half :]}" for name in names]
+def _shortened(names: list[str], longest: int) -> list[str]:
+    """Names above `longest` without their middle; as they are where two of them would then look the same."""
+    half = longest // 2
+    short = [name if len(name) <= longest else f"{name[:half]}…{name[1 - half :]}" for name in names]
     return short if len(set(short)) == len(set(names)) else names
 
 
