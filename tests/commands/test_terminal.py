@@ -1,4 +1,4 @@
-"""What a command shows: errors of one line, no control characters of the data, and silence where nobody reads."""
+"""The output of a command: errors of one line, no control characters of the data, and silence where nobody reads."""
 
 import logging
 import os

@@ -141,7 +141,7 @@ def test_a_folder_is_replaced_whole_and_where_a_link_points(tmp_path: Path) -> N
 
 
 def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_end(tmp_path: Path, monkeypatch) -> None:
-    """What a loss of power needs: the file is synced, renamed, and its folder synced, in this order."""
+    """A loss of power leaves whole files: each is synced, renamed, and its folder synced, in this order."""
     calls: list[str] = []
     sync, rename = os.fsync, os.replace
     monkeypatch.setattr(
