@@ -144,25 +144,48 @@ class Metric:
     """A score of predictions, with its direction and the score of a guess.
 
     `function` takes class probabilities (N, K) and labels (N,), or outputs and references of N texts. It returns a
-    score per example, (N,), whose mean is the metric, or one number for all examples. Only the former can be compared
-    between runs with intervals.
+    score per example, (N,), whose mean is the metric, or one number for all examples, NaN where it has no meaning.
 
+    `by` names a tag: the metric is then the mean over the tag's values, each value's rows scored by themselves.
     `chance` is the expected score of a guess: a number, or a function of the examples' numbers of options (N,). Tables
-    show log loss and every metric with a chance level.
+    show log loss, the task's own metric and every metric with a chance level.
     """
 
-    name: str  # its key in metrics.json
+    name: str  # its key in metrics.json, and the expression of `metrics.named`: auc_by(rule)
     function: Callable[[Any, Any], np.ndarray | float]
     higher_is_better: bool
     chance: Callable[[np.ndarray], float] | float | None = None
     heading: str = ""  # of a table's column, instead of the name with spaces
+    needs: Literal["probabilities", "ranking", "labels"] = "probabilities"
+    by: str = ""
 
     @property
     def title(self) -> str:
         return self.heading or self.name.replace("_", " ")
 
-    def score(self, probs: np.ndarray, labels: np.ndarray) -> float:
-        return float(np.mean(self.function(probs, labels)))
+    def score(self, probs: np.ndarray, labels: np.ndarray, values: Sequence[str] | None = None) -> float:
+        """The metric of all rows, `values` (N,) being those of the tag `by`. NaN where it cannot be computed."""
+        if not self.by:
+            return float(np.mean(self.function(probs, labels)))
+        known = [score for score in self.scores_by(probs, labels, values).values() if not np.isnan(score)]
+        return float(np.mean(known)) if known else float("nan")
+
+    def scores_by(self, probs: np.ndarray, labels: np.ndarray, values: Sequence[str] | None) -> dict[str, float]:
+        """The score of each value of the tag `by`; NaN for one that has none, such as an AUC of a single class.
+
+        Raises UserError without `values`.
+        """
+        if values is None or len(values) != len(labels):
+            raise UserError(f"{self.name} needs {self.by} of every row that is scored; rows.csv has it as a column")
+        tags = np.asarray(values, dtype=object).astype(str)
+        masks = {str(value): tags == value for value in np.unique(tags)}
+        return {name: float(np.mean(self.function(probs[mask], labels[mask]))) for name, mask in masks.items()}
+
+    def is_better(self, score: float, than: float) -> bool:
+        """True where `score` is the better one; a score that could not be computed (NaN) is the worst."""
+        if np.isnan(score) or np.isnan(than):
+            return bool(np.isnan(than) and not np.isnan(score))
+        return score > than if self.higher_is_better else score < than
 
     def chance_level(self, num_options: np.ndarray | Sequence[int]) -> float | None:
         """The expected score of a guess, given each example's number of options (N,); None where it is not known."""
@@ -206,7 +229,7 @@ class Task(OpenTask, Protocol):
     def baseline(self) -> Baseline: ...
 
     @property
-    def metrics(self) -> Sequence[Metric]: ...  # to score predictions by, log loss among them
+    def metrics(self) -> Sequence[Metric]: ...  # to score predictions by: its own first, and log loss among them
 
     @property
     def has_published_scores(self) -> bool: ...  # whether nexttoken.report.published is about this competition

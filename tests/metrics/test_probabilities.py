@@ -6,6 +6,7 @@ from sklearn import metrics as reference
 
 from nexttoken.errors import UserError
 from nexttoken.metrics import probabilities as metrics
+from nexttoken.metrics.rankings import chance_map, chance_reciprocal_rank
 
 
 def _random(seed: int, num_examples: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,8 +50,8 @@ def test_labels_outside_the_classes_and_wrong_shapes_are_refused() -> None:
 def test_reference_losses() -> None:
     assert metrics.uniform_log_loss(3) == pytest.approx(1.0986, abs=1e-4)
     # counts 2, 1, 0 add one: 3/6, 2/6, 1/6; the class never seen is punished, not infinite
-    expected = -np.log([3 / 6, 1 / 6]).mean()
-    assert metrics.prior_log_loss(np.array([0, 0, 1]), np.array([0, 2]), 3) == pytest.approx(expected)
+    prior = metrics.prior_probs(np.array([0, 0, 1]), 3, [3, 3])
+    assert prior == pytest.approx(np.array([[3, 2, 1], [3, 2, 1]]) / 6)
 
 
 def test_reliability_bins_by_hand() -> None:
@@ -89,47 +90,18 @@ def test_every_metric_prefers_the_truth_in_its_declared_direction() -> None:
 # Questions with options
 
 
-def _map_by_hand(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Kaggle's definition, row by row: precision at the rank of the one right answer, if that is among three."""
-    scores = []
-    for row, label in zip(probs, labels, strict=True):
-        ranked = sorted(range(len(row)), key=lambda place: (-row[place], place))[:3]
-        scores.append(1 / (ranked.index(label) + 1) if label in ranked else 0.0)
-    return sum(scores) / len(scores)
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(2, 18))
-def test_map_at_3_is_the_competitions_own(seed: int, num_examples: int, num_classes: int) -> None:
-    rng = np.random.default_rng(seed)
-    tied = rng.integers(1, 4, (num_examples, num_classes)).astype(float)  # many equal probabilities
-    probs, labels = tied / tied.sum(axis=1, keepdims=True), rng.integers(0, num_classes, num_examples)
-    score = metrics.map_at_3(probs, labels)
-    assert score == pytest.approx(_map_by_hand(probs, labels), abs=1e-12)
-    assert metrics.accuracy(probs, labels) <= score + 1e-12
-    assert score <= 1
-
-
-def test_map_at_3_by_rank() -> None:
-    probs = np.array([[0.4, 0.3, 0.2, 0.1]])
-    assert [metrics.map_at_3(probs, np.array([k])) for k in range(4)] == pytest.approx([1, 1 / 2, 1 / 3, 0])
-    assert metrics.map_at_3(np.full((1, 5), 0.2), np.array([1])) == 0.5  # ties keep the order of the options
-    assert metrics.map_at_3(np.array([[0.0, 1.0, 0.0]]), np.array([0])) == 0.5  # an absent third option is no harm
-
-
 def test_chance_follows_each_rows_own_options() -> None:
     options = np.array([2, 4, 5])
     assert metrics.uniform_log_loss(options) == pytest.approx(np.log([2, 4, 5]).mean())
     assert metrics.chance_accuracy(options) == pytest.approx((1 / 2 + 1 / 4 + 1 / 5) / 3)
     assert metrics.chance_accuracy(3) == pytest.approx(1 / 3)
-    assert metrics.chance_map_at_3([1]) == 1
-    assert metrics.chance_map_at_3(options) == pytest.approx((1.5 / 2 + (11 / 6) / 4 + (11 / 6) / 5) / 3)
     probs = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]) / options[:, None]
     assert metrics.log_loss(probs, np.array([1, 3, 4])) == pytest.approx(metrics.uniform_log_loss(options))
 
 
 @pytest.mark.parametrize("options", [[], [2, 0], [3, np.nan]])
 def test_rows_without_options_have_no_chance_level(options: list[float]) -> None:
-    for reference_score in (metrics.chance_accuracy, metrics.uniform_log_loss, metrics.chance_map_at_3):
+    for reference_score in (metrics.chance_accuracy, metrics.uniform_log_loss, chance_map, chance_reciprocal_rank):
         with pytest.raises(UserError, match="expected at least one row, and at least 1 option"):
             reference_score(options)
 
@@ -137,14 +109,24 @@ def test_rows_without_options_have_no_chance_level(options: list[float]) -> None
 def test_the_prior_leaves_out_absent_options() -> None:
     seen, labels = np.array([0, 0, 1]), np.array([0, 2])
     # smoothed counts 3, 2, 1: a row of two options shares 3 : 2, a row of three 3 : 2 : 1
-    assert metrics.prior_log_loss(seen, labels, 3, [2, 3]) == pytest.approx(-np.log([3 / 5, 1 / 6]).mean())
-    assert metrics.prior_log_loss(seen, labels, 3, [3, 3]) == metrics.prior_log_loss(seen, labels, 3)
-    assert metrics.prior_log_loss(np.array([]), labels, 3, [2, 3]) == pytest.approx(metrics.uniform_log_loss([2, 3]))
+    expected = np.array([[3 / 5, 2 / 5, 0], [3 / 6, 2 / 6, 1 / 6]])
+    assert metrics.prior_probs(seen, 3, [2, 3]) == pytest.approx(expected)
+    unseen = metrics.prior_probs(np.array([]), 3, [2, 3])
+    assert metrics.log_loss(unseen, labels) == pytest.approx(metrics.uniform_log_loss([2, 3]))
 
 
-def test_quizzes_are_scored_by_every_metric_and_map_at_3() -> None:
-    assert [metric.name for metric in metrics.QUIZ_METRICS] == [*(m.name for m in metrics.METRICS), "map_at_3"]
-    probs, labels = _random(2, 50, 5)
-    for metric in metrics.QUIZ_METRICS:
-        gain = metric.score(np.eye(5)[labels], labels) - metric.score(probs, labels)
-        assert (gain > 0) == metric.higher_is_better, metric.name
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(2, 6))
+def test_the_brier_score_equals_scikit_learns(seed: int, num_examples: int, num_classes: int) -> None:
+    probs, labels = _random(seed, num_examples, num_classes)
+    if num_classes == 2:
+        expected = reference.brier_score_loss(labels, probs[:, 1], pos_label=1)
+    else:
+        expected = ((probs - np.eye(num_classes)[labels]) ** 2).sum(axis=1).mean()
+    assert metrics.BRIER_SCORE.score(probs, labels) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 7])
+def test_chance_of_the_brier_score_is_that_of_equal_probabilities(num_classes: int) -> None:
+    probs = np.full((5, num_classes), 1 / num_classes)
+    chance = metrics.BRIER_SCORE.chance_level([num_classes] * 5)
+    assert metrics.BRIER_SCORE.score(probs, np.arange(5) % num_classes) == pytest.approx(chance)

@@ -12,6 +12,7 @@ from matplotlib.image import imread
 
 from nexttoken.data.folds import Folds, save_folds
 from nexttoken.metrics import probabilities as metrics
+from nexttoken.metrics.rankings import QUIZ_METRICS
 from nexttoken.report.by_tag import page_by_tag, plot_accuracies, read_sections, results_table
 from nexttoken.report.figures import Lettering
 from nexttoken.report.published import read_published
@@ -56,11 +57,11 @@ def write_fold(run: Path, right: list[bool], fold: int = 0, *, genres: tuple[str
     folder = FoldFolder(run / f"fold{fold}")
     folder.save_oof(predictions, labels, fold, list("0123"))
     folder.save_rows(examples, predictions)
-    scores = {metric.name: metric.score(probs, labels) for metric in metrics.QUIZ_METRICS}
+    scores = {metric.name: metric.score(probs, labels) for metric in QUIZ_METRICS}
     references = {
         "uniform_log_loss": metrics.uniform_log_loss(sizes),
         "chance_accuracy": metrics.chance_accuracy(sizes),
-        "prior_log_loss": metrics.prior_log_loss(labels, labels, 4, sizes),
+        "prior_log_loss": metrics.log_loss(metrics.prior_probs(labels, 4, sizes), labels),
         "baseline_log_loss": 1.0,
     }
     data = {"fold": fold, "trained": True, "task": "jmmlu", "dataset": "jmmlu", "is_published_data": False}
@@ -288,7 +289,7 @@ def test_what_a_quiz_is_does_not_hang_on_its_name_or_its_size(task_dir):
 
 def test_the_fold_table_has_the_ranking_of_chance_and_baseline_where_they_are_known(tmp_path):
     path = write_fold(tmp_path, [True, False, False] * 4, chance_map_at_3=0.65, baseline_map_at_3=0.7)
-    table = fold_table(json.loads((path / "metrics.json").read_text()), metrics.QUIZ_METRICS)
+    table = fold_table(json.loads((path / "metrics.json").read_text()), QUIZ_METRICS)
     lines = [words(line)[1:-1] for line in table.splitlines() if line.startswith("|")]
     assert lines[2][3] == "0.6500"
     assert lines[4][3] == "0.7000"
@@ -296,7 +297,7 @@ def test_the_fold_table_has_the_ranking_of_chance_and_baseline_where_they_are_kn
 
 def test_the_fold_table_of_a_quiz_is_short(tmp_path):
     path = write_fold(tmp_path, [True, False, False] * 4)
-    table = fold_table(json.loads((path / "metrics.json").read_text()), metrics.QUIZ_METRICS)
+    table = fold_table(json.loads((path / "metrics.json").read_text()), QUIZ_METRICS)
     lines = [words(line)[1:-1] for line in table.splitlines() if line.startswith("|")]
     assert len(lines) == 6
     assert lines[2] == ["uniform guess", f"{np.log([2, 3, 4]).mean():.4f}", "0.3611", "", "+0.3190"]

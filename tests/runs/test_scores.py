@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nexttoken.metrics import probabilities as metrics
+from nexttoken.metrics.rankings import QUIZ_METRICS, chance_map, map_at_3
 from nexttoken.runs.answer_set import PUBLISHED_ROWS, Labels, labels_of
 from nexttoken.tasks.baselines.options import OptionBaseline
 from nexttoken.tasks.preference import Preference
@@ -30,8 +30,8 @@ def test_a_quiz_is_ranked_beside_chance_and_baseline():
     seen, held_out = questions(60), questions(40)
     references = Labels().references(Quiz("mine", SAMPLE), seen, held_out)
     baseline = OptionBaseline(5).fit(seen).predict(held_out)
-    assert references["baseline_map_at_3"] == metrics.map_at_3(baseline, labels_of(held_out))
-    assert references["chance_map_at_3"] == metrics.chance_map_at_3([example.num_options for example in held_out])
+    assert references["baseline_map_at_3"] == map_at_3(baseline, labels_of(held_out))
+    assert references["chance_map_at_3"] == chance_map([example.num_options for example in held_out])
     assert references["best_possible_log_loss"] is None
 
 
@@ -50,7 +50,7 @@ def test_shares_are_those_of_the_yes_or_no_columns():
     scores = Labels().score(Quiz("mine", SAMPLE), predictions, questions(4))
     assert {name for name in scores if name.startswith("share")} == {"share_searched"}
     assert scores["share_searched"] == 0.75
-    assert scores.keys() >= {metric.name for metric in metrics.QUIZ_METRICS}
+    assert scores.keys() >= {metric.name for metric in QUIZ_METRICS}
 
 
 @pytest.mark.parametrize(

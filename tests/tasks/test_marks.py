@@ -12,7 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 from nexttoken.build import build
 from nexttoken.errors import UserError
 from nexttoken.metrics.marks import absolute_errors, expected_marks, weighted_kappa
-from nexttoken.metrics.probabilities import log_loss, prior_log_loss
+from nexttoken.metrics.probabilities import log_loss, prior_probs
 from nexttoken.tasks.baselines.regression import MarkBaseline
 from nexttoken.tasks.marks import Marks
 from nexttoken.types import LabelPredictions
@@ -124,7 +124,8 @@ def test_the_baseline_beats_the_prior_and_says_something_of_any_row():
     seen, held_out = examples[:1000], examples[1000:]
     labels = np.array([example.label for example in held_out])
     probs = MarkBaseline(5).fit(seen).predict(held_out)
-    assert log_loss(probs, labels) < prior_log_loss(np.array([e.label for e in seen]), labels, 5) - 0.3
+    prior = prior_probs([e.label for e in seen], 5, [5] * len(labels))
+    assert log_loss(probs, labels) < log_loss(prior, labels) - 0.3
     only_fours = [example for example in seen if example.label == 4]
     assert (MarkBaseline(5).fit(only_fours).predict(held_out[:3]) > 0).all()
     with pytest.raises(UserError, match="no labelled examples"):

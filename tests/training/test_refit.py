@@ -10,7 +10,7 @@ import torch
 from nexttoken import pipeline
 from nexttoken.build import prepare
 from nexttoken.engine.heads import LabelSoftmax
-from nexttoken.metrics.probabilities import prior_log_loss
+from nexttoken.metrics.probabilities import log_loss, prior_probs
 from nexttoken.prompts import Prompt
 from nexttoken.training.learner import Learner
 from nexttoken.types import Example
@@ -62,8 +62,9 @@ def test_the_curve_and_the_metrics_tell_both_trainings(tmp_path):
     assert saved["num_train_rows"] == 2 * 48  # both orders of 24 train and 24 dev rows
     assert saved["refit_steps"] == saved["best_step"]
     chosen = rows("fold=0", "trainer.max_epochs=3", "limit_rows=24")
-    labels = [[one.label for one in some] for some in (chosen.learnt, chosen.held_out)]  # the reference has seen all 48
-    assert saved["prior_log_loss"] == pytest.approx(prior_log_loss(*map(np.array, labels), 3))
+    seen, held_out = (np.array([one.label for one in some]) for some in (chosen.learnt, chosen.held_out))
+    prior = prior_probs(seen, 3, [3] * len(held_out))  # the reference has seen all 48
+    assert saved["prior_log_loss"] == pytest.approx(log_loss(prior, held_out))
 
 
 def rows(*overrides):

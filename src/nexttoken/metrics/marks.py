@@ -32,8 +32,6 @@ def weighted_kappa(probs: np.ndarray, labels: np.ndarray) -> float:
     return 1 - float((squares * table).sum()) / disagreement if disagreement else 0.0
 
 
-MARK_METRICS = (
-    *METRICS,
-    Metric("mean_absolute_error", absolute_errors, higher_is_better=False),
-    Metric("weighted_kappa", weighted_kappa, higher_is_better=True, chance=0.0),
-)
+ABSOLUTE_ERROR = Metric("mean_absolute_error", absolute_errors, higher_is_better=False)
+WEIGHTED_KAPPA = Metric("weighted_kappa", weighted_kappa, higher_is_better=True, chance=0.0)
+MARK_METRICS = (*METRICS, ABSOLUTE_ERROR, WEIGHTED_KAPPA)

@@ -20,7 +20,7 @@ class ReliabilityBin:
 
 def log_losses(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Negative log-probability of each label in nats, (N,), clipped at float64's epsilon like scikit-learn's."""
-    probs, labels = _checked(probs, labels)
+    probs, labels = checked(probs, labels)
     eps = np.finfo(np.float64).eps
     return -np.log(np.clip(probs[np.arange(len(labels)), labels], eps, 1 - eps))
 
@@ -32,7 +32,7 @@ def log_loss(probs: np.ndarray, labels: np.ndarray) -> float:
 
 def correct(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """1 where the most probable class (the first of equals) is the label, else 0, (N,)."""
-    probs, labels = _checked(probs, labels)
+    probs, labels = checked(probs, labels)
     return (probs.argmax(axis=1) == labels).astype(np.float64)
 
 
@@ -41,58 +41,45 @@ def accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
     return float(correct(probs, labels).mean())
 
 
-def precisions_at_3(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Average precision at 3, (N,): 1, 1/2 or 1/3 for a label ranked first, second or third, else 0.
-
-    The score of Kaggle's LLM Science Exam. Of equal probabilities the first class ranks first.
-    """
-    probs, labels = _checked(probs, labels)
-    ranked = np.argsort(-probs, axis=1, kind="stable")[:, :3]
-    worth = 1 / np.arange(1, ranked.shape[1] + 1)
-    return ((ranked == labels[:, None]) * worth).sum(axis=1)
-
-
-def map_at_3(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of `precisions_at_3`."""
-    return float(precisions_at_3(probs, labels).mean())
+def brier_scores(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Squared distance of the probabilities from the truth, (N,); of two classes that of one (Brier 1950)."""
+    probs, labels = checked(probs, labels)
+    squares = ((probs - np.eye(probs.shape[1])[labels]) ** 2).sum(axis=1)
+    return squares / 2 if probs.shape[1] == 2 else squares
 
 
 def uniform_log_loss(num_options: int | Sequence[int] | np.ndarray) -> float:
     """The log loss of knowing nothing: ln K, or the mean of ln n over the rows' numbers of options (N,)."""
-    return float(np.log(_options(num_options)).mean())
+    return float(np.log(options_of(num_options)).mean())
 
 
 def chance_accuracy(num_options: int | Sequence[int] | np.ndarray) -> float:
     """The expected accuracy of a uniform guess: 1/K, or the mean of 1/n over the rows' numbers of options (N,)."""
-    return float((1 / _options(num_options)).mean())
+    return float((1 / options_of(num_options)).mean())
 
 
-def chance_map_at_3(num_options: int | Sequence[int] | np.ndarray) -> float:
-    """The expected `map_at_3` of a ranking by chance: mean of (1 + 1/2 + 1/3)/n, without the ranks beyond n."""
-    counts = _options(num_options)
-    return float(sum((counts >= rank) / rank / counts for rank in (1, 2, 3)).mean())  # type: ignore[union-attr]
+def chance_brier_score(num_options: int | Sequence[int] | np.ndarray) -> float:
+    """The Brier score of equal probabilities: the mean of 1 - 1/n; half of it where no row has more than two."""
+    counts = options_of(num_options)
+    return float((1 - 1 / counts).mean()) / (2 if counts.max() <= 2 else 1)
 
 
-def prior_log_loss(
-    train_labels: np.ndarray,
-    labels: np.ndarray,
-    num_classes: int,
-    num_options: Sequence[int] | np.ndarray | None = None,
-) -> float:
-    """The log loss on `labels` of the class shares in `train_labels`, add-one smoothed so that it stays finite.
+def prior_probs(
+    train_labels: np.ndarray | Sequence[int], num_classes: int, num_options: int | Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """The class shares in `train_labels` for each row, (N, K), add-one smoothed so that every score stays finite.
 
-    `num_options` (N,) are the options of the rows of `labels`: absent ones get nothing, and the others' shares are
-    scaled to sum to 1. None: every row has all classes.
+    `num_options` (N,) are the options of the rows: absent ones get nothing, and the others' shares are scaled to sum
+    to 1.
     """
     counts = np.bincount(np.asarray(train_labels, dtype=np.int64), minlength=num_classes) + 1.0
-    present = _options(np.full(len(labels), num_classes) if num_options is None else num_options)
-    shares = counts * (np.arange(num_classes) < present[:, None])
-    return log_loss(shares / shares.sum(axis=1, keepdims=True), labels)
+    shares = counts * (np.arange(num_classes) < options_of(num_options)[:, None])
+    return shares / shares.sum(axis=1, keepdims=True)
 
 
 def reliability(probs: np.ndarray, labels: np.ndarray, num_bins: int = 10) -> list[ReliabilityBin]:
     """Bins of equal width over the probability of the most probable class; empty bins are left out."""
-    probs, labels = _checked(probs, labels)
+    probs, labels = checked(probs, labels)
     confidence = probs.max(axis=1)
     right = probs.argmax(axis=1) == labels
     places = np.minimum((confidence * num_bins).astype(np.int64), num_bins - 1)  # confidence 1 is in the last bin
@@ -113,13 +100,13 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 METRICS = (
     Metric("log_loss", log_losses, higher_is_better=False, chance=uniform_log_loss),
-    Metric("accuracy", correct, higher_is_better=True, chance=chance_accuracy),
+    Metric("accuracy", correct, higher_is_better=True, chance=chance_accuracy, needs="labels"),
     Metric("expected_calibration_error", expected_calibration_error, higher_is_better=False),
 )
-QUIZ_METRICS = (*METRICS, Metric("map_at_3", precisions_at_3, True, chance=chance_map_at_3, heading="MAP@3"))
+BRIER_SCORE = Metric("brier_score", brier_scores, higher_is_better=False, chance=chance_brier_score)
 
 
-def _options(num_options: int | Sequence[int] | np.ndarray) -> np.ndarray:
+def options_of(num_options: int | Sequence[int] | np.ndarray) -> np.ndarray:
     """Numbers of options as (N,) float64, at least 1 each. Raises UserError: a row of none has no chance level."""
     counts = np.atleast_1d(np.asarray(num_options, dtype=np.float64))
     if len(counts) == 0 or not (counts >= 1).all():
@@ -130,7 +117,7 @@ def _options(num_options: int | Sequence[int] | np.ndarray) -> np.ndarray:
     return counts
 
 
-def _checked(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Float64 probabilities and int64 labels. Raises UserError: unnormalised rows would score silently."""
     probs, labels = np.asarray(probs, dtype=np.float64), np.asarray(labels)
     if probs.ndim != 2 or labels.shape != probs.shape[:1] or len(labels) == 0:

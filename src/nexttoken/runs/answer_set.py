@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.metrics.probabilities import log_loss, prior_log_loss, uniform_log_loss
+from nexttoken.metrics.probabilities import log_loss, prior_probs, uniform_log_loss
 from nexttoken.models.processes import num_ranks
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.records import save_results
 from nexttoken.settings import Settings
 from nexttoken.tasks.baselines.characters import CharacterModel
-from nexttoken.types import DIALOGUE, AnswerLosses, Example, LabelPredictions, OpenTask, Task, TextPredictions
+from nexttoken.types import (
+    DIALOGUE,
+    AnswerLosses,
+    Example,
+    LabelPredictions,
+    Metric,
+    OpenTask,
+    Task,
+    TextPredictions,
+)
 
 if TYPE_CHECKING:
     from nexttoken.runs.asking import Asking
@@ -36,35 +45,36 @@ class Labels:
         has_published = task.has_published_scores
         is_published = has_published and num_rows > PUBLISHED_ROWS and not task.truth()
         published = {"has_published_scores": has_published, "is_published_data": is_published}
-        return _describe_fold(settings, task) | published | {"num_examples": num_held_out}
+        kind = {"metric": task.metrics[0].name, "is_quiz": getattr(task, "is_quiz", False)}
+        return _describe_fold(settings, task) | published | kind | {"num_examples": num_held_out}
 
     def references(self, task: Any, seen: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
         """Scores of simple predictors, fitted on the training examples `seen` and scored on the same held-out ones.
 
-        `chance_<metric>` and `baseline_<metric>` for each of the task's metrics; the chance of log loss is
-        `uniform_log_loss`. `best_possible_log_loss` is None where the true probabilities are not known. Without
-        held-out examples there are none.
+        `chance_<metric>`, `prior_<metric>` and `baseline_<metric>` for each of the task's metrics; the chance of log
+        loss is `uniform_log_loss`. `best_possible_log_loss` is None where the true probabilities are not known.
+        Without held-out examples there are none.
         """
         if not held_out:
             return {}
         labels, num_classes, truth = labels_of(held_out), len(task.classes), task.truth()
         num_options = [example.num_options or num_classes for example in held_out]
         known = all(example.id in truth for example in held_out)
+        prior = prior_probs(labels_of(seen), num_classes, num_options)
         baseline = task.baseline().fit(seen).predict(held_out)
         chances = {m.name: m.chance_level(num_options) for m in task.metrics if m.name != "log_loss"}
         return {
             "uniform_log_loss": uniform_log_loss(num_options),
-            "prior_log_loss": prior_log_loss(labels_of(seen), labels, num_classes, num_options),
             "best_possible_log_loss": log_loss(np.array([truth[e.id] for e in held_out]), labels) if known else None,
             **{f"chance_{name}": level for name, level in chances.items() if level is not None},
-            **{f"baseline_{metric.name}": metric.score(baseline, labels) for metric in task.metrics},
+            **score_examples(task.metrics, prior, held_out, "prior_"),
+            **score_examples(task.metrics, baseline, held_out, "baseline_"),
         }
 
-    def score(self, task: Any, predictions: Any, examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, task: Any, predictions: Any, examples: Sequence[Example]) -> dict[str, float | None]:
         """The task's metrics, and the share of True in each boolean column of the predictions."""
-        labels = labels_of(examples)
         shares = {f"share_{name}": float(c.mean()) for name, c in predictions.columns.items() if c.dtype == bool}
-        return {metric.name: metric.score(predictions.probs, labels) for metric in task.metrics} | shares
+        return score_examples(task.metrics, predictions.probs, examples) | shares
 
     def save(self, fold: FoldFolder, number: Any, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
         """Save the out-of-fold predictions."""
@@ -145,6 +155,15 @@ class Texts:
 def answers_of(task: Task | OpenTask) -> Labels | Texts:
     """Labels for a task with classes, texts for one without."""
     return Labels() if task.classes else Texts()
+
+
+def score_examples(
+    metrics: Sequence[Metric], probs: np.ndarray, examples: Sequence[Example], prefix: str = ""
+) -> dict[str, float | None]:
+    """Each metric's score of `probs` (N, K); None where it cannot be computed, such as an AUC of a single class."""
+    labels = labels_of(examples)
+    scores = {m.name: m.score(probs, labels, [example.tags.get(m.by, "") for example in examples]) for m in metrics}
+    return {f"{prefix}{name}": None if math.isnan(score) else score for name, score in scores.items()}
 
 
 def labels_of(examples: Sequence[Example]) -> np.ndarray:

@@ -16,7 +16,8 @@ from nexttoken.data.folds import load_folds
 from nexttoken.data.targets import load_class
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics.marks import MARK_METRICS
-from nexttoken.metrics.probabilities import QUIZ_METRICS, log_loss, log_losses
+from nexttoken.metrics.probabilities import log_loss, log_losses
+from nexttoken.metrics.rankings import QUIZ_METRICS
 from nexttoken.runs.folder import FOLD_NAME, FoldFolder
 from nexttoken.runs.seals import RECORDS, refuse_altered
 from nexttoken.types import Metric
@@ -159,7 +160,7 @@ def read_fold(folder: Path) -> Fold:
 
 def data_of(metrics: Mapping[str, Any]) -> Data:
     """The data that metrics.json describes; earlier versions told a quiz by its MAP@3."""
-    is_quiz = metrics.get("map_at_3") is not None
+    is_quiz = metrics.get("is_quiz", metrics.get("map_at_3") is not None)
     has_published = metrics.get("has_published_scores", not is_quiz)
     is_published = has_published and metrics["is_published_data"]
     return Data(metrics["task"], metrics["dataset"], is_published, is_quiz, has_published)

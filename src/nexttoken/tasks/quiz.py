@@ -12,8 +12,9 @@ import numpy as np
 
 from nexttoken.data.near_duplicates import normalise
 from nexttoken.data.row_faults import is_whole
-from nexttoken.errors import UserError
-from nexttoken.metrics.probabilities import QUIZ_METRICS
+from nexttoken.errors import UserError, nearest
+from nexttoken.metrics.named import metrics_of
+from nexttoken.metrics.rankings import QUIZ_METRICS
 from nexttoken.tasks.quiz_formats import named
 from nexttoken.tasks.quiz_formats.candidates import choose_options, draw_options
 from nexttoken.tasks.quiz_formats.folder import QuizFolder, questions_in_memory
@@ -25,6 +26,8 @@ from nexttoken.types import CONTEXT, Baseline, Example, LabelPredictions, Metric
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TAGS = ("genre", "file")
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,9 @@ class Quiz:
     skip_faulty: bool = False
     seed: int = 0
     test_share: float = 0.0
+    metric: str = "log_loss"  # an expression of nexttoken.metrics.named, by which runs are ranked
 
-    metrics: ClassVar[tuple[Metric, ...]] = QUIZ_METRICS
+    is_quiz: ClassVar[bool] = True
     has_published_scores: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -71,10 +75,18 @@ class Quiz:
                 raise UserError(f"task.{name}={getattr(self, name)}: expected {wanted}")
         if self.format != "auto":
             named(self.format)
+        if (by := metrics_of(self.metric)[0].by) not in ("", *TAGS):
+            raise UserError(f"task.metric={self.metric}: questions have no {by}; {nearest(by, TAGS)}")
 
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(str(index) for index in range(self.num_options))
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The task's own first; MAP@3 is always among them."""
+        metrics = metrics_of(self.metric)
+        return (*metrics, *(metric for metric in QUIZ_METRICS if metric.name not in {m.name for m in metrics}))
 
     @property
     def suffix(self) -> str:
@@ -183,5 +195,5 @@ def _result(example: Example, names: Sequence[str], probs: np.ndarray, columns: 
 def _example(question: Question) -> Example:
     fields = {"question": (question.text,), "options": question.options}
     fields |= {CONTEXT: question.context} if question.context else {}
-    tags = {"genre": question.genre, "file": question.place.file}
+    tags = dict(zip(TAGS, (question.genre, question.place.file), strict=True))
     return Example(question.id, fields, question.answer, len(question.options), tags)

@@ -1,0 +1,71 @@
+"""Scores of decisions, one label a row, and the threshold from which on the second of two classes is decided for."""
+
+from functools import partial
+
+import numpy as np
+
+from nexttoken.metrics.probabilities import checked
+from nexttoken.types import Metric
+
+AVERAGES = ("macro", "micro", "binary")
+MAX_THRESHOLDS = 500  # that are tried, evenly spread over the rows
+
+
+def f_beta(probs: np.ndarray, labels: np.ndarray, beta: float = 1.0, average: str = "macro") -> float:
+    """F-score of the most probable class of each row, recall weighing `beta` times as much as precision.
+
+    `macro` is the mean over the classes that labels or decisions have, `micro` counts all rows together, `binary` is
+    that of the second class alone; all three as in scikit-learn, with 0 where nothing is to be found and nothing was.
+    """
+    probs, labels = checked(probs, labels)
+    num_classes, found = probs.shape[1], probs.argmax(axis=1)
+    right, actual, decided = (
+        np.bincount(some, minlength=num_classes) for some in (labels[found == labels], labels, found)
+    )
+    if average == "micro":
+        right, actual, decided = right.sum(keepdims=True), actual.sum(keepdims=True), decided.sum(keepdims=True)
+    if average == "binary":
+        right, actual, decided = right[1:2], actual[1:2], decided[1:2]
+    weights = beta**2 * actual + decided
+    shows = weights > 0
+    return float(np.mean((1 + beta**2) * right[shows] / weights[shows])) if shows.any() else 0.0
+
+
+def f_score(name: str, beta: float, average: str) -> Metric:
+    """The F-score of that name, such as f1(macro)."""
+    heading = f"F{beta:g} ({average})"
+    return Metric(name, partial(f_beta, beta=beta, average=average), True, heading=heading, needs="labels")
+
+
+def has_threshold(metric: Metric, num_classes: int) -> bool:
+    """True where the metric depends on a threshold that is to be chosen: an F-score of two classes."""
+    return num_classes == 2 and getattr(metric.function, "func", None) is f_beta
+
+
+def at_threshold(probs: np.ndarray, threshold: float) -> np.ndarray:
+    """Probabilities (N, 2) whose second class is the most probable one where it had more than `threshold` before.
+
+    The odds are divided by those of the threshold: the order of the rows stays, and 0.5 changes nothing.
+    """
+    if threshold == 0.5:
+        return probs
+    weights = np.asarray(probs, dtype=np.float64) * [threshold, 1 - threshold]
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def choose_threshold(metric: Metric, probs: np.ndarray, labels: np.ndarray, values: np.ndarray | None = None) -> float:
+    """The threshold with the best score on these rows; of equal ones the nearest to 0.5.
+
+    Between two rows with neighbouring probabilities all thresholds are the same: the middle is tried. Choose it on
+    other rows than those that are scored.
+    """
+    seen = np.unique([0.0, *np.asarray(probs, dtype=np.float64)[:, 1], 1.0])
+    middles = (seen[1:] + seen[:-1]) / 2
+    places = np.linspace(0, len(middles) - 1, min(len(middles), MAX_THRESHOLDS)).round().astype(np.int64)
+    tried = sorted({0.5, *middles[places].tolist()}, key=lambda threshold: abs(threshold - 0.5))
+    best, best_score = 0.5, float("nan")
+    for threshold in tried:
+        score = metric.score(at_threshold(probs, threshold), labels, values)
+        if metric.is_better(score, best_score):
+            best, best_score = threshold, score
+    return best
