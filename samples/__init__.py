@@ -1,5 +1,6 @@
-"""The sample data sets under input/: the command that all of them share, random choices, and JSON lines."""
+"""The sample data sets under input/: the command that all of them share, random choices, and files."""
 
+import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -64,3 +65,10 @@ def some(items: Sequence[T], number: int, rng: np.random.Generator) -> list[T]:
 def write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     with whole_file(path) as part:
         write_json_lines(rows, part)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -9,18 +9,15 @@ awkward text such as "NA") adds nothing; an answer without any remark has qualit
 itself say nothing about quality.
 """
 
-import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nexttoken.commands.arguments import run
-from nexttoken.data.files import whole_file
-from samples import pick, sample_command
+from samples import pick, sample_command, write_csv
 from samples import preference_phrases as phrases
 
 TIE_WEIGHT = 1.0  # Davidson's ν: equal answers tie with probability ν / (2 + ν)
@@ -166,13 +163,6 @@ def text_cells(pair: Pair) -> tuple[str, ...]:
     """Each text as a JSON list of turns in ASCII, emoji as escaped surrogate pairs, an absent turn as null."""
     texts = (pair.prompt, *pair.answers)
     return tuple(json.dumps(text.turns, separators=(",", ":")) for text in texts)
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 main = sample_command(write_sample, "input/sample-preferences", rows=(8, 2000, 100_000))
