@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nexttoken.prompts import Prompt
     from nexttoken.transforms import Transform
 
+CANDIDATES = "nexttoken.inference.candidates.Candidates"
 MAX_NAME_BYTES = 120  # file systems take 255
 UNNAMED = (*INCIDENTAL, "task", "input_dir", "experiment", "debug", "sweep")  # keys that are no part of a run's name
 IS_PATH = re.compile(r"[^\[\]{}\"'(),\s]+")
@@ -91,7 +92,23 @@ def build(config: Mapping[str, Any]) -> Parts:
         raise UserError(f"task.name={name!r} is not accepted: expected {NAME_EXPECTED}")
     refuse_unfit(parts, settings)
     fitted = {name: fit_to_task(part, parts["task"]) for name, part in parts.items()}
-    return Parts(settings, **fitted | {"prompt": parts["prompt"].for_classes(parts["task"].classes)})
+    return Parts(settings, **fitted | choose_answers(fitted, settings))
+
+
+def choose_answers(parts: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The prompt with the labels that a model reads after it, and the inference over a row's candidates, if it has any.
+
+    Candidates are read by their own texts, or by the labels in front of them in a prompt that lists them.
+    """
+    task, prompt, inference = (parts[name] for name in ("task", "prompt", "inference"))
+    is_scored, given = "candidates" in declared(settings.head, "offers"), settings.candidates
+    if not is_scored and not getattr(task, "labels_by", None) and given.get("number") is None:
+        return {"prompt": prompt.for_classes(task.classes)}
+    candidates = make(given or {"_target_": CANDIDATES}, "candidates")
+    if is_scored:
+        return {"prompt": replace(prompt, labels=()), "inference": candidates.around(inference, task, None)}
+    prompt = prompt.for_places(len(task.classes))
+    return {"prompt": prompt, "inference": candidates.around(inference, task, len(prompt.labels))}
 
 
 def fit_to_task(part: Any, task: Task | OpenTask) -> Any:

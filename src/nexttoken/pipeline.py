@@ -195,6 +195,7 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
     transforms = parts.train_transforms if parts.settings.trainer.max_epochs else {}
     training = apply_transforms(rows.train, transforms, counted)
     whole = apply_transforms(rows.learnt, transforms, counted) if rows.refits else []
+    training, whole = (parts.inference.training_views(some, some) for some in (training, whole))
     if not training:
         raise UserError(f"the train_transforms leave none of {len(rows.train)} training rows; choose others")
     parts.prompt.render(training[0])  # refuses a template of other fields before torch is imported

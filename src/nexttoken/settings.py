@@ -57,8 +57,7 @@ class ScratchSettings(Checked):
         return self
 
 
-# Other names would be kernels of a hub: native code of strangers.
-Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"]
+Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"]  # none of a hub
 
 
 class ModelSettings(Checked):
@@ -182,6 +181,7 @@ class Settings(Checked):
     retriever: dict[str, Any]
     search: dict[str, Any]
     inference: dict[str, Any]
+    candidates: dict[str, Any] = {}
     model: ModelSettings
     adapter: Annotated[AdapterSettings | None, EmptyIsNone]
     quantization: Annotated[QuantizationSettings | None, EmptyIsNone]

@@ -153,7 +153,7 @@ def test_the_solved_tasks_and_their_index_are_made_once(retriever):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == made
     Demonstrations(retriever).views([ASKED], POOL[:2])
     assert len(list(folder.iterdir())) == 4
-    corpus = next(folder.glob("solved-*.jsonl")).read_text(encoding="utf-8").splitlines()
+    corpus = next(folder.glob("texts-*.jsonl")).read_text(encoding="utf-8").splitlines()
     assert {"text": "Name three rivers of Europe."} in map(json.loads, corpus)
 
 

@@ -37,6 +37,7 @@ PLACES = {
     "search": Place(("nexttoken.inference.retrieval",), "find", ("retriever",)),
     "inference": INFERENCE,
     "ask": INFERENCE,
+    "candidates": Place(("nexttoken.inference.candidates",), "pools", ("retriever",)),
     "head": Place(("nexttoken.engine.heads",), "num_outputs"),
 }
 MAPPINGS = ("transforms", "train_transforms", "logger")  # places that hold a node under each of their keys

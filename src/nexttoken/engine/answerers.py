@@ -8,12 +8,13 @@ import numpy as np
 from torch import nn
 
 from nexttoken.engine.batches import token_batches
+from nexttoken.engine.candidate_answerer import CandidateAnswerer
 from nexttoken.engine.forward.last_layer import unwrapped
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.generation.transformers import TransformersGenerator
 from nexttoken.engine.generation.vllm import VLLMGenerator
 from nexttoken.engine.generation.writer import Writer
-from nexttoken.engine.heads import AnswerText, Head
+from nexttoken.engine.heads import AnswerText, Candidates, Head
 from nexttoken.engine.journal import NO_JOURNAL, LabelJournal
 from nexttoken.engine.label_answerer import LabelAnswerer, ModelAnswerer
 from nexttoken.engine.memory_plan.auto_tokens import with_batch_tokens, with_max_tokens
@@ -27,6 +28,7 @@ from nexttoken.models.fold_weights import fold_weights
 from nexttoken.models.load import end_ids, load_tokenizer, within_context
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.saved import keeps_base, load_labels
+from nexttoken.prompts.encode_candidates import CandidateEncoder
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.encode_texts import TextEncoder
 from nexttoken.prompts.encoded import NO_LABELS, EncodedText
@@ -86,10 +88,12 @@ def measure_losses(
 
 
 AnyEncoder = Encoder | TextEncoder
-Answerer = LabelAnswerer | TextAnswerer
+Answerer = LabelAnswerer | CandidateAnswerer | TextAnswerer
 
 
 def make_encoder(head: Head, tokenizer: Any, prompt: Prompt, max_tokens: int) -> AnyEncoder:
+    if isinstance(head, Candidates):
+        return CandidateEncoder(tokenizer, prompt, max_tokens, head.after, head.answers)
     kind = TextEncoder if isinstance(head, AnswerText) else Encoder
     return kind(tokenizer, prompt, max_tokens)
 
@@ -97,6 +101,8 @@ def make_encoder(head: Head, tokenizer: Any, prompt: Prompt, max_tokens: int) ->
 def make_answerer(head: Any, model: nn.Module, encoder: AnyEncoder, labels: LabelTokens, batch_tokens: int) -> Answerer:
     if isinstance(encoder, TextEncoder):
         return TextAnswerer(model, encoder, batch_tokens)
+    if isinstance(encoder, CandidateEncoder):
+        return CandidateAnswerer(model, head, encoder, labels, batch_tokens)
     return LabelAnswerer(model, head, encoder, labels, batch_tokens)
 
 
@@ -116,9 +122,10 @@ class FoldModels:
         Folds that do not differ, because nothing was trained, have the same answerer.
         Raises UserError when files are missing or broken, for other labels, and for an adapter of another base model.
         """
-        labels = load_labels(fold_dir / "labels.json") if self.prompt.labels else NO_LABELS
-        if labels.labels != tuple(self.prompt.labels):
-            raise UserError(f"{fold_dir} was trained on labels {list(labels.labels)}, not {list(self.prompt.labels)}")
+        names = self.head.label_names(self.prompt)
+        labels = load_labels(fold_dir / "labels.json") if names else NO_LABELS
+        if labels.labels != names:
+            raise UserError(f"{fold_dir} was trained on labels {list(labels.labels)}, not {list(names)}")
         settings = with_max_tokens(self.settings, fold_dir)
         if self.batch_tokens == AUTO:  # chosen before the weights take their memory
             spec = self._weights.spec(fold_dir).change(max_tokens=settings.max_tokens, batch_tokens=AUTO)

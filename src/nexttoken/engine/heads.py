@@ -1,4 +1,4 @@
-"""Heads: losses and scores of a transformer for labels, in three ways, and for open answers."""
+"""Heads: losses and scores of a transformer for labels, for a row's own candidates, and for open answers."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
@@ -6,14 +6,19 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from nexttoken.engine.candidate_scores import CandidateBatch, answer_scores, collate_candidates, text_scores
+from nexttoken.engine.candidate_scores import num_read as num_candidate_tokens
 from nexttoken.engine.forward.last_layer import decoder, unwrapped
 from nexttoken.engine.forward.output_head import in_float32
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.label_scores import UNKNOWN, Batch, collate, label_scores, num_read
 from nexttoken.engine.text_losses import TextBatch, answer_losses, collate_texts
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, nearest
 from nexttoken.models.precision import computing
 from nexttoken.prompts.label_tokens import Contexts, LabelTokens
+
+SCORES = ("answer", "text", "text_mean")
+RIGHT = "\n### Right?\n"  # behind a candidate, before the answer to it
 
 
 class Head(Protocol):
@@ -22,6 +27,10 @@ class Head(Protocol):
     def num_outputs(self, labels: LabelTokens) -> int | None:
         """Outputs of a separate classification layer; None for the language model's head."""
         return None
+
+    def label_names(self, prompt: Any) -> tuple[str, ...]:
+        """The texts whose tokens a fold saves (labels.json); () for none."""
+        return tuple(prompt.labels)
 
     def contexts(self, labels: LabelTokens) -> Contexts:
         """The token sequences that are appended to each prompt, one at a time."""
@@ -44,7 +53,7 @@ class Head(Protocol):
 class LabelHead(Head, Protocol):
     """A head that gives class probabilities."""
 
-    def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
+    def scores(self, model: nn.Module, batch: Any, labels: LabelTokens) -> Tensor:
         """Float32 scores (N, K) whose softmax is the class probabilities; minus infinity for absent options."""
 
 
@@ -59,9 +68,7 @@ class LabelSoftmax(Head):
     offers: ClassVar[frozenset[str]] = frozenset({"vocabulary"})
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"head.label_smoothing={label_smoothing} is not accepted: expected 0 (none) to below 1")
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = checked_smoothing(label_smoothing)
 
     def contexts(self, labels: LabelTokens) -> Contexts:
         return labels.contexts
@@ -110,6 +117,63 @@ class Classification(LabelSoftmax):
         score = unwrapped(model).score
         with in_float32(score):
             return batch.only_options(score(last))
+
+
+class Candidates(Head):
+    """Softmax over a row's own candidates, each a branch behind the prompt, scored apart from the others.
+
+    `score` is `answer`: the log-odds of the first of `answers` against the second behind the candidate and `after`;
+    `text`: the log-probability of the candidate's tokens, with those of `after`; `text_mean`: the mean of a token.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    offers: ClassVar[frozenset[str]] = frozenset({"vocabulary", "candidates"})
+
+    def __init__(
+        self,
+        score: str = "answer",
+        after: str | None = None,
+        answers: Sequence[str] = ("Yes", "No"),
+        label_smoothing: float = 0.0,
+    ) -> None:
+        if score not in SCORES:
+            raise UserError(f"head.score={score!r} is not accepted; {nearest(str(score), SCORES)}")
+        if len(answers) != 2 or not all(isinstance(answer, str) and answer for answer in answers):
+            raise UserError(f"head.answers={answers!r} is not accepted: expected two words, such as [Yes, No]")
+        self.score, self.whole = score, score == "answer"
+        self.after = after if after is not None else RIGHT if self.whole else ""
+        self.answers = tuple(answers) if self.whole else ()
+        self.label_smoothing = checked_smoothing(label_smoothing)
+
+    def label_names(self, prompt: Any) -> tuple[str, ...]:
+        return self.answers
+
+    def num_read(self, row: Any, labels: LabelTokens, packs: bool = False) -> int:
+        return num_candidate_tokens(row, self.whole, packs)
+
+    def collate(self, rows: Sequence[Any], labels: LabelTokens, packs: bool = False) -> CandidateBatch:
+        return collate_candidates(rows, self.whole, packs)
+
+    def scores(self, model: nn.Module, batch: CandidateBatch, labels: LabelTokens) -> Tensor:
+        """Float32 scores (N, C) of each row's candidates; minus infinity from a row's number of candidates on."""
+        if not self.whole:
+            return batch.by_row(text_scores(model, batch, mean=self.score == "text_mean"))
+        right, wrong = (ids[0] for ids in labels.continuations)
+        return batch.by_row(answer_scores(model, batch, right, wrong))
+
+    def loss(self, model: nn.Module, batch: CandidateBatch, labels: LabelTokens) -> Tensor:
+        return label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels, self.label_smoothing)
+
+    def dev_loss(self, model: nn.Module, batch: CandidateBatch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
+        losses = label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels)
+        return losses, (batch.labels != UNKNOWN).sum()
+
+
+def checked_smoothing(label_smoothing: float) -> float:
+    """The share. Raises UserError for one outside of 0 to below 1."""
+    if not 0 <= label_smoothing < 1:
+        raise UserError(f"head.label_smoothing={label_smoothing} is not accepted: expected 0 (none) to below 1")
+    return label_smoothing
 
 
 def label_losses(log_probs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:

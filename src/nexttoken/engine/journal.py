@@ -187,12 +187,14 @@ class LabelJournal(Journal[LabelProbs]):
 
 
 def _key(prompt: EncodedPrompt | EncodedText) -> str:
-    """Hash of a prompt's tokens and number of options: the same prompt has the same key in any batch and order.
+    """Hash of a prompt's tokens and options: the same prompt has the same key in any batch and order.
 
     Of a text its tokens, and those of them that are the answer.
     """
     more = prompt.learnt.tobytes() if isinstance(prompt, EncodedText) else f"{prompt.num_options} ".encode()
     content = more + prompt.token_ids.astype("<i4").tobytes()
+    for branch in () if isinstance(prompt, EncodedText) else prompt.branches:
+        content += f" {len(branch)} ".encode() + branch.astype("<i4").tobytes()
     return hashlib.sha256(content).hexdigest()[:32]
 
 

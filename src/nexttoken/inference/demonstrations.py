@@ -1,6 +1,5 @@
 """Demonstrations: the most similar solved examples of the training rows, shown before each example, best last."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nexttoken.data.files import hash_text, write_text
 from nexttoken.errors import UserError, refuse_below_one
 from nexttoken.inference.once import Answerer, Inference, Once
 from nexttoken.inference.retrieval.corpus import CorpusRetriever
+from nexttoken.inference.retrieval.written_texts import search_texts, write_texts
 from nexttoken.models.processes import from_first
 from nexttoken.progress import Progress
 from nexttoken.transforms.demonstrations import Pool, compared_text, show_similar
@@ -19,7 +18,6 @@ from nexttoken.types import Example, LabelPredictions
 
 CHUNK = 256  # examples between two steps of the progress bar
 SPARE_HITS = 4  # the example itself and its duplicates are found too, and must not be shown
-WHOLE_TEXT = 2**31  # characters of a passage, so that no solved example is cut
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Demonstrations(Inference):
                 " inference=once"
             )
         found: list[tuple[Example, ...]] = []
-        path = _write_corpus(pool.texts, Path(self.retriever.index_dir))
+        path = write_texts(pool.texts, Path(self.retriever.index_dir))
         with Progress(len(examples), "demonstrations") as progress:
             for start in range(0, len(examples), CHUNK):
                 chunk = examples[start : start + CHUNK]
@@ -85,11 +83,8 @@ class Demonstrations(Inference):
 
     def _nearest(self, examples: Sequence[Example], pool: Pool, path: Path, num_hits: int) -> list[tuple[Example, ...]]:
         """Each example's demonstrations; the search is repeated with more hits where too many must not be shown."""
-        retriever: Any = self.retriever
-        retriever = replace(retriever, corpus=str(path), num_hits=num_hits, passage_characters=WHOLE_TEXT)
-        hits = retriever.search([compared_text(example) for example in examples])
-        rows = [dict.fromkeys(int(hit.source.rpartition(":")[2]) - 1 for hit in some) for some in hits]
-        found = [pool.choose(*pair, self.num_demonstrations) for pair in zip(examples, rows, strict=True)]
+        hits = search_texts(self.retriever, path, [compared_text(example) for example in examples], num_hits)
+        found = [pool.choose(*pair, self.num_demonstrations) for pair in zip(examples, hits, strict=True)]
         short = [
             place
             for place, (some, shown) in enumerate(zip(hits, found, strict=True))
@@ -104,15 +99,6 @@ class Demonstrations(Inference):
 
 def _solved(examples: Sequence[Example]) -> list[Example]:
     return [example for example in examples if example.answer is not None or example.label is not None]
-
-
-def _write_corpus(texts: Sequence[str], folder: Path) -> Path:
-    """The corpus file of `texts`, text i in line i + 1; it is written once for the same texts."""
-    lines = "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts)
-    path = folder / f"solved-{hash_text(lines)[:16]}.jsonl"
-    if not path.exists():
-        write_text(lines.encode(errors="replace").decode(), path)
-    return path
 
 
 @dataclass(frozen=True)

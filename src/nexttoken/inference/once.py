@@ -37,6 +37,10 @@ class Inference:
         """The examples as the model will see them; the best checkpoint is chosen on these."""
         return list(examples)
 
+    def training_views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
+        """The examples as training shows them; `train` are those that a view may tell of, none of them held out."""
+        return list(examples)
+
     def for_task(self, task: Any) -> "Inference":
         """A copy with what it takes from the task. Raises UserError where the task does not say it."""
         return replace(self, ask=self.ask.for_task(task)) if self.ask else self  # type: ignore[type-var]

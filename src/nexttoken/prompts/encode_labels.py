@@ -28,6 +28,7 @@ class EncodedPrompt:
     num_options: int | None = None
     round: int = 0  # rounds of an id alternate in training, one per epoch
     num_targets: int = 1  # one label, of any number of tokens
+    branches: tuple[np.ndarray, ...] = ()  # ids of the row's own candidates; (): the labels are the same for all rows
 
     @property
     def text(self) -> str:
@@ -90,7 +91,11 @@ class Encoder(Renderer):
             print(f"{line} in {len(alike)} of {num_rows} rows ({first_five(alike)})")
 
     def _make(self, examples: Sequence[Example]) -> Iterator[TokenRow]:
-        for row in self.fit_all(examples, self._limit):
+        return self.cut_rows(examples, [self._limit] * len(examples))
+
+    def cut_rows(self, examples: Sequence[Example], limits: Sequence[int]) -> Iterator[TokenRow]:
+        """The examples' prompts, each of at most its limit of tokens."""
+        for row in self.fit_all(examples, limits):
             ids = np.asarray(row.ids, np.int32)
             yield TokenRow(ids, row.text, None, row.was_cut, row.lost_options, 0.0, row.num_disarmed)
 

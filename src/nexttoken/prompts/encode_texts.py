@@ -66,7 +66,7 @@ class TextEncoder(Renderer):
                 f"generation.max_new_tokens={reserve} leaves nothing of max_tokens={self.max_tokens} for a prompt;"
                 " lower it, or train with a higher max_tokens (at most the model's context)"
             )
-        fitted, rows = list(self.fit_all(examples, self.max_tokens - reserve)), []
+        fitted, rows = list(self.fit_all(examples, [self.max_tokens - reserve] * len(examples))), []
         for example, row in zip(examples, fitted, strict=True):
             share_cut = _share_cut(self.disarm(example)[0], row.example) if row.was_cut else 0.0
             arrays = np.asarray(row.ids, np.int32), np.zeros(len(row.ids), bool)

@@ -89,13 +89,13 @@ def find_label_tokens(
 def _after(text: str, labels: Sequence[str], encode: Encode, to_pieces: Callable) -> LabelTokens:
     prompt_ids = encode(text)
     whole = [encode(text + label) for label in labels]
-    keep = min(_shared(prompt_ids, ids) for ids in whole)
+    keep = min(num_shared(prompt_ids, ids) for ids in whole)
     continuations = tuple(tuple(ids[keep:]) for ids in whole)
     pieces = tuple(tuple(to_pieces(list(ids))) for ids in continuations)
     return LabelTokens(tuple(labels), continuations, pieces, num_rejoined=len(prompt_ids) - keep)
 
 
-def _shared(left: Sequence[int], right: Sequence[int]) -> int:
+def num_shared(left: Sequence[int], right: Sequence[int]) -> int:
     """Length of the common prefix."""
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 

@@ -9,7 +9,7 @@ from jinja2 import StrictUndefined, meta
 
 from nexttoken.errors import UserError
 from nexttoken.prompts.sandbox import LimitError, SafeTemplate, Sandbox, compile_template
-from nexttoken.types import CONTEXT, PASSAGES, Example, Message
+from nexttoken.types import CONTEXT, OPTIONS, PASSAGES, Example, Message
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,18 @@ class Prompt:
             raise UserError(f"prompt.labels={list(self.labels)} do not match the task's classes {list(classes)}")
         return replace(self, labels=tuple(self.labels[: len(classes)]))
 
+    def for_places(self, number: int) -> "Prompt":
+        """Return this prompt with a label for each place in a list of up to `number` options.
+
+        Raises UserError for a prompt that does not list options.
+        """
+        if not self.options:
+            raise UserError(
+                "a row has its own candidates among the classes, and this prompt does not list them; use"
+                " head=candidates, or a prompt with options such as prompt=quiz_letters"
+            )
+        return replace(self, labels=tuple(self.labels[:number]))
+
     def render(self, example: Example) -> list[Message]:
         """Return the messages; the last one opens the assistant's turn with the answer cue.
 
@@ -91,7 +103,9 @@ class Prompt:
         return [*messages, cue]
 
     def _answer(self, shown: Example) -> str:
-        answer = shown.answer if shown.label is None else self.labels[shown.label]
+        answer = shown.answer
+        if shown.label is not None:
+            answer = (self.labels or shown.fields[OPTIONS])[shown.label]
         if answer is None:
             raise UserError(f"row {shown.id} has no answer and cannot be a demonstration; use rows with answers only")
         return answer

@@ -81,11 +81,11 @@ class Renderer:
         num_opening = len(self._opening)
         return [ids if ids[:num_opening] == self._opening else self._opening + ids for ids in encoded]
 
-    def fit_all(self, examples: Sequence[Example], limit: int) -> Iterator[Fitted]:
-        """Disarm and render the examples, tokenise them together, and cut those of more than `limit` tokens."""
+    def fit_all(self, examples: Sequence[Example], limits: Sequence[int]) -> Iterator[Fitted]:
+        """Disarm and render the examples, tokenise them together, and cut those of more tokens than their limit."""
         clean = [self.disarm(example) for example in examples]
         texts = [self.text(example) for example, _ in clean]
-        for (example, num_disarmed), text, ids in zip(clean, texts, self.batch_ids(texts), strict=True):
+        for (example, num_disarmed), text, ids, limit in zip(clean, texts, self.batch_ids(texts), limits, strict=True):
             was_cut = len(ids) > limit
             fitted = self.fit(example, limit) if was_cut else Fitted(text, ids, example)
             yield replace(fitted, was_cut=was_cut, num_disarmed=num_disarmed)

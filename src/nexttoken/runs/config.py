@@ -114,7 +114,8 @@ def _move(node: Any, old: str, new: str) -> Any:
 
 def _with_retriever(config: dict[str, Any], retriever: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with `retriever` in the place of each one it has. Raises UserError for a run without search."""
-    if "retriever" not in (key for key, _ in _items(config["inference"])):
+    chooses = (config.get("candidates") or {}).get("number") is not None
+    if not chooses and "retriever" not in (key for key, _ in _items(config["inference"])):
         name = str(config["inference"].get("_target_")).rpartition(".")[2]
         what = f"the run's inference is {name}, which does not search, so retriever=... has no use"
         raise UserError(f"{what}; leave it out, or train with inference=gated_retrieval")
@@ -125,4 +126,5 @@ def _with_retriever(config: dict[str, Any], retriever: Mapping[str, Any]) -> dic
             return node
         return {key: given if key == "retriever" else replaced(value) for key, value in node.items()}
 
-    return {**config, "retriever": given} | {name: replaced(config[name]) for name in ("search", "inference")}
+    nodes = [name for name in ("search", "inference", "candidates") if name in config]
+    return {**config, "retriever": given} | {name: replaced(config[name]) for name in nodes}

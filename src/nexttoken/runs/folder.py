@@ -24,7 +24,7 @@ from nexttoken.settings import ALL, INCIDENTAL
 from nexttoken.types import Example
 
 FOLD_NAME = re.compile("fold(0|[1-9][0-9]*)")  # as `fold` writes it: fold01 would be fold1 again
-RETRIEVER_NODES = ("retriever", "search", "inference", "train_transforms")  # the settings that may hold a retriever
+RETRIEVER_NODES = ("retriever", "search", "inference", "candidates", "train_transforms")  # may hold a retriever
 RETRIEVER_FOLDERS = ("index_dir", "cache_dir")  # change no result
 INCIDENTAL_DEVICES = ("trainer.devices", "trainer.strategy", "trainer.accelerator")
 
