@@ -148,7 +148,7 @@ def test_the_solved_tasks_and_their_index_are_made_once(retriever):
     folder = Path(retriever.index_dir)
     first = Demonstrations(retriever).views([ASKED], POOL)
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert sorted(path.name.partition("-")[0] for path in folder.iterdir()) == ["bm25", "solved"]
+    assert sorted(path.name.partition("-")[0] for path in folder.iterdir()) == ["bm25", "texts"]
     assert Demonstrations(retriever, 5).views([ASKED], POOL) == first
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == made
     Demonstrations(retriever).views([ASKED], POOL[:2])

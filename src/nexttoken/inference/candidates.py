@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nexttoken.errors import UserError, refuse_below_one
+from nexttoken.inference.known_labels import Pool, Seen, Space
 from nexttoken.inference.once import Answerer, Inference, Once
 from nexttoken.inference.retrieval.corpus import CorpusRetriever
 from nexttoken.inference.retrieval.written_texts import search_texts, write_texts
@@ -19,64 +19,7 @@ from nexttoken.models.processes import from_first
 from nexttoken.transforms.demonstrations import compared_text
 from nexttoken.types import OPTIONS, Example, LabelPredictions
 
-Pool = tuple[int, ...]  # classes that are a row's candidates, or places of its own options
 LEAST = float(np.finfo(np.float32).tiny)  # a probability that is divided by
-
-
-@dataclass(frozen=True)
-class Space:
-    """The classes of a task: their values, the names that a model reads, and the column that limits a row's labels.
-
-    `is_learnt`: a class that the training part does not show is unknown to it.
-    """
-
-    classes: tuple[str, ...]
-    names: tuple[str, ...]
-    labels_by: str | None = None
-    is_learnt: bool = False
-
-    @classmethod
-    def of(cls, task: Any) -> "Space":
-        """Raises UserError for classes with the same name: no model could tell them apart."""
-        classes, names = tuple(task.classes), tuple(getattr(task, "class_names", None) or task.classes)
-        first: dict[str, str] = {}
-        for value, name in zip(classes, names, strict=True):
-            if (other := first.setdefault(name.strip(), value)) != value:
-                raise UserError(
-                    f"the classes {other!r} and {value!r} have the same name {name.strip()!r}, so that no candidate is"
-                    " right alone; give different names in task.classes"
-                )
-        is_learnt = "classes" in getattr(task, "settled", {})
-        return cls(classes, names, getattr(task, "labels_by", None), is_learnt)
-
-    def group_of(self, example: Example) -> str | None:
-        """The example's value in the column that limits its labels."""
-        if self.labels_by is None:
-            return None
-        turns = example.fields.get(self.labels_by)
-        return example.tags.get(self.labels_by, turns[0] if turns else None)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Labels of a fold's training part: their `counts` by class, and those of each group.
-
-    `others` are the candidates of a row whose group is not among them; None: all classes.
-    """
-
-    counts: Mapping[int, int] = field(default_factory=dict)
-    groups: Mapping[str, Pool] = field(default_factory=dict)
-    others: Pool | None = None
-
-    @classmethod
-    def of(cls, examples: Sequence[Example], space: Space) -> "Seen":
-        known = [example for example in examples if example.label is not None]
-        counts, groups = Counter(example.label for example in known), dict[str, set[int]]()
-        for example in known:
-            if (group := space.group_of(example)) is not None:
-                groups.setdefault(group, set()).add(example.label)  # type: ignore[arg-type]
-        pools = {group: tuple(sorted(labels)) for group, labels in groups.items()}
-        return cls(dict(counts), pools, tuple(sorted(counts)) if space.is_learnt else None)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -97,8 +40,8 @@ class Candidates(Inference):
     seed: int = 0
     retriever: Any = None
     ask: Inference = field(default_factory=Once)
-    space: Space = Space((), ())
-    seen: Seen = Seen()
+    space: Space = field(default_factory=Space)
+    seen: Seen = field(default_factory=Seen)
     num_labels: int | None = None  # of a prompt that lists the candidates; None where each is scored by its own text
 
     def __post_init__(self) -> None:
