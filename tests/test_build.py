@@ -1,6 +1,9 @@
 """Parts of a configuration that do not fit together are refused with the fix, and runs are named."""
 
+import re
+import unicodedata
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +21,7 @@ from nexttoken.build import (
     refuse_unfit,
 )
 from nexttoken.data.targets import declared
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, file_name
 from support.composed import composed
 from support.composed import settings as composed_settings
 
@@ -41,6 +44,26 @@ HEAD, OPEN_HEAD = "nexttoken.engine.heads.LabelSoftmax", "nexttoken.engine.heads
 def test_declared_sets_are_read_from_the_source(target: str, name: str, expected: set[str]) -> None:
     assert declared({"_target_": target}, name) == expected
     assert declared({}, name) == frozenset()
+
+
+@given(st.text(max_size=300))
+def test_a_name_that_is_accepted_is_one_folder_that_every_file_system_can_hold(name: str) -> None:
+    try:
+        accepted = file_name(name)
+    except UserError:
+        assert not re.fullmatch(r"\w([\w -]{0,40}\w)?", name)
+        return
+    assert accepted == name == name.strip() == Path(name).name
+    assert len(f"{name}.environment.json.part".encode()) <= 255
+    assert not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\tb", " ", "a ", "\x1b[1m", "..", "a/b", "x" * 201, "é" * 101, "\ud800", ""]
+)
+def test_a_name_that_no_folder_should_have_is_refused_where_it_is_given(name: str) -> None:
+    with pytest.raises(UserError, match=r"^name=.* is not accepted: expected a file name"):
+        build(composed() | {"name": name})
 
 
 @pytest.mark.parametrize(

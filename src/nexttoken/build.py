@@ -16,8 +16,8 @@ from nexttoken.data.recipes import alpha_of, by_weights
 from nexttoken.data.secrets import refuse_secrets
 from nexttoken.data.targets import check_targets, declared, make
 from nexttoken.data.typed_texts import with_line_breaks
-from nexttoken.errors import UserError, nearest
-from nexttoken.settings import INCIDENTAL, NAME, NAME_EXPECTED, Settings, TrainerSettings, check_settings
+from nexttoken.errors import UserError, file_name, nearest
+from nexttoken.settings import INCIDENTAL, Settings, TrainerSettings, check_settings
 from nexttoken.types import OpenTask, Task
 
 if TYPE_CHECKING:
@@ -74,7 +74,11 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except (InterpolationResolutionError, GrammarParseError) as error:
-        raise UserError(f"{str(error).splitlines()[0]}; a text with such characters is written as \\${{...}}") from None
+        from_training = "Interpolation key 'search'" in str(error)  # which predict.py does not have
+        where = "; an inference that searches is chosen in training" * from_training
+        raise UserError(
+            f"{str(error).splitlines()[0]}{where}; a text with such characters is written as \\${{...}}"
+        ) from None
     refuse_secrets(config)
     return with_line_breaks(config)
 
@@ -88,8 +92,7 @@ def build(config: Mapping[str, Any]) -> Parts:
         raise UserError(message)
     names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")
     parts = {name: make(getattr(settings, name), name) for name in names}
-    if not re.fullmatch(NAME, str(name := parts["task"].name)):  # it becomes a folder
-        raise UserError(f"task.name={name!r} is not accepted: expected {NAME_EXPECTED}")
+    file_name(parts["task"].name, "task.name")  # it becomes a folder
     refuse_unfit(parts, settings)
     fitted = {name: fit_to_task(part, parts["task"]) for name, part in parts.items()}
     return Parts(settings, **fitted | choose_answers(fitted, settings))

@@ -6,8 +6,9 @@ from difflib import get_close_matches
 
 # Control characters but tabs and line ends, marks that turn the direction of writing, and halves of characters.
 UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
+# No separators, nothing hidden, no spaces at the ends.
+FILE_NAME = re.compile(r"(?![.\s])[^/\\\t\n]+(?<!\s)")
+MAX_NAME_BYTES = 200  # of a folder's or file's name: file systems take 255, and endings are added
 MAX_SHOWN_NAMES = 20
 
 
@@ -22,6 +23,15 @@ class MissingFile(UserError):
 def refuse_below_one(name: str, value: int) -> None:
     if value < 1:
         raise UserError(f"{name}={value}: expected at least 1")
+
+
+def file_name(name: object, key: str = "name") -> str:
+    """Return the name of a folder or file. Raises UserError for one that not every file system and shell can hold."""
+    text = str(name)
+    if not FILE_NAME.fullmatch(text) or UNSHOWN.search(text) or len(text.encode()) > MAX_NAME_BYTES:
+        what = "a file name without / and \\, not beginning with a dot or space, on one line of at most 200 bytes"
+        raise UserError(f"{key}={text!r:.200} is not accepted: expected {what}")
+    return text
 
 
 def one_line(error: object, num_characters: int = 200) -> str:

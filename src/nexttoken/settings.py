@@ -17,12 +17,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from nexttoken.errors import UserError, nearest
+from nexttoken.errors import UserError, file_name, nearest
 
-# The name of a folder or file: no separators, nothing hidden, short enough for every file system.
-NAME = r"^[^/\\\x00.][^/\\\x00]*$"
-NAME_EXPECTED = "a file name without / and \\, not beginning with a dot"
-Name = Annotated[str, BeforeValidator(str), Field(pattern=NAME, max_length=200)]
+Name = Annotated[str, BeforeValidator(file_name)]
 
 # Keys that change no result: two runs that differ only here are the same run.
 INCIDENTAL = ("overwrite", "output_dir", "save_prompts", "print_config", "batch_tokens", "logger", "fold", "name")
@@ -243,8 +240,6 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {key!r}; {nearest(path[-1], kind.model_fields)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing; was this configuration written by another version, or edited?"
-    if first["type"] == "string_pattern_mismatch":
-        return f"{key}={first['input']!r} is not accepted: expected {NAME_EXPECTED}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}"
     return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -38,9 +38,11 @@ def test_wrong_folders_are_one_line(run_folder, tmp_path, capsys):
     assert "out= is missing; write out=models/<name>" in refusal(capsys, "merge", f"run={run_folder}")
     assert "run= is missing; write run=output/<task>/<name>" in refusal(capsys, "merge", out)
     assert "exists already; choose another out=" in refusal(capsys, "merge", f"run={run_folder}", f"out={tmp_path}")
-    for folder in (tmp_path / "nowhere", run_folder / "fold0", run_folder / "fold0" / "oof.csv"):
+    for folder in (tmp_path / "nowhere", run_folder / "fold0" / "oof.csv"):
         line = refusal(capsys, "merge", f"run={folder}", out)
         assert line == f"{folder} has no finished fold; train one first: python train.py fold=0"
+    line = refusal(capsys, "merge", f"run={run_folder / 'fold0'}", out)
+    assert line == f"{run_folder / 'fold0'} is one fold; expected the folder of its run, {run_folder}"
 
 
 def test_a_run_without_training_has_nothing_to_merge(tmp_path, capsys):

@@ -67,6 +67,8 @@ def test_labels_are_refused_where_there_are_none(tmp_path, capsys):
     [
         ("name=a/b", "expected a file name without / and"),
         ("name=.hidden", "not beginning with a dot"),
+        (f"name='{'é' * 101}'", "of at most 200 bytes"),
+        ("name='a '", "expected a file name"),
         ("model.scratch.hidden_size=33", "model.scratch: hidden_size must be a multiple of twice num_heads=4"),
         ("split.num_folds=x", "expected a whole number"),
         ("task._target_=os.system", "expected a class of nexttoken.tasks"),

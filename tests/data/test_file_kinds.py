@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import pickle
+import tarfile
 import zipfile
 from datetime import date
 from decimal import Decimal
@@ -27,6 +28,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 19473
 def zipped(name: str) -> bytes:
     with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
         archive.writestr(name, "x" * 100)
+    return buffer.getvalue()
+
+
+def tarred(name: str) -> bytes:
+    with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
     return buffer.getvalue()
 
 
@@ -56,6 +63,13 @@ KINDS = {
     "SQLite": (b"SQLite format 3\0\x10", "export"),
     "packed twice": (gzip.compress(gzip.compress(b"id,text\n1,a\n")), "gunzip"),
     "PDF": (b"%PDF-1.4\n", "extract"),
+    "lz4": (b"\x04\x22\x4d\x18\x64\x40\xa7", "unlz4"),
+    "compressed with lzma": (lzma.compress(b"id,text\n", format=lzma.FORMAT_ALONE), "unlzma"),
+    "tar archive": (tarred("train.csv"), "tar -xf"),
+    "Git LFS": (b"\xef\xbb\xbfversion http://git-media.io/v/2\n", "git lfs pull"),
+    "a web page": (b'<?xml version="1.0"?><!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0"><html>', "sign in"),
+    "XML document": (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "download the file again"),
+    "utf-32": ("id,text\n1,a\n".encode("utf-32"), "iconv -f utf-32"),
     "binary file": (bytes(range(256)) * 20, "expected text"),
     "utf-16le": ('{"id": 1}\n'.encode("utf-16le"), "iconv -f utf-16le"),
     "utf-16be": ("id,text\n1,a\n".encode("utf-16be"), "iconv -f utf-16be"),

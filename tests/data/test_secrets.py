@@ -14,7 +14,7 @@ from support.composed import CONF, composed
 VALUE = "not-a-real-key-0123"
 NAMES = (
     "api_key apiKey API_KEY apikey token hf_token password db-password secret client_secret credentials aws_access_key"
-    " privateKey passwd WANDB_API_KEY auth_token"
+    " privateKey passwd WANDB_API_KEY auth_token Authorization bearer_token session-cookie"
 )
 SECRET = st.sampled_from(NAMES.split())
 PATH = st.lists(st.text("abz", min_size=1, max_size=4), max_size=3)
@@ -58,6 +58,15 @@ def test_an_address_with_a_login_is_refused(address: str) -> None:
         assert address not in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["token", "access_token", "api_key", "key", "X-Amz-Signature", "sig"])
+def test_an_address_with_a_secret_parameter_is_refused(key: str) -> None:
+    address = f"https://host/x?page=2&{key}={VALUE}"
+    for refused in (lambda: refuse_secrets({"a": [address]}), lambda: refuse_secret_arguments([f"a.uri={address}"])):
+        with pytest.raises(UserError, match=rf"an address with {key}=\*\*\* is refused") as error:
+            refused()
+        assert VALUE not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "argument",
     [
@@ -69,7 +78,12 @@ def test_an_address_with_a_login_is_refused(address: str) -> None:
             "a.token=",
             "generation.max_new_tokens=5",
         ],
-        *["url=https://host:80/a@b", "mail=me@host", "model=ssh://git@host/x"],
+        *[
+            "url=https://host:80/a@b",
+            "mail=me@host",
+            "url=https://host/x?page=2&max_tokens=5",
+            "model=ssh://git@host/x",
+        ],
         "prompt.user='Password: {{ x }}'",
     ],
 )

@@ -98,6 +98,26 @@ def test_an_opened_thought_is_closed_before_the_answer(chat_tokenizer, thought):
     assert asked.text == prompt.text
 
 
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("◁think▷", "◁/think▷"),
+        ("<|think|>", "<|/think|>"),
+        ('<think budget="9">', "</think>"),
+    ],
+)
+def test_an_opened_thought_is_closed_in_its_own_spelling(opened, closed):
+    source = TURNS + OPEN + opened + "{% endif %}"
+    assert ChatTemplate(source, {})((USER,)).endswith(f"{opened}\n\n{closed}\n\n")
+
+
+def test_tools_and_documents_are_none_as_in_transformers():
+    source = "{% if tools is not none or documents is not none %}TOOLS{% endif %}{{ messages[0].content }}"
+    assert ChatTemplate(source, {})((USER,), False) == "Hi"
+
+
 @pytest.mark.parametrize("written", ["<think>\n\n</think>\n\n", "<|channel|>final<|message|>"])
 def test_what_a_template_writes_before_an_answer_belongs_to_the_prompt(chat_tokenizer, written):
     """As Qwen3-Thinking's and gpt-oss's: their answered turns begin with more than an opened one."""

@@ -7,6 +7,7 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nexttoken.errors import UserError
+from nexttoken.prompts import sandbox
 from nexttoken.prompts.chat_templates import ChatTemplate
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.prompts.sandbox import LimitError, Sandbox, compile_template
@@ -70,6 +71,12 @@ def test_a_long_text_may_be_read_letter_by_letter():
     text = "ab" * 400_000
     template = compile_template("it", "{% for letter in text %}{{ letter }}{% endfor %}", Sandbox())
     assert template.render({"text": text}, len(text)) == text
+
+
+def test_a_constant_too_large_for_the_memory_is_refused_when_it_is_compiled(monkeypatch):
+    monkeypatch.setattr(sandbox, "MAX_BYTES", 2**26)
+    with pytest.raises(UserError, match=r"^it needs more than 0\.0625 GiB of memory$"):
+        compile_template("it", "{{ '%50000000d' % 1 }}", Sandbox())
 
 
 def test_a_template_nested_too_deeply_is_refused():

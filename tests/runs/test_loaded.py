@@ -133,6 +133,24 @@ def test_a_run_that_does_not_search_takes_no_retriever(data, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_base_for_a_model_of_ones_own_one_fold_and_broken_nodes_are_one_line(data, tmp_path):
+    run = finished(data, "task=quiz")
+    with pytest.raises(UserError, match=r"x has a model of its own, so base=\.\.\. has no use; leave it out$"):
+        LoadedRun.load(run, base=str(tmp_path))
+    with pytest.raises(UserError, match=rf"fold0 is one fold; expected the folder of its run, {run.path}$"):
+        LoadedRun.load(RunFolder(run.path / "fold0"))
+    path = run.path / "fold0" / "config.yaml"
+    path.write_text(f"{path.read_text()}\ngeneration: null\n")
+    with pytest.raises(UserError, match=r"config\.yaml has no usable 'generation'; train this fold again"):
+        LoadedRun.load(run)
+
+
+def test_an_inference_that_searches_is_chosen_in_training(data):
+    run = finished(data, "task=quiz")
+    with pytest.raises(UserError, match=r"'search' not found; an inference that searches is chosen in training"):
+        pipeline.predict(composed_entry("predict", f"run={run.path}", "inference=retrieval"))
+
+
 @pytest.mark.parametrize("gone", ["retrieval.none.Nothing", "engine.heads.Gone", "Gone"])
 def test_a_run_from_before_the_classes_moved_says_so(data, gone):
     run, target = finished(data, "task=quiz"), f"nexttoken.{gone}"
@@ -213,7 +231,7 @@ def test_a_fold_knows_its_rows(tmp_path):
 
 
 def test_a_models_own_code_runs_only_where_this_call_allows_it(data):
-    run = finished(data, "task=quiz")
+    run = finished(data, "task=quiz", "model.name_or_path=here")
     config = run.fold(0).config()
     run.fold(0).claim({**config, "model": {**config["model"], "trust_remote_code": True}}, "")
     assert not LoadedRun.load(run).parts.settings.model.trust_remote_code

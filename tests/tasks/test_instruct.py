@@ -186,6 +186,14 @@ def test_absent_files_empty_files_and_unknown_shapes_are_one_line(tmp_path: Path
     write(tmp_path / "test.jsonl", {"sentence": "x"})
     with pytest.raises(UserError, match=r"in no instruction format .* its first row has sentence"):
         task(tmp_path).read("test")
+    for text, reason in (
+        ("id,text\n1,a\n", "Expecting value"),
+        ('{"input": 1} {"input": 2}', "Extra data"),
+        ("3", "not a JSON"),
+    ):
+        write(tmp_path / "test.jsonl", text)
+        with pytest.raises(UserError, match=rf"has no JSON object a line: test.jsonl:1 \(.*{reason}.*JSON lines$"):
+            task(tmp_path).read("test")
     with pytest.raises(UserError, match="no instruction format is called 'alpaka'"):
         task(tmp_path, format="alpaka")
 

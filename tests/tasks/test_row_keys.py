@@ -89,7 +89,7 @@ def test_texts_to_answer_from_come_behind_the_input_in_every_shape(tmp_path: Pat
     contexts = ["a", ["b", "c"], [{"title": "x", "text": "d"}]]
     write(tmp_path, INSTRUCT["plain"] | dict(zip(("context", "passages", "documents"), contexts, strict=True)))
     (example,) = Instruct("instruct", tmp_path).read("train")
-    assert example.fields["input"] == ("to Ada\n\na\n\nb\n\nc\n\nd",)
+    assert example.fields["input"] == ("to Ada\n\na\n\nb\n\nc\n\nx\nd",)
 
 
 def test_a_dialogue_is_opened_by_its_system_message_history_and_context(tmp_path: Path) -> None:

@@ -12,13 +12,17 @@ FROM_PARQUET = "convert it with `pandas.read_parquet(path).to_json(new_path, ori
 GZIP_INSTEAD = "or compress it with gzip, which is read"
 AS_ROWS = "write its rows as CSV or JSON lines"
 KINDS: dict[str, tuple[str, str]] = {  # pattern of the first bytes: name, fix
-    r"version https://git-lfs\.github\.com/spec/": (
+    r"(\xef\xbb\xbf)?version https?://(git-lfs\.github\.com/spec|git-media\.io|hawser\.github\.com/spec)/": (
         "a Git LFS pointer, not the file itself",
         "run `git lfs pull` in its repository, or download the file",
     ),
-    r"(\xef\xbb\xbf)?\s*(<!--.{0,1000}?-->\s*)?<(?i:!doctype html|html|head|body)\b": (
+    r"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.{0,1000}?-->\s*)?<(?i:!doctype html|html|head|body)\b": (
         "a web page, such as a login page",
         "sign in and download the file again",
+    ),
+    r"(\xef\xbb\xbf)?\s*<\?xml version=": (
+        "an XML document, such as a storage's error message",
+        "download the file again",
     ),
     r"PAR1[\x00-\x08\x0e-\x1f\x80-\xff]": ("a Parquet table", FROM_PARQUET),
     r"(ARROW1|FEA1)[\x00-\x08]": ("an Arrow table (Feather)", AS_ROWS),
@@ -26,6 +30,9 @@ KINDS: dict[str, tuple[str, str]] = {  # pattern of the first bytes: name, fix
     r"\x28\xb5\x2f\xfd": ("compressed with zstd", f"unpack it with `unzstd`, {GZIP_INSTEAD}"),
     r"BZh[1-9]1AY&SY": ("compressed with bzip2", f"unpack it with `bunzip2`, {GZIP_INSTEAD}"),
     r"\xfd7zXZ\0": ("compressed with xz", f"unpack it with `unxz`, {GZIP_INSTEAD}"),
+    r"\x04\x22\x4d\x18": ("compressed with lz4", f"unpack it with `unlz4`, {GZIP_INSTEAD}"),
+    r"\x5d\0\0[\x01-\x80]\0": ("compressed with lzma", f"unpack it with `unlzma`, {GZIP_INSTEAD}"),
+    r"[^\n]{257}ustar[\0 ]": ("a tar archive", "unpack it with `tar -xf`"),
     r"PK\x03\x04.*(\[Content_Types\]\.xml|xl/)": ("an Excel workbook (xlsx)", "save its sheet as CSV UTF-8"),
     r"PK\x03\x04": ("a zip archive", "unzip it in place"),
     r"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Office document, such as xls", "save its sheet as CSV UTF-8"),
@@ -38,7 +45,7 @@ KINDS: dict[str, tuple[str, str]] = {  # pattern of the first bytes: name, fix
 }
 PATTERNS = {re.compile(pattern.encode("latin-1"), re.S): kind for pattern, kind in KINDS.items()}
 
-STAND_INS = [*PATTERNS][:2]  # what is downloaded in the place of a file
+STAND_INS = [*PATTERNS][:3]  # what is downloaded in the place of a file
 OF_MODELS = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".jinja", ".gguf")  # endings
 
 log = logging.getLogger(__name__)

@@ -8,10 +8,13 @@ from typing import Any
 from nexttoken.errors import UserError
 
 WORDS = {"password", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials", "token", "apikey"}
+WORDS |= {"authorization", "bearer", "cookie", "cookies"}
 KINDS_OF_KEYS = {"api", "access", "private", "secret", "auth", "license", "encryption", "account"}
 COUNTED = {"batch", "max", "min", "num"}  # with "token": a number of tokens, misspelt
 NO_SECRETS = ("", "null", "none", "true", "false", "~")
 WITH_LOGIN = re.compile(r"https?://[^/\s@'\"]+@|\w://[^/\s:@'\"]*:[^/\s@'\"]+@")
+PARAMETER = re.compile(r"[?&]([\w.-]+)=(?=[^&#])")  # of an address
+IN_ADDRESS = {"key", "sig", "signature", "auth"}  # parameters of signed addresses
 PAIR = re.compile(r"([\w.-]+)['\"]?\s*:\s*([^\s,}\]]+)")  # in a value such as {api_key: x}
 FIX = (
     "configurations and command lines are saved and shown; leave it out and set the environment variable that the"
@@ -45,6 +48,11 @@ def _refuse(pairs: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> Non
             raise UserError(f"{key}=*** is refused: {FIX}")
         if WITH_LOGIN.search(value):
             raise UserError(f"{key}: an address with a user or password is refused: {FIX}")
+        inner = PARAMETER.findall(value) if "://" in value else []
+        if secret := next(
+            (one for one in inner if names_secret(one) or one.lower().rpartition("-")[2] in IN_ADDRESS), None
+        ):
+            raise UserError(f"{key}: an address with {secret}=*** is refused: {FIX}")
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -77,7 +77,7 @@ def _is_made_float(column: "pd.Series") -> bool:
     if not pd.api.types.is_float_dtype(values):
         return False
     present = column.dropna().to_numpy(dtype=float)
-    return len(present) < len(column) or bool((present % 1 != 0).any())
+    return len(present) < len(column) or bool((present != np.floor(present)).any())
 
 
 def _whole(cell: Any) -> Any:

@@ -89,7 +89,7 @@ def _encoding_fix(data: bytes) -> str:
 def _likely_encoding(data: bytes) -> str:
     """Return the encoding's name, "" for bytes that are no text in any."""
     if data.startswith(UTF16):
-        return "utf-16"
+        return "utf-32" if data.startswith(b"\xff\xfe\0\0") else "utf-16"
     if (zeros := data.count(b"\0")) * 5 > len(data):  # a Latin letter in UTF-16 has a zero byte at one side
         odd = data[1::2].count(b"\0")
         return "utf-16le" if odd > 0.9 * zeros else "utf-16be" if odd < 0.1 * zeros else ""

@@ -16,7 +16,12 @@ from nexttoken.types import Message
 
 OTHER_TEMPLATE = "use another prompt.chat_template or prompt.chat=false"
 SYSTEM, QUESTION, ANSWER = Message("system", "Sys0"), Message("user", "Ask1"), Message("assistant", "Say2")
-OPEN_THOUGHT = re.compile(r"(?P<mark>[<\[](?:\w+:)?(?:think|thinking|thought|reasoning)[>\]])(?P<end>\s*)\Z", re.I)
+# A thought that is opened, such as <think>, [THINK], <seed:think>, <think budget="1"> or <|START_THINKING|>.
+OPEN_THOUGHT = re.compile(
+    r"(?P<opens>[<\[◁]\|?)(?P<name>(?:\w+:)?(?:(?:start|begin)_(?:of_)?)?(?:think|thinking|thought|reasoning))"
+    r"(?:\s[^<>\[\]]*)?(?P<closes>\|?[>\]▷])(?P<end>\s*)\Z",
+    re.I,
+)
 TODAY = date(2024, 7, 26)  # for every template that writes the date: that of Llama 3's where it is not told another
 
 GEMMA = """{{ bos_token }}{% for message in messages %}
@@ -113,8 +118,10 @@ class ChatTemplate:
             return rest
         if not (thought := OPEN_THOUGHT.search(opened)):
             return ""
-        mark = thought["mark"]
-        return "\n" * (2 - min(thought["end"].count("\n"), 1)) + f"{mark[0]}/{mark[1:]}\n\n"
+        name = re.sub("^(?:start|begin)", "end", thought["name"], flags=re.I)
+        ended = f"/{name}" if name == thought["name"] else name.upper() if thought["name"].isupper() else name
+        mark = f"{thought['opens']}{ended}{thought['closes']}"
+        return "\n" * (2 - min(thought["end"].count("\n"), 1)) + f"{mark}\n\n"
 
     def _try(self, messages: Sequence[Message], opens_answer: bool) -> str:
         """The text of `messages`, "" where the template refuses them."""
@@ -128,6 +135,7 @@ class ChatTemplate:
     def _write(self, messages: Sequence[Message], opens_answer: bool) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         values = {"messages": turns, "add_generation_prompt": opens_answer, "enable_thinking": False}
+        values |= {"tools": None, "documents": None}  # as transformers gives them where there are none
         num_characters = sum(len(message.content) for message in messages)
         return _compile(self.source).render({**self._special_tokens, **values}, num_characters)
 

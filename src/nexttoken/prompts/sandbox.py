@@ -134,6 +134,8 @@ def compile_template(name: str, source: str, environment: Sandbox) -> SafeTempla
         line = f"{name} has an error in line {error.lineno}: {one_line(error.message)}"
     except RecursionError:
         line = f"{name} is nested too deeply"
+    except MemoryError:
+        line = f"{name} needs more than {MAX_BYTES / 2**30:g} GiB of memory"
     raise UserError(line)
 
 

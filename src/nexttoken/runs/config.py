@@ -76,11 +76,15 @@ def changed_config(
         config["inference"] = dict(changes.inference)
     if retriever:
         config = _with_retriever(config, retriever)
-    config["generation"] = {**config.get("generation", {}), **changes.generation}
-    if not isinstance(config["model"], dict):
-        raise UserError(f"{folds[0].config_path} has no usable 'model'; {RETRAIN}, or restore the file")
+    config["generation"] = config.get("generation", {})
+    for key in ("generation", "model"):
+        if not isinstance(config[key], dict):
+            raise UserError(f"{folds[0].config_path} has no usable {key!r}; {RETRAIN}, or restore the file")
+    config["generation"] |= changes.generation
     config["model"] = {**config["model"], "trust_remote_code": trust_remote_code}
     if base:
+        if not config["model"].get("name_or_path"):
+            raise UserError(f"{folds[0].path.parent} has a model of its own, so base=... has no use; leave it out")
         config["model"] |= {"name_or_path": base, "revision": None}
     if gone := [target for target in _targets(config) if target in saved and not find_source(target)]:
         what = f"{folds[0].path.parent} was trained before the package's classes moved ({gone[0]} is gone)"

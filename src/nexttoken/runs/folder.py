@@ -106,6 +106,8 @@ class RunFolder:
         """Finished folds in order, without the final model. Raises UserError where there are none."""
         if finished := [fold for fold in self._folds() if fold.is_finished]:
             return finished
+        if FOLD_NAME.fullmatch(self.path.name):
+            raise UserError(f"{self.path} is one fold; expected the folder of its run, {self.path.parent}")
         raise UserError(f"{self.path} has no finished fold; train one first: python train.py fold=0")
 
     def claim(

@@ -63,8 +63,15 @@ def contexts_of(row: Mapping[str, Any]) -> dict[str, list[str]]:
 def _texts(value: Any) -> list[str]:
     """Return the texts of a text, of a list of them or of objects with a `text`; [] for anything else."""
     items = value if isinstance(value, list) else [value]
-    texts: list[Any] = [item.get("text") if isinstance(item, Mapping) else item for item in items]
+    texts: list[Any] = [_titled(item) if isinstance(item, Mapping) else item for item in items]
     return [text for text in texts if text.strip()] if all(isinstance(text, str) for text in texts) else []
+
+
+def _titled(passage: Mapping[str, Any]) -> Any:
+    """Return the text below its title, as a corpus has it; the text alone without one."""
+    title, text = passage.get("title"), passage.get("text")
+    is_titled = isinstance(title, str) and isinstance(text, str) and title.strip()
+    return f"{title}\n{text}" if is_titled else text
 
 
 def unseen_keys(row: Mapping[str, Any], seen: Collection[str], place: str = "") -> tuple[str, ...]:

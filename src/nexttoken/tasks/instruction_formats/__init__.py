@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 from nexttoken.data.json_lines import json_rows
+from nexttoken.errors import UserError
 from nexttoken.tasks.format_lists import FormatList
 from nexttoken.tasks.instruction_formats.formats import InstructionFormat
 
@@ -14,11 +15,13 @@ named = FORMATS.named
 
 def recognised(path: Path) -> InstructionFormat:
     """Return the format of the first row that has one. Raises UserError where none of the first rows has."""
-    objects = [row for _, row in islice(json_rows(path), FIRST_ROWS) if isinstance(row, dict)]
+    rows = list(islice(json_rows(path), FIRST_ROWS))
+    objects = [row for _, row in rows if isinstance(row, dict)]
     formats = FORMATS.all()
     for row in objects:
         for instruction_format in formats:
             if any(keys <= row.keys() for keys in instruction_format.known_by):
                 return instruction_format
-    keys = ", ".join(next(iter(objects), ())) or "no JSON object"
-    raise FORMATS.unknown(path, f": its first row has {keys[:200]}")
+    if not objects:
+        raise UserError(f"{path} has no JSON object a line: {rows[0][0]} ({rows[0][1]}); convert it to JSON lines")
+    raise FORMATS.unknown(path, f": its first row has {', '.join(objects[0])[:200]}")

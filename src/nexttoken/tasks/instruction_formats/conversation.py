@@ -1,17 +1,22 @@
 """The turns of a row that holds a conversation, as user and assistant in turn, the user first."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from nexttoken.data.row_faults import RowFault
 from nexttoken.errors import first_five
-from nexttoken.tasks.row_keys import HISTORY_KEY, SYSTEM_KEYS, content_text, contexts_of, system_of, unseen_keys
+from nexttoken.tasks.row_keys import ABSENT, HISTORY_KEY, SYSTEM_KEYS, content_text, contexts_of, system_of, unseen_keys
 
 TURN_KEYS = ("turns", "messages", "conversations", "conversation")
 SPEAKER_KEYS = ("speaker", "role", "from")
 TEXT_KEYS = ("utterance", "content", "value", "text")
 WEIGHT_KEYS = ("weight", "train", "loss")  # 0 or false: the turn is read, and never learnt
+# Other names by which files say what is learnt: their values have other meanings.
+OTHER_WEIGHTS = re.compile(
+    r"weights?|train(ing|able|_\w+)?|loss(_?(weights?|mask))?|mask(ed)?|learn(s|t|ed|able)?", re.I
+)
 
 Role = Literal["user", "assistant", "system"]
 
@@ -154,7 +159,15 @@ def _turn(turn: Any, name: str, key: str, speakers: Speakers) -> Turn:
 
 
 def _learns(turn: Mapping[str, Any], name: str) -> bool | None:
-    """Return whether the turn is to be learnt, None where it does not say."""
+    """Return whether the turn is to be learnt, None where it does not say.
+
+    Raises: RowFault where it says so in other words.
+    """
+    parts = [part for key in TEXT_KEYS if isinstance(turn.get(key), list) for part in turn[key]]
+    for one, known in ((turn, WEIGHT_KEYS), *((part, ()) for part in parts if isinstance(part, Mapping))):
+        others = [key for key in one if OTHER_WEIGHTS.fullmatch(key) and key not in known and one[key] not in ABSENT]
+        if others:
+            raise RowFault(f"{others[0]} of {name} is not read; write weight 0 or 1 beside its text")
     given = {key: turn[key] for key in WEIGHT_KEYS if turn.get(key) is not None}
     for key, value in given.items():
         if not isinstance(value, bool | int | float) or value not in (0, 1):
