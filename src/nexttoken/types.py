@@ -193,7 +193,7 @@ class Metric:
 
 
 class Baseline(Protocol):
-    """A simple predictor to compare a language model with."""
+    """A simple predictor to compare a language model with; tables call it by its `name` where it has one."""
 
     def fit(self, examples: Sequence[Example]) -> "Baseline": ...
 

@@ -7,6 +7,7 @@ import pytest
 
 from nexttoken.commands import sweep
 from nexttoken.commands.entry import describe_os_error
+from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
 from support.training import TINY
 
@@ -51,6 +52,20 @@ def test_runs_and_folds_make_a_table_with_mean_and_spread(jobs, capsys):
         ["a/y", "–", "0.5000", "0.5000", "±", "–"],
     ]
     assert sweep.failures(jobs) == ""
+
+
+def test_a_task_with_a_metric_of_its_own_is_shown_by_it(jobs, capsys, tmp_path):
+    scores = {"metric": "auc", "auc": 0.8, "log_loss": 0.6, "num_examples": 3}
+    for fold, saved in enumerate((scores | {"dev_auc": 0.75}, scores, scores | {"auc": None})):
+        (tmp_path / "x" / f"fold{fold}").mkdir(parents=True)
+        write_json(saved | {"fold": fold}, tmp_path / "x" / f"fold{fold}" / "metrics.json")
+        job(trained(str(tmp_path / "x"), fold, 0.5), f"fold={fold}")
+    shown = [line.partition(", 0 s")[0] for line in capsys.readouterr().out.splitlines()]
+    assert shown == ["fold=0: AUC 0.7500", "fold=1: AUC 0.8000", "fold=2: log loss 0.5000"]
+    of_auc, of_loss = sweep.table(jobs).split("\n\n")
+    assert "AUC of" in of_auc
+    assert "0.7750 ±" in of_auc
+    assert "log loss of" in of_loss
 
 
 def test_every_kind_of_failure_is_a_line_and_the_next_job_runs(jobs, capsys):

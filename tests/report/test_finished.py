@@ -14,6 +14,21 @@ def test_the_checkpoint_is_named():
     assert "trained anew on train and dev rows for as many steps" in line
 
 
+def test_the_checkpoint_is_named_by_the_tasks_metric():
+    saved = SAVED | {"dev_log_loss": 0.7, "metric": "auc", "dev_auc": 0.81, "auc": 0.8}
+    assert remarks(saved) == ["checkpoint: epoch 2, step 30 (the best dev auc, 0.8100; dev loss 0.7000)"]
+    assert "the best dev loss, 0.7000" in remarks(saved | {"dev_auc": None})[0]  # which chose it then
+    assert "the best dev loss, 0.7000" in remarks(saved | {"metric": "log_loss"})[0]
+
+
+def test_values_that_a_metric_leaves_out_are_named_and_so_is_a_fold_without_a_score():
+    saved = SAVED | {"metric": "auc_by(rule)", "auc_by(rule)": None, "left_out": ["law", "ads"]}
+    assert remarks(saved)[1:] == [
+        "auc_by(rule): rows of one class only are left out: law, ads",
+        "auc_by(rule) cannot be computed on these held-out rows, so that this fold has no score by it",
+    ]
+
+
 @pytest.mark.parametrize(("loss", "is_worse"), [(1.05, False), (1.1, False), (2.77, True)])
 def test_a_fold_worse_than_the_class_prior_says_so(loss, is_worse):
     assert any("worse than the class prior" in line for line in remarks(SAVED | {"log_loss": loss})) == is_worse

@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 
 from nexttoken.errors import UserError
+from nexttoken.runs.asking import mean_scores
 from nexttoken.runs.ledger import COLUMNS, read_ledger, record, submission_path
 
 
@@ -125,3 +126,14 @@ def test_a_way_of_asking_has_its_column_and_older_ledgers_go_without(submission)
     ledger.write_text(",".join(COLUMNS) + "\n")
     record(submission, "output/lmsys/scratch", (0,), 0.5, asked="Demonstrations BM25")
     assert [(line.asked, line.oof_log_loss) for line in read_ledger(ledger)] == [("", 0.5)]
+
+
+def test_a_task_with_a_metric_of_its_own_has_its_score_in_the_ledger(submission):
+    fold = {"log_loss": 0.5, "metric": "auc", "auc": 0.8, "num_examples": 3}
+    scores = mean_scores([fold, fold | {"log_loss": 0.9, "auc": 0.6, "num_examples": 1}])
+    assert scores == {"oof_log_loss": pytest.approx(0.6), "metric": "auc", "oof_score": pytest.approx(0.75)}
+    record(submission, "output/rules/x", (0, 1), **scores)
+    [line] = read_ledger(submission.with_name("ledger.csv"))
+    assert (line.oof_log_loss, line.metric, line.oof_score) == (scores["oof_log_loss"], "auc", scores["oof_score"])
+    for other in (fold | {"metric": "log_loss"}, fold | {"auc": None}, {"log_loss": 0.5, "num_examples": 3}):
+        assert mean_scores([other]) == {"oof_log_loss": 0.5}

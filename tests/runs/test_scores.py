@@ -1,10 +1,12 @@
 """A fold's scores beside its references: each by its definition, and published only what is the competition's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nexttoken.errors import UserError
 from nexttoken.metrics.rankings import QUIZ_METRICS, chance_map, map_at_3
 from nexttoken.runs.answer_set import PUBLISHED_ROWS, Labels, labels_of
 from nexttoken.tasks.baselines.options import OptionBaseline
@@ -33,6 +35,36 @@ def test_a_quiz_is_ranked_beside_chance_and_baseline():
     assert references["baseline_map_at_3"] == map_at_3(baseline, labels_of(held_out))
     assert references["chance_map_at_3"] == chance_map([example.num_options for example in held_out])
     assert references["best_possible_log_loss"] is None
+
+
+def test_every_metric_is_scored_for_the_prior_and_the_baseline_too():
+    task = Quiz("mine", SAMPLE, metric="map_at(2)")
+    references = Labels().references(task, questions(60), questions(40))
+    names = {metric.name for metric in task.metrics}
+    assert {"map_at_2", "map_at_3", "log_loss", "accuracy"} < names
+    for prefix in ("prior", "baseline"):
+        assert references.keys() >= {f"{prefix}_{name}" for name in names}
+    assert references["prior_map_at_2"] < references["prior_map_at_3"]
+    assert Labels().describe(settings(), task, 60, 40)["metric"] == "map_at_2"
+
+
+def test_a_metric_that_cannot_be_computed_is_null_and_what_is_left_out_is_named():
+    rows = [replace(row, tags={"genre": "ab"[number % 2]}, label=0) for number, row in enumerate(questions(8))]
+    predictions = LabelPredictions(tuple("abcdefgh"), np.full((8, 5), 0.2))
+    task = Quiz("mine", SAMPLE, metric="auc_by(genre)")
+    scores = Labels().score(task, predictions, rows)
+    assert scores["auc_by(genre)"] is None
+    assert scores["left_out"] == ["a", "b"]
+    rows[1] = replace(rows[1], label=1)
+    scores = Labels().score(task, predictions, rows)
+    assert (scores["auc_by(genre)"], scores["left_out"]) == (0.5, ["a"])
+
+
+def test_a_metric_by_a_column_that_questions_lack_is_refused():
+    with pytest.raises(UserError, match="questions have no rule"):
+        Quiz("mine", SAMPLE, metric="auc_by(rule)")
+    with pytest.raises(UserError, match="did you mean 'accuracy'"):
+        Quiz("mine", SAMPLE, metric="acuracy")
 
 
 def test_pairs_are_not_ranked():

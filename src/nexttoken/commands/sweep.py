@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nexttoken.errors import UserError, first_five, visible
@@ -26,8 +27,9 @@ class Job:
     title: str  # the overrides that differ between the jobs
     run: str = ""  # the run folder, of train.py
     fold: int = 0
-    log_loss: float | None = None
+    score: float | None = None
     error: str = ""
+    metric: str = "log loss"
 
 
 JOBS: list[Job] = []  # of this process's sweep, in order
@@ -59,29 +61,46 @@ def run_job(overrides: Sequence[str], work: Callable[[], Any], describe_os_error
     if error:
         print(visible(f"{title}: failed: {error}"), file=sys.stderr, flush=True)
     else:
-        loss = f"log loss {result:.4f}, " if isinstance(result, float) and not math.isnan(result) else ""
-        print(f"{title}: {loss}{time.monotonic() - start:.0f} s, {last[-1] if last else 'done'}", flush=True)
-    is_fold = place is not None and isinstance(result, float)
-    JOBS.append(Job(title, place[1], int(place[2]), result) if is_fold else Job(title, error=error))  # type: ignore[index]
+        job = _trained(title, place[1], int(place[2]), result) if place and isinstance(result, float) else Job(title)
+        shown = "" if job.score is None or math.isnan(job.score) else f"{job.metric} {job.score:.4f}, "
+        print(f"{title}: {shown}{time.monotonic() - start:.0f} s, {last[-1] if last else 'done'}", flush=True)
+    JOBS.append(Job(title, error=error) if error else job)
     return result
 
 
+def _trained(title: str, run: str, fold: int, loss: float) -> Job:
+    """The job of a finished fold with its score by the task's metric, on the dev rows where it has one on them."""
+    from nexttoken.runs.fold_metrics import LOG_LOSS, own_metric
+    from nexttoken.runs.folder import RunFolder
+
+    folder = RunFolder(Path(run)).fold(fold)
+    saved = folder.metrics() if folder.is_finished else {}
+    metric = own_metric(saved)
+    score = next((saved[key] for key in (f"dev_{metric.name}", metric.name) if saved.get(key) is not None), None)
+    if metric is LOG_LOSS or score is None:
+        return Job(title, run, fold, loss)
+    return Job(title, run, fold, score, metric=metric.title)
+
+
 def table(jobs: Sequence[Job]) -> str:
-    """The log loss of every run and fold with each run's mean and spread; "" where none was trained."""
-    scores: dict[str, dict[int, float]] = {}
-    for job in jobs:
-        if job.log_loss is not None:
-            scores.setdefault(job.run, {})[job.fold] = job.log_loss
-    if not scores:
-        return ""
+    """The score of every run and fold with each run's mean and spread; "" where none was trained."""
+    trained = [job for job in jobs if job.score is not None]
+    metrics = dict.fromkeys(job.metric for job in trained)  # one, unless the sweep is over tasks
+    return "\n\n".join(_table(metric, [job for job in trained if job.metric == metric]) for metric in metrics)
+
+
+def _table(metric: str, jobs: Sequence[Job]) -> str:
     from nexttoken.report.markdown import NOTHING, loss_cell, markdown, mean_cell
 
+    scores: dict[str, dict[int, float]] = {}
+    for job in jobs:
+        scores.setdefault(job.run, {})[job.fold] = job.score  # type: ignore[assignment]
     folds = sorted({fold for run in scores.values() for fold in run})
     rows = [
         [run, *(loss_cell(by_fold.get(fold), NOTHING) for fold in folds), mean_cell(list(by_fold.values()))]
         for run, by_fold in scores.items()
     ]
-    return markdown(["log loss of", *(f"fold {fold}" for fold in folds), "mean ± spread"], rows)
+    return markdown([f"{metric} of", *(f"fold {fold}" for fold in folds), "mean ± spread"], rows)
 
 
 def failures(jobs: Sequence[Job]) -> str:

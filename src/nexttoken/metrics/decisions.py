@@ -53,7 +53,7 @@ def at_threshold(probs: np.ndarray, threshold: float) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def choose_threshold(metric: Metric, probs: np.ndarray, labels: np.ndarray, values: np.ndarray | None = None) -> float:
+def choose_threshold(metric: Metric, probs: np.ndarray, labels: np.ndarray) -> float:
     """The threshold with the best score on these rows; of equal ones the nearest to 0.5.
 
     Between two rows with neighbouring probabilities all thresholds are the same: the middle is tried. Choose it on
@@ -65,7 +65,7 @@ def choose_threshold(metric: Metric, probs: np.ndarray, labels: np.ndarray, valu
     tried = sorted({0.5, *middles[places].tolist()}, key=lambda threshold: abs(threshold - 0.5))
     best, best_score = 0.5, float("nan")
     for threshold in tried:
-        score = metric.score(at_threshold(probs, threshold), labels, values)
+        score = metric.score(at_threshold(probs, threshold), labels)
         if metric.is_better(score, best_score):
             best, best_score = threshold, score
     return best

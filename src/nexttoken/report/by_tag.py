@@ -14,8 +14,8 @@ from nexttoken.metrics.intervals import Interval, percentile_interval, resampled
 from nexttoken.metrics.probabilities import chance_accuracy
 from nexttoken.report.figures import Lettering
 from nexttoken.report.markdown import NOTHING, loss_cell, markdown, plain
-from nexttoken.runs.read import Data, Run
 from nexttoken.runs.read_answers import Answers, out_of_fold, result_rows, test_answers
+from nexttoken.runs.scored_runs import Data, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

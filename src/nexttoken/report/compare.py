@@ -19,7 +19,8 @@ from nexttoken.metrics.probabilities import METRICS
 from nexttoken.report.markdown import difference_cell, interval_cell, loss_cell, markdown, mean_cell, plain
 from nexttoken.report.ranking import Measure, Ranking, Scored
 from nexttoken.runs.folder import FoldFolder, describe_differences, flatten
-from nexttoken.runs.read import Fold, probabilities, read_groups, read_runs, refuse_twice_scored
+from nexttoken.runs.read import read_groups, read_runs, refuse_twice_scored
+from nexttoken.runs.scored_runs import Fold, probabilities
 from nexttoken.settings import INCIDENTAL
 from nexttoken.types import Metric
 

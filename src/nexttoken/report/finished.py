@@ -7,7 +7,7 @@ from typing import Any
 
 from nexttoken.build import Parts
 from nexttoken.data.typed_texts import typed_override
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, first_five
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.records import RETRAIN
 
@@ -40,11 +40,17 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
 
 def remarks(saved: Mapping[str, Any]) -> list[str]:
     """Lines on the checkpoint that was taken, and on a training that went wrong, with what to look at first."""
-    lines = []
+    lines, metric = [], str(saved.get("metric"))
     if "best_epoch" in saved:
         dev = f"the best dev loss, {saved['dev_log_loss']:.4f}" if "dev_log_loss" in saved else "the last"
+        if metric != "log_loss" and (score := saved.get(f"dev_{metric}")) is not None:
+            dev = f"the best dev {metric}, {score:.4f}; dev loss {saved['dev_log_loss']:.4f}"
         again = "; then trained anew on train and dev rows for as many steps" if "refit_steps" in saved else ""
         lines.append(f"checkpoint: epoch {saved['best_epoch']}, step {saved['best_step']} ({dev}){again}")
+    if names := saved.get("left_out"):
+        lines.append(f"{saved['metric']}: rows of one class only are left out: {first_five(names)}")
+    if metric in saved and saved[metric] is None:
+        lines.append(f"{metric} cannot be computed on these held-out rows, so that this fold has no score by it")
     by_heart = is_learnt_by_heart(saved)
     if saved.get("trained") and not by_heart and saved.get("log_loss", 0.0) > saved.get("prior_log_loss", math.inf):
         lines.append(

@@ -11,7 +11,7 @@ import pandas as pd
 from nexttoken.metrics.probabilities import expected_calibration_error, reliability
 from nexttoken.report.figures import Lettering, plain_text
 from nexttoken.report.tables import reference_names
-from nexttoken.runs.read import Run, probabilities
+from nexttoken.runs.scored_runs import Run, probabilities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

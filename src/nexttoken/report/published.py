@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from nexttoken.report.markdown import difference_cell, loss_cell, markdown
-from nexttoken.runs.read import Run
+from nexttoken.runs.scored_runs import Run
 
 KINDS = ("zero-shot CV", "CV", "public LB", "private LB")
 

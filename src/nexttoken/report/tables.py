@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from statistics import mean
+from math import isnan
 from typing import Any
 
-import pandas as pd
-
-from nexttoken.report.markdown import NOTHING, difference_cell, loss_cell, markdown, mean_cell, plain
+from nexttoken.metrics.intervals import paired_difference, score_interval
+from nexttoken.report.markdown import NOTHING, difference_cell, interval_cell, loss_cell, markdown, mean_cell, plain
 from nexttoken.report.published import predicted_leaderboard, published_table
+from nexttoken.runs.fold_metrics import LOG_LOSS
 from nexttoken.runs.ledger import Submission
-from nexttoken.runs.read import Data, Run, data_of, probabilities
+from nexttoken.runs.read import group_names, read_groups
 from nexttoken.runs.read_answers import environment
+from nexttoken.runs.scored_runs import Data, Run, data_of, ranked
 from nexttoken.types import Metric
 
 OPEN_REFERENCES = {
@@ -22,33 +23,41 @@ OPEN_REFERENCES = {
 
 def reference_names(data: Data) -> dict[str, str]:
     """The names of the references by their keys in metrics.json."""
-    baseline = "option baseline" if data.is_quiz else "length/overlap baseline"
+    baseline = data.baseline
     names = {"uniform": "uniform guess", "prior": "class prior", "baseline": baseline, "best_possible": "best possible"}
     return {f"{prefix}_log_loss": name for prefix, name in names.items()}
 
 
 def metrics_in_tables(metrics: Sequence[Metric]) -> list[Metric]:
-    """The metrics with a chance level, except log loss, which has columns of its own."""
-    return [metric for metric in metrics if metric.chance is not None and metric.name != "log_loss"]
+    """The first metric, log loss, and the others with a chance level."""
+    others = [metric for metric in metrics[1:] if metric.chance is not None and metric.name != LOG_LOSS.name]
+    return [LOG_LOSS, *others] if metrics[0].name == LOG_LOSS.name else [metrics[0], LOG_LOSS, *others]
+
+
+def reference_key(key: str, metric: Metric) -> str:
+    """The key of a reference's score by another metric than log loss: `prior_auc` for `prior_log_loss`."""
+    if metric.name == LOG_LOSS.name:
+        return key
+    return f"{'chance' if key == 'uniform_log_loss' else key.removesuffix('_log_loss')}_{metric.name}"
 
 
 def fold_table(saved: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
     """One fold's scores beside the references on the same rows; `saved` is metrics.json, `metrics` are the task's."""
     if saved.get("answers") == "texts":
         return _open_fold_table(saved)
-    data, loss, others = data_of(saved), saved["log_loss"], metrics_in_tables(metrics)
-    rows = []
+    data, columns, rows = data_of(saved), metrics_in_tables(metrics), []
+    own = saved[columns[0].name] if columns[0] is LOG_LOSS else saved.get(columns[0].name)
     for key, name in reference_names(data).items():
         if saved.get(key) is not None:
-            prefix = "chance" if key == "uniform_log_loss" else key.removesuffix("_log_loss")
-            cells = [loss_cell(saved.get(f"{prefix}_{metric.name}"), "") for metric in others]
-            rows.append([name, loss_cell(saved[key]), *cells, difference_cell(loss - saved[key])])
+            levels = [saved.get(reference_key(key, metric)) for metric in columns]
+            difference = "" if own is None or levels[0] is None else difference_cell(own - levels[0])
+            rows.append([name, *(loss_cell(level, "") for level in levels), difference])
     label = f"this fold ({'trained' if saved['trained'] else 'zero-shot'})"
-    cells = [label, loss_cell(loss), *(loss_cell(saved.get(metric.name), "") for metric in others)]
+    cells = [label, *(loss_cell(saved.get(metric.name), NOTHING if metric is columns[0] else "") for metric in columns)]
     rows.append([*(f"**{cell}**" if cell else "" for cell in cells), ""])
     rows_name = "questions" if data.is_quiz else "rows"
     head = f"{plain(data.dataset)}, fold {saved['fold']}: {saved['num_examples']:,} {rows_name}"
-    header = ["score of", "log loss", *(metric.title for metric in others), "difference in log loss"]
+    header = ["score of", *(metric.title for metric in columns), f"difference in {columns[0].title}"]
     return f"{head}\n\n{markdown(header, rows)}"
 
 
@@ -75,69 +84,97 @@ def runs_table(runs: Sequence[Run], submissions: Sequence[Submission] = ()) -> s
 
 
 def _section(data: Data, runs: list[Run], submissions: Sequence[Submission]) -> str:
-    runs = sorted(runs, key=lambda run: mean(run.losses.values()))
-    oofs = [run.oof for run in runs]
-    numbers = sorted({number for run in runs for number in run.losses})
-    by_fold = {f"fold {number}": [loss_cell(run.losses.get(number)) for run in runs] for number in numbers}
-    by_fold["mean ± std"] = [mean_cell(list(run.losses.values())) for run in runs]
+    runs = ranked(runs)
+    metric = runs[0].metric
+    scores = [run.by_fold(metric) for run in runs]
+    numbers = sorted({number for of_run in scores for number in of_run})
+    by_fold = {f"fold {number}": [loss_cell(of_run.get(number)) for of_run in scores] for number in numbers}
+    known = [[score for score in of_run.values() if not isnan(score)] for of_run in scores]
+    by_fold["mean ± std"] = [mean_cell(of_run) if of_run else NOTHING for of_run in known]
     if data.is_quiz:
-        columns = _score_columns(data, runs, oofs) | by_fold
+        columns = _score_columns(data, runs) | by_fold
     else:
-        columns = {"run": [run.title for run in runs]} | by_fold | _score_columns(data, runs, oofs)
+        columns = {"run": [run.title for run in runs]} | by_fold | _score_columns(data, runs)
     if len(runs) > 1:
-        columns["vs. first run"] = ["", *[_paired(oof, oofs[0]) for oof in oofs[1:]]]
+        columns["vs. first run"] = ["", *(_paired(run, runs[0], metric) for run in runs[1:])]
     if data.is_published:
-        columns["predicted public LB"] = [loss_cell(predicted_leaderboard(oof["loss"].mean())) for oof in oofs]
+        columns["predicted public LB"] = [loss_cell(predicted_leaderboard(run.score(LOG_LOSS))) for run in runs]
     columns |= _leaderboard_columns(runs, submissions)
     table = markdown(list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
     return f"## {plain(data.dataset)} ({plain(data.task)})\n\n{table}\n\n{_notes(data, runs)}"
 
 
-def _score_columns(data: Data, runs: list[Run], oofs: list[pd.DataFrame]) -> dict[str, list[str]]:
+def _score_columns(data: Data, runs: list[Run]) -> dict[str, list[str]]:
     """The scores of all out-of-fold rows of a run, beside the references, or for pairs the distance from each."""
-    losses = [float(oof["loss"].mean()) for oof in oofs]
-    levels = {name: [run.weighted(key) for run in runs] for key, name in reference_names(data).items()}
-    columns, prefix = {}, "" if data.is_quiz else "OOF "
-    for metric in metrics_in_tables(runs[0].scores):
-        scores = [metric.score(probabilities(oof), oof["label"].to_numpy()) for oof in oofs]
-        columns[f"{prefix}{metric.title}"] = [*map(loss_cell, scores)]
-        if data.is_quiz:
+    columns: dict[str, list[str]] = {}
+    metrics, prefix = metrics_in_tables(runs[0].scores), "" if data.is_quiz else "OOF "
+    if data.is_quiz and metrics[0] is LOG_LOSS:
+        metrics = [*metrics[1:], LOG_LOSS]  # quizzes are read by their accuracy
+    for metric in metrics:
+        columns[f"{prefix}{metric.title}"] = [loss_cell(run.score(metric)) for run in runs]
+        if metric is runs[0].metric and metric is not LOG_LOSS:
+            columns["95 % interval"] = [_interval(run, metric) for run in runs]
+        if data.is_quiz and metric is not LOG_LOSS:
             columns[f"chance {metric.title}"] = [loss_cell(run.weighted(f"chance_{metric.name}")) for run in runs]
+    levels = {
+        name: [run.weighted(key if data.is_quiz else reference_key(key, metrics[0])) for run in runs]
+        for key, name in reference_names(data).items()
+    }
     if not data.is_quiz:
-        columns = {"OOF log loss": [*map(loss_cell, losses)], **columns}
+        own = [run.score(metrics[0]) for run in runs]
         for name, of_runs in levels.items():
-            away = [loss - level for loss, level in zip(losses, of_runs, strict=True) if level is not None]
+            away = [
+                score - level
+                for score, level in zip(own, of_runs, strict=True)
+                if level is not None and not isnan(score)
+            ]
             if len(away) == len(runs):
                 columns[f"vs. {name}"] = [*map(difference_cell, away)]
         return columns
-    columns["log loss"] = [*map(loss_cell, losses)]
     columns |= {name: [*map(loss_cell, of_runs)] for name, of_runs in levels.items()}
     names = {"Model": [run.title for run in runs], "Environment": [environment(run.folds) for run in runs]}
     return names | {name: cells for name, cells in columns.items() if set(cells) != {NOTHING}}
 
 
 def _notes(data: Data, runs: list[Run]) -> str:
-    lines = ["Log loss, lower is better. OOF: all finished folds' rows pooled."]
+    own, *others = metrics_in_tables(runs[0].scores)
+    lines = [f"{_sentence(own)}, {_direction(own)} is better. OOF: all finished folds' rows pooled."]
     if data.is_quiz:
-        lines = ["All finished folds' questions pooled; then log loss by fold, lower is better."]
-    for metric in metrics_in_tables(runs[0].scores):
-        direction = "higher" if metric.higher_is_better else "lower"
-        lines.append(f"{metric.title[0].upper()}{metric.title[1:]}: {direction} is better.")
+        lines = [f"All finished folds' questions pooled; then {own.title} by fold, {_direction(own)} is better."]
+    lines += [f"{_sentence(other)}: {_direction(other)} is better." for other in others if other is not LOG_LOSS]
+    if own is not LOG_LOSS:
+        lines.append("Interval: groups of near-duplicate rows resampled.")
     lines.append("std: sample standard deviation over folds.")
     if len(runs) > 1:
         lines.append("vs. first run: mean difference on rows that both scored ± its standard error over rows.")
-    if len({tuple(run.losses) for run in runs}) > 1:
+    if len({tuple(fold.number for fold in run.folds) for run in runs}) > 1:
         lines.append("The runs have different folds: compare them fold by fold or by the last difference, not by mean.")
     return " ".join(lines)
 
 
-def _paired(oof: pd.DataFrame, first: pd.DataFrame) -> str:
-    """Mean ± standard error of the difference in log loss over the rows that both runs scored."""
-    both = oof.merge(first, on=["id", "label"], suffixes=("", "_first"))
+def _sentence(metric: Metric) -> str:
+    """The metric's title as the beginning of a sentence."""
+    return f"{metric.title[0].upper()}{metric.title[1:]}"
+
+
+def _direction(metric: Metric) -> str:
+    return "higher" if metric.higher_is_better else "lower"
+
+
+def _interval(run: Run, metric: Metric) -> str:
+    groups = group_names([*run.oof["id"]], read_groups(run.folder))
+    interval = score_interval(metric, run.scored(metric), groups)
+    return interval_cell(interval) if interval else NOTHING
+
+
+def _paired(run: Run, first: Run, metric: Metric) -> str:
+    """Mean ± standard error of the difference in the metric over the rows that both runs scored."""
+    both = run.oof[["id", "label"]].reset_index().merge(first.oof[["id", "label"]].reset_index(), on=["id", "label"])
     if len(both) < 2:
         return NOTHING
-    difference = both["loss"] - both["loss_first"]
-    return f"{difference_cell(difference.mean())} ± {difference.std(ddof=1) / len(both) ** 0.5:.4f}"
+    places = [both[column].to_numpy() for column in ("index_x", "index_y")]
+    found = paired_difference(metric, run.scored(metric).take(places[0]), first.scored(metric).take(places[1]))
+    return f"{difference_cell(found[0])} ± {found[1]:.4f}" if found else NOTHING
 
 
 def _leaderboard_columns(runs: list[Run], submissions: Sequence[Submission]) -> dict[str, list[str]]:

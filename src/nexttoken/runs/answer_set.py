@@ -61,20 +61,23 @@ class Labels:
         num_options = [example.num_options or num_classes for example in held_out]
         known = all(example.id in truth for example in held_out)
         prior = prior_probs(labels_of(seen), num_classes, num_options)
-        baseline = task.baseline().fit(seen).predict(held_out)
+        baseline = task.baseline()
+        scores = baseline.fit(seen).predict(held_out)
         chances = {m.name: m.chance_level(num_options) for m in task.metrics if m.name != "log_loss"}
         return {
             "uniform_log_loss": uniform_log_loss(num_options),
             "best_possible_log_loss": log_loss(np.array([truth[e.id] for e in held_out]), labels) if known else None,
             **{f"chance_{name}": level for name, level in chances.items() if level is not None},
             **score_examples(task.metrics, prior, held_out, "prior_"),
-            **score_examples(task.metrics, baseline, held_out, "baseline_"),
+            **score_examples(task.metrics, scores, held_out, "baseline_"),
+            **({"baseline": baseline.name} if hasattr(baseline, "name") else {}),
         }
 
-    def score(self, task: Any, predictions: Any, examples: Sequence[Example]) -> dict[str, float | None]:
+    def score(self, task: Any, predictions: Any, examples: Sequence[Example]) -> dict[str, Any]:
         """The task's metrics, and the share of True in each boolean column of the predictions."""
         shares = {f"share_{name}": float(c.mean()) for name, c in predictions.columns.items() if c.dtype == bool}
-        return score_examples(task.metrics, predictions.probs, examples) | shares
+        scores = score_examples(task.metrics, predictions.probs, examples)
+        return scores | shares | left_out(task.metrics[0], predictions.probs, examples)
 
     def save(self, fold: FoldFolder, number: Any, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
         """Save the out-of-fold predictions."""
@@ -155,6 +158,16 @@ class Texts:
 def answers_of(task: Task | OpenTask) -> Labels | Texts:
     """Labels for a task with classes, texts for one without."""
     return Labels() if task.classes else Texts()
+
+
+def left_out(metric: Metric, probs: np.ndarray, examples: Sequence[Example]) -> dict[str, list[str]]:
+    """`left_out`: the values of its tag whose rows the metric cannot score; nothing where it scores all."""
+    if not metric.by:
+        return {}
+    values = [example.tags.get(metric.by, "") for example in examples]
+    scores = metric.scores_by(probs, labels_of(examples), values)
+    names = [name for name, score in scores.items() if math.isnan(score)]
+    return {"left_out": names} if names else {}
 
 
 def score_examples(

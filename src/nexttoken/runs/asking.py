@@ -29,7 +29,7 @@ class Asking:
 
     run: "LoadedRun"
     way: str  # words for a way that the run was not scored by; "" for its own
-    log_loss: float | None  # over the held-out examples of the folds that answer; None in another way or without any
+    scores: Mapping[str, Any]  # for the ledger, over the held-out examples of the folds that answer; {} in another way
     trainings: tuple[str, ...]  # identities of these folds
 
     @classmethod
@@ -37,9 +37,8 @@ class Asking:
         """Raises UserError where a fold's scores or gate.json cannot be read."""
         has_gate, saved = has_chosen_gate(run), [fold.metrics() for fold in run.answering]
         is_own = not has_gate and not run.asked.keys() - {"fold"} and not any(fold.is_final for fold in run.answering)
-        log_loss = mean_loss(saved) if is_own else None
         way = " ".join(filter(None, ["gate" if has_gate else "", describe(run.asked)]))
-        return cls(run, way, log_loss, tuple(fold.training for fold in run.answering))
+        return cls(run, way, mean_scores(saved) if is_own else {}, tuple(fold.training for fold in run.answering))
 
     @property
     def name(self) -> str:
@@ -60,13 +59,19 @@ class Asking:
         with scratch_folder(path) as folder:
             self.run.parts.task.write(predictions, folder / path.name)
             numbers, ledger = [fold.number for fold in folds], path.with_name(LEDGER)
-            record(folder / path.name, str(self.run.path), numbers, self.log_loss, ledger, self.way)
+            record(folder / path.name, str(self.run.path), numbers, ledger=ledger, asked=self.way, **self.scores)
             put_in_place(folder / path.name, path)
 
 
-def mean_loss(folds: Sequence[Mapping[str, Any]]) -> float:
-    """The mean log loss over the held-out examples of the folds, whose metrics.json these are."""
-    return float(np.average([m["log_loss"] for m in folds], weights=[m["num_examples"] for m in folds]))
+def mean_scores(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean log loss and score by the task's metric over held-out examples; `folds` are their metrics.json."""
+    weights = [saved["num_examples"] for saved in folds]
+    loss = float(np.average([saved["log_loss"] for saved in folds], weights=weights))
+    metric = folds[0].get("metric")
+    known = [saved[metric] for saved in folds if metric and saved.get(metric) is not None]
+    if metric in (None, "log_loss") or len(known) < len(folds):
+        return {"oof_log_loss": loss}
+    return {"oof_log_loss": loss, "metric": metric, "oof_score": float(np.average(known, weights=weights))}
 
 
 def has_chosen_gate(run: "LoadedRun") -> bool:

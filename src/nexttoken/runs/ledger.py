@@ -31,6 +31,8 @@ class Submission:
     public_lb: float | None = None
     private_lb: float | None = None
     asked: str = ""  # how, where it is another way than the run was scored by
+    metric: str = ""  # the task's own
+    oof_score: float | None = None  # by it
 
     def is_of(self, run: Path) -> bool:
         """True for a submission of this run: `output/lmsys/x` and `/home/me/nexttoken/output/lmsys/x` are one."""
@@ -38,7 +40,7 @@ class Submission:
 
 
 LINE_END = re.compile("\r\n|\r|\n|$")
-OPTIONAL = ("asked",)  # columns that older ledgers lack
+OPTIONAL = ("asked", "metric", "oof_score")  # columns that older ledgers lack
 COLUMNS = tuple(field.name for field in fields(Submission) if field.name not in OPTIONAL)
 LEDGER = "ledger.csv"
 
@@ -64,6 +66,8 @@ def record(
     oof_log_loss: float | None = None,
     ledger: Path | None = None,
     asked: str = "",
+    metric: str = "",
+    oof_score: float | None = None,
 ) -> bool:
     """Append `submission` to the ledger (default: `ledger.csv` beside it); False if these bytes are already there.
 
@@ -80,7 +84,8 @@ def record(
         if any((past.file, past.sha256) == (submission.name, sha256) for past in read_ledger(ledger)):
             return False
         time, numbers = datetime.now(UTC).isoformat(timespec="seconds"), " ".join(map(str, folds))
-        line = Submission(time, submission.name, run, numbers, oof_log_loss, sha256, asked=asked)
+        scores = {"oof_log_loss": oof_log_loss, "metric": metric, "oof_score": oof_score}
+        line = Submission(time, submission.name, run, numbers, sha256=sha256, asked=asked, **scores)  # type: ignore[arg-type]
         text = ",".join((*COLUMNS, *OPTIONAL)) + "\n"
         if ledger.exists():
             with open_text(ledger) as file:
@@ -108,7 +113,7 @@ def read_ledger(ledger: Path) -> list[Submission]:
 
 def _submission(row: dict[str, str], place: str) -> Submission:
     cells = {column: row.get(column, "").strip() for column in (*COLUMNS, *OPTIONAL)}
-    scored = ("oof_log_loss", "public_lb", "private_lb")
+    scored = ("oof_log_loss", "public_lb", "private_lb", "oof_score")
     try:
         scores = {column: float(cells[column]) if cells[column] else None for column in scored}
         if wrong := [score for score in scores.values() if score is not None and not math.isfinite(score)]:

@@ -3,103 +3,26 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nexttoken.data.csv_tables import read_table
 from nexttoken.data.files import read_json
 from nexttoken.data.folds import load_folds
-from nexttoken.data.targets import load_class
 from nexttoken.errors import UserError, first_five
-from nexttoken.metrics.marks import MARK_METRICS
-from nexttoken.metrics.probabilities import log_loss, log_losses
-from nexttoken.metrics.rankings import QUIZ_METRICS
+from nexttoken.metrics.probabilities import log_loss
+from nexttoken.runs.fold_metrics import metrics_of_fold
 from nexttoken.runs.folder import FOLD_NAME, FoldFolder
+from nexttoken.runs.scored_runs import Data, Fold, Run, probabilities
 from nexttoken.runs.seals import RECORDS, refuse_altered
-from nexttoken.types import Metric
 
 NUMBERS = ("log_loss", "num_examples", "uniform_log_loss", "prior_log_loss", "baseline_log_loss")
 TYPES = {"fold": int, "trained": bool, "task": str, "dataset": str, "is_published_data": bool}
-KNOWN_METRICS = tuple({metric.name: metric for metric in (*QUIZ_METRICS, *MARK_METRICS)}.values())
-NOT_CLASSES = ["id", "fold", "label", "loss", "group"]  # columns of an out-of-fold table besides its classes
 AGAIN = "run the fold again"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Data:
-    """The rows that a fold was scored on; scores on different data never share a mean."""
-
-    task: str
-    dataset: str
-    is_published: bool  # the competition's own rows, which the published scores were made on
-    is_quiz: bool = False  # questions with options
-    has_published_scores: bool = False  # of its task, on whatever rows
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """One finished fold of a closed task.
-
-    `metrics` is metrics.json, `scores` are the task's metrics. `oof` has id, fold, label and one probability column per
-    class; `curve` has step, train_loss, dev_log_loss and refit (1 for the second training), or is None.
-    """
-
-    folder: Path
-    metrics: dict[str, Any]
-    scores: tuple[Metric, ...]
-    oof: pd.DataFrame
-    curve: pd.DataFrame | None
-
-    @property
-    def number(self) -> int:
-        return self.metrics["fold"]
-
-    @property
-    def data(self) -> Data:
-        return data_of(self.metrics)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The finished folds of one run folder that share their data, in order."""
-
-    name: str
-    folder: Path
-    data: Data
-    folds: tuple[Fold, ...]
-
-    @property
-    def title(self) -> str:
-        trained = [fold.metrics["trained"] for fold in self.folds]
-        return self.name + ("" if all(trained) else " (partly zero-shot)" if any(trained) else " (zero-shot)")
-
-    @property
-    def scores(self) -> tuple[Metric, ...]:
-        return self.folds[0].scores
-
-    @property
-    def losses(self) -> dict[int, float]:
-        """Each fold's log loss by its number."""
-        return {fold.number: fold.metrics["log_loss"] for fold in self.folds}
-
-    def weighted(self, key: str) -> float | None:
-        """The mean of a number in metrics.json over the run's rows; None where a fold does not have it."""
-        values = [fold.metrics[key] for fold in self.folds if fold.metrics.get(key) is not None]
-        if len(values) < len(self.folds):
-            return None
-        return float(np.average(values, weights=[fold.metrics["num_examples"] for fold in self.folds]))
-
-    @property
-    def oof(self) -> pd.DataFrame:
-        """All folds' out-of-fold rows, plus `loss`, each row's own log loss."""
-        oof = pd.concat([fold.oof for fold in self.folds], ignore_index=True)
-        return oof.assign(loss=log_losses(probabilities(oof), oof["label"].to_numpy()))
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -154,21 +77,9 @@ def read_fold(folder: Path) -> Fold:
     metrics = _read_metrics(folder / "metrics.json")
     if folder.name != f"fold{metrics['fold']}":
         raise UserError(f"{folder / 'metrics.json'} is of fold {metrics['fold']}; {AGAIN}")
-    oof, curve = _read_oof(folder / "oof.csv", metrics), _read_curve(folder / "curve.csv")
-    return Fold(folder, metrics, _metrics_of_task(folder, metrics), oof, curve)
-
-
-def data_of(metrics: Mapping[str, Any]) -> Data:
-    """The data that metrics.json describes; earlier versions told a quiz by its MAP@3."""
-    is_quiz = metrics.get("is_quiz", metrics.get("map_at_3") is not None)
-    has_published = metrics.get("has_published_scores", not is_quiz)
-    is_published = has_published and metrics["is_published_data"]
-    return Data(metrics["task"], metrics["dataset"], is_published, is_quiz, has_published)
-
-
-def probabilities(oof: pd.DataFrame) -> np.ndarray:
-    """The class columns of an out-of-fold table as (N, K) float64."""
-    return oof.drop(columns=NOT_CLASSES, errors="ignore").to_numpy(np.float64)
+    oof, scores = _read_oof(folder / "oof.csv", metrics), metrics_of_fold(folder, metrics)
+    tags = _read_tags(folder / "rows.csv", dict.fromkeys(metric.by for metric in scores if metric.by), oof)
+    return Fold(folder, metrics, scores, oof, _read_curve(folder / "curve.csv"), tags)
 
 
 def read_groups(run_folder: Path) -> dict[str, int]:
@@ -214,18 +125,6 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def _metrics_of_task(folder: Path, saved: Mapping[str, Any]) -> tuple[Metric, ...]:
-    """The metrics of the task in config.yaml; where its class is not there any more, the known ones in metrics.json."""
-    fold = FoldFolder(folder)
-    task = fold.config().get("task") if fold.config_path.exists() else None
-    target = str(task.get("_target_", "")) if isinstance(task, Mapping) else ""
-    try:
-        metrics = load_class(target, "task").metrics
-    except (UserError, ImportError, AttributeError):
-        metrics = KNOWN_METRICS
-    return tuple(metric for metric in metrics if metric.name in saved)
-
-
 def _read_oof(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:
     oof = read_numbers(path, {"fold": int, "label": int}, others=float)
     try:
@@ -238,12 +137,24 @@ def _read_oof(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:
     return oof
 
 
+def _read_tags(path: Path, names: Iterable[str], oof: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns `names` of rows.csv in the order of `oof`. Raises UserError where it lacks one, or a row."""
+    if not (names := list(names)):
+        return {}
+    table = read_table(path, ["id", *names], AGAIN).set_index("id")
+    if missing := sorted(set(oof["id"]) - set(table.index)):
+        raise UserError(f"{path} lacks the ids {first_five(missing)} of oof.csv beside it; {AGAIN}")
+    return {name: table.loc[oof["id"], name].tolist() for name in names}
+
+
 def _read_curve(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     try:
         table = pd.read_csv(path, dtype=float)
-        curve = table[["step", "train_loss", "dev_log_loss"]].assign(refit=table.get("refit", 0.0))
+        own = next((name for name in map(str, table) if name[:4] == "dev_" and name != "dev_log_loss"), None)
+        columns = {"refit": table.get("refit", 0.0), "dev_metric": table[own] if own else float("nan")}
+        curve = table[["step", "train_loss", "dev_log_loss"]].assign(**columns)
     except (OSError, KeyError, ValueError) as error:  # ValueError: pandas' parser errors among them
         message = str(error).splitlines()[0]
         raise UserError(f"{path} is broken ({message}); delete it to do without the learning curve") from error

@@ -15,7 +15,8 @@ from nexttoken.data.files import read_json
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.ledger import read_ledger
-from nexttoken.runs.read import AGAIN, Data, Fold, Run, group_names, probabilities, read_groups, read_numbers
+from nexttoken.runs.read import AGAIN, group_names, read_groups, read_numbers
+from nexttoken.runs.scored_runs import Data, Fold, Run, probabilities
 
 UNKNOWN = "–"  # where a test file's environment is not recorded
 COLUMNS = ("id", "num_options", "seconds", "correct", "group")  # of `Answers.rows`; all others are tags
