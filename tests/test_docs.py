@@ -137,3 +137,20 @@ def test_every_page_is_in_the_table_of_contents():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
     assert not [page for page in pages if f"({page})" not in index]
+
+
+@pytest.mark.parametrize(("entry", "names"), [("train", {None}), ("predict", {None, "submission"})])
+def test_every_example_of_an_entry_s_help_composes(entry, names):
+    """Kaggle takes a file of the name submission.csv."""
+    usage = re.match(r'"""(.*?)"""', (ROOT / f"{entry}.py").read_text(encoding="utf-8"), flags=re.S)[1]
+    lines = PLACEHOLDER.sub("NAME", usage).replace("\\\\\n", " ").splitlines()
+    examples = [line.split()[2:] for line in lines if line.startswith(f"python {entry}.py")]
+    first = [[word.split(",")[0] for word in example if "=" in word] for example in examples]
+    assert {composed(*one, name=entry)["name"] for one in first} == names
+
+
+def test_the_license_is_the_one_that_the_package_names():
+    named = re.search(r'^license = "(.*)-(.*)"$', (ROOT / "pyproject.toml").read_text(), flags=re.M)
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert f"{named[1]} License" in text
+    assert f"Version {named[2]}" in text

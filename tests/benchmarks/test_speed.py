@@ -205,6 +205,11 @@ def test_a_precision_is_compared_on_a_trained_folds_rows(tmp_path):
     assert len(precision.table(records).splitlines()) == 5
 
 
+def test_a_precision_of_a_run_of_ones_own_replaces_no_published_record():
+    given = precision.PrecisionArguments.parse(["run=output/lmsys/none"])
+    assert given.out.parts[0] == "output"
+
+
 def test_a_precision_that_is_not_known_is_one_line():
     with pytest.raises(UserError, match="nf5"):
         precision.main(["run=output/lmsys/none", "cases=nf5"])

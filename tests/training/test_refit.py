@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from nexttoken import pipeline
 from nexttoken.build import prepare
@@ -95,3 +96,17 @@ def test_rows_are_withheld_only_where_they_choose_something(repository, monkeypa
     assert (bool(chosen.dev), chosen.refits) == (has_dev, refits)
     assert not {one.id for one in chosen.learnt} & {one.id for one in chosen.held_out}
     assert len(chosen.learnt) == len(chosen.train) + (len(chosen.dev) if refits else 0)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_rows_that_are_padded_are_said(base_dir, tmp_path, capsys, packs):
+    """Positions of Bloom are in its scores of attention, so that its rows cannot be packed."""
+    folder = base_dir
+    if not packs:
+        folder = tmp_path / "bloom"
+        tokenizer = AutoTokenizer.from_pretrained(base_dir)
+        tokenizer.save_pretrained(folder)
+        config = BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2)
+        BloomForCausalLM(config).save_pretrained(folder)
+    learner(tmp_path, folder, ROWS[:8], [], [], "trainer.max_epochs=1").learn(tmp_path, [])
+    assert ("rows are padded to the longest of a batch" in capsys.readouterr().out) != packs
