@@ -4,8 +4,8 @@ python -m benchmarks.inference                            all cases; about a qua
 python -m benchmarks.inference cases=harness,padded       some of them; records of other cases in the file are kept
 python -m benchmarks.inference size=tiny repeats=2        a rehearsal of all; writes a file only with out=
 
-  cases         gemma, harness, harness_bf16, padded, rows, streams, bf16, prefix, again, vocabulary_128k,
-                vocabulary_32k
+  cases         gemma, harness, harness_bf16, padded, rows, streams, bf16, prefix, again, candidates,
+                vocabulary_128k, vocabulary_32k
   size          full, or tiny models and a few short rows
   rows          of each case; by default each case sets its number
   repeats       pairs of runs that are counted
@@ -32,7 +32,7 @@ LARGE = {"rows": 12, "longest": 1000, "alike": 4}
 
 def cases(options: Options) -> dict[str, Case]:
     """Every case by name. Each side is built in its own process; torch is imported there, not here."""
-    return {**_vocabularies(options), **_realistic(options), **_shared(options)}
+    return {**_vocabularies(options), **_realistic(options), **_shared(options), **_candidates(options)}
 
 
 def _workload(options: Options, shape: Shape, rows: int, **fields: Any) -> Workload:
@@ -98,6 +98,14 @@ def _shared(options: Options) -> dict[str, Case]:
         "prefix": Case(name, "the same without sharing", "fp32", prefixed, shared, apart, 1.3),
         "again": Case(twice, "the same, questions read twice", "fp32", work, cached, anew),
     }
+
+
+def _candidates(options: Options) -> dict[str, Case]:
+    """25 candidates of 10 tokens behind prompts of 400."""
+    work = _workload(options, REALISTIC, 6, shortest=400, median=400, longest=400)
+    ours, each = options.side("candidates:Ranked", work), Side("benchmarks.candidates:ForwardEach", {"workload": work})
+    title = "score 25 candidates of 10 tokens behind 400 (24M body, 8k vocabulary)"
+    return {"candidates": Case(title, "a forward for each", "fp32", work, ours, each, 5.0)}
 
 
 def main(arguments: Sequence[str]) -> None:
