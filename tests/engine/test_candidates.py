@@ -14,12 +14,14 @@ from nexttoken.engine.candidate_answerer import CandidateAnswerer, predict_candi
 from nexttoken.engine.candidate_scores import collate_candidates
 from nexttoken.engine.forward.shortcuts import Shortcuts, _known, shortcuts
 from nexttoken.engine.heads import Candidates
+from nexttoken.engine.memory_plan.auto_tokens import measure_longest
 from nexttoken.errors import UserError
 from nexttoken.prompts.encode_candidates import CandidateEncoder
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.encoded import NO_LABELS
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.prompts.prompt import Prompt
+from nexttoken.settings import AUTO
 from nexttoken.types import OPTIONS, Example
 from support import small_models
 from support.real_tokenizers import byte_level, mistral, sentencepiece, tekken
@@ -281,3 +283,12 @@ def test_an_answerer_gives_each_option_its_probability(scratch):
 def test_wrong_settings_of_the_head_are_refused(options, line):
     with pytest.raises(UserError, match=line):
         Candidates(**options)
+
+
+def test_max_tokens_auto_holds_the_longest_prompt_with_its_longest_candidate():
+    encoder = CandidateEncoder(tekken().tokenizer, Prompt("{{ text[0] }}\n", "### Answer\n"), AUTO)
+    examples = [Example(str(n), {"text": ("word " * n,), OPTIONS: ("no", "yes " * (9 - n))}) for n in range(1, 9)]
+    prompts, head = encoder.encode(examples).prompts, Candidates("text")
+    found = measure_longest(encoder, head, examples)
+    assert found.tokens == max(len(p.token_ids) + max(map(len, p.branches)) for p in prompts)
+    assert found.tokens * found.num_contexts >= max(head.num_read(p, NO_LABELS, packs=True) for p in prompts)

@@ -74,12 +74,15 @@ def audit(overrides: Sequence[str]) -> tuple[str, str]:
     parts, _ = prepare(compose("train", overrides), overrides)
     if not parts.task.classes:
         raise UserError(f"the answers of task {parts.task.name} are open texts, so there are no labels to audit")
+    if not parts.prompt.labels:
+        raise UserError("head=candidates scores a row's candidates by their own texts; there are no labels to audit")
     examples = pipeline.read(parts, "train")
     tokenizer = load_tokenizer(parts, examples)
     print(f"{parts.settings.model.name_or_path or 'built from the training text'}: {len(tokenizer):,} tokens")
     refusal = ""
     try:
-        print(visible(str(audit_prompt(tokenizer, parts.prompt, parts.settings.max_tokens, examples[:NUM_ROWS]))))
+        shown = parts.inference.training_views(examples[:NUM_ROWS], examples)
+        print(visible(str(audit_prompt(tokenizer, parts.prompt, parts.settings.max_tokens, shown))))
     except UserError as error:
         refusal = str(error)
         print(f"refused: {refusal}")
@@ -95,7 +98,8 @@ def load_tokenizer(parts: Parts, examples: list[Example]) -> Any:
         from nexttoken.training.learner import training_texts
 
         rows = pipeline.choose_rows(parts, examples, pipeline.split(parts, examples)).train
-        texts = training_texts(parts.prompt, apply_transforms(rows, parts.train_transforms))
+        shown = parts.inference.training_views(apply_transforms(rows, parts.train_transforms), rows)
+        texts = training_texts(parts.prompt, shown)
     from nexttoken.models.load import load_tokenizer
 
     return load_tokenizer(parts.settings.model, texts)

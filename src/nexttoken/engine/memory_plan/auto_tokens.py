@@ -79,6 +79,10 @@ def measure_longest(encoder: Any, head: Head, examples: Sequence[Example], max_n
     if isinstance(encoded, EncodedTexts):
         lengths = (len(prompt.token_ids) - prompt.num_targets for prompt in encoded.prompts)
         longest = max(longest, max(lengths) + max_new_tokens)
+    elif any(prompt.branches for prompt in encoded.prompts):  # a row is computed with all its candidates at once
+        longest = max(len(prompt.token_ids) + max(map(len, prompt.branches)) for prompt in encoded.prompts)
+        most = max(head.num_read(prompt, encoded.labels, packs=True) for prompt in encoded.prompts)
+        return Longest(longest, max(1, -(-most // longest)))
     return Longest(longest + encoded.labels.longest, len(head.contexts(encoded.labels)))
 
 
