@@ -24,6 +24,7 @@ from nexttoken.models.processes import is_first, launch
 from nexttoken.report.finished import report_finished
 from nexttoken.report.started import show_run
 from nexttoken.runs.answer_set import answers_of
+from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_examples, latest_run
 from nexttoken.runs.ledger import submission_path
 from nexttoken.settings import ALL, PredictSettings, check_settings
@@ -71,6 +72,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     """
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
+    parts = with_first_step(parts)
     if parts.settings.trainer.accelerator == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for GPUs
     start_processes(parts.settings.trainer.devices)

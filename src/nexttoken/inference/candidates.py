@@ -2,8 +2,9 @@
 
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class Candidates(Inference):
     The inference `ask` sees all classes.
 
     Candidates are the labels that the fold's training part has with the row's group (the task's `labels_by`), else all
-    classes; of these the `number` whose names `retriever` finds for the row, then the most frequent ones. A row with
+    classes; of these the `number` whose names `retriever` finds for the row, or the run `from_run` finds most probable,
+    then the most frequent ones. A row with
     options of its own has these. Training shows the right one and `sampled` others in random order, drawn anew in each
     of `num_rounds` rounds, of which an epoch takes one.
     """
@@ -39,9 +41,11 @@ class Candidates(Inference):
     num_rounds: int = 4
     seed: int = 0
     retriever: Any = None
+    from_run: str | None = None
     ask: Inference = field(default_factory=Once)
     space: Space = field(default_factory=Space)
     seen: Seen = field(default_factory=Seen)
+    ranker: Callable[[Sequence[Example]], list[list[int]]] | None = None  # the answers of `from_run`
     num_labels: int | None = None  # of a prompt that lists the candidates; None where each is scored by its own text
 
     def __post_init__(self) -> None:
@@ -53,10 +57,12 @@ class Candidates(Inference):
         """This choice of candidates around an inference. Raises UserError where nothing can choose the `number`."""
         space = Space.of(task)
         chooses = self.number is not None and space.labels_by is None and self.number < len(space.classes)
-        if chooses and not isinstance(self.retriever, CorpusRetriever):
+        if self.from_run and self.number is None:
+            raise UserError("candidates.from_run orders the classes, and all are shown; add candidates.number=25")
+        if chooses and not self.from_run and not isinstance(self.retriever, CorpusRetriever):
             raise UserError(
                 f"candidates.number={self.number} of {len(space.classes)} classes are found by a search of the classes'"
-                " names: add retriever=bm25 or retriever=dense, or use candidates.number=null"
+                " names or by another run: add retriever=bm25, retriever=dense or candidates.from_run=output/..."
             )
         return replace(self, ask=ask, space=space, num_labels=num_labels)
 
@@ -143,6 +149,8 @@ class Candidates(Inference):
 
     def _ranked(self, examples: Sequence[Example]) -> list[list[int]]:
         """The classes found for each example, the best first; none without a retriever or for rows with options."""
+        if examples and self.ranker:
+            return from_first(partial(self.ranker, examples))
         if not examples or not isinstance(self.retriever, CorpusRetriever):
             return [[] for _ in examples]
         num_hits = len(self.space.names) if self.space.labels_by else int(self.number or 1)

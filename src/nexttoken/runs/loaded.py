@@ -19,6 +19,7 @@ from nexttoken.inference import Inference
 from nexttoken.inference.retrieval.search import Search
 from nexttoken.runs.asking import asked_otherwise
 from nexttoken.runs.config import Changes, changed_config, own_config
+from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples
 from nexttoken.runs.records import read_gate
 from nexttoken.runs.seals import KEY, WEIGHTS
@@ -72,7 +73,7 @@ class LoadedRun:
             print(f"{folder.path} {what}")
         config = changed_config(folds, input_dir, base, retriever, changes, trust_remote_code)
         asked = asked_otherwise(own_config(folds, input_dir), config, changes)
-        parts = build(config)
+        parts = with_first_step(build(config))
         if parts.task.classes and changes != Changes(folder=changes.folder, fold=ALL if changes.fold == ALL else None):
             own = "this run averages its folds' probabilities with its own inference: train with another one"
             raise UserError(f"inference, generation, engine and a fold's number are for open answers; {own}")
@@ -222,8 +223,7 @@ class LoadedRun:
         """
         settings, engine = self.parts.settings, dict(self.changes.engine)
         if not self.changes.folder and not os.access(fold.path, os.W_OK):
-            fix = "load_run(..., written='written')"
-            raise UserError(f"{fold.path} is read-only, so answers cannot be saved there; {fix}")
+            raise UserError(f"{fold.path} is read-only: answers need another folder; load_run(..., written='written')")
         identity = json.dumps([fold.training, settings.generation.model_dump(), settings.inference, engine])
         journal = (self.changes.folder or fold.path / "written") / f"{hash_text(identity)[:16]}.jsonl"
         self.refuse_altered_weights(fold)

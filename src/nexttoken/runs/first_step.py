@@ -1,0 +1,70 @@
+"""The first of two steps: the classes that another run finds most probable for a row become its candidates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from nexttoken.build import Parts
+from nexttoken.data.csv_tables import numbers, read_columns
+from nexttoken.errors import UserError, first_five
+from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.types import Example
+
+Key = tuple[str, str]  # a row's file and id: every file may count its rows from 0
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """The answers of the run at `path`: out of fold for rows with a label, by its finished folds for others."""
+
+    path: Path
+    classes: tuple[str, ...]
+    _probs: dict[Key, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __call__(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Each example's classes, the most probable first.
+
+        Raises UserError where a row with a label has no out-of-fold answer, or the run has other classes.
+        """
+        run = RunFolder(self.path)
+        if not self._probs:
+            for fold in run.finished_folds():
+                self._probs.update(self._out_of_fold(fold))
+        lacking = [example for example in examples if _key(example) not in self._probs]
+        if labelled := [example.id for example in lacking if example.label is not None]:
+            raise UserError(
+                f"candidates.from_run={self.path} has no out-of-fold answer for {len(labelled)} rows"
+                f" ({first_five(labelled)}); train its other folds first, with the same rows"
+            )
+        if lacking:
+            from nexttoken.runs.loaded import LoadedRun
+
+            answered = LoadedRun.load(run).answer(lacking).probs
+            self._probs.update(zip(map(_key, lacking), answered, strict=True))
+        return [np.argsort(-self._probs[_key(example)], kind="stable").tolist() for example in examples]
+
+    def _out_of_fold(self, fold: FoldFolder) -> dict[Key, np.ndarray]:
+        answers = read_columns(fold.path / "oof.csv", ["id"])
+        if tuple(answers)[-len(self.classes) :] != self.classes:
+            raise UserError(f"candidates.from_run={self.path} was trained on other classes; name a run of this task")
+        rows = read_columns(fold.path / "rows.csv", ["id"])
+        files = dict(zip(rows["id"], rows.get("file", [""] * len(rows["id"])), strict=True))
+        keys = [(files[row_id], row_id) for row_id in answers["id"]]
+        return dict(zip(keys, numbers(answers, self.classes), strict=True))
+
+
+def with_first_step(parts: Parts) -> Parts:
+    """The parts with the first step of `candidates.from_run`, if that names a run. Raises UserError where it has no
+    finished fold."""
+    path = parts.settings.candidates.get("from_run")
+    if path is None or not hasattr(parts.inference, "ranker"):
+        return parts
+    RunFolder(Path(path)).finished_folds()
+    step = FirstStep(Path(path), tuple(parts.task.classes))
+    return replace(parts, inference=replace(parts.inference, ranker=step))  # type: ignore[call-arg]
+
+
+def _key(example: Example) -> Key:
+    return example.tags.get("file", ""), example.id
