@@ -4,6 +4,7 @@
 """
 
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,8 @@ FLAGSHIP, *OTHERS = DOCUMENTED
 @cache
 def row(command: str) -> str:
     """The line of the table for a command: the memory needed on each device, in bold where it does not fit."""
-    given, config, memo = settings(*command.split()), SHAPES[DOCUMENTED[command]](), {}
+    given, config = settings(*command.split()), SHAPES[DOCUMENTED[command]]()
+    memo: dict[str, Any] = {}
     with no_side_effects():
         plans = [plan_parts(resolve(given, config, memo=memo, sheet=SHEETS[name])) for name in DEVICES]
     verdicts = ["fits" if plan.fits else "**does not fit**" for plan in plans]
