@@ -55,7 +55,9 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Parts, dict[str,
     config = plain(cfg)
     config["name"] = config["name"] or default_name(config["input_dir"], overrides)
     require_packages(config, is_trained=True)
-    return build(config), config
+    parts = build(config)
+    config["task"] |= getattr(parts.task, "settled", {})
+    return parts, config
 
 
 def refuse_unasked_code(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
@@ -106,7 +108,7 @@ def choose_answers(parts: Mapping[str, Any], settings: Settings) -> dict[str, An
     task, prompt, inference = (parts[name] for name in ("task", "prompt", "inference"))
     is_scored, given = "candidates" in declared(settings.head, "offers"), settings.candidates
     if not is_scored and not getattr(task, "labels_by", None) and given.get("number") is None:
-        return {"prompt": prompt.for_classes(task.classes)}
+        return {"prompt": prompt.for_classes(task.classes, getattr(task, "class_names", None))}
     candidates = make(given or {"_target_": CANDIDATES}, "candidates")
     if is_scored:
         return {"prompt": replace(prompt, labels=()), "inference": candidates.around(inference, task, None)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,7 @@ class Example:
     demonstrations: tuple["Example", ...] = ()
     round: int = 0  # examples with the same id take turns in training, one round an epoch
     answer: str | None = None
+    votes: tuple[float, ...] = ()  # shares of the classes, which sum to 1, where people disagree; (): all for `label`
     learns: tuple[bool, ...] = ()  # of a dialogue's answers in turn, `answer` the last: False is read only; (): all
 
     def is_row(self, other: "Example") -> bool:
@@ -64,6 +65,8 @@ class Swap:
     def of(cls, task: Any) -> "Swap":
         """The swap that a task states. Raises UserError for none, and for one that is not its own inverse."""
         swap, number = getattr(task, "swap", None), len(task.classes)
+        if isinstance(swap, Mapping):
+            swap = cls.by_names(swap, task.classes)
         if not isinstance(swap, cls):
             raise UserError(
                 f"the task {task.name} does not say which fields and classes change places with a pair's answers; give"
@@ -77,6 +80,15 @@ class Swap:
                 " partner by its number, or its own number, such as (1, 0, 2) for A, B, tie"
             )
         return swap
+
+    @classmethod
+    def by_names(cls, pairs: Mapping[Any, Any], classes: Sequence[str]) -> "Swap":
+        """The swap of classes named in pairs, such as {"model_a": "model_b"}; the others keep their places."""
+        partners = {str(one): str(other) for one, other in pairs.items()}
+        partners |= {other: one for one, other in partners.items()}
+        if unknown := [name for name in partners if name not in classes]:
+            raise UserError(f"task.swap names {unknown[0]!r}, which is no class; {nearest(unknown[0], classes)}")
+        return cls(tuple(classes.index(partners.get(name, name)) for name in classes))
 
 
 @dataclass(frozen=True, slots=True)

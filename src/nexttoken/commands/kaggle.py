@@ -81,7 +81,7 @@ def download(slug: str, folder: Path) -> str:
 
 
 def submit(path: Path, message: str | None, slug: str, folder: Path) -> str:
-    """Check a submission against the files in `folder`, upload it, and add it to the ledger beside it."""
+    """Check a submission by its run's task and the files in `folder`, upload it, and note it in the ledger."""
     check_submission(path, folder)
     api = client(slug)
     try:

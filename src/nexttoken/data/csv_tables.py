@@ -108,10 +108,10 @@ def _parquet_cells(path: Path) -> Iterator[tuple[Place, list[str]]]:
     for place, row in parquet_rows(path):
         if place.row == 1:
             yield Place(path.name, row=1), list(row)
-        yield Place(path.name, row=place.row + 1), [_cell(value) for value in row.values()]
+        yield Place(path.name, row=place.row + 1), [cell_text(value) for value in row.values()]
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """Return a value as a CSV has it: nothing for an absent one, lists and objects as JSON."""
     if is_absent(value):
         return ""

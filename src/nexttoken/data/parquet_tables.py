@@ -1,6 +1,6 @@
 """Parquet tables read a batch of rows at a time, with the package pyarrow."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,24 @@ def parquet_rows(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
         raise UserError(f"{path} is a damaged Parquet table ({one_line(error)}); download it again") from None
     if not number:
         raise UserError(f"{path} is a Parquet table without rows: expected rows; download or convert it again")
+
+
+def refuse_nested(path: Path, columns: Collection[str]) -> None:
+    """Raise UserError where one of `columns` of a Parquet table holds lists, objects or bytes instead of text."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:  # `parquet_rows` says so, and of a damaged table, too
+        return
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError):
+        return
+    for field in schema:
+        nested, binary = pa.types.is_nested(field.type), pa.types.is_binary(field.type)
+        if field.name in columns and (nested or binary or pa.types.is_large_binary(field.type)):
+            fix = f"write the table with this column as text, such as table[{field.name!r}].astype(str)"
+            raise UserError(f"{path}: the column {field.name} holds {field.type}, expected text or numbers; {fix}")
 
 
 def _plain(value: Any) -> Any:

@@ -77,15 +77,15 @@ class LabelSoftmax(Head):
         return collate(rows, self.contexts(labels), packs)
 
     def dev_loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
-        return label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels), (
-            batch.labels != UNKNOWN
-        ).sum()
+        loss = label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels, votes=batch.votes)
+        return loss, (batch.labels != UNKNOWN).sum()
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         return batch.only_options(label_scores(model, batch, labels))
 
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
-        return label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels, self.label_smoothing)
+        log_probs = self.scores(model, batch, labels).log_softmax(1)
+        return label_losses(log_probs, batch.labels, self.label_smoothing, batch.votes)
 
 
 class WholeVocabulary(LabelSoftmax):
@@ -96,7 +96,7 @@ class WholeVocabulary(LabelSoftmax):
 
     def loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         log_probs = label_scores(model, batch, labels, whole_vocabulary=True)
-        return label_losses(log_probs, batch.labels, self.label_smoothing)
+        return label_losses(log_probs, batch.labels, self.label_smoothing, batch.votes)
 
 
 class Classification(LabelSoftmax):
@@ -176,15 +176,21 @@ def checked_smoothing(label_smoothing: float) -> float:
     return label_smoothing
 
 
-def label_losses(log_probs: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+def label_losses(log_probs: Tensor, labels: Tensor, smoothing: float = 0.0, votes: Tensor | None = None) -> Tensor:
     """Cross-entropy summed over the rows with a known label; `log_probs` is (N, K), minus infinity for absent options.
 
-    The target has 1 - smoothing at the label, and smoothing is shared out equally among the row's options.
+    The target is the label, or the shares (N, K) of `votes`, times 1 - smoothing; smoothing is shared out equally among
+    the row's options.
     """
-    loss = nn.functional.nll_loss(log_probs, labels, ignore_index=UNKNOWN, reduction="sum")
+    is_known = labels != UNKNOWN
+    if votes is None:
+        loss = nn.functional.nll_loss(log_probs, labels, ignore_index=UNKNOWN, reduction="sum")
+    else:
+        shares = votes[is_known]
+        loss = -(shares * log_probs[is_known].masked_fill(shares == 0, 0.0)).sum()
     if not smoothing:
         return loss
-    known = log_probs[labels != UNKNOWN]
+    known = log_probs[is_known]
     possible = known.isfinite()
     uniform = known.where(possible, torch.zeros_like(known)).sum(1) / possible.sum(1)
     return (1 - smoothing) * loss - smoothing * uniform.sum()

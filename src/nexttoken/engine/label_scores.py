@@ -38,9 +38,10 @@ class Batch:
     rows: tuple  # the prompts
     contexts: Contexts
     packs: bool
+    votes: Tensor | None = None  # (N, K) shares of the classes, where a row has votes
 
     def to(self, device: torch.device) -> "Batch":
-        names = ("layout", "reads", "places", "labels", "num_options")
+        names = ("layout", "reads", "places", "labels", "num_options", *(["votes"] if self.votes is not None else []))
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def only_options(self, scores: Tensor) -> Tensor:
@@ -101,7 +102,21 @@ def collate(
     labels = torch.tensor([UNKNOWN if p.label is None else p.label for p in prompts])
     num_options = torch.tensor([ALL_OPTIONS if p.num_options is None else p.num_options for p in prompts])
     ids = tuple(p.id for p in prompts)
-    return Batch(ids, layout, reads, places, labels, num_options, tuple(prompts), contexts, packs)
+    return Batch(ids, layout, reads, places, labels, num_options, tuple(prompts), contexts, packs, votes_of(prompts))
+
+
+def votes_of(prompts: Sequence) -> Tensor | None:
+    """The prompts' shares of the classes (N, K), all for the label of a prompt without votes; None where none has."""
+    num_classes = max(len(prompt.votes) for prompt in prompts)
+    if not num_classes:
+        return None
+    shares = torch.zeros(len(prompts), num_classes)
+    for row, prompt in enumerate(prompts):
+        if prompt.votes:
+            shares[row] = torch.tensor(prompt.votes)
+        elif prompt.label is not None:
+            shares[row, prompt.label] = 1.0
+    return shares
 
 
 def _add_trunks(

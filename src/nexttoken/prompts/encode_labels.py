@@ -27,6 +27,7 @@ class EncodedPrompt:
     was_cut: bool
     num_options: int | None = None
     round: int = 0  # rounds of an id alternate in training, one per epoch
+    votes: tuple[float, ...] = ()  # shares of the classes; (): all for `label`
     num_targets: int = 1  # one label, of any number of tokens
     branches: tuple[np.ndarray, ...] = ()  # ids of the row's own candidates; (): the labels are the same for all rows
 
@@ -60,7 +61,7 @@ class Encoder(Renderer):
         rows = token_rows(self, examples, self._make, chunk=chunk)
         self._report_alike([example.id for example, row in zip(examples, rows, strict=True) if row.lost], len(rows))
         prompts = [
-            EncodedPrompt(e.id, e.label, row.text, row.token_ids, row.was_cut, e.num_options, e.round)
+            EncodedPrompt(e.id, e.label, row.text, row.token_ids, row.was_cut, e.num_options, e.round, e.votes)
             for e, row in zip(examples, rows, strict=True)
         ]
         num_disarmed = sum(row.num_disarmed for row in rows)

@@ -1,9 +1,11 @@
 """The prompt: templates that turn an example into a conversation that stops where the answer begins."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from string import ascii_letters
+from typing import Any
 
 from jinja2 import StrictUndefined, meta
 
@@ -11,20 +13,29 @@ from nexttoken.errors import UserError
 from nexttoken.prompts.sandbox import LimitError, SafeTemplate, Sandbox, compile_template
 from nexttoken.types import CONTEXT, OPTIONS, PASSAGES, Example, Message
 
+LABELS = {  # ways to label any number of classes, by what they make of the classes' names
+    "names": lambda names: names,
+    "letters": lambda names: ascii_letters[26 : 26 + len(names)] + ascii_letters[: max(0, len(names) - 26)],
+    "digits": lambda names: [str(place) for place in range(len(names))],
+}
+NO_TEXTS = (PASSAGES, CONTEXT, OPTIONS)  # fields with places of their own in a template
+
 
 @dataclass(frozen=True)
 class Prompt:
     """Jinja templates over an example's fields, the cue before the answer, and the labels that may follow it.
 
-    Templates can use every field, as a tuple of turns, `labels`, `passages` (the row's own context, then retrieved
-    texts), `turn` (the current utterance of a dialogue) and the function `zip`. Text of the fields is never parsed as a
-    template. With `chat`, messages are formatted by a chat template (`chat_template`, or the tokenizer's) and the cue
-    opens the assistant's turn. Without it, their contents are joined.
+    Templates can use every field, as a tuple of turns, `fields` (the text of each by its name), `labels`, `choices`
+    (each label with its option or class, where that is another text), `passages` (the row's own context, then
+    retrieved texts), `turn` (the current utterance of a dialogue) and the function `zip`. Text of the fields is never
+    parsed as a template. With `chat`, messages are formatted by a chat template (`chat_template`, or the tokenizer's)
+    and the cue opens the assistant's turn. Without it, their contents are joined.
     """
 
     user: str
     answer_cue: str
-    labels: Sequence[str] = ()  # in the order of the task's classes; none for open answers
+    labels: Sequence[str] | str = ()  # in the order of the classes, or one of LABELS; none for open answers
+    classes: Sequence[str] = ()  # names of the task's classes
     options: str = ""  # field of a question's options, one per label; they are never dropped
     dialogue: str = ""  # field of utterances, user and assistant in turn; each becomes a message
     system: str = ""
@@ -37,11 +48,13 @@ class Prompt:
         texts = {"user": self.user, "system": self.system, "answer_cue": self.answer_cue}
         if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
             raise UserError(f"prompt.{wrong[0]}={texts[wrong[0]]!r} is not accepted: expected a text, in quotes")
-        if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels):
-            raise UserError(f"prompt.labels={self.labels!r} is not accepted: expected texts, such as ['1','2','3']")
+        named = isinstance(self.labels, str)
+        if self.labels not in LABELS if named else not all(isinstance(label, str) for label in self.labels):
+            expected = f"texts, such as ['1','2','3'], or one of {', '.join(LABELS)}"
+            raise UserError(f"prompt.labels={self.labels!r} is not accepted: expected {expected}")
         if not 0 <= self.cut_at <= 1:
             raise UserError(f"prompt.cut_at={self.cut_at} is not accepted: expected a number between 0 and 1")
-        if len(set(self.labels)) < len(self.labels) or not all(self.labels):
+        if not named and (len(set(self.labels)) < len(self.labels) or not all(self.labels)):
             raise UserError(f"prompt.labels={list(self.labels)} must be different and not empty")
         for template in (self.system, self.user):
             _compile(template)
@@ -56,26 +69,35 @@ class Prompt:
         shown = {"shown options": self.options, "shown utterances": self.dialogue}
         return frozenset(name for name, field in shown.items() if field)
 
-    def for_classes(self, classes: Sequence[str]) -> "Prompt":
+    def for_classes(self, classes: Sequence[str], names: Sequence[str] | None = None) -> "Prompt":
         """Return this prompt with one label per class; a prompt with `options` may have more labels than classes.
 
-        Raises UserError for too few labels and, without `options`, for too many.
+        `names` are shown for the classes. Raises UserError for too few labels and, without `options`, for too many.
         """
+        names = tuple(classes if names is None else names)
+        if isinstance(self.labels, str):
+            if self.labels == "letters" and len(names) > len(ascii_letters):
+                what = f"prompt.labels=letters has {len(ascii_letters)} letters for {len(names)} classes"
+                raise UserError(f"{what}; use prompt.labels=names, prompt.labels=digits or head=candidates")
+            return replace(self, labels=tuple(LABELS[self.labels](names)), classes=names)
         if self.labels and not classes:
             raise UserError("the task has open answers, but this prompt has labels; use prompt=instruct or dialogue")
         if len(self.labels) < len(classes) or (len(self.labels) > len(classes) and not self.options):
             raise UserError(f"prompt.labels={list(self.labels)} do not match the task's classes {list(classes)}")
-        return replace(self, labels=tuple(self.labels[: len(classes)]))
+        return replace(self, labels=tuple(self.labels[: len(classes)]), classes=names)
 
     def for_places(self, number: int) -> "Prompt":
         """Return this prompt with a label for each place in a list of up to `number` options.
 
         Raises UserError for a prompt that does not list options.
         """
+        if isinstance(self.labels, str) and self.labels != "names":
+            places = min(number, len(ascii_letters)) if self.labels == "letters" else number
+            return replace(self, labels=tuple(LABELS[self.labels](range(places))), options=OPTIONS)
         if not self.options:
             raise UserError(
                 "a row has its own candidates among the classes, and this prompt does not list them; use"
-                " head=candidates, or a prompt with options such as prompt=quiz_letters"
+                " head=candidates, prompt.labels=letters, or a prompt with options such as prompt=quiz_letters"
             )
         return replace(self, labels=tuple(self.labels[:number]))
 
@@ -110,20 +132,18 @@ class Prompt:
             raise UserError(f"row {shown.id} has no answer and cannot be a demonstration; use rows with answers only")
         return answer
 
-    @property
-    def shown(self) -> frozenset[str]:
-        """Names of the fields that the templates use; only these are cut."""
+    def shown(self, fields: Iterable[str]) -> frozenset[str]:
+        """Those of an example's fields that the templates use; only these are cut."""
         names = _names(self.system) | _names(self.user) | {self.dialogue}
-        return names | {CONTEXT} if PASSAGES in names else names
+        names = names | {CONTEXT} if PASSAGES in names else names
+        return frozenset(fields) if "fields" in names else names & frozenset(fields)
 
     def count_unshown(self, examples: Sequence[Example]) -> Counter[str]:
         """Return the number of examples by the field that has a text and is in no template; rubrics are a judge's."""
-        known = self.shown if self.labels else {*self.shown, "rubric"}
+        every = {name for example in examples for name in example.fields}
+        unshown = every - self.shown(every) - (set() if self.labels else {"rubric"})
         return Counter(
-            name
-            for e in examples
-            for name, turns in e.fields.items()
-            if name not in known and any(map(str.strip, turns))
+            name for e in examples for name, turns in e.fields.items() if name in unshown and any(map(str.strip, turns))
         )
 
     def continuations(self, example: Example) -> Sequence[str]:
@@ -132,7 +152,11 @@ class Prompt:
 
     def _fill(self, template: str, example: Example, turn: str = "") -> str:
         num_characters = sum(len(text) for turns in example.fields.values() for text in turns) + len(turn)
-        context = {"labels": tuple(self.labels), "turn": turn, **example.fields}
+        texts = {name: "\n".join(turns) for name, turns in example.fields.items() if name not in NO_TEXTS}
+        names = example.fields.get(self.options, self.classes)
+        choices = [] if names == self.labels else [*zip(self.labels, names, strict=False)]
+        own = {"labels": tuple(self.labels), "choices": choices, "fields": texts, "turn": turn}
+        context: dict[str, Any] = {**example.fields, **own}
         context[PASSAGES] = (*example.fields.get(CONTEXT, ()), *example.fields.get(PASSAGES, ()))
         try:
             return _compile(template).render(context, num_characters)

@@ -132,7 +132,8 @@ class Renderer:
 
     def _fit_fields(self, example: Example, limit: int) -> Fitted:
         """Cut fields until the whole prompt fits; its tokens are counted again, as tokens change at joins."""
-        fields = {name: turns for name, turns in example.fields.items() if name in self.prompt.shown}
+        shown = self.prompt.shown(example.fields)
+        fields = {name: turns for name, turns in example.fields.items() if name in shown}
         shorten, lost_options = cut_sentences if self.prompt.cut_sentences else cut_tokens, False
         scaffold = self._scaffold(fields, 1)
         if scaffold > limit:

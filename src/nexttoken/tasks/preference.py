@@ -15,7 +15,7 @@ from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import METRICS
 from nexttoken.tasks.row_keys import log_unseen, unseen_keys
-from nexttoken.tasks.submission import check_probs, find_ids, write_probs
+from nexttoken.tasks.submission import check_probs, find_ids, validate_submission, write_probs
 from nexttoken.tasks.surrogates import without_surrogates
 from nexttoken.transforms.orders import A_B_TIE
 from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split, Swap
@@ -98,6 +98,12 @@ class Preference:
         ids = [example.id for example in self.read("test")]
         probs = predictions.probs[find_ids("the predictions", predictions.ids, "test.csv", ids)]
         write_probs(ids, probs[:, [CLASSES.index(column) for column in columns[1:]]], columns, path)
+
+    def check(self, path: Path) -> str:
+        """Return words on a sound submission. Raises UserError where it does not fit test.csv and the sample."""
+        ids = read_columns(self.path("test.csv"), ["id"], GET)["id"]
+        validate_submission(path, ids, list(read_columns(self.path("sample_submission.csv"), ["id"], GET)))
+        return f"{len(ids):,} rows with the ids of {self.path('test.csv')} in order"
 
     def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]:
         return []  # the submission says it all

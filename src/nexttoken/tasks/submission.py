@@ -75,14 +75,18 @@ def validate_submission(path: Path, test_ids: Sequence[str], columns: Sequence[s
     table = read_columns(path, columns, WRITE)
     if list(table) != list(columns):
         raise UserError(f"{path} has the header {', '.join(table)}; sample_submission.csv has {', '.join(columns)}")
-    ids = table[columns[0]]
-    order = find_ids(str(path), ids, "test.csv", test_ids)
+    require_order(path, table[columns[0]], "test.csv", test_ids)
+    check_probs(str(path), test_ids, numbers(table, columns[1:]), columns[1:])
+
+
+def require_order(path: Path, ids: Sequence[str], test: str, test_ids: Sequence[str]) -> None:
+    """Raise UserError unless a submission's `ids` are those of the file `test`, in its order."""
+    order = find_ids(str(path), ids, test, test_ids)
     if row := next((row for row, place in enumerate(order, start=1) if place != row - 1), 0):
         raise UserError(
-            f"{path} has the ids of test.csv in another order: row {row} is {ids[row - 1]}, "
-            f"expected {test_ids[row - 1]}; sort its rows like test.csv"
+            f"{path} has the ids of {test} in another order: row {row} is {ids[row - 1]}, "
+            f"expected {test_ids[row - 1]}; sort its rows like {test}"
         )
-    check_probs(str(path), test_ids, numbers(table, columns[1:]), columns[1:])
 
 
 def check_probs(source: str, ids: Sequence[str], probs: np.ndarray, classes: Sequence[str]) -> None:

@@ -20,7 +20,8 @@ def swap_sides(example: Example, swap: Swap = A_B_TIE) -> Example:
     if alone := [name for name in example.fields if name not in fields]:
         raise UserError(f"row {example.id} has a field {alone[0]!r} without its partner for the other answer; add it")
     label = None if example.label is None else swap.classes[example.label]
-    return replace(example, fields={name: fields[name] for name in example.fields}, label=label)
+    votes = tuple(example.votes[partner] for partner in swap.classes) if example.votes else ()
+    return replace(example, fields={name: fields[name] for name in example.fields}, label=label, votes=votes)
 
 
 def _partner(name: str, sides: tuple[str, str]) -> str:

@@ -1,0 +1,229 @@
+"""A competition of any table: its columns, label space, metric and submission stand in the configuration."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from nexttoken.data.csv_tables import numbers, read_columns
+from nexttoken.data.row_faults import Faults, Place, id_of
+from nexttoken.data.tables_in_memory import rows_in_memory
+from nexttoken.errors import MissingFile, UserError
+from nexttoken.metrics.probabilities import METRICS
+from nexttoken.tasks.answer_columns import SubmissionForm, answer_columns
+from nexttoken.tasks.label_space import JOINED, label_index, learnt_classes, named_classes, vote_shares
+from nexttoken.tasks.row_keys import log_unseen, unseen_keys
+from nexttoken.tasks.submission import check_probs, find_ids
+from nexttoken.tasks.surrogates import without_surrogates
+from nexttoken.tasks.table_rows import Row, Rows, Unpivot, columns_of, find_table, read_rows, texts_in_memory
+from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split, Swap
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ID_JOINED = "_"  # between the values of several id columns
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The tables of `input_dir`, each row a text to classify; docs/table.md explains the keys.
+
+    `classes` is given as a list of values, as names by value, or as a table of them; None learns it from the training
+    rows. After construction it is the tuple of values, `class_names` are the names that the prompt shows, and `settled`
+    holds learnt keys, which a run saves: its labels stay what they are without the training rows.
+    """
+
+    name: str
+    input_dir: str | os.PathLike[str]
+    id: str | Sequence[str]
+    fields: Sequence[str]
+    label: str | Sequence[str] | None = None
+    votes: Sequence[str] | None = None
+    classes: Any = None
+    class_names: Sequence[str] | None = None
+    group_by: Sequence[str] | None = None
+    labels_by: str | None = None
+    tags: Sequence[str] = ()
+    metric: str = "log_loss"
+    submission: Mapping[str, str] | None = None
+    swap: Mapping[str, str] | None = None
+    unpivot: Mapping[str, Any] | None = None
+    train_file: str | None = None
+    test_file: str | None = None
+    sample_file: str | None = None
+
+    has_published_scores: ClassVar[bool] = False
+    suffix: ClassVar[str] = ".csv"
+
+    def __post_init__(self) -> None:
+        if (self.label is None) == (self.votes is None):
+            raise UserError("the table needs either task.label, a column, or task.votes, a column for each class")
+        self._unpivot  # noqa: B018 - refuses other keys
+        if self.class_names is None:
+            given = self.classes if self.classes is not None else self.votes or self._learnt()
+            named = named_classes(given, Path(self.input_dir))
+            object.__setattr__(self, "settled", {"classes": list(given)} if self.classes is None else {})
+            object.__setattr__(self, "classes", tuple(named))
+            object.__setattr__(self, "class_names", tuple(named.values()))
+        if len(self.classes) < 2:
+            raise UserError(f"the task {self.name} has {len(self.classes)} classes; expected at least two")
+        if self.votes is not None and len(self.votes) != len(self.classes):
+            raise UserError(f"task.votes has {len(self.votes)} columns for {len(self.classes)} classes; name one each")
+        answer_columns(self.submission or {}, self.classes)
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return frozenset({"labels", "pairs"} if self.swap else {"labels"})
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return METRICS
+
+    def path(self, split: Split) -> Path:
+        """The file of the training or test rows."""
+        name = self.train_file if split == "train" else self.test_file
+        return find_table(Path(self.input_dir), name, split, f"{split}_file")
+
+    def read(self, split: Split) -> list[Example]:
+        """Return one example per row.
+
+        Raises: UserError naming the first five faulty rows by file and line, and where the ids of the test are not
+        those of the sample submission.
+        """
+        path = self.path(split)
+        examples = self._examples(self._rows(path, split), split, path)
+        if split == "test" and (sample := self._sample):
+            ids, sample_ids = [example.id for example in examples], next(iter(read_columns(sample, []).values()))
+            find_ids(str(sample), sample_ids, path.name, ids)
+            if sample_ids != ids:
+                log.info("%s orders its ids differently: the order of %s is followed", sample.name, path.name)
+        return examples
+
+    def parse(self, frame: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> list[Example]:
+        """Return the examples of test rows in memory. Raises UserError naming faulty rows by their number."""
+        columns = self._sources("test")
+        rows = texts_in_memory(rows_in_memory(frame, columns), columns)
+        return self._examples(self._unpivot(rows) if self._unpivot else rows, "test", "the table")
+
+    def truth(self) -> Mapping[str, tuple[float, ...]]:
+        """Return true class probabilities by id from truth.csv, which generated samples have; else nothing."""
+        path = Path(self.input_dir) / "truth.csv"
+        if not path.is_file():
+            return {}
+        table = read_columns(path, ["id", *self.classes])
+        probs = numbers(table, self.classes)
+        check_probs(str(path), table["id"], probs, self.classes)
+        return dict(zip(table["id"], map(tuple, probs.tolist()), strict=True))
+
+    def group_text(self, example: Example) -> str:
+        names = self.fields if self.group_by is None else [*columns_of(self.group_by)]
+        texts = [example.fields[name][0] if name in example.fields else example.tags[name] for name in names]
+        return "\n".join(texts)
+
+    def baseline(self) -> Baseline:
+        sides = Swap.of(self).sides if self.swap else ("", "")
+        first, second = (next((name for name in self.fields if name.endswith(side)), "") for side in sides)
+        if self.swap and first and second:
+            from nexttoken.tasks.baselines.regression import PairBaseline
+
+            shared = next((name for name in self.fields if not name.endswith(sides)), first)
+            return PairBaseline((first, second), shared, Swap.of(self).classes)
+        from nexttoken.tasks.baselines.words import WordBaseline
+
+        return WordBaseline(len(self.classes), tuple(self.fields))
+
+    def write(self, predictions: LabelPredictions, path: Path) -> None:
+        """Write the submission in the row order of the test file and the column order of the sample submission."""
+        check_probs("the predictions", predictions.ids, predictions.probs, self.classes)
+        ids = [example.id for example in self.read("test")]
+        probs = predictions.probs[find_ids("the predictions", predictions.ids, self.path("test").name, ids)]
+        self._form.write(ids, probs, path)
+
+    def check(self, path: Path) -> str:
+        """Return words on a sound submission. Raises UserError where it does not fit the test file."""
+        ids = [example.id for example in self.read("test")]
+        self._form.check(path, self.path("test").name, ids)
+        return f"{len(ids):,} rows with the ids of {self.path('test')} in order"
+
+    def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]:
+        return []  # the submission says it all
+
+    @cached_property
+    def _unpivot(self) -> Unpivot | None:
+        return Unpivot.of(self.unpivot)
+
+    @cached_property
+    def _tags(self) -> list[str]:
+        hidden = [name for name in columns_of(self.group_by) if name not in self.fields]
+        by = [metric.by for metric in self.metrics if getattr(metric, "by", "")]
+        return list(dict.fromkeys(columns_of(self.tags, by, hidden, self.labels_by)))
+
+    def _sources(self, split: Split) -> list[str]:
+        """The columns of the file that the rows are made from."""
+        labels = (self.label, self.votes) if split == "train" else ()
+        columns = list(dict.fromkeys(columns_of(self.id, self.fields, self._tags, *labels)))
+        return self._unpivot.sources(columns) if self._unpivot else columns
+
+    def _rows(self, path: Path, split: Split) -> Rows:
+        rows = read_rows(path, self._sources(split))
+        return self._unpivot(rows) if self._unpivot else rows
+
+    def _examples(self, rows: Rows, split: Split, source: Path | str) -> list[Example]:
+        faults, unseen, indices = Faults(), Counter[str](), {name: place for place, name in enumerate(self.classes)}
+        seen = set(columns_of(self.id, self.fields, self._tags, self.label, self.votes))
+
+        def example(row: Row, place: Place) -> Example | None:
+            if self._unpivot and split == "train" and self.label and not self._label_of(row).strip():
+                return None  # an answer that was not judged
+            unseen.update(unseen_keys(row, seen))
+            row_id = ID_JOINED.join(str(id_of(row, [name], place)) for name in columns_of(self.id))
+            faults.claim_id(row_id, place)
+            tags = {"file": place.file} | {name: row[name] for name in self._tags}
+            made = Example(row_id, {name: (row[name],) for name in self.fields}, tags=tags)
+            return self._labelled(made, row, indices) if split == "train" else made
+
+        examples = [made for made in faults.sound_rows(rows, example) if made is not None]
+        faults.refuse("mend these rows, or download the file again", source)
+        if not examples:
+            raise UserError(f"{source} has no row with a label; expected rows of {', '.join(self.fields)}")
+        log_unseen(unseen)
+        return without_surrogates(examples)
+
+    def _labelled(self, example: Example, row: Row, indices: Mapping[str, int]) -> Example:
+        if self.votes is not None:
+            shares = vote_shares(row, list(self.votes))
+            return replace(example, label=int(np.argmax(shares)), votes=() if 1.0 in shares else shares)
+        return replace(example, label=label_index(self._label_of(row), indices, str(self.label)))
+
+    def _label_of(self, row: Row) -> str:
+        """The row's label; of several columns, "" where one of them is empty."""
+        cells = [row[name] for name in columns_of(self.label)]
+        return JOINED.join(cells) if all(cell.strip() for cell in cells) else ""
+
+    def _learnt(self) -> list[str]:
+        """The labels of the training rows. Raises UserError where there is none."""
+        labels = [self._label_of(row) for _, row in self._rows(self.path("train"), "train") if isinstance(row, dict)]
+        if found := learnt_classes(label for label in labels if label.strip()):
+            return found
+        raise UserError(f"{self.path('train')}: the label {self.label} is empty in every row; correct task.label")
+
+    @property
+    def _form(self) -> SubmissionForm:
+        return SubmissionForm.of(self._sample, self.submission, self.classes, ID_JOINED.join(columns_of(self.id)))
+
+    @property
+    def _sample(self) -> Path | None:
+        """The sample submission; None without one."""
+        try:
+            return find_table(Path(self.input_dir), self.sample_file, "sample_submission", "sample_file")
+        except MissingFile:
+            if self.sample_file:
+                raise
+            return None

@@ -1,0 +1,120 @@
+"""Rows of a competition's tables as text: CSV, TSV, Parquet or JSON lines, found by convention and made longer."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nexttoken.data.csv_tables import cell_text, table_rows
+from nexttoken.data.json_lines import json_rows
+from nexttoken.data.parquet_tables import is_parquet, refuse_nested
+from nexttoken.data.row_faults import Place, RowFault
+from nexttoken.errors import MissingFile, UserError
+
+ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+Row = Mapping[str, str]
+Rows = Iterable[tuple[Place, Any]]
+
+
+def find_table(folder: Path, name: str | None, stem: str, key: str) -> Path:
+    """Return the file `name` of the folder, or the one called `stem` with one of the known endings.
+
+    Raises: MissingFile where there is none, UserError where there are several.
+    """
+    if name is not None:
+        path = folder / name
+        if not path.is_file():
+            raise MissingFile(f"{path} is not there: task.{key} names it; put it there, or set input_dir=...")
+        return path
+    found = [folder / f"{stem}{ending}" for ending in ENDINGS if (folder / f"{stem}{ending}").is_file()]
+    if not found:
+        what = f"{folder} has no {stem} with one of the endings {' '.join(ENDINGS)}"
+        raise MissingFile(f"{what}; put it there, set input_dir=..., or name it with task.{key}=...")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(f"{folder} has {names}; name the one to read with task.{key}=...")
+    return found[0]
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Rows:
+    """Yield each row's cells as text by column name, or a RowFault.
+
+    Raises: UserError where the file lacks a column, and where one of `columns` holds lists or bytes.
+    """
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        for place, row in json_rows(path):
+            yield place, row if isinstance(row, RowFault) else _texts(row, columns)
+        return
+    if is_parquet(path):
+        refuse_nested(path, columns)
+    yield from table_rows(path, columns)
+
+
+def texts_in_memory(rows: Rows, columns: Sequence[str]) -> Rows:
+    """The rows of a table in memory with their cells as text; an absent cell is ""."""
+    for place, row in rows:
+        yield place, row if isinstance(row, RowFault) else _texts(dict.fromkeys(columns) | row, columns)
+
+
+def _texts(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str] | RowFault:
+    """A row's cells as text. A RowFault where one of `columns` is missing, or holds a list or an object."""
+    if missing := [name for name in columns if name not in row]:
+        return RowFault(f"lacks {missing[0]}")
+    if nested := [name for name in columns if isinstance(row[name], list | dict)]:
+        return RowFault(f"{nested[0]} is {type(row[nested[0]]).__name__}, expected text or a number")
+    return {str(name): cell_text(value) for name, value in row.items()}
+
+
+@dataclass(frozen=True)
+class Unpivot:
+    """Makes a row for each of some values: of A, B, C and D, say, where each answer has its own columns.
+
+    A new row has the value in the column `name`, and each of `columns` takes the cell of the column that its pattern
+    names, with the value in the place of {}. The row whose value stands in the column `skip_equal_to` is left out.
+    """
+
+    name: str
+    values: Sequence[str]
+    columns: Mapping[str, str]
+    skip_equal_to: str | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> "Unpivot | None":
+        """The parts of `task.unpivot`; None without one. Raises UserError for other keys."""
+        if given is None:
+            return None
+        try:
+            made = cls(**given)
+            if all("{}" in pattern for pattern in made.columns.values()):
+                return made
+        except (TypeError, AttributeError):
+            pass
+        expected = "{name: Answer, values: [A, B], columns: {Text: 'Answer{}Text'}}, and skip_equal_to: <column>"
+        raise UserError(f"task.unpivot={given!r} is not accepted: expected {expected}")
+
+    def sources(self, columns: Sequence[str]) -> list[str]:
+        """The columns of the file that rows with `columns` are made from."""
+        plain = [name for name in columns if name != self.name and name not in self.columns]
+        made = [self.columns[name].format(value) for name in columns if name in self.columns for value in self.values]
+        return [*plain, *made, *([self.skip_equal_to] if self.skip_equal_to else [])]
+
+    def __call__(self, rows: Rows) -> Rows:
+        for place, row in rows:
+            if isinstance(row, RowFault):
+                yield place, row
+                continue
+            for value in map(str, self.values):
+                if self.skip_equal_to is None or row.get(self.skip_equal_to) != value:
+                    yield place, self._long(row, value)
+
+    def _long(self, row: Row, value: str) -> dict[str, str]:
+        sources = {source.format(value): name for name, source in self.columns.items()}
+        every = {source.format(one) for source in self.columns.values() for one in self.values}
+        kept = {name: cell for name, cell in row.items() if name not in every}
+        return kept | {self.name: value} | {name: row[source] for source, name in sources.items() if source in row}
+
+
+def columns_of(*groups: str | Iterable[str] | None) -> Iterator[str]:
+    """Yield the column names of some settings, each a name, a list of names or None."""
+    for group in groups:
+        yield from [group] if isinstance(group, str) else map(str, group or ())
