@@ -28,6 +28,7 @@ class Row:
     token_ids: np.ndarray
     label: int = 1
     num_options: int | None = None
+    votes: tuple[float, ...] = ()
     round: int = 0
     num_targets: int = 1
 

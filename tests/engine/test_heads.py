@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
-from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary, label_losses
+from nexttoken.engine.heads import Classification, LabelSoftmax, WholeVocabulary, divergence, label_losses
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.engine.label_scores import UNKNOWN
 from nexttoken.errors import UserError
@@ -17,6 +17,8 @@ from nexttoken.prompts.label_tokens import LabelTokens, find_label_tokens
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
 from nexttoken.training.module import AnswerModule, noisy_embeddings
 from nexttoken.training.steps import Batcher, Step
+
+FACTS = {"num_options": None, "votes": ()}
 
 LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7, 8)), (("A",), ("B",), ("t", "ie")), 0)
 ONE_TOKEN = LabelTokens(("A", "B", "C"), ((5,), (6,), (7,)), (("A",), ("B",), ("C",)), 0)
@@ -42,7 +44,13 @@ def rows(num_rows: int = 9) -> list[SimpleNamespace]:
     rng = np.random.default_rng(1)
     return [
         SimpleNamespace(
-            id=f"r{n}", label=n % 3, token_ids=rng.integers(1, PAD, 3 + 4 * n), num_options=None, round=0, num_targets=1
+            id=f"r{n}",
+            label=n % 3,
+            token_ids=rng.integers(1, PAD, 3 + 4 * n),
+            num_options=None,
+            votes=(),
+            round=0,
+            num_targets=1,
         )
         for n in range(num_rows)
     ]
@@ -93,7 +101,9 @@ def test_a_label_that_begins_others_is_learnt_beside_them(head):
     assert labels.continuations[10] == (*labels.continuations[1], *labels.continuations[0])
     model = build()
     asked = [  # the last token names the right option
-        SimpleNamespace(id=str(n), label=n % 12, token_ids=np.array([60, 61 + n % 3, 70 + n % 12]), num_options=None)
+        SimpleNamespace(
+            id=str(n), label=n % 12, token_ids=np.array([60, 61 + n % 3, 70 + n % 12]), num_options=None, votes=()
+        )
         for n in range(36)
     ]
     (batch,) = Batcher(head, labels, 100_000).batches(asked)
@@ -279,3 +289,31 @@ def test_smoothed_labels_are_shared_out_among_the_possible_ones(smoothing):
 def test_a_label_smoothing_of_one_or_more_is_refused():
     with pytest.raises(UserError, match=r"head.label_smoothing=1 is not accepted"):
         LabelSoftmax(1)
+
+
+def test_votes_are_learnt_as_a_distribution():
+    log_probs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    labels = torch.tensor([0, 1, UNKNOWN, 2])
+    votes = torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.4, 0.6]])
+    expected = -(votes * log_probs)[[0, 1, 3]].sum()
+    torch.testing.assert_close(label_losses(log_probs, labels, votes=votes), expected)
+    certain = one_hot(labels.clamp(min=0), 3).float()
+    for smoothing in (0.0, 0.1):
+        plain = label_losses(log_probs, labels, smoothing)
+        torch.testing.assert_close(label_losses(log_probs, labels, smoothing, certain), plain)
+    absent = log_probs.masked_fill(torch.tensor([[False, False, False]] * 3 + [[True, False, False]]), -torch.inf)
+    assert label_losses(absent, labels, votes=votes).isfinite()
+
+
+def test_two_passes_with_other_dropout_are_drawn_together():
+    one, other = (torch.randn(3, 3, generator=torch.Generator().manual_seed(n)).log_softmax(1) for n in (0, 1))
+    labels = torch.tensor([0, UNKNOWN, 2])
+    expected = sum(
+        float((p[row].exp() * (p[row] - q[row])).sum()) for row in (0, 2) for p, q in ((one, other), (other, one))
+    )
+    torch.testing.assert_close(divergence(one, other, labels), torch.tensor(expected))
+    assert divergence(one, one, labels) == 0
+    absent = [probs.masked_fill(torch.tensor([False, True, False]), -torch.inf) for probs in (one, other)]
+    assert divergence(*absent, labels).isfinite()
+    with pytest.raises(UserError, match=r"head\.r_drop=-1 is not accepted"):
+        LabelSoftmax(r_drop=-1)

@@ -173,7 +173,8 @@ def test_fields_are_text_not_templates(text):
     [
         (
             "{{ answer }}",
-            "the prompt cannot be rendered: 'answer' is undefined; the example's fields are a, labels, passages, q",
+            "the prompt cannot be rendered: 'answer' is undefined; a template can use a, choices, fields, labels,"
+            " passages, q, turn",
         ),
         ("{{ answer | join }}", "'answer' is undefined"),
         ("{% for x in zip(q, answer) %}{{ x }}{% endfor %}", "'answer' is undefined"),

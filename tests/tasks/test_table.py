@@ -206,6 +206,8 @@ def test_parquet_columns_of_lists_or_bytes_are_refused(tmp_path):
         ({"submission": {"broken": "best(3)"}}, r"best\(3\) of 2 classes"),
         ({"unpivot": {"values": ["A"]}}, "is not accepted: expected {name: Answer"),
         ({"fields": ["body", "ruel"]}, r"lacks the columns ruel \(nearest: rule\)"),
+        ({"metric": "auc_by(rul)"}, r"lacks the columns rul \(nearest: rule\)"),
+        ({"metric": "map_at(x)"}, "expected a whole number of ranks"),
         ({"train_file": "x.csv"}, "x.csv is not there: task.train_file names it"),
     ],
 )

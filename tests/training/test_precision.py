@@ -52,7 +52,7 @@ def build(precision: str, adapter: bool = False) -> torch.nn.Module:
 
 def rows(num_rows: int = 9) -> list[SimpleNamespace]:
     draw = np.random.default_rng(1)
-    facts = {"num_options": None, "round": 0, "num_targets": 1}
+    facts = {"num_options": None, "votes": (), "round": 0, "num_targets": 1}
     return [
         SimpleNamespace(id=f"r{n}", label=n % 3, token_ids=draw.integers(8, 99, 3 + n), **facts)
         for n in range(num_rows)

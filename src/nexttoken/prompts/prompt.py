@@ -164,7 +164,7 @@ class Prompt:
             raise UserError(f"the prompt's template {error}; shorten its loops") from None
         except Exception as error:  # a template can raise anything
             known = ", ".join(sorted(context))
-            raise UserError(f"the prompt cannot be rendered: {error}; the example's fields are {known}") from None
+            raise UserError(f"the prompt cannot be rendered: {error}; a template can use {known}") from None
 
 
 @lru_cache

@@ -15,7 +15,7 @@ from nexttoken.data.csv_tables import numbers, read_columns
 from nexttoken.data.row_faults import Faults, Place, id_of
 from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import MissingFile, UserError
-from nexttoken.metrics.probabilities import METRICS
+from nexttoken.metrics.named import metrics_of
 from nexttoken.tasks.answer_columns import SubmissionForm, answer_columns
 from nexttoken.tasks.label_space import JOINED, label_index, learnt_classes, named_classes, vote_shares
 from nexttoken.tasks.row_keys import log_unseen, unseen_keys
@@ -65,7 +65,7 @@ class Table:
     def __post_init__(self) -> None:
         if (self.label is None) == (self.votes is None):
             raise UserError("the table needs either task.label, a column, or task.votes, a column for each class")
-        self._unpivot  # noqa: B018 - refuses other keys
+        self._unpivot, self.metrics  # noqa: B018 - they refuse other values
         if self.class_names is None:
             given = self.classes if self.classes is not None else self.votes or self._learnt()
             named = named_classes(given, Path(self.input_dir))
@@ -84,7 +84,7 @@ class Table:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return METRICS
+        return metrics_of(self.metric)
 
     def path(self, split: Split) -> Path:
         """The file of the training or test rows."""
@@ -162,7 +162,7 @@ class Table:
     @cached_property
     def _tags(self) -> list[str]:
         hidden = [name for name in columns_of(self.group_by) if name not in self.fields]
-        by = [metric.by for metric in self.metrics if getattr(metric, "by", "")]
+        by = [metric.by for metric in self.metrics if metric.by]
         return list(dict.fromkeys(columns_of(self.tags, by, hidden, self.labels_by)))
 
     def _sources(self, split: Split) -> list[str]:
