@@ -108,6 +108,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(repository):
         ("lr=1e-4", "unknown key 'lr'; did you mean 'fit.learning_rate'?"),
         ("fit.lr=1", "unknown key 'fit.lr'; did you mean 'fit.learning_rate'?"),
         ("epochs=3", "did you mean 'trainer.max_epochs'?"),
+        ("dropout=0.1", "did you mean 'model.scratch.dropout'?"),
+        ("peft=lora", "did you mean 'adapter'?"),
         ("bs=8", "did you mean 'fit.batch_size'?"),
         ("batch_size=8", "did you mean 'fit.batch_size'?"),
         ("rank=8", "did you mean 'adapter.r', with adapter=lora?"),

@@ -52,6 +52,7 @@ KINDS = {
     "bzip2": (bz2.compress(b"id,text\n"), "bunzip2"),
     "compressed with xz": (lzma.compress(b"id,text\n"), "unxz"),
     "xlsx": (zipped("[Content_Types].xml"), "CSV UTF-8"),
+    "docx": (zipped("word/document.xml"), "plain text"),
     "zip archive": (zipped("train.csv"), "unzip it"),
     "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 9, "CSV UTF-8"),
     "Git LFS pointer": (POINTER, "git lfs pull"),

@@ -248,6 +248,7 @@ def test_a_broken_file_is_one_line(base_dir, adapter_dir):
         (["embed_tokens", "q_proj"], r"'embed_tokens' is the tokens' embedding"),
         (r".*(q_proj|embed_tokens)", r"is the tokens' embedding"),
         ("q_proj", r"'q_proj' is no layer of this model; a pattern matches whole names"),
+        ("ALL_linear", r"did you mean 'all-linear'"),
         ("q_proj[", r"'q_proj\[' is no pattern"),
         (["self_attn"], r"is refused: Target module"),
         ([], r"is refused: No `target_modules` passed"),

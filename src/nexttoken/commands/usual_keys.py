@@ -12,7 +12,9 @@ USUAL_NAMES = {
     "trainer.max_epochs": "epoch epochs max_epoch max_epochs num_epochs n_epochs num_train_epochs",
     "trainer.devices": "gpu gpus num_gpus devices",
     "trainer.precision": "precision bf16 fp16",
-    "model.name_or_path": "model_name model_path model_name_or_path pretrained checkpoint",
+    "model.name_or_path": "model_name model_path model_name_or_path pretrained checkpoint base_model",
+    "model.scratch.dropout": "dropout",
+    "adapter": "peft lora",
     "model.dtype": "dtype torch_dtype",
     "adapter.r": "rank lora_r lora_rank r",
     "adapter.alpha": "lora_alpha alpha",
@@ -26,6 +28,8 @@ USUAL_NAMES = {
     "split.num_folds": "folds num_folds n_folds k_folds n_splits",
     "input_dir": "data data_dir dataset input data_path",
     "output_dir": "output out out_dir",
+    "overwrite": "force overwrite_output_dir",
+    "seed": "random_seed random_state",
     "prompt": "template",
 }
 USUAL_KEYS = {name: key for key, names in USUAL_NAMES.items() for name in names.split()}

@@ -33,7 +33,11 @@ KINDS: dict[str, tuple[str, str]] = {  # pattern of the first bytes: name, fix
     r"\x04\x22\x4d\x18": ("compressed with lz4", f"unpack it with `unlz4`, {GZIP_INSTEAD}"),
     r"\x5d\0\0[\x01-\x80]\0": ("compressed with lzma", f"unpack it with `unlzma`, {GZIP_INSTEAD}"),
     r"[^\n]{257}ustar[\0 ]": ("a tar archive", "unpack it with `tar -xf`"),
-    r"PK\x03\x04.*(\[Content_Types\]\.xml|xl/)": ("an Excel workbook (xlsx)", "save its sheet as CSV UTF-8"),
+    r"PK\x03\x04.*word/": ("a Word document (docx)", "save it as plain text in UTF-8"),
+    r"PK\x03\x04.*(\[Content_Types\]\.xml|xl/)": (
+        "an Office document, such as an Excel workbook (xlsx)",
+        "save its sheet as CSV UTF-8, or its text as .txt",
+    ),
     r"PK\x03\x04": ("a zip archive", "unzip it in place"),
     r"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Office document, such as xls", "save its sheet as CSV UTF-8"),
     r"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07": ("an archive (7z or RAR)", "unpack it first"),

@@ -82,7 +82,8 @@ def _refuse_targets(model: nn.Module, targets: str | list[str], excluded: str | 
             raise UserError(f"adapter.target_modules={target!r} is no pattern: {error}; give a list of names") from None
         if not matched:
             fix = "a pattern matches whole names; give a list of names: [q_proj,v_proj]"
-            fix = fix if is_pattern else nearest(str(target), linear)
+            if not is_pattern or "linear" in str(target).lower():
+                fix = nearest(str(target), {*linear, "all-linear"})
             raise UserError(f"adapter.target_modules: {target!r} is no layer of this model; {fix}")
         if any(isinstance(layer, nn.Embedding) for layer in matched):
             raise UserError(
