@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,10 +219,14 @@ def train_and_predict(
     """
     from nexttoken.engine.journal import JournalFolder
     from nexttoken.models.memory import peak_memory_mb
+    from nexttoken.training.dev_metric import DevMetric
 
     fitted: list[Inference] = []  # before the dev rows are learnt: it may learn from them itself
     answerer, measured = learner.learn(
-        fold.path, loggers, lambda chosen: fitted.append(parts.inference.fitted(rows.train, rows.dev, chosen))
+        fold.path,
+        loggers,
+        lambda chosen: fitted.append(parts.inference.fitted(rows.train, rows.dev, chosen)),
+        DevMetric.of(parts.task, rows.dev),
     )
     inference = fitted[0]
     if is_first():
@@ -232,8 +236,10 @@ def train_and_predict(
     answerer.reset_counts()
     answerer.journals = JournalFolder(fold.journals, "held-out rows", f"fold {fold.number}: ")
     start = time.monotonic()
-    predictions = inference(rows.held_out, answerer)
+    predictions: Any = inference(rows.held_out, answerer)
     seconds = time.monotonic() - start
+    if "threshold" in measured:
+        predictions = replace(predictions, threshold=measured["threshold"])
     if parts.settings.save_prompts and is_first():
         fold.save_prompts(answerer.prompts, answerer.labels)
     counts = dict(answerer.counts)

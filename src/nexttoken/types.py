@@ -118,12 +118,14 @@ class Retriever(Protocol):
 class LabelPredictions:
     """Class probabilities: `probs` is (N, K) float64, row i belongs to `ids[i]`, column k to the task's class k.
 
-    `columns` are further values by name, (N,) each, such as `seconds` and `searched`.
+    `columns` are further values by name, (N,) each, such as `seconds` and `searched`. Of two classes the second one is
+    decided for where its probability is above `threshold`.
     """
 
     ids: tuple[str, ...]
     probs: np.ndarray
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    threshold: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ def test_loss_is_cross_entropy_over_the_rows_candidates_and_its_gradient_that_of
         )
         assert loss.item() == pytest.approx(expected, abs=1e-4)
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)
-    total, number = head.dev_loss(lm, head.collate(prompts, labels), labels)
+    total, number, _ = head.dev_loss(lm, head.collate(prompts, labels), labels)
     assert (total.item(), int(number)) == (pytest.approx(expected, abs=1e-4), len(prompts) - 1)
 
 

@@ -15,7 +15,8 @@ from nexttoken.models.adapters import add_adapter
 from nexttoken.models.scratch import build_llama, llama_config
 from nexttoken.prompts.label_tokens import LabelTokens, find_label_tokens
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
-from nexttoken.training.module import AnswerModule, noisy_embeddings
+from nexttoken.training.module import AnswerModule
+from nexttoken.training.neftune import noisy_embeddings
 from nexttoken.training.steps import Batcher, Step
 
 FACTS = {"num_options": None, "votes": ()}

@@ -12,7 +12,7 @@ from nexttoken.errors import UserError
 from nexttoken.prompts.encode_texts import TextEncoder
 from nexttoken.prompts.encoded import NO_LABELS, EncodedText
 from nexttoken.prompts.prompt import Prompt
-from nexttoken.training.module import noisy_embeddings
+from nexttoken.training.neftune import noisy_embeddings
 from nexttoken.training.steps import Batcher, TrainSteps
 from nexttoken.types import Example
 

@@ -46,8 +46,8 @@ class Head(Protocol):
     def loss(self, model: nn.Module, batch: Any, labels: LabelTokens) -> Tensor:
         """Cross-entropy summed over the batch's targets: rows with a known label, or answer tokens."""
 
-    def dev_loss(self, model: nn.Module, batch: Any, labels: LabelTokens) -> tuple[Tensor, Tensor]:
-        """The summed loss that checkpoints are selected by, and the number of targets."""
+    def dev_loss(self, model: nn.Module, batch: Any, labels: LabelTokens) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The summed loss, the number of targets, and `LabelHead.scores`, by which checkpoints are chosen."""
 
 
 class LabelHead(Head, Protocol):
@@ -79,9 +79,8 @@ class LabelSoftmax(Head):
     def collate(self, rows: Sequence[Any], labels: LabelTokens, packs: bool = False) -> Batch:
         return collate(rows, self.contexts(labels), packs)
 
-    def dev_loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
-        loss = label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels, votes=batch.votes)
-        return loss, (batch.labels != UNKNOWN).sum()
+    def dev_loss(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> tuple[Tensor, Tensor, Tensor]:
+        return dev_losses(self.scores(model, batch, labels), batch.labels, batch.votes)
 
     def scores(self, model: nn.Module, batch: Batch, labels: LabelTokens) -> Tensor:
         return batch.only_options(label_scores(model, batch, labels))
@@ -175,9 +174,8 @@ class Candidates(Head):
     def loss(self, model: nn.Module, batch: CandidateBatch, labels: LabelTokens) -> Tensor:
         return label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels, self.label_smoothing)
 
-    def dev_loss(self, model: nn.Module, batch: CandidateBatch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
-        losses = label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels)
-        return losses, (batch.labels != UNKNOWN).sum()
+    def dev_loss(self, model: nn.Module, batch: CandidateBatch, labels: LabelTokens) -> tuple[Tensor, Tensor, Tensor]:
+        return dev_losses(self.scores(model, batch, labels), batch.labels)
 
 
 def checked_smoothing(label_smoothing: float) -> float:
@@ -185,6 +183,11 @@ def checked_smoothing(label_smoothing: float) -> float:
     if not 0 <= label_smoothing < 1:
         raise UserError(f"head.label_smoothing={label_smoothing} is not accepted: expected 0 (none) to below 1")
     return label_smoothing
+
+
+def dev_losses(scores: Tensor, labels: Tensor, votes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The summed cross-entropy of the scores (N, K), the number of rows with a known label, and the scores."""
+    return label_losses(scores.log_softmax(1), labels, votes=votes), (labels != UNKNOWN).sum(), scores
 
 
 def label_losses(log_probs: Tensor, labels: Tensor, smoothing: float = 0.0, votes: Tensor | None = None) -> Tensor:
@@ -225,5 +228,5 @@ class AnswerText(Head):
     def loss(self, model: nn.Module, batch: TextBatch, labels: LabelTokens) -> Tensor:
         return answer_losses(model, batch).sum()
 
-    def dev_loss(self, model: nn.Module, batch: TextBatch, labels: LabelTokens) -> tuple[Tensor, Tensor]:
-        return answer_losses(model, batch).sum(), batch.num_targets
+    def dev_loss(self, model: nn.Module, batch: TextBatch, labels: LabelTokens) -> tuple[Tensor, Tensor, None]:
+        return answer_losses(model, batch).sum(), batch.num_targets, None

@@ -156,18 +156,29 @@ def from_first(make: Callable[[], T]) -> T:
     return box[0]
 
 
+def gather_lists(items: list[T]) -> list[T]:
+    """All processes' items, those of process 0 first, in every process."""
+    return [item for part in _gather(items) for item in part]
+
+
+def _gather(value: Any) -> list[Any]:
+    """Each process's value, in every process."""
+    if num_ranks() == 1:
+        return [value]
+    from torch import distributed
+
+    join()
+    parts = [None] * num_ranks()
+    distributed.all_gather_object(parts, value)
+    return parts
+
+
 def gather_rows(rows: dict[int, Any], num_rows: int) -> list[Any]:
     """All processes' answers in the order of their row indices, in every process.
 
     Raises UserError when a row is missing or answered twice.
     """
-    parts: list[Any] = [rows]
-    if num_ranks() > 1:
-        from torch import distributed
-
-        join()
-        parts = [None] * num_ranks()
-        distributed.all_gather_object(parts, rows)
+    parts = _gather(rows)
     indices = sorted(index for part in parts for index in part)
     if indices != list(range(num_rows)):
         missing = sorted({*range(num_rows)} - {*indices})

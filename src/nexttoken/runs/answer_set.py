@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nexttoken.errors import UserError, first_five
+from nexttoken.metrics.decisions import at_threshold, has_threshold
 from nexttoken.metrics.probabilities import log_loss, prior_probs, uniform_log_loss
 from nexttoken.models.processes import num_ranks
 from nexttoken.runs.folder import FoldFolder
@@ -76,7 +77,7 @@ class Labels:
     def score(self, task: Any, predictions: Any, examples: Sequence[Example]) -> dict[str, Any]:
         """The task's metrics, and the share of True in each boolean column of the predictions."""
         shares = {f"share_{name}": float(c.mean()) for name, c in predictions.columns.items() if c.dtype == bool}
-        scores = score_examples(task.metrics, predictions.probs, examples)
+        scores = score_examples(task.metrics, predictions.probs, examples, threshold=predictions.threshold)
         return scores | shares | left_out(task.metrics[0], predictions.probs, examples)
 
     def save(self, fold: FoldFolder, number: Any, task: Any, predictions: Any, examples: Sequence[Example]) -> None:
@@ -171,11 +172,13 @@ def left_out(metric: Metric, probs: np.ndarray, examples: Sequence[Example]) -> 
 
 
 def score_examples(
-    metrics: Sequence[Metric], probs: np.ndarray, examples: Sequence[Example], prefix: str = ""
+    metrics: Sequence[Metric], probs: np.ndarray, examples: Sequence[Example], prefix: str = "", threshold: float = 0.5
 ) -> dict[str, float | None]:
     """Each metric's score of `probs` (N, K); None where it cannot be computed, such as an AUC of a single class."""
-    labels = labels_of(examples)
-    scores = {m.name: m.score(probs, labels, [example.tags.get(m.by, "") for example in examples]) for m in metrics}
+    labels, scores = labels_of(examples), {}
+    for metric in metrics:
+        decided = at_threshold(probs, threshold) if has_threshold(metric, probs.shape[1]) else probs
+        scores[metric.name] = metric.score(decided, labels, [example.tags.get(metric.by, "") for example in examples])
     return {f"{prefix}{name}": None if math.isnan(score) else score for name, score in scores.items()}
 
 

@@ -61,8 +61,7 @@ class LoadedRun:
         """Build the parts of the run's configuration that prediction needs.
 
         `input_dir` holds files of the same task, corpora included; `base` is a folder or hub name of the same base
-        model; `retriever` is a `_target_` node instead of the run's own. Raises UserError where no fold is finished,
-        and as `changed_config` does.
+        model; `retriever` is a `_target_` node. Raises UserError without a finished fold, and as `changed_config` does.
         """
         if changes.fold is None and folder.has_only_final:
             print(f"{folder.path} has no finished fold: its final model predicts, which has no out-of-fold score")
@@ -102,8 +101,8 @@ class LoadedRun:
     def answer(self, examples: list[Example]) -> LabelPredictions:
         """Average the folds' class probabilities for examples that have been through the run's transforms.
 
-        Folds with the same model and inference, as where nothing was trained, answer once. `seconds` is the sum over
-        folds, other columns are means. A killed call resumes where `changes.folder` is given.
+        Folds with the same model and inference, as where nothing was trained, answer once. `seconds` are sums over the
+        folds; other columns and the threshold are means. A killed call resumes where `changes.folder` is given.
         """
         from nexttoken.engine.journal import JournalFolder
 
@@ -125,7 +124,8 @@ class LoadedRun:
             self.release()  # a notebook may load another run next
         columns = {name: np.mean([one.columns[name] for one in predicted], axis=0) for name in predicted[0].columns}
         columns["seconds"] = columns["seconds"] * len(predicted)
-        return LabelPredictions(predicted[0].ids, np.mean([one.probs for one in predicted], axis=0), columns)
+        threshold = float(np.mean([fold.metrics().get("threshold", 0.5) for fold in self.folds]))
+        return LabelPredictions(predicted[0].ids, np.mean([one.probs for one in predicted], axis=0), columns, threshold)
 
     def answerer(self, fold: FoldFolder) -> "Answerer":
         """Load the fold's model; the weights that folds share stay in memory until `release`.

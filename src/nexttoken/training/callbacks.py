@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nexttoken.errors import UserError, one_line
 from nexttoken.models.processes import is_first
 from nexttoken.progress import Progress
 from nexttoken.settings import FitSettings
+from nexttoken.training.dev_metric import DevScore
 from nexttoken.training.steps import TrainSteps
 
 LOG_STEPS = 10  # between two points of the curve
@@ -23,7 +25,9 @@ RETRAIN = "overwrite=true trains this fold again"
 
 
 class Checkpoints(Callback):
-    """`last.ckpt`, the complete state to continue from, and `best.ckpt`, the weights with the lowest dev log loss.
+    """`last.ckpt`, the complete state to continue from, and `best.ckpt`, the weights with the best dev score.
+
+    That is the best by the task's metric, and where it is log loss or cannot be computed, the lowest dev log loss.
 
     The last one is written every `checkpoint_steps` optimizer steps and at the end of each epoch, after the best one,
     whose score it holds. It is never written between an epoch's last step and its validation: Lightning would resume
@@ -33,7 +37,7 @@ class Checkpoints(Callback):
     def __init__(self, folder: Path, settings: FitSettings, steps: TrainSteps) -> None:
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
         self.num_steps, self.text_epochs, self.steps = settings.checkpoint_steps, settings.text_epochs, steps
-        self.lowest, self.best_step, self.best_epoch = math.inf, 0, 0
+        self.found, self.best_step, self.best_epoch = DevScore(), 0, 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.steps.next_step = trainer.global_step  # Lightning loses a loader's state between epochs
@@ -42,10 +46,10 @@ class Checkpoints(Callback):
         if trainer.global_step % self.num_steps == 0 and not trainer.is_last_batch:
             trainer.save_checkpoint(self.last)
 
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        score = trainer.callback_metrics.get("dev_log_loss")
-        if score is not None and trainer.current_epoch >= self.text_epochs and score.item() < self.lowest:
-            self.lowest, self.best_step = score.item(), trainer.global_step
+    def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
+        is_chosen_from = "dev_log_loss" in trainer.callback_metrics and trainer.current_epoch >= self.text_epochs
+        if is_chosen_from and module.dev_metric.is_better(module.dev_score, self.found):
+            self.found, self.best_step = module.dev_score, trainer.global_step
             self.best_epoch = trainer.current_epoch + 1
             state = module.state_dict()  # in every process: a sharded model is gathered
             if trainer.is_global_zero:
@@ -53,10 +57,12 @@ class Checkpoints(Callback):
         trainer.save_checkpoint(self.last)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lowest": self.lowest, "best_step": self.best_step, "best_epoch": self.best_epoch}
+        return asdict(self.found) | {"best_step": self.best_step, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.lowest, self.best_step, self.best_epoch = (state[key] for key in ("lowest", "best_step", "best_epoch"))
+        self.best_step, self.best_epoch = state["best_step"], state["best_epoch"]
+        loss = state["loss"] if "loss" in state else state["lowest"]  # as an earlier version called it
+        self.found = DevScore(loss, state.get("score", math.nan), state.get("threshold"))
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -95,12 +101,13 @@ class Curve(Callback):
     """The training curve (curve.csv), saved with the checkpoints so that a resumed run has no gap and no repetition.
 
     A point's training loss is the mean over the steps since the point before. Skipped steps, whose gradients overflowed
-    float16, are counted from the start. `refit` is 1 for points of the second training, on train and dev rows, whose
+    float16, are counted from the start. `own` is the column of the task's metric on the dev rows, after each epoch; ""
+    where that is log loss. `refit` is 1 for points of the second training, on train and dev rows, whose
     steps count from 0 again.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.refit = path, 0
+    def __init__(self, path: Path, own: str = "") -> None:
+        self.path, self.own, self.refit = path, own, 0
         self.rows: list[dict[str, float]] = []
         self.losses: list[float] = []
 
@@ -122,14 +129,16 @@ class Curve(Callback):
             self._add(trainer, train_loss=sum(self.losses) / len(self.losses), **measured)
             self.losses = []
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._add(trainer, dev_log_loss=trainer.callback_metrics["dev_log_loss"].item())
+    def on_validation_end(self, trainer: Trainer, module: Any) -> None:
+        own = {self.own: module.dev_score.score} if self.own else {}
+        self._add(trainer, dev_log_loss=trainer.callback_metrics["dev_log_loss"].item(), **own)
         self.on_train_end()
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         if is_first():
             with whole_file(self.path) as part:
-                pd.DataFrame(self.rows, columns=CURVE_COLUMNS).to_csv(part, index=False)
+                columns = [*CURVE_COLUMNS, *[self.own] * bool(self.own)]
+                pd.DataFrame(self.rows, columns=columns).to_csv(part, index=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "losses": self.losses}
@@ -159,7 +168,8 @@ class ShowProgress(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         metrics = trainer.callback_metrics
-        measured = (f"{name} {metrics[name]:.4f}" for name in ("train_loss", "dev_log_loss") if name in metrics)
+        names = ("train_loss", "dev_metric", "dev_log_loss")
+        measured = (f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
         self.progress.advance(batch.num_rows, ", ".join(measured))
 
     def teardown(self, *_: Any, **__: Any) -> None:

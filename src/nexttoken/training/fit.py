@@ -17,18 +17,19 @@ from nexttoken.errors import UserError, one_line
 from nexttoken.models.processes import choose_device, from_first, num_ranks
 from nexttoken.models.sharded import ShardedStrategy
 from nexttoken.training.callbacks import LOG_STEPS, CheckpointFiles, Checkpoints, Curve, ShowProgress, read_checkpoint
+from nexttoken.training.dev_metric import DevScore
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.steps import TrainSteps
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The end of a training: which step's weights were taken, and by what dev loss."""
+    """The end of a training: which step's weights were taken, and by what score on the dev rows."""
 
     num_rows: int  # trained by this process, without those before a kill
     num_steps: int
     num_epochs: int
-    dev_log_loss: float | None  # None without dev rows
+    dev_score: DevScore | None  # None without dev rows
 
 
 def fit(
@@ -66,7 +67,7 @@ def fit(
     if not checkpoints.best.exists():
         return Fitted(progress.num_rows, trainer.global_step, trainer.current_epoch, None)
     module.load_state_dict(read_checkpoint(checkpoints.best))
-    return Fitted(progress.num_rows, checkpoints.best_step, checkpoints.best_epoch, checkpoints.lowest)
+    return Fitted(progress.num_rows, checkpoints.best_step, checkpoints.best_epoch, checkpoints.found)
 
 
 class ScaledGradients(MixedPrecision):

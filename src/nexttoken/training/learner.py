@@ -28,6 +28,7 @@ from nexttoken.prompts.encode_labels import Encoded
 from nexttoken.prompts.encoded import EncodedTexts
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, Settings
+from nexttoken.training.dev_metric import LOG_LOSS, DevMetric
 from nexttoken.training.phases import Training
 from nexttoken.types import Example
 
@@ -114,7 +115,11 @@ class Learner:
         return self.spec.settings
 
     def learn(
-        self, folder: Path, loggers: list, after_choice: Callable[[Answerer], None] = lambda _: None
+        self,
+        folder: Path,
+        loggers: list,
+        after_choice: Callable[[Answerer], None] = lambda _: None,
+        dev_metric: DevMetric = LOG_LOSS,
     ) -> tuple[Answerer, dict[str, Any]]:
         """Train, choose the checkpoint on the dev rows, train on all rows, save; return the answerer and measurements.
 
@@ -127,7 +132,7 @@ class Learner:
             if self.budget is not None:
                 self.budget.save(folder)
         start = time.monotonic()
-        num_trained, measured = self._train(folder, loggers, after_choice)
+        num_trained, measured = self._train(folder, loggers, after_choice, dev_metric)
         seconds = time.monotonic() - start
         weights = gather_weights(self.model)
         if is_first():
@@ -144,13 +149,13 @@ class Learner:
         }
 
     def _train(
-        self, folder: Path, loggers: list, after_choice: Callable[[Answerer], None]
+        self, folder: Path, loggers: list, after_choice: Callable[[Answerer], None], dev_metric: DevMetric
     ) -> tuple[int, dict[str, Any]]:
         """Train; return the number of rows trained now, and the measurements."""
         if not self.settings.trainer.max_epochs:
             after_choice(self._answerer())
             return 0, {"padded_share": 0.0}
-        training = Training(self.spec, self.model, self.head, self.train.labels, folder)
+        training = Training(self.spec, self.model, self.head, self.train.labels, folder, dev_metric)
         dev = self.dev.prompts if self.dev else []
         measured = training.choose(self.train.prompts, dev, loggers, keep_start=self.whole is not None)
         after_choice(self._answerer())

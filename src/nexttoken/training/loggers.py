@@ -1,5 +1,6 @@
 """The configured loggers of a fold, such as TensorBoard: they get its settings first and its scores last."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,11 @@ def opened_loggers(nodes: Mapping[str, Mapping[str, Any]], folder: Path, setting
 
 
 def log_scores(loggers: list, scores: Mapping[str, Any], step: int) -> None:
-    """Log the numbers among the out-of-fold `scores` as `oof_<name>`, at the optimizer step that was taken."""
+    """Log the numbers among the out-of-fold `scores` as `oof_<name>`, at the optimizer step that was taken.
+
+    A name such as `auc_by(rule)` becomes `oof_auc_by_rule`: MLflow refuses brackets.
+    """
     numbers = {f"oof_{name}": float(score) for name, score in scores.items() if isinstance(score, int | float)}
+    numbers = {re.sub(r"[^\w. /-]+", "_", name).strip("_"): number for name, number in numbers.items()}
     for logger in loggers if numbers else ():
         logger.log_metrics(numbers, step)

@@ -1,7 +1,8 @@
 """The Lightning module: a causal LM that learns to predict the right answer as the next tokens."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from nexttoken.engine.forward.layout import Layout
 from nexttoken.engine.forward.output_head import token_losses
 from nexttoken.engine.forward.packed_attention import ROOT
 from nexttoken.engine.forward.shortcuts import skipping
@@ -20,10 +20,12 @@ from nexttoken.errors import UserError, first_five
 from nexttoken.models.adapters import find_misfits
 from nexttoken.models.allocator import release_freed_memory
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
-from nexttoken.models.processes import num_ranks, rank
+from nexttoken.models.processes import gather_lists, num_ranks, rank
 from nexttoken.models.sharded import gather_tensor, overwrite_parameter
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings
+from nexttoken.training.dev_metric import DevMetric, DevRow, DevScore
+from nexttoken.training.neftune import noisy_embeddings
 from nexttoken.training.parallel_gradients import Learners
 from nexttoken.training.steps import Step, learning_rate_factor, make_optimizer
 
@@ -48,6 +50,7 @@ class AnswerModule(LightningModule):
         seed: int,
         at_once: int = 1,
         num_text_steps: int = 0,
+        dev_metric: DevMetric | None = None,
     ) -> None:
         super().__init__()
         self.model, self.head, self.labels = model, head, labels
@@ -55,6 +58,8 @@ class AnswerModule(LightningModule):
         self.automatic_optimization = False
         self.halves_batches = False  # after an out-of-memory error
         self.dev_total = torch.zeros(2)  # summed loss and targets of the dev part so far
+        self.dev_metric, self.dev_score = dev_metric or DevMetric(), DevScore()
+        self.dev_rows: list[DevRow] = []
         self.num_skipped = self.skipped_in_a_row = 0  # steps whose gradients overflowed float16
         self.num_padding = self.num_places = 0  # of the training batches so far
         self.at_once, self.num_text_steps = at_once, num_text_steps
@@ -143,17 +148,24 @@ class AnswerModule(LightningModule):
         return text_loss(model, batch) if self._learns_text else self.head.loss(model, batch, self.labels)
 
     def on_validation_epoch_start(self) -> None:
-        self.dev_total = torch.zeros(2, device=self.device)
+        self.dev_total, self.dev_rows = torch.zeros(2, device=self.device), []
 
     def validation_step(self, batch: Any, _: int) -> None:
-        loss, num_targets = self.head.dev_loss(self.model, batch, self.labels)
+        loss, num_targets, scores = self.head.dev_loss(self.model, batch, self.labels)
         if not torch.isfinite(loss):
             raise self._not_finite(f"the dev loss is {loss.item()}", [batch])
         self.dev_total += torch.stack([loss.detach(), num_targets])
+        if self.dev_metric.metric is not None and scores is not None:
+            rows = zip(batch.ids, batch.labels.tolist(), scores.detach().cpu().numpy(), strict=True)
+            self.dev_rows += [row for row in rows if row[1] != UNKNOWN]
 
     def on_validation_epoch_end(self) -> None:
         loss, num_targets = self.trainer.strategy.reduce(self.dev_total, reduce_op="sum")
         self.log("dev_log_loss", loss / num_targets)
+        rows = gather_lists(self.dev_rows) if self.dev_metric.metric else []
+        self.dev_score = self.dev_metric.score((loss / num_targets).item(), rows)
+        if not math.isnan(self.dev_score.score):
+            self.log("dev_metric", self.dev_score.score)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.settings, [p for p in self.parameters() if p.requires_grad])
@@ -221,24 +233,3 @@ def text_loss(model: nn.Module, batch: Batch) -> Tensor:
         means = [losses[number].sum() / max(len(losses[number]), 1) for number in own]
         total = total + torch.stack(means).mean() * (batch.labels[row] != UNKNOWN)
     return total
-
-
-@contextmanager
-def noisy_embeddings(model: nn.Module, layout: Layout, alpha: float) -> Iterator[None]:
-    """Add noise of U(-1, 1) * alpha / sqrt(length * H) to embeddings (R, T, H) (NEFTune, Jain et al. 2023).
-
-    The length is each row's own, so that the noise does not depend on padding or packing. Off for alpha 0.
-    """
-    if not alpha:
-        yield
-        return
-
-    def add(_: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
-        size = alpha / (layout.row_lengths[..., None] * embedded.shape[-1]) ** 0.5
-        return embedded + (torch.rand_like(embedded) * 2 - 1) * size.to(embedded.dtype)
-
-    handle = model.get_input_embeddings().register_forward_hook(add)  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -15,6 +15,7 @@ from nexttoken.models.quantized import move_model
 from nexttoken.models.sharded import is_sharded, shard
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.training.callbacks import Curve, read_checkpoint, write_checkpoint
+from nexttoken.training.dev_metric import LOG_LOSS, DevMetric
 from nexttoken.training.fit import Fitted, fit
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.parallel_gradients import num_learners
@@ -28,10 +29,18 @@ class Training:
     of the first training still had a high one.
     """
 
-    def __init__(self, spec: ModelSpec, model: nn.Module, head: Head, labels: LabelTokens, folder: Path) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        model: nn.Module,
+        head: Head,
+        labels: LabelTokens,
+        folder: Path,
+        dev_metric: DevMetric = LOG_LOSS,
+    ) -> None:
         self.settings, self.model, self.head, self.labels = spec.settings, model, head, labels
         self.precision, self.folder = spec.precision, folder / "checkpoints"
-        self.curve = Curve(folder / "curve.csv")
+        self.dev_metric, self.curve = dev_metric, Curve(folder / "curve.csv", dev_metric.key)
         self.num_rows = self.num_padding = self.num_places = self.steps_per_epoch = 0
         self.at_once = num_learners(model, self.settings.fit, spec.precision)
         with advice_on_memory(self.settings.batch_tokens):  # on its device: 16 bit are slow on the CPU
@@ -51,7 +60,7 @@ class Training:
         return self.num_padding / max(self.num_places, 1)
 
     def choose(self, train: Sequence[Any], dev: Sequence[Any], loggers: list, keep_start: bool) -> dict[str, Any]:
-        """Train on `train`, and take the best weights on `dev`, or the last; return the place and the dev loss.
+        """Train on `train`, and take the best weights on `dev`, or the last; return the place and the dev scores.
 
         With `keep_start` the first weights are saved for `refit`.
         """
@@ -66,7 +75,7 @@ class Training:
         fitted = self._fit(module, steps, self.batcher.batches(dev) if dev else [], self.folder, options)
         measured: dict[str, Any] = {"best_step": fitted.num_steps, "best_epoch": fitted.num_epochs}
         measured |= self.curve.train_losses()
-        return measured | ({} if fitted.dev_log_loss is None else {"dev_log_loss": fitted.dev_log_loss})
+        return measured | (self.dev_metric.measured(fitted.dev_score) if fitted.dev_score else {})
 
     def refit(self, rows: Sequence[Any], num_steps: int) -> dict[str, Any]:
         """Train on `rows` from the first weights for `num_steps`."""
@@ -87,7 +96,7 @@ class Training:
     def _module(self, num_steps: int) -> AnswerModule:
         settings = self.settings
         numbers = (num_steps, settings.seed, self.at_once, self.steps_per_epoch * settings.fit.text_epochs)
-        return AnswerModule(self.model, self.head, self.labels, settings.fit, *numbers)
+        return AnswerModule(self.model, self.head, self.labels, settings.fit, *numbers, self.dev_metric)
 
     def _fit(
         self, module: AnswerModule, steps: TrainSteps, dev: Sequence[Any], folder: Path, options: Mapping[str, Any]
