@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from nexttoken.data.files import to_yaml
+from nexttoken.runs.ledger import record
 from support.commands import refusal, status_of
 
 HEADER = "id,a,b,tie"
@@ -74,3 +76,25 @@ def test_wrong_arguments_and_folders_are_one_line(input_dir, tmp_path, capsys):
         line = refusal(capsys, "submission", path, f"input_dir={folder}")
         assert f"test.csv cannot be read ({reason})" in line
         assert "python -m nexttoken kaggle download" in line
+
+
+def test_a_file_is_checked_by_the_task_of_its_run(tmp_path, capsys):
+    data, fold = tmp_path / "data", tmp_path / "output" / "rules" / "a" / "fold0"
+    data.mkdir()
+    fold.mkdir(parents=True)
+    (data / "test.csv").write_text("row_id,body\n07,x\n8,y\n")
+    node = {"_target_": "nexttoken.tasks.table.Table", "name": "rules", "input_dir": str(data), "id": "row_id"}
+    node |= {"fields": ["body"], "label": "broken", "classes": ["0", "1"], "submission": {"broken": 'probability("1")'}}
+    (fold / "config.yaml").write_text(to_yaml({"task": node}))
+    path = tmp_path / "submissions" / "a.csv"
+    path.parent.mkdir()
+    path.write_text("row_id,broken\n07,0.9\n8,0.7\n")
+    record(path, str(fold.parent))
+    assert status_of("submission", [str(path)]) == 0
+    assert f"{path}: valid, 2 rows with the ids of {data / 'test.csv'} in order" in capsys.readouterr().out
+    path.write_text("row_id,broken\n07,0.9\n8,1.7\n")
+    assert "broken of id 8 is '1.7'; expected a number from 0 to 1" in refusal(capsys, "submission", path)
+    fold.rename(tmp_path / "gone")
+    assert "the run of this submission, has no fold; give its folder with run=" in refusal(capsys, "submission", path)
+    other = f"run={tmp_path / 'output' / 'rules' / 'b'}"
+    assert "has no fold" in refusal(capsys, "submission", path, other)
