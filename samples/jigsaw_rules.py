@@ -1,10 +1,10 @@
 """Write train.csv (`rows` rows), test.csv, sample_submission.csv and truth.csv; the same seed gives the same bytes.
 
-python -m samples.jigsaw_rules [output_dir=input/sample-jigsaw-rules] [seed=0] [rows=300]
+python -m samples.jigsaw_rules [output_dir=input/sample-jigsaw-rules] [seed=0] [rows=500]
 
 The competition is generated, in the files of Kaggle's "Jigsaw - Agile Community Rules Classification", with known true
 probabilities. A comment breaks a rule where it speaks of the rule's subject; moderators decide otherwise on one comment
-in ten. The training rows know two rules, the test rows six: of the other four, only the examples that come with the
+in twenty. The training rows know two rules, the test rows six: of the other four, only the examples that come with the
 test rows tell. Examples are drawn from a few comments for each rule, so that many rows share them, and one test comment
 in ten is an example of other rows.
 """
@@ -30,39 +30,32 @@ class Rule:
 
 
 RULES = (
-    Rule("No advertising: do not offer goods or links to shops.",
-         lines("Buy my {} today.\nThe best {} are in my shop.\nUse my code for cheap {}.\nOrder {} with this link."),
+    Rule("No advertising.",
+         lines("Buy my {} today.\nThe best {} in my shop.\nMy code for cheap {}.\nOrder {} by this link."),
          words("shoes watches phones bags lamps chairs")),
-    Rule("No legal advice: do not ask for or give any.",
+    Rule("No legal advice.",
          lines("Sue them over the {}.\nA judge will see the {}.\nMy lawyer wrote the {}.\nIs the {} legal?"),
          words("contract will lease permit fine licence")),
-    Rule("No spoilers: do not tell how a story ends.",
-         lines("In the last scene the {} dies.\nThe {} is the killer.\nIn the end the {} wins.\nThe {} was a dream."),
+    Rule("No spoilers.",
+         lines("In the last scene the {} dies.\nThe {} is the killer.\nAt the end the {} wins.\nThe {} was a dream."),
          words("hero king wizard captain sister robot")),
-    Rule("No medical advice: do not ask for or give any.",
+    Rule("No medical advice.",
          lines("Take two pills for the {}.\nMy doctor treats the {}.\nThis cream heals a {}.\nIs the {} an illness?"),
          words("headache rash cough fever toothache burn")),
-    Rule("No financial advice: do not tell people where to put money.",
+    Rule("No financial advice.",
          lines("Put your money in {}.\nSell all your {} now.\nMy bank likes {}.\nInvest early in {}."),
          words("stocks bonds gold funds oil crypto")),
-    Rule("No politics: keep parties and votes out of here.",
-         lines("Vote for the {}.\nThe {} lost the election.\nParliament hates the {}.\nThe minister and the {} lie."),
+    Rule("No politics.",
+         lines("Vote for the {}.\nThe {} lost the election.\nParliament hates the {}.\nMinister and {} lie."),
          words("greens party mayor senate left union")),
 )  # fmt: skip
 NUM_TRAIN_RULES = 2
 SUBREDDITS = words("askhere weekend smalltown books kitchen")
-CHATTER = lines("""
-Ha, so true.
-I was here last year.
-Thanks for the long post!
-Not sure what you mean.
-This made my day.
-Can you say more?
-""")
-OTHER_JUDGEMENT = 0.1  # how often moderators decide otherwise
+CHATTER = words("Ha! True. Thanks! Really? Well. Nice.")
+OTHER_JUDGEMENT = 0.05  # how often moderators decide otherwise
 COMMENTS_FOR_EXAMPLES = 8  # of each rule and kind
 SHARED_RATE = 0.1  # of the comments are examples of other rows
-TEST_PER_TRAIN = 0.6
+TEST_PER_TRAIN = 0.36
 KINDS = ("negative", "positive")  # by the label
 EXAMPLES = tuple(f"{kind}_example_{place}" for kind in KINDS[::-1] for place in (1, 2))
 
@@ -121,7 +114,7 @@ def _cells(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> list
     return [[row[name] for name in columns] for row in rows]
 
 
-main = sample_command(write_sample_jigsaw_rules, "input/sample-jigsaw-rules", rows=(20, 300, 100_000))
+main = sample_command(write_sample_jigsaw_rules, "input/sample-jigsaw-rules", rows=(20, 500, 100_000))
 
 if __name__ == "__main__":
     run(main, __doc__)
