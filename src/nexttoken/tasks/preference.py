@@ -39,8 +39,8 @@ class Preference:
     offers: ClassVar[frozenset[str]] = frozenset({"labels", "pairs"})
 
     input_dir: str | os.PathLike[str]
+    name: str = "lmsys"  # output/<name>/
 
-    name: ClassVar[str] = "lmsys"
     classes: ClassVar[tuple[str, ...]] = CLASSES
     swap: ClassVar[Swap] = A_B_TIE
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
