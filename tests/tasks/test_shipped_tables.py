@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nexttoken.build import make
+from nexttoken.errors import UserError
 from nexttoken.tasks.baselines.own_examples import OwnExamplesBaseline
 from nexttoken.tasks.baselines.regression import PairBaseline
 from nexttoken.tasks.baselines.words import WordBaseline
@@ -16,7 +17,7 @@ SHIPPED = {
     "wsdm": (1600, 160, 2, "1460561149,model_", PairBaseline),
     "map": (560, 70, 19, "560,", WordBaseline),
     "jigsaw_rules": (500, 180, 2, "500,0.", OwnExamplesBaseline),
-    "eedi": (815, 150, 100, "300_A,", WordBaseline),
+    "eedi": (812, 150, 100, "300_A,", WordBaseline),
     "table": (560, 70, 19, "560,", WordBaseline),
 }
 
@@ -53,9 +54,10 @@ def test_the_truth_of_a_sample_is_found_by_its_ids(name):
 
 def test_each_wrong_answer_of_eedi_is_a_row_with_its_own_text():
     first, second = shipped("eedi").read("train")[:2]
-    assert (first.id, second.id) == ("0_C", "0_D")
+    assert (first.id, second.id) == ("0_B", "0_C")
     assert first.fields["SubjectName"] == ("Brackets",)
-    assert first.fields["AnswerText"] == ("the double, 2496",)
+    assert first.fields["AnswerText"] == ("the second, 32",)
+    assert first.fields["CorrectText"] == ("1248",)
     assert first.fields["QuestionText"] == second.fields["QuestionText"]
 
 
@@ -65,10 +67,34 @@ def test_llm_classification_is_the_preference_task_under_its_own_name():
     assert make(settings("task=lmsys").task, "task").name == "lmsys"
 
 
-@pytest.mark.parametrize(
-    ("name", "folder", "rows"),
-    [("banking77", "banking77", (10003, 3080, 77)), ("wsdm", "wsdm-mini", (1533, 380, 2)), ("jigsaw_rules", "rules-mini", (296, 520, 2))],
-)  # fmt: skip
-def test_real_texts_are_read_by_the_shipped_tasks(name, folder, rows, shared_dir):
+REAL = {
+    "banking77": ("banking77", (10003, 3080, 77)),
+    "wsdm": ("wsdm-mini", (1533, 380, 2)),
+    "jigsaw_rules": ("rules-mini", (296, 520, 2)),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_texts_are_read_by_the_shipped_tasks(name, shared_dir):
+    folder, rows = REAL[name]
     task = shipped(name, input_dir=shared_dir / "data" / folder)
     assert (len(task.read("train")), len(task.read("test")), len(task.classes)) == rows
+
+
+def test_columns_of_training_rows_only_are_not_asked_of_test_rows():
+    """Languages of pairs are scored by, and stand in the training file alone."""
+    task = shipped("wsdm")
+    assert {example.tags["language"] for example in task.read("train")} == {"English", "German", "Spanish"}
+    assert all("language" not in example.tags for example in task.read("test"))
+    frame = [{"id": 1, "prompt": "p", "response_a": "a", "response_b": "b"}]
+    assert task.parse(frame)[0].fields == {"prompt": ("p",), "response_a": ("a",), "response_b": ("b",)}
+
+
+def test_an_answer_that_is_not_among_the_four_is_a_faulty_row():
+    row = dict.fromkeys(("QuestionId", "SubjectName", "ConstructName", "QuestionText"), "x")
+    row |= {f"Answer{letter}Text": letter for letter in "ABCD"}
+    good, bad = ({**row, "CorrectAnswer": answer} for answer in "BE")
+    task = shipped("eedi")
+    assert [example.fields["CorrectText"] for example in task.parse([good])] == [("B",)] * 3
+    with pytest.raises(UserError, match=r"1 row is faulty: row 1 \(CorrectAnswer is 'E', expected one of A, B, C, D\)"):
+        task.parse([bad])

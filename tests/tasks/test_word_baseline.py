@@ -54,6 +54,13 @@ def test_one_class_is_certain_but_for_the_others_that_were_never_seen():
     assert probs.tolist() == [[0.25, 0.75]]
 
 
+def test_votes_are_learnt_as_shares():
+    """Ten people of whom seven said the first class are a row of both classes: the prediction is near 0.7."""
+    voted = [Example(str(n), {"text": ("cards",)}, 0, votes=(0.7, 0.3)) for n in range(40)]
+    probs = WordBaseline(2, ("text",)).fit(voted).predict([example("cards")])
+    assert probs[0] == pytest.approx([0.7, 0.3], abs=0.02)
+
+
 def test_rows_without_a_label_teach_nothing():
     rows = messages(30)
     fitted = WordBaseline(3, ("text",)).fit([*rows, example("cash cash", None)])

@@ -128,16 +128,10 @@ class Table:
         return "\n".join(texts)
 
     def baseline(self) -> Baseline:
-        sides = Swap.of(self).sides if self.swap else ("", "")
-        first, second = (next((name for name in self.fields if name.endswith(side)), "") for side in sides)
-        if self.swap and first and second:
-            from nexttoken.tasks.baselines.regression import PairBaseline
+        from nexttoken.tasks.baselines.choice import choose_baseline
 
-            shared = next((name for name in self.fields if not name.endswith(sides)), first)
-            return PairBaseline((first, second), shared, Swap.of(self).classes)
-        from nexttoken.tasks.baselines.words import WordBaseline
-
-        return WordBaseline(len(self.classes), tuple(self.fields))
+        first = [*columns_of(self.group_by)]
+        return choose_baseline(self.fields, first, len(self.classes), Swap.of(self) if self.swap else None)
 
     def write(self, predictions: LabelPredictions, path: Path) -> None:
         """Write the submission in the row order of the test file and the column order of the sample submission."""
@@ -167,8 +161,8 @@ class Table:
 
     def _sources(self, split: Split) -> list[str]:
         """The columns of the file that the rows are made from."""
-        labels = (self.label, self.votes) if split == "train" else ()
-        columns = list(dict.fromkeys(columns_of(self.id, self.fields, self._tags, *labels)))
+        of_train = (self._tags, self.label, self.votes) if split == "train" else ()
+        columns = list(dict.fromkeys(columns_of(self.id, self.fields, self.labels_by, *of_train)))
         return self._unpivot.sources(columns) if self._unpivot else columns
 
     def _rows(self, path: Path, split: Split) -> Rows:
@@ -185,7 +179,7 @@ class Table:
             unseen.update(unseen_keys(row, seen))
             row_id = ID_JOINED.join(str(id_of(row, [name], place)) for name in columns_of(self.id))
             faults.claim_id(row_id, place)
-            tags = {"file": place.file} | {name: row[name] for name in self._tags}
+            tags = {"file": place.file} | {name: row[name] for name in self._tags if name in row}
             made = Example(row_id, {name: (row[name],) for name in self.fields}, tags=tags)
             return self._labelled(made, row, indices) if split == "train" else made
 

@@ -1,5 +1,6 @@
 """Rows of a competition's tables as text: CSV, TSV, Parquet or JSON lines, found by convention and made longer."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from nexttoken.errors import MissingFile, UserError
 
 ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 Row = Mapping[str, str]
+_PLACE = re.compile(r"\{(\w*)\}")
 Rows = Iterable[tuple[Place, Any]]
 
 
@@ -70,7 +72,8 @@ class Unpivot:
     """Makes a row for each of some values: of A, B, C and D, say, where each answer has its own columns.
 
     A new row has the value in the column `name`, and each of `columns` takes the cell of the column that its pattern
-    names, with the value in the place of {}. The row whose value stands in the column `skip_equal_to` is left out.
+    names: {} stands for the value, {CorrectAnswer} for the row's own cell in that column. The row whose value stands in
+    the column `skip_equal_to` is left out.
     """
 
     name: str
@@ -85,7 +88,7 @@ class Unpivot:
             return None
         try:
             made = cls(**given)
-            if all("{}" in pattern for pattern in made.columns.values()):
+            if all(_PLACE.search(pattern) for pattern in made.columns.values()):
                 return made
         except (TypeError, AttributeError):
             pass
@@ -95,23 +98,42 @@ class Unpivot:
     def sources(self, columns: Sequence[str]) -> list[str]:
         """The columns of the file that rows with `columns` are made from."""
         plain = [name for name in columns if name != self.name and name not in self.columns]
-        made = [self.columns[name].format(value) for name in columns if name in self.columns for value in self.values]
-        return [*plain, *made, *([self.skip_equal_to] if self.skip_equal_to else [])]
+        patterns = [self.columns[name] for name in columns if name in self.columns]
+        made = [column for pattern in patterns for column in self._columns(pattern)]
+        skipped = [self.skip_equal_to] if self.skip_equal_to else []
+        return list(dict.fromkeys([*plain, *made, *_named(patterns), *skipped]))
+
+    def _columns(self, pattern: str) -> list[str]:
+        """The columns that a pattern can name."""
+        return [_PLACE.sub(str(value), pattern) for value in self.values]
 
     def __call__(self, rows: Rows) -> Rows:
         for place, row in rows:
-            if isinstance(row, RowFault):
-                yield place, row
+            fault = row if isinstance(row, RowFault) else self._fault(row)
+            if fault is not None:
+                yield place, fault
                 continue
             for value in map(str, self.values):
                 if self.skip_equal_to is None or row.get(self.skip_equal_to) != value:
                     yield place, self._long(row, value)
 
+    def _fault(self, row: Row) -> RowFault | None:
+        """The fault of a row whose cell completes a pattern to no column; None for a sound one."""
+        for name in _named(self.columns.values()):
+            if row[name] not in map(str, self.values):
+                return RowFault(f"{name} is {row[name][:20]!r}, expected one of {', '.join(map(str, self.values))}")
+        return None
+
     def _long(self, row: Row, value: str) -> dict[str, str]:
-        sources = {source.format(value): name for name, source in self.columns.items()}
-        every = {source.format(one) for source in self.columns.values() for one in self.values}
+        every = {column for pattern in self.columns.values() for column in self._columns(pattern)}
+        sources = {name: pattern.format(value, **row) for name, pattern in self.columns.items()}
         kept = {name: cell for name, cell in row.items() if name not in every}
-        return kept | {self.name: value} | {name: row[source] for source, name in sources.items() if source in row}
+        return kept | {self.name: value} | {name: row[source] for name, source in sources.items() if source in row}
+
+
+def _named(patterns: Iterable[str]) -> list[str]:
+    """The columns whose cells complete a pattern."""
+    return [name for pattern in patterns for name in _PLACE.findall(pattern) if name]
 
 
 def columns_of(*groups: str | Iterable[str] | None) -> Iterator[str]:

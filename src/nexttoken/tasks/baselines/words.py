@@ -43,13 +43,13 @@ class WordBaseline:
     def fit(self, examples: Sequence[Example]) -> "WordBaseline":
         """Return a fitted copy; examples without a label teach nothing. Raises UserError where none has one."""
         known = labelled(examples)
-        texts, labels = self._texts(known), np.array([example.label for example in known], dtype=np.int64)
-        counts = np.bincount(labels, minlength=self.num_classes)
+        texts, (places, labels, weights) = self._texts(known), _labels(known)
         vectorizer = _vectorizer(self.num_classes, len(texts))
-        features, seen = vectorizer.fit_transform(texts), np.flatnonzero(counts)
-        model = None
+        features, counts = vectorizer.fit_transform(texts)[places], np.bincount(labels, minlength=self.num_classes)
+        model, seen = None, np.flatnonzero(counts)
         if len(seen) > 1:
-            model = _regression(features, labels, _choose_strength(features, labels, texts))
+            strength = _choose_strength(features, labels, [texts[place] for place in places])
+            model = _regression(features, labels, strength, weights)
         unseen = counts == 0
         mass = (np.sum(counts == 1) + 1) / (len(labels) + 1)
         share = np.where(unseen, min(mass, 0.5) / max(1, unseen.sum()), 0.0)
@@ -87,12 +87,24 @@ def _vectorizer(num_classes: int, num_texts: int) -> Any:
     return make_union(words, TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **common))
 
 
-def _regression(features: Any, labels: np.ndarray, strength: float) -> Any:
+def _labels(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of the example, class and weight, (M,) each: an example with votes has a row for each of its classes."""
+    rows = [
+        (place, label, share)
+        for place, example in enumerate(examples)
+        for label, share in (enumerate(example.votes) if example.votes else [(example.label, 1.0)])
+        if share > 0
+    ]
+    places, labels, weights = zip(*rows, strict=True)
+    return np.array(places), np.array(labels), np.array(weights)
+
+
+def _regression(features: Any, labels: np.ndarray, strength: float, weights: np.ndarray | None = None) -> Any:
     """The fitted classifier; its tolerance falls with the number of classes, as the gradient of each weight does."""
     from sklearn.linear_model import LogisticRegression
 
     tolerance = min(1e-3, 0.05 / len(np.unique(labels)))
-    return LogisticRegression(C=strength, max_iter=100, tol=tolerance).fit(features, labels)
+    return LogisticRegression(C=strength, max_iter=100, tol=tolerance).fit(features, labels, weights)
 
 
 def _choose_strength(features: Any, labels: np.ndarray, texts: Sequence[str]) -> float:
