@@ -56,7 +56,7 @@ def test_runs_and_folds_make_a_table_with_mean_and_spread(jobs, capsys):
 
 def test_a_task_with_a_metric_of_its_own_is_shown_by_it(jobs, capsys, tmp_path):
     scores = {"metric": "auc", "auc": 0.8, "log_loss": 0.6, "num_examples": 3}
-    for fold, saved in enumerate((scores | {"dev_auc": 0.75}, scores, scores | {"auc": None})):
+    for fold, saved in enumerate((scores | {"auc": 0.75}, scores, scores | {"auc": None})):
         (tmp_path / "x" / f"fold{fold}").mkdir(parents=True)
         write_json(saved | {"fold": fold}, tmp_path / "x" / f"fold{fold}" / "metrics.json")
         job(trained(str(tmp_path / "x"), fold, 0.5), f"fold={fold}")
@@ -66,6 +66,25 @@ def test_a_task_with_a_metric_of_its_own_is_shown_by_it(jobs, capsys, tmp_path):
     assert "AUC of" in of_auc
     assert "0.7750 ±" in of_auc
     assert "log loss of" in of_loss
+
+
+@pytest.mark.parametrize(
+    ("saved", "shown"),
+    [
+        ({"log_loss": 0.8, "dev_log_loss": 0.5}, "dev log loss 0.5000"),
+        ({"log_loss": 0.5}, "log loss 0.5000"),
+        ({"log_loss": 0.8, "dev_log_loss": 0.5, "metric": "auc", "auc": 0.7, "dev_auc": 0.9}, "dev AUC 0.9000"),
+        ({"log_loss": 0.8, "dev_log_loss": 0.5, "metric": "auc", "auc": 0.7}, "AUC 0.7000"),
+        ({"log_loss": 0.8, "dev_log_loss": 0.5, "metric": "auc", "auc": None}, "dev log loss 0.5000"),
+    ],
+)
+def test_a_score_on_the_dev_rows_is_called_so(jobs, capsys, tmp_path, saved, shown):
+    """A sweep returns the loss on the dev rows, and the held-out rows' is another number."""
+    (tmp_path / "fold0").mkdir()
+    write_json(saved | {"fold": 0, "num_examples": 3}, tmp_path / "fold0" / "metrics.json")
+    job(trained(str(tmp_path), 0, 0.5), "fold=0")
+    assert capsys.readouterr().out.startswith(f"fold=0: {shown}, 0 s")
+    assert f"{shown.rsplit(' ', 1)[0]} of" in sweep.table(jobs)
 
 
 def test_every_kind_of_failure_is_a_line_and_the_next_job_runs(jobs, capsys):

@@ -69,17 +69,17 @@ def run_job(overrides: Sequence[str], work: Callable[[], Any], describe_os_error
 
 
 def _trained(title: str, run: str, fold: int, loss: float) -> Job:
-    """The job of a finished fold with its score by the task's metric, on the dev rows where it has one on them."""
-    from nexttoken.runs.fold_metrics import LOG_LOSS, own_metric
+    """The job of a finished fold with its score by the task's metric, first the one on the dev rows, named as such."""
+    from nexttoken.runs.fold_metrics import own_metric
     from nexttoken.runs.folder import RunFolder
 
     folder = RunFolder(Path(run)).fold(fold)
     saved = folder.metrics() if folder.is_finished else {}
     metric = own_metric(saved)
-    score = next((saved[key] for key in (f"dev_{metric.name}", metric.name) if saved.get(key) is not None), None)
-    if metric is LOG_LOSS or score is None:
-        return Job(title, run, fold, loss)
-    return Job(title, run, fold, score, metric=metric.title)
+    for key, name in ((f"dev_{metric.name}", f"dev {metric.title}"), (metric.name, metric.title)):
+        if saved.get(key) is not None:
+            return Job(title, run, fold, saved[key], metric=name)
+    return Job(title, run, fold, loss, metric="dev log loss" if "dev_log_loss" in saved else "log loss")
 
 
 def table(jobs: Sequence[Job]) -> str:
