@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken.build import Parts, plain, prepare
-from nexttoken.data.folds import Folds
+from nexttoken.data.folds import Folds, Rows
 from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make
 from nexttoken.data.whole_files import remove
@@ -39,29 +39,6 @@ if TYPE_CHECKING:
 
 
 NO_FOLD = -1  # no row is in it
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The examples of a fold: `train` for the weights, `dev` to choose a checkpoint, `held_out` for the score.
-
-    `refits`: the weights that answer are trained on `train` and `dev`, once the dev rows have chosen how long.
-    """
-
-    train: list[Example]
-    dev: list[Example]
-    held_out: list[Example]
-    refits: bool = False
-
-    @property
-    def learnt(self) -> list[Example]:
-        """The examples behind the weights that answer."""
-        return [*self.train, *self.dev] if self.refits else self.train
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The number of examples of each part."""
-        return {"train": len(self.train), "dev": len(self.dev), "held out": len(self.held_out)}
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:

@@ -185,10 +185,7 @@ class Metric:
         return float(np.mean(known)) if known else float("nan")
 
     def scores_by(self, probs: np.ndarray, labels: np.ndarray, values: Sequence[str] | None) -> dict[str, float]:
-        """The score of each value of the tag `by`; NaN for one that has none, such as an AUC of a single class.
-
-        Raises UserError without `values`.
-        """
+        """The score of each value of the tag `by`; NaN for one that has none. Raises UserError without `values`."""
         if values is None or len(values) != len(labels):
             raise UserError(f"{self.name} needs {self.by} of every row that is scored; rows.csv has it as a column")
         tags = np.asarray(values, dtype=object).astype(str)
@@ -197,9 +194,8 @@ class Metric:
 
     def is_better(self, score: float, than: float) -> bool:
         """True where `score` is the better one; a score that could not be computed (NaN) is the worst."""
-        if np.isnan(score) or np.isnan(than):
-            return bool(np.isnan(than) and not np.isnan(score))
-        return score > than if self.higher_is_better else score < than
+        is_first = bool(np.isnan(than) and not np.isnan(score))
+        return is_first or (score > than if self.higher_is_better else score < than)
 
     def chance_level(self, num_options: np.ndarray | Sequence[int]) -> float | None:
         """The expected score of a guess, given each example's number of options (N,); None where it is not known."""

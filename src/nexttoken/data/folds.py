@@ -11,6 +11,7 @@ import numpy as np
 from nexttoken.data.files import whole_file
 from nexttoken.data.near_duplicates import group_ids
 from nexttoken.errors import UserError, first_five
+from nexttoken.types import Example
 
 _COLUMNS = ("id", "group", "fold")
 
@@ -22,6 +23,29 @@ class Folds:
     ids: tuple[str, ...]
     groups: np.ndarray
     folds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The examples of a fold: `train` for the weights, `dev` to choose a checkpoint, `held_out` for the score.
+
+    `refits`: the weights that answer are trained on `train` and `dev`, once the dev rows have chosen how long.
+    """
+
+    train: list[Example]
+    dev: list[Example]
+    held_out: list[Example]
+    refits: bool = False
+
+    @property
+    def learnt(self) -> list[Example]:
+        """The examples behind the weights that answer."""
+        return [*self.train, *self.dev] if self.refits else self.train
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of examples of each part."""
+        return {"train": len(self.train), "dev": len(self.dev), "held out": len(self.held_out)}
 
 
 @dataclass(frozen=True)
