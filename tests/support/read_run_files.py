@@ -80,7 +80,7 @@ def _model_readers(model: Path, folder: Path) -> dict[str, Reader]:
     (model / "config.json").write_text("{}")
     journal, identity = folder / "journal.jsonl", {"made_by": "x"}
     with LabelJournal(journal, identity) as answers:
-        prompts = [SimpleNamespace(id=name, num_options=2, token_ids=np.arange(3)) for name in "ab"]
+        prompts = [SimpleNamespace(id=name, num_options=2, branches=(), token_ids=np.arange(3)) for name in "ab"]
         for prompt in prompts:
             answers.save([prompt], np.array([[0.5, 0.5]]), np.array([0.1]))
     tokens, keys = folder / "x.tokens", [bytes([number]) * KEY.itemsize for number in range(2)]
