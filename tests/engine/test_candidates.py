@@ -292,3 +292,13 @@ def test_max_tokens_auto_holds_the_longest_prompt_with_its_longest_candidate():
     found = measure_longest(encoder, head, examples)
     assert found.tokens == max(len(p.token_ids) + max(map(len, p.branches)) for p in prompts)
     assert found.tokens * found.num_contexts >= max(head.num_read(p, NO_LABELS, packs=True) for p in prompts)
+
+
+@pytest.mark.parametrize("packs", [True, False], ids=["packed", "padded"])
+def test_votes_share_the_target_among_a_rows_candidates(packs):
+    (head, labels), lm = head_of("text"), model()
+    prompts = [replace(rows()[3], votes=(0.5, 0.25, 0.25, 0.0)), rows()[1]]
+    batch = head.collate(prompts, labels, packs)
+    log_probs = head.scores(lm, batch, labels).log_softmax(1)
+    expected = -(0.5 * log_probs[0, 0] + 0.25 * log_probs[0, 1] + 0.25 * log_probs[0, 2] + log_probs[1, 1])
+    assert head.loss(lm, batch, labels).item() == pytest.approx(expected.item(), abs=1e-5)

@@ -201,3 +201,10 @@ def test_what_cannot_work_is_refused_in_one_line():
     for name in ("number", "sampled", "num_rounds"):
         with pytest.raises(UserError, match=rf"^candidates.{name}=0: expected at least 1"):
             Candidates(**{name: 0})
+
+
+def test_votes_are_those_for_a_rows_candidates():
+    fitted = around(Garden(labels_by="bed")).fitted([row("1", 0, "north"), row("2", 3, "north")], [], weigh)
+    example = replace(row("3", 0, "north"), votes=(0.3, 0.5, 0.0, 0.2, 0.0, 0.0))
+    assert fitted._view(example, (0, 3)).votes == pytest.approx((0.6, 0.4))
+    assert fitted._view(example, (2, 4)).votes == ()

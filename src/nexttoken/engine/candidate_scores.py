@@ -12,7 +12,7 @@ from nexttoken.engine.forward.layout import Layout, Pieces, prefix_length
 from nexttoken.engine.forward.output_head import reading_labels, require_head, token_losses
 from nexttoken.engine.forward.packed_attention import ROOT, KeyValues
 from nexttoken.engine.forward.shortcuts import skipping
-from nexttoken.engine.label_scores import UNKNOWN
+from nexttoken.engine.label_scores import UNKNOWN, votes_of
 from nexttoken.models.precision import computing
 
 
@@ -38,9 +38,11 @@ class CandidateBatch:
     rows: tuple
     packs: bool
     whole: bool
+    votes: Tensor | None = None  # (N, up to C) shares of the candidates, where a row has votes
 
     def to(self, device: torch.device) -> "CandidateBatch":
-        names = ("layout", "reads", "before", "targets", "candidate_of", "row_of", "place_of", "labels")
+        names = ["layout", "reads", "before", "targets", "candidate_of", "row_of", "place_of", "labels"]
+        names += [] if self.votes is None else ["votes"]
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def by_row(self, scores: Tensor) -> Tensor:
@@ -105,7 +107,8 @@ def collate_candidates(
     places = torch.cat([torch.arange(count) for count in counts])
     targets = torch.from_numpy(np.concatenate(own)).long()
     ids, numbers = tuple(row.id for row in rows), (candidate_of, torch.repeat_interleave(counts), places)
-    return CandidateBatch(ids, layout, reads, before, targets, *numbers, labels, tuple(rows), packs, whole)
+    places_of = (layout, reads, before, targets, *numbers)
+    return CandidateBatch(ids, *places_of, labels, tuple(rows), packs, whole, votes_of(rows))
 
 
 def text_scores(model: nn.Module, batch: CandidateBatch, mean: bool = False) -> Tensor:

@@ -172,10 +172,11 @@ class Candidates(Head):
         return batch.by_row(answer_scores(model, batch, right, wrong))
 
     def loss(self, model: nn.Module, batch: CandidateBatch, labels: LabelTokens) -> Tensor:
-        return label_losses(self.scores(model, batch, labels).log_softmax(1), batch.labels, self.label_smoothing)
+        log_probs = self.scores(model, batch, labels).log_softmax(1)
+        return label_losses(log_probs, batch.labels, self.label_smoothing, batch.votes)
 
     def dev_loss(self, model: nn.Module, batch: CandidateBatch, labels: LabelTokens) -> tuple[Tensor, Tensor, Tensor]:
-        return dev_losses(self.scores(model, batch, labels), batch.labels)
+        return dev_losses(self.scores(model, batch, labels), batch.labels, batch.votes)
 
 
 def checked_smoothing(label_smoothing: float) -> float:
@@ -193,14 +194,14 @@ def dev_losses(scores: Tensor, labels: Tensor, votes: Tensor | None = None) -> t
 def label_losses(log_probs: Tensor, labels: Tensor, smoothing: float = 0.0, votes: Tensor | None = None) -> Tensor:
     """Cross-entropy summed over the rows with a known label; `log_probs` is (N, K), minus infinity for absent options.
 
-    The target is the label, or the shares (N, K) of `votes`, times 1 - smoothing; smoothing is shared out equally among
+    The target is the label, or the shares of `votes` (N, up to K), times 1 - smoothing; smoothing is shared out equally among
     the row's options.
     """
     is_known = labels != UNKNOWN
     if votes is None:
         loss = nn.functional.nll_loss(log_probs, labels, ignore_index=UNKNOWN, reduction="sum")
     else:
-        shares = votes[is_known]
+        shares = nn.functional.pad(votes, (0, log_probs.shape[1] - votes.shape[1]))[is_known]
         loss = -(shares * log_probs[is_known].masked_fill(shares == 0, 0.0)).sum()
     if not smoothing:
         return loss

@@ -106,14 +106,14 @@ def collate(
 
 
 def votes_of(prompts: Sequence) -> Tensor | None:
-    """The prompts' shares of the classes (N, K), all for the label of a prompt without votes; None where none has."""
-    num_classes = max(len(prompt.votes) for prompt in prompts)
-    if not num_classes:
+    """The prompts' shares of the first classes (N, up to K), all for the label of a prompt without votes; None where
+    none has."""
+    if not any(prompt.votes for prompt in prompts):
         return None
-    shares = torch.zeros(len(prompts), num_classes)
+    shares = torch.zeros(len(prompts), max(max(len(prompt.votes), 1 + (prompt.label or 0)) for prompt in prompts))
     for row, prompt in enumerate(prompts):
         if prompt.votes:
-            shares[row] = torch.tensor(prompt.votes)
+            shares[row, : len(prompt.votes)] = torch.tensor(prompt.votes)
         elif prompt.label is not None:
             shares[row, prompt.label] = 1.0
     return shares

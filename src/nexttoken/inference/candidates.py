@@ -168,7 +168,9 @@ class Candidates(Inference):
         label = pool.index(example.label) if example.label in pool else None
         fields = {**example.fields, OPTIONS: tuple(names[place] for place in pool)}
         shown = tuple(map(self._solved, example.demonstrations))
-        return replace(example, fields=fields, label=label, num_options=len(pool), demonstrations=shown)
+        total = sum(example.votes[place] for place in pool) if example.votes else 0.0
+        votes = tuple(example.votes[place] / total for place in pool) if total else ()
+        return replace(example, fields=fields, label=label, num_options=len(pool), demonstrations=shown, votes=votes)
 
     def _solved(self, example: Example) -> Example:
         """A demonstration whose answer is the name of its class."""

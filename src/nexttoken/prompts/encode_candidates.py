@@ -65,6 +65,15 @@ class CandidateEncoder(Encoder):
         prompts = [self._prompt(*pair) for pair in zip(examples, rows, strict=True)]
         return Encoded(prompts, labels, num_disarmed + sum(row.num_disarmed for row in rows))
 
+    def for_training(self, examples: Sequence[Example]) -> Encoded:
+        """Encode training examples; print the number of candidates and the tokens of the answers to them."""
+        encoded = self.encode(examples)
+        sizes = [len(branch.ids) for branch in self._branches.values()]
+        print(f"candidates: {len(sizes):,} texts of {min(sizes)} to {max(sizes)} tokens, behind {self._end!r}")
+        if self.answers:
+            print(encoded.labels.table())
+        return encoded
+
     def _make(self, examples: Sequence[Example]) -> Iterator[TokenRow]:
         limits = [self.max_tokens - max(map(self._num_tokens, example.fields[OPTIONS])) for example in examples]
         return self.cut_rows([self._asked(example) for example in examples], limits)
@@ -136,10 +145,8 @@ class CandidateEncoder(Encoder):
         if most:
             taken = ids[len(ids) - most :]
             branches = tuple(np.concatenate([taken[: most - part.num_rejoined], part.ids]) for part in parts)
-        prompt = EncodedPrompt(
-            example.id, example.label, row.text, ids[: len(ids) - most], row.was_cut, len(parts), example.round
-        )
-        return replace(prompt, branches=branches)
+        own = (row.text, ids[: len(ids) - most], row.was_cut, len(parts), example.round, example.votes)
+        return EncodedPrompt(example.id, example.label, *own, branches=branches)
 
 
 def last_line(text: str) -> str:

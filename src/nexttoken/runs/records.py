@@ -157,9 +157,12 @@ class FoldRecords:
         return read_json(path) if path.exists() else {}
 
     def save_prompts(self, prompts: Sequence[Any], labels: Any) -> None:
-        """Write prompts.jsonl: the text and token ids of each held-out prompt, and the token ids of each label."""
+        """Write prompts.jsonl: text and token ids of each held-out prompt, and those of its candidates or each label."""
         label_ids = dict(zip(labels.labels, labels.continuations, strict=True))
-        lines = ({"id": p.id, "text": p.text, "token_ids": p.token_ids.tolist()} for p in prompts)
+        lines = [{"id": p.id, "text": p.text, "token_ids": p.token_ids.tolist()} for p in prompts]
+        for line, prompt in zip(lines, prompts, strict=True):
+            if branches := getattr(prompt, "branches", ()):
+                line["candidate_token_ids"] = [ids.tolist() for ids in branches]
         _write_lines((line | {"label_token_ids": label_ids} for line in lines), self.path / "prompts.jsonl")
 
 
