@@ -83,15 +83,18 @@ class GroupedStratified:
 
 
 def _stratify(labels: np.ndarray, groups: np.ndarray, num_parts: int, seed: int) -> np.ndarray:
+    """The part (N,) of each row; by groups alone where no label has a row for every part."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     num_groups = len(np.unique(groups))
     largest_class = np.unique(labels, return_counts=True)[1].max(initial=0)
-    if min(num_groups, largest_class) < num_parts:
+    if num_groups < num_parts:
         raise UserError(
-            f"{num_parts} parts need as many groups of different text and as many rows of a label, found {num_groups} "
-            f"groups and {largest_class} rows; lower split.num_folds (or raise split.dev_fraction), or add data"
+            f"{num_parts} parts need as many groups of different text, found {num_groups} groups; lower split.num_folds"
+            " (or raise split.dev_fraction), or add data"
         )
+    if largest_class < num_parts:
+        labels = np.zeros_like(labels)
     order = np.lexsort((labels, groups))  # makes the result independent of the rows' order
     splitter = StratifiedGroupKFold(n_splits=num_parts, shuffle=True, random_state=seed)
     parts = np.empty(len(labels), dtype=np.int64)

@@ -194,8 +194,8 @@ def dev_losses(scores: Tensor, labels: Tensor, votes: Tensor | None = None) -> t
 def label_losses(log_probs: Tensor, labels: Tensor, smoothing: float = 0.0, votes: Tensor | None = None) -> Tensor:
     """Cross-entropy summed over the rows with a known label; `log_probs` is (N, K), minus infinity for absent options.
 
-    The target is the label, or the shares of `votes` (N, up to K), times 1 - smoothing; smoothing is shared out equally among
-    the row's options.
+    The target is the label, or the shares of `votes` (N, up to K), times 1 - smoothing; smoothing is shared out equally
+    among the row's options.
     """
     is_known = labels != UNKNOWN
     if votes is None:

@@ -157,7 +157,7 @@ class FoldRecords:
         return read_json(path) if path.exists() else {}
 
     def save_prompts(self, prompts: Sequence[Any], labels: Any) -> None:
-        """Write prompts.jsonl: text and token ids of each held-out prompt, and those of its candidates or each label."""
+        """Write prompts.jsonl: text and token ids of each held-out prompt, token ids of its candidates and labels."""
         label_ids = dict(zip(labels.labels, labels.continuations, strict=True))
         lines = [{"id": p.id, "text": p.text, "token_ids": p.token_ids.tolist()} for p in prompts]
         for line, prompt in zip(lines, prompts, strict=True):
