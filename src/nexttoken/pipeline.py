@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from nexttoken.inference import Inference
     from nexttoken.training.learner import Learner
 
-
 NO_FOLD = -1  # no row is in it
 
 
