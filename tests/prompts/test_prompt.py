@@ -168,6 +168,15 @@ def test_fields_are_text_not_templates(text):
     assert Prompt("{{ q[0] }}", "", ("a", "b")).render(Example("", {"q": (text,)}))[0].content == text
 
 
+def test_a_column_called_context_is_a_field_unless_passages_show_it():
+    example = Example("", {"context": ("the material",), "body": ("the text",)})
+    every = "{% for name, text in fields.items() %}{{ name }}: {{ text }}\n{% endfor %}"
+    shown = Prompt(every, "Answer: ", ["x", "y"]).render(example)[0].content
+    assert shown == "context: the material\nbody: the text\n"
+    beside = Prompt(every + "{{ passages[0] }}\n", "Answer: ", ["x", "y"]).render(example)[0].content
+    assert beside == "body: the text\nthe material\n"
+
+
 @pytest.mark.parametrize(
     ("user", "line"),
     [

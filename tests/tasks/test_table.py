@@ -208,6 +208,7 @@ def test_parquet_columns_of_lists_or_bytes_are_refused(tmp_path):
         ({"fields": ["body", "ruel"]}, r"lacks the columns ruel \(nearest: rule\)"),
         ({"metric": "auc_by(rul)"}, r"lacks the columns rul \(nearest: rule\)"),
         ({"metric": "map_at(x)"}, "expected a whole number of ranks"),
+        ({"fields": ["body", "options"]}, "task.fields has options, a name that a prompt uses for another thing"),
         ({"train_file": "x.csv"}, "x.csv is not there: task.train_file names it"),
     ],
 )
@@ -221,10 +222,9 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"must have the ids of test.csv, but lacks 8 and adds 9"):
         rules(folder(tmp_path, sample="row_id,broken\n007,0.5\n9,0.5\n")).read("test")
     task = rules(folder(tmp_path, sample="row_id,other\n007,0.5\n8,0.5\n"))
-    made = predictions(task, [[0.5, 0.5], [0.5, 0.5]])
-    with pytest.raises(UserError, match=r"has the columns other behind its id, task\.submission broken"):
-        task.write(made, tmp_path / "x.csv")
-    assert not (tmp_path / "x.csv").exists()
+    for split in ("train", "test"):  # before any training
+        with pytest.raises(UserError, match=r"has the columns other behind its id, task\.submission broken"):
+            task.read(split)
     folder(tmp_path, ending=".tsv")
     with pytest.raises(UserError, match=r"has train\.csv, train.tsv; name the one to read with task.train_file"):
         rules(tmp_path).read("train")

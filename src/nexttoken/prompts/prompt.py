@@ -18,7 +18,7 @@ LABELS = {  # ways to label any number of classes, by what they make of the clas
     "letters": lambda names: ascii_letters[26 : 26 + len(names)] + ascii_letters[: max(0, len(names) - 26)],
     "digits": lambda names: [str(place) for place in range(len(names))],
 }
-NO_TEXTS = (PASSAGES, CONTEXT, OPTIONS)  # fields with places of their own in a template
+NO_TEXTS = (PASSAGES, OPTIONS)  # fields with places of their own in a template; so has CONTEXT beside passages
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ class Prompt:
 
     def _fill(self, template: str, example: Example, turn: str = "") -> str:
         num_characters = sum(len(text) for turns in example.fields.values() for text in turns) + len(turn)
-        texts = {name: "\n".join(turns) for name, turns in example.fields.items() if name not in NO_TEXTS}
+        apart = {*NO_TEXTS} | ({CONTEXT} if PASSAGES in _names(template) else set())
+        texts = {name: "\n".join(turns) for name, turns in example.fields.items() if name not in apart}
         names = example.fields.get(self.options, self.classes)
         choices = [] if names == self.labels else [*zip(self.labels, names, strict=False)]
         own = {"labels": tuple(self.labels), "choices": choices, "fields": texts, "turn": turn}

@@ -22,7 +22,7 @@ from nexttoken.tasks.row_keys import log_unseen, unseen_keys
 from nexttoken.tasks.submission import check_probs, find_ids
 from nexttoken.tasks.surrogates import without_surrogates
 from nexttoken.tasks.table_rows import Row, Rows, Unpivot, columns_of, find_table, read_rows, texts_in_memory
-from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split, Swap
+from nexttoken.types import OPTIONS, PASSAGES, Baseline, Example, LabelPredictions, Metric, Split, Swap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,9 @@ class Table:
         if (self.label is None) == (self.votes is None):
             raise UserError("the table needs either task.label, a column, or task.votes, a column for each class")
         self._unpivot, self.metrics  # noqa: B018 - they refuse other values
+        if own := {*columns_of(self.fields)} & {OPTIONS, PASSAGES}:
+            what = f"task.fields has {min(own)}, a name that a prompt uses for another thing"
+            raise UserError(f"{what}; rename this column in the files")
         if self.class_names is None:
             given = self.classes if self.classes is not None else self.votes or self._learnt()
             named = named_classes(given, Path(self.input_dir))
@@ -98,6 +101,7 @@ class Table:
         those of the sample submission.
         """
         path = self.path(split)
+        self._form  # noqa: B018 - it refuses a sample with other columns
         examples = self._examples(self._rows(path, split), split, path)
         if split == "test" and (sample := self._sample):
             ids, sample_ids = [example.id for example in examples], next(iter(read_columns(sample, []).values()))

@@ -1,0 +1,1 @@
+"""Guesses of the configuration of a competition whose tables nobody has described yet."""
