@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from nexttoken.metrics.decisions import at_threshold, choose_threshold, f_beta, has_threshold
+from nexttoken.metrics.decisions import at_threshold, choose_threshold, decided, f_beta, has_threshold
 from nexttoken.metrics.marks import WEIGHTED_KAPPA
 from nexttoken.metrics.named import metric_named
 from nexttoken.metrics.probabilities import METRICS
@@ -35,6 +35,7 @@ def test_the_binary_f_score_is_the_second_classs(seed, num_rows):
     assert metric_named("f1(binary)").score(probs, labels) == pytest.approx(expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*cohen_kappa_score. is undefined")
 @given(SEEDS, st.integers(2, 40), st.integers(2, 6))
 def test_kappa_equals_scikit_learns_of_the_rounded_mean_class(seed, num_rows, num_classes):
     probs, labels = drawn(seed, num_rows, num_classes)
@@ -86,3 +87,15 @@ def test_thresholds_are_of_f_scores_of_two_classes():
     assert has_threshold(metric_named("f1(macro)"), 2)
     assert not has_threshold(metric_named("f1(macro)"), 3)
     assert not any(has_threshold(metric, 2) for metric in METRICS)
+
+
+@given(SEEDS, st.integers(1, 30), st.integers(2, 6))
+def test_the_best_label_is_the_one_that_the_metric_scores(seed, num_rows, num_classes):
+    probs, _ = drawn(seed, num_rows, num_classes)
+    found = decided(metric_named("qwk"), probs, 0.5)
+    assert found.sum(axis=1) == pytest.approx(np.ones(num_rows))
+    assert found.argmax(axis=1).tolist() == np.rint(probs @ np.arange(num_classes)).astype(int).tolist()
+    assert decided(metric_named("auc"), probs, 0.1) is probs
+    by_threshold = decided(metric_named("f1(macro)"), probs, 0.1).argmax(axis=1)
+    expected = probs[:, 1] > 0.1 if num_classes == 2 else probs.argmax(axis=1)
+    assert by_threshold.tolist() == expected.astype(int).tolist()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -259,3 +260,12 @@ def test_json_lines_name_rows_without_a_field(tmp_path):
 def test_reading_a_table_imports_no_torch(tmp_path):
     code = "from nexttoken.tasks.table import Table; import sys; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_the_best_label_of_a_submission_follows_the_metrics_threshold(tmp_path):
+    path = folder(tmp_path)
+    for metric, expected in (("f1(macro)", "1"), ("accuracy", "0")):
+        task = rules(path, metric=metric, submission={"broken": "best"})
+        made = replace(predictions(task, [[0.7, 0.3], [0.9, 0.1]]), threshold=0.2)
+        task.write(made, tmp_path / "out.csv")
+        assert (tmp_path / "out.csv").read_text() == f"row_id,broken\n007,{expected}\n8,0\n"

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from nexttoken.metrics.marks import expected_marks, weighted_kappa
 from nexttoken.metrics.probabilities import checked
 from nexttoken.types import Metric
 
@@ -51,6 +52,18 @@ def at_threshold(probs: np.ndarray, threshold: float) -> np.ndarray:
         return probs
     weights = np.asarray(probs, dtype=np.float64) * [threshold, 1 - threshold]
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def decided(metric: Metric, probs: np.ndarray, threshold: float) -> np.ndarray:
+    """Probabilities (N, K) whose most probable class is the one that the metric decides for.
+
+    Of two classes with an F-score that follows from the threshold, with a weighted kappa it is the rounded mean class.
+    """
+    if has_threshold(metric, probs.shape[1]):
+        return at_threshold(probs, threshold)
+    if metric.function is weighted_kappa:
+        return (probs + np.eye(probs.shape[1])[np.rint(expected_marks(probs)).astype(np.int64)]) / 2
+    return probs
 
 
 def choose_threshold(metric: Metric, probs: np.ndarray, labels: np.ndarray) -> float:

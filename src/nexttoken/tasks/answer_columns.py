@@ -20,7 +20,8 @@ EXPECTED = 'expected probability("<class>"), best, or best(3): three labels in o
 class AnswerColumn(Protocol):
     """A column of a submission."""
 
-    def cells(self, probs: np.ndarray) -> list[float] | list[str]: ...  # of class probabilities (N, K)
+    def cells(self, probs: np.ndarray, decided: np.ndarray) -> list[float] | list[str]:
+        """One cell per row of class probabilities (N, K), or of those whose best class the metric decides for."""
 
     def fault(self, cell: str) -> str: ...  # why a cell is not accepted; "" for a sound one
 
@@ -31,7 +32,7 @@ class Probability:
 
     index: int
 
-    def cells(self, probs: np.ndarray) -> list[float]:
+    def cells(self, probs: np.ndarray, decided: np.ndarray) -> list[float]:
         return probs[:, self.index].tolist()
 
     def fault(self, cell: str) -> str:
@@ -57,8 +58,8 @@ class Best:
             what = f"the class {bad[0]!r} holds the separator {self.separator!r}"
             raise UserError(f"{what} between the labels of a row; use another, such as best({self.number}, '|')")
 
-    def cells(self, probs: np.ndarray) -> list[str]:
-        ranked = np.argsort(-probs, axis=1, kind="stable")[:, : self.number]
+    def cells(self, probs: np.ndarray, decided: np.ndarray) -> list[str]:
+        ranked = np.argsort(-decided, axis=1, kind="stable")[:, : self.number]
         return [self.separator.join(self.classes[index] for index in row) for row in ranked.tolist()]
 
     def fault(self, cell: str) -> str:
@@ -122,10 +123,10 @@ class SubmissionForm:
         found = answer_columns(given, classes)
         return cls(header[0], {name: found[name] for name in names}, len(classes))
 
-    def write(self, ids: Sequence[str], probs: np.ndarray, path: Path) -> None:
-        """Write a row per id from class probabilities (N, K)."""
+    def write(self, ids: Sequence[str], probs: np.ndarray, path: Path, decided: np.ndarray | None = None) -> None:
+        """Write a row per id from class probabilities (N, K); the best labels are those of `decided` where given."""
         probs = probs / probs.sum(axis=1, keepdims=True)
-        cells = [column.cells(probs) for column in self.columns.values()]
+        cells = [column.cells(probs, probs if decided is None else decided) for column in self.columns.values()]
         write_submission([self.id_name, *self.columns], zip(ids, *cells, strict=True), path)
 
     def check(self, path: Path, test: str, test_ids: Sequence[str]) -> None:

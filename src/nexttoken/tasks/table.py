@@ -15,6 +15,7 @@ from nexttoken.data.csv_tables import numbers, read_columns
 from nexttoken.data.row_faults import Faults, Place, id_of
 from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import MissingFile, UserError
+from nexttoken.metrics.decisions import decided
 from nexttoken.metrics.named import metrics_of
 from nexttoken.tasks.answer_columns import SubmissionForm, answer_columns
 from nexttoken.tasks.label_space import JOINED, label_index, learnt_classes, named_classes, vote_shares
@@ -142,7 +143,7 @@ class Table:
         check_probs("the predictions", predictions.ids, predictions.probs, self.classes)
         ids = [example.id for example in self.read("test")]
         probs = predictions.probs[find_ids("the predictions", predictions.ids, self.path("test").name, ids)]
-        self._form.write(ids, probs, path)
+        self._form.write(ids, probs, path, decided(self.metrics[0], probs, predictions.threshold))
 
     def check(self, path: Path) -> str:
         """Return words on a sound submission. Raises UserError where it does not fit the test file."""

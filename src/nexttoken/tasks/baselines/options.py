@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import log, log1p
+from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -119,6 +120,8 @@ class OptionBaseline:
     options: str = "options"
     penalty: float = 100.0
     fitted: _Fitted | None = field(default=None, repr=False, compare=False)
+
+    name: ClassVar[str] = "option baseline"  # in tables
 
     def fit(self, examples: Sequence[Example]) -> "OptionBaseline":
         """Return a fitted copy; examples without a label teach nothing. Raises UserError where none has one."""

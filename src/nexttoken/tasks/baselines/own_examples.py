@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class OwnExamplesBaseline:
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     fitted: tuple[Any, Regression] | None = field(default=None, repr=False, compare=False)
+
+    name: ClassVar[str] = "own-examples baseline"  # in tables
 
     def fit(self, examples: Sequence[Example]) -> "OwnExamplesBaseline":
         """Return a fitted copy; examples without a label teach nothing. Raises UserError where none has one."""

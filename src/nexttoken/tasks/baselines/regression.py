@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import log1p
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
@@ -84,6 +84,8 @@ class PairBaseline:
     strength: float = 0.03
     fitted: Regression | None = field(default=None, repr=False, compare=False)
 
+    name: ClassVar[str] = "length/overlap baseline"  # in tables
+
     def fit(self, examples: Sequence[Example]) -> "PairBaseline":
         """Return a fitted copy; examples without a label teach nothing. Raises UserError where none has one."""
         known = labelled(examples)
@@ -138,6 +140,8 @@ class MarkBaseline:
     num_classes: int
     strength: float = 1.0
     fitted: Regression | None = field(default=None, repr=False, compare=False)
+
+    name: ClassVar[str] = "length/overlap baseline"  # in tables
 
     def fit(self, examples: Sequence[Example]) -> "MarkBaseline":
         """Return a fitted copy; examples without a mark teach nothing. Raises UserError where none has one."""

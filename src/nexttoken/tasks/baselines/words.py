@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -39,6 +39,8 @@ class WordBaseline:
     num_classes: int
     fields: tuple[str, ...]
     fitted: _Fitted | None = field(default=None, repr=False, compare=False)
+
+    name: ClassVar[str] = "TF-IDF baseline"  # in tables
 
     def fit(self, examples: Sequence[Example]) -> "WordBaseline":
         """Return a fitted copy; examples without a label teach nothing. Raises UserError where none has one."""
