@@ -95,7 +95,7 @@ def test_prediction_settings():
         (["train_transforms=options"], "needs options"),
         (["task=quiz", "inference=gated_retrieval"], "needs passages, and retriever=none finds none"),
         (["task=quiz", "inference=retrieval"], "needs passages, and retriever=none finds none"),
-        (["task=quiz", "task.num_options=19"], "task.num_options=19: expected a whole number from 2 to 18"),
+        (["task=quiz", "task.num_options=201"], "task.num_options=201: expected a whole number from 2 to 200"),
         (
             [
                 "task=quiz",

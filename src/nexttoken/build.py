@@ -107,7 +107,8 @@ def choose_answers(parts: Mapping[str, Any], settings: Settings) -> dict[str, An
     """
     task, prompt, inference = (parts[name] for name in ("task", "prompt", "inference"))
     is_scored, given = "candidates" in declared(settings.head, "offers"), settings.candidates
-    if not is_scored and not getattr(task, "labels_by", None) and given.get("number") is None:
+    is_limited = getattr(task, "labels_by", None) or given.get("number") is not None
+    if not is_scored and not is_limited and prompt.has_labels_for(len(task.classes)):
         return {"prompt": prompt.for_classes(task.classes, getattr(task, "class_names", None))}
     candidates = make(given or {"_target_": CANDIDATES}, "candidates")
     if is_scored:

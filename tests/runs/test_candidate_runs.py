@@ -144,3 +144,27 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(garden, tmp_path
     with pytest.raises(UserError, match=line):
         train(garden, tmp_path, *overrides)
     assert not (tmp_path / "garden").exists()
+
+
+def test_more_options_than_letters_are_asked_in_several_queries(tmp_path):
+    """60 options of a quiz: 52 letters, so that each question takes two queries, and 0.02 is the least of a guess."""
+    draw = random.Random(0)
+
+    def lines(first: int, known: bool) -> str:
+        made = []
+        for number in range(first, first + 12):
+            options = [f"house {place}" for place in draw.sample(range(500), 60)]
+            made.append({"id": str(number), "question": f"Which is {number}?", "options": options})
+            made[-1] |= {"answer": draw.randrange(60)} if known else {}
+        return "".join(json.dumps(row) + "\n" for row in made)
+
+    (tmp_path / "train.jsonl").write_text(lines(0, True))
+    (tmp_path / "test.jsonl").write_text(lines(100, False))
+    own = ["task=quiz", "task.num_options=60", "prompt.labels=letters", "max_tokens=600", "trainer.max_epochs=0"]
+    own.append("split.dev_fraction=0")
+    shared = [*TINY, f"input_dir={tmp_path}", f"output_dir={tmp_path / 'output'}"]
+    pipeline.train(composed("train", *shared, *own))
+    probs = pd.read_csv(tmp_path / "output" / "quiz" / "tiny" / "fold0" / "oof.csv").iloc[:, 3:].to_numpy()
+    assert probs.shape[1] == 60
+    assert (probs > 0.001).all()
+    assert probs.sum(axis=1) == pytest.approx(np.ones(len(probs)))

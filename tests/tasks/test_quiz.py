@@ -120,8 +120,8 @@ def test_missing_files_and_wrong_settings(tmp_path):
     write_lines(tmp_path / "dev1.json", jaqket_row("a"))
     with pytest.raises(UserError, match=r"has no file dev2\.json"):
         Quiz("jaqket", tmp_path, test_files=["dev1.json", "dev2.json"]).read("test")
-    with pytest.raises(UserError, match="num_options=19: expected a whole number from 2 to 18"):
-        Quiz("quiz", tmp_path, num_options=19)
+    with pytest.raises(UserError, match="num_options=201: expected a whole number from 2 to 200"):
+        Quiz("quiz", tmp_path, num_options=201)
     with pytest.raises(UserError, match="did you mean 'jmmlu'"):
         Quiz("quiz", tmp_path, format="mmlu")
 
@@ -277,7 +277,7 @@ def test_test_questions_that_cannot_be_asked_are_named_before_training(tmp_path,
     assert "7 rows are faulty: dev1.json:2 (20 options" in second
     assert "dev1.json:6 " in second
     assert "and 2 more" in second
-    assert "questions without an answer need task.num_options of at least 20 when training (at most 18)" in second
+    assert "questions without an answer need task.num_options of at least 20 when training (at most 200)" in second
 
 
 def test_results_and_submission_agree_on_repeated_candidates(tmp_path):
@@ -298,8 +298,8 @@ def test_results_and_submission_agree_on_repeated_candidates(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"num_options": "abc"}, r"^task.num_options=abc: expected a whole number from 2 to 18$"),
-        ({"num_options": True}, "expected a whole number from 2 to 18"),
+        ({"num_options": "abc"}, r"^task.num_options=abc: expected a whole number from 2 to 200$"),
+        ({"num_options": True}, "expected a whole number from 2 to 200"),
         ({"seed": "x"}, r"^task.seed=x: expected a whole number"),
         ({"genres": "law"}, r"^task.genres=law: expected a list such as \[law\]"),
         ({"skip_faulty": "no way"}, r"^task.skip_faulty=no way: expected true or false"),

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -36,8 +37,8 @@ class CandidateAnswerer(ModelAnswerer):
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
         prompts = self.collect(self.encoder.encode(examples, self.labels))
         self.leave_float16(prompts)
-        identity = {"candidates": self.head.score, "labels": self.labels.continuations}
-        identity |= {"precision": self.environment["precision"]}
+        own: dict[str, Any] = {"candidates": self.head.score, "labels": self.labels.continuations}
+        identity = own | {"precision": self.environment["precision"]}
         with advice_on_memory(self.batch_tokens), self.journals.journal(identity) as journal:
             model = (self.model, self.head, prompts, self.labels, self.batch_tokens)
             return predict_candidates(*model, journal=journal, counts=self.counts)

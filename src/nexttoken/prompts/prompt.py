@@ -83,8 +83,15 @@ class Prompt:
         if self.labels and not classes:
             raise UserError("the task has open answers, but this prompt has labels; use prompt=instruct or dialogue")
         if len(self.labels) < len(classes) or (len(self.labels) > len(classes) and not self.options):
-            raise UserError(f"prompt.labels={list(self.labels)} do not match the task's classes {list(classes)}")
+            raise UserError(
+                f"prompt.labels={list(self.labels)} do not match the task's classes {list(classes)}; use as many, or"
+                " prompt.labels=letters, prompt.labels=digits or head=candidates"
+            )
         return replace(self, labels=tuple(self.labels[: len(classes)]), classes=names)
+
+    def has_labels_for(self, number: int) -> bool:
+        """Return whether there is a label for each of so many classes; of letters there are 52."""
+        return self.labels != "letters" or number <= len(ascii_letters)
 
     def for_places(self, number: int) -> "Prompt":
         """Return this prompt with a label for each place in a list of up to `number` options.

@@ -9,6 +9,7 @@ import numpy as np
 from nexttoken.build import Parts
 from nexttoken.data.csv_tables import numbers, read_columns
 from nexttoken.errors import UserError, first_five
+from nexttoken.inference.candidates import Candidates
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.types import Example
 
@@ -59,11 +60,11 @@ def with_first_step(parts: Parts) -> Parts:
     """The parts with the first step of `candidates.from_run`, if that names a run. Raises UserError where it has no
     finished fold."""
     path = parts.settings.candidates.get("from_run")
-    if path is None or not hasattr(parts.inference, "ranker"):
+    if path is None or not isinstance(parts.inference, Candidates):
         return parts
     RunFolder(Path(path)).finished_folds()
     step = FirstStep(Path(path), tuple(parts.task.classes))
-    return replace(parts, inference=replace(parts.inference, ranker=step))  # type: ignore[call-arg]
+    return replace(parts, inference=replace(parts.inference, ranker=step))
 
 
 def _key(example: Example) -> Key:

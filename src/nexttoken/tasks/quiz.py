@@ -1,4 +1,4 @@
-"""Quizzes: questions of 2 to 18 options in any of the `quiz_formats`, and their submission."""
+"""Quizzes: questions of 2 to 200 options in any of the `quiz_formats`, and their submission."""
 
 import hashlib
 import logging

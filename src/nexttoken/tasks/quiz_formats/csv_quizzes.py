@@ -77,6 +77,7 @@ class Jmmlu(QuizFormat):
 
     name = "jmmlu"
     position = 5  # a science exam may look like it
+    max_options = 18
     text_keys = frozenset({"question", *LETTERS, "answer", "genre"})
 
     def recognise(self, path: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nexttoken.data.row_faults import Place, RowFault, text_of, texts_of
-from nexttoken.tasks.quiz_formats.question import LETTERS, Question, is_unknown
+from nexttoken.tasks.quiz_formats.question import MAX_OPTIONS, Question, is_unknown
 from nexttoken.tasks.quiz_formats.quiz_format import JsonFormat, genre_of, index_of, text_id
 
 GENRE_KEYS = ("section", "competition")  # of JAQKET's rows without a genre: the first that is there
@@ -100,7 +100,7 @@ class Plain(JsonFormat):
 
     name = "plain"
     position = 3  # any other format may hold these keys beside its own
-    max_options = len(LETTERS)  # whatever any other format holds
+    max_options = MAX_OPTIONS  # whatever any other format holds
     own_keys = frozenset({"id", "genre", "question", "options", "answer"})
     known_by = frozenset({"question", "options"})
 

@@ -9,7 +9,7 @@ from nexttoken.errors import first_five
 from nexttoken.tasks.row_keys import contexts_of, unseen_keys
 
 AS_WRITTEN = ("instruction", "input", "output")  # further keys that say the question again, as its file has it
-MIN_OPTIONS, MAX_OPTIONS = 2, 18
+MIN_OPTIONS, MAX_OPTIONS = 2, 200
 LETTERS = "ABCDEFGHIJKLMNOPQRST"  # as many as the largest file's candidates
 
 
