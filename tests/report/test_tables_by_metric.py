@@ -1,17 +1,20 @@
 """Pages of a task with a metric of its own: it ranks the runs and stands first, computed anew from the rows."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.decisions import at_threshold, choose_threshold
 from nexttoken.metrics.named import metric_named, metrics_of
+from nexttoken.report.plots import _draw_metric
 from nexttoken.report.tables import fold_table, runs_table
 from nexttoken.runs.read import read_fold, read_runs
 from support.commands import status_of
@@ -139,7 +142,15 @@ def test_thresholds_are_chosen_on_the_rows_of_other_folds(tmp_path):
     assert alone.score(metric) == metric.score(probs, alone.oof["label"].to_numpy())
 
 
-def test_the_report_is_written_for_such_runs(tmp_path):
-    write_fold(tmp_path / "run", 0)
+def test_the_report_and_its_curves_are_written_for_such_runs(tmp_path):
+    folder = write_fold(tmp_path / "run", 0)
+    write_fold(tmp_path / "run", 1)  # without a curve
+    curve = {"step": [10, 20, 20], "train_loss": [0.7, 0.6, None], "dev_log_loss": [None, None, 0.65]}
+    pd.DataFrame(curve | {"dev_auc_by(rule)": [None, None, 0.75]}).to_csv(folder / "curve.csv", index=False)
+    [run] = read_runs(tmp_path)
+    assert run.folds[0].curve["dev_metric"].dropna().tolist() == [0.75]
+    assert _draw_metric(Figure().subplots(), run)
+    assert not _draw_metric(Figure().subplots(), replace(run, folds=run.folds[1:]))
     assert main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
+    assert (tmp_path / "out" / "learning_curves.png").is_file()
     assert "OOF AUC by rule" in (tmp_path / "out" / "report.md").read_text()

@@ -25,6 +25,7 @@ NUM_POINTS = 24  # of a fold's training loss: each the mean of its share of the 
 def learning_curves(runs: Sequence[Run], path: Path) -> list[str]:
     """Write a PNG with a panel per run: train loss (thin) and dev log loss (thick) against steps, a colour per fold.
 
+    The task's metric on the dev rows, where it is another one, has an axis of its own on the right (dotted).
     Returns `[1] 芸能` for every run name that no installed font can write.
     """
     num_columns = min(NUM_COLUMNS, len(runs))
@@ -93,4 +94,18 @@ def _learning_panel(axes: "Axes", run: Run, lettering: Lettering) -> None:
     margin = 0.06 * (high - low)
     title, limits = f"{lettering.show(run.name)} on {plain_text(run.data.dataset)}", (low - margin, high + margin)
     axes.set(title=title, xlabel="optimizer steps", ylabel="loss (nats per row)", ylim=limits)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    right = _draw_metric(axes, run)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.22 if right else 1.01, 1))
+
+
+def _draw_metric(axes: "Axes", run: Run) -> bool:
+    """Draw the task's metric after each epoch on an axis of its own; return False where no fold has it on dev rows."""
+    curves = [(fold.number, fold.curve) for fold in run.folds if fold.curve is not None]
+    points = {number: curve[["step", "dev_metric"]].dropna() for number, curve in curves}
+    if not any(map(len, points.values())):
+        return False
+    right = axes.twinx()
+    for number, of_fold in points.items():
+        right.plot(of_fold["step"], of_fold["dev_metric"], ":", color=f"C{number % 10}", linewidth=2, marker="x")
+    right.set_ylabel(f"{plain_text(run.metric.title)} (dotted, dev)")
+    return True
