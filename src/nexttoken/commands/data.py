@@ -1,9 +1,12 @@
-"""Show the rows, labels, lengths, duplicates and problems of a preference competition's files.
+"""Show the rows, classes, groups, lengths, duplicates, leaks and problems of a competition's files.
 
-python -m nexttoken data input_dir=input/lmsys-chatbot-arena
+python -m nexttoken data task=map                                  any task of conf/task/
+python -m nexttoken data input_dir=input/lmsys-chatbot-arena       a preference competition
 
 Arguments:
-  input_dir=...    folder of train.csv and test.csv (default: input/sample-preferences)
+  task=...         a choice of train.py's tasks (default: lmsys)
+  input_dir=...    folder of the files (default: the task's own)
+  key=value ...    with a task, any other setting of train.py, such as task.group_by=[body]
 """
 
 from collections import Counter
@@ -15,7 +18,7 @@ import numpy as np
 
 from nexttoken.commands.arguments import Arguments
 from nexttoken.data.text_files import SURROGATE
-from nexttoken.errors import first_five
+from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.tasks.preference import FIELDS, Preference, parse_turns
 from nexttoken.types import Example, Split
 
@@ -23,7 +26,9 @@ LONG = 100_000  # characters of one field: longer than any context, so most of i
 
 
 class DataArguments(Arguments):
+    task: str | None = None
     input_dir: Path = Path("input/sample-preferences")
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,13 +123,43 @@ def problems(part: Part) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
+    given = DataArguments.parse(arguments)
+    if given.task is not None:
+        show_task(arguments)
+        return
+    if given.overrides:
+        wrong = given.overrides[0]
+        known = nearest(wrong.partition("=")[0], ["task", "input_dir"])
+        raise UserError(f"unknown argument {wrong!r}, expected key=value; {known}; other settings need task=...")
+    show_preferences(Preference(given.input_dir))
+
+
+def show_task(overrides: Sequence[str]) -> None:
+    """Print the report on the task of a configuration; its model is not built."""
+    from nexttoken.build import plain
+    from nexttoken.commands.data_examples import report
+    from nexttoken.commands.entry import compose
+    from nexttoken.data.targets import check_targets, make
+
+    settings = plain(compose("train", overrides))
+    check_targets(settings)
+    task, prompt, split = (make(settings[name], name) for name in ("task", "prompt", "split"))
+    if isinstance(task, Preference):
+        show_preferences(task)
+    else:
+        print(report(task, prompt, split.num_folds))
+
+
+def show_preferences(task: Preference) -> None:
+    from nexttoken.commands.data_examples import folded
     from nexttoken.report.markdown import markdown
 
-    task = Preference(DataArguments.parse(arguments).input_dir)
     train, test = read_part(task, "train"), read_part(task, "test")
     in_train, in_test = (describe(part, task.classes) for part in (train, test))
+    models = in_train.pop("most frequent models", "")  # too long for a cell
     measures = {name: (value, in_test.get(name, "")) for name, value in in_train.items()}
     rows = [[name, *values] for name, values in (measures | describe_prompts(train, test)).items()]
     print(f"{task.input_dir} (lengths: median / 95 % / max)")
     print(markdown(["", "train.csv", "test.csv"], rows))
-    print("\n".join(problems(train) + problems(test) or ["no problems found"]))
+    print(f"most frequent models: {models}\n" if models else "", end="")
+    print("\n".join(map(folded, problems(train) + problems(test) or ["no problems found"])))

@@ -154,6 +154,11 @@ class Table:
     def results(self, predictions: LabelPredictions) -> list[dict[str, Any]]:
         return []  # the submission says it all
 
+    def unread(self) -> list[str]:
+        """Columns of the training file that the rows are not made from."""
+        first = next((row for _, row in read_rows(self.path("train"), []) if isinstance(row, dict)), {})
+        return [name for name in first if name not in self._sources("train")]
+
     @cached_property
     def _unpivot(self) -> Unpivot | None:
         return Unpivot.of(self.unpivot)
