@@ -171,6 +171,7 @@ FIXES = {  # by what a part may need from the others: the error where none of th
     " train_transforms=both_orders, inference=once or swap_averaged, or a task with options such as task=quiz",
     "dialogues": "the task's examples are no dialogues; use prompt=instruct, inference=once, transforms=none and"
     " train_transforms=none, or task=dialogue",
+    "solved examples": "the task's rows bring none; name their columns in task.examples, or use test_examples=false",
     "passages": "retriever=none finds none; add retriever=bm25",
     "shown options": "this prompt shows none; use prompt=quiz, quiz_letters or quiz_ja",
     "shown utterances": "this prompt shows none; use prompt=dialogue or dialogue_chat",
@@ -185,6 +186,7 @@ def refuse_unfit(parts: Mapping[str, Any], settings: Settings) -> None:
     offered = declared(settings.head, "offers") | declared(settings.retriever, "offers")
     offered = offered.union(*(getattr(parts[name], "offers", ()) for name in ("task", "prompt")))
     needs = [("this head", declared(settings.head, "needs"))]
+    needs += [("test_examples=true", frozenset({"solved examples"}))] if settings.test_examples else []
     for name, part in parts.items():
         for one in part.values() if isinstance(part, dict) else _nested(part):
             needs.append((f"{name}={type(one).__name__}", getattr(one, "needs", frozenset())))

@@ -9,13 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken.build import Parts, plain, prepare
-from nexttoken.data.folds import Folds, Rows
 from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make
 from nexttoken.data.whole_files import remove
@@ -25,9 +23,10 @@ from nexttoken.report.finished import report_finished
 from nexttoken.report.started import show_run
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.first_step import with_first_step
+from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examples
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_examples, latest_run
 from nexttoken.runs.ledger import submission_path
-from nexttoken.settings import ALL, PredictSettings, check_settings
+from nexttoken.settings import PredictSettings, check_settings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
 from nexttoken.transforms import apply_transforms
@@ -36,8 +35,6 @@ from nexttoken.types import Example, Split
 if TYPE_CHECKING:
     from nexttoken.inference import Inference
     from nexttoken.training.learner import Learner
-
-NO_FOLD = -1  # no row is in it
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
@@ -64,7 +61,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         warn_of_test_rows(parts.task)
     folds = split(parts, examples)
     rows = choose_rows(parts, examples, folds)
-    show_run(parts, config, rows.sizes, fold, overrides)
+    if parts.settings.test_examples:
+        with without_remarks():
+            rows = with_solved_examples(rows, parts.task, read(parts, "test"), parts.settings.limit_rows)
+    show_run(parts, config, rows.sizes, folds.number, fold, overrides)
     answers = answers_of(parts.task)
     references = answers.references(parts.task, rows.learnt, rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
@@ -74,8 +74,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         if is_first() and fold.is_finished and not parts.settings.overwrite:  # by another command, meanwhile
             return report_finished(parts, fold, config, overrides)
         if is_first():
-            run.claim(parts.settings.fold, config, hash_examples(examples), folds, parts.settings.overwrite)
+            learnt_from = hash_examples([*examples, *(row.example for row in rows.solved)])
+            run.claim(parts.settings.fold, config, learnt_from, folds, parts.settings.overwrite)
             fold.save_counts(counted)
+            fold.save_solved(rows.solved)
         with opened_loggers(parts.settings.logger if is_first() else {}, fold.path, flatten(config)) as loggers:
             predictions, measured = train_and_predict(parts, learner, rows, fold, loggers)
             if not is_first():
@@ -138,31 +140,6 @@ def read(parts: Parts, split: Split, counted: dict[str, Any] | None = None) -> l
     examples = apply_transforms(parts.task.read(split), parts.transforms, counted)
     log_unseen(parts.prompt.count_unshown(examples))
     return examples
-
-
-def split(parts: Parts, examples: list[Example]) -> Folds:
-    """Assign folds by the examples' texts and labels: the same for every model."""
-    texts = [parts.task.group_text(example) for example in examples]
-    return parts.split.folds([example.id for example in examples], texts, answers_of(parts.task).strata(examples))
-
-
-def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
-    """Split the examples into held-out, train and dev ones; `limit_rows` keeps the first of each.
-
-    With fold=all none is held out. With `fit.refit` no row is withheld where a dev part would choose nothing: from one
-    epoch or none.
-    """
-    settings = parts.settings
-    chooses = settings.trainer.max_epochs > 1 or not settings.fit.refit
-    held_out = folds.folds == (NO_FOLD if parts.settings.fold == ALL else parts.settings.fold)
-    training = np.flatnonzero(~held_out)
-    labels = answers_of(parts.task).strata(examples)
-    is_dev = np.zeros(len(training), dtype=bool)
-    if chooses or parts.inference.fits_dev:
-        is_dev = parts.split.dev(labels[training], folds.groups[training])
-    chosen = (training[~is_dev], training[is_dev], np.flatnonzero(held_out))
-    train, dev, held_out_rows = ([examples[index] for index in part[: settings.limit_rows]] for part in chosen)
-    return Rows(train, dev, held_out_rows, bool(dev) and settings.fit.refit and settings.trainer.max_epochs > 1)
 
 
 def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, Any]) -> "Learner":

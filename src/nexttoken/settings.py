@@ -169,6 +169,7 @@ class Settings(Checked):
     max_tokens: Annotated[PositiveInt, AutoTokens]
     batch_tokens: Annotated[PositiveInt, AutoTokens]
     limit_rows: PositiveInt | None
+    test_examples: bool = False
     generate_rows: NonNegativeInt = 0
     task: dict[str, Any]
     prompt: dict[str, Any]

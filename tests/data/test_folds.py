@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nexttoken.data.folds import GroupedStratified, load_folds, save_folds
+from nexttoken.data.folds import GroupedStratified, load_folds, save_folds, values_of
 from nexttoken.data.near_duplicates import group_ids, normalise
 from nexttoken.errors import UserError
+from nexttoken.types import Example
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +117,40 @@ def test_a_damaged_folds_file_is_named(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(UserError, match=r"folds\.csv is not a table of folds"):
         load_folds(path)
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=2, max_size=40), st.randoms())
+@settings(max_examples=50, deadline=None)
+def test_a_column_gives_a_fold_to_each_of_its_values(values: list[str], random) -> None:
+    split, texts, labels = GroupedStratified(None, column="rule"), ["same text"] * len(values), np.zeros(len(values))
+    if len(set(values)) == 1:
+        with pytest.raises(UserError, match="rule has 1 values in the training rows, too few for 2 folds"):
+            split.folds([], texts, labels, values)
+        return
+    folds = split.folds(["x"] * len(values), texts, labels, values)
+    order = sorted(set(values))
+    assert [order[fold] for fold in folds.folds] == values
+    assert folds.number == len(order)
+    assert set(folds.groups.tolist()) == {0}  # texts still decide about the dev part
+
+
+def test_fewer_folds_than_values_of_a_column_keep_each_value_whole() -> None:
+    values, labels = [*"aabbccddee"] * 5, np.array([0, 1] * 25)
+    folds = GroupedStratified(2, column="rule").folds(values, values, labels, values).folds
+    assert {len(set(folds[[one == value for one in values]].tolist())) for value in "abcde"} == {1}
+    assert set(folds.tolist()) == {0, 1}
+    with pytest.raises(UserError, match="too few for 6 folds"):
+        GroupedStratified(6, column="rule").folds(values, values, labels, values)
+
+
+def test_the_number_of_folds_is_counted_only_by_a_column() -> None:
+    with pytest.raises(UserError, match=r"split\.num_folds is null, expected a number; only split=by_column"):
+        GroupedStratified(None)
+
+
+def test_a_column_is_a_field_or_a_tag() -> None:
+    examples = [Example("1", {"rule": ("a", "b")}, tags={"genre": "c"})]
+    assert values_of(examples, "rule") == ["a\nb"]
+    assert values_of(examples, "genre") == ["c"]
+    with pytest.raises(UserError, match=r"split.column=rul is no field and no tag of row 1; did you mean 'rule'\?"):
+        values_of(examples, "rul")

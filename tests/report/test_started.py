@@ -12,7 +12,7 @@ SIZES = {"train": 1600, "dev": 200, "held out": 200}
 
 def shown(tmp_path, capsys, *overrides: str) -> dict[str, str]:
     config = composed(*overrides) | {"name": "x"}
-    show_run(build(config), config, SIZES, RunFolder(tmp_path).fold(0), overrides)
+    show_run(build(config), config, SIZES, 5, RunFolder(tmp_path).fold(0), overrides)
     return {line[:9].strip(): line[10:] for line in capsys.readouterr().out.splitlines()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nexttoken.data.files import whole_file
 from nexttoken.data.near_duplicates import group_ids
-from nexttoken.errors import UserError, first_five
+from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.types import Example
 
 _COLUMNS = ("id", "group", "fold")
@@ -24,28 +24,10 @@ class Folds:
     groups: np.ndarray
     folds: np.ndarray
 
-
-@dataclass(frozen=True)
-class Rows:
-    """The examples of a fold: `train` for the weights, `dev` to choose a checkpoint, `held_out` for the score.
-
-    `refits`: the weights that answer are trained on `train` and `dev`, once the dev rows have chosen how long.
-    """
-
-    train: list[Example]
-    dev: list[Example]
-    held_out: list[Example]
-    refits: bool = False
-
     @property
-    def learnt(self) -> list[Example]:
-        """The examples behind the weights that answer."""
-        return [*self.train, *self.dev] if self.refits else self.train
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The number of examples of each part."""
-        return {"train": len(self.train), "dev": len(self.dev), "held out": len(self.held_out)}
+    def number(self) -> int:
+        """The number of folds."""
+        return int(self.folds.max(initial=-1)) + 1
 
 
 @dataclass(frozen=True)
@@ -54,32 +36,59 @@ class GroupedStratified:
 
     The folds depend on texts, labels and seed, not on the model. The share `dev_fraction` of a fold's training rows
     (0: none) is used to choose the checkpoint, so the held-out fold is scored only once.
+
+    With a `column` all rows of one of its values are in the same fold, whatever their texts; then `num_folds` None is
+    a fold for each value, in their order.
     """
 
-    num_folds: int = 5
+    num_folds: int | None = 5
     seed: int = 0
     dev_fraction: float = 0.1
+    column: str | None = None
 
     def __post_init__(self) -> None:
-        if self.num_folds < 2:
+        if self.num_folds is None and not self.column:
+            raise UserError("split.num_folds is null, expected a number; only split=by_column counts by itself")
+        if self.num_folds is not None and self.num_folds < 2:
             raise UserError(f"split.num_folds is {self.num_folds}, expected at least 2")
         if not 0 <= self.dev_fraction <= 0.5:
             raise UserError(f"split.dev_fraction is {self.dev_fraction}, expected 0 (no dev part) to 0.5")
 
-    def folds(self, ids: Sequence[str], texts: Sequence[str], labels: np.ndarray) -> Folds:
-        """Group the rows by their texts and assign each to a fold."""
+    def folds(
+        self, ids: Sequence[str], texts: Sequence[str], labels: np.ndarray, values: Sequence[str] | None = None
+    ) -> Folds:
+        """Group the rows by their texts and assign each to a fold, by its group or by its value of `column`."""
         groups = group_ids(texts)
-        return Folds(tuple(ids), groups, self.assign(labels, groups))
+        return Folds(tuple(ids), groups, self.assign(labels, groups) if values is None else self._by(values, labels))
 
     def assign(self, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """Fold per row, (N,) int64, independent of the rows' order. Raises UserError if a fold would be empty."""
-        return _stratify(np.asarray(labels), np.asarray(groups), self.num_folds, self.seed)
+        return _stratify(np.asarray(labels), np.asarray(groups), self.num_folds or 0, self.seed)
+
+    def _by(self, values: Sequence[str], labels: np.ndarray) -> np.ndarray:
+        distinct, numbers = np.unique(np.array(values, dtype=object), return_inverse=True)
+        num_folds = self.num_folds or len(distinct)
+        if not 2 <= num_folds <= len(distinct):
+            found = f"split.column={self.column} has {len(distinct)} values in the training rows"
+            raise UserError(
+                f"{found}, too few for {max(num_folds, 2)} folds; lower split.num_folds, or use split=grouped"
+            )
+        return numbers if num_folds == len(distinct) else _stratify(labels, numbers, num_folds, self.seed)
 
     def dev(self, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """Mask (N,) of the development part: one of round(1 / dev_fraction) grouped, stratified parts of the rows."""
         if self.dev_fraction == 0:
             return np.zeros(len(labels), dtype=bool)
         return _stratify(np.asarray(labels), np.asarray(groups), round(1 / self.dev_fraction), self.seed) == 0
+
+
+def values_of(examples: Sequence[Example], column: str) -> list[str]:
+    """Each example's text in a field or tag. Raises UserError where one has neither of this name."""
+    for example in examples:
+        if column not in example.fields and column not in example.tags:
+            fix = nearest(column, [*example.fields, *example.tags])
+            raise UserError(f"split.column={column} is no field and no tag of row {example.id}; {fix}")
+    return ["\n".join(e.fields[column]) if column in e.fields else e.tags[column] for e in examples]
 
 
 def _stratify(labels: np.ndarray, groups: np.ndarray, num_parts: int, seed: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nexttoken.build import Parts
+from nexttoken.data.folds import load_folds
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, first_five
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
@@ -88,7 +89,8 @@ def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> l
     predict = ["python", "predict.py", typed_override("run", str(run.path))]
     if fold.is_final:
         return [shlex.join([*predict, "fold=all"])]
-    left = [str(number) for number in range(parts.split.num_folds) if not run.fold(number).is_finished]
+    num_folds = parts.split.num_folds or load_folds(run.path / "folds.csv").number
+    left = [str(number) for number in range(num_folds) if not run.fold(number).is_finished]
     same = [override for override in overrides if override.partition("=")[0] != "fold"]
     others = [shlex.join(["python", "train.py", "-m", "fold=" + ",".join(left), *same])] if left else []
     return [*others, shlex.join(predict)]

@@ -10,7 +10,12 @@ from nexttoken.settings import ALL, AUTO
 
 
 def show_run(
-    parts: Parts, config: Mapping[str, Any], sizes: Mapping[str, int], fold: FoldFolder, overrides: Sequence[str]
+    parts: Parts,
+    config: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    num_folds: int,
+    fold: FoldFolder,
+    overrides: Sequence[str],
 ) -> None:
     """Print the changes from the defaults and the main values, a line each; `Learner.load` adds the device.
 
@@ -27,8 +32,7 @@ def show_run(
     prompt, batch = ("auto" if number == AUTO else f"{number:,}" for number in (s.max_tokens, s.batch_tokens))
     limit = f"; limit_rows keeps the first {s.limit_rows:,} of each part" if s.limit_rows else ""
     values = {
-        "run": f"{fold.path}, "
-        + ("a final model on all rows" if s.fold == ALL else f"of {parts.split.num_folds} folds"),
+        "run": f"{fold.path}, " + ("a final model on all rows" if s.fold == ALL else f"of {num_folds} folds"),
         "changed": " ".join(overrides) or "nothing, all defaults",
         "model": f"{model}{weights}{adapter}",
         "examples": ", ".join(f"{size:,} {part}" for part, size in sizes.items()) + limit,

@@ -17,6 +17,7 @@ from nexttoken.errors import UserError
 from nexttoken.inference.gate import Gate
 from nexttoken.runs import seals
 from nexttoken.settings import ALL
+from nexttoken.tasks.solved_examples import SolvedRow
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 
 OUTPUT = ("id", "output", "num_tokens", "finished")  # the keys of a line in generated.jsonl
@@ -146,6 +147,14 @@ class FoldRecords:
         """Write transforms.json: the number of examples before and after each transform, and its other counts."""
         if counts:
             write_json(dict(counts), self.path / "transforms.json")
+
+    def save_solved(self, rows: Sequence[SolvedRow]) -> None:
+        """Write test_examples.csv, if any: the rows made of solved examples, with the rows that show them."""
+        examples = [(row.example.id, row.text, row.example.label, " ".join(row.sources)) for row in rows]
+        columns = dict(zip(("id", "text", "label", "sources"), zip(*examples, strict=True), strict=False))
+        by = {name: [row.by[name] for row in rows] for name in (rows[0].by if rows else ())}
+        if rows:
+            _write_table(columns | by, self.path / "test_examples.csv")
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write inference.json: `Inference.state`, learnt from this fold's training examples."""

@@ -20,6 +20,7 @@ from nexttoken.metrics.named import metrics_of
 from nexttoken.tasks.answer_columns import SubmissionForm, answer_columns
 from nexttoken.tasks.label_space import JOINED, label_index, learnt_classes, named_classes, vote_shares
 from nexttoken.tasks.row_keys import log_unseen, unseen_keys
+from nexttoken.tasks.solved_examples import SolvedExamples
 from nexttoken.tasks.submission import check_probs, find_ids
 from nexttoken.tasks.surrogates import without_surrogates
 from nexttoken.tasks.table_rows import Row, Rows, Unpivot, columns_of, find_table, read_rows, texts_in_memory
@@ -56,6 +57,7 @@ class Table:
     submission: Mapping[str, str] | None = None
     swap: Mapping[str, str] | None = None
     unpivot: Mapping[str, Any] | None = None
+    examples: Any = None
     train_file: str | None = None
     test_file: str | None = None
     sample_file: str | None = None
@@ -81,14 +83,22 @@ class Table:
         if self.votes is not None and len(self.votes) != len(self.classes):
             raise UserError(f"task.votes has {len(self.votes)} columns for {len(self.classes)} classes; name one each")
         answer_columns(self.submission or {}, self.classes)
+        self.solved  # noqa: B018 - it refuses other columns
 
     @property
     def offers(self) -> frozenset[str]:
-        return frozenset({"labels", "pairs"} if self.swap else {"labels"})
+        further = {"pairs": self.swap, "solved examples": self.solved}
+        return frozenset({"labels", *(name for name, part in further.items() if part)})
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         return metrics_of(self.metric)
+
+    @cached_property
+    def solved(self) -> SolvedExamples | None:
+        """The columns of the solved examples that every row brings; None where there are none."""
+        of_metric = [metric.by for metric in self.metrics if metric.by]
+        return SolvedExamples.of(self.examples, self.fields, self.classes, [*columns_of(self.group_by)], of_metric)
 
     def path(self, split: Split) -> Path:
         """The file of the training or test rows."""
