@@ -60,7 +60,7 @@ def report(task: Any, prompt: Any, num_folds: int) -> str:
 
 def folded(line: str) -> str:
     """The line in lines that fit into a terminal."""
-    return fill(line, MAX_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return fill(line, MAX_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def class_rows(counts: Counter[int], names: Sequence[str]) -> list[list[str]]:
