@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sklearn.metrics import roc_auc_score
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.intervals import percentile_interval, resampled_means, two_sided_p
+from nexttoken.metrics.named import metric_named
 from nexttoken.metrics.probabilities import accuracy, log_loss
 from nexttoken.report.compare import COMPARED, compare
+from nexttoken.runs.read import read_runs
 from support.commands import status_of
 
 main = partial(status_of, "compare")
@@ -381,3 +384,43 @@ def test_p_is_the_rarer_side_twice():
     assert two_sided_p(np.array([-1.0] * 5 + [1.0] * 94)) == pytest.approx(2 * 6 / 100)
     assert two_sided_p(np.ones(9999)) == 2 / 10_000
     assert two_sided_p(np.zeros(10)) == 1
+
+
+def test_a_task_is_compared_by_its_own_metric_first_also_where_it_is_no_mean_over_rows(tmp_path):
+    rng, by_variant = np.random.default_rng(0), {}
+    for name, skill in (("LabelSoftmax", 1.0), ("WholeVocabulary", 3.0)):
+        for seed in range(2):
+            noise = rng.normal(size=80) + skill
+            folder = write_fold(tmp_path / f"{name}{seed}", 1 / (1 + np.exp(-noise)), **head(name), seed=seed)
+            saved = json.loads((folder / "metrics.json").read_text())
+            (folder / "metrics.json").write_text(json.dumps(saved | {"metric": "auc", "auc": 0.5}))
+            oof = pd.read_csv(folder / "oof.csv")
+            by_variant.setdefault(name, []).append(roc_auc_score(oof["label"], oof["b"]))
+    page = compare([tmp_path], "head")
+    assert page.index("AUC") < page.index("log loss") < page.index("accuracy")
+    worse, better = (float(np.mean(scores)) for scores in by_variant.values())
+    (line,) = re.findall(r"WholeVocabulary is ([\d.]+) better than LabelSoftmax in AUC", page)
+    assert float(line) == pytest.approx(better - worse, abs=5e-5)
+    assert "in accuracy" not in compare([tmp_path], "head", metrics=[metric_named("auc")])
+    with pytest.raises(UserError, match="rule of their rows is not known"):
+        compare([tmp_path], "head", metrics=[metric_named("auc_by(rule)")])
+
+
+def test_rows_of_one_class_have_a_sentence_instead_of_a_table(tmp_path):
+    for name in HEADS[:2]:
+        folder = write_fold(tmp_path / name, [0.75], **head(name))
+        assert (pd.read_csv(folder / "oof.csv")["label"] == 0).all()
+    page = compare([tmp_path], "head", metrics=[metric_named("auc")])
+    assert "AUC cannot be computed on these rows." in page
+
+
+def test_thresholds_and_means_over_rows_are_compared_as_the_report_scores_them(tmp_path):
+    rng = np.random.default_rng(1)
+    for name, fold in product(HEADS[:2], range(2)):
+        write_fold(tmp_path / name, rng.uniform(0.2, 0.9, 60), fold, **head(name))
+    runs = {run.name: run for run in read_runs(tmp_path)}
+    for expression in ("f1(binary)", "mrr"):
+        metric = metric_named(expression)
+        page = compare([tmp_path], "head", metrics=[metric])
+        for name, run in runs.items():
+            assert f"{run.score(metric):.4f} ± –" in next(line for line in page.splitlines() if f"| {name}" in line)

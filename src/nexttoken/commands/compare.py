@@ -7,7 +7,7 @@ Arguments:
   path ...        run folders, or folders of runs
   by=...          the setting that differs
   baseline=...    variant that the others are compared with, or a part of its name (default: the first)
-  metric=...      compare by this metric only (default: all)
+  metric=...      compare by this metric only, such as log_loss or auc (default: the task's own, log loss and accuracy)
   out=FILE.md     also write the tables to this file
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from nexttoken.commands.arguments import Arguments
 from nexttoken.data.files import write_text
-from nexttoken.errors import UserError, nearest
-from nexttoken.report.compare import COMPARED, compare
+from nexttoken.metrics.named import metric_named
+from nexttoken.report.compare import compare
 
 
 class CompareArguments(Arguments):
@@ -31,9 +31,7 @@ class CompareArguments(Arguments):
 
 def main(arguments: Sequence[str]) -> None:
     given = CompareArguments.parse(arguments)
-    if given.metric is not None and given.metric not in COMPARED:
-        raise UserError(f"metric={given.metric} cannot be compared; {nearest(given.metric, COMPARED)}")
-    metrics = [COMPARED[given.metric]] if given.metric else list(COMPARED.values())
+    metrics = [metric_named(given.metric)] if given.metric is not None else []
     page = compare(given.paths, given.by, given.baseline, metrics)
     page += f"\n\nCommand: `{shlex.join(['python', '-m', 'nexttoken', 'compare', *arguments])}`"
     print(page)

@@ -92,7 +92,7 @@ def score_interval(metric: Metric, rows: Rows, groups: Sequence[str]) -> Interva
     """95 % interval of a metric by resampling groups of rows; None where there is one group, or no score."""
     if len(set(groups)) < 2:
         return None
-    draws = _redrawn(metric, [rows], np.asarray(groups))[:, 0]
+    draws = resampled_scores(metric, [rows], np.asarray(groups))[:, 0]
     known = draws[~np.isnan(draws)]
     return percentile_interval(known) if len(known) else None
 
@@ -107,12 +107,12 @@ def paired_difference(metric: Metric, one: Rows, other: Rows) -> tuple[float, fl
         differences = scores[0] - scores[1]
         return float(differences.mean()), float(differences.std(ddof=1) / len(differences) ** 0.5)
     difference = float(scores[0] - scores[1])
-    draws = _redrawn(metric, [one, other], np.arange(len(one.labels)))
+    draws = resampled_scores(metric, [one, other], np.arange(len(one.labels)))
     known = (draws[:, 0] - draws[:, 1])[~np.isnan(draws).any(axis=1)]
     return None if np.isnan(difference) or len(known) < 2 else (difference, float(known.std(ddof=1)))
 
 
-def _redrawn(metric: Metric, tables: Sequence[Rows], groups: np.ndarray) -> np.ndarray:
+def resampled_scores(metric: Metric, tables: Sequence[Rows], groups: np.ndarray) -> np.ndarray:
     """The score of each table in each resample, (R, T); all rows of a group are drawn together, the same for all."""
     if all(rows.values_of(metric).ndim for rows in tables):
         return resampled_means(np.array([rows.values_of(metric) for rows in tables])[:, None], groups)

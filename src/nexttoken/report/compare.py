@@ -17,10 +17,11 @@ from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.metrics.intervals import NUM_RESAMPLES
 from nexttoken.metrics.probabilities import METRICS
 from nexttoken.report.markdown import difference_cell, interval_cell, loss_cell, markdown, mean_cell, plain
-from nexttoken.report.ranking import Measure, Ranking, Scored
+from nexttoken.report.ranking import Ranking, Scored
+from nexttoken.report.whole_scores import columns_for, ranking_by
 from nexttoken.runs.folder import FoldFolder, describe_differences, flatten
 from nexttoken.runs.read import read_groups, read_runs, refuse_twice_scored
-from nexttoken.runs.scored_runs import Fold, probabilities
+from nexttoken.runs.scored_runs import Fold, Run
 from nexttoken.settings import INCIDENTAL
 from nexttoken.types import Metric
 
@@ -31,7 +32,7 @@ CHANGES_ROWS = ("task", "transforms")  # comparing by these, the rows' fields di
 
 @dataclass(frozen=True)
 class Cell:
-    """One trained fold. `oof` is sorted by id and has the `group` of folds.csv besides what oof.csv has."""
+    """One trained fold. `oof` has the `group` of folds.csv besides what oof.csv has."""
 
     fold: Fold
     variant: str
@@ -44,11 +45,10 @@ class Cell:
         return f"{self.variant} seed={self.seed} fold={self.fold.number}"
 
 
-def compare(
-    paths: Sequence[Path], by: str, baseline: str | None = None, metrics: Sequence[Metric] = tuple(COMPARED.values())
-) -> str:
+def compare(paths: Sequence[Path], by: str, baseline: str | None = None, metrics: Sequence[Metric] = ()) -> str:
     """Markdown: for each data set and metric a table, a sentence per difference, and the values of each seed.
 
+    Without `metrics` these are the task's own, log loss and accuracy.
     Raises UserError where runs differ in more than `by`, in their rows, or where a variant lacks a seed or a fold.
     """
     cells = sorted(read_cells(paths, by), key=lambda cell: cell.fold.data)
@@ -57,7 +57,9 @@ def compare(
 
 
 def _data_section(cells: Sequence[Cell], by: str, baseline: str | None, metrics: Sequence[Metric]) -> str:
-    scored, data = score_cells(cells, by), cells[0].fold.data
+    own = {metric.name: metric for metric in (cells[0].fold.scores[0], *COMPARED.values())}
+    metrics = metrics or list(own.values())
+    scored, data = score_cells(cells, by, metrics), cells[0].fold.data
     first = scored.variants.index(_choose(scored.variants, baseline, by))
     folds, seeds = (", ".join(map(str, numbers)) for numbers in (sorted({c.fold.number for c in cells}), scored.seeds))
     parts = [
@@ -65,9 +67,11 @@ def _data_section(cells: Sequence[Cell], by: str, baseline: str | None, metrics:
         f"{scored.num_rows:,} rows in {len(np.unique(scored.groups)):,} groups, folds {folds}, seeds {seeds}: "
         f"{len(cells)} trained folds that differ in `{by}` alone.",
     ]
-    for metric in metrics:
-        measure = Measure(metric.name, metric.title, metric.name, metric.higher_is_better)
-        parts += _metric_section(Ranking(scored, measure), first, by)
+    for ranking in (ranking_by(metric, scored) for metric in metrics):
+        if np.isnan(ranking.by_seed).any():
+            parts.append(f"{ranking.measure.title} cannot be computed on these rows.")
+        else:
+            parts += _metric_section(ranking, first, by)
     notes = (
         "Mean over seeds of the score of all out-of-fold rows, ± its sample standard deviation over seeds. Intervals: "
         f"percentiles of {NUM_RESAMPLES:,} resamples of groups of rows and of seeds, the same for all variants; each "
@@ -135,10 +139,10 @@ def read_cells(paths: Sequence[Path], by: str) -> list[Cell]:
 
 
 def _cell(fold: Fold, config: dict[str, Any], groups: Mapping[str, int], by: str) -> Cell:
-    oof = fold.oof.assign(group=fold.oof["id"].map(groups)).sort_values("id", ignore_index=True)
+    oof = fold.oof.assign(group=fold.oof["id"].map(groups))
     if (missing := oof["group"].isna()).any():
         table = fold.folder.parent / "folds.csv"
-        what = f"{table} lacks the ids {first_five(oof.loc[missing, 'id'])} of {fold.folder}"
+        what = f"{table} lacks the ids {first_five(sorted(oof.loc[missing, 'id']))} of {fold.folder}"
         raise UserError(f"{what}; train this run again with overwrite=true")
     variant, seed = _name(_pop(config, by)), int(config.pop("seed", 0))
     config.pop("input_dir", None)
@@ -165,8 +169,8 @@ def _name(value: Any) -> str:
     return f"{str(value.get('_target_', '')).rpartition('.')[2]} {text}".strip()
 
 
-def score_cells(cells: Sequence[Cell], by: str) -> Scored:
-    """The scores of the cells of one data set: every variant has every seed and fold, on the same rows.
+def score_cells(cells: Sequence[Cell], by: str, metrics: Sequence[Metric]) -> Scored:
+    """What `metrics` take of the cells of one data set: every variant has every seed and fold, on the same rows.
 
     Raises UserError naming what differs besides `by`, the rows that differ, or the runs that are missing.
     """
@@ -189,12 +193,15 @@ def score_cells(cells: Sequence[Cell], by: str) -> Scored:
         raise UserError(f"not trained or not finished on {dataset}: {shown}; train them first")
     tables = {}
     for place in product(names, seeds):
-        oof = pd.concat([placed[*place, fold].oof for fold in folds])
-        probs, labels = probabilities(oof), oof["label"].to_numpy()
-        scores = {name: metric.function(probs, labels) for name, metric in COMPARED.items()}
-        tables[place] = oof.assign(**scores)
+        own = [placed[*place, fold] for fold in folds]
+        run = Run(place[0], own[0].fold.folder.parent, own[0].fold.data, tuple(cell.fold for cell in own))
+        columns: dict[str, np.ndarray] = {}
+        for metric in metrics:
+            columns |= columns_for(metric, run.scored(metric))
+        oof = pd.concat([cell.oof for cell in own])
+        tables[place] = oof.assign(**columns)
     refuse_twice_scored(cells[0].fold.folder.parent, oof["id"])
-    return Scored.of(tables, tuple(COMPARED), same="label")
+    return Scored.of(tables, tuple(columns), same="label")
 
 
 def _natural(name: Any) -> tuple[float, str]:
