@@ -76,10 +76,14 @@ def test_a_label_of_the_held_out_part_alone_is_never_offered(capsys):
 
 
 def test_dev_rows_are_shown_what_the_train_rows_know_and_held_out_rows_what_both_know():
-    train, dev, held_out = [row("1", 0, "north")], [row("2", 3, "north")], [row("3", 3, "north")]
+    train, held_out = [row("1", 0, "north")], [row("3", 3, "north")]
+    dev = [row("2", 3, "north"), row("4", 0, "north")]
     candidates = around(Garden(labels_by="bed"))
-    [view] = candidates.views(dev, train)
+    view, other = candidates.views(dev, train)
     assert (view.fields[OPTIONS], view.label, view.num_options) == (("red rose",), None, 1)
+    assert other.label == 0
+    [alone] = candidates.views(dev[:1], train)
+    assert (alone.fields[OPTIONS], alone.label) == (("red rose", "tulip"), 1), "else no checkpoint could be chosen"
     assert candidates.fitted(train, dev, weigh)(held_out, weigh).probs[0] == pytest.approx(full_softmax((0, 3)))
 
 

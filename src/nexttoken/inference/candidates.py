@@ -94,9 +94,13 @@ class Candidates(Inference):
         return LabelPredictions(ids, probs / probs.sum(axis=1, keepdims=True), {"seconds": took})
 
     def views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
+        """The examples as they are asked; as training shows them where else no right one would be a candidate."""
         own, shown = self._after(train), self.ask.views(examples, train)
         first_parts = [next(own._parts(pool)) for pool in own.pools(shown)]
-        return [own._view(*pair) for pair in zip(shown, first_parts, strict=True)]
+        found = [own._view(*pair) for pair in zip(shown, first_parts, strict=True)]
+        if any(view.label is not None for view in found) or any(example.label is None for example in shown):
+            return found
+        return [view for pair in zip(shown, first_parts, strict=True) for view in own._drawn(*pair)]
 
     def training_views(self, examples: Sequence[Example], train: Sequence[Example]) -> list[Example]:
         own = self._after(train)
