@@ -1,6 +1,6 @@
 """Write train.csv (`rows` rows), test.csv, sample_submission.csv and truth.csv; the same seed gives the same bytes.
 
-python -m samples.map [output_dir=input/sample-map] [seed=0] [rows=560]
+python -m samples.map [output_dir=input/sample-map] [seed=0] [rows=850]
 
 The competition is generated, in the files of Kaggle's "MAP - Charting Student Math Misunderstandings", with known true
 probabilities. A student explains a chosen answer; the explanation tells whether it is understood, and each question has
@@ -89,14 +89,14 @@ QUESTIONS = (
         },
     ),
 )
-BEFORE = ("", "because ", "i think ", "i said ", "well, ")
-AFTER = ("", ".", " so yes", " obviously", "!")
+BEFORE = ("", "because ", "i think ")
+AFTER = ("", ".", "!")
 UNCLEAR = ("i guessed", "my friend told me", "it looks right", "no idea", "just a feeling", "we did this last year")
 NONE = "NA"  # no misconception: text, not an absent cell
 KIND_PROBS = (0.4, 0.4, 0.2)  # an explanation that is right, one with a misconception, one that says nothing
 RIGHT_DESPITE = 0.2  # of those with a question's first misconception choose the right answer
 OTHER_JUDGEMENT = 0.125  # how often annotators see something else
-TRAIN_PER_TEST = 8
+TRAIN_PER_TEST = 10
 SAMPLE = "True_Correct:NA False_Neither:NA False_Misconception:Adds_across"
 
 
@@ -144,7 +144,7 @@ def _shares(probs: Mapping[str, float], labels: Sequence[str]) -> list[float]:
     return [probs.get(label, 0) / known for label in labels]
 
 
-main = sample_command(write_sample_map, "input/sample-map", rows=(100, 560, 100_000))
+main = sample_command(write_sample_map, "input/sample-map", rows=(100, 850, 100_000))
 
 if __name__ == "__main__":
     run(main, __doc__)
