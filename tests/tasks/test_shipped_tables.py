@@ -15,10 +15,10 @@ ROOT = CONF.parent
 # task: train rows, test rows, classes, the first row of a submission, the baseline
 SHIPPED = {
     "wsdm": (1600, 160, 2, "1460561149,model_", PairBaseline),
-    "map": (560, 70, 19, "560,", WordBaseline),
+    "map": (850, 85, 19, "850,", WordBaseline),
     "jigsaw_rules": (500, 180, 2, "500,0.", OwnExamplesBaseline),
     "eedi": (812, 150, 100, "300_A,", WordBaseline),
-    "table": (560, 70, 19, "560,", WordBaseline),
+    "table": (850, 85, 19, "850,", WordBaseline),
 }
 
 
