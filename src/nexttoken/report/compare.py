@@ -170,7 +170,7 @@ def _name(value: Any) -> str:
 
 
 def score_cells(cells: Sequence[Cell], by: str, metrics: Sequence[Metric]) -> Scored:
-    """The columns that `metrics` take of the cells of one data set: every variant has every seed and fold, on the same rows.
+    """The columns that `metrics` take of one data set's cells: every variant has every seed and fold, on the same rows.
 
     Raises UserError naming what differs besides `by`, the rows that differ, or the runs that are missing.
     """
