@@ -100,6 +100,7 @@ def test_labels_by_group_are_trained_saved_and_predicted(garden, tmp_path, capsy
     assert (predicted.loc[0, list(probs)] > 0).sum() < (predicted.loc[1, list(probs)] > 0).sum() == probs.shape[1]
 
 
+@pytest.mark.slow
 def test_a_search_of_the_names_chooses_and_another_run_ranks_again(garden, tmp_path, capsys):
     own = ["head=candidates", "head.score=text", "candidates.number=4", "candidates.sampled=2"]
     for number in (0, 1):
