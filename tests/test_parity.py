@@ -16,13 +16,15 @@ import pytest
 import torch
 import yaml
 
-from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.engine.heads import Candidates, LabelSoftmax
 from nexttoken.engine.label_answerer import LabelAnswerer
+from nexttoken.prompts.encode_candidates import CandidateEncoder
 from nexttoken.prompts.encode_labels import Encoded, Encoder
+from nexttoken.prompts.encoded import NO_LABELS
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.tasks.preference import Preference
 from nexttoken.tasks.quiz import Quiz
-from nexttoken.types import Example
+from nexttoken.types import OPTIONS, Example
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "prompt"
 MAX_TOKENS = 400
@@ -238,3 +240,30 @@ def test_quiz_answers_equal_those_of_lm_evaluation_harness(request, name, labels
     assert largest < TOLERANCE
     assert probs.std(axis=0).max() > 0.01, "the rows differ"
     assert name == "stories" or len(set(probs.argmax(axis=1))) > 2, "so do the answers"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("packs", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("name", ["stories", "neox"])
+def test_candidates_have_the_log_likelihoods_of_lm_evaluation_harness(request, name, packs, quiz_rows):
+    """Options are scored by their own texts, as the harness scores multiple choice without a list of the options."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    pair, head = request.getfixturevalue(name), Candidates("text")
+    encoder = CandidateEncoder(pair.tokenizer, Prompt("Question: {{ question[0] }}\n", "Answer:"), CONTEXT)
+    spaced = [
+        replace(one, fields={**one.fields, OPTIONS: tuple(f" {option}" for option in one.fields[OPTIONS])})
+        for one in quiz_rows[0][:40]
+    ]
+    prompts = encoder.encode(fitting(encoder, spaced, 20)).prompts
+    options = {example.id: example.fields[OPTIONS] for example in spaced}
+    requests = [
+        Instance("loglikelihood", {}, (prompt.text, option), 0) for prompt in prompts for option in options[prompt.id]
+    ]
+    tokenizer = copy.deepcopy(pair.tokenizer)
+    harness = HFLM(pretrained=pair.model, tokenizer=tokenizer, batch_size=8, max_length=CONTEXT, add_bos_token=True)
+    theirs = np.reshape([score for score, _ in harness.loglikelihood(requests, disable_tqdm=True)], (20, 5))
+    ours = head.scores(pair.model, head.collate(prompts, NO_LABELS, packs), NO_LABELS).numpy()
+    np.testing.assert_allclose(ours, theirs, atol=TOLERANCE, rtol=1e-6)
+    assert ours.std(axis=1).min() > 0.1, "the options differ"
