@@ -68,8 +68,8 @@ class Parity:
     def group_text(self, example):
         return example.fields["digits"][0]
 
-    def baseline(self):
-        return Prior()
+    def baselines(self):
+        return [Prior()]
 
     def results(self, predictions):
         return []

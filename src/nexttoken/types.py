@@ -236,7 +236,7 @@ class Task(OpenTask, Protocol):
 
     def truth(self) -> Mapping[str, tuple[float, ...]]: ...  # known true probabilities by id; usually empty
 
-    def baseline(self) -> Baseline: ...
+    def baselines(self) -> Sequence[Baseline]: ...  # at least one; the first is the one to beat
 
     @property
     def metrics(self) -> Sequence[Metric]: ...  # to score predictions by: its own first, and log loss among them

@@ -8,7 +8,9 @@ import pytest
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.rankings import QUIZ_METRICS, chance_map, map_at_3
+from nexttoken.report.tables import reference_names
 from nexttoken.runs.answer_set import PUBLISHED_ROWS, Labels, labels_of
+from nexttoken.runs.scored_runs import data_of
 from nexttoken.tasks.baselines.options import OptionBaseline
 from nexttoken.tasks.preference import Preference
 from nexttoken.tasks.quiz import Quiz
@@ -46,6 +48,29 @@ def test_every_metric_is_scored_for_the_prior_and_the_baseline_too():
         assert references.keys() >= {f"{prefix}_{name}" for name in names}
     assert references["prior_map_at_2"] < references["prior_map_at_3"]
     assert Labels().describe(settings(), task, 60, 40)["metric"] == "map_at_2"
+
+
+def test_each_baseline_of_a_task_is_scored_under_its_name():
+    class Guess:
+        name = "guess"
+
+        def fit(self, examples):
+            return self
+
+        def predict(self, examples):
+            return np.full((len(examples), 5), 0.2)
+
+    class Both(Quiz):
+        def baselines(self):
+            return (*super().baselines(), Guess())
+
+    references = Labels().references(Both("mine", SAMPLE), questions(60), questions(40))
+    assert references["baselines"] == ["option baseline", "guess"]
+    assert references["baseline_2_log_loss"] == pytest.approx(np.log(5))
+    assert references["baseline_log_loss"] != references["baseline_2_log_loss"]
+    saved = references | {"task": "t", "dataset": "d", "is_published_data": False}
+    names = [*reference_names(data_of(saved)).values()]
+    assert names == ["uniform guess", "class prior", "option baseline", "guess", "best possible"]
 
 
 def test_a_metric_that_cannot_be_computed_is_null_and_what_is_left_out_is_named():

@@ -62,7 +62,7 @@ def test_examples(plain):
     assert second.num_options == 2
     assert plain.classes == ("0", "1", "2", "3", "4")
     assert (plain.group_text(second), plain.suffix, plain.truth()) == ("What?", ".csv", {})
-    baseline = plain.baseline().fit(plain.read("train")).predict(plain.read("test"))
+    baseline = plain.baselines()[0].fit(plain.read("train")).predict(plain.read("test"))
     assert baseline.shape == (2, 5)
     np.testing.assert_array_equal(baseline[:, 3:], 0)
 

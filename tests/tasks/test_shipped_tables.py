@@ -34,8 +34,10 @@ def test_a_sample_is_read_and_its_baselines_answers_are_a_sound_submission(name,
     train, test = task.read("train"), task.read("test")
     assert (len(train), len(test), len(task.classes)) == (num_train, num_test, num_classes)
     assert all(list(example.fields) == list(train[0].fields) for example in (*train, *test))
-    baseline = task.baseline()
+    baseline = task.baselines()[0]
     assert isinstance(baseline, kind)
+    names = [one.name for one in task.baselines()]
+    assert names == ["own-examples baseline", "TF-IDF baseline"] if name == "jigsaw_rules" else len(names) == 1
     probs = baseline.fit(train[:400]).predict(test)
     path = tmp_path / "submission.csv"
     task.write(LabelPredictions(tuple(example.id for example in test), probs), path)

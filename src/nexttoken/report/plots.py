@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINES = {"uniform_log_loss": ":", "prior_log_loss": "-.", "baseline_log_loss": "--", "best_possible_log_loss": "-"}
+FURTHER_LINE = (0, (5, 1, 1, 1, 1, 1))  # of a second baseline
 REFIT_LINES = {False: "-", True: "--"}
 NUM_COLUMNS = 2
 NUM_POINTS = 24  # of a fold's training loss: each the mean of its share of the steps, or noise hides the course
@@ -89,7 +90,8 @@ def _learning_panel(axes: "Axes", run: Run, lettering: Lettering) -> None:
         levels = [fold.metrics[key] for fold in run.folds if fold.metrics.get(key) is not None]
         if levels:
             drawn.append(float(np.mean(levels)))
-            axes.axhline(drawn[-1], color="0.25", linewidth=1, linestyle=LINES[key], label=f"{name} {drawn[-1]:.4f}")
+            line, label = LINES.get(key, FURTHER_LINE), f"{name} {drawn[-1]:.4f}"
+            axes.axhline(drawn[-1], color="0.25", linewidth=1, linestyle=line, label=label)
     low, high = np.nanmin(drawn), np.nanmax(drawn)
     margin = 0.06 * (high - low)
     title, limits = f"{lettering.show(run.name)} on {plain_text(run.data.dataset)}", (low - margin, high + margin)

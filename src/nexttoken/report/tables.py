@@ -12,7 +12,7 @@ from nexttoken.runs.fold_metrics import LOG_LOSS
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.read import group_names, read_groups
 from nexttoken.runs.read_answers import environment
-from nexttoken.runs.scored_runs import Data, Run, data_of, ranked
+from nexttoken.runs.scored_runs import Data, Run, baseline_key, data_of, ranked
 from nexttoken.types import Metric
 
 OPEN_REFERENCES = {
@@ -23,8 +23,8 @@ OPEN_REFERENCES = {
 
 def reference_names(data: Data) -> dict[str, str]:
     """The names of the references by their keys in metrics.json."""
-    baseline = data.baseline
-    names = {"uniform": "uniform guess", "prior": "class prior", "baseline": baseline, "best_possible": "best possible"}
+    baselines = {baseline_key(place): name for place, name in enumerate(data.baselines)}
+    names = {"uniform": "uniform guess", "prior": "class prior", **baselines, "best_possible": "best possible"}
     return {f"{prefix}_log_loss": name for prefix, name in names.items()}
 
 

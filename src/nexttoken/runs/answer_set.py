@@ -14,6 +14,7 @@ from nexttoken.metrics.probabilities import log_loss, prior_probs, uniform_log_l
 from nexttoken.models.processes import num_ranks
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.records import save_results
+from nexttoken.runs.scored_runs import baseline_key
 from nexttoken.settings import Settings
 from nexttoken.tasks.baselines.characters import CharacterModel
 from nexttoken.types import (
@@ -52,9 +53,10 @@ class Labels:
     def references(self, task: Any, seen: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
         """Scores of simple predictors, fitted on the training examples `seen` and scored on the same held-out ones.
 
-        `chance_<metric>`, `prior_<metric>` and `baseline_<metric>` for each of the task's metrics; the chance of log
-        loss is `uniform_log_loss`. `best_possible_log_loss` is None where the true probabilities are not known.
-        Without held-out examples there are none.
+        `chance_<metric>`, `prior_<metric>` and `baseline_<metric>` for each of the task's metrics, `baseline_2_<metric>`
+        for its second baseline; `baselines` has their names. The chance of log loss is `uniform_log_loss`.
+        `best_possible_log_loss` is None where the true probabilities are not known. Without held-out examples there are
+        none.
         """
         if not held_out:
             return {}
@@ -62,16 +64,17 @@ class Labels:
         num_options = [example.num_options or num_classes for example in held_out]
         known = all(example.id in truth for example in held_out)
         prior = prior_probs(labels_of(seen), num_classes, num_options)
-        baseline = task.baseline()
-        scores = baseline.fit(seen).predict(held_out)
+        scores, baselines = score_examples(task.metrics, prior, held_out, "prior_"), task.baselines()
+        for place, baseline in enumerate(baselines):
+            probs = baseline.fit(seen).predict(held_out)
+            scores |= score_examples(task.metrics, probs, held_out, f"{baseline_key(place)}_")
         chances = {m.name: m.chance_level(num_options) for m in task.metrics if m.name != "log_loss"}
         return {
             "uniform_log_loss": uniform_log_loss(num_options),
             "best_possible_log_loss": log_loss(np.array([truth[e.id] for e in held_out]), labels) if known else None,
             **{f"chance_{name}": level for name, level in chances.items() if level is not None},
-            **score_examples(task.metrics, prior, held_out, "prior_"),
-            **score_examples(task.metrics, scores, held_out, "baseline_"),
-            **({"baseline": baseline.name} if hasattr(baseline, "name") else {}),
+            **scores,
+            "baselines": [getattr(baseline, "name", type(baseline).__name__) for baseline in baselines],
         }
 
     def score(self, task: Any, predictions: Any, examples: Sequence[Example]) -> dict[str, Any]:

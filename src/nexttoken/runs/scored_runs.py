@@ -25,7 +25,7 @@ class Data:
     is_published: bool  # the competition's own rows, which the published scores were made on
     is_quiz: bool = False  # questions with options
     has_published_scores: bool = False  # of its task, on whatever rows
-    baseline: str = "length/overlap baseline"  # name of the simple predictor beside it
+    baselines: tuple[str, ...] = ()  # names of the simple predictors beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,14 @@ def data_of(metrics: Mapping[str, Any]) -> Data:
     is_quiz = metrics.get("is_quiz", metrics.get("map_at_3") is not None)
     has_published = metrics.get("has_published_scores", not is_quiz)
     is_published = has_published and metrics["is_published_data"]
-    baseline = metrics.get("baseline", "option baseline" if is_quiz else Data.__dataclass_fields__["baseline"].default)
-    return Data(metrics["task"], metrics["dataset"], is_published, is_quiz, has_published, baseline)
+    earlier = metrics.get("baseline", "option baseline" if is_quiz else "length/overlap baseline")
+    baselines = tuple(metrics.get("baselines", [earlier]))
+    return Data(metrics["task"], metrics["dataset"], is_published, is_quiz, has_published, baselines)
+
+
+def baseline_key(place: int) -> str:
+    """The beginning of a baseline's keys in metrics.json by its place among the task's, from 0."""
+    return f"baseline_{place + 1}" if place else "baseline"
 
 
 def probabilities(oof: pd.DataFrame) -> np.ndarray:

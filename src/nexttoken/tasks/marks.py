@@ -98,8 +98,8 @@ class Marks:
         """Answers to one instruction share a fold: a judge may not have seen its reference before."""
         return "\n".join(example.fields[INSTRUCTION] + example.fields[INPUT])
 
-    def baseline(self) -> Baseline:
-        return MarkBaseline(len(self.classes))
+    def baselines(self) -> tuple[Baseline, ...]:
+        return (MarkBaseline(len(self.classes)),)
 
     def write(self, predictions: LabelPredictions, path: Path) -> None:
         """Write id, the expected mark and every mark's probability, in the order of the test file."""

@@ -86,10 +86,10 @@ class Preference:
     def group_text(self, example: Example) -> str:
         return "\n".join(example.fields["prompt"])
 
-    def baseline(self) -> Baseline:
+    def baselines(self) -> tuple[Baseline, ...]:
         from nexttoken.tasks.baselines.regression import PairBaseline
 
-        return PairBaseline(fields=("response_a", "response_b"), context="prompt", swap=self.swap.classes)
+        return (PairBaseline(fields=("response_a", "response_b"), context="prompt", swap=self.swap.classes),)
 
     def write(self, predictions: LabelPredictions, path: Path) -> None:
         """Write the submission in the row order of test.csv and the column order of sample_submission.csv."""

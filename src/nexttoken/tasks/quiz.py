@@ -127,10 +127,10 @@ class Quiz:
     def group_text(self, example: Example) -> str:
         return example.fields["question"][0]
 
-    def baseline(self) -> Baseline:
+    def baselines(self) -> tuple[Baseline, ...]:
         from nexttoken.tasks.baselines.options import OptionBaseline
 
-        return OptionBaseline(self.num_options)
+        return (OptionBaseline(self.num_options),)
 
     def write(self, predictions: LabelPredictions, path: Path) -> None:
         """Write the competition's own submission in the order of the test files; options are named as in the files."""

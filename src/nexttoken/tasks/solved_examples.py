@@ -156,13 +156,14 @@ class SolvedExamples:
         An empty place would tell the label. Where there is no other one, as many of each class are left out.
         """
         texts = {column: normalise(shown.row.fields[column][0]) for column in self.columns}
-        own, filled = [column for column, text in texts.items() if text == normalise(shown.text)], {}
+        own = [column for column, text in texts.items() if text == normalise(shown.text)]
+        filled: dict[str, tuple[str, ...]] = {}
         for column in own:
             pool = pools[self.key(shown.row, "")[1:], self.columns[column]]
             start = crc32(f"{shown.row.id} {column}".encode("utf-8", "surrogatepass")) % max(len(pool), 1)
             others = (text for text in [*pool[start:], *pool[:start]] if normalise(text) not in texts.values())
             if (other := next(others, None)) is None:
-                return dict.fromkeys(self._as_many_of_each_class(own), ("",))
+                return {name: ("",) for name in self._as_many_of_each_class(own)}
             filled[column], texts[column] = (other,), normalise(other)
         return filled
 

@@ -142,11 +142,10 @@ class Table:
         texts = [example.fields[name][0] if name in example.fields else example.tags[name] for name in names]
         return "\n".join(texts)
 
-    def baseline(self) -> Baseline:
-        from nexttoken.tasks.baselines.choice import choose_baseline
+    def baselines(self) -> tuple[Baseline, ...]:
+        from nexttoken.tasks.baselines.choice import choose_baselines
 
-        first = [*columns_of(self.group_by)]
-        return choose_baseline(self.fields, first, len(self.classes), Swap.of(self) if self.swap else None)
+        return choose_baselines(self.fields, len(self.classes), Swap.of(self) if self.swap else None, self.solved)
 
     def write(self, predictions: LabelPredictions, path: Path) -> None:
         """Write the submission in the row order of the test file and the column order of the sample submission."""
