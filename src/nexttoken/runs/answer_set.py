@@ -53,8 +53,8 @@ class Labels:
     def references(self, task: Any, seen: Sequence[Example], held_out: Sequence[Example]) -> dict[str, Any]:
         """Scores of simple predictors, fitted on the training examples `seen` and scored on the same held-out ones.
 
-        `chance_<metric>`, `prior_<metric>` and `baseline_<metric>` for each of the task's metrics, `baseline_2_<metric>`
-        for its second baseline; `baselines` has their names. The chance of log loss is `uniform_log_loss`.
+        `chance_<metric>`, `prior_<metric>` and `baseline_<metric>` for each metric of the task; `baseline_2_<metric>`
+        for its second baseline, and `baselines` has the names. The chance of log loss is `uniform_log_loss`.
         `best_possible_log_loss` is None where the true probabilities are not known. Without held-out examples there are
         none.
         """

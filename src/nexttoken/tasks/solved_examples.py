@@ -138,7 +138,9 @@ class SolvedExamples:
         """The keys of examples that only training rows show, with (nearly) the text of an asked row."""
         unknown = [key for key in chosen if not any(shown.is_known for shown in found[key])]
         texts = [chosen[key].text for key in unknown]
-        groups = group_ids([*texts, *(row.fields[self.text][0] for row in asked)]) if texts and asked else []
+        if not texts or not asked:
+            return []
+        groups = group_ids([*texts, *(row.fields[self.text][0] for row in asked)])
         judged = {*groups[len(texts) :]}
         return [key for key, group in zip(unknown, groups, strict=False) if group in judged]
 
@@ -150,7 +152,7 @@ class SolvedExamples:
         sources = dict.fromkeys(f"{one.row.tags.get('file', '')}#{one.row.id}" for one in found)
         return SolvedRow(example, text, self._values(row), tuple(sources))
 
-    def _shown_beside(self, shown: _Shown, pools: Mapping[tuple[Key, int], list[str]]) -> dict[str, tuple[str, ...]]:
+    def _shown_beside(self, shown: _Shown, pools: Mapping[tuple[Key, int], list[str]]) -> Mapping[str, tuple[str, ...]]:
         """The columns that show the example itself, with another one of their class in its place.
 
         An empty place would tell the label. Where there is no other one, as many of each class are left out.
@@ -163,7 +165,7 @@ class SolvedExamples:
             start = crc32(f"{shown.row.id} {column}".encode("utf-8", "surrogatepass")) % max(len(pool), 1)
             others = (text for text in [*pool[start:], *pool[:start]] if normalise(text) not in texts.values())
             if (other := next(others, None)) is None:
-                return {name: ("",) for name in self._as_many_of_each_class(own)}
+                return dict.fromkeys(self._as_many_of_each_class(own), ("",))
             filled[column], texts[column] = (other,), normalise(other)
         return filled
 
