@@ -205,6 +205,10 @@ def test_parquet_columns_of_lists_or_bytes_are_refused(tmp_path):
         ({"submission": {"broken": 'probability("3")'}}, "'3' is no class; known: 0, 1"),
         ({"submission": {"broken": "argmax"}}, r"is not accepted: expected probability"),
         ({"submission": {"broken": "best(3)"}}, r"best\(3\) of 2 classes"),
+        ({"unpivot": {"name": "x", "values": 3, "columns": {"y": "y{}"}}}, "is not accepted: expected {name: Answer"),
+        ({"unpivot": {"name": "x", "values": ["A"], "columns": {}}}, "is not accepted: expected {name: Answer"),
+        ({"swap": {"0": "1"}}, "task.swap is for pairs, and task.fields has no two columns such as response_a"),
+        ({"fields": ["body_a", "body_b"], "swap": {"0": "2"}}, "task.swap names '2', which is no class"),
         ({"unpivot": {"values": ["A"]}}, "is not accepted: expected {name: Answer"),
         ({"fields": ["body", "ruel"]}, r"lacks the columns ruel \(nearest: rule\)"),
         ({"metric": "auc_by(rul)"}, r"lacks the columns rul \(nearest: rule\)"),
@@ -217,6 +221,23 @@ def test_wrong_keys_are_one_line(tmp_path, changes, words):
     with pytest.raises(UserError, match=words) as refused:
         rules(folder(tmp_path), **changes).read("train")
     assert "\n" not in str(refused.value)
+
+
+COLUMNS, NAMES, MAPPINGS = (
+    ("id", "fields", "label", "group_by"),
+    ("name", "labels_by", "metric"),
+    ("submission", "swap"),
+)
+WRONG = [3, True, 0.5, "", [""], [3], [["x"]], {"a": 3}, ["x", "x"], []]
+
+
+@pytest.mark.parametrize("key", [*COLUMNS, *NAMES, *MAPPINGS, "votes", "train_file", "sample_file"])
+def test_a_value_of_another_kind_is_one_line_with_the_kind_that_is_expected(tmp_path, key):
+    path = folder(tmp_path)
+    for value in WRONG if key not in MAPPINGS else ["x", 3, ["x"]]:
+        with pytest.raises(UserError, match=rf"^task\.{key}=.* is not accepted: expected a ") as refused:
+            rules(path, **{key: value})
+        assert "\n" not in str(refused.value)
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path):

@@ -23,8 +23,9 @@ from nexttoken.tasks.row_keys import log_unseen, unseen_keys
 from nexttoken.tasks.solved_examples import SolvedExamples
 from nexttoken.tasks.submission import check_probs, find_ids
 from nexttoken.tasks.surrogates import without_surrogates
+from nexttoken.tasks.table_keys import check_keys
 from nexttoken.tasks.table_rows import Row, Rows, Unpivot, columns_of, find_table, read_rows, texts_in_memory
-from nexttoken.types import OPTIONS, PASSAGES, Baseline, Example, LabelPredictions, Metric, Split, Swap
+from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split, Swap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,12 +67,13 @@ class Table:
     suffix: ClassVar[str] = ".csv"
 
     def __post_init__(self) -> None:
+        check_keys(vars(self))
+        for key in ("fields", "votes"):
+            if isinstance(getattr(self, key), str):
+                object.__setattr__(self, key, (getattr(self, key),))
         if (self.label is None) == (self.votes is None):
             raise UserError("the table needs either task.label, a column, or task.votes, a column for each class")
         self._unpivot, self.metrics  # noqa: B018 - they refuse other values
-        if own := {*columns_of(self.fields)} & {OPTIONS, PASSAGES}:
-            what = f"task.fields has {min(own)}, a name that a prompt uses for another thing"
-            raise UserError(f"{what}; rename this column in the files")
         if self.class_names is None:
             given = self.classes if self.classes is not None else self.votes or self._learnt()
             named = named_classes(given, Path(self.input_dir))
@@ -83,6 +85,8 @@ class Table:
         if self.votes is not None and len(self.votes) != len(self.classes):
             raise UserError(f"task.votes has {len(self.votes)} columns for {len(self.classes)} classes; name one each")
         answer_columns(self.submission or {}, self.classes)
+        if self.swap:
+            Swap.of(self)  # refuses names that are no classes
         self.solved  # noqa: B018 - it refuses other columns
 
     @property

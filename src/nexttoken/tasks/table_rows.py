@@ -88,7 +88,8 @@ class Unpivot:
             return None
         try:
             made = cls(**given)
-            if all(_PLACE.search(pattern) for pattern in made.columns.values()):
+            is_listed = isinstance(made.values, list | tuple) and made.values and isinstance(made.name, str)
+            if is_listed and made.columns and all(_PLACE.search(pattern) for pattern in made.columns.values()):
                 return made
         except (TypeError, AttributeError):
             pass

@@ -1,0 +1,43 @@
+"""The kinds of values that the keys of a table task take: names of columns, lists of them, and mappings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nexttoken.errors import UserError
+from nexttoken.types import OPTIONS, PASSAGES
+
+COLUMNS = "a column, or a list of different columns such as [title, body]; a number in quotes"
+NAME = "a text; a number in quotes"
+MAPPING = "a mapping such as {model_a: model_b}"
+EXPECTED = {
+    **dict.fromkeys(("id", "fields", "label", "votes", "group_by", "tags"), COLUMNS),
+    **dict.fromkeys(("name", "labels_by", "metric", "train_file", "test_file", "sample_file"), NAME),
+    **dict.fromkeys(("submission", "swap"), MAPPING),
+}
+REQUIRED = ("name", "id", "fields", "metric")  # may not be null
+
+
+def check_keys(given: Mapping[str, Any]) -> None:
+    """Raise UserError for the first key whose value is of another kind, and for a field that a prompt cannot show."""
+    for key, expected in EXPECTED.items():
+        value = given[key]
+        if value is None and key not in REQUIRED:
+            continue
+        if not _is_of_kind(value, expected) and not (key == "tags" and value in ([], ())):
+            raise UserError(f"task.{key}={value!r:.200} is not accepted: expected {expected}")
+    fields = [given["fields"]] if isinstance(given["fields"], str) else given["fields"]
+    if own := {*fields} & {OPTIONS, PASSAGES}:
+        what = f"task.fields has {min(own)}, a name that a prompt uses for another thing"
+        raise UserError(f"{what}; rename this column in the files")
+    if given["swap"] and not any(name.endswith("_a") and f"{name[:-2]}_b" in fields for name in fields):
+        what = "task.swap is for pairs, and task.fields has no two columns such as response_a and response_b"
+        raise UserError(f"{what}; add them, or leave task.swap out")
+
+
+def _is_of_kind(value: Any, expected: str) -> bool:
+    if expected == MAPPING:
+        return isinstance(value, Mapping)
+    names = [value] if isinstance(value, str) else value
+    is_list = isinstance(names, Sequence) and (isinstance(value, str) or expected == COLUMNS)
+    sound = is_list and all(isinstance(name, str) and name.strip() for name in names)
+    return bool(sound and names and len({*names}) == len(names))
