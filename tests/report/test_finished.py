@@ -35,6 +35,13 @@ def test_a_fold_worse_than_the_class_prior_says_so(loss, is_worse):
     assert not remarks({"trained": False, "log_loss": loss, "prior_log_loss": 1.1})
 
 
+def test_the_class_prior_is_compared_by_the_tasks_metric():
+    saved = SAVED | {"log_loss": 1.2, "metric": "f1(macro)", "f1(macro)": 0.6, "prior_f1(macro)": 0.4}
+    assert not any("worse than the class prior" in line for line in remarks(saved))
+    for changed in ({"f1(macro)": 0.3}, {"f1(macro)": None}):
+        assert any("worse than the class prior" in line for line in remarks(saved | changed))
+
+
 @pytest.mark.parametrize(("last", "says"), [(0.01, False), (1.2, True)])
 def test_a_training_loss_that_does_not_fall_is_named(last, says):
     line = remarks(SAVED | {"first_train_loss": 1.1, "last_train_loss": last})[-1]

@@ -9,6 +9,7 @@ from nexttoken.build import Parts
 from nexttoken.data.folds import load_folds
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, first_five
+from nexttoken.runs.fold_metrics import LOG_LOSS, own_metric
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.records import RETRAIN
 
@@ -53,7 +54,7 @@ def remarks(saved: Mapping[str, Any]) -> list[str]:
     if metric in saved and saved[metric] is None:
         lines.append(f"{metric} cannot be computed on these held-out rows, so that this fold has no score by it")
     by_heart = is_learnt_by_heart(saved)
-    if saved.get("trained") and not by_heart and saved.get("log_loss", 0.0) > saved.get("prior_log_loss", math.inf):
+    if saved.get("trained") and not by_heart and is_worse_than_prior(saved):
         lines.append(
             "worse than the class prior, which reads no prompt: look first at the labels and at prompts.jsonl"
             " (save_prompts=true), then try a lower fit.learning_rate and more rows"
@@ -62,6 +63,15 @@ def remarks(saved: Mapping[str, Any]) -> list[str]:
         fell = f"training loss: {first:.4f} in the first fifth of the steps, {saved['last_train_loss']:.4f} in the last"
         lines.append(f"{fell}{judgement(first, saved['last_train_loss'], saved['best_epoch'] if by_heart else None)}")
     return lines
+
+
+def is_worse_than_prior(saved: Mapping[str, Any]) -> bool:
+    """True where the fold's score by the task's metric, else its log loss, is worse than the class prior's."""
+    for metric in (own_metric(saved), LOG_LOSS):
+        own, prior = saved.get(metric.name), saved.get(f"prior_{metric.name}")
+        if own is not None and prior is not None:
+            return metric.is_better(prior, own)
+    return False
 
 
 def is_learnt_by_heart(saved: Mapping[str, Any]) -> bool:
