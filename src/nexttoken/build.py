@@ -31,7 +31,6 @@ UNNAMED = (*INCIDENTAL, "task", "input_dir", "experiment", "debug", "sweep")  # 
 IS_PATH = re.compile(r"[^\[\]{}\"'(),\s]+")
 NAMED_WHOLE = re.compile(r"[\w.-]*[\w.]|\[\w+(, ?\w+)*\]")  # values that a run's name shows whole: words, plain lists
 
-
 OmegaConf.register_new_resolver("by_weights", by_weights, replace=True)
 OmegaConf.register_new_resolver("alpha_of", alpha_of, replace=True)
 
