@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from nexttoken.prompts import Prompt
     from nexttoken.transforms import Transform
 
-CANDIDATES = "nexttoken.inference.candidates.Candidates"
 MAX_NAME_BYTES = 120  # file systems take 255
 UNNAMED = (*INCIDENTAL, "task", "input_dir", "experiment", "debug", "sweep")  # keys that are no part of a run's name
 IS_PATH = re.compile(r"[^\[\]{}\"'(),\s]+")
@@ -109,7 +108,7 @@ def choose_answers(parts: Mapping[str, Any], settings: Settings) -> dict[str, An
     is_limited = getattr(task, "labels_by", None) or given.get("number") is not None
     if not is_scored and not is_limited and prompt.has_labels_for(len(task.classes)):
         return {"prompt": prompt.for_classes(task.classes, getattr(task, "class_names", None))}
-    candidates = make(given or {"_target_": CANDIDATES}, "candidates")
+    candidates = make(given, "candidates")
     if is_scored:
         return {"prompt": replace(prompt, labels=()), "inference": candidates.around(inference, task, None)}
     prompt = prompt.for_places(len(task.classes))

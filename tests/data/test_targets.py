@@ -24,10 +24,11 @@ PROMPT = {
 }
 MAPPED = ("transforms", "train_transforms", "logger")
 EXPECTED = {  # by place: all classes of the rooms without torch that it takes
-    "task": {"Dialogue", "Instruct", "Marks", "OpenFiles", "Preference", "Quiz"},
+    "task": {"Dialogue", "Instruct", "Marks", "OpenFiles", "Preference", "Quiz", "Table"},
     "prompt": {"Prompt"},
     "split": {"GroupedStratified"},
     "retriever": {"Nothing", "BM25", "Dense", "Recorded", "Recording", "GoogleSearch"},
+    "candidates": {"Candidates"},
     "search": {"Search"},
 }
 
