@@ -297,7 +297,12 @@ def saved_fold(folder: Path, number: int, config: dict) -> FoldFolder:
 
 def test_a_changed_configuration_leaves_the_saved_one_and_names_what_is_gone(tmp_path: Path) -> None:
     inference = {"_target_": "nexttoken.inference.Once", "corpus": "in/c.csv"}
-    changes = {"input_dir": "in", "task": {"input_dir": "in"}, "inference": inference, "model": {"revision": "x"}}
+    changes = {
+        "input_dir": "in",
+        "task": {"input_dir": "in"},
+        "inference": inference,
+        "model": {"name_or_path": "a", "revision": "x"},
+    }
     required = {key: info.annotation for key, info in Settings.model_fields.items() if info.is_required()}
     config = {key: {} if kind == dict[str, Any] else "x" for key, kind in required.items()} | changes
     folds = [saved_fold(tmp_path, number, config) for number in (0, 1)]
@@ -309,7 +314,7 @@ def test_a_changed_configuration_leaves_the_saved_one_and_names_what_is_gone(tmp
     assert folds[0].config() == config
     with pytest.raises(UserError, match=r"inference is Once, which does not search.*inference=gated_retrieval"):
         changed_config(folds, None, None, {"_target_": "nexttoken.x.Y"}, Changes())
-    folds[1] = saved_fold(tmp_path, 1, config | {"model": {"revision": "y"}})
+    folds[1] = saved_fold(tmp_path, 1, config | {"model": {"name_or_path": "a", "revision": "y"}})
     with pytest.raises(
         UserError, match=r"fold1 differs from .*fold0 .model.revision: 'x' -> 'y'.; train it with the same"
     ):

@@ -200,6 +200,7 @@ def test_parquet_columns_of_lists_or_bytes_are_refused(tmp_path):
         ({"classes": {"0": False, "1": True}}, "the name of '0' is False; write it in quotes"),
         ({"classes": ["0", "2"], "submission": None}, r"its broken '1' is none of the 2 classes"),
         ({"classes": ["0", "1", "1"]}, "has 1 more than once"),
+        ({"classes": ["0", "label"]}, "a class is called 'label', like a column of oof.csv"),
         ({"classes": 3}, "expected a list of values, a mapping"),
         ({"classes": {"file": "x.csv"}}, "expected the keys file, value and name"),
         ({"submission": {"broken": 'probability("3")'}}, "'3' is no class; known: 0, 1"),

@@ -123,7 +123,8 @@ class FoldRecords:
         names = dict.fromkeys(name for example in examples for name in example.tags)
         tags = {name: [example.tags.get(name, "") for example in examples] for name in names}
         sizes = [example.num_options or predictions.probs.shape[1] for example in examples]
-        columns = {"id": predictions.ids, **tags, "num_options": sizes, **predictions.columns}
+        columns = {**tags, "id": predictions.ids, "num_options": sizes, **predictions.columns}
+        columns = {"id": columns.pop("id"), **columns}  # a table may have a tag called id
         _write_table(columns, self.path / "rows.csv")
 
     def save_texts(self, texts: TextPredictions) -> None:

@@ -8,6 +8,7 @@ from nexttoken.data.csv_tables import read_columns
 from nexttoken.data.row_faults import RowFault
 from nexttoken.errors import UserError, first_five, nearest
 
+OOF_COLUMNS = {"id", "row", "fold", "label", "loss", "group"}  # beside the classes' probabilities
 JOINED = ":"  # between the values of several label columns
 MAPPING_KEYS = {"file", "value", "name"}
 CLASSES_EXPECTED = (
@@ -19,8 +20,17 @@ CLASSES_EXPECTED = (
 def named_classes(given: Any, folder: Path) -> dict[str, str]:
     """Return the names of the classes by their values, as the configuration gives them.
 
-    Raises: UserError for anything else, and where the table that holds them lacks a column.
+    Raises: UserError for anything else, for a class called like a column of oof.csv, and where the table that holds
+    the classes lacks a column.
     """
+    named = _named(given, folder)
+    if taken := sorted(OOF_COLUMNS & set(named)):
+        what = f"a class is called {taken[0]!r}, like a column of oof.csv"
+        raise UserError(f"{what}; give it another value in the training file, or leave it out of task.classes")
+    return named
+
+
+def _named(given: Any, folder: Path) -> dict[str, str]:
     if isinstance(given, Mapping) and "file" in given:
         if set(given) != MAPPING_KEYS:
             raise UserError(f"task.classes={dict(given)!r}: expected the keys file, value and name")
