@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nexttoken.errors import UserError, nearest
+from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.tasks.guesses.guess import TableGuess
 from nexttoken.tasks.guesses.table_files import TableFiles, num_rows
 from nexttoken.tasks.guesses.texts import ID_NAME, is_number, left_out
@@ -78,13 +78,13 @@ def refuse_other_numbers(files: TableFiles, columns: Sequence[str]) -> None:
     """Raise UserError unless each row has numbers of at least 0, and of zeros and ones exactly one 1."""
     cells = [files.train[name] for name in columns]
     if not all(is_number(cell) for column in cells for cell in column):
-        raise UserError(f"the columns {', '.join(columns)} of the training rows have texts; name one with label=...")
+        raise UserError(f"the columns {first_five(columns)} of the training rows have texts; name one with label=...")
     numbers = np.array(cells, dtype=float)
     wrong = ((numbers < 0).any(axis=0) | (numbers.sum(axis=0) == 0)).sum()
     if not numbers.size or np.isin(numbers, (0, 1)).all():
         wrong = (numbers.sum(axis=0) != 1).sum()
     if wrong:
-        what = f"{wrong:,} of {numbers.shape[1]:,} training rows have none or several of {', '.join(columns)}"
+        what = f"{wrong:,} of {numbers.shape[1]:,} training rows have none or several of {first_five(columns)}"
         raise UserError(f"{what}; a table has one answer a row: choose one of the columns with label=...")
 
 
