@@ -26,6 +26,7 @@ from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examples
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_examples, latest_run
 from nexttoken.runs.ledger import submission_path
+from nexttoken.runs.starting_run import with_starting_run
 from nexttoken.settings import PredictSettings, check_settings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
@@ -64,6 +65,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     if parts.settings.test_examples:
         with without_remarks():
             rows = with_solved_examples(rows, parts.task, read(parts, "test"), parts.settings.limit_rows)
+    parts = with_starting_run(parts, rows.held_out)
     show_run(parts, config, rows.sizes, folds.number, fold, overrides)
     answers = answers_of(parts.task)
     references = answers.references(parts.task, rows.learnt, rows.held_out)

@@ -62,6 +62,7 @@ class ModelSettings(Checked):
 
     name_or_path: str | None = None
     revision: str | None = None
+    from_run: str | None = None  # a run to begin from: its adapter on the same model, or its weights instead of one
     scratch: ScratchSettings = ScratchSettings()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Attention | None = None  # None: chosen by transformers, as Gemma-2 needs

@@ -8,7 +8,7 @@ import numpy as np
 
 def by_weights(scratch: Any, pretrained: Any, adapter: Any, *, _root_: Mapping[str, Any]) -> Any:
     """The value for what is trained: a model from scratch, all pretrained weights, or an adapter beside them."""
-    full = pretrained if _root_["model"]["name_or_path"] else scratch
+    full = pretrained if _root_["model"]["name_or_path"] or _root_["model"].get("from_run") else scratch
     return adapter if _root_["adapter"] else full
 
 

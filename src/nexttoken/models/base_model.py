@@ -52,7 +52,7 @@ def identify(settings: ModelSettings, tokenizer: Any) -> Base:
     return Base(settings.name_or_path, fingerprint(folder), hash_text(words)[:16])
 
 
-def refuse_other_base(folder: Path, settings: Settings, given: Base) -> None:
+def refuse_other_base(folder: Path, settings: Settings, given: Base, key: str = "base") -> None:
     """Raise UserError unless the adapter in `folder` was trained on `given`, the base that `settings` name.
 
     An adapter trained without `quantization` also needs the base stored in the same number of bits.
@@ -61,13 +61,13 @@ def refuse_other_base(folder: Path, settings: Settings, given: Base) -> None:
     if differ := [part for part in ("weights", "tokenizer") if getattr(trained, part) != getattr(given, part)]:
         raise UserError(
             f"{folder} was trained on {trained.name}, whose {' and '.join(differ)} are not those of {given.name}; name"
-            " the folder that holds the same base with base=..."
+            f" the folder that holds the same base with {key}=..."
         )
     if settings.quantization is None and trained.stored != given.stored:
         before, now = (base.stored or "as they came" for base in (trained, given))
         raise UserError(
             f"{folder} was trained on weights {before}, and those of {given.name} here are {now}; name a folder that"
-            f" holds them {before} with base=..."
+            f" holds them {before} with {key}=..."
         )
 
 

@@ -15,8 +15,8 @@ from nexttoken.engine.float16_trial import fits_float16
 from nexttoken.engine.heads import Head
 from nexttoken.engine.memory_plan.auto_tokens import AutoTokens, settle_max_tokens, with_batch_tokens
 from nexttoken.engine.memory_plan.make import make_plan
-from nexttoken.models.adapters import add_adapter, start_from_quantization_error, trained_adapter
-from nexttoken.models.base_model import weights_folder
+from nexttoken.models.adapters import add_adapter, overwrite_adapter, start_from_quantization_error, trained_adapter
+from nexttoken.models.base_model import identify, refuse_other_base, weights_folder
 from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve, within_context
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.precision import AUTOCAST, compute_in
@@ -88,6 +88,8 @@ class Learner:
             if settings.trainer.max_epochs and rate > MAX_FINETUNING_RATE:
                 print(f"fit.learning_rate={rate} is for weights from scratch; fit=finetune is for pretrained ones")
             print(make_plan(spec).table())
+        if start := settings.model.from_run:
+            refuse_other_base(Path(start), settings, identify(settings.model, tokenizer), "model.name_or_path")
         num_classes = head.num_outputs(encoded.labels)
         seed_everything(settings.seed, verbose=False)  # so that new weights depend on the seed only
         device = torch.device("cpu") if settings.trainer.strategy == "fsdp" else spec.device  # whole on no device
@@ -103,7 +105,9 @@ class Learner:
             return cls.load(given, head, prompt, train, dev, fold_dir, whole)
         if adapter := trained_adapter(settings):
             model = add_adapter(model, adapter, num_classes)
-            if adapter.init == "loftq":
+            if start:
+                overwrite_adapter(model, adapter, Path(start))
+            elif adapter.init == "loftq":
                 start_from_quantization_error(model, weights_folder(settings.model))
         if settings.fit.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
