@@ -8,11 +8,12 @@ from typing import Any
 from nexttoken.metrics.intervals import paired_difference, score_interval
 from nexttoken.report.markdown import NOTHING, difference_cell, interval_cell, loss_cell, markdown, mean_cell, plain
 from nexttoken.report.published import predicted_leaderboard, published_table
+from nexttoken.runs.answer_set import baseline_key
 from nexttoken.runs.fold_metrics import LOG_LOSS
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.read import group_names, read_groups
 from nexttoken.runs.read_answers import environment
-from nexttoken.runs.scored_runs import Data, Run, baseline_key, data_of, ranked
+from nexttoken.runs.scored_runs import Data, Run, data_of, ranked
 from nexttoken.types import Metric
 
 OPEN_REFERENCES = {

@@ -14,7 +14,6 @@ from nexttoken.metrics.probabilities import log_loss, prior_probs, uniform_log_l
 from nexttoken.models.processes import num_ranks
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.records import save_results
-from nexttoken.runs.scored_runs import baseline_key
 from nexttoken.settings import Settings
 from nexttoken.tasks.baselines.characters import CharacterModel
 from nexttoken.types import (
@@ -162,6 +161,11 @@ class Texts:
 def answers_of(task: Task | OpenTask) -> Labels | Texts:
     """Labels for a task with classes, texts for one without."""
     return Labels() if task.classes else Texts()
+
+
+def baseline_key(place: int) -> str:
+    """The beginning of a baseline's keys in metrics.json by its place among the task's, from 0."""
+    return f"baseline_{place + 1}" if place else "baseline"
 
 
 def left_out(metric: Metric, probs: np.ndarray, examples: Sequence[Example]) -> dict[str, list[str]]:

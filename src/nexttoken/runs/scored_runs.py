@@ -149,11 +149,6 @@ def data_of(metrics: Mapping[str, Any]) -> Data:
     return Data(metrics["task"], metrics["dataset"], is_published, is_quiz, has_published, baselines)
 
 
-def baseline_key(place: int) -> str:
-    """The beginning of a baseline's keys in metrics.json by its place among the task's, from 0."""
-    return f"baseline_{place + 1}" if place else "baseline"
-
-
 def probabilities(oof: pd.DataFrame) -> np.ndarray:
     """The class columns of an out-of-fold table as (N, K) float64."""
     return oof.drop(columns=NOT_CLASSES, errors="ignore").to_numpy(np.float64)
