@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from nexttoken import pipeline
 from nexttoken.commands import data, new
+from nexttoken.errors import UserError
 from support.training import REPOSITORY, TINY
 
 MAX_LINES = 15  # of a task's YAML
@@ -79,3 +80,31 @@ def test_a_competition_of_48_labels(checkout, capsys):
     assert "classes have" not in capsys.readouterr().out
     assert submission["ticket"].tolist() == [one["ticket"] for one in test]
     assert set(submission["topic"]) <= set(labels)
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ("train_transforms=both_orders", "needs pairs, and the task's examples are not pairs of answers"),
+        ("train_transforms=options", "needs options, and the task's examples have no options"),
+        ("inference=swap_averaged", "needs pairs, and the task's examples are not pairs of answers"),
+        ("inference=rotated", "needs options, and the task's examples have no options"),
+    ],
+)
+def test_orders_that_a_table_does_not_have_are_refused_before_anything_is_read(checkout, choice, words):
+    given = ["task=table", "input_dir=is-never-read", "task.classes=[yes,no]", choice, "logger=none"]
+    with pytest.raises(UserError, match=words) as refused:
+        pipeline.train(composed("train", *given))
+    assert "\n" not in str(refused.value)
+    assert not Path("output").exists()
+
+
+def test_folds_are_possible_where_labels_are_seen_once_and_a_class_never(checkout):
+    labels = [f"common {number % 40}" if number < 120 else f"once {number}" for number in range(145)]
+    train = [{"id": number, "text": f"report {number * number}", "label": one} for number, one in enumerate(labels)]
+    test = [{"id": 200, "text": "report 200"}]
+    write(checkout / "made", train, test, [{"id": 200, "label": labels[0]}])
+    given = ["task=table", "input_dir=made", "task.id=id", "task.fields=text", "task.label=label", *TINY[1:]]
+    given += ["head=candidates", "candidates.sampled=2", f"task.classes={[*dict.fromkeys(labels), 'never']}"]
+    pipeline.train(composed("train", *given, "logger=none"))
+    assert pd.read_csv(pipeline.predict(composed("predict")))["label"].isin([*labels, "never"]).all()

@@ -72,6 +72,10 @@ def test_fields_that_the_prompt_does_not_show_and_folds_that_are_impossible(made
     assert "4 groups of texts are too few for split.num_folds=5; lower it, or add rows" in lines
 
 
+def test_a_group_of_a_column_that_test_rows_lack(made):
+    assert cells(report(made(group_by=["extra"]), PROMPT, 2))["groups of nearly equal texts"][0].startswith("1 (6 rows")
+
+
 def test_absent_and_faulty_test_rows_are_said(made, tmp_path):
     (tmp_path / "test.csv").write_text(TEST + "13,r,x,n\n")
     assert "test rows that predict.py will refuse: " in " ".join(report(made(), PROMPT, 2).split())

@@ -1,6 +1,7 @@
 """`python -m nexttoken new` guesses a competition's configuration from its tables and never replaces a file."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings, strategies
+from omegaconf import OmegaConf
 
 from nexttoken.commands import new
+from nexttoken.errors import UserError
+from nexttoken.prompts import Prompt
 from nexttoken.tasks.table import Table
+from nexttoken.types import Example
 from support.commands import refusal
 from support.training import REPOSITORY
 
@@ -164,17 +170,15 @@ NAMES = ["body text", "class", "in", "passage{{x}}", "ä", "1st", 'quote"d', "ye
 
 
 def test_any_name_of_a_column_is_shown(checkout):
-    from nexttoken.prompts import Prompt
-
     columns = {name: [f"{place} words of {name}" for place in range(20)] for name in NAMES}
     train = {"key": [*range(20)], **columns, "y": ["on", "1e5"] * 10}
     task = guessed(write(checkout / "data", train, {**train, "key": [*range(50, 70)]} | {"y": None}, None), "label=y")
-    given = yaml.safe_load(Path("conf/prompt/made.yaml").read_text(encoding="utf-8"))
-    given.pop("_target_")
+    prompt = yaml.safe_load(Path("conf/prompt/made.yaml").read_text(encoding="utf-8"))
+    prompt.pop("_target_")
     own = {key: value for key, value in task["task"].items() if key != "_target_"}
     table = Table(**own, input_dir=task["input_dir"])
     assert table.classes == ("1e5", "on")
-    text = Prompt(**given).for_classes(table.classes).render(table.read("train")[7])[0].content
+    text = Prompt(**prompt).for_classes(table.classes).render(table.read("train")[7])[0].content
     assert all(f"7 words of {name}\n" in text for name in NAMES)
 
 
@@ -248,3 +252,36 @@ def test_nothing_heavy_is_imported():
     code = f"import sys, json, nexttoken.commands.new; print(json.dumps([*({heavy!r} & sys.modules.keys())]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+CELLS = ["", "0", "1", "0.5", "yes", "a b", "lorem ipsum", "2020-01-01", "http://x.y/z", "[1]", "${x}", "1e5", "{{"]
+ODD_NAMES = ["", "id", "text", "a b", "x_a", "x_b", "label", "né", "a\nb", "{{x}}", "${z}", "q'\"", "1", "true", "{%"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=strategies.data())
+def test_any_table_is_guessed_or_refused_in_one_line(checkout, drawn):
+    """What is written can be read again by YAML and by the configuration's own reader, as the same values."""
+    names = drawn.draw(strategies.lists(strategies.sampled_from(ODD_NAMES), min_size=1, max_size=6, unique=True))
+    column = strategies.lists(strategies.sampled_from(CELLS), min_size=6, max_size=6)
+    train = {
+        name: [f"{name} {place}" for place in range(6)] if place % 2 else drawn.draw(column)
+        for place, name in enumerate(names)
+    }
+    test = {name: train[name] for name in names[: drawn.draw(strategies.integers(0, len(names)))]}
+    shutil.rmtree(checkout / "data", ignore_errors=True)
+    folder = write(checkout / "data", train, test or None, None)
+    try:
+        new.main(["name=made", f"input_dir={folder}", "overwrite=true"])
+    except UserError as refused:
+        assert len(str(refused).splitlines()) == 1  # noqa: PT017
+        return
+    for path in (Path("conf/task/made.yaml"), Path("conf/prompt/made.yaml")):
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert OmegaConf.to_container(OmegaConf.load(path), resolve=True).keys() == config.keys()
+    task = OmegaConf.to_container(OmegaConf.load("conf/task/made.yaml"), resolve=True)["task"]
+    assert {*task["fields"]} <= {*names}
+    prompt = OmegaConf.to_container(OmegaConf.load("conf/prompt/made.yaml"), resolve=True)
+    shown = Prompt(prompt["user"], prompt["answer_cue"], ["x", "y"])
+    example = Example("", {name: (f"<{name}>",) for name in task["fields"]})
+    assert all(f"<{name}>" in shown.render(example)[0].content for name in task["fields"])

@@ -82,9 +82,9 @@ def task_text(given: NewArguments, guess: TableGuess) -> str:
     lines += [f"input_dir: {flow(str(given.input_dir))}", "task:", "  _target_: nexttoken.tasks.table.Table"]
     lines.append(f"  name: {flow(given.name)}")
     for key, value in guess.task.items():
-        why = f" # guessed: {guess.why[key]}" if guess.why[key] else ""
+        why = f" # guessed: {one_line(guess.why[key])}" if guess.why[key] else ""
         lines.append(f"  {key}: {flow(value)}{why}")
-    return "\n".join([*lines, *(f"  # {hint}" for hint in guess.hints)])
+    return "\n".join([*lines, *(f"  # {one_line(hint)}" for hint in guess.hints)])
 
 
 def prompt_text(name: str, guess: TableGuess) -> str:
@@ -106,16 +106,16 @@ def field_title(field: str) -> str:
 def field_template(field: str) -> str:
     if IDENTIFIER.fullmatch(field) and field.lower() not in OWN_NAMES:
         return f"{{{{ {field}[0] }}}}"
-    return f"{{{{ fields[{flow(field, always_quoted=True)}] }}}}"
+    quoted = json.dumps(field, ensure_ascii=False).replace("${", "\\${")  # which Hydra would resolve
+    return f"{{{{ fields[{quoted}] }}}}"
 
 
-def flow(value: Any, always_quoted: bool = False) -> str:
+def flow(value: Any) -> str:
     """A value as YAML on one line; texts that YAML or Hydra would read as something else are quoted."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{flow(key)}: {flow(one)}' for key, one in value.items())}}}"
     if isinstance(value, str):
-        is_plain = PLAIN.fullmatch(value) and not always_quoted
-        return value if is_plain else json.dumps(value, ensure_ascii=False).replace("${", "\\\\${")
+        return value if PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False).replace("${", "\\\\${")
     return f"[{', '.join(map(flow, value))}]"
 
 

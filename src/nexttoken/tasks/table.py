@@ -142,9 +142,11 @@ class Table:
         return dict(zip(table["id"], map(tuple, probs.tolist()), strict=True))
 
     def group_text(self, example: Example) -> str:
+        known = {name: turns[0] for name, turns in example.fields.items()} | {**example.tags}
         names = self.fields if self.group_by is None else [*columns_of(self.group_by)]
-        texts = [example.fields[name][0] if name in example.fields else example.tags[name] for name in names]
-        return "\n".join(texts)
+        if not known.keys() >= {*names}:
+            names = self.fields  # test rows may lack a column that is not shown
+        return "\n".join(known[name] for name in names)
 
     def baselines(self) -> tuple[Baseline, ...]:
         from nexttoken.tasks.baselines.choice import choose_baselines

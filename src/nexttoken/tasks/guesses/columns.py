@@ -10,6 +10,7 @@ from nexttoken.tasks.guesses.guess import TableGuess
 from nexttoken.tasks.guesses.table_files import TableFiles, num_rows
 from nexttoken.tasks.guesses.texts import ID_NAME, is_number, left_out
 from nexttoken.tasks.label_space import JOINED
+from nexttoken.tasks.solved_examples import CONVENTION
 
 USUAL_LABELS = re.compile(r"label|target|class|category|winner|y", re.I)
 
@@ -106,6 +107,8 @@ def guess_fields(guess: TableGuess, files: TableFiles) -> None:
     if not texts:
         raise UserError(f"{files.paths['train']} has no column of text beside the id and the label that test has, too")
     guess.put("fields", texts, "the columns of text")
+    if any(name.startswith(CONVENTION) for name in texts):
+        guess.hints.append("train.py test_examples=true: rows bring solved examples, those of the test file are learnt")
 
 
 def labels_of(guess: TableGuess, files: TableFiles) -> list[str]:

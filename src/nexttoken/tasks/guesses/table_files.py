@@ -82,9 +82,9 @@ def is_found_alone(folder: Path, stem: str) -> bool:
 
 
 def columns_of_rows(rows: Rows) -> Columns:
-    """The sound rows as columns."""
+    """The sound rows as columns; one without a name, such as a saved index, is left out."""
     sound = [row for _, row in rows if not isinstance(row, RowFault)]
-    names = dict.fromkeys(name for row in sound for name in row)
+    names = dict.fromkeys(name for row in sound for name in row if name.strip())
     return {name: [row.get(name, "") for row in sound] for name in names}
 
 
