@@ -97,3 +97,51 @@ def test_what_does_not_fit_an_adapter_is_refused(adapted, whole, base_dir, tmp_p
 def test_an_unfinished_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no finished fold; train one first"):
         train(tmp_path, f"model.from_run={tmp_path / 'nowhere'}", "fold=0")
+
+
+@pytest.mark.slow
+def test_a_classification_layer_goes_on_with_its_labels_and_is_refused_with_others(base_dir, tmp_path):
+    layer = (f"model.name_or_path={base_dir}", "head=classification", "fold=0")
+    train(tmp_path / "first", *layer)
+    run = tmp_path / "first" / "lmsys" / "tiny"
+    fold = begin(tmp_path / "second", run, "head=classification")
+    assert loss(fold) == pytest.approx(loss(run / "fold0"), abs=1e-4)
+    with pytest.raises(UserError, match="has a layer for A, B, tie in this order; give the same labels"):
+        train(tmp_path, f"model.from_run={run}", *layer, 'prompt.labels=["x","y","z"]')
+
+
+def reward_model(base_dir: Path, folder: Path, num_labels: int, is_tied: bool = True) -> Path:
+    """A reward model on the body of a small pretrained one."""
+    import transformers
+
+    options = {"num_labels": num_labels, "tie_word_embeddings": is_tied}
+    config = transformers.AutoConfig.from_pretrained(base_dir, **options)
+    transformers.AutoModelForSequenceClassification.from_pretrained(base_dir, config=config).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(base_dir).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("head", "num_labels"),
+    [("label", 1), pytest.param("classification", 1, marks=pytest.mark.slow), ("classification", 3)],
+)
+def test_a_reward_models_body_is_used_and_its_layer_left_out(base_dir, tmp_path, capsys, head, num_labels):
+    reward = reward_model(base_dir, tmp_path / "reward", num_labels)
+    train(tmp_path, f"model.name_or_path={reward}", "fold=0", f"head={head}", "fit.learning_rate=1e-12")
+    said = f"{reward} is a classifier or reward model: its body is used, and its layer is left out"
+    assert said in capsys.readouterr().out.splitlines()
+    after = load_file(tmp_path / "lmsys/tiny/fold0/model/model.safetensors")
+    before = load_file(reward / "model.safetensors")
+    body = [name for name in before if name.startswith("model.")]
+    assert max((before[name] - after[name]).abs().max() for name in body) < 1e-6
+    assert ("score.weight" in after) == (head == "classification")
+    if "score.weight" in after:
+        assert after["score.weight"].shape == (3, 64)
+        assert (after["score.weight"] - before["score.weight"]).abs().max() > 0.01
+    assert len(predict(tmp_path, f"run={tmp_path / 'lmsys/tiny'}"))
+
+
+def test_a_reward_model_without_tied_embeddings_cannot_score_words(base_dir, tmp_path):
+    reward = reward_model(base_dir, tmp_path / "reward", 1, is_tied=False)
+    with pytest.raises(UserError, match="is a classifier without an output head for words; use head=classification"):
+        train(tmp_path, f"model.name_or_path={reward}", "fold=0")

@@ -160,7 +160,8 @@ def load_model(
 
     Pretrained weights go straight to `device`, this process's where none is given, without a copy in host memory; those
     of a new model are on the CPU. dtype "auto" is the saved one. `max_tokens` is the context of a model from scratch.
-    `config` is the model's configuration where it is loaded already.
+    `config` is the configuration of a base model, which is loaded already; a run's own model is given without it. Of a
+    base with a classification layer the body is loaded, where the words' head is tied to the embeddings.
     Raises UserError when the model is missing, needs custom code, lacks weights, or has fewer embeddings than the
     tokenizer has tokens.
     """
@@ -174,12 +175,14 @@ def load_model(
     logging.set_verbosity_error()  # missing weights are reported below, in one line
     is_classifier, source = num_classes is not None, settings.name_or_path
     kind = transformers.AutoModelForSequenceClassification if is_classifier else transformers.AutoModelForCausalLM
-    config = load_config(settings) if config is None else copy.deepcopy(config)
-    if not is_classifier and any("SequenceClassification" in name for name in config.architectures or ()):
+    is_base = config is not None  # a fold's own layer is never left out
+    config = copy.deepcopy(config) if is_base else load_config(settings)
+    if not is_classifier and has_classifier(config) and not config.get_text_config().tie_word_embeddings:
         raise UserError(f"{source} is a classifier without an output head for words; use head=classification")
     options = loading_options(config, quantization, dtype, device or choose_device())
     if is_classifier:
         config.num_labels = num_classes
+        options["ignore_mismatched_sizes"] = is_base  # its layer may be for another number of labels
     options |= {"config": config, "dtype": dtype, "attn_implementation": settings.attn_implementation}
     model, loading = _from_pretrained(kind, settings, output_loading_info=True, **options)
     if missing := sorted({*loading["missing_keys"]} - (CLASSIFIER_WEIGHTS if is_classifier else set())):
@@ -191,6 +194,18 @@ def load_model(
         raise UserError(f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not fit")
     keep_trainable(model)
     return model.train()  # from_pretrained returns it in evaluation mode, which Lightning would not change
+
+
+def has_classifier(config: Any) -> bool:
+    """True for a checkpoint with a classification layer, such as a reward model."""
+    return any("SequenceClassification" in name for name in config.architectures or ())
+
+
+def leave_out_classifier(model: Any, source: str, num_classes: int | None) -> None:
+    """Say that a checkpoint's classification layer is left out, and make the model's own layer a new one, if any."""
+    print(f"{source} is a classifier or reward model: its body is used, and its layer is left out")
+    if num_classes is not None:
+        nn.init.normal_(model.score.weight, std=model.config.get_text_config().initializer_range)
 
 
 def within_context(config: Any, max_tokens: int) -> int:

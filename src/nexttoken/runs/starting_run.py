@@ -30,7 +30,7 @@ def with_starting_run(parts: Parts, held_out: list[Example]) -> Parts:
         raise UserError("model.from_run is where a training begins; without one use predict.py run=...")
     if whole.is_dir():
         _refuse_other_model(parts.settings, whole, fold.config()["model"]["name_or_path"])
-        changed: dict[str, str | None] = {"name_or_path": str(whole), "from_run": None}
+        changed = {"name_or_path": str(whole), "from_run": str(whole)}
     elif (adapter / "adapter_config.json").exists():
         _refuse_other_adapter(parts.settings, fold)
         changed = {"from_run": str(adapter)}

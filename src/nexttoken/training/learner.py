@@ -17,7 +17,15 @@ from nexttoken.engine.memory_plan.auto_tokens import AutoTokens, settle_max_toke
 from nexttoken.engine.memory_plan.make import make_plan
 from nexttoken.models.adapters import add_adapter, overwrite_adapter, start_from_quantization_error, trained_adapter
 from nexttoken.models.base_model import identify, refuse_other_base, weights_folder
-from nexttoken.models.load import ModelSpec, load_model, load_tokenizer, resolve, within_context
+from nexttoken.models.load import (
+    ModelSpec,
+    has_classifier,
+    leave_out_classifier,
+    load_model,
+    load_tokenizer,
+    resolve,
+    within_context,
+)
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.precision import AUTOCAST, compute_in
 from nexttoken.models.processes import is_first
@@ -88,7 +96,8 @@ class Learner:
             if settings.trainer.max_epochs and rate > MAX_FINETUNING_RATE:
                 print(f"fit.learning_rate={rate} is for weights from scratch; fit=finetune is for pretrained ones")
             print(make_plan(spec).table())
-        if start := settings.model.from_run:
+        start = settings.model.from_run
+        if start and settings.adapter:
             refuse_other_base(Path(start), settings, identify(settings.model, tokenizer), "model.name_or_path")
         num_classes = head.num_outputs(encoded.labels)
         seed_everything(settings.seed, verbose=False)  # so that new weights depend on the seed only
@@ -96,6 +105,8 @@ class Learner:
         weights = (spec.dtype, settings.quantization, num_classes, spec.config, device)
         with advice_on_memory(settings.batch_tokens):
             model = load_model(settings.model, tokenizer, settings.max_tokens, *weights)
+        if has_classifier(spec.config) and not start:
+            leave_out_classifier(model, str(settings.model.name_or_path), num_classes)
         compute_in(model, AUTOCAST[spec.precision])
         if not _fits_float16(spec, model, encoded):
             del model
