@@ -21,8 +21,9 @@ from typing import Any
 from pydantic import Field
 
 from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.data_examples import folded
 from nexttoken.data.files import write_text
-from nexttoken.errors import UserError, first_five, one_line
+from nexttoken.errors import UserError, first_five, one_line, visible
 from nexttoken.settings import Name
 from nexttoken.tasks.guesses.guess import TableGuess
 from nexttoken.tasks.guesses.table import guess_table
@@ -31,7 +32,6 @@ from nexttoken.tasks.table import Table
 from nexttoken.tasks.test_rows import without_remarks
 
 CONF = Path("conf")
-MAX_WIDTH = 100  # characters of a line
 PLAIN = re.compile(  # needs no quotes in YAML
     r'(?!(yes|no|true|false|null|on|off|y|n|nan|inf)$)[A-Z_][\w./-]*(\(["\w.-]*\))?', re.I | re.A
 )
@@ -129,7 +129,7 @@ def remarks(given: NewArguments, files: TableFiles, guess: TableGuess) -> list[s
     lines += [f"not shown, {why}: {', '.join(names)}" for why, names in guess.left_out.items()]
     lines += [f"perhaps {hint}" for hint in guess.hints]
     return [
-        *(one_line(line, MAX_WIDTH) for line in lines),
+        *(folded(visible(line)) for line in lines),
         *problems(given, guess),
         f"next: correct conf/task/{given.name}.yaml and conf/prompt/{given.name}.yaml, then",
         f"  python -m nexttoken data task={given.name}",
