@@ -99,6 +99,7 @@ def test_orders_that_a_table_does_not_have_are_refused_before_anything_is_read(c
     assert not Path("output").exists()
 
 
+@pytest.mark.filterwarnings("error:The number of unique classes")
 def test_folds_are_possible_where_labels_are_seen_once_and_a_class_never(checkout):
     labels = [f"common {number % 40}" if number < 120 else f"once {number}" for number in range(145)]
     train = [{"id": number, "text": f"report {number * number}", "label": one} for number, one in enumerate(labels)]

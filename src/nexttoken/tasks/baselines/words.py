@@ -1,5 +1,6 @@
 """The baseline of tables: logistic regression on words and character n-grams, for any number of classes."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -106,7 +107,8 @@ def _regression(features: Any, labels: np.ndarray, strength: float, weights: np.
     from sklearn.linear_model import LogisticRegression
 
     tolerance = min(1e-3, 0.05 / len(np.unique(labels)))
-    return LogisticRegression(C=strength, max_iter=100, tol=tolerance).fit(features, labels, weights)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # most labels may be seen once
+        return LogisticRegression(C=strength, max_iter=100, tol=tolerance).fit(features, labels, weights)
 
 
 def _choose_strength(features: Any, labels: np.ndarray, texts: Sequence[str]) -> float:
