@@ -189,6 +189,7 @@ def test_default_name_is_short_enough_for_a_folder():
         (["trainer.max_epochs=0"], "arena-mini_max_epochs-0"),
         (["model=llama3_8b", "prompt=conversation"], "arena-mini_llama3_8b_conversation"),
         (["debug=fast"], "arena-mini_debug-fast"),
+        (["test_examples=true"], "arena-mini_test_examples-true"),
         (["task=quiz", "inference=gated_retrieval", "retriever=bm25"], "arena-mini_gated_retrieval_bm25"),
         (["experiment=arena_mini", "fold=1"], "arena_mini"),
         (["experiment=arena_mini", "seed=2"], "arena_mini_seed-2"),

@@ -138,7 +138,7 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
         key, _, value = override.lstrip("+").partition("=")
         if key in UNNAMED or key.split(".")[0] in ("hydra", "logger"):
             continue
-        is_choice = "." not in key and not value.replace(".", "").isdigit()
+        is_choice = "." not in key and value not in ("true", "false") and not value.replace(".", "").isdigit()
         last = value.rstrip("/").rpartition("/")[2] if IS_PATH.fullmatch(value) else value
         shown = last if is_choice or last != value else f"{key.rpartition('.')[2]}-{last}"
         words.append(shown if NAMED_WHOLE.fullmatch(last) else f"{shown}-{hash_text(value)[:6]}")
