@@ -171,6 +171,7 @@ def test_a_refused_command_leaves_what_was_there(trained, tmp_path, mistake):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_fold_is_not_continued_on_other_rows(tmp_path):
     train(tmp_path, "fold=0")
     fold = tmp_path / "lmsys" / "tiny" / "fold0"

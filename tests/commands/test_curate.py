@@ -175,6 +175,7 @@ def test_a_trial_reads_the_first_rows_only_and_says_so(noisy, tmp_path):
     assert any("first 30 rows" in remark for remark in manifest["reading"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_an_ended_command_leaves_no_process_and_at_most_a_hidden_folder(sent, noisy, tmp_path):
     texts = [text for text in (noisy / "train.jsonl").read_text(encoding="utf-8").split("\n") if '"id": "' in text]

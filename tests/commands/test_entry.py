@@ -74,6 +74,7 @@ def test_help_with_a_further_option_is_hydra_s(repository):
     assert "Powered by Hydra" in done.stdout
 
 
+@pytest.mark.slow
 def test_control_c_says_how_to_continue(repository, tmp_path):
     arguments = ["fold=0", "name=x", "fit.checkpoint_steps=1", "model.scratch.num_layers=1", f"output_dir={tmp_path}"]
     call = [sys.executable, str(repository / "train.py"), *arguments]
@@ -117,7 +118,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(repository):
         ("Max-Length=8", "did you mean 'max_tokens'?"),
         ("model=gemma2-9b", "model=gemma2-9b is not one of its choices; did you mean 'gemma2_9b'?"),
         ("quantization=nf5", "quantization=nf5 is not one of its choices; did you mean 'nf4'?"),
-        ("task=jigsaw", "task=jigsaw is not one of its choices; known: dialogue, instruct,"),
+        ("task=jigsaw", "task=jigsaw is not one of its choices; did you mean 'jigsaw_rules'?"),
         ("model=zzz", "model=zzz is not one of its choices; nearest: "),
         ("name=a=b(", "quote a text like this: 'name=\"a=b(\"'"),
         ("input_dir=/data/{x", "quote a text like this: 'input_dir=\"/data/{x\"'"),

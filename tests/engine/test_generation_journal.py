@@ -122,6 +122,7 @@ def uninterrupted(base_dir, tmp_path_factory) -> dict[str, str]:
 MOMENTS = [("batch", 1), ("batch", 3), ("line", 1), ("line", 2), ("line", 10), ("between", 5), ("torn", 1), ("torn", 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("moment", "number"), MOMENTS)
 def test_a_killed_generation_neither_repeats_nor_loses_a_row(run, base_dir, uninterrupted, tmp_path, moment, number):
     journal = tmp_path / "journal.jsonl"

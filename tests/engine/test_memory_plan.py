@@ -182,6 +182,7 @@ def needed(*overrides: str) -> int:
     return plan_module.plan_parts(resolve(settings_of(*overrides), BIG, GPU)).needed
 
 
+@pytest.mark.slow
 def test_what_is_advised_fits_and_nothing_less_does(monkeypatch):
     share = 0.1
     whole = needed() / 2**20
@@ -315,6 +316,7 @@ def test_architectures_that_overflow_float16_are_computed_in_float32_on_older_gp
     assert fast_dtype(architecture, SHEETS["a100"]) == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_the_command_knows_every_sheet(tmp_path):
     CONFIGS["qwen2"].save_pretrained(tmp_path)
     done = command(f"model.name_or_path={tmp_path}", "adapter=lora", "device=t4")

@@ -85,6 +85,7 @@ def ask_the_hub(tmp_path: Path, **environment: str) -> tuple[str, float]:
     return "\n".join(lines), float(seconds)
 
 
+@pytest.mark.slow
 def test_a_downloaded_model_needs_no_network(tmp_path, silent_hub, scratch):
     repository = tmp_path / "hub" / "models--somebody--something"
     save_whole(repository / "snapshots" / ("a" * 40), scratch.model, scratch.tokenizer)

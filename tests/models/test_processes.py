@@ -43,6 +43,7 @@ def lives(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_a_kill_of_any_process_ends_all_within_seconds(tmp_path, victim):

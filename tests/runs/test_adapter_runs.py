@@ -105,6 +105,7 @@ def test_every_way_of_adapting_trains_and_answers_again(base_dir, tmp_path, over
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_checkpointing_activations_changes_no_weight(base_dir, tmp_path):
     saved = []
     for name, on in (("plain", False), ("checkpointed", True)):

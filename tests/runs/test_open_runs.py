@@ -229,6 +229,7 @@ def test_what_cannot_work_together_is_refused_at_once(tmp_path, overrides, messa
     assert not list(tmp_path.rglob("metrics.json"))
 
 
+@pytest.mark.slow
 def test_fine_tuning_that_is_killed_continues_exactly(server, tmp_path, repository):
     """Packed rows, dropout and embedding noise included."""
     overrides = ["task=instruct", f"input_dir={repository / 'input' / 'sample-instruct'}"]
