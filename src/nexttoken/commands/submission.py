@@ -57,6 +57,6 @@ def task_of(run: Path, input_dir: Path | None) -> Any:
         raise UserError(
             f"{run}, the run of this submission, has no fold; give its folder with run=..., or input_dir=..."
         )
-    node = FoldFolder(folds[0]).config().get("task")
+    node = FoldFolder(folds[0]).config().get("task") or {}
     check_targets({"task": node})
     return make({**node, **({"input_dir": str(input_dir)} if input_dir else {})}, "task")

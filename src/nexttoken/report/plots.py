@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,12 @@ from nexttoken.runs.scored_runs import Run, probabilities
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LINES = {"uniform_log_loss": ":", "prior_log_loss": "-.", "baseline_log_loss": "--", "best_possible_log_loss": "-"}
+LINES: dict[str, Any] = {
+    "uniform_log_loss": ":",
+    "prior_log_loss": "-.",
+    "baseline_log_loss": "--",
+    "best_possible_log_loss": "-",
+}
 FURTHER_LINE = (0, (5, 1, 1, 1, 1, 1))  # of a second baseline
 REFIT_LINES = {False: "-", True: "--"}
 NUM_COLUMNS = 2
