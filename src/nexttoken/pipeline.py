@@ -31,7 +31,7 @@ from nexttoken.settings import PredictSettings, check_settings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
 from nexttoken.transforms import apply_transforms
-from nexttoken.types import Example, Split
+from nexttoken.types import Example, LabelPredictions, Split
 
 if TYPE_CHECKING:
     from nexttoken.inference import Inference
@@ -46,7 +46,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     """
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
-    parts = with_first_step(parts)
+    parts = with_first_step(parts, ask_run)
     if parts.settings.trainer.accelerator == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for GPUs
     start_processes(parts.settings.trainer.devices)
@@ -126,6 +126,13 @@ def predict(cfg: DictConfig) -> Path:
         print(results_table(results, by="file"))
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path
+
+
+def ask_run(run: RunFolder, examples: list[Example]) -> LabelPredictions:
+    """The answers of a finished run, averaged over its folds."""
+    from nexttoken.runs.loaded import LoadedRun  # needs torch
+
+    return LoadedRun.load(run).answer(examples)
 
 
 def start_processes(num_devices: int) -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexttoken.runs.asking import asked_otherwise, describe
-from nexttoken.runs.config import Changes
+from nexttoken.runs.asking import describe
+from nexttoken.runs.config import Changes, asked_otherwise
 
 ONCE = {"_target_": "nexttoken.inference.Once"}
 BM25 = {"_target_": "nexttoken.inference.retrieval.bm25.BM25", "corpus": "c", "num_hits": 5, "index_dir": "a"}

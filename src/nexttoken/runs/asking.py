@@ -12,15 +12,11 @@ import numpy as np
 from nexttoken.data.files import hash_text
 from nexttoken.data.whole_files import put_in_place, scratch_folder
 from nexttoken.errors import UserError
-from nexttoken.runs.config import TRANSFORMERS, Changes
-from nexttoken.runs.folder import differences
 from nexttoken.runs.ledger import LEDGER, record
 from nexttoken.runs.records import read_gate
 
 if TYPE_CHECKING:
     from nexttoken.runs.loaded import LoadedRun
-
-SETTINGS = ("inference", "retriever", "search", "generation")  # that say how a finished run is asked
 
 
 @dataclass(frozen=True)
@@ -80,15 +76,6 @@ def has_chosen_gate(run: "LoadedRun") -> bool:
     chosen = asdict(read_gate(path)) if path.exists() else {}
     states = [fold.state() for fold in run.folds] if chosen else []
     return any(inference.restored(state | chosen) != inference.restored(state) for state in states)
-
-
-def asked_otherwise(own: Mapping[str, Any], changed: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
-    """The settings by which a run is asked in another way than it was scored, by dotted key."""
-    one, other = ({key: config.get(key) or {} for key in SETTINGS} for config in (own, changed))
-    asked = {key: new for key, (_, new) in differences(one, other).items()}
-    if changes.engine != TRANSFORMERS:
-        asked |= {f"engine.{key}": value for key, value in changes.engine.items()}
-    return asked | ({} if changes.fold is None else {"fold": changes.fold})
 
 
 def describe(asked: Mapping[str, Any]) -> str:

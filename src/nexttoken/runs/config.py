@@ -7,12 +7,14 @@ from typing import Any
 
 from nexttoken.data.targets import find_source
 from nexttoken.errors import UserError
-from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, describe_differences
+from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, describe_differences, differences
 from nexttoken.runs.records import RETRAIN
 from nexttoken.settings import PredictSettings, Settings
 
 NOTHING = {"_target_": "nexttoken.inference.retrieval.search.Nothing"}
 TRANSFORMERS = {"_target_": "nexttoken.engine.answerers.load_transformers_writer", "_partial_": True}
+
+ASKED = ("inference", "retriever", "search", "generation")  # settings that say how a finished run is asked
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,15 @@ def changed_config(
         what = f"{folds[0].path.parent} was trained before the package's classes moved ({gone[0]} is gone)"
         raise UserError(f"{what}; train it again with overwrite=true")
     return config
+
+
+def asked_otherwise(own: Mapping[str, Any], changed: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+    """The settings by which a run is asked in another way than it was scored, by dotted key."""
+    one, other = ({key: config.get(key) or {} for key in ASKED} for config in (own, changed))
+    asked = {key: new for key, (_, new) in differences(one, other).items()}
+    if changes.engine != TRANSFORMERS:
+        asked |= {f"engine.{key}": value for key, value in changes.engine.items()}
+    return asked | ({} if changes.fold is None else {"fold": changes.fold})
 
 
 def _items(node: Any) -> Iterator[tuple[Any, Any]]:

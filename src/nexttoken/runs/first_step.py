@@ -1,6 +1,6 @@
 """The first of two steps: the classes that another run finds most probable for a row become its candidates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from nexttoken.data.csv_tables import numbers, read_columns
 from nexttoken.errors import UserError, first_five
 from nexttoken.inference.candidates import Candidates
 from nexttoken.runs.folder import FoldFolder, RunFolder
-from nexttoken.types import Example
+from nexttoken.types import Example, LabelPredictions
 
+Answer = Callable[[RunFolder, list[Example]], LabelPredictions]
 Key = tuple[str, str]  # a row's file and id: every file may count its rows from 0
 
 
@@ -22,6 +23,7 @@ class FirstStep:
 
     path: Path
     classes: tuple[str, ...]
+    answer: Answer
     _probs: dict[Key, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __call__(self, examples: Sequence[Example]) -> list[list[int]]:
@@ -40,10 +42,7 @@ class FirstStep:
                 f" ({first_five(labelled)}); train its other folds first, with the same rows"
             )
         if lacking:
-            from nexttoken.runs.loaded import LoadedRun
-
-            answered = LoadedRun.load(run).answer(lacking).probs
-            self._probs.update(zip(map(_key, lacking), answered, strict=True))
+            self._probs.update(zip(map(_key, lacking), self.answer(run, lacking).probs, strict=True))
         return [np.argsort(-self._probs[_key(example)], kind="stable").tolist() for example in examples]
 
     def _out_of_fold(self, fold: FoldFolder) -> dict[Key, np.ndarray]:
@@ -56,14 +55,16 @@ class FirstStep:
         return dict(zip(keys, numbers(answers, self.classes), strict=True))
 
 
-def with_first_step(parts: Parts) -> Parts:
-    """The parts with the first step of `candidates.from_run`, if that names a run. Raises UserError where it has no
-    finished fold."""
+def with_first_step(parts: Parts, answer: Answer) -> Parts:
+    """The parts with the first step of `candidates.from_run`, if that names a run; `answer` asks a finished run.
+
+    Raises UserError where the run has no finished fold.
+    """
     path = parts.settings.candidates.get("from_run")
     if path is None or not isinstance(parts.inference, Candidates):
         return parts
     RunFolder(Path(path)).finished_folds()
-    step = FirstStep(Path(path), tuple(parts.task.classes))
+    step = FirstStep(Path(path), tuple(parts.task.classes), answer)
     return replace(parts, inference=replace(parts.inference, ranker=step))
 
 

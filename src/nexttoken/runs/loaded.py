@@ -17,8 +17,7 @@ from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.retrieval.search import Search
-from nexttoken.runs.asking import asked_otherwise
-from nexttoken.runs.config import Changes, changed_config, own_config
+from nexttoken.runs.config import Changes, asked_otherwise, changed_config, own_config
 from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples
 from nexttoken.runs.records import read_gate
@@ -72,7 +71,7 @@ class LoadedRun:
             print(f"{folder.path} {what}")
         config = changed_config(folds, input_dir, base, retriever, changes, trust_remote_code)
         asked = asked_otherwise(own_config(folds, input_dir), config, changes)
-        parts = with_first_step(build(config))
+        parts = with_first_step(build(config), lambda run, examples: cls.load(run).answer(examples))
         if parts.task.classes and changes != Changes(folder=changes.folder, fold=ALL if changes.fold == ALL else None):
             own = "this run averages its folds' probabilities with its own inference: train with another one"
             raise UserError(f"inference, generation, engine and a fold's number are for open answers; {own}")
