@@ -66,6 +66,8 @@ def test_a_row_without_an_id_keeps_the_one_it_was_given() -> None:
     assert list(ids_as_given(frame, ["3", "row-2"])) == [3.0, "row-2"]
     assert list(ids_as_given(frame, ["1", "2"])) == [1, 2]
     assert list(ids_as_given([{"id": np.int64(3)}, {"id": "07"}], ["3", "07"])) == [3, "07"]
+    assert list(ids_as_given(pd.DataFrame({"row_id": [8, 7], "id": [8, 9]}), ["8", "7"], "row_id")) == [8, 7]
+    assert list(ids_as_given(pd.DataFrame({"q": [1], "n": [2]}), ["1_2"], ["q", "n"])) == ["1_2"]
     assert list(ids_as_given(pd.DataFrame({"question": ["a"]}), ["row-1"])) == ["row-1"]
 
 

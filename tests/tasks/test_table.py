@@ -102,6 +102,15 @@ def test_learnt_classes_are_sorted_and_saved_with_the_run(tmp_path):
         Table("t", tmp_path, "id", ["text"], "label")
 
 
+@pytest.mark.parametrize("kind", [pd.DataFrame, lambda rows: iter(rows)])
+def test_a_table_in_memory_without_a_field_is_refused(tmp_path, kind):
+    task = rules(folder(tmp_path))
+    with pytest.raises(UserError, match=r"the table lacks the columns body; did you mean 'boddy'\?; rename"):
+        task.parse(kind([{"row_id": 1, "boddy": "x", "rule": "y"}]))
+    (row,) = task.parse(kind([{"row_id": 1, "body": None, "rule": "y"}]))
+    assert row.fields == {"body": ("",), "rule": ("y",)}
+
+
 def test_votes_are_learnt_as_shares(tmp_path):
     train = "id,text,a,b,c\n0,x,2,1,1\n1,y,0,1,0\n2,z,0,0.2,0.8\n"
     task = Table("t", folder(tmp_path, train, sample=None), "id", ["text"], votes=["a", "b", "c"])
@@ -134,6 +143,16 @@ def test_a_row_is_made_for_each_answer(tmp_path):
     assert [row.id for row in task.read("test")] == ["1_A", "1_C"]
     table = pd.read_csv(tmp_path / "test.csv")
     assert [row.id for row in task.parse(table)] == ["1_A", "1_C"]
+
+
+def test_a_pattern_of_the_answer_alone_is_no_matter_of_test_rows(tmp_path):
+    train = "Q,Correct,TA,TB,MA,MB\n7,A,one,two,m,n\n8,B,three,four,o,p\n"
+    path = folder(tmp_path, train, "Q,TA,TB\n1,{x},y\n", None)
+    unpivot = {"name": "Answer", "values": ["A", "B"], "columns": {"Text": "T{}", "Misconception": "M{Correct}"}}
+    task = Table("t", path, ["Q", "Answer"], ["Text"], "Misconception", unpivot=unpivot)
+    assert [(row.id, row.label) for row in task.read("train")] == [("7_A", 0), ("7_B", 0), ("8_A", 1), ("8_B", 1)]
+    assert [row.fields["Text"] for row in task.read("test")] == [("{x}",), ("y",)]
+    assert [row.id for row in task.parse([{"Q": 1, "TA": "x", "TB": "y"}])] == ["1_A", "1_B"]
 
 
 def test_pairs_swap_by_the_names_of_classes(tmp_path):
@@ -214,6 +233,11 @@ def test_parquet_columns_of_lists_or_bytes_are_refused(tmp_path):
         ({"fields": ["body", "ruel"]}, r"lacks the columns ruel \(nearest: rule\)"),
         ({"metric": "auc_by(rul)"}, r"lacks the columns rul \(nearest: rule\)"),
         ({"metric": "map_at(x)"}, "expected a whole number of ranks"),
+        ({"fields": ["body", "broken"]}, "task.fields has broken, the answer itself"),
+        ({"labels_by": "broken"}, "task.labels_by has broken, the answer itself"),
+        ({"label": None, "votes": ["rule"], "fields": ["body", "rule"]}, "task.fields has rule, the answer itself"),
+        ({"label": "rule", "fields": ["body"], "classes": None, "metric": "qwk"}, "qwk needs classes in order"),
+        ({"classes": ["0", "1", "2"], "metric": "f1(binary)"}, r"f1\(binary\) is of the second of two classes"),
         ({"fields": ["body", "options"]}, "task.fields has options, a name that a prompt uses for another thing"),
         ({"train_file": "x.csv"}, "x.csv is not there: task.train_file names it"),
     ],

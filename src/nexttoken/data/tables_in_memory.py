@@ -32,15 +32,15 @@ def rows_in_memory(
             yield Place(row=number), RowFault(f"{type(row).__name__}, expected a dictionary")
 
 
-def ids_as_given(rows: Any, ids: Sequence[str]) -> "pd.Series":
+def ids_as_given(rows: Any, ids: Sequence[str], own: object = None) -> "pd.Series":
     """Return the cells that `ids`, the rows' ids as text, were read from, in their own type: tables join by them.
 
-    A row without an id keeps the one that it was given.
+    The column is called `own`, or has a usual name. A row without an id keeps the one that it was given.
     """
     import pandas as pd
 
     frame = rows if hasattr(rows, "to_dict") else pd.DataFrame(list(rows), dtype=object)
-    for key in (key for key in ID_KEYS if key in frame):
+    for key in (key for key in (own, *ID_KEYS) if isinstance(key, str) and key in frame):
         cells = frame[key].tolist()
         if all(is_absent(cell) or _id_text(cell) == one for cell, one in zip(cells, ids, strict=True)):
             if not any(map(is_absent, cells)):

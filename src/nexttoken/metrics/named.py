@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,17 @@ def metric_named(expression: Any) -> Metric:
         return FAMILIES[name]((argument or "").strip(), expression)
     known = [*PLAIN, "auc_by", *FAMILIES]
     raise UserError(f"metric={expression}: there is no metric of this name; {nearest(name, known)} ({EXAMPLES})")
+
+
+def refuse_unfit(metric: Metric, classes: Sequence[str], are_learnt: bool) -> None:
+    """Raise UserError for a binary F-score of more than two classes, and where learnt classes have no order."""
+    if getattr(metric.function, "keywords", {}).get("average") == "binary" and len(classes) > 2:
+        what = f"metric={metric.name} is of the second of two classes, and there are {len(classes)}"
+        raise UserError(f"{what}; choose the average macro or micro")
+    needs_order = metric.function in (ABSOLUTE_ERROR.function, WEIGHTED_KAPPA.function)
+    if needs_order and are_learnt and not all(name.lstrip("-").isdecimal() for name in classes):
+        what = f"metric={metric.name} needs classes in order, and the labels of the training rows are no whole numbers"
+        raise UserError(f"{what}; give them in order, such as task.classes=[low,middle,high]")
 
 
 def _by(name: str, column: str | None, expression: str) -> Metric:

@@ -212,7 +212,7 @@ class LoadedRun:
         examples = task.parse(rows)  # type: ignore[attr-defined]
         predictions = self.answer(apply_transforms(examples, self.parts.transforms))
         place = {example.id: number for number, example in enumerate(examples)}
-        ids = ids_as_given(rows, list(place)).iloc[[place[one] for one in predictions.ids]].reset_index(drop=True)
+        ids = ids_as_given(rows, list(place), getattr(task, "id", None)).array[[place[one] for one in predictions.ids]]
         return pd.DataFrame({"id": ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))
 
     def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions:

@@ -14,6 +14,7 @@ from nexttoken.errors import UserError, nearest
 from nexttoken.tasks.submission import WRITE, check_probs, require_order, write_submission
 
 CALL = re.compile(r"(\w+)\s*(?:\((.*)\))?\s*", re.S)
+QUOTED = re.compile(r"(['\"])(.*)\1", re.S)
 EXPECTED = 'expected probability("<class>"), best, or best(3): three labels in order, a space between'
 
 
@@ -80,15 +81,21 @@ def _answer_column(expression: str, classes: Sequence[str], column: str) -> Answ
     found = CALL.fullmatch(str(expression).strip())
     name, inside = (found[1], found[2]) if found else ("", None)
     if name == "probability" and inside is not None:
-        value = inside.strip().strip("'\"")
+        value = _unquoted(inside)
         if value not in classes:
             raise UserError(f"task.submission.{column}: {value!r} is no class; {nearest(value, classes)}")
         return Probability(list(classes).index(value))
     if name == "best":
         number, _, separator = (inside or "1").partition(",")
         if number.strip().isdecimal() and int(number) > 0:
-            return Best(tuple(classes), int(number), separator.strip().strip("'\"") or " ")
+            return Best(tuple(classes), int(number), _unquoted(separator) or " ")
     raise UserError(f"task.submission.{column}={expression!r} is not accepted: {EXPECTED}")
+
+
+def _unquoted(text: str) -> str:
+    """The text without one pair of quotes around it: those inside belong to a class."""
+    found = QUOTED.fullmatch(text.strip())
+    return found[2] if found else text.strip()
 
 
 @dataclass(frozen=True)
@@ -141,8 +148,6 @@ class SubmissionForm:
             for row_id, cell in zip(ids, table[name], strict=True):
                 if fault := column.fault(cell):
                     raise UserError(f"{path}: {name} of id {row_id} is {cell[:40]!r}; {fault}")
-        if (
-            len({column.index for column in self.columns.values() if isinstance(column, Probability)})
-            == self.num_classes
-        ):
-            check_probs(str(path), ids, numbers(table, list(self.columns)), list(self.columns))
+        of_classes = {column.index: name for name, column in self.columns.items() if isinstance(column, Probability)}
+        if len(of_classes) == self.num_classes:
+            check_probs(str(path), ids, numbers(table, [*of_classes.values()]), [*of_classes.values()])

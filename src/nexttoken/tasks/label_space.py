@@ -1,5 +1,6 @@
 """The classes of a table: their values in the files, the names that the prompt shows, and the label of a row."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from nexttoken.errors import UserError, first_five, nearest
 
 OOF_COLUMNS = {"id", "row", "fold", "label", "loss", "group"}  # beside the classes' probabilities
 JOINED = ":"  # between the values of several label columns
+WHOLE = re.compile(r"-?\d+(\.0)?", re.A)
 MAPPING_KEYS = {"file", "value", "name"}
 CLASSES_EXPECTED = (
     "a list of values, a mapping such as {'0': 'No', '1': 'Yes'} of values and names, or {file: ..., value: <column>,"
@@ -51,10 +53,13 @@ def _named(given: Any, folder: Path) -> dict[str, str]:
 
 
 def learnt_classes(labels: Iterable[str]) -> list[str]:
-    """Return the distinct labels: in the order of their numbers where all are whole, else in that of their texts."""
+    """Return the distinct labels: in the order of their numbers where all are whole, else in that of their texts.
+
+    Of whole numbers pandas' "7.0" is 7.
+    """
     distinct = set(labels)
-    if all(label.lstrip("-").isdecimal() for label in distinct):
-        return sorted(distinct, key=lambda label: (int(label), label))
+    if all(WHOLE.fullmatch(label) for label in distinct):
+        return sorted({label.removesuffix(".0") for label in distinct}, key=lambda label: (int(label), label))
     return sorted(distinct)
 
 

@@ -13,10 +13,9 @@ import numpy as np
 
 from nexttoken.data.csv_tables import numbers, read_columns
 from nexttoken.data.row_faults import Faults, Place, id_of
-from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import MissingFile, UserError
 from nexttoken.metrics.decisions import decided
-from nexttoken.metrics.named import metrics_of
+from nexttoken.metrics.named import metrics_of, refuse_unfit
 from nexttoken.tasks.answer_columns import SubmissionForm, answer_columns
 from nexttoken.tasks.label_space import JOINED, label_index, learnt_classes, named_classes, vote_shares
 from nexttoken.tasks.row_keys import log_unseen, unseen_keys
@@ -84,6 +83,7 @@ class Table:
             raise UserError(f"the task {self.name} has {len(self.classes)} classes; expected at least two")
         if self.votes is not None and len(self.votes) != len(self.classes):
             raise UserError(f"task.votes has {len(self.votes)} columns for {len(self.classes)} classes; name one each")
+        refuse_unfit(self.metrics[0], self.classes, bool(getattr(self, "settled", None)))
         answer_columns(self.submission or {}, self.classes)
         if self.swap:
             Swap.of(self)  # refuses names that are no classes
@@ -127,8 +127,7 @@ class Table:
 
     def parse(self, frame: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> list[Example]:
         """Return the examples of test rows in memory. Raises UserError naming faulty rows by their number."""
-        columns = self._sources("test")
-        rows = texts_in_memory(rows_in_memory(frame, columns), columns)
+        rows = texts_in_memory(frame, self._sources("test"))
         return self._examples(self._unpivot(rows) if self._unpivot else rows, "test", "the table")
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nexttoken.errors import UserError
+from nexttoken.tasks.table_rows import columns_of
 from nexttoken.types import OPTIONS, PASSAGES
 
 COLUMNS = "a column, or a list of different columns such as [title, body]; a number in quotes"
@@ -29,6 +30,10 @@ def check_keys(given: Mapping[str, Any]) -> None:
     if own := {*fields} & {OPTIONS, PASSAGES}:
         what = f"task.fields has {min(own)}, a name that a prompt uses for another thing"
         raise UserError(f"{what}; rename this column in the files")
+    answer = {*columns_of(given["label"], given["votes"])}
+    for key in ("fields", "labels_by"):
+        if told := answer & {*columns_of(given[key])}:
+            raise UserError(f"task.{key} has {min(told)}, the answer itself, which test rows do not have; leave it out")
     if given["swap"] and not any(name.endswith("_a") and f"{name[:-2]}_b" in fields for name in fields):
         what = "task.swap is for pairs, and task.fields has no two columns such as response_a and response_b"
         raise UserError(f"{what}; add them, or leave task.swap out")

@@ -4,13 +4,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nexttoken.data.csv_tables import cell_text, table_rows
 from nexttoken.data.json_lines import json_rows
 from nexttoken.data.parquet_tables import is_parquet, refuse_nested
 from nexttoken.data.row_faults import Place, RowFault
-from nexttoken.errors import MissingFile, UserError
+from nexttoken.data.tables_in_memory import rows_in_memory
+from nexttoken.errors import MissingFile, UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 Row = Mapping[str, str]
@@ -52,9 +56,23 @@ def read_rows(path: Path, columns: Sequence[str]) -> Rows:
     yield from table_rows(path, columns)
 
 
-def texts_in_memory(rows: Rows, columns: Sequence[str]) -> Rows:
-    """The rows of a table in memory with their cells as text; an absent cell is ""."""
-    for place, row in rows:
+def _refuse_absent(rows: Any, columns: Sequence[str]) -> None:
+    """Raise UserError for a column that a table in memory lacks, or none of some dictionaries has."""
+    names = rows if hasattr(rows, "to_dict") else {name for row in rows if isinstance(row, Mapping) for name in row}
+    known = [*map(str, names)]
+    if known and (missing := [name for name in columns if name not in known]):
+        what = f"the table lacks the columns {', '.join(missing)}; {nearest(missing[0], known)}"
+        raise UserError(f"{what}; rename its columns, or add them, with empty cells where nothing is known")
+
+
+def texts_in_memory(frame: "pd.DataFrame | Iterable[Mapping[str, Any]]", columns: Sequence[str]) -> Rows:
+    """Yield the rows of a table in memory with their cells as text; an absent cell is "".
+
+    Raises: UserError where the table lacks one of `columns`.
+    """
+    rows = frame if hasattr(frame, "to_dict") else list(frame)
+    _refuse_absent(rows, columns)
+    for place, row in rows_in_memory(rows, columns):
         yield place, row if isinstance(row, RowFault) else _texts(dict.fromkeys(columns) | row, columns)
 
 
@@ -121,13 +139,14 @@ class Unpivot:
     def _fault(self, row: Row) -> RowFault | None:
         """The fault of a row whose cell completes a pattern to no column; None for a sound one."""
         for name in _named(self.columns.values()):
-            if row[name] not in map(str, self.values):
+            if name in row and row[name] not in map(str, self.values):
                 return RowFault(f"{name} is {row[name][:20]!r}, expected one of {', '.join(map(str, self.values))}")
         return None
 
     def _long(self, row: Row, value: str) -> dict[str, str]:
         every = {column for pattern in self.columns.values() for column in self._columns(pattern)}
-        sources = {name: pattern.format(value, **row) for name, pattern in self.columns.items()}
+        whole = {name: made for name, made in self.columns.items() if row.keys() >= {*_named([made])}}
+        sources = {name: _PLACE.sub(lambda found: row[found[1]] if found[1] else value, whole[name]) for name in whole}
         kept = {name: cell for name, cell in row.items() if name not in every}
         return kept | {self.name: value} | {name: row[source] for name, source in sources.items() if source in row}
 
