@@ -234,6 +234,8 @@ def test_parquet_columns_of_lists_or_bytes_are_refused(tmp_path):
         ({"metric": "auc_by(rul)"}, r"lacks the columns rul \(nearest: rule\)"),
         ({"metric": "map_at(x)"}, "expected a whole number of ranks"),
         ({"fields": ["body", "broken"]}, "task.fields has broken, the answer itself"),
+        ({"metric": "auc_by(seconds)"}, "the column seconds as a tag, and rows.csv has another"),
+        ({"group_by": ["found"]}, "the column found as a tag, and rows.csv has another"),
         ({"labels_by": "broken"}, "task.labels_by has broken, the answer itself"),
         ({"label": None, "votes": ["rule"], "fields": ["body", "rule"]}, "task.fields has rule, the answer itself"),
         ({"label": "rule", "fields": ["body"], "classes": None, "metric": "qwk"}, "qwk needs classes in order"),

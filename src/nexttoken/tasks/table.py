@@ -22,7 +22,7 @@ from nexttoken.tasks.row_keys import log_unseen, unseen_keys
 from nexttoken.tasks.solved_examples import SolvedExamples
 from nexttoken.tasks.submission import check_probs, find_ids
 from nexttoken.tasks.surrogates import without_surrogates
-from nexttoken.tasks.table_keys import check_keys
+from nexttoken.tasks.table_keys import check_keys, refuse_taken
 from nexttoken.tasks.table_rows import Row, Rows, Unpivot, columns_of, find_table, read_rows, texts_in_memory
 from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split, Swap
 
@@ -73,6 +73,7 @@ class Table:
         if (self.label is None) == (self.votes is None):
             raise UserError("the table needs either task.label, a column, or task.votes, a column for each class")
         self._unpivot, self.metrics  # noqa: B018 - they refuse other values
+        refuse_taken(self._tags)
         if self.class_names is None:
             given = self.classes if self.classes is not None else self.votes or self._learnt()
             named = named_classes(given, Path(self.input_dir))

@@ -1,6 +1,6 @@
 """The kinds of values that the keys of a table task take: names of columns, lists of them, and mappings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nexttoken.errors import UserError
@@ -15,6 +15,7 @@ EXPECTED = {
     **dict.fromkeys(("name", "labels_by", "metric", "train_file", "test_file", "sample_file"), NAME),
     **dict.fromkeys(("submission", "swap"), MAPPING),
 }
+ROWS_COLUMNS = {"num_options", "seconds", "recalled", "found", "searched", "second_taken"}  # of rows.csv, beside tags
 REQUIRED = ("name", "id", "fields", "metric")  # may not be null
 
 
@@ -37,6 +38,13 @@ def check_keys(given: Mapping[str, Any]) -> None:
     if given["swap"] and not any(name.endswith("_a") and f"{name[:-2]}_b" in fields for name in fields):
         what = "task.swap is for pairs, and task.fields has no two columns such as response_a and response_b"
         raise UserError(f"{what}; add them, or leave task.swap out")
+
+
+def refuse_taken(tags: Iterable[str]) -> None:
+    """Raise UserError for a tag, or a column of a metric, of the labels or of the groups, that rows.csv has, too."""
+    if taken := sorted(ROWS_COLUMNS.intersection(tags)):
+        what = f"the task reads the column {taken[0]} as a tag, and rows.csv has another column of this name"
+        raise UserError(f"{what}; rename it in the files")
 
 
 def _is_of_kind(value: Any, expected: str) -> bool:
