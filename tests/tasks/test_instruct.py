@@ -338,3 +338,9 @@ def test_an_answer_of_weight_0_is_not_learnt(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", {"messages": turns})
     with pytest.raises(UserError, match=r"train.jsonl:1 \(no answer to learn from\)"):
         task(tmp_path).read("train")
+
+
+def test_an_empty_list_is_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", "[]")
+    with pytest.raises(UserError, match=r"train.jsonl has no JSON object a line: it is an empty list; convert it"):
+        task(tmp_path).read("train")

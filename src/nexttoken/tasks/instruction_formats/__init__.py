@@ -23,5 +23,6 @@ def recognised(path: Path) -> InstructionFormat:
             if any(keys <= row.keys() for keys in instruction_format.known_by):
                 return instruction_format
     if not objects:
-        raise UserError(f"{path} has no JSON object a line: {rows[0][0]} ({rows[0][1]}); convert it to JSON lines")
+        found = f"{rows[0][0]} ({rows[0][1]})" if rows else "it is an empty list"
+        raise UserError(f"{path} has no JSON object a line: {found}; convert it to JSON lines")
     raise FORMATS.unknown(path, f": its first row has {', '.join(objects[0])[:200]}")
