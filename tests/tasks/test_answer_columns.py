@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
-from nexttoken.tasks.answer_columns import answer_columns
+from nexttoken.tasks.answer_columns import SubmissionForm, answer_columns
 from nexttoken.tasks.label_space import learnt_classes
 from nexttoken.tasks.table import Table
 from nexttoken.types import LabelPredictions
@@ -25,6 +25,11 @@ def test_learnt_whole_numbers_are_ordered_as_numbers_whatever_wrote_them(tmp_pat
 def test_any_class_is_named_in_a_submission(names):
     columns = answer_columns({f"p{n}": f'probability("{name}")' for n, name in enumerate(names)}, [*names])
     assert [column.index for column in columns.values()] == [*range(len(names))]
+
+
+@pytest.mark.parametrize("given", [None, {}])
+def test_without_a_sample_and_expressions_the_label_is_written(given):
+    assert [*SubmissionForm.of(None, given, ["a", "b"], "id").columns] == ["label"]
 
 
 def test_the_sum_of_probabilities_is_checked_beside_other_columns(tmp_path):

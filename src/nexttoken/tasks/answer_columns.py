@@ -116,7 +116,7 @@ class SubmissionForm:
         Raises: UserError where both name other columns.
         """
         header = list(read_columns(sample, [])) if sample else [id_name, *(given or {"label": "best"})]
-        names = header[1:]
+        names, given = header[1:], given if given or sample else None
         if given is None:
             given = {name: f'probability("{name}")' for name in names}
             if sorted(names) != sorted(classes):

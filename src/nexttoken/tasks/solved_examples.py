@@ -71,7 +71,9 @@ class SolvedExamples:
             }
             if not given or not all(given.values()):
                 return None
-        if not isinstance(given, Mapping):
+        if not isinstance(given, Mapping) or not all(
+            isinstance(one, str | list | tuple | None) for one in given.values()
+        ):
             raise UserError(f"task.examples={given!r} is not accepted: expected {EXPECTED}")
         columns: dict[str, int] = {}
         for value, names in cls._by_class(given):
