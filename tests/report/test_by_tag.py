@@ -20,7 +20,7 @@ from nexttoken.report.tables import fold_table, runs_table
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.ledger import record
 from nexttoken.runs.read import read_runs
-from nexttoken.runs.read_answers import environment
+from nexttoken.runs.read_answers import environment, out_of_fold
 from nexttoken.types import Example, LabelPredictions
 from support.commands import status_of
 from support.finished_runs import unseal
@@ -232,6 +232,17 @@ def test_each_data_set_has_its_own_section(tmp_path):
     write_fold(tmp_path / "second", [False] * 6, dataset="other")
     titles = [section.title for section in read_sections(read_runs(tmp_path), "genre")[0]]
     assert titles == ["jmmlu (jmmlu), out of fold", "other (jmmlu), out of fold"]
+
+
+def test_a_tag_called_like_a_column_of_the_report_hides_nothing(tmp_path):
+    write_fold(tmp_path / "run", [True, False, False, True])
+    path = tmp_path / "run" / "fold0" / "rows.csv"
+    header, *lines = [line.partition(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    written = [f"{header[0]},correct,{header[2]}", *(f"{first},x,{rest}" for first, _, rest in lines)]
+    path.write_text("\n".join(written) + "\n", encoding="utf-8")
+    unseal(path.parent)
+    (run,) = read_runs(tmp_path)
+    assert out_of_fold(run).rows["correct"].tolist() == [True, False, False, True]
 
 
 def test_a_row_without_its_tag_is_counted(tmp_path):

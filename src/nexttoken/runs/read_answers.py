@@ -108,4 +108,5 @@ def _fold_rows(fold: Fold) -> pd.DataFrame:
         raise UserError(f"{path} has other ids than oof.csv beside it; {AGAIN}")
     rows = rows[["id", *rows.columns[1 : rows.columns.get_loc("num_options")], "num_options", "seconds"]]  # with tags
     right = probabilities(fold.oof).argmax(axis=1) == fold.oof["label"]
+    rows = rows.drop(columns="correct", errors="ignore")  # a tag of this name
     return rows.merge(fold.oof[["id"]].assign(correct=right), on="id", how="right")
