@@ -140,6 +140,7 @@ def test_a_killed_generation_neither_repeats_nor_loses_a_row(run, base_dir, unin
     assert all(list(json.loads(line)) == KEYS for line in lines)
 
 
+@pytest.mark.slow
 def test_the_killed_ones_were_killed_where_they_should(run, tmp_path):
     """Half-way through the rows; a torn line is in the file."""
     assert run(str(tmp_path / "a"), "line", 6) == -signal.SIGKILL
