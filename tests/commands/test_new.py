@@ -261,7 +261,7 @@ ODD_NAMES = ["", "id", "text", "a b", "x_a", "x_b", "label", "né", "a\nb", "{{x
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=strategies.data())
 def test_any_table_is_guessed_or_refused_in_one_line(checkout, drawn):
-    """What is written can be read again by YAML and by the configuration's own reader, as the same values."""
+    """The files can be read again by YAML and by the configuration's own reader, as the same values."""
     names = drawn.draw(strategies.lists(strategies.sampled_from(ODD_NAMES), min_size=1, max_size=6, unique=True))
     column = strategies.lists(strategies.sampled_from(CELLS), min_size=6, max_size=6)
     train = {

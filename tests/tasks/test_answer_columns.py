@@ -29,7 +29,7 @@ def test_any_class_is_named_in_a_submission(names):
 
 @pytest.mark.parametrize("given", [None, {}])
 def test_without_a_sample_and_expressions_the_label_is_written(given):
-    assert [*SubmissionForm.of(None, given, ["a", "b"], "id").columns] == ["label"]
+    assert [*SubmissionForm.of([], None, given, ["a", "b"], "id").columns] == ["label"]
 
 
 def test_the_sum_of_probabilities_is_checked_beside_other_columns(tmp_path):

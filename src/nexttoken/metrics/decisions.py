@@ -16,20 +16,12 @@ def f_beta(probs: np.ndarray, labels: np.ndarray, beta: float = 1.0, average: st
     """F-score of the most probable class of each row, recall weighing `beta` times as much as precision.
 
     `macro` is the mean over the classes that labels or decisions have, `micro` counts all rows together, `binary` is
-    that of the second class alone; all three as in scikit-learn, with 0 where nothing is to be found and nothing was.
+    that of the second class alone, with 0 where nothing is to be found and nothing was.
     """
+    from sklearn.metrics import fbeta_score
+
     probs, labels = checked(probs, labels)
-    num_classes, found = probs.shape[1], probs.argmax(axis=1)
-    right, actual, decided = (
-        np.bincount(some, minlength=num_classes) for some in (labels[found == labels], labels, found)
-    )
-    if average == "micro":
-        right, actual, decided = right.sum(keepdims=True), actual.sum(keepdims=True), decided.sum(keepdims=True)
-    if average == "binary":
-        right, actual, decided = right[1:2], actual[1:2], decided[1:2]
-    weights = beta**2 * actual + decided
-    shows = weights > 0
-    return float(np.mean((1 + beta**2) * right[shows] / weights[shows])) if shows.any() else 0.0
+    return float(fbeta_score(labels, probs.argmax(axis=1), beta=beta, average=average, zero_division=0))
 
 
 def f_score(name: str, beta: float, average: str) -> Metric:

@@ -53,19 +53,12 @@ def area_under_curve(probs: np.ndarray, labels: np.ndarray) -> float:
     that the labels have, each against the rest, as scikit-learn's `multi_class="ovr"`.
     """
     probs, labels = checked(probs, labels)
-    positives = [1] if probs.shape[1] == 2 else np.unique(labels).tolist()
-    areas = [_area(probs[:, k], labels == k) for k in positives]
-    return float(np.mean(areas))
-
-
-def _area(scores: np.ndarray, is_positive: np.ndarray) -> float:
-    num_positive = int(is_positive.sum())
-    num_pairs = num_positive * (len(scores) - num_positive)
-    if not num_pairs:
+    if len(known := np.unique(labels)) < 2:
         return float("nan")
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    middle_ranks = counts.cumsum() - (counts - 1) / 2
-    return float(middle_ranks[places][is_positive].sum() - num_positive * (num_positive + 1) / 2) / num_pairs
+    from sklearn.metrics import roc_auc_score
+
+    positives = [1] if probs.shape[1] == 2 else known.tolist()
+    return float(np.mean([roc_auc_score(labels == k, probs[:, k]) for k in positives]))
 
 
 def map_at(number: int) -> Metric:

@@ -108,15 +108,21 @@ class SubmissionForm:
 
     @classmethod
     def of(
-        cls, sample: Path | None, given: Mapping[str, str] | None, classes: Sequence[str], id_name: str
+        cls,
+        header: Sequence[str],
+        sample: Path | None,
+        given: Mapping[str, str] | None,
+        classes: Sequence[str],
+        id_name: str,
     ) -> "SubmissionForm":
-        """The form of a sample file, or of the expressions `given` alone.
+        """The form of a `sample` file with this header, or without one of the expressions `given` alone.
 
         Where nothing is given, the sample's columns are the classes' probabilities, or the best label in its only one.
         Raises: UserError where both name other columns.
         """
-        header = list(read_columns(sample, [])) if sample else [id_name, *(given or {"label": "best"})]
-        names, given = header[1:], given if given or sample else None
+        given = given if given or header else None
+        header = header or [id_name, *(given or {"label": "best"})]
+        names = header[1:]
         if given is None:
             given = {name: f'probability("{name}")' for name in names}
             if sorted(names) != sorted(classes):

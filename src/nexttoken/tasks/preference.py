@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nexttoken.data.csv_tables import PUT, Columns, numbers, read_columns, table_rows
+from nexttoken.data.csv_tables import PUT, Columns, read_columns, table_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, text_of
 from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import METRICS
 from nexttoken.tasks.row_keys import log_unseen, unseen_keys
-from nexttoken.tasks.submission import check_probs, find_ids, validate_submission, write_probs
+from nexttoken.tasks.submission import check_probs, find_ids, read_truth, validate_submission, write_probs
 from nexttoken.tasks.surrogates import without_surrogates
 from nexttoken.transforms.orders import A_B_TIE
 from nexttoken.types import Baseline, Example, LabelPredictions, Metric, Split, Swap
@@ -74,14 +74,7 @@ class Preference:
         return _examples(rows_in_memory(frame), "test", "the table")
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:
-        """Return true class probabilities by id from truth.csv, which generated samples have; else nothing."""
-        path = self.path("truth.csv")
-        if not path.exists():
-            return {}
-        table = read_columns(path, ["id", *CLASSES], GET)
-        probs = numbers(table, CLASSES)
-        check_probs(str(path), table["id"], probs, CLASSES)
-        return dict(zip(table["id"], map(tuple, probs.tolist()), strict=True))
+        return read_truth(Path(self.input_dir), CLASSES)
 
     def group_text(self, example: Example) -> str:
         return "\n".join(example.fields["prompt"])
@@ -100,7 +93,7 @@ class Preference:
         write_probs(ids, probs[:, [CLASSES.index(column) for column in columns[1:]]], columns, path)
 
     def check(self, path: Path) -> str:
-        """Return words on a sound submission. Raises UserError where it does not fit test.csv and the sample."""
+        """Return the number of rows, in words. Raises UserError for a file that does not fit test.csv."""
         ids = read_columns(self.path("test.csv"), ["id"], GET)["id"]
         validate_submission(path, ids, list(read_columns(self.path("sample_submission.csv"), ["id"], GET)))
         return f"{len(ids):,} rows with the ids of {self.path('test.csv')} in order"

@@ -79,6 +79,16 @@ def validate_submission(path: Path, test_ids: Sequence[str], columns: Sequence[s
     check_probs(str(path), test_ids, numbers(table, columns[1:]), columns[1:])
 
 
+def read_truth(folder: Path, classes: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Return the true class probabilities by id from truth.csv, which generated samples have; else nothing."""
+    if not (path := folder / "truth.csv").is_file():
+        return {}
+    table = read_columns(path, ["id", *classes])
+    probs = numbers(table, classes)
+    check_probs(str(path), table["id"], probs, classes)
+    return dict(zip(table["id"], map(tuple, probs.tolist()), strict=True))
+
+
 def require_order(path: Path, ids: Sequence[str], test: str, test_ids: Sequence[str]) -> None:
     """Raise UserError unless a submission's `ids` are those of the file `test`, in its order."""
     order = find_ids(str(path), ids, test, test_ids)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nexttoken.data.csv_tables import numbers, read_columns
+from nexttoken.data.csv_tables import Columns, read_columns
 from nexttoken.data.row_faults import Faults, Place, id_of
 from nexttoken.errors import MissingFile, UserError
 from nexttoken.metrics.decisions import decided
@@ -20,7 +20,7 @@ from nexttoken.tasks.answer_columns import SubmissionForm, answer_columns
 from nexttoken.tasks.label_space import JOINED, label_index, learnt_classes, named_classes, vote_shares
 from nexttoken.tasks.row_keys import log_unseen, unseen_keys
 from nexttoken.tasks.solved_examples import SolvedExamples
-from nexttoken.tasks.submission import check_probs, find_ids
+from nexttoken.tasks.submission import check_probs, find_ids, read_truth
 from nexttoken.tasks.surrogates import without_surrogates
 from nexttoken.tasks.table_keys import check_keys, refuse_taken
 from nexttoken.tasks.table_rows import Row, Rows, Unpivot, columns_of, find_table, read_rows, texts_in_memory
@@ -38,8 +38,8 @@ class Table:
     """The tables of `input_dir`, each row a text to classify; docs/table.md explains the keys.
 
     `classes` is given as a list of values, as names by value, or as a table of them; None learns it from the training
-    rows. After construction it is the tuple of values, `class_names` are the names that the prompt shows, and `settled`
-    holds learnt keys, which a run saves: its labels stay what they are without the training rows.
+    rows. After construction it is the tuple of values, and `class_names` are the names that the prompt shows. A run
+    saves the keys in `settled`, the classes learnt from the training rows: it predicts without these rows.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Table:
 
     has_published_scores: ClassVar[bool] = False
     suffix: ClassVar[str] = ".csv"
+    settled: ClassVar[Mapping[str, Any]] = {}  # of a table that learns nothing
 
     def __post_init__(self) -> None:
         check_keys(vars(self))
@@ -77,14 +78,15 @@ class Table:
         if self.class_names is None:
             given = self.classes if self.classes is not None else self.votes or self._learnt()
             named = named_classes(given, Path(self.input_dir))
-            object.__setattr__(self, "settled", {"classes": list(given)} if self.classes is None else {})
+            if self.classes is None:
+                object.__setattr__(self, "settled", {"classes": list(given)})
             object.__setattr__(self, "classes", tuple(named))
             object.__setattr__(self, "class_names", tuple(named.values()))
         if len(self.classes) < 2:
             raise UserError(f"the task {self.name} has {len(self.classes)} classes; expected at least two")
         if self.votes is not None and len(self.votes) != len(self.classes):
             raise UserError(f"task.votes has {len(self.votes)} columns for {len(self.classes)} classes; name one each")
-        refuse_unfit(self.metrics[0], self.classes, bool(getattr(self, "settled", None)))
+        refuse_unfit(self.metrics[0], self.classes, bool(self.settled))
         answer_columns(self.submission or {}, self.classes)
         if self.swap:
             Swap.of(self)  # refuses names that are no classes
@@ -119,11 +121,11 @@ class Table:
         path = self.path(split)
         self._form  # noqa: B018 - it refuses a sample with other columns
         examples = self._examples(self._rows(path, split), split, path)
-        if split == "test" and (sample := self._sample):
-            ids, sample_ids = [example.id for example in examples], next(iter(read_columns(sample, []).values()))
+        if split == "test" and (sample_ids := next(iter(self._sample.values()), None)):
+            ids, sample = [example.id for example in examples], self._sample_path
             find_ids(str(sample), sample_ids, path.name, ids)
             if sample_ids != ids:
-                log.info("%s orders its ids differently: the order of %s is followed", sample.name, path.name)
+                log.info("%s orders its ids differently: the order of %s is followed", sample, path.name)
         return examples
 
     def parse(self, frame: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> list[Example]:
@@ -132,14 +134,7 @@ class Table:
         return self._examples(self._unpivot(rows) if self._unpivot else rows, "test", "the table")
 
     def truth(self) -> Mapping[str, tuple[float, ...]]:
-        """Return true class probabilities by id from truth.csv, which generated samples have; else nothing."""
-        path = Path(self.input_dir) / "truth.csv"
-        if not path.is_file():
-            return {}
-        table = read_columns(path, ["id", *self.classes])
-        probs = numbers(table, self.classes)
-        check_probs(str(path), table["id"], probs, self.classes)
-        return dict(zip(table["id"], map(tuple, probs.tolist()), strict=True))
+        return read_truth(Path(self.input_dir), self.classes)
 
     def group_text(self, example: Example) -> str:
         known = {name: turns[0] for name, turns in example.fields.items()} | {**example.tags}
@@ -161,7 +156,7 @@ class Table:
         self._form.write(ids, probs, path, decided(self.metrics[0], probs, predictions.threshold))
 
     def check(self, path: Path) -> str:
-        """Return words on a sound submission. Raises UserError where it does not fit the test file."""
+        """Return the number of rows, in words. Raises UserError for a file that does not fit the test rows."""
         ids = [example.id for example in self.read("test")]
         self._form.check(path, self.path("test").name, ids)
         return f"{len(ids):,} rows with the ids of {self.path('test')} in order"
@@ -233,13 +228,18 @@ class Table:
             return found
         raise UserError(f"{self.path('train')}: the label {self.label} is empty in every row; correct task.label")
 
-    @property
+    @cached_property
     def _form(self) -> SubmissionForm:
-        return SubmissionForm.of(self._sample, self.submission, self.classes, ID_JOINED.join(columns_of(self.id)))
+        header, id_name = list(self._sample), ID_JOINED.join(columns_of(self.id))
+        return SubmissionForm.of(header, self._sample_path, self.submission, self.classes, id_name)
 
-    @property
-    def _sample(self) -> Path | None:
-        """The sample submission; None without one."""
+    @cached_property
+    def _sample(self) -> Columns:
+        """The columns of the sample submission, the id first; {} without one."""
+        return read_columns(self._sample_path, []) if self._sample_path else {}
+
+    @cached_property
+    def _sample_path(self) -> Path | None:
         try:
             return find_table(Path(self.input_dir), self.sample_file, "sample_submission", "sample_file")
         except MissingFile:

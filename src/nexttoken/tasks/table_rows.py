@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,13 +105,11 @@ class Unpivot:
         """The parts of `task.unpivot`; None without one. Raises UserError for other keys."""
         if given is None:
             return None
-        try:
+        with suppress(TypeError, AttributeError):  # other keys, or values of another kind
             made = cls(**given)
             is_listed = isinstance(made.values, list | tuple) and made.values and isinstance(made.name, str)
             if is_listed and made.columns and all(_PLACE.search(pattern) for pattern in made.columns.values()):
                 return made
-        except (TypeError, AttributeError):
-            pass
         expected = "{name: Answer, values: [A, B], columns: {Text: 'Answer{}Text'}}, and skip_equal_to: <column>"
         raise UserError(f"task.unpivot={given!r} is not accepted: expected {expected}")
 
