@@ -5,9 +5,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from nexttoken.build import Parts, build, default_name, prepare
+from nexttoken.data.checked_settings import check_settings
 from nexttoken.errors import UserError
 from nexttoken.inference.candidates import Candidates
-from nexttoken.settings import PredictSettings, check_settings
+from nexttoken.settings import PredictSettings
 from support.composed import CONF, composed
 
 CHOICES = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "engine")  # of predict.py

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 
+from nexttoken.data.checked_settings import check_settings
 from nexttoken.data.files import hash_text
 from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.packages import require_packages
@@ -17,7 +18,7 @@ from nexttoken.data.secrets import refuse_secrets
 from nexttoken.data.targets import check_targets, declared, make
 from nexttoken.data.typed_texts import with_line_breaks
 from nexttoken.errors import UserError, file_name, nearest
-from nexttoken.settings import INCIDENTAL, Settings, TrainerSettings, check_settings
+from nexttoken.settings import INCIDENTAL, Settings, TrainerSettings
 from nexttoken.types import OpenTask, Task
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken.build import Parts, plain, prepare
+from nexttoken.data.checked_settings import check_settings
 from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make
 from nexttoken.data.whole_files import remove
@@ -27,7 +28,7 @@ from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examp
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_examples, latest_run
 from nexttoken.runs.ledger import submission_path
 from nexttoken.runs.starting_run import with_starting_run
-from nexttoken.settings import PredictSettings, check_settings
+from nexttoken.settings import PredictSettings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
 from nexttoken.transforms import apply_transforms

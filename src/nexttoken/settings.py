@@ -1,7 +1,6 @@
-"""The keys of a configuration with their types and defaults, and the check of a configuration against them."""
+"""The keys of a configuration with their types and defaults."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -12,12 +11,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from nexttoken.errors import UserError, file_name, nearest
+from nexttoken.errors import file_name
 
 Name = Annotated[str, BeforeValidator(file_name)]
 
@@ -208,40 +206,3 @@ class PredictSettings(Checked):
     fold: FoldNumber | None
     devices: PositiveInt
     trust_remote_code: bool = False  # whatever the run's own configuration says
-
-
-S = TypeVar("S", bound=Checked)
-
-
-def check_settings(kind: type[S], config: dict[str, Any]) -> S:
-    """Return `config` as checked settings. Raises UserError with the first wrong key or value and the fix."""
-    settings = validated(kind, config)
-    if isinstance(settings, Settings) and (folds := settings.split.get("num_folds")) is not None:
-        if not isinstance(folds, int):
-            raise UserError(f"split.num_folds={folds!r} is not accepted: expected a whole number")
-        if isinstance(settings.fold, int) and settings.fold > (last := folds - 1):
-            raise UserError(f"fold={settings.fold} does not exist: split.num_folds={folds}, so folds are 0 to {last}")
-    return settings
-
-
-def validated(kind: type[S], values: Mapping[str, Any]) -> S:
-    """Return `values` as a frozen `kind`. Raises UserError for the first wrong key or value, in one line."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise UserError(_explain(kind, error)) from None
-
-
-def _explain(kind: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(path := [str(part) for part in first["loc"]])
-    if first["type"] == "extra_forbidden":
-        for part in path[:-1]:
-            annotation: Any = kind.model_fields[part].annotation  # such as `AdapterSettings | None`
-            kind = next((choice for choice in get_args(annotation) if isinstance(choice, type)), annotation)
-        return f"unknown key {key!r}; {nearest(path[-1], kind.model_fields)}"
-    if first["type"] == "missing":
-        return f"key {key!r} is missing; was this configuration written by another version, or edited?"
-    if first["type"] == "value_error":
-        return f"{key}: {first['ctx']['error']}"
-    return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"

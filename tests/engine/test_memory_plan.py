@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma2Config,
 import nexttoken.engine.memory_plan.make as plan_module
 from nexttoken.build import plain
 from nexttoken.commands.entry import compose
+from nexttoken.data.checked_settings import check_settings
 from nexttoken.engine.memory_plan.advice import LORA, NF4
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count_pass, count_step, cut_layers, step_bytes
 from nexttoken.engine.memory_plan.make import make_plan, optimizer_bytes, repeated_keys_bytes
@@ -21,7 +22,7 @@ from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.device_sheets import SHEETS
 from nexttoken.models.load import fast_dtype, load_config, resolve
-from nexttoken.settings import Settings, check_settings
+from nexttoken.settings import Settings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SHAPE = {"vocab_size": 512, "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}

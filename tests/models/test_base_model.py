@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from nexttoken.data.checked_settings import validated
 from nexttoken.errors import UserError
 from nexttoken.models.base_model import fingerprint, weight_files
 from nexttoken.models.hub import refuse_giant
-from nexttoken.settings import ScratchSettings, validated
+from nexttoken.settings import ScratchSettings
 
 INDEX = "model.safetensors.index.json"
 TENSORS = {name: np.arange(200, dtype=np.float32).reshape(20, 10) + n for n, name in enumerate("abcd")}

@@ -10,11 +10,12 @@ import pytest
 from nexttoken import load_run, pipeline
 from nexttoken.build import prepare
 from nexttoken.commands.sweep import run_job
+from nexttoken.data.checked_settings import check_settings
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import RunFolder, latest_run
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.read import read_runs
-from nexttoken.settings import Settings, check_settings
+from nexttoken.settings import Settings
 from support.composed import composed as settings_of
 from support.training import REPOSITORY, TINY, composed, predict, train
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from nexttoken.build import plain
-from nexttoken.settings import Settings, check_settings
+from nexttoken.data.checked_settings import check_settings
+from nexttoken.settings import Settings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

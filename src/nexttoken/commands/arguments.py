@@ -11,10 +11,11 @@ from pydantic import AfterValidator, Field
 
 from nexttoken.commands.entry import HELP, describe_os_error
 from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
+from nexttoken.data.checked_settings import validated
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.models.allocator import keep_freed_memory
-from nexttoken.settings import Checked, validated
+from nexttoken.settings import Checked
 
 if TYPE_CHECKING:
     from nexttoken.runs.loaded import LoadedRun

@@ -115,8 +115,9 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
 def compose_settings(overrides: Sequence[str]) -> "Settings":
     """The checked settings of `python train.py <overrides>`. Raises UserError as `compose` and for a wrong value."""
     from nexttoken.build import plain
+    from nexttoken.data.checked_settings import check_settings
     from nexttoken.data.targets import check_targets
-    from nexttoken.settings import Settings, check_settings
+    from nexttoken.settings import Settings
 
     config = plain(compose("train", overrides))
     settings = check_settings(Settings, config)
