@@ -4,8 +4,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from nexttoken.build import Parts, build, default_name, prepare
+from nexttoken.build import Parts, build, prepare
 from nexttoken.data.checked_settings import check_settings
+from nexttoken.data.run_names import default_name
 from nexttoken.errors import UserError
 from nexttoken.inference.candidates import Candidates
 from nexttoken.settings import PredictSettings

@@ -1,35 +1,28 @@
 """Builds the parts that a composed configuration names, and refuses those that do not fit together."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 
 from nexttoken.data.checked_settings import check_settings
-from nexttoken.data.files import hash_text
 from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.packages import require_packages
 from nexttoken.data.recipes import alpha_of, by_weights
+from nexttoken.data.run_names import default_name
 from nexttoken.data.secrets import refuse_secrets
 from nexttoken.data.targets import check_targets, declared, make
 from nexttoken.data.typed_texts import with_line_breaks
 from nexttoken.errors import UserError, file_name, nearest
-from nexttoken.settings import INCIDENTAL, Settings, TrainerSettings
+from nexttoken.settings import Settings, TrainerSettings
 from nexttoken.types import OpenTask, Task
 
 if TYPE_CHECKING:
     from nexttoken.inference import Inference
     from nexttoken.prompts import Prompt
     from nexttoken.transforms import Transform
-
-MAX_NAME_BYTES = 120  # file systems take 255
-UNNAMED = (*INCIDENTAL, "task", "input_dir", "experiment", "debug", "sweep")  # keys that are no part of a run's name
-IS_PATH = re.compile(r"[^\[\]{}\"'(),\s]+")
-NAMED_WHOLE = re.compile(r"[\w.-]*[\w.]|\[\w+(, ?\w+)*\]")  # values that a run's name shows whole: words, plain lists
 
 OmegaConf.register_new_resolver("by_weights", by_weights, replace=True)
 OmegaConf.register_new_resolver("alpha_of", alpha_of, replace=True)
@@ -124,29 +117,6 @@ def fit_to_task(part: Any, task: Task | OpenTask) -> Any:
     if isinstance(part, dict):
         return {name: fit_to_task(one, task) for name, one in part.items()}
     return part.for_task(task) if hasattr(part, "for_task") else part
-
-
-def default_name(input_dir: str, overrides: Sequence[str]) -> str:
-    """The data's folder and the command line's changes, such as `arena-mini_stories260k`; an experiment's own name.
-
-    A group choice or a path shows its last part, other keys `key-value`. Where a value loses marks or spaces by which
-    another one may differ, a hash of it follows.
-    """
-    words = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")] or [
-        Path(input_dir).resolve().name or "data"
-    ]
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key in UNNAMED or key.split(".")[0] in ("hydra", "logger"):
-            continue
-        is_choice = "." not in key and value not in ("true", "false") and not value.replace(".", "").isdigit()
-        last = value.rstrip("/").rpartition("/")[2] if IS_PATH.fullmatch(value) else value
-        shown = last if is_choice or last != value else f"{key.rpartition('.')[2]}-{last}"
-        words.append(shown if NAMED_WHOLE.fullmatch(last) else f"{shown}-{hash_text(value)[:6]}")
-    words += [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
-    name = re.sub(r"[^\w.-]+", "-", "_".join(words))  # a shell needs no quotes for run=<name>
-    start = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
-    return name if start == name else f"{start}-{hash_text(name)[:8]}"
 
 
 # Options of Lightning's Trainer that this project's own training replaces.

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nexttoken.build import default_name
 from nexttoken.data.near_duplicates import group_ids
+from nexttoken.data.run_names import default_name
 from nexttoken.errors import UserError
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.transforms import apply_transforms

@@ -26,7 +26,7 @@ from nexttoken.runs.read import (
 COSTS = ("nll", "num_tokens", "num_characters")
 log = logging.getLogger(__name__)
 SEED_IN_NAME = re.compile(r"[_-]?seed[-_=]?\d+")
-HASHED = re.compile(r"-[0-9a-f]{8}$")  # the end of a name that build.default_name cut
+HASHED = re.compile(r"-[0-9a-f]{8}$")  # the end of a name that run_names.default_name cut
 
 
 @dataclass(frozen=True)
