@@ -112,7 +112,7 @@ class PrecisionArguments(Arguments):
 def main(arguments: Sequence[str]) -> None:
     given = PrecisionArguments.parse(arguments)
     others = [name for name in choose("cases", given.cases, PRECISIONS) if name != "fp32"]
-    from nexttoken.runs.loaded import load_run
+    from nexttoken.runs.load import load_run
 
     loaded = load_run(given.run)
     records = measure(loaded, loaded.fold(given.fold), given.rows, given.repeats, others)

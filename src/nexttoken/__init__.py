@@ -9,6 +9,6 @@ def __getattr__(name: str) -> Any:
     """Import `load_run` when it is asked for: a plain `import nexttoken` stays light."""
     if name != "load_run":
         raise AttributeError(f"module 'nexttoken' has no attribute {name!r}")
-    from nexttoken.runs.loaded import load_run
+    from nexttoken.runs.load import load_run
 
     return load_run

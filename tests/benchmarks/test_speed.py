@@ -17,7 +17,7 @@ from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, MatrixRate, 
 from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 from nexttoken.pipeline import train
-from nexttoken.runs.loaded import load_run
+from nexttoken.runs.load import load_run
 
 SAMPLE = Path(__file__).resolve().parents[2] / "input" / "sample-preferences"
 WORK = Workload(TINY, 7, shortest=4, median=9, longest=60)

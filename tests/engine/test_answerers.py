@@ -22,7 +22,7 @@ from nexttoken.models.saved import save_labels, save_trained
 from nexttoken.pipeline import train
 from nexttoken.prompts.encode_labels import Encoder
 from nexttoken.prompts.prompt import Prompt
-from nexttoken.runs.loaded import load_run
+from nexttoken.runs.load import load_run
 from nexttoken.settings import AUTO, Settings
 from nexttoken.tasks.preference import Preference
 from nexttoken.types import Example, LabelPredictions

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 from nexttoken.pipeline import train as train_fold
-from nexttoken.runs.loaded import load_run
+from nexttoken.runs.load import load_run
 from nexttoken.tasks.preference import Preference
 from support.finished_runs import unseal
 

@@ -24,7 +24,7 @@ class Asking:
     """A loaded run and how it is asked, made before the prediction whose submission it saves."""
 
     run: "LoadedRun"
-    way: str  # words for a way that the run was not scored by; "" for its own
+    way: str  # words for a calibration and for a way that the run was not scored by; "" for its own
     scores: Mapping[str, Any]  # for the ledger, over the held-out examples of the folds that answer; {} in another way
     trainings: tuple[str, ...]  # identities of these folds
 
@@ -33,13 +33,17 @@ class Asking:
         """Raises UserError where a fold's scores or gate.json cannot be read."""
         has_gate, saved = has_chosen_gate(run), [fold.metrics() for fold in run.answering]
         is_own = not has_gate and not run.asked.keys() - {"fold"} and not any(fold.is_final for fold in run.answering)
-        way = " ".join(filter(None, ["gate" if has_gate else "", describe(run.asked)]))
-        return cls(run, way, mean_scores(saved) if is_own else {}, tuple(fold.training for fold in run.answering))
+        found = run.calibration
+        words = ["gate" if has_gate else "", "calibrated" if found else "", describe(run.asked)]
+        scores = {} if not is_own else found.scores if found else mean_scores(saved)
+        return cls(run, " ".join(filter(None, words)), scores, tuple(fold.training for fold in run.answering))
 
     @property
     def name(self) -> str:
         """The run's name, and in another way of asking the words and a hash of its settings: a file name."""
-        name, settings = self.run.path.resolve().name, json.dumps(self.run.asked, sort_keys=True, default=str)
+        found = self.run.calibration
+        asked = {**self.run.asked, **(found.scaling.values if found else {})}
+        name, settings = self.run.path.resolve().name, json.dumps(asked, sort_keys=True, default=str)
         words = re.sub(r"[^\w.-]+", "-", self.way)[:60]
         return f"{name}_{words}_{hash_text(settings)[:6]}" if words else name
 

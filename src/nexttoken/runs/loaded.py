@@ -17,6 +17,7 @@ from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.retrieval.search import Search
+from nexttoken.runs.calibration import Calibration, read_calibration
 from nexttoken.runs.config import Changes, asked_otherwise, changed_config, own_config
 from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples
@@ -100,13 +101,15 @@ class LoadedRun:
     def answer(self, examples: list[Example]) -> LabelPredictions:
         """Average the folds' class probabilities for examples that have been through the run's transforms.
 
-        Folds with the same model and inference, as where nothing was trained, answer once. `seconds` are sums over the
-        folds; other columns and the threshold are means. A killed call resumes where `changes.folder` is given.
+        Each fold's are calibrated first, where the run is. Folds with the same model and inference, as where nothing
+        was trained, answer once. `seconds` are sums over the folds; other columns and the threshold are means. A killed
+        call resumes where `changes.folder` is given.
         """
         from nexttoken.engine.journal import JournalFolder
 
+        calibration = self.calibration  # read before hours of work, as all weights are
         for fold in self.folds:
-            self.refuse_altered_weights(fold)  # of all, before hours of work
+            self.refuse_altered_weights(fold)
         predicted: list[LabelPredictions] = []
         previous: Any = None
         try:
@@ -124,7 +127,16 @@ class LoadedRun:
         columns = {name: np.mean([one.columns[name] for one in predicted], axis=0) for name in predicted[0].columns}
         columns["seconds"] = columns["seconds"] * len(predicted)
         threshold = float(np.mean([fold.metrics().get("threshold", 0.5) for fold in self.folds]))
-        return LabelPredictions(predicted[0].ids, np.mean([one.probs for one in predicted], axis=0), columns, threshold)
+        tables = [one.probs for one in predicted]
+        if calibration:
+            tables, threshold = [*map(calibration.scaling, tables)], calibration.threshold(threshold)
+        return LabelPredictions(predicted[0].ids, np.mean(tables, axis=0), columns, threshold)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """That of calibration.json, for a run that is asked as its out-of-fold rows were."""
+        is_own = not self.asked.keys() - {"fold"} and not (self.path / "gate.json").exists()
+        return read_calibration(self.folder, len(self.parts.task.classes)) if is_own else None
 
     def answerer(self, fold: FoldFolder) -> "Answerer":
         """Load the fold's model; the weights that folds share stay in memory until `release`.
@@ -230,20 +242,3 @@ class LoadedRun:
         writer = load(fold.path, settings, self.parts.prompt, head, self.batch_tokens)
         inference = self.inference(fold, examples)
         return inference(examples, lambda views: writer.write(views, settings.generation, journal, fold.training))
-
-
-def load_run(
-    path: str | Path,
-    base: str | None = None,
-    written: str | Path | None = None,
-    trust_remote_code: bool = False,
-    fold: int | str | None = None,
-) -> LoadedRun:
-    """Load a run folder for use in a notebook: `load_run("output/lmsys/<name>").predict(test_df)`.
-
-    `written` is a folder for answers as they come, so that a killed call resumes; None: open ones are saved in the
-    run's own folder, probabilities nowhere. `trust_remote_code` runs the code that comes with the model. `fold="all"`
-    loads the final model on all rows instead of the folds.
-    """
-    changes = Changes(folder=Path(written) if written else None, fold=fold)
-    return LoadedRun.load(RunFolder(Path(path)), base=base, changes=changes, trust_remote_code=trust_remote_code)

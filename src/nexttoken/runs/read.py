@@ -14,7 +14,7 @@ from nexttoken.data.folds import load_folds
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics.probabilities import log_loss
 from nexttoken.runs.fold_metrics import metrics_of_fold
-from nexttoken.runs.folder import FOLD_NAME, FoldFolder
+from nexttoken.runs.folder import FOLD_NAME, FoldFolder, RunFolder
 from nexttoken.runs.scored_runs import Data, Fold, Run, probabilities
 from nexttoken.runs.seals import RECORDS, refuse_altered
 
@@ -45,6 +45,16 @@ def read_runs(path: Path) -> list[Run]:
         name = folder.relative_to(path).as_posix() if folder != path else folder.resolve().name
         runs.append(Run(name, folder, data, tuple(folds)))
     return runs
+
+
+def read_run(path: Path) -> Run:
+    """The run of a closed task in this folder. Raises UserError where it is none, or was scored on two data sets."""
+    RunFolder(path).finished_folds()
+    own = [run for run in read_runs(path) if run.folder == path]
+    if len(own) != 1:
+        names = ", ".join(run.data.dataset for run in own) or "none of its own"
+        raise UserError(f"{path} has folds of the data sets {names}, expected one; train them under different names")
+    return own[0]
 
 
 def finished_folds(paths: Sequence[Path]) -> list[Path]:

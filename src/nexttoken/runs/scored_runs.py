@@ -1,7 +1,7 @@
 """Finished folds and runs of closed tasks: the data they were scored on, their metrics, and scores of their rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,22 @@ class Run:
         """The metric of all out-of-fold rows; NaN where it cannot be computed."""
         return self.scored(metric).score(metric)
 
+    def with_probs(self, probs: Sequence[np.ndarray]) -> "Run":
+        """The run with other out-of-fold probabilities, (N, K) of each fold, and their scores."""
+        run = replace(self, folds=tuple(_with_probs(*pair) for pair in zip(self.folds, probs, strict=True)))
+        folds = []
+        for place, fold in enumerate(run.folds):
+            rows, scores = Rows(probs[place], fold.oof["label"].to_numpy()), dict[str, Any]()
+            for metric in self.scores:
+                decided = rows
+                if has_threshold(metric, probs[place].shape[1]):
+                    scores["threshold"] = run._threshold(metric, place)
+                    decided = replace(rows, probs=at_threshold(rows.probs, scores["threshold"]))
+                score = replace(decided, tags=fold.tags.get(metric.by)).score(metric)
+                scores[metric.name] = None if np.isnan(score) else score
+            folds.append(replace(fold, metrics={**fold.metrics, **scores}))
+        return replace(run, folds=tuple(folds))
+
     def _threshold(self, metric: Metric, place: int) -> float:
         others = [fold.oof for other, fold in enumerate(self.folds) if other != place]
         if not others:
@@ -147,6 +163,15 @@ def data_of(metrics: Mapping[str, Any]) -> Data:
     earlier = metrics.get("baseline", "option baseline" if is_quiz else "length/overlap baseline")
     baselines = tuple(metrics.get("baselines", [earlier]))
     return Data(metrics["task"], metrics["dataset"], is_published, is_quiz, has_published, baselines)
+
+
+def classes_of(oof: pd.DataFrame) -> list[str]:
+    """The class columns of an out-of-fold table."""
+    return [str(column) for column in oof if column not in NOT_CLASSES]
+
+
+def _with_probs(fold: Fold, probs: np.ndarray) -> Fold:
+    return replace(fold, oof=fold.oof.assign(**dict(zip(classes_of(fold.oof), probs.T, strict=True))))
 
 
 def probabilities(oof: pd.DataFrame) -> np.ndarray:
