@@ -28,6 +28,7 @@ from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examp
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_examples, latest_run
 from nexttoken.runs.ledger import submission_path
 from nexttoken.runs.starting_run import with_starting_run
+from nexttoken.runs.teacher import save_soft_labels, with_teacher
 from nexttoken.settings import PredictSettings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
@@ -66,7 +67,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     if parts.settings.test_examples:
         with without_remarks():
             rows = with_solved_examples(rows, parts.task, read(parts, "test"), parts.settings.limit_rows)
-    parts = with_starting_run(parts, rows.held_out)
+    parts = with_teacher(with_starting_run(parts, rows.held_out), rows, folds)
     show_run(parts, config, rows.sizes, folds.number, fold, overrides)
     answers = answers_of(parts.task)
     references = answers.references(parts.task, rows.learnt, rows.held_out)
@@ -81,6 +82,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
             run.claim(parts.settings.fold, config, learnt_from, folds, parts.settings.overwrite)
             fold.save_counts(counted)
             fold.save_solved(rows.solved)
+            save_soft_labels(fold, parts, rows)
         with opened_loggers(parts.settings.logger if is_first() else {}, fold.path, flatten(config)) as loggers:
             predictions, measured = train_and_predict(parts, learner, rows, fold, loggers)
             if not is_first():

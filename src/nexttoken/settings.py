@@ -126,6 +126,14 @@ class FitSettings(Checked):
         return bool(self.gradient_checkpointing or self.neftune_alpha)
 
 
+class TeacherSettings(Checked):
+    """A finished run whose out-of-fold answers are soft labels for the training rows."""
+
+    run: str | None = None  # output/<task>/<name>; %fold in it stands for the student's fold
+    temperature: PositiveFloat = 1.0  # its probabilities to the power of 1 / temperature: over 1 they are flatter
+    weight: float = Field(default=0.5, gt=0, le=1)  # its share of the target; the rest is the row's own label
+
+
 class GenerationSettings(Checked):
     """Generation of an open answer; greedy unless there is a temperature."""
 
@@ -184,6 +192,7 @@ class Settings(Checked):
     quantization: Annotated[QuantizationSettings | None, EmptyIsNone]
     head: dict[str, Any]
     fit: FitSettings
+    teacher: TeacherSettings = TeacherSettings()
     generation: GenerationSettings = GenerationSettings()
     trainer: TrainerSettings
     logger: dict[str, dict[str, Any]]

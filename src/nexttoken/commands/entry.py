@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nexttoken.commands import sweep
 from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
-from nexttoken.commands.usual_keys import USUAL_KEYS
+from nexttoken.commands.usual_keys import USUAL_KEYS, in_full
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, nearest
@@ -45,6 +45,7 @@ def run(main: Callable[[], Any]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     show_log(sys.stdout)
     entry = Path(sys.argv[0]).absolute()
+    sys.argv[1:] = map(in_full, sys.argv[1:])  # Hydra reads them there
     overrides = [argument for argument in sys.argv[1:] if argument not in HELP]
     options = [argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-")]
     if unknown := [option for option in options if not HYDRA_OPTION.fullmatch(option)]:
@@ -100,6 +101,7 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
     from nexttoken.build import refuse_unasked_code
 
     refuse_secret_arguments(overrides)
+    overrides = [*map(in_full, overrides)]
     try:
         config = compose_entry(path, overrides)
         refuse_unasked_code(config, overrides)

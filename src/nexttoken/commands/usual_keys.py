@@ -1,4 +1,4 @@
-"""Names that other training programs use, and the keys that mean the same here: for the hint after an unknown key."""
+"""Names that other training programs use, for the hint after an unknown key, and keys that are written short."""
 
 USUAL_NAMES = {
     "fit.learning_rate": "lr learning_rate",
@@ -33,3 +33,12 @@ USUAL_NAMES = {
     "prompt": "template",
 }
 USUAL_KEYS = {name: key for key, names in USUAL_NAMES.items() for name in names.split()}
+
+# Settings that are written short: `teacher=output/lmsys/blend` beside `teacher.weight=0.9`.
+SHORT_KEYS = {"teacher": "teacher.run"}
+
+
+def in_full(override: str) -> str:
+    """An argument with the whole name of its setting; any other one as it is."""
+    key, equals, value = override.partition("=")
+    return SHORT_KEYS.get(key, key) + equals + value

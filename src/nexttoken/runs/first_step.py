@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.build import Parts
-from nexttoken.data.csv_tables import numbers, read_columns
 from nexttoken.errors import UserError, first_five
 from nexttoken.inference.candidates import Candidates
-from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.runs.folder import RunFolder
+from nexttoken.runs.out_of_fold import RowKey, answers_out_of_fold, row_key
 from nexttoken.types import Example, LabelPredictions
 
 Answer = Callable[[RunFolder, list[Example]], LabelPredictions]
-Key = tuple[str, str]  # a row's file and id: every file may count its rows from 0
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class FirstStep:
     path: Path
     classes: tuple[str, ...]
     answer: Answer
-    _probs: dict[Key, np.ndarray] = field(default_factory=dict, repr=False)
+    _probs: dict[RowKey, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __call__(self, examples: Sequence[Example]) -> list[list[int]]:
         """Each example's classes, the most probable first.
@@ -33,26 +32,17 @@ class FirstStep:
         """
         run = RunFolder(self.path)
         if not self._probs:
-            for fold in run.finished_folds():
-                self._probs.update(self._out_of_fold(fold))
-        lacking = [example for example in examples if _key(example) not in self._probs]
+            answers = answers_out_of_fold(run, self.classes, "candidates.from_run")
+            self._probs.update({key: answer.probs for key, answer in answers.items()})
+        lacking = [example for example in examples if row_key(example) not in self._probs]
         if labelled := [example.id for example in lacking if example.label is not None]:
             raise UserError(
                 f"candidates.from_run={self.path} has no out-of-fold answer for {len(labelled)} rows"
                 f" ({first_five(labelled)}); train its other folds first, with the same rows"
             )
         if lacking:
-            self._probs.update(zip(map(_key, lacking), self.answer(run, lacking).probs, strict=True))
-        return [np.argsort(-self._probs[_key(example)], kind="stable").tolist() for example in examples]
-
-    def _out_of_fold(self, fold: FoldFolder) -> dict[Key, np.ndarray]:
-        answers = read_columns(fold.path / "oof.csv", ["id"])
-        if tuple(answers)[-len(self.classes) :] != self.classes:
-            raise UserError(f"candidates.from_run={self.path} was trained on other classes; name a run of this task")
-        rows = read_columns(fold.path / "rows.csv", ["id"])
-        files = dict(zip(rows["id"], rows.get("file", [""] * len(rows["id"])), strict=True))
-        keys = [(files[row_id], row_id) for row_id in answers["id"]]
-        return dict(zip(keys, numbers(answers, self.classes), strict=True))
+            self._probs.update(zip(map(row_key, lacking), self.answer(run, lacking).probs, strict=True))
+        return [np.argsort(-self._probs[row_key(example)], kind="stable").tolist() for example in examples]
 
 
 def with_first_step(parts: Parts, answer: Answer) -> Parts:
@@ -66,7 +56,3 @@ def with_first_step(parts: Parts, answer: Answer) -> Parts:
     RunFolder(Path(path)).finished_folds()
     step = FirstStep(Path(path), tuple(parts.task.classes), answer)
     return replace(parts, inference=replace(parts.inference, ranker=step))
-
-
-def _key(example: Example) -> Key:
-    return example.tags.get("file", ""), example.id

@@ -47,10 +47,12 @@ class BothOrders:
 
 
 def reorder(example: Example, order: Sequence[int]) -> Example:
-    """Put option `order[k]` in place k, and change the label to match."""
+    """Put option `order[k]` in place k, and change the label and the votes to match."""
     options = example.fields[OPTIONS]
     label = None if example.label is None else list(order).index(example.label)
-    return replace(example, fields={**example.fields, OPTIONS: tuple(options[old] for old in order)}, label=label)
+    votes = tuple(example.votes[old] for old in order) if example.votes else ()
+    fields = {**example.fields, OPTIONS: tuple(options[old] for old in order)}
+    return replace(example, fields=fields, label=label, votes=votes)
 
 
 @dataclass(frozen=True)
