@@ -14,18 +14,24 @@ from torch.nn.attention import SDPBackend
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 
+from nexttoken.engine.forward.branches import branch_mask
+
 BLOCK = 256  # queries; the last block takes the remainder, since smaller blocks gain nothing
 
 Masks = dict[tuple, Tensor]  # by geometry, shared by many blocks and layers
 
 
 class Part(NamedTuple):
-    """Queries (1, heads, Q, D) at increasing `places` of K tokens with keys and values (1, groups, K, D)."""
+    """Queries (1, heads, Q, D) at increasing `places` of K tokens with keys and values (1, groups, K, D).
+
+    `starts`: for branches behind shared keys, the place where each query's branch starts; the first one is queried.
+    """
 
     query: Tensor
     key: Tensor
     value: Tensor
     places: Sequence[int]
+    starts: Sequence[int] = ()
 
     def cut(self, start: int, stop: int, window: int | None) -> "Part":
         """The queries from `start` to `stop` with the keys from the first to the last that they attend to."""
@@ -46,6 +52,8 @@ def attend_in_blocks(
     part: Part, window: int | None, masks: Masks, scaling: float | None, dropout: float, softcap: float | None
 ) -> Tensor:
     """Causal attention (1, heads, Q, D), limited to the last `window` tokens if given. Fills the cache `masks`."""
+    if part.starts:
+        return _attend(part, _mask(part, window, masks), scaling, dropout, softcap)
     outputs, num_queries = [], len(part.places)
     starts = (0,) if part.is_causal(window, softcap) else range(0, max(num_queries - BLOCK, 0) + 1, BLOCK)
     for start, stop in pairwise((*starts, num_queries)):
@@ -59,8 +67,11 @@ def attend_in_blocks(
 def _mask(block: Part, window: int | None, masks: Masks) -> Tensor:
     """(queries, keys), True for allowed pairs."""
     device, num_keys = block.key.device, block.key.shape[2]
-    geometry = (tuple(block.places), num_keys, window if window is not None and window < num_keys else None)
-    if geometry not in masks:
+    window = window if window is not None and window < num_keys else None
+    geometry = (tuple(block.places), tuple(block.starts), num_keys, window)
+    if geometry not in masks and block.starts:
+        masks[geometry] = branch_mask(*geometry).to(device, non_blocking=True)
+    elif geometry not in masks:
         places = torch.tensor(geometry[0]).to(device, non_blocking=True)[:, None]
         keys = torch.arange(num_keys, device=device)[None]
         masks[geometry] = (keys <= places) & (keys > places - (window or num_keys + 1))
@@ -74,7 +85,7 @@ def is_fused(*tensors: Any, **options: Any) -> bool:
 
 def _attend(part: Part, mask: Tensor | None, scaling: float | None, dropout: float, softcap: float | None) -> Tensor:
     """Without a mask a single query attends to all keys, and several attend causally."""
-    query, key, value, _ = part
+    query, key, value = part[:3]
     num_queries, num_groups = query.shape[2], key.shape[1]
     if softcap is None:
         options: dict[str, Any] = {"is_causal": mask is None and num_queries > 1, "scale": scaling}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nexttoken.engine.forward.blocks import Masks, Part, attend_in_blocks
+from nexttoken.engine.forward.branches import branch_groups, branch_places
 from nexttoken.engine.forward.varlen import Ends, attend_at_once, goes_at_once
 
 NAME = "by_segment"
@@ -70,6 +71,18 @@ class Segments:
         for length, parent, prefix in zip(self.lengths, self.parents, self.prefixes, strict=True):
             ends.append(length + (ends[parent] if parent != ROOT else prefix.length if prefix else 0))
         return ends
+
+    @property
+    def singles(self) -> list[range]:
+        """Each segment alone."""
+        return [range(n, n + 1) for n in range(len(self.lengths))]
+
+    @cached_property
+    def groups(self) -> list[range]:
+        """The segments whose attention goes in one call: short ones that continue the same tokens."""
+        roots = [None if prefix is None else id(prefix) for prefix in self.prefixes]
+        parents = [root if parent == ROOT else (parent,) for parent, root in zip(self.parents, roots, strict=True)]
+        return list(branch_groups(self.lengths, parents))
 
     def chain(self, segment: int) -> list[int]:
         """The segments from the root to this one."""
@@ -142,12 +155,13 @@ def attend(
         flat = [start + place for start, queries in zip(starts, segments.queries, strict=False) for place in queries]
         places = torch.tensor(flat).to(query.device, non_blocking=True)
         query = query.index_select(2, places)
-    parts = _parts(segments, layer, query, key, value)
     has_many_copies = sum(segments.ends) > MAX_KEY_COPIES * num_tokens
     if not has_many_copies and goes_at_once(query, key, value, dropout, softcap, sliding_window):
+        parts = _parts(segments, segments.singles, layer, query, key, value)
         output = attend_at_once(list(parts), sliding_window, scaling, segments._ends).transpose(1, 2)
     else:  # one part after the other, so that concatenated keys are freed again
         options: Any = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
+        parts = _parts(segments, segments.groups, layer, query, key, value)
         each = (attend_in_blocks(part, sliding_window, segments._masks, **options) for part in parts)
         output = torch.cat([part.transpose(1, 2) for part in each], dim=1)
     if places is not None:
@@ -155,22 +169,28 @@ def attend(
     return output, None
 
 
-def _parts(segments: Segments, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Iterator[Part]:
-    """Each segment's queries with the keys and values of its chain."""
-    places = segments.queries or tuple(map(range, segments.lengths))
-    queries = query.split(list(map(len, places)), dim=2)
-    keys, values = (part.split(segments.lengths, dim=2) for part in (key, value))
-    for number, queried in enumerate(places):
-        if not queried:
+def _parts(
+    segments: Segments, groups: Sequence[range], layer: int, query: Tensor, key: Tensor, value: Tensor
+) -> Iterator[Part]:
+    """The queries of each group of segments, with the keys and values of their chain."""
+    places, lengths = segments.queries or tuple(map(range, segments.lengths)), segments.lengths
+    queries = query.split([sum(len(places[n]) for n in group) for group in groups], dim=2)
+    keys, values = (part.split(lengths, dim=2) for part in (key, value))
+    for queried, group in zip(queries, groups, strict=True):
+        branches = [n for n in group if places[n]]
+        if not branches:
             continue
-        chain = segments.chain(number)
-        seen = [(keys[n], values[n]) for n in chain]
+        chain = segments.chain(branches[0])
+        seen = [(keys[n], values[n]) for n in [*chain[:-1], *branches]]
         if prefix := segments.prefixes[chain[0]]:
             seen.insert(0, prefix.of(layer, query.device))
         k, v = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in zip(*seen, strict=True))
-        before = k.shape[2] - segments.lengths[number]
-        shifted = range(before, k.shape[2]) if isinstance(queried, range) else [before + place for place in queried]
-        yield Part(queries[number], k, v, shifted)
+        start = k.shape[2] - sum(lengths[n] for n in branches)
+        if len(branches) > 1:
+            yield Part(queried, k, v, *branch_places(start, [(lengths[n], places[n]) for n in branches]))
+            continue
+        own = places[branches[0]]
+        yield Part(queried, k, v, range(start, k.shape[2]) if isinstance(own, range) else [start + p for p in own])
 
 
 def has_sliding_window(config: Any, layer: int | None = None) -> bool:
