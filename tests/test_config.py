@@ -22,6 +22,7 @@ CONTEXTS = [  # every choice fits into one of these at least
     ["model=smollm2_135m", "adapter=lora"],
     ["task=quiz", "retriever.path=RECORDED"],
     ["split.column=genre"],
+    ["trainer.max_epochs=0"],
 ]
 
 

@@ -86,6 +86,8 @@ def build(config: Mapping[str, Any]) -> Parts:
         raise UserError(message)
     names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")
     parts = {name: make(getattr(settings, name), name) for name in names}
+    if settings.correction:
+        parts["inference"] = make(settings.correction, "correction").around(parts["inference"], settings)
     file_name(parts["task"].name, "task.name")  # it becomes a folder
     refuse_unfit(parts, settings)
     fitted = {name: fit_to_task(part, parts["task"]) for name, part in parts.items()}
@@ -131,7 +133,7 @@ REPLACED_OPTIONS = {
 
 FIXES = {  # by what a part may need from the others: the error where none of them offers it
     "labels": "the task's answers are open texts; use head=text, prompt=instruct or dialogue, inference=once,"
-    " demonstrations or replies, and train_transforms=none",
+    " demonstrations or replies, correction=none and train_transforms=none",
     "texts": "the task's answers are labels; use head=label, a prompt with labels and inference=once or few_shot, or"
     " task=instruct or dialogue with their prompts",
     "pairs": "the task's examples are not pairs of answers; for questions with options use train_transforms=options and"

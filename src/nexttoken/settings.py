@@ -186,6 +186,7 @@ class Settings(Checked):
     retriever: dict[str, Any]
     search: dict[str, Any]
     inference: dict[str, Any]
+    correction: dict[str, Any] = {}
     candidates: dict[str, Any] = {}
     model: ModelSettings
     adapter: Annotated[AdapterSettings | None, EmptyIsNone]

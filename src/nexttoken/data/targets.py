@@ -37,6 +37,7 @@ PLACES = {
     "search": Place(("nexttoken.inference.retrieval",), "find", ("retriever",)),
     "inference": INFERENCE,
     "ask": INFERENCE,
+    "correction": Place(("nexttoken.inference.corrections",), "learn"),
     "candidates": Place(("nexttoken.inference.candidates",), "pools", ("retriever",)),
     "head": Place(("nexttoken.engine.heads",), "num_outputs"),
 }
