@@ -101,7 +101,7 @@ def predict(cfg: DictConfig) -> Path:
     """Predict the test examples with a run's folds, write a validated submission and return its path."""
     from nexttoken.runs.asking import Asking
     from nexttoken.runs.config import Changes
-    from nexttoken.runs.loaded import LoadedRun
+    from nexttoken.runs.load import load
 
     config = plain(cfg)
     settings = check_settings(PredictSettings, config)
@@ -109,9 +109,7 @@ def predict(cfg: DictConfig) -> Path:
     require_packages(config)
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     changes, trusts = Changes.of(settings), settings.trust_remote_code
-    run = LoadedRun.load(
-        folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, changes, trusts
-    )
+    run = load(folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, changes, trusts)
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     task = run.parts.task
@@ -133,9 +131,9 @@ def predict(cfg: DictConfig) -> Path:
 
 def ask_run(run: RunFolder, examples: list[Example]) -> LabelPredictions:
     """The answers of a finished run, averaged over its folds."""
-    from nexttoken.runs.loaded import LoadedRun  # needs torch
+    from nexttoken.runs.load import load  # needs torch
 
-    return LoadedRun.load(run).answer(examples)
+    return load(run).answer(examples)
 
 
 def start_processes(num_devices: int) -> None:

@@ -10,7 +10,7 @@ from nexttoken.commands.calibrate import main
 from nexttoken.errors import UserError
 from nexttoken.metrics.calibration import soften
 from nexttoken.runs.calibration import read_calibration, swap_of
-from nexttoken.runs.calibration_fit import calibrated, gain_in_log_loss
+from nexttoken.runs.calibration_fit import calibrated, gain_of
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.read import read_run
 from support.finished_runs import write_run
@@ -40,7 +40,7 @@ def test_an_overconfident_run_is_calibrated_and_says_what_it_gained(tmp_path, ca
     found = read_calibration(RunFolder(run), 3)
     assert np.diag(found.scaling.weights) == pytest.approx(0.4, rel=0.25)
     before, after = read_run(run), calibrated(read_run(run), found)
-    gain, interval = gain_in_log_loss(before, after)
+    gain, interval = gain_of(after, before)
     assert f"gain in log loss: {gain:+.4f}" in shown
     assert 0 < interval.low < gain < interval.high
     assert found.scores["oof_log_loss"] == pytest.approx(after.score(after.metric))

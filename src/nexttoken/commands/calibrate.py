@@ -14,7 +14,6 @@ as before. A run that was trained or asked in both orders of a pair stays the sa
 from collections.abc import Sequence
 
 from nexttoken.commands.arguments import Arguments, RunPath
-from nexttoken.errors import UserError
 
 
 class CalibrateArguments(Arguments):
@@ -25,8 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     given = CalibrateArguments.parse(arguments)
     from dataclasses import asdict, replace
 
-    from nexttoken.report.calibration import calibration_table
     from nexttoken.report.markdown import interval_cell
+    from nexttoken.report.out_of_fold import out_of_fold_table
     from nexttoken.runs import calibration_fit as fitting
     from nexttoken.runs.asking import mean_scores
     from nexttoken.runs.calibration import FILE, save_calibration, swap_of
@@ -34,19 +33,15 @@ def main(arguments: Sequence[str]) -> None:
     from nexttoken.runs.read import read_run
 
     run = read_run(given.run)
-    if (given.run / "gate.json").exists():
-        raise UserError(
-            f"{given.run} answers by the thresholds of gate.json, and its out-of-fold rows were answered by others;"
-            " remove gate.json, or leave the run as it is"
-        )
+    fitting.refuse_gate(given.run)
     fitting.refuse_few_rows(run)
     swap = swap_of(FoldFolder(run.folds[0].folder))
     found = fitting.fit_calibration(run, swap)
     after = fitting.calibrated(run, found)
     single = {method: fitting.cross_fitted(method, run, swap) for method in fitting.methods_of(run)}
     print(f"{given.run}: {len(run.oof):,} out-of-fold rows, folds {' '.join(str(fold.number) for fold in run.folds)}\n")
-    print(calibration_table({"as trained": run, **single, "chosen within the other folds": after}))
-    gain, interval = fitting.gain_in_log_loss(run, after)
+    print(out_of_fold_table({"as trained": run, **single, "chosen within the other folds": after}))
+    gain, interval = fitting.gain_of(after, run)
     print(f"\ngain in log loss: {gain:+.4f} (95 % interval {interval_cell(interval, '+')})")
     path = given.run / FILE
     if interval.low <= 0 or found.scaling.method == "none":

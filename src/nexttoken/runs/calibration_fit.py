@@ -1,34 +1,45 @@
 """The fit of a calibration on a run's out-of-fold rows, and what it is worth on rows that it was not fitted on."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.inference.gate_thresholds import group_parts
-from nexttoken.metrics.intervals import Interval, Rows, percentile_interval, resampled_scores
+from nexttoken.metrics.intervals import Interval, percentile_interval, resampled_scores
 from nexttoken.metrics.scaling import Scaling, choose_scaling, cross_scaled, methods_for
 from nexttoken.runs.calibration import Calibration
 from nexttoken.runs.fold_metrics import LOG_LOSS
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read import group_names, read_groups
 from nexttoken.runs.scored_runs import Run, probabilities
+from nexttoken.types import Metric
 
 MIN_ROWS, MIN_GROUPS = 100, 20  # of fewer rows or groups the choice of a method is luck
 
 
-def refuse_few_rows(run: Run) -> None:
-    """Raise UserError for a run of one fold, or of too few rows or groups."""
+def refuse_gate(run: Path) -> None:
+    """Raise UserError for a run that predicts in another way than its out-of-fold rows were answered."""
+    if (run / "gate.json").exists():
+        raise UserError(
+            f"{run} answers by the thresholds of gate.json, and its out-of-fold rows were answered by others; remove"
+            " gate.json, or leave the run as it is"
+        )
+
+
+def refuse_few_rows(run: Run, otherwise: str = "train more of its folds") -> None:
+    """Raise UserError for a run of one fold, or of too few rows or groups; `otherwise` is the fix."""
     rows, groups = len(run.oof), len(set(groups_of(run)))
     if len(run.folds) < 2:
         raise UserError(
-            f"{run.folder} has one finished fold, and every fold is scored by what was fitted on the others; train"
-            " more: python train.py -m fold=0,1,2,3,4"
+            f"{run.folder} has one finished fold, and a fold is scored by what was fitted on the others; train more:"
+            f" python train.py -m fold=0,1,2,3,4 ({otherwise})"
         )
     if rows < MIN_ROWS or groups < MIN_GROUPS:
         raise UserError(
             f"{run.folder} has {rows} out-of-fold rows in {groups} groups, expected at least {MIN_ROWS} in"
-            f" {MIN_GROUPS} for a fit; train its other folds, or use more rows"
+            f" {MIN_GROUPS} for a fit; use more rows ({otherwise})"
         )
 
 
@@ -65,11 +76,13 @@ def methods_of(run: Run) -> tuple[str, ...]:
     return methods_for(probabilities(run.folds[0].oof).shape[1])[1:]
 
 
-def gain_in_log_loss(before: Run, after: Run) -> tuple[float, Interval]:
-    """The fall of the log loss on the same rows, and its 95 % interval over groups of rows."""
-    tables = [Rows(probabilities(run.oof), run.oof["label"].to_numpy()) for run in (before, after)]
-    draws = resampled_scores(LOG_LOSS, tables, np.array(groups_of(before)))
-    return before.score(LOG_LOSS) - after.score(LOG_LOSS), percentile_interval(draws[:, 0] - draws[:, 1])
+def gain_of(after: Run, before: Run, metric: Metric = LOG_LOSS) -> tuple[float, Interval]:
+    """The gain in the metric over the other probabilities of the same rows, and its 95 % interval over groups."""
+    sign = 1 if metric.higher_is_better else -1
+    tables = [run.scored(metric) for run in (after, before)]
+    draws = resampled_scores(metric, tables, np.array(groups_of(before)))
+    known = (draws[:, 0] - draws[:, 1])[~np.isnan(draws).any(axis=1)]
+    return sign * (after.score(metric) - before.score(metric)), percentile_interval(sign * known)
 
 
 def groups_of(run: Run) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nexttoken.data.targets import find_source
 from nexttoken.errors import UserError
+from nexttoken.runs.blend import refuse_blend
 from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, describe_differences, differences
 from nexttoken.runs.records import RETRAIN
 from nexttoken.settings import PredictSettings, Settings
@@ -40,6 +41,7 @@ def own_config(folds: Sequence[FoldFolder], input_dir: str | None) -> dict[str, 
     Raises UserError where the folds have different settings, or lack one.
     """
     config = folds[0].config()
+    refuse_blend(config, folds[0].path.parent)
     for fold in folds[1:]:
         if others := describe_differences(config, fold.config()):
             what = f"{fold.path} differs from {folds[0].path} ({others})"

@@ -1,10 +1,40 @@
-"""A finished run loaded by its path, for a notebook."""
+"""A finished run or a blend loaded to predict, by its folder."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from nexttoken.runs.blend import is_blend, member_folder, read_blend
 from nexttoken.runs.config import Changes
 from nexttoken.runs.folder import RunFolder
-from nexttoken.runs.loaded import LoadedRun
+from nexttoken.runs.loaded import UNCHANGED, LoadedRun
+from nexttoken.runs.loaded_blend import LoadedBlend
+
+
+def load(
+    folder: RunFolder,
+    input_dir: str | None = None,
+    batch_tokens: int | None = None,
+    base: str | None = None,
+    retriever: Mapping[str, Any] | None = None,
+    changes: Changes = UNCHANGED,
+    trust_remote_code: bool = False,
+) -> LoadedRun:
+    """The run in this folder, as `LoadedRun.load`, or the blend with all of its members.
+
+    `base` and `retriever` are for each member. Raises UserError as `LoadedRun.load`, and for a blend whose members are
+    gone or were trained since.
+    """
+    if not is_blend(folder.path):
+        return LoadedRun.load(folder, input_dir, batch_tokens, base, retriever, changes, trust_remote_code)
+    blend, own = read_blend(folder.path), replace(UNCHANGED, folder=changes.folder)
+    runs = [
+        load(member_folder(member, folder.path), input_dir, batch_tokens, base, retriever, own, trust_remote_code)
+        for member in blend.members
+        if not member.is_baseline
+    ]
+    return LoadedBlend.of(folder, blend, runs, input_dir, changes)
 
 
 def load_run(
@@ -21,4 +51,4 @@ def load_run(
     loads the final model on all rows instead of the folds.
     """
     changes = Changes(folder=Path(written) if written else None, fold=fold)
-    return LoadedRun.load(RunFolder(Path(path)), base=base, changes=changes, trust_remote_code=trust_remote_code)
+    return load(RunFolder(Path(path)), base=base, changes=changes, trust_remote_code=trust_remote_code)

@@ -1,4 +1,4 @@
-"""The scores of a run before and after each method of calibration."""
+"""The scores of the same out-of-fold rows with several probabilities, such as before and after a calibration."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,8 @@ from nexttoken.runs.scored_runs import Run
 SHORT = {"expected_calibration_error": "ECE", "brier_score": "Brier"}
 
 
-def calibration_table(runs: Mapping[str, Run]) -> str:
-    """A row for each of the runs, which hold the same rows with other probabilities: the task's metric, log loss,
-    accuracy, expected calibration error and Brier score over all out-of-fold rows."""
+def out_of_fold_table(runs: Mapping[str, Run]) -> str:
+    """A row for each of the named runs, over all rows: the task's metric, log loss, accuracy, ECE and Brier score."""
     own = next(iter(runs.values())).metric
     metrics = {metric.name: metric for metric in (own, *METRICS, BRIER_SCORE)}
     header = ["probabilities", *(SHORT.get(name, metric.title) for name, metric in metrics.items())]

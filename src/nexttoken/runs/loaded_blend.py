@@ -1,0 +1,67 @@
+"""A blend loaded to predict: each member answers once, one after the other, and the answers are averaged."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nexttoken.errors import UserError
+from nexttoken.runs.blend import Blend
+from nexttoken.runs.config import Changes
+from nexttoken.runs.fold_baseline import baseline_of
+from nexttoken.runs.folder import RunFolder
+from nexttoken.runs.loaded import LoadedRun
+from nexttoken.transforms import apply_transforms
+from nexttoken.types import Example, LabelPredictions
+
+Answer = Callable[[list[Example]], LabelPredictions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedBlend(LoadedRun):
+    """A blend; its parts are those of its first run, without transforms: each member has its own."""
+
+    blend: Blend
+    members: tuple[Answer, ...]
+
+    @classmethod
+    def of(
+        cls, folder: RunFolder, blend: Blend, runs: Sequence[LoadedRun], input_dir: str | None, changes: Changes
+    ) -> "LoadedBlend":
+        """The blend of loaded runs, in their order among its members, and of baselines.
+
+        Raises UserError where it is to be asked in another way.
+        """
+        if changes != Changes(folder=changes.folder):
+            what = f"{folder.path} is a blend, whose members answer in their own ways"
+            raise UserError(f"{what}; leave inference, generation, engine and fold out")
+        left = iter(runs)
+        members = tuple(
+            baseline_of(member.name, folder, input_dir).answer if member.is_baseline else _answer_of(next(left))
+            for member in blend.members
+        )
+        first, folds = runs[0], folder.finished_folds()
+        parts = replace(first.parts, transforms={})
+        for fold in folds:
+            fold.refuse_altered()
+        return cls(folder, folds, parts, first.batch_tokens, first.environment, changes, blend=blend, members=members)
+
+    def answer(self, examples: list[Example]) -> LabelPredictions:
+        """The weighted average of the members' answers, after the blend's own calibration; `seconds` are sums.
+
+        Raises UserError where a member answers other rows.
+        """
+        calibration = self.calibration
+        answers = [member(examples) for member in self.members]
+        if any(one.ids != answers[0].ids for one in answers):
+            raise UserError(f"{self.path}: its members' transforms leave different rows; blend runs that keep all rows")
+        probs = self.blend([one.probs for one in answers])
+        threshold = float(np.mean([fold.metrics().get("threshold", 0.5) for fold in self.folds]))
+        if calibration:
+            probs, threshold = calibration.scaling(probs), calibration.threshold(threshold)
+        seconds = np.sum([one.columns["seconds"] for one in answers], axis=0)
+        return LabelPredictions(answers[0].ids, probs, {"seconds": seconds}, threshold)
+
+
+def _answer_of(run: LoadedRun) -> Answer:
+    return lambda examples: run.answer(apply_transforms(examples, run.parts.transforms))
