@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nexttoken.commands import archive
-from nexttoken.commands.kaggle import FILES, unpack
+from nexttoken.commands.kaggle import FILES, SLUGS, unpack
 from nexttoken.errors import UserError
 from nexttoken.runs.ledger import read_ledger
 
@@ -114,7 +114,7 @@ def test_damage_anywhere_in_the_archive_is_refused_or_changes_nothing(place):
         except UserError:
             assert list(place.iterdir()) == [], position
         else:
-            assert {name: (place / "input" / name).read_text() for name in FILES} == CONTENT, position
+            assert {name: (place / "input" / name).read_text() for name in CONTENT} == CONTENT, position
             for file in (place / "input").iterdir():
                 file.unlink()
             (place / "input").rmdir()
@@ -128,7 +128,7 @@ def test_a_truncated_download_is_refused(place, length):
 
 
 def test_an_archive_of_another_competition_is_refused(place):
-    with pytest.raises(UserError, match=r"holds no test\.csv, sample_submission\.csv"):
+    with pytest.raises(UserError, match=r"holds no test\.\*, sample_submission\.\*"):
         unpack_bytes(zipped(content={"train.csv": "id\n", "test.csv": ""}), place)
     assert list(place.iterdir()) == []
 
@@ -221,6 +221,20 @@ def test_download_through_kaggles_own_client(tmp_path, kaggle):
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert kaggle.calls == ["DownloadDataFiles"]
     assert "already there" in refused(command("download", cwd=tmp_path, port=kaggle.server_port))
+
+
+def test_a_task_names_its_competition_whose_tables_may_be_parquet(tmp_path, kaggle):
+    kaggle.archive = zipped(content=dict.fromkeys(("train.parquet", "test.parquet", "sample_submission.csv"), "PAR1"))
+    done = command("download", "competition=wsdm", cwd=tmp_path, port=kaggle.server_port)
+    assert done.returncode == 0, done.stderr
+    assert len([*(tmp_path / "input" / "wsdm-cup-multilingual-chatbot-arena").iterdir()]) == 3
+
+
+def test_every_task_that_names_a_competition_is_known():
+    """The folder that the comment of a task's YAML names is the one that `download` fills."""
+    conf = Path(__file__).parents[2] / "conf/task"
+    named = {task: (conf / f"{task}.yaml").read_text() for task in SLUGS}
+    assert [task for task, text in named.items() if f"input/{SLUGS[task]}" not in text] == []
 
 
 def test_without_accepted_rules_the_download_says_where_to_accept_them(tmp_path, kaggle):

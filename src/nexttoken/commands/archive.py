@@ -1,5 +1,6 @@
 """Safe unpacking of a downloaded zip: all of it lands inside the folder, or nothing does."""
 
+import fnmatch
 import re
 import stat
 import zipfile
@@ -21,7 +22,7 @@ def unpack(archive: Path, folder: Path, required: Sequence[str] = ()) -> None:
     """Unpack `archive` as the new folder `folder`, which must be absent or empty.
 
     Raises UserError, with `folder` as it was, for an archive that is damaged or dangerous (`refuse_dangerous`), and for
-    a missing or empty `required` file.
+    a missing or empty `required` file, given by a pattern of its name.
     """
     refuse_filled(folder)
     with scratch_folder(folder) as part:
@@ -34,7 +35,8 @@ def unpack(archive: Path, folder: Path, required: Sequence[str] = ()) -> None:
         except OSError as error:  # a full disk, a name too long for it, one name of a file and a folder
             raise UserError(f"{archive.name} cannot be unpacked: {error.strerror}; nothing was left behind") from error
         sizes = {path.name: path.stat().st_size for path in part.iterdir() if path.is_file()}
-        if missing := [name for name in required if not sizes.get(name)]:
+        filled = [name for name, size in sizes.items() if size]
+        if missing := [pattern for pattern in required if not fnmatch.filter(filled, pattern)]:
             lacks = f"{archive.name} holds no {', '.join(missing)} (or an empty one)"
             raise UserError(f"{lacks}; expected {', '.join(required)}: is it the right competition?")
         put_in_place(part, folder)  # an empty folder may be replaced, a filled one raises

@@ -4,7 +4,8 @@ python -m nexttoken kaggle download
 python -m nexttoken kaggle submit submissions/<name>.csv message="what changed"
 
 Arguments:
-  competition=...    lmsys, or the name in the competition's address (default: lmsys)
+  competition=...    a task (lmsys, llm_classification, wsdm, science_exam, map, jigsaw_rules, eedi), or the name in the
+                     competition's address (default: lmsys)
   input_dir=...      folder of the competition's files (default: input/<the name in its address>)
   message=...        description of the submission (default: its file name)
 
@@ -27,8 +28,16 @@ from nexttoken.commands.submission import check_submission
 from nexttoken.errors import UserError
 from nexttoken.runs.ledger import record
 
-SLUGS = {"lmsys": "lmsys-chatbot-arena"}  # our short name -> Kaggle's
-FILES = ("train.csv", "test.csv", "sample_submission.csv")
+SLUGS = {  # task -> competition
+    "lmsys": "lmsys-chatbot-arena",
+    "llm_classification": "llm-classification-finetuning",
+    "wsdm": "wsdm-cup-multilingual-chatbot-arena",
+    "science_exam": "kaggle-llm-science-exam",
+    "map": "map-charting-student-math-misunderstandings",
+    "jigsaw_rules": "jigsaw-agile-community-rules",
+    "eedi": "eedi-mining-misconceptions-in-mathematics",
+}
+FILES = ("train.*", "test.*", "sample_submission.*")  # CSV or Parquet
 INSTALL = "Kaggle's client is not installed ({}): run pip install 'kaggle>=2.2' six, or pip install -e '.[kaggle]'"
 CREDENTIALS = (
     "Kaggle accepted no credentials: create a token at https://www.kaggle.com/settings/api and save it as "
