@@ -190,6 +190,12 @@ def contradictions(s: Settings) -> Iterator[str]:
         yield "generation.max_new_tokens leaves nothing of max_tokens for a prompt; lower it, or raise max_tokens"
     if s.generate_rows and not has_texts:
         yield "generate_rows is for open answers; use generate_rows=0: oof.csv holds the labels' probabilities"
+    if s.fit.choose_after_temperature and has_texts:
+        yield "fit.choose_after_temperature softens labels' probabilities, and answers are open; leave it out"
+    if s.fit.ema and is_sharded:
+        yield "fit.ema keeps a second copy of the trained weights, which fsdp does not shard; use fit.ema=0"
+    if s.fit.find_learning_rate and is_sharded:
+        yield "fit.find_learning_rate=true keeps the first weights whole, beside fsdp's shards; give a learning rate"
     if s.fit.text_epochs and has_texts:
         yield "fit.text_epochs trains on texts before labels, and open answers have none; use fit.text_epochs=0"
     if s.fit.text_epochs and has_new_layer:

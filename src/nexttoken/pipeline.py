@@ -189,7 +189,7 @@ def train_and_predict(
         fold.path,
         loggers,
         lambda chosen: fitted.append(parts.inference.fitted(rows.train, rows.dev, chosen)),
-        DevMetric.of(parts.task, rows.dev),
+        DevMetric.of(parts.task, rows.dev, parts.settings.fit.choose_after_temperature),
     )
     inference = fitted[0]
     if is_first():

@@ -118,6 +118,11 @@ class FitSettings(Checked):
     neftune_alpha: NonNegativeFloat = 0.0  # uniform noise on the embeddings while training (Jain et al. 2023)
     text_epochs: NonNegativeInt = 0  # epochs of language modelling on the prompts before training on labels
     checkpoint_steps: PositiveInt = 100  # optimizer steps between two resumable checkpoints
+    find_learning_rate: bool = False  # a rehearsal on 5 % of the rows chooses among multiples of learning_rate
+    ema: float = Field(default=0.0, ge=0, lt=1)  # moving average of the weights, scored and saved instead; 0: none
+    dev_every: float = Field(default=1.0, gt=0, le=1)  # of an epoch, between two scores of the dev rows
+    patience: PositiveInt | None = None  # scores of the dev rows in a row without a better one, after which to stop
+    choose_after_temperature: bool = False  # compare checkpoints by the dev loss after a temperature
     refit: bool = True  # after the choice on the dev rows, train anew on train and dev rows for as many steps
 
     @property

@@ -10,8 +10,8 @@ from nexttoken.engine.forward import output_head
 from nexttoken.engine.forward.layout import Pieces
 from nexttoken.engine.forward.output_head import token_losses
 from nexttoken.engine.label_scores import UNKNOWN, collate
+from nexttoken.engine.text_losses import text_loss
 from nexttoken.prompts.encode_labels import EncodedPrompt
-from nexttoken.training.module import text_loss
 from support import small_models
 
 VOCABULARY = small_models.SMALL["vocab_size"]

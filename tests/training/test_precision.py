@@ -23,7 +23,7 @@ from nexttoken.training.callbacks import Curve
 from nexttoken.training.fit import fit
 from nexttoken.training.learner import Learner
 from nexttoken.training.module import MAX_SKIPPED, AnswerModule
-from nexttoken.training.steps import Batcher, TrainSteps
+from nexttoken.training.steps import Batcher, Course, TrainSteps
 from nexttoken.types import Example
 from support.composed import settings
 
@@ -63,7 +63,7 @@ def fitted(model: torch.nn.Module, folder: Path, precision: str, num_epochs: int
     """A step a row, on the CPU, with dev rows."""
     batcher = Batcher(LabelSoftmax(), LABELS, 400, packs=True)
     steps = TrainSteps(rows(), 1, 0, batcher)
-    module = AnswerModule(model, LabelSoftmax(), LABELS, FitSettings(), len(steps) * num_epochs, 0)
+    module = AnswerModule(model, LabelSoftmax(), LABELS, FitSettings(), Course(len(steps) * num_epochs, 0))
     trainer = settings(f"trainer.max_epochs={num_epochs}", "trainer.accelerator=cpu").trainer.model_dump()
     options = trainer | {"precision": precision, "logger": []}
     fit(module, steps, batcher.batches(rows(4)), folder, Curve(folder / "curve.csv"), options)

@@ -98,3 +98,23 @@ def test_finished_fold_is_not_trained_again(server, tmp_path):
     before = weights.stat().st_mtime_ns
     assert run(server, tmp_path, "step", 1) == 0, "a step was taken although the fold is finished"
     assert weights.stat().st_mtime_ns == before
+
+
+CHOICES = (
+    "fit.ema=0.9",
+    "fit.dev_every=0.4",
+    "fit.patience=3",
+    "fit.choose_after_temperature=true",
+    "fit.batch_size=2",
+)
+
+
+def test_a_killed_run_goes_on_with_its_average_and_its_choice(server, tmp_path):
+    """Dev rows are scored within epochs, so that checkpoints of the same step are written after the choice."""
+    assert run(server, tmp_path / "whole", "none", 0, *CHOICES) == 0
+    whole = contents(tmp_path / "whole")
+    for moment, number in (("step", 7), ("checkpoint", 2), ("rename", 8)):
+        killed = tmp_path / f"{moment}{number}"
+        assert run(server, killed, moment, number, *CHOICES) == -signal.SIGKILL
+        assert run(server, killed, "none", 0, *CHOICES) == 0
+        assert contents(killed) == whole

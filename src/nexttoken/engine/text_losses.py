@@ -1,4 +1,4 @@
-"""Losses of open answers: next-token cross-entropy at the answers' tokens only."""
+"""Losses of texts: next-token cross-entropy at the tokens of open answers only, or of whole prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from nexttoken.engine.forward.layout import Layout, Pieces
 from nexttoken.engine.forward.output_head import token_losses
+from nexttoken.engine.forward.packed_attention import ROOT
 from nexttoken.engine.forward.shortcuts import skipping
+from nexttoken.engine.label_scores import UNKNOWN, Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,18 @@ def row_losses(model: nn.Module, batch: TextBatch) -> Tensor:
     """Cross-entropy (N,) in nats, summed over each row's targets."""
     losses = answer_losses(model, batch)
     return losses.new_zeros(len(batch.rows)).index_add(0, batch.row_of, losses)
+
+
+def text_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean next-token cross-entropy of each row's prompt without labels, summed over the rows with a known label."""
+    layout = batch.layout
+    texts = [piece for piece, parent in enumerate(layout.parents) if parent == ROOT]  # the others are labels
+    spans = [torch.arange(layout.lengths[piece] - 1) + layout.starts[piece] for piece in texts]
+    device = layout.token_ids.device
+    reads = torch.cat(spans).to(device)
+    losses = token_losses(model, layout, reads, layout.token_ids.flatten()[reads + 1]).split(list(map(len, spans)))
+    total = losses[0].new_zeros(())
+    for row, own in enumerate(np.array_split(np.arange(len(texts)), len(batch.ids))):
+        means = [losses[number].sum() / max(len(losses[number]), 1) for number in own]
+        total = total + torch.stack(means).mean() * (batch.labels[row] != UNKNOWN)
+    return total

@@ -121,10 +121,7 @@ def overwrite_adapter(model: Any, settings: AdapterSettings, folder: Path) -> No
     if differ := [key for key, value in wanted.items() if config.get(key) != value]:
         differences = ", ".join(f"{key} is {config.get(key)}, not {wanted[key]}" for key in differ)
         raise UserError(f"{folder} is not the adapter of config.yaml ({differences}); restore the file, or {RETRAIN}")
-    try:
-        saved = load_file(folder / FILES[1])
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / FILES[1]} cannot be loaded ({error}); {RETRAIN}") from None
+    saved = read_weights(folder)
     misfits = find_misfits(get_peft_model_state_dict(model, save_embedding_layers=False), saved)
     strange = (name for name, one in saved.items() if not (one.is_floating_point() and one.isfinite().all()))
     if misfits := misfits or sorted(strange):
@@ -133,6 +130,14 @@ def overwrite_adapter(model: Any, settings: AdapterSettings, folder: Path) -> No
             f" another model; {RETRAIN}"
         )
     set_peft_model_state_dict(model, saved)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """A saved adapter's weights by name. Raises UserError where they cannot be read."""
+    try:
+        return load_file(folder / FILES[1])
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / FILES[1]} cannot be loaded ({error}); {RETRAIN}") from None
 
 
 def find_misfits(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

@@ -69,10 +69,11 @@ def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
     """Split the examples into held-out, train and dev ones; `limit_rows` keeps the first of each.
 
     With fold=all none is held out. With `fit.refit` no row is withheld where a dev part would choose nothing: from one
-    epoch or none.
+    epoch that is scored at its end, or none.
     """
     settings = parts.settings
-    chooses = settings.trainer.max_epochs > 1 or not settings.fit.refit
+    has_choice = settings.trainer.max_epochs > 1 or (settings.trainer.max_epochs == 1 and settings.fit.dev_every < 1)
+    chooses = has_choice or not settings.fit.refit
     held_out = folds.folds == (NO_FOLD if parts.settings.fold == ALL else parts.settings.fold)
     training = np.flatnonzero(~held_out)
     labels = answers_of(parts.task).strata(examples)
@@ -81,7 +82,7 @@ def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
         is_dev = parts.split.dev(labels[training], folds.groups[training])
     chosen = (training[~is_dev], training[is_dev], np.flatnonzero(held_out))
     train, dev, held_out_rows = ([examples[index] for index in part[: settings.limit_rows]] for part in chosen)
-    return Rows(train, dev, held_out_rows, bool(dev) and settings.fit.refit and settings.trainer.max_epochs > 1)
+    return Rows(train, dev, held_out_rows, bool(dev) and settings.fit.refit and has_choice)
 
 
 def with_solved_examples(rows: Rows, task: Any, test: Sequence[Example], limit: int | None) -> Rows:

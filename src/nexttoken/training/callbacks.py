@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,33 +37,70 @@ class Checkpoints(Callback):
 
     def __init__(self, folder: Path, settings: FitSettings, steps: TrainSteps) -> None:
         self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
-        self.num_steps, self.text_epochs, self.steps = settings.checkpoint_steps, settings.text_epochs, steps
-        self.found, self.best_step, self.best_epoch = DevScore(), 0, 0
+        self.settings, self.steps = settings, steps
+        self.found, self.best_step, self.best_epoch, self.num_worse = DevScore(), 0, 0, 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.steps.next_step = trainer.global_step  # Lightning loses a loader's state between epochs
+        self._stop_if_patience_ends(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
-        if trainer.global_step % self.num_steps == 0 and not trainer.is_last_batch:
+        if trainer.global_step % self.settings.checkpoint_steps == 0 and not trainer.is_last_batch:
             trainer.save_checkpoint(self.last)
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        is_chosen_from = "dev_log_loss" in trainer.callback_metrics and trainer.current_epoch >= self.text_epochs
-        if is_chosen_from and module.dev_metric.is_better(module.dev_score, self.found):
-            self.found, self.best_step = module.dev_score, trainer.global_step
+        self.choose(trainer, module)
+        trainer.save_checkpoint(self.last)
+
+    def choose(self, trainer: Trainer, module: Any) -> None:
+        """Keep the weights, or their moving average, if the dev rows just scored are better than ever before.
+
+        Asks to stop where they were not for `fit.patience` times in a row.
+        """
+        if math.isinf(module.dev_score.loss) or trainer.current_epoch < self.settings.text_epochs:
+            return
+        self.num_worse += 1
+        if module.dev_metric.is_better(module.dev_score, self.found):
+            self.found, self.best_step, self.num_worse = module.dev_score, trainer.global_step, 0
             self.best_epoch = trainer.current_epoch + 1
+            module.swap_average()
             state = module.state_dict()  # in every process: a sharded model is gathered
             if trainer.is_global_zero:
                 write_checkpoint(state, self.best)
-        trainer.save_checkpoint(self.last)
+            module.swap_average()
+        self._stop_if_patience_ends(trainer)
+
+    def _stop_if_patience_ends(self, trainer: Trainer) -> None:
+        if self.settings.patience and self.num_worse >= self.settings.patience:
+            trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        return asdict(self.found) | {"best_step": self.best_step, "best_epoch": self.best_epoch}
+        places = {"best_step": self.best_step, "best_epoch": self.best_epoch, "num_worse": self.num_worse}
+        return asdict(self.found) | places
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_step, self.best_epoch = state["best_step"], state["best_epoch"]
+        self.num_worse = state.get("num_worse", 0)
         loss = state["loss"] if "loss" in state else state["lowest"]  # as an earlier version called it
-        self.found = DevScore(loss, state.get("score", math.nan), state.get("threshold"))
+        self.found = DevScore(loss, state.get("score", math.nan), state.get("threshold"), state.get("softened"))
+
+
+class DevScores(Callback):
+    """Scores the dev rows within an epoch, every `fit.dev_every` of its steps; at its end Lightning does.
+
+    It stands before `Checkpoints`, so that a checkpoint of the same step holds the choice.
+    """
+
+    def __init__(self, batches: Sequence[Any], every: float, curve: "Curve", checkpoints: Checkpoints) -> None:
+        self.batches, self.curve, self.checkpoints = batches, curve, checkpoints
+        number = len(checkpoints.steps) if batches else 0  # of an epoch
+        self.places = {round(place * every * number) for place in range(1, math.ceil(1 / every))}
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
+        if trainer.global_step % len(self.checkpoints.steps) in self.places - {0}:
+            module.score_dev(self.batches)
+            self.curve.on_validation_end(trainer, module)
+            self.checkpoints.choose(trainer, module)
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -130,8 +168,10 @@ class Curve(Callback):
             self.losses = []
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
+        if any("dev_log_loss" in row and row["step"] == trainer.global_step for row in self.rows[-1:]):
+            return  # scored within the epoch already, which ends here for want of patience
         own = {self.own: module.dev_score.score} if self.own else {}
-        self._add(trainer, dev_log_loss=trainer.callback_metrics["dev_log_loss"].item(), **own)
+        self._add(trainer, dev_log_loss=module.dev_score.loss, **own)
         self.on_train_end()
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
@@ -167,10 +207,10 @@ class ShowProgress(Callback):
         self.progress.start_at(self.steps.num_rows(trainer.global_step))
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        metrics = trainer.callback_metrics
-        names = ("train_loss", "dev_metric", "dev_log_loss")
-        measured = (f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
-        self.progress.advance(batch.num_rows, ", ".join(measured))
+        metrics = {"train_loss": trainer.callback_metrics["train_loss"]}
+        if not math.isinf(module.dev_score.loss):
+            metrics |= module.dev_score.logged
+        self.progress.advance(batch.num_rows, ", ".join(f"{name} {metrics[name]:.4f}" for name in metrics))
 
     def teardown(self, *_: Any, **__: Any) -> None:
         self.progress.close()

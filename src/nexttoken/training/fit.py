@@ -16,9 +16,17 @@ from torch.utils.data import DataLoader
 from nexttoken.errors import UserError, one_line
 from nexttoken.models.processes import choose_device, from_first, num_ranks
 from nexttoken.models.sharded import ShardedStrategy
-from nexttoken.training.callbacks import LOG_STEPS, CheckpointFiles, Checkpoints, Curve, ShowProgress, read_checkpoint
+from nexttoken.training.callbacks import (
+    LOG_STEPS,
+    CheckpointFiles,
+    Checkpoints,
+    Curve,
+    DevScores,
+    ShowProgress,
+    read_checkpoint,
+)
 from nexttoken.training.dev_metric import DevScore
-from nexttoken.training.module import AnswerModule
+from nexttoken.training.module import AnswerModule, NotFinite
 from nexttoken.training.steps import TrainSteps
 
 
@@ -45,14 +53,12 @@ def fit(
     Continues from `folder/last.ckpt` when that exists. `trainer_options` hold `max_epochs` or `max_steps`.
     """
     from_first(lambda: None)  # waits: the first process may be about to remove an old checkpoint
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # no advertisements; errors are exceptions
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    warnings.filterwarnings("ignore", message=".*lr_scheduler.step")  # a skipped first step; the curve counts it
+    silence_lightning()
     checkpoints = Checkpoints(folder, module.settings, steps)
     num_steps = trainer_options.get("max_steps") or len(steps) * trainer_options["max_epochs"]
     progress = ShowProgress(steps, num_steps, "refit" if curve.refit else "train")
-    trainer = make_trainer(trainer_options, [curve, progress, checkpoints])  # checkpoints hold the curve
+    dev_scores = DevScores(dev_batches, module.settings.dev_every, curve, checkpoints)
+    trainer = make_trainer(trainer_options, [curve, progress, dev_scores, checkpoints])  # checkpoints hold the curve
     resume = checkpoints.last if checkpoints.last.exists() else None
     if resume:
         print(f"resume: {resume}")
@@ -65,9 +71,33 @@ def fit(
         raise KeyboardInterrupt from None
     module.zero_grad(set_to_none=True)  # free the gradients' memory
     if not checkpoints.best.exists():
+        module.swap_average()
         return Fitted(progress.num_rows, trainer.global_step, trainer.current_epoch, None)
     module.load_state_dict(read_checkpoint(checkpoints.best))
     return Fitted(progress.num_rows, checkpoints.best_step, checkpoints.best_epoch, checkpoints.found)
+
+
+def rehearse(
+    module: AnswerModule, steps: TrainSteps, dev_batches: Sequence, trainer_options: Mapping[str, Any]
+) -> float | None:
+    """Train `module` in place without checkpoints; return the loss on the dev rows, None where one was not finite."""
+    silence_lightning()
+    trainer = make_trainer(trainer_options, [])
+    try:
+        trainer.fit(module, steps, DataLoader(dev_batches, batch_size=None))  # type: ignore[arg-type]
+    except NotFinite:
+        return None
+    except SystemExit:  # Lightning turns Ctrl-C into this
+        raise KeyboardInterrupt from None
+    module.zero_grad(set_to_none=True)
+    return module.dev_score.compared_loss
+
+
+def silence_lightning() -> None:
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # no advertisements; errors are exceptions
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step")  # a skipped first step; the curve counts it
 
 
 class ScaledGradients(MixedPrecision):

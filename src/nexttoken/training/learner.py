@@ -172,7 +172,8 @@ class Learner:
             return 0, {"padded_share": 0.0}
         training = Training(self.spec, self.model, self.head, self.train.labels, folder, dev_metric)
         dev = self.dev.prompts if self.dev else []
-        measured = training.choose(self.train.prompts, dev, loggers, keep_start=self.whole is not None)
+        rates = training.rehearse(self.train.prompts, dev) if self.settings.fit.find_learning_rate else {}
+        measured = rates | training.choose(self.train.prompts, dev, loggers, keep_start=self.whole is not None)
         after_choice(self._answerer())
         if self.whole is not None:
             measured |= training.refit(self.whole.prompts, measured["best_step"])

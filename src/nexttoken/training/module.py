@@ -1,21 +1,17 @@
 """The Lightning module: a causal LM that learns to predict the right answer as the next tokens."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from nexttoken.engine.forward.output_head import token_losses
-from nexttoken.engine.forward.packed_attention import ROOT
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.engine.heads import Head
-from nexttoken.engine.label_scores import UNKNOWN, Batch
+from nexttoken.engine.text_losses import text_loss
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.adapters import find_misfits
 from nexttoken.models.allocator import release_freed_memory
@@ -24,20 +20,25 @@ from nexttoken.models.processes import gather_lists, num_ranks, rank
 from nexttoken.models.sharded import gather_tensor, overwrite_parameter
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings
-from nexttoken.training.dev_metric import DevMetric, DevRow, DevScore
+from nexttoken.training.averages import WeightAverage
+from nexttoken.training.dev_metric import LOG_LOSS, DevMetric, DevScore, DevTotals
 from nexttoken.training.neftune import noisy_embeddings
 from nexttoken.training.parallel_gradients import Learners
-from nexttoken.training.steps import Step, learning_rate_factor, make_optimizer
+from nexttoken.training.steps import Course, Step, learning_rate_factor, make_optimizer
 
 MAX_SKIPPED = 20  # steps in a row without a change of weights; the scaler halves its scale after each
 RELEASE_STEPS = 8  # optimizer steps between two returns of unused memory, which cost a few per cent of a step each
 
 
+class NotFinite(UserError):
+    """A loss or a gradient that is not finite: the learning rate is too high, or the weights are broken."""
+
+
 class AnswerModule(LightningModule):
     """One training step is one optimizer step over a list of micro-batches, whose gradients add up to the exact mean.
 
-    Dropout is seeded by the step's number, so that a resumed run equals an uninterrupted one. `at_once` micro-batches
-    are computed in parallel. The module's state holds only trained weights: an adapter without its base.
+    Dropout is seeded by the step's number, so that a resumed run equals an uninterrupted one. The module's state holds
+    only trained weights: an adapter without its base.
     """
 
     def __init__(
@@ -46,27 +47,25 @@ class AnswerModule(LightningModule):
         head: Head,
         labels: LabelTokens,
         settings: FitSettings,
-        num_steps: int,
-        seed: int,
-        at_once: int = 1,
-        num_text_steps: int = 0,
-        dev_metric: DevMetric | None = None,
+        course: Course,
+        dev_metric: DevMetric = LOG_LOSS,
     ) -> None:
         super().__init__()
         self.model, self.head, self.labels = model, head, labels
-        self.settings, self.num_steps, self.seed = settings, num_steps, seed
+        self.settings, self.course = settings, course
         self.automatic_optimization = False
         self.halves_batches = False  # after an out-of-memory error
-        self.dev_total = torch.zeros(2)  # summed loss and targets of the dev part so far
-        self.dev_metric, self.dev_score = dev_metric or DevMetric(), DevScore()
-        self.dev_rows: list[DevRow] = []
+        self.dev_metric, self.dev_score = dev_metric, DevScore()
+        self.dev_totals = DevTotals()
         self.num_skipped = self.skipped_in_a_row = 0  # steps whose gradients overflowed float16
         self.num_padding = self.num_places = 0  # of the training batches so far
-        self.at_once, self.num_text_steps = at_once, num_text_steps
+        self.average: WeightAverage | None = None  # from the start of a training on, where there is one
         self.learners: Learners | None = None
 
     def on_train_start(self) -> None:
-        self.learners = Learners(self.model, self.at_once) if self.at_once > 1 else None
+        if self.settings.ema and self.average is None:
+            self.average = WeightAverage.of(self, self.settings.ema)
+        self.learners = Learners(self.model, self.course.at_once) if self.course.at_once > 1 else None
 
     def on_train_end(self) -> None:
         self.learners = None
@@ -79,7 +78,9 @@ class AnswerModule(LightningModule):
         self._clip(step)
         scale = self._scale
         self.optimizers().step()  # type: ignore[union-attr]
-        self._count_skipped(self._scale < scale, step)
+        self._count_skipped(is_skipped := self._scale < scale, step)
+        if self.average and not is_skipped:
+            self.average.update(self)
         schedule = self.lr_schedulers()
         schedule.step()  # type: ignore[union-attr,call-arg]
         if self.device.type == "cpu" and self.global_step % RELEASE_STEPS == 0:
@@ -94,7 +95,7 @@ class AnswerModule(LightningModule):
 
         None after an out-of-memory error: the step has to be repeated, and from then on batches are halved.
         """
-        seed = self.seed * 1_000_003 + self.global_step + rank() * 500_009
+        seed = self.course.seed * 1_000_003 + self.global_step + rank() * 500_009
         torch.manual_seed(seed)
         self.optimizers().zero_grad()  # type: ignore[union-attr]
         batches = [half for batch in step.batches for half in batch.halves] if self.halves_batches else step.batches
@@ -132,44 +133,64 @@ class AnswerModule(LightningModule):
 
     @property
     def _learns_text(self) -> bool:
-        return self.global_step < self.num_text_steps
+        return self.global_step < self.course.num_text_steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["halves_batches"] = self.halves_batches
         checkpoint["skipped_steps"] = (self.num_skipped, self.skipped_in_a_row)
+        if self.average:
+            checkpoint["average"] = self.average.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Several processes need equal numbers of batches, and a batch of one row has no halves.
         self.halves_batches = checkpoint["halves_batches"] and num_ranks() == 1
         self.num_skipped, self.skipped_in_a_row = checkpoint.get("skipped_steps", (0, 0))
+        if "average" in checkpoint:
+            self.average = WeightAverage(self.settings.ema, **checkpoint["average"])
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Cross-entropy summed over the batch's targets; in the first `num_text_steps`, that of the prompts' tokens."""
+        """Cross-entropy summed over the batch's targets; in the first steps on texts, that of the prompts' tokens."""
         return text_loss(model, batch) if self._learns_text else self.head.loss(model, batch, self.labels)
 
+    def swap_average(self) -> None:
+        """Exchange the weights and their moving average, if there is one; twice is the identity."""
+        if self.average:
+            self.average.swap(self)
+
     def on_validation_epoch_start(self) -> None:
-        self.dev_total, self.dev_rows = torch.zeros(2, device=self.device), []
+        self.dev_totals = DevTotals(self.dev_metric.needs_rows)
+        self.swap_average()
 
     def validation_step(self, batch: Any, _: int) -> None:
         loss, num_targets, scores = self.head.dev_loss(self.model, batch, self.labels)
         if not torch.isfinite(loss):
             raise self._not_finite(f"the dev loss is {loss.item()}", [batch])
-        self.dev_total += torch.stack([loss.detach(), num_targets])
-        if self.dev_metric.metric is not None and scores is not None:
-            rows = zip(batch.ids, batch.labels.tolist(), scores.detach().cpu().numpy(), strict=True)
-            self.dev_rows += [row for row in rows if row[1] != UNKNOWN]
+        self.dev_totals.add(loss.detach(), num_targets, batch, scores)
 
     def on_validation_epoch_end(self) -> None:
-        loss, num_targets = self.trainer.strategy.reduce(self.dev_total, reduce_op="sum")
-        self.log("dev_log_loss", loss / num_targets)
-        rows = gather_lists(self.dev_rows) if self.dev_metric.metric else []
-        self.dev_score = self.dev_metric.score((loss / num_targets).item(), rows)
-        if not math.isnan(self.dev_score.score):
-            self.log("dev_metric", self.dev_score.score)
+        self.swap_average()
+        totals = torch.stack([self.dev_totals.loss, self.dev_totals.num_targets]).to(self.device)
+        loss, num_targets = self.trainer.strategy.reduce(totals, reduce_op="sum").tolist()
+        rows = gather_lists(self.dev_totals.rows) if self.dev_metric.needs_rows else []
+        self.dev_score = self.dev_metric.score(loss / num_targets, rows)
+        for logger in self.loggers:
+            logger.log_metrics(self.dev_score.logged, self.global_step)
+
+    def score_dev(self, batches: Iterable[Any]) -> None:
+        """Set `dev_score` by the dev rows in the middle of an epoch, as Lightning has it set at the end of one."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        with torch.no_grad():
+            self.on_validation_epoch_start()
+            for batch in batches:
+                self.validation_step(batch.to(self.device), 0)
+            self.on_validation_epoch_end()
+        for module, is_training in modes:
+            module.training = is_training
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.settings, [p for p in self.parameters() if p.requires_grad])
-        factor = learning_rate_factor(self.settings, self.num_steps)
+        factor = learning_rate_factor(self.settings, self.course.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:  # type: ignore[override]
@@ -214,22 +235,7 @@ class AnswerModule(LightningModule):
                 f" {self.global_step}, ids {ids}); use trainer.precision=bf16-mixed or 32-true"
             )
 
-    def _not_finite(self, what: str, batches: list[Any]) -> UserError:
+    def _not_finite(self, what: str, batches: list[Any]) -> NotFinite:
         ids = first_five(dict.fromkeys(row_id for batch in batches for row_id in batch.ids))
         advice = "the last checkpoint is kept; try a lower fit.learning_rate with another name=... or overwrite=true"
-        return UserError(f"{what} at step {self.global_step}, ids {ids}; {advice}")
-
-
-def text_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean next-token cross-entropy of each row's prompt without labels, summed over the rows with a known label."""
-    layout = batch.layout
-    texts = [piece for piece, parent in enumerate(layout.parents) if parent == ROOT]  # the others are labels
-    spans = [torch.arange(layout.lengths[piece] - 1) + layout.starts[piece] for piece in texts]
-    device = layout.token_ids.device
-    reads = torch.cat(spans).to(device)
-    losses = token_losses(model, layout, reads, layout.token_ids.flatten()[reads + 1]).split(list(map(len, spans)))
-    total = losses[0].new_zeros(())
-    for row, own in enumerate(np.array_split(np.arange(len(texts)), len(batch.ids))):
-        means = [losses[number].sum() / max(len(losses[number]), 1) for number in own]
-        total = total + torch.stack(means).mean() * (batch.labels[row] != UNKNOWN)
-    return total
+        return NotFinite(f"{what} at step {self.global_step}, ids {ids}; {advice}")

@@ -16,10 +16,11 @@ from nexttoken.models.sharded import is_sharded, shard
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.training.callbacks import Curve, read_checkpoint, write_checkpoint
 from nexttoken.training.dev_metric import LOG_LOSS, DevMetric
-from nexttoken.training.fit import Fitted, fit
+from nexttoken.training.fit import Fitted, fit, rehearse
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.parallel_gradients import num_learners
-from nexttoken.training.steps import Batcher, TrainSteps
+from nexttoken.training.rehearsal import RehearsalRows, find_rate
+from nexttoken.training.steps import Batcher, Course, TrainSteps
 
 
 class Training:
@@ -59,6 +60,30 @@ class Training:
         """The padded share of the training batches."""
         return self.num_padding / max(self.num_places, 1)
 
+    def rehearse(self, train: Sequence[Any], dev: Sequence[Any]) -> dict[str, Any]:
+        """Set the learning rate by a rehearsal, which leaves the first weights; return the rate and the losses."""
+        first = {name: weight.cpu().clone() for name, weight in self._module(1).state_dict().items()}
+        fit_settings = self.settings.fit
+        rows = RehearsalRows.of(train, dev, fit_settings.batch_size, self.settings.seed)
+        num_steps, scored = len(self._steps(rows.learnt)), self.batcher.batches(rows.scored)
+
+        def loss_at(rate: float) -> float | None:
+            self._use_rate(rate, ema=0.0)
+            module = self._module(num_steps)
+            module.load_state_dict(first)
+            options = self._options | {"max_epochs": 1, "logger": []}
+            return rehearse(module, self._steps(rows.learnt), scored, options)
+
+        with advice_on_memory(self.settings.batch_tokens):
+            found, losses = find_rate(fit_settings.learning_rate, self.folder / "learning_rate.json", loss_at)
+        self._module(1).load_state_dict(first)
+        self._use_rate(found, fit_settings.ema)
+        return {"learning_rate": found, "rehearsed_rates": losses}
+
+    def _use_rate(self, rate: float, ema: float) -> None:
+        changed = self.settings.fit.model_copy(update={"learning_rate": rate, "ema": ema})
+        self.settings = self.settings.model_copy(update={"fit": changed})
+
     def choose(self, train: Sequence[Any], dev: Sequence[Any], loggers: list, keep_start: bool) -> dict[str, Any]:
         """Train on `train`, and take the best weights on `dev`, or the last; return the place and the dev scores.
 
@@ -87,6 +112,10 @@ class Training:
         return {"refit_steps": num_steps}
 
     @property
+    def _options(self) -> dict[str, Any]:
+        return self.settings.trainer.model_dump() | {"precision": self.precision}
+
+    @property
     def _start(self) -> Path:
         return self.folder / "start.ckpt"
 
@@ -95,8 +124,8 @@ class Training:
 
     def _module(self, num_steps: int) -> AnswerModule:
         settings = self.settings
-        numbers = (num_steps, settings.seed, self.at_once, self.steps_per_epoch * settings.fit.text_epochs)
-        return AnswerModule(self.model, self.head, self.labels, settings.fit, *numbers, self.dev_metric)
+        course = Course(num_steps, settings.seed, self.at_once, self.steps_per_epoch * settings.fit.text_epochs)
+        return AnswerModule(self.model, self.head, self.labels, settings.fit, course, self.dev_metric)
 
     def _fit(
         self, module: AnswerModule, steps: TrainSteps, dev: Sequence[Any], folder: Path, options: Mapping[str, Any]
@@ -104,8 +133,7 @@ class Training:
         with advice_on_memory(self.settings.batch_tokens):
             if self._shards and not is_sharded(self.model):
                 shard(self.model)
-            options = self.settings.trainer.model_dump() | {"precision": self.precision, **options}
-            fitted = fit(module, steps, dev, folder, self.curve, options)
+            fitted = fit(module, steps, dev, folder, self.curve, self._options | dict(options))
         self.num_rows += fitted.num_rows
         self.num_padding += module.num_padding
         self.num_places += module.num_places

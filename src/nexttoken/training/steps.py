@@ -70,6 +70,16 @@ class Step:
         return Step([batch.to(device) for batch in self.batches], self.num_rows, self.num_targets)
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A training's numbers: optimizer steps, the first of them on texts, the seed, and batches computed in parallel."""
+
+    num_steps: int
+    seed: int
+    at_once: int = 1
+    num_text_steps: int = 0
+
+
 class TrainSteps:
     """A loader whose order depends only on the seed and the step, so that a resumed run continues exactly.
 
