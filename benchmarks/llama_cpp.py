@@ -192,8 +192,7 @@ def cases(options: Options) -> dict[str, Case]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    for module in ("llama_cpp", "gguf"):
-        require("benchmarks.llama_cpp", module)
+    require("benchmarks.llama_cpp", "llama_cpp")
     command("llama_cpp", cases, arguments)
 
 

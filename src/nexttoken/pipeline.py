@@ -19,6 +19,7 @@ from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets, make
 from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
+from nexttoken.models.hub import find_model
 from nexttoken.models.processes import is_first, launch
 from nexttoken.report.finished import report_finished
 from nexttoken.report.started import show_run
@@ -48,6 +49,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     """
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
+    if (model := parts.settings.model.name_or_path) is not None:
+        find_model(model)  # a wrong path is refused before the rows are read
     parts = with_first_step(parts, ask_run)
     if parts.settings.trainer.accelerator == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for GPUs

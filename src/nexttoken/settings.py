@@ -56,7 +56,7 @@ Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "fla
 
 
 class ModelSettings(Checked):
-    """A pretrained model by hub name or folder, or (None) a new one built from `scratch`."""
+    """A pretrained model (hub name, folder, GGUF file, fetched weights), or (None) a new one built from `scratch`."""
 
     name_or_path: str | None = None
     revision: str | None = None

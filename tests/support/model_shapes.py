@@ -134,6 +134,7 @@ SHAPES: dict[str, Factory] = {
     "phi4": shape(
         Phi3Config, 5120, 17920, 40, 40, 10, vocab_size=100352, max_position_embeddings=16384, pad_token_id=0
     ),
+    "smollm2": shape(smollm2, 576, 1536, 30, 9, 3),
     "smollm2_135m": shape(smollm2, 576, 1536, 30, 9, 3),
     "smollm2_360m": shape(smollm2, 960, 2560, 32, 15, 5),
     "stablebeluga2_70b_gptq": shape(llama2, 8192, 28672, 80, 64, 8),

@@ -68,9 +68,10 @@ def refuse_kind(path: Path, head: bytes) -> None:
         raise UserError(f"{path} is {kind[0]}; {kind[1]}")
 
 
-def refuse_stand_ins(folder: Path) -> None:
-    """Raise UserError where a file of a model is a Git LFS pointer or a web page instead."""
-    for path in sorted(path for path in folder.iterdir() if path.suffix in OF_MODELS and path.is_file()):
+def refuse_stand_ins(model: Path) -> None:
+    """Raise UserError where a model's file, or one of its folder, is a Git LFS pointer or a web page instead."""
+    listed = [model] if model.is_file() else model.iterdir()
+    for path in sorted(path for path in listed if path.suffix in OF_MODELS and path.is_file()):
         with path.open("rb") as file:
             head = file.read(NUM_BYTES)
         if any(pattern.match(head) for pattern in STAND_INS):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NoReturn
@@ -15,6 +16,13 @@ from nexttoken.errors import MissingFile, UserError, first_five
 
 MAX_YAML_BYTES = 2**18  # a configuration has a few thousand; a million are read for ten seconds
 RETRAIN = "train this fold again with overwrite=true"
+
+
+def cache_dir() -> Path:
+    """The folder of tokens and weights that are made once: $NEXTTOKEN_CACHE, else in the user's cache folder."""
+    if named := os.environ.get("NEXTTOKEN_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "nexttoken"
 
 
 def write_text(text: str, path: Path) -> None:

@@ -25,6 +25,7 @@ from nexttoken.errors import UserError
 from nexttoken.models.adapters import trained_adapter
 from nexttoken.models.base_model import identify, refuse_other_base
 from nexttoken.models.fold_weights import fold_weights
+from nexttoken.models.hub import locate
 from nexttoken.models.load import end_ids, load_tokenizer, within_context
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.saved import keeps_base, load_labels
@@ -175,4 +176,4 @@ def load_vllm_writer(
     encoder = TextEncoder(tokenizer, prompt, within_context(spec.config, settings.max_tokens))
     ends = [*encoder.ends, *end_ids(spec, len(tokenizer))]
     limits = {"max_model_len": encoder.max_tokens, **options}
-    return Writer(encoder, VLLMGenerator(str(model.name_or_path), adapter, ends, **limits))
+    return Writer(encoder, VLLMGenerator(locate(str(model.name_or_path), model.dtype), adapter, ends, **limits))

@@ -75,7 +75,7 @@ def weights_folder(settings: ModelSettings) -> Path:
     """The local folder of the weights: the given one, or the one in the hub's cache."""
     from transformers.utils import cached_file
 
-    source = locate(str(settings.name_or_path))
+    source = locate(str(settings.name_or_path), settings.dtype)
     if Path(source).is_dir():
         return Path(source)
     return Path(str(cached_file(source, "config.json", revision=settings.revision))).parent

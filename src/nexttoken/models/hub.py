@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 from nexttoken.data.file_kinds import refuse_stand_ins
 from nexttoken.data.files import read_json
 from nexttoken.errors import UserError, one_line
+from nexttoken.models.gguf_files import SUFFIX as GGUF
+from nexttoken.models.gguf_files import dequantised_folder
+from nexttoken.models.named_weights import NAMED, find_named
 from nexttoken.settings import MAX_LAYERS, ModelSettings
 
 T = TypeVar("T")
@@ -20,18 +23,31 @@ MAX_CONFIG_BYTES = 2**22  # those of real models have a few thousand
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def locate(name_or_path: str) -> str:
-    """The path of an existing folder, else the hub name. Raises UserError for a path without a folder.
+def find_model(name_or_path: str) -> Path | None:
+    """The folder or GGUF file of a model on this machine, None for a hub name.
 
-    A folder with Git LFS pointers or web pages in the place of files is refused, too. Asks the hub once: without an
-    answer huggingface_hub would retry for minutes, even for files in its cache.
+    Raises UserError for a path without a model, for named weights that were not fetched, and for Git LFS pointers or
+    web pages in the place of files.
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    path = find_named(name_or_path) if name_or_path in NAMED else Path(name_or_path).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == GGUF):
         refuse_stand_ins(path)
-        return str(path)
-    if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
-        raise UserError(f"the model {name_or_path!r} is not a folder; give a folder with config.json or a hub name")
+        return path
+    if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1 or path.suffix == GGUF:
+        kind = "file" if path.suffix == GGUF else "folder"
+        fix = "give a folder with config.json, a GGUF file or a hub name"
+        raise UserError(f"the model {name_or_path!r} is not a {kind}; {fix}")
+    return None
+
+
+def locate(name_or_path: str, dtype: str = "auto") -> str:
+    """The folder of a model on this machine, else its hub name. A GGUF file is dequantised to `dtype` for it, once.
+
+    Asks the hub once: without an answer huggingface_hub would retry for minutes, even for files in its cache.
+    Raises UserError as `find_model` and `dequantised_folder` do.
+    """
+    if path := find_model(name_or_path):
+        return str(dequantised_folder(path, dtype) if path.is_file() else path)
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
@@ -94,7 +110,7 @@ def _known_fix(cause: BaseException, settings: ModelSettings) -> str | None:
         return f"it ships its own code, which is not executed; if you trust it, set {setting}"
     if "weights_only" in text or "Weights only" in text:
         return "its weights are a pickle that wants to run code, which is refused; use safetensors weights"
-    if _is_folder(settings):
+    if _is_local(settings):
         return None
     hub, page = constants.ENDPOINT, f"{constants.ENDPOINT}/{settings.name_or_path}"
     unknown = f"check the name: there is no {page}, or it is private and HF_TOKEN must be set"
@@ -126,7 +142,10 @@ def _default_fix(error: Exception, settings: ModelSettings) -> str:
     """The fix where the cause is unknown: the files are incomplete, or no language model."""
     from huggingface_hub import constants
 
-    if _is_folder(settings):
+    if settings.name_or_path in NAMED:
+        name = settings.name_or_path
+        return f"remove {find_named(name)} and fetch it again: python -m nexttoken weights {name}"
+    if _is_local(settings):
         return "give a folder that holds it complete, or a hub name"
     if constants.HF_HUB_OFFLINE and isinstance(error, OSError):
         return (
@@ -137,5 +156,5 @@ def _default_fix(error: Exception, settings: ModelSettings) -> str:
     return f"see whether {files} holds a complete causal language model"
 
 
-def _is_folder(settings: ModelSettings) -> bool:
-    return Path(settings.name_or_path or "").expanduser().is_dir()
+def _is_local(settings: ModelSettings) -> bool:
+    return find_model(settings.name_or_path or "") is not None

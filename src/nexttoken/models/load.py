@@ -234,14 +234,14 @@ def _generation_config(settings: ModelSettings) -> Any:
 
     try:
         revision = settings.revision or "main"
-        return GenerationConfig.from_pretrained(locate(str(settings.name_or_path)), revision=revision)
+        return GenerationConfig.from_pretrained(locate(str(settings.name_or_path), settings.dtype), revision=revision)
     except (OSError, ValueError):
         return None
 
 
 def _from_pretrained(kind: Any, settings: ModelSettings, **options: Any) -> Any:
     """Call `kind.from_pretrained` for the model that `settings` name."""
-    source = locate(str(settings.name_or_path))
+    source = locate(str(settings.name_or_path), settings.dtype)
     refuse_giant(Path(source))
     options |= {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     return from_hub(lambda: kind.from_pretrained(source, **options), settings)

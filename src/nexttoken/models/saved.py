@@ -18,6 +18,7 @@ from nexttoken.errors import UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
 from nexttoken.models.load import load_model, load_tokenizer, resolve
+from nexttoken.models.named_weights import NAMED
 from nexttoken.models.quantized import describe, num_weights, saved_quantization
 from nexttoken.prompts.encode_labels import Encoded
 from nexttoken.prompts.encoded import EncodedTexts
@@ -127,8 +128,8 @@ def write_note(folder: Path, title: str, base_name: str, facts: Mapping[str, str
     """Write README.md: the model's content and licence, the way it was made, and the versions used."""
     from huggingface_hub import constants
 
-    is_folder = Path(base_name).expanduser().is_dir()
-    page = "see the files in that folder." if is_folder else f"{constants.ENDPOINT}/{base_name}"
+    is_local = base_name in NAMED or Path(base_name).expanduser().exists()
+    page = "see the files beside it." if is_local else f"{constants.ENDPOINT}/{base_name}"
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines = [f"- {name}: {text}" for name, text in {**facts, "versions": versions}.items()]
     licence = f"The licence of {base_name} applies to these weights, too: {page}"

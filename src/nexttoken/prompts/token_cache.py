@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.data import words
-from nexttoken.data.files import whole_file
+from nexttoken.data.files import cache_dir, whole_file
 from nexttoken.progress import Progress
 from nexttoken.prompts import chat_templates, cutting, prompt, render, sandbox, special_tokens
 from nexttoken.prompts.token_file import KEY, TokenFile, TokenRow, write_rows
@@ -55,12 +55,6 @@ def token_rows(
     except OSError as error:
         print(f"tokens are not cached: {error.filename or cache_dir()}: {error.strerror or error}; set NEXTTOKEN_CACHE")
         return list(_made(examples, make, chunk))
-
-
-def cache_dir() -> Path:
-    if named := os.environ.get("NEXTTOKEN_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "nexttoken"
 
 
 def fingerprint(renderer: render.Renderer, form: str) -> str:
