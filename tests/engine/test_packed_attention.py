@@ -300,3 +300,19 @@ def test_keys_are_repeated_only_where_no_fused_kernel_takes_shared_ones(num_quer
     grads, wanted = (torch.autograd.grad(each.square().sum(), leaves) for each in (output, expected))
     for grad, want in zip(grads, wanted, strict=True):
         torch.testing.assert_close(grad, want, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_short_rows_of_16_bits_are_trained_in_float32(softcap):
+    """The gradients of bfloat16 numbers are those of the same numbers in float32, rounded once."""
+    torch.manual_seed(0)
+    narrow = [torch.randn(1, heads, 100, 8, dtype=torch.bfloat16, requires_grad=True) for heads in (4, 2, 2)]
+    wide = [tensor.detach().float().requires_grad_() for tensor in narrow]
+    outputs = []
+    for tensors in (narrow, wide):
+        output = attend_in_blocks(Part(*tensors, range(100)), None, {}, None, 0.0, softcap)
+        outputs.append([output, *torch.autograd.grad(output.float().square().sum(), tensors)])
+    assert [tensor.dtype for tensor in outputs[0]] == [torch.bfloat16] * 4
+    assert outputs[0][0].equal(outputs[1][0].bfloat16())
+    for ours, expected in zip(outputs[0][1:], outputs[1][1:], strict=True):
+        torch.testing.assert_close(ours.float(), expected, rtol=0.02, atol=0.02 * float(expected.detach().abs().max()))

@@ -6,7 +6,7 @@ import transformers
 from torch import nn
 
 from nexttoken.models.adapters import add_adapter
-from nexttoken.models.fast_lora import FastDropout
+from nexttoken.models.fast_lora import FastDropout, apply_mask
 from support.composed import settings
 
 
@@ -57,15 +57,17 @@ def test_a_generator_of_its_own_leaves_the_seed_alone():
     assert FastDropout.generator is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.0, 0.05, 0.5, 1.0])
-def test_what_is_drawn_is_what_is_done(p):
-    values, quick = torch.randn(3, 5, 7), FastDropout(p)
+def test_what_is_drawn_is_what_is_done(p, dtype):
+    values, quick = torch.randn(3, 5, 7).to(dtype), FastDropout(p)
     torch.manual_seed(1)
-    dropped, scale = quick.draw(values)
+    kept, scale = quick.draw(values)
     torch.manual_seed(1)
-    assert (dropped is None) == (p == 0)
-    kept = values if dropped is None else torch.where(dropped, 0.0, values)
-    assert quick(values).equal(kept * scale)
+    assert (kept is None) == (p == 0)
+    expected = values if kept is None else torch.where(kept.bool(), values, 0.0)
+    assert apply_mask(values, kept).equal(expected)
+    assert quick(values).equal(expected * scale)
     assert p == 1 or scale == pytest.approx(1 / (1 - p), rel=1e-4)
     assert quick.eval().draw(values) == (None, 1.0)
 

@@ -1,7 +1,7 @@
 """LoRA's branch as one operation on the CPU, where peft passes over the whole activations about six times a layer.
 
 The scaled low-rank product is added to the base's output in place. The backward pass needs only the input, which
-neighbouring layers share, and a dropout mask of one byte per element.
+neighbouring layers share, and a dropout mask of one byte per element (two where the elements have 16 bits).
 """
 
 from functools import cache
@@ -24,19 +24,19 @@ class LoraBranch(torch.autograd.Function):
     """out + alpha * dropout(x) A^T B^T (Hu et al. 2021), in place of `out`, with the gradients written out."""
 
     @staticmethod
-    def forward(ctx: Any, out: Tensor, x: Tensor, a: Tensor, b: Tensor, dropped: Tensor | None, alpha: float) -> Tensor:
-        """`out` (..., O), contiguous; x (..., I) with as many rows; a (r, I); b (O, r); `dropped` like x, or None."""
-        low = _as_rows(_apply_mask(x, dropped)) @ a.T
+    def forward(ctx: Any, out: Tensor, x: Tensor, a: Tensor, b: Tensor, kept: Tensor | None, alpha: float) -> Tensor:
+        """`out` (..., O), contiguous; x (..., I) with as many rows; a (r, I); b (O, r); `kept`: a mask of x."""
+        low = _as_rows(apply_mask(x, kept)) @ a.T
         out.view(-1, len(b)).addmm_(low, b.T, alpha=alpha)
         ctx.mark_dirty(out)
-        ctx.save_for_backward(x, a, b, dropped, low)
+        ctx.save_for_backward(x, a, b, kept, low)
         ctx.alpha = alpha
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, a, b, dropped, low = ctx.saved_tensors
+        x, a, b, kept, low = ctx.saved_tensors
         _, needs_x, needs_a, needs_b, *_ = ctx.needs_input_grad
         rows = _as_rows(gradient)
         grad_x = grad_a = grad_b = None
@@ -45,11 +45,9 @@ class LoraBranch(torch.autograd.Function):
         if needs_x or needs_a:
             grad_low = (rows @ b).mul_(ctx.alpha)
         if needs_a:
-            grad_a = grad_low.T @ _as_rows(_apply_mask(x, dropped))
+            grad_a = grad_low.T @ _as_rows(apply_mask(x, kept))
         if needs_x:
-            grad_x = (grad_low @ a).view(x.shape)
-            if dropped is not None:
-                torch.where(dropped, grad_x.new_zeros(()), grad_x, out=grad_x)
+            grad_x = apply_mask((grad_low @ a).view(x.shape), kept)
         return gradient, grad_x, grad_a, grad_b, None, None
 
 
@@ -57,8 +55,16 @@ def _as_rows(values: Tensor) -> Tensor:
     return values.reshape(-1, values.shape[-1])
 
 
-def _apply_mask(x: Tensor, dropped: Tensor | None) -> Tensor:
-    return x if dropped is None else torch.where(dropped, 0.0, x)  # 1.5 times as fast as masked_fill
+def apply_mask(x: Tensor, kept: Tensor | None) -> Tensor:
+    """`x` with zeros where the mask of `FastDropout.draw` is 0 or False.
+
+    Numbers of 16 bits are multiplied as integers, an eighth of the time that torch takes to select them on a CPU.
+    """
+    if kept is None:
+        return x
+    if kept.dtype == torch.bool:
+        return torch.where(kept, x, 0.0)  # 1.5 times as fast as masked_fill
+    return (x.view(torch.int16) * kept).view(x.dtype)
 
 
 class FastDropout(nn.Dropout):
@@ -67,24 +73,29 @@ class FastDropout(nn.Dropout):
     generator: torch.Generator | None = None
 
     def draw(self, values: Tensor) -> tuple[Tensor | None, float]:
-        """A mask of the shape of `values`, True where to drop (None for nothing), and the scale of the others."""
+        """A mask of the shape of `values`, 0 or False where to drop (None for nothing), and the scale of the others.
+
+        It has the dtype int16 for values of 16 bits, else bool.
+        """
         number = round(self.p * STEPS)
         if not self.training or number == 0:
             return None, 1.0
+        dtype = torch.int16 if values.dtype.itemsize == 2 else torch.bool
         if number == STEPS:
-            return torch.ones_like(values, dtype=torch.bool), 1.0
+            return torch.zeros_like(values, dtype=dtype), 1.0
         size = values.numel()
         bits = torch.empty(-(-size // 4), dtype=torch.int64, device=values.device)
         bits.random_(-(2**63), None, generator=self.generator)
         drawn = bits.view(torch.int16)[:size].view(values.shape)  # uniform from -STEPS / 2
-        return drawn < number - STEPS // 2, STEPS / (STEPS - number)
+        kept = torch.ge(drawn, number - STEPS // 2, out=torch.empty_like(drawn, dtype=dtype))
+        return kept, STEPS / (STEPS - number)
 
     def forward(self, values: Tensor) -> Tensor:
         """Zero each of `values` with probability p and scale the others, in training; the same shape."""
         if values.device.type != "cpu":
             return super().forward(values)
-        dropped, scale = self.draw(values)
-        return values if dropped is None else torch.where(dropped, 0.0, values * scale)
+        kept, scale = self.draw(values)
+        return values if kept is None else torch.where(kept.bool(), values * scale, 0.0)
 
 
 class FastLayer(nn.Module):
@@ -101,10 +112,10 @@ class FastLayer(nn.Module):
         out = layer.base_layer(x)
         if out.dtype != x.dtype:
             return (out + b(a(dropout(x))) * layer.scaling[name]).to(out.dtype)
-        dropped, scale = dropout.draw(x) if isinstance(dropout, FastDropout) else (None, 1.0)
+        kept, scale = dropout.draw(x) if isinstance(dropout, FastDropout) else (None, 1.0)
         alpha = layer.scaling[name] * scale
         factors = a.weight.to(x.dtype), b.weight.to(x.dtype)
-        return LoraBranch.apply(writable(out), x, *factors, dropped, alpha).view(out.shape)
+        return LoraBranch.apply(writable(out), x, *factors, kept, alpha).view(out.shape)
 
     def _is_plain(self, x: Tensor) -> bool:
         layer: Any = self
