@@ -68,11 +68,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except (InterpolationResolutionError, GrammarParseError) as error:
-        from_training = "Interpolation key 'search'" in str(error)  # which predict.py does not have
-        where = "; an inference that searches is chosen in training" * from_training
-        raise UserError(
-            f"{str(error).splitlines()[0]}{where}; a text with such characters is written as \\${{...}}"
-        ) from None
+        raise UserError(f"{str(error).splitlines()[0]}; a text with such characters is written as \\${{...}}") from None
     refuse_secrets(config)
     return with_line_breaks(config)
 

@@ -38,6 +38,7 @@ from nexttoken.types import Example, LabelPredictions, Split
 
 if TYPE_CHECKING:
     from nexttoken.inference import Inference
+    from nexttoken.runs.loaded import LoadedRun
     from nexttoken.training.learner import Learner
 
 
@@ -103,16 +104,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
 def predict(cfg: DictConfig) -> Path:
     """Predict the test examples with a run's folds, write a validated submission and return its path."""
     from nexttoken.runs.asking import Asking
-    from nexttoken.runs.config import Changes
-    from nexttoken.runs.load import load
 
-    config = plain(cfg)
-    settings = check_settings(PredictSettings, config)
-    check_targets(config)
-    require_packages(config)
-    folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
-    changes, trusts = Changes.of(settings), settings.trust_remote_code
-    run = load(folder, settings.input_dir, settings.batch_tokens, settings.base, settings.retriever, changes, trusts)
+    run, settings = load_asked(cfg)
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     task = run.parts.task
@@ -130,6 +123,20 @@ def predict(cfg: DictConfig) -> Path:
         print(results_table(results, by="file"))
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     return path
+
+
+def load_asked(cfg: DictConfig) -> "tuple[LoadedRun, PredictSettings]":
+    """The finished run that a configuration of predict.py names, loaded to be asked as it says, and its settings."""
+    from nexttoken.runs.config import Changes
+    from nexttoken.runs.load import load
+
+    config = plain(cfg)
+    settings = check_settings(PredictSettings, config)
+    check_targets(config)
+    require_packages(config)
+    folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
+    changes, trusts = Changes.of(settings), settings.trust_remote_code
+    return load(folder, settings.input_dir, settings.batch_tokens, settings.base, changes, trusts), settings
 
 
 def ask_run(run: RunFolder, examples: list[Example]) -> LabelPredictions:

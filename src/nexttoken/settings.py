@@ -213,9 +213,12 @@ class PredictSettings(Checked):
     submissions_dir: str
     name: Name | None
     batch_tokens: Annotated[PositiveInt | None, AutoTokens]
+    max_tokens: PositiveInt | None = None
     base: str | None
     retriever: dict[str, Any]
+    search: dict[str, Any] = {}
     inference: dict[str, Any]
+    correction: dict[str, Any] = {}
     generation: dict[str, Any]
     engine: dict[str, Any]
     fold: FoldNumber | None

@@ -306,23 +306,23 @@ def test_a_changed_configuration_leaves_the_saved_one_and_names_what_is_gone(tmp
     required = {key: info.annotation for key, info in Settings.model_fields.items() if info.is_required()}
     config = {key: {} if kind == dict[str, Any] else "x" for key, kind in required.items()} | changes
     folds = [saved_fold(tmp_path, number, config) for number in (0, 1)]
-    changed = changed_config(folds, "new", "base", None, Changes(generation={"beams": 2}))
+    changed = changed_config(folds, "new", "base", Changes(generation={"beams": 2}))
     assert changed["inference"]["corpus"] == "new/c.csv"
     assert changed["task"] == {"input_dir": "new"}
     assert changed["model"] == {"revision": None, "name_or_path": "base", "trust_remote_code": False}
     assert (changed["generation"], changed["train_transforms"]) == ({"beams": 2}, {})
     assert folds[0].config() == config
     with pytest.raises(UserError, match=r"inference is Once, which does not search.*inference=gated_retrieval"):
-        changed_config(folds, None, None, {"_target_": "nexttoken.x.Y"}, Changes())
+        changed_config(folds, None, None, Changes(retriever={"_target_": "nexttoken.x.Y"}))
     folds[1] = saved_fold(tmp_path, 1, config | {"model": {"name_or_path": "a", "revision": "y"}})
     with pytest.raises(
         UserError, match=r"fold1 differs from .*fold0 .model.revision: 'x' -> 'y'.; train it with the same"
     ):
-        changed_config(folds, None, None, None, Changes())
+        changed_config(folds, None, None, Changes())
     for target in ("nexttoken.gone.deep.Once", "nexttoken.inference.Gone", "nexttoken.errors.UserError.Once"):
         old = saved_fold(tmp_path / "old", 0, config | {"inference": {"_target_": target}})
         with pytest.raises(UserError, match=f"classes moved .{target} is gone.; train it again with overwrite=true"):
-            changed_config([old], None, None, None, Changes())
+            changed_config([old], None, None, Changes())
 
 
 @pytest.mark.parametrize("linked", ["fold0", "checkpoints", "run", "nothing"])

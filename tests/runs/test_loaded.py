@@ -12,8 +12,10 @@ from nexttoken import pipeline
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
 from nexttoken.inference.retrieval.search import Nothing
+from nexttoken.runs.config import Changes
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, hash_examples
 from nexttoken.runs.loaded import LoadedRun
+from nexttoken.settings import PredictSettings
 from nexttoken.types import Example
 from support.composed import composed
 from support.finished_runs import unseal
@@ -98,7 +100,7 @@ def test_another_retriever_answers_where_the_runs_own_cannot(data, tmp_path):
     run = finished(data, *GATED)
     (data / "corpus" / "notes.txt").unlink()
     node = {"_target_": RECORDED, "path": str(record(tmp_path / "found.jsonl"))}
-    loaded = LoadedRun.load(run, retriever=node)
+    loaded = LoadedRun.load(run, changes=Changes(retriever=node))
     found = loaded.parts.inference.search.find(loaded.parts.task.read("train"))
     assert [example.fields["passages"] for example in found.examples] == [(), ("It is green.",)]
     assert loaded.search.retriever.path == node["path"]
@@ -115,7 +117,7 @@ def test_the_other_retrievers_files_lie_where_the_data_lies(data, place):
         shutil.copytree(data, data.parent / "copy")
         overrides.append(f"input_dir={(data.parent / 'copy').rename(data / 'inner')}")
     chosen = composed(*overrides, name="predict")
-    loaded = LoadedRun.load(run, chosen["input_dir"], retriever=chosen["retriever"])
+    loaded = LoadedRun.load(run, chosen["input_dir"], changes=Changes(retriever=chosen["retriever"]))
     assert loaded.search.find(loaded.parts.task.read("train")).examples[1].fields["passages"] == ("It is green.",)
 
 
@@ -128,8 +130,9 @@ def test_predict_takes_another_retriever(data):
 
 def test_a_run_that_does_not_search_takes_no_retriever(data, tmp_path):
     run = finished(data, "task=quiz")
+    node = {"_target_": RECORDED, "path": str(record(tmp_path / "found.jsonl"))}
     with pytest.raises(UserError, match=r"does not search.*retriever=.*inference=gated_retrieval") as error:
-        LoadedRun.load(run, retriever={"_target_": RECORDED, "path": str(record(tmp_path / "found.jsonl"))})
+        LoadedRun.load(run, changes=Changes(retriever=node))
     assert "\n" not in str(error.value)
 
 
@@ -145,10 +148,33 @@ def test_a_base_for_a_model_of_ones_own_one_fold_and_broken_nodes_are_one_line(d
         LoadedRun.load(run)
 
 
-def test_an_inference_that_searches_is_chosen_in_training(data):
+@pytest.mark.parametrize("name", ["retrieval", "gated_retrieval"])
+def test_an_inference_that_searches_takes_the_runs_own_search_and_retriever_where_none_is_given(data, name):
+    run = finished(data, "task=quiz", "retriever=bm25", "search.per_option=true")
+    moved = data.rename(data.with_name("moved"))
+    typed = composed(f"inference={name}", "search.num_passages=1", f"input_dir={moved}", name="predict")
+    changes = Changes.of(PredictSettings(**typed))
+    search = LoadedRun.load(run, str(moved), changes=changes).parts.inference.search
+    assert (search.per_option, search.num_passages, search.retriever.corpus) == (True, 1, f"{moved}/corpus")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["inference=swap_averaged"], "inference=SwapAveraged needs pairs"),
+        (["inference=retrieval"], "inference=WithPassages needs passages, and retriever=none finds none"),
+        (["inference=demonstrations", "retriever=bm25"], "inference=Demonstrations needs texts"),
+        (["search.num_passages=2"], r"does not search, so search.num_passages=\.\.\. has no use"),
+        (["max_tokens=0"], "max_tokens=0 is not accepted"),
+        (["generation.temperature=1"], "generation, engine and a fold's number are for open answers"),
+        (["fold=0"], "generation, engine and a fold's number are for open answers"),
+    ],
+)
+def test_a_way_of_asking_that_does_not_fit_is_refused_before_a_model_is_loaded(data, overrides, line):
     run = finished(data, "task=quiz")
-    with pytest.raises(UserError, match=r"'search' not found; an inference that searches is chosen in training"):
-        pipeline.predict(composed_entry("predict", f"run={run.path}", "inference=retrieval"))
+    with pytest.raises(UserError, match=line) as error:
+        pipeline.predict(composed_entry("predict", f"run={run.path}", *overrides))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("gone", ["retrieval.none.Nothing", "engine.heads.Gone", "Gone"])
@@ -177,7 +203,7 @@ def test_a_retriever_that_is_gone_can_be_replaced(data, tmp_path):
     with pytest.raises(UserError, match=r"was trained before .*Gone is gone.*overwrite=true"):
         LoadedRun.load(run)
     node = {"_target_": RECORDED, "path": str(record(tmp_path / "found.jsonl"))}
-    assert LoadedRun.load(run, retriever=node).search.retriever.path == node["path"]
+    assert LoadedRun.load(run, changes=Changes(retriever=node)).search.retriever.path == node["path"]
 
 
 def test_held_out_rows_are_those_that_the_fold_was_trained_beside(data):

@@ -68,8 +68,8 @@ def test_test_rows_are_not_the_held_out_rows_of_the_same_ids(instruct: Path) -> 
     (fold,) = loaded.folds
     held_out, everything = loaded.held_out(fold), loaded.parts.task.read("train")
     others = [replace(example, tags={"file": "test.jsonl"}) for example in held_out]
-    assert loaded._demonstrations(fold, others) == everything
-    assert loaded._demonstrations(fold, held_out) == [example for example in everything if example not in held_out]
+    assert loaded.rows.demonstrations(fold, others) == everything
+    assert loaded.rows.demonstrations(fold, held_out) == [example for example in everything if example not in held_out]
 
 
 def test_a_fold_of_instructions_leaves_what_the_judge_needs(instruct):
@@ -112,9 +112,9 @@ def test_another_way_of_asking_and_writing_may_be_given(instruct):
 def test_demonstrations_of_held_out_rows_are_never_from_their_own_fold(instruct, monkeypatch, capsys):
     from nexttoken.engine.generation.writer import Writer
 
-    changes = Changes(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
     retriever = {"_target_": BM25, "corpus": "unused", "index_dir": str(instruct / "index")}
-    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), retriever=retriever, changes=changes)
+    changes = Changes({"_target_": "nexttoken.inference.Demonstrations", "retriever": {}}, retriever=retriever)
+    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), changes=changes)
     fold = run.folds[0]
     held_out = run.held_out(fold)
     shown = []
@@ -164,9 +164,9 @@ def test_a_notebook_writes_beside_a_run_that_is_read_only(instruct, tmp_path, mo
 
 
 def test_a_loaded_run_shows_solved_rows_and_never_those_it_is_scored_on(instruct):
-    changes = Changes(inference={"_target_": "nexttoken.inference.Demonstrations", "retriever": {"_target_": BM25}})
     retriever = {"_target_": BM25, "corpus": "unused", "index_dir": str(instruct / "index")}
-    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), retriever=retriever, changes=changes)
+    changes = Changes({"_target_": "nexttoken.inference.Demonstrations", "retriever": {}}, retriever=retriever)
+    run = LoadedRun.load(RunFolder(instruct / "instruct" / "small"), changes=changes)
     held_out = run.held_out(run.folds[0])
     own, whole = ({row.id for row in run.inference(run.folds[0], *asked).pool} for asked in ((), ([Example("x", {})],)))
     assert own

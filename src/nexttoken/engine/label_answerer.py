@@ -28,6 +28,11 @@ from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.types import Example, LabelPredictions
 
 
+def num_tokens(prompt: Any) -> int:
+    """The number of tokens of an encoded prompt, with the texts of its candidates if it has any."""
+    return len(prompt.token_ids) + sum(map(len, getattr(prompt, "branches", ())))
+
+
 class ModelAnswerer:
     """A model with its encoder. `counts` and `prompts` collect the encoder's results since `reset_counts`."""
 
@@ -43,6 +48,7 @@ class ModelAnswerer:
     def collect(self, encoded: Any) -> Any:
         """Add encoded examples to `counts` and `prompts`; return their prompts."""
         self.counts.update(encoded.counts())
+        self.counts["num_prompt_tokens"] += sum(map(num_tokens, encoded.prompts))
         self.prompts += encoded.prompts
         return encoded.prompts
 

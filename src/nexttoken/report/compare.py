@@ -19,7 +19,8 @@ from nexttoken.metrics.probabilities import METRICS
 from nexttoken.report.markdown import difference_cell, interval_cell, loss_cell, markdown, mean_cell, plain
 from nexttoken.report.ranking import Ranking, Scored
 from nexttoken.report.whole_scores import columns_for, ranking_by
-from nexttoken.runs.folder import FoldFolder, describe_differences, flatten
+from nexttoken.runs.config import SCORED
+from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, flatten
 from nexttoken.runs.read import read_groups, read_runs, refuse_twice_scored
 from nexttoken.runs.scored_runs import Fold, Run
 from nexttoken.settings import INCIDENTAL
@@ -125,10 +126,15 @@ def _sentence(ranking: Ranking, place: int, first: int) -> str:
 
 
 def read_cells(paths: Sequence[Path], by: str) -> list[Cell]:
-    """Every finished fold below `paths`, once. Raises UserError for a broken one, or where no run has the key `by`."""
+    """Every finished fold below `paths`, once; runs asked in another way only where `by` is a setting of asking.
+
+    Raises UserError for a broken one, or where no run has the key `by`.
+    """
     if by in ("seed", "fold", "input_dir", *INCIDENTAL):
         raise UserError(f"by={by}: runs are not compared by {by}; name a setting, such as head or adapter.r")
-    folds = {fold.folder.resolve(): fold for path in paths for run in read_runs(path) for fold in run.folds}
+    every = by.partition(".")[0] in SCORED
+    runs = [run for path in paths for run in read_runs(path) if every or not _is_asked_below(run, path)]
+    folds = {fold.folder.resolve(): fold for run in runs for fold in run.folds}
     configs = {folder: FoldFolder(folder).config() for folder in folds}
     leaves = {key for config in configs.values() for key in flatten(config)}
     known = {key for leaf in leaves for key in accumulate(leaf.split("."), "{}.{}".format)}  # nodes as well
@@ -136,6 +142,11 @@ def read_cells(paths: Sequence[Path], by: str) -> list[Cell]:
         raise UserError(f"no run has the key {by!r} in its config.yaml; {nearest(by, known)}")
     groups = {folder: read_groups(folder) for folder in {folder.parent for folder in folds}}
     return [_cell(fold, configs[folder], groups[folder.parent], by) for folder, fold in folds.items()]
+
+
+def _is_asked_below(run: Run, path: Path) -> bool:
+    """True for a run asked in another way that `path` does not name itself."""
+    return run.folder != path and RunFolder(run.folder).asked_of is not None
 
 
 def _cell(fold: Fold, config: dict[str, Any], groups: Mapping[str, int], by: str) -> Cell:

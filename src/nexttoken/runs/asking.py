@@ -1,9 +1,9 @@
-"""The way in which a finished run is asked: its own, or another one with its own file name and no foreign score."""
+"""The way in which a finished run is asked: its own, or another one with its own file name and its own score."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,17 @@ import numpy as np
 from nexttoken.data.files import hash_text
 from nexttoken.data.whole_files import put_in_place, scratch_folder
 from nexttoken.errors import UserError
+from nexttoken.inference.gate import Gate
+from nexttoken.runs.calibration import Calibration, read_calibration
+from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.ledger import LEDGER, record
 from nexttoken.runs.records import read_gate
 
 if TYPE_CHECKING:
     from nexttoken.runs.loaded import LoadedRun
+
+USUAL = {"ask": "nexttoken.inference.Once", "search": "nexttoken.inference.retrieval.search.Search"}
+UNSCORED = ("generation.", "engine.")  # settings of generated texts, whose folds are scored by losses
 
 
 @dataclass(frozen=True)
@@ -24,28 +30,54 @@ class Asking:
     """A loaded run and how it is asked, made before the prediction whose submission it saves."""
 
     run: "LoadedRun"
-    way: str  # words for a calibration and for a way that the run was not scored by; "" for its own
-    scores: Mapping[str, Any]  # for the ledger, over the held-out examples of the folds that answer; {} in another way
-    trainings: tuple[str, ...]  # identities of these folds
+    settings: Mapping[str, Any]  # by which the way differs from the run's own, thresholds of gate.json included
+    calibration: Calibration | None = None  # fitted on the out-of-fold rows of this way
+    scores: Mapping[str, Any] = field(default_factory=dict)  # for the ledger: over the held-out rows of `scored`
+    trainings: tuple[str, ...] = ()  # identities of the folds that answer
 
     @classmethod
     def of(cls, run: "LoadedRun") -> "Asking":
-        """Raises UserError where a fold's scores or gate.json cannot be read."""
-        has_gate, saved = has_chosen_gate(run), [fold.metrics() for fold in run.answering]
-        is_own = not has_gate and not run.asked.keys() - {"fold"} and not any(fold.is_final for fold in run.answering)
-        found = run.calibration
-        words = ["gate" if has_gate else "", "calibrated" if found else "", describe(run.asked)]
-        scores = {} if not is_own else found.scores if found else mean_scores(saved)
-        return cls(run, " ".join(filter(None, words)), scores, tuple(fold.training for fold in run.answering))
+        """Raises UserError where a fold's scores or state, gate.json or calibration.json cannot be read."""
+        gate, trainings = chosen_gate(run), tuple(fold.training for fold in run.answering)
+        asking = cls(run, {**run.asked, **gate}, trainings=trainings)
+        found, scored = read_calibration(asking.folder, len(run.parts.task.classes)), asking.scored
+        scores = mean_scores([fold.metrics() for fold in scored])
+        return replace(asking, calibration=found, scores=found.scores if found and scored else scores)
+
+    @property
+    def way(self) -> str:
+        """Words for a way that is not the run's own; "" for that."""
+        return words_of(self.settings)
+
+    @property
+    def has_gate(self) -> bool:
+        """True where the thresholds of gate.json decide."""
+        return "min_top1" in self.settings
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the out-of-fold rows of this way: the run's own, or one inside it."""
+        own = {key: value for key, value in self.settings.items() if key != "fold"}
+        return self.run.folder.asked(_file_name(words_of(own), own)) if own else self.run.folder
+
+    @property
+    def scored(self) -> list[FoldFolder]:
+        """The out-of-fold rows of this way for every fold that answers; none unless all of them are there."""
+        if any(fold.is_final for fold in self.run.answering) or any(key.startswith(UNSCORED) for key in self.settings):
+            return []
+        folds = [self.folder.fold(fold.number) for fold in self.run.answering]
+        return folds if all(fold.is_finished and not fold.is_outdated for fold in folds) else []
+
+    @property
+    def words(self) -> str:
+        """Words for the way and for a calibration; "" for the run as it was scored."""
+        return " ".join(filter(None, ["calibrated" if self.calibration else "", self.way]))
 
     @property
     def name(self) -> str:
         """The run's name, and in another way of asking the words and a hash of its settings: a file name."""
-        found = self.run.calibration
-        asked = {**self.run.asked, **(found.scaling.values if found else {})}
-        name, settings = self.run.path.resolve().name, json.dumps(asked, sort_keys=True, default=str)
-        words = re.sub(r"[^\w.-]+", "-", self.way)[:60]
-        return f"{name}_{words}_{hash_text(settings)[:6]}" if words else name
+        name, scaling = self.run.path.resolve().name, self.calibration.scaling.values if self.calibration else {}
+        return f"{name}_{_file_name(self.words, {**self.settings, **scaling})}" if self.words else name
 
     def save(self, predictions: Any, path: Path) -> None:
         """Write the submission and its line in the ledger beside it.
@@ -59,12 +91,17 @@ class Asking:
         with scratch_folder(path) as folder:
             self.run.parts.task.write(predictions, folder / path.name)
             numbers, ledger = [fold.number for fold in folds], path.with_name(LEDGER)
-            record(folder / path.name, str(self.run.path), numbers, ledger=ledger, asked=self.way, **self.scores)
+            record(folder / path.name, str(self.run.path), numbers, ledger=ledger, asked=self.words, **self.scores)
             put_in_place(folder / path.name, path)
 
 
 def mean_scores(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean log loss and score by the task's metric over held-out examples; `folds` are their metrics.json."""
+    """The mean log loss and score by the task's metric over held-out examples; `folds` are their metrics.json.
+
+    Nothing without folds.
+    """
+    if not folds:
+        return {}
     weights = [saved["num_examples"] for saved in folds]
     loss = float(np.average([saved["log_loss"] for saved in folds], weights=weights))
     metric = folds[0].get("metric")
@@ -74,18 +111,38 @@ def mean_scores(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"oof_log_loss": loss, "metric": metric, "oof_score": float(np.average(known, weights=weights))}
 
 
-def has_chosen_gate(run: "LoadedRun") -> bool:
-    """True where gate.json has other thresholds than those that the folds were scored with."""
+def chosen_gate(run: "LoadedRun") -> dict[str, Any]:
+    """The thresholds of gate.json where the inference uses them and has others without it; else {}."""
     path, inference = run.path / "gate.json", run.parts.inference
     chosen = asdict(read_gate(path)) if path.exists() else {}
-    states = [fold.state() for fold in run.folds] if chosen else []
-    return any(inference.restored(state | chosen) != inference.restored(state) for state in states)
+    states = [inference.state() | fold.state() for fold in run.folds] if chosen else []
+    changes = (inference.restored(state | chosen) != inference.restored(state) for state in states)
+    return chosen if any(changes) else {}
+
+
+def words_of(settings: Mapping[str, Any]) -> str:
+    """Words for the settings of a way, which begin with `gate` where these hold thresholds of gate.json."""
+    gate = {field.name for field in fields(Gate)}
+    others = {key: value for key, value in settings.items() if key not in gate}
+    return " ".join(filter(None, ["gate" * (len(others) < len(settings)), describe(others)]))
 
 
 def describe(asked: Mapping[str, Any]) -> str:
     """Words for a way of asking, `Demonstrations BM25 temperature-0.7`; the settings of a class are left out."""
     targets = [key for key in asked if key.endswith("_target_")]
-    classes = dict.fromkeys(str(asked[key]).rpartition(".")[2] for key in targets)
+    named = (str(asked[key]) for key in targets if asked[key] and not is_usual(key, asked[key]))
+    classes = dict.fromkeys(name.rpartition(".")[2] for name in named)
     nodes = tuple(key.removesuffix("_target_") for key in targets)
     own = [key for key in asked if not key.startswith(nodes)]
     return " ".join([*classes, *(f"{key.rpartition('.')[2]}-{asked[key]}" for key in own)])
+
+
+def is_usual(key: str, target: str) -> bool:
+    """True for a class inside an inference that says nothing about the way: once in each pass, the only search."""
+    return any(key.endswith(f".{node}._target_") and target == name for node, name in USUAL.items())
+
+
+def _file_name(words: str, settings: Mapping[str, Any]) -> str:
+    """The words and a hash of the settings."""
+    shown, text = re.sub(r"[^\w.-]+", "-", words)[:60], json.dumps(settings, sort_keys=True, default=str)
+    return f"{shown}_{hash_text(text)[:6]}"

@@ -1,28 +1,33 @@
 """The configuration with which a finished run predicts: its folds' own, with other paths, base, retriever or more."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nexttoken.data.targets import find_source
 from nexttoken.errors import UserError
 from nexttoken.runs.blend import refuse_blend
-from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, describe_differences, differences
+from nexttoken.runs.folder import RETRIEVER_NODES, FoldFolder, RunFolder, describe_differences, differences
 from nexttoken.runs.records import RETRAIN
-from nexttoken.settings import PredictSettings, Settings
+from nexttoken.settings import AUTO, PredictSettings, Settings
 
 NOTHING = {"_target_": "nexttoken.inference.retrieval.search.Nothing"}
 TRANSFORMERS = {"_target_": "nexttoken.engine.answerers.load_transformers_writer", "_partial_": True}
 
-ASKED = ("inference", "retriever", "search", "generation")  # settings that say how a finished run is asked
+SCORED = ("inference", "correction", "retriever", "search", "max_tokens")  # settings of asking that change a score
+ASKED = (*SCORED, "generation")  # settings that say how a finished run is asked
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes to how a finished run generates open answers; `folder` is for answers of both kinds."""
+    """Changes to how a finished run is asked; `generation` and `engine` are for open answers."""
 
     inference: Mapping[str, Any] = field(default_factory=dict)  # a `_target_` node; empty: the run's own
+    correction: Mapping[str, Any] = field(default_factory=dict)  # likewise
+    retriever: Mapping[str, Any] = field(default_factory=dict)  # likewise
+    search: Mapping[str, Any] = field(default_factory=dict)  # changed settings
+    max_tokens: int | None = None  # None: the run's own
     generation: Mapping[str, Any] = field(default_factory=dict)  # changed settings
     fold: int | str | None = None  # None: the first finished one; "all": the final model, of both kinds
     folder: Path | None = None  # of saved answers; None: the fold's own for texts, none for probabilities
@@ -30,9 +35,28 @@ class Changes:
 
     @classmethod
     def of(cls, settings: PredictSettings) -> "Changes":
-        generation = {key: value for key, value in settings.generation.items() if value is not None}
-        folder = Path(settings.submissions_dir) / "written"
-        return cls(settings.inference, generation, settings.fold, folder, settings.engine)
+        search = {key: value for key, value in _given(settings.search).items() if key not in ("_target_", "retriever")}
+        return cls(
+            settings.inference,
+            settings.correction,
+            settings.retriever,
+            search,
+            settings.max_tokens,
+            _given(settings.generation),
+            settings.fold,
+            Path(settings.submissions_dir) / "written",
+            settings.engine,
+        )
+
+    @property
+    def generates(self) -> bool:
+        """True where a setting of open answers is given."""
+        return bool(self.generation) or self.engine != TRANSFORMERS
+
+    @property
+    def search_keys(self) -> list[str]:
+        """The given settings of a search, as the command line has them."""
+        return ["retriever"] * bool(self.retriever) + [f"search.{key}" for key in self.search]
 
 
 def own_config(folds: Sequence[FoldFolder], input_dir: str | None) -> dict[str, Any]:
@@ -63,7 +87,6 @@ def changed_config(
     folds: Sequence[FoldFolder],
     input_dir: str | None,
     base: str | None,
-    retriever: Any,
     changes: Changes,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
@@ -71,15 +94,14 @@ def changed_config(
 
     A model's own code runs only where `trust_remote_code` is given: the folder may come from a stranger.
 
-    `retriever` is a `_target_` node or None. Raises UserError where the folds have different settings, the run has no
-    use for a retriever, or the package no longer has a class that the configuration names.
+    Raises UserError where the folds have different settings, the run has no use for a retriever, or the package no
+    longer has a class that the configuration names.
     """
     config = own_config(folds, input_dir)
     saved = set(_targets(config))
-    if changes.inference:
-        config["inference"] = dict(changes.inference)
-    if retriever:
-        config = _with_retriever(config, retriever)
+    config = _with_inference(config, changes)
+    config |= {"correction": dict(changes.correction)} if changes.correction else {}
+    config |= {"max_tokens": changes.max_tokens} if changes.max_tokens else {}
     config["generation"] = config.get("generation", {})
     for key in ("generation", "model"):
         if not isinstance(config[key], dict):
@@ -97,12 +119,41 @@ def changed_config(
 
 
 def asked_otherwise(own: Mapping[str, Any], changed: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
-    """The settings by which a run is asked in another way than it was scored, by dotted key."""
-    one, other = ({key: config.get(key) or {} for key in ASKED} for config in (own, changed))
+    """The settings by which a run is asked in another way than it was scored, by dotted key.
+
+    Paths in the data's folder begin with `input_dir`, so that the way is the same wherever the data lies.
+    """
+    one, other = (
+        {key: _move(config.get(key) or {}, config.get("input_dir", ""), "input_dir") for key in ASKED}
+        for config in (own, changed)
+    )
     asked = {key: new for key, (_, new) in differences(one, other).items()}
     if changes.engine != TRANSFORMERS:
         asked |= {f"engine.{key}": value for key, value in changes.engine.items()}
     return asked | ({} if changes.fold is None else {"fold": changes.fold})
+
+
+def asked_config(own: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """A fold's own configuration with the way in which `settings` ask it, and its own paths."""
+    asked = {key: value for key, value in settings.model_dump().items() if key in SCORED}
+    if settings.max_tokens == AUTO:
+        del asked["max_tokens"]
+    return {**own, **_move(asked, settings.input_dir, own["input_dir"])}
+
+
+def run_and_changes(folder: RunFolder, changes: Changes) -> tuple[RunFolder, Changes]:
+    """The run that answers, and the changes that ask it as `folder` says, which may hold its answers in another way.
+
+    Raises UserError for further changes to such a way.
+    """
+    run = folder.asked_of
+    if run is None:
+        return folder, changes
+    if changes != Changes(folder=changes.folder, fold=changes.fold, engine=changes.engine):
+        what = f"{folder.path} is {run.path} asked in a way of its own"
+        raise UserError(f"{what}; leave other settings of asking out, or give run={run.path}")
+    own, asked = (one.finished_folds()[0].config() for one in (run, folder))
+    return run, replace(changes, **{key: asked[key] for key in SCORED if own.get(key) != asked.get(key)})
 
 
 def _items(node: Any) -> Iterator[tuple[Any, Any]]:
@@ -124,24 +175,41 @@ def _move(node: Any, old: str, new: str) -> Any:
     if isinstance(node, list):
         return [_move(value, old, new) for value in node]
     start = old.rstrip("/")
-    if not isinstance(node, str) or not f"{node}/".startswith(f"{start}/"):
+    if not start or not isinstance(node, str) or not f"{node}/".startswith(f"{start}/"):
         return node
     return str(Path(new, node[len(start) :].lstrip("/")))
 
 
-def _with_retriever(config: dict[str, Any], retriever: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with `retriever` in the place of each one it has. Raises UserError for a run without search."""
-    chooses = (config.get("candidates") or {}).get("number") is not None
-    if not chooses and "retriever" not in (key for key, _ in _items(config["inference"])):
-        name = str(config["inference"].get("_target_")).rpartition(".")[2]
-        what = f"the run's inference is {name}, which does not search, so retriever=... has no use"
-        raise UserError(f"{what}; leave it out, or train with inference=gated_retrieval")
-    given = _move(retriever, str(None), config["input_dir"])  # ${input_dir} is None where predict.py got no input_dir
+def _with_inference(config: dict[str, Any], changes: Changes) -> dict[str, Any]:
+    """The configuration with the given inference, and the given search in each place that has one.
 
-    def replaced(node: Any) -> Any:
+    What a given inference leaves open of its search is the run's own. Raises UserError for an unused setting of it.
+    """
+    if not changes.inference and not changes.search_keys:
+        return config
+    here, own = config["input_dir"], config["search"]  # ${input_dir} is None where the command line has no input_dir
+    given = _move(changes.retriever, str(None), here)
+    config = {**config, "inference": _move(dict(changes.inference), str(None), here) or config["inference"]}
+    chooses = (config.get("candidates") or {}).get("number") is not None
+    if changes.search_keys and not chooses and "retriever" not in (key for key, _ in _items(config["inference"])):
+        name, key = str(config["inference"].get("_target_")).rpartition(".")[2], changes.search_keys[0]
+        what = f"the inference is {name}, which does not search, so {key}=... has no use"
+        raise UserError(f"{what}; leave it out, or add one that does, such as inference=gated_retrieval")
+
+    def filled(node: Any, key: str = "") -> Any:
+        if key == "retriever":
+            return given or node or config["retriever"]
         if not isinstance(node, Mapping):
             return node
-        return {key: given if key == "retriever" else replaced(value) for key, value in node.items()}
+        node = {**own, **_given(node), **changes.search} if key == "search" else node
+        return {name: filled(value, name) for name, value in node.items()}
 
-    nodes = [name for name in ("search", "inference", "candidates") if name in config]
-    return {**config, "retriever": given} | {name: replaced(config[name]) for name in nodes}
+    nodes: dict[str, Any] = {
+        name: filled(config[name], name) for name in ("search", "inference", "candidates") if name in config
+    }
+    return {**config, "retriever": given or config["retriever"], **nodes}
+
+
+def _given(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not null: null stands for the run's own value."""
+    return {key: value for key, value in node.items() if value is not None}

@@ -5,6 +5,7 @@ output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/
                                       rows.csv oof.csv metrics.json (last)
 output/<task>/<name>/all/             the same of a final model on all rows (fold=all), without oof.csv and rows.csv
 output/<task>/<name>/                 gate.json calibration.json: computed from all finished folds
+output/<task>/<name>/asked/<way>/     folds.csv, and fold<k>/ without weights: the run's folds asked in another way
 """
 
 import json
@@ -26,6 +27,7 @@ from nexttoken.types import Example
 FOLD_NAME = re.compile("fold(0|[1-9][0-9]*)")  # as `fold` writes it: fold01 would be fold1 again
 RETRIEVER_NODES = ("retriever", "search", "inference", "candidates", "train_transforms")  # may hold a retriever
 RETRIEVER_FOLDERS = ("index_dir", "cache_dir")  # change no result
+ASKED = "asked"  # the folder in a run of the ways in which it was asked again
 INCIDENTAL_DEVICES = ("trainer.devices", "trainer.strategy", "trainer.accelerator")
 
 
@@ -37,6 +39,18 @@ class FoldFolder(FoldRecords):
     def number(self) -> int | str:
         """The fold's number, or "all"."""
         return ALL if self.is_final else int(self.path.name.removeprefix("fold"))
+
+    @property
+    def answered_by(self) -> "FoldFolder":
+        """The fold whose weights answered: itself, or the same fold of the run that was asked in another way."""
+        base = RunFolder(self.path.parent).asked_of
+        return base.fold(self.number) if base else self
+
+    @property
+    def is_outdated(self) -> bool:
+        """True where the weights that answered were trained again, or are gone; `answered_by` in metrics.json."""
+        fold = self.answered_by
+        return fold != self and not (fold.is_finished and self.metrics().get("answered_by") == fold.training_id)
 
     @property
     def lock(self) -> FoldLock:
@@ -92,6 +106,22 @@ class RunFolder:
         return FoldFolder(self.path / fold_name(number))
 
     @property
+    def asked_of(self) -> "RunFolder | None":
+        """The run that answered, where this folder holds its answers in another way; None for a run with weights."""
+        path = self.path.absolute()
+        return RunFolder(self.path.parent.parent) if path.parent.name == ASKED else None
+
+    def asked(self, way: str) -> "RunFolder":
+        """The folder of this run's answers in another way."""
+        return RunFolder(self.path / ASKED / way)
+
+    @property
+    def ways(self) -> "list[RunFolder]":
+        """The ways in which this run was asked again and that have a finished fold, by name."""
+        ways = (RunFolder(path) for path in sorted(self.path.glob(f"{ASKED}/*")))
+        return [way for way in ways if any(fold.is_finished for fold in way._folds())]
+
+    @property
     def has_only_final(self) -> bool:
         """True where the final model is finished and no fold is."""
         return self.fold(ALL).is_finished and not any(fold.is_finished for fold in self._folds())
@@ -127,6 +157,9 @@ class RunFolder:
         if number != ALL:
             for name in ("gate.json", "calibration.json"):  # out of date once another fold is trained
                 (self.path / name).unlink(missing_ok=True)
+            for way in self.path.glob(f"{ASKED}/*"):
+                RunFolder(way).fold(number).remove()
+                (way / "calibration.json").unlink(missing_ok=True)
         if overwrite:
             fold.remove()
         fold.remove_parts()

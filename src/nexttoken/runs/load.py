@@ -1,9 +1,7 @@
 """A finished run or a blend loaded to predict, by its folder."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nexttoken.runs.blend import is_blend, member_folder, read_blend
 from nexttoken.runs.config import Changes
@@ -17,24 +15,23 @@ def load(
     input_dir: str | None = None,
     batch_tokens: int | None = None,
     base: str | None = None,
-    retriever: Mapping[str, Any] | None = None,
     changes: Changes = UNCHANGED,
     trust_remote_code: bool = False,
 ) -> LoadedRun:
     """The run in this folder, as `LoadedRun.load`, or the blend with all of its members.
 
-    `base` and `retriever` are for each member. Raises UserError as `LoadedRun.load`, and for a blend whose members are
-    gone or were trained since.
+    `base` and a given retriever are for each member. Raises UserError as `LoadedRun.load`, and for a blend whose
+    members are gone or were trained since.
     """
     if not is_blend(folder.path):
-        return LoadedRun.load(folder, input_dir, batch_tokens, base, retriever, changes, trust_remote_code)
-    blend, own = read_blend(folder.path), replace(UNCHANGED, folder=changes.folder)
+        return LoadedRun.load(folder, input_dir, batch_tokens, base, changes, trust_remote_code)
+    blend, own = read_blend(folder.path), replace(UNCHANGED, folder=changes.folder, retriever=changes.retriever)
     runs = [
-        load(member_folder(member, folder.path), input_dir, batch_tokens, base, retriever, own, trust_remote_code)
+        load(member_folder(member, folder.path), input_dir, batch_tokens, base, own, trust_remote_code)
         for member in blend.members
         if not member.is_baseline
     ]
-    return LoadedBlend.of(folder, blend, runs, input_dir, changes)
+    return LoadedBlend.of(folder, blend, runs, input_dir, replace(changes, retriever={}))
 
 
 def load_run(

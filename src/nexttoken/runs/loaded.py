@@ -17,11 +17,13 @@ from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.retrieval.search import Search
-from nexttoken.runs.calibration import Calibration, read_calibration
-from nexttoken.runs.config import Changes, asked_otherwise, changed_config, own_config
+from nexttoken.runs.asking import Asking
+from nexttoken.runs.calibration import Calibration
+from nexttoken.runs.config import Changes, asked_otherwise, changed_config, own_config, run_and_changes
 from nexttoken.runs.first_step import with_first_step
-from nexttoken.runs.folder import FoldFolder, RunFolder, hash_examples
+from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.records import read_gate
+from nexttoken.runs.run_rows import RunRows
 from nexttoken.runs.seals import KEY, WEIGHTS
 from nexttoken.settings import ALL
 from nexttoken.transforms import apply_transforms
@@ -54,28 +56,28 @@ class LoadedRun:
         input_dir: str | None = None,
         batch_tokens: int | None = None,
         base: str | None = None,
-        retriever: Mapping[str, Any] | None = None,
         changes: Changes = UNCHANGED,
         trust_remote_code: bool = False,
     ) -> "LoadedRun":
         """Build the parts of the run's configuration that prediction needs.
 
         `input_dir` holds files of the same task, corpora included; `base` is a folder or hub name of the same base
-        model; `retriever` is a `_target_` node. Raises UserError without a finished fold, and as `changed_config` does.
+        model. Raises UserError without a finished fold, and as `changed_config` does.
         """
         if changes.fold is None and folder.has_only_final:
             print(f"{folder.path} has no finished fold: its final model predicts, which has no out-of-fold score")
             changes = replace(changes, fold=ALL)
+        folder, changes = run_and_changes(folder, changes)
         folds = [folder.final()] if changes.fold == ALL else folder.finished_folds()
         if [fold for fold in folds if KEY not in fold.refuse_altered()]:
             what = "has folds of an earlier version, without a seal: a changed config.yaml or model is not noticed"
             print(f"{folder.path} {what}")
-        config = changed_config(folds, input_dir, base, retriever, changes, trust_remote_code)
+        config = changed_config(folds, input_dir, base, changes, trust_remote_code)
         asked = asked_otherwise(own_config(folds, input_dir), config, changes)
         parts = with_first_step(build(config), lambda run, examples: cls.load(run).answer(examples))
-        if parts.task.classes and changes != Changes(folder=changes.folder, fold=ALL if changes.fold == ALL else None):
-            own = "this run averages its folds' probabilities with its own inference: train with another one"
-            raise UserError(f"inference, generation, engine and a fold's number are for open answers; {own}")
+        if parts.task.classes and (changes.generates or changes.fold not in (None, ALL)):
+            own = "this run averages its folds' probabilities"
+            raise UserError(f"generation, engine and a fold's number are for open answers; {own}, leave them out")
         return cls(folder, folds, parts, batch_tokens or parts.settings.batch_tokens, changes=changes, asked=asked)
 
     @property
@@ -134,9 +136,8 @@ class LoadedRun:
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """That of calibration.json, for a run that is asked as its out-of-fold rows were."""
-        is_own = not self.asked.keys() - {"fold"} and not (self.path / "gate.json").exists()
-        return read_calibration(self.folder, len(self.parts.task.classes)) if is_own else None
+        """That of the way in which the run is asked, fitted on the out-of-fold rows of this way."""
+        return Asking.of(self).calibration
 
     def answerer(self, fold: FoldFolder) -> "Answerer":
         """Load the fold's model; the weights that folds share stay in memory until `release`.
@@ -172,12 +173,19 @@ class LoadedRun:
     def inference(self, fold: FoldFolder, examples: Sequence[Example] = ()) -> Inference:
         """The run's inference with the fold's state, the thresholds of gate.json and demonstrations to show.
 
+        Another one than the run's own learns from the fold's training rows here, unless `ask` has saved what it learnt.
         Demonstrations are the fold's training examples, or all where none of `examples` is held out, as in test files.
         """
-        path = self.path / "gate.json"
+        path, unfitted, way = self.path / "gate.json", self.parts.inference, Asking.of(self).folder.fold(fold.number)
         chosen = asdict(read_gate(path)) if path.exists() else {}
-        restored = self.parts.inference.restored(fold.state() | chosen)
-        return restored.with_pool(self._demonstrations(fold, examples)) if restored.shows_pool else restored
+        known = chosen if not way.is_finished or way.is_outdated else way.state() | chosen
+        inference = unfitted.restored(unfitted.state() | fold.state() | known)
+        if unfitted.state().keys() - known.keys():
+            fitted = inference.fitted(*self.rows.to_fit(fold), self.answerer(fold))
+            inference = fitted.restored(fitted.state() | chosen)
+        if not inference.shows_pool:
+            return inference
+        return inference.with_pool(self.rows.demonstrations(fold, examples))
 
     @cached_property
     def search(self) -> Search:
@@ -185,33 +193,13 @@ class LoadedRun:
         return make(self.parts.settings.search, "search")
 
     @cached_property
-    def _data(self) -> tuple[dict[str, Example], str]:
-        """The examples of all folds by id, after the run's transforms, and their hash."""
-        examples = apply_transforms(self.parts.task.read("train"), self.parts.transforms)
-        return {example.id: example for example in examples}, hash_examples(examples)
+    def rows(self) -> RunRows:
+        """The rows of the run's training file."""
+        return RunRows(self.folder, self.parts)
 
     def held_out(self, fold: FoldFolder) -> list[Example]:
-        """The examples that the fold was scored on, in the order of its oof.csv.
-
-        Raises UserError where the data lacks one or is other data, and of a final model, which holds none out.
-        """
-        if fold.is_final:
-            raise UserError(
-                f"{fold.path} was trained on all rows, none is held out; train a fold: python train.py fold=0"
-            )
-        (by_id, data_hash), ids = self._data, fold.held_out_ids()
-        input_dir, fix = self.parts.settings.input_dir, "give the run's data: input_dir=..."
-        if missing := [one for one in ids if one not in by_id]:
-            raise UserError(f"{input_dir} has no row {missing[0]!r} of {fold.path / 'oof.csv'}; {fix}")
-        if not fold.has_data(data_hash):
-            raise UserError(f"{input_dir} holds other rows than {fold.path} was trained on; {fix}")
-        return [by_id[one] for one in ids]
-
-    def _demonstrations(self, fold: FoldFolder, examples: Sequence[Example]) -> list[Example]:
-        by_id, ids = self._data[0], set(fold.held_out_ids())
-        held_out = {(by_id[one].tags.get("file"), one) for one in ids & by_id.keys()}
-        are_new = bool(examples) and held_out.isdisjoint((one.tags.get("file"), one.id) for one in examples)
-        return [example for row_id, example in by_id.items() if are_new or row_id not in ids]
+        """The examples that the fold was scored on, as `RunRows.held_out` gives them."""
+        return self.rows.held_out(fold)
 
     def predict(self, frame: "pd.DataFrame") -> "pd.DataFrame":
         """Predict rows in the competition's own format; returns `id`, as given, and probabilities per class."""

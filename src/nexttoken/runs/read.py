@@ -62,6 +62,9 @@ def finished_folds(paths: Sequence[Path]) -> list[Path]:
     if folders := find_folds(paths, "metrics.json"):
         for folder in folders:
             refuse_altered(folder, read_json(folder / "metrics.json"), RECORDS)
+            if (fold := FoldFolder(folder)).is_outdated:
+                run = fold.answered_by.path.parent
+                raise UserError(f"{folder} was answered by another training of {run}; remove it, and ask again")
         return folders
     what = f"{first_five(paths)} holds no finished run (<name>/fold<k>/metrics.json)"
     raise UserError(f"{what}; run python train.py fold=0 first")

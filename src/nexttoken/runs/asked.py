@@ -1,0 +1,104 @@
+"""Finished runs asked in another way than they were trained with: the answers to their held-out rows, and the scores.
+
+They lie in output/<task>/<name>/asked/<way>/ as a run's own do: folds.csv, and fold<k>/ with config.yaml data.sha256
+inference.json rows.csv oof.csv metrics.json. The weights that answered are those of the run's fold<k>; training that
+fold again removes its answers in every way.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nexttoken.data.folds import load_folds
+from nexttoken.data.whole_files import remove
+from nexttoken.errors import UserError
+from nexttoken.models.processes import from_first, is_first
+from nexttoken.runs.answer_set import answers_of
+from nexttoken.runs.asking import Asking
+from nexttoken.runs.config import asked_config
+from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.runs.read import read_run
+from nexttoken.runs.scored_runs import Run
+
+REFERENCES = ("uniform_", "best_possible_", "chance_", "prior_", "baseline")  # keys of scores without this model
+
+
+def asked_runs(path: Path) -> list[Run]:
+    """The run in `path`, then the same run asked in each other way that `ask` has finished; of closed tasks.
+
+    A way's `Run` has the run's rows and labels, its own probabilities and metrics, and the way's folder, which every
+    command takes as a run. Raises UserError as `read_run` does.
+    """
+    return [read_run(path), *(read_run(way.path) for way in RunFolder(path).ways)]
+
+
+def refuse_unscored(asking: Asking, again: bool = False) -> None:
+    """Raise UserError where held-out rows give a way no score: a final model, open answers, a gate chosen on them."""
+    run = asking.run
+    if not run.parts.task.classes:
+        raise UserError(f"{run.path} answers with texts: ask is for labels; see python -m nexttoken judge {run.path}")
+    for fold in run.folds:
+        run.held_out(fold)  # of the final model and of other data there is none
+    if asking.has_gate and (again or not asking.scored):
+        raise UserError(
+            f"the thresholds of {run.path / 'gate.json'} were chosen on these rows: python -m nexttoken gate"
+            f" run={run.path} answers them with thresholds of the other folds"
+        )
+
+
+def unasked(asking: Asking, again: bool = False) -> list[int]:
+    """The numbers of the run's folds whose held-out rows were not asked in this way since they were trained."""
+    if not asking.way:
+        return []  # training itself asked them
+    folds = [asking.folder.fold(fold.number) for fold in asking.run.folds]
+    return from_first(lambda: [int(fold.number) for fold in folds if again or not fold.is_finished or fold.is_outdated])
+
+
+def ask_held_out(asking: Asking, number: int) -> None:
+    """Ask one fold's held-out rows in the way of `asking`, and save its answers and scores in the way's folder.
+
+    A killed call goes on from the answers it has. Raises UserError where the data is not the fold's, or another process
+    asks.
+    """
+    run, fold, into = asking.run, asking.run.fold(number), asking.folder.fold(number)
+    examples, answers = run.held_out(fold), answers_of(run.parts.task)
+    if not is_first():
+        answer_held_out(asking, fold, into)
+        return
+    with into.lock.held():
+        config, data_hash = asked_config(fold.config(), run.parts.settings), (fold.path / "data.sha256").read_text()
+        folds = load_folds(run.path / "folds.csv")
+        asking.folder.claim(number, config, data_hash, folds, overwrite=into.is_finished)
+        predictions, inference, measured = answer_held_out(asking, fold, into)
+        saved, task = fold.metrics(), run.parts.task
+        if "threshold" in saved:
+            predictions = replace(predictions, threshold=saved["threshold"])
+        scores = answers.score(task, predictions, examples)
+        into.save_state(inference.state())
+        answers.save(into, number, task, predictions, examples)
+        remove(into.journals)
+        into.save_metrics(described(saved, answers.describe(run.parts.settings, task, 0, 0)) | scores | measured)
+
+
+def answer_held_out(asking: Asking, fold: FoldFolder, into: FoldFolder) -> tuple[Any, Any, dict[str, Any]]:
+    """The predictions of a fold's held-out rows, the inference that made them, and counts for metrics.json."""
+    from nexttoken.engine.journal import JournalFolder
+
+    start = time.monotonic()
+    examples, answerer = asking.run.held_out(fold), asking.run.answerer(fold)
+    inference = asking.run.inference(fold, examples)
+    answerer.reset_counts()
+    answerer.journals = JournalFolder(into.journals, fold.training, f"fold {fold.number}: ")
+    asked = time.monotonic()
+    predictions: Any = inference(examples, answerer)
+    end = time.monotonic()
+    measured = {"answered_by": fold.training_id, "asked": asking.way, "seconds": end - start}
+    speed = {"rows_per_second": len(examples) / max(end - asked, 1e-9)}
+    return predictions, inference, dict(answerer.counts) | answerer.environment | measured | speed
+
+
+def described(saved: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """The data, the fold and the references of a fold's metrics.json: all but what its own answers were scored by."""
+    return {key: value for key, value in saved.items() if key in names or key.startswith(REFERENCES)}
