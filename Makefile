@@ -1,14 +1,22 @@
-# make run: train on the embedded sample and predict. make test: install what the tests need, then run the tests. make
+# make run: train on the embedded sample and predict. make real: the same with a pretrained model, which is fetched once,
+# on the real judgements in DATA. make test: install what the tests need, then run the tests. make
 # test-slow: the tests that kill and restart programs, or run several processes. Both use two processes of one thread
 # each, which takes half the time.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test test-slow check lint size lock clean
+.PHONY: run real test test-slow check lint size lock clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
 	$(BIN)/python predict.py
+
+DATA ?= ../shared/data/arena-mini
+
+real: .venv/.run
+	$(BIN)/python -m nexttoken weights smollm2
+	$(BIN)/python train.py fold=0 experiment=arena_smollm2 input_dir=$(DATA)
+	$(BIN)/python predict.py run=output/lmsys/arena_smollm2 input_dir=$(DATA)
 
 test: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal

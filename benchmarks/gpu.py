@@ -87,7 +87,7 @@ def measure(options: Options, methods: Sequence[str], checkpointing: Sequence[bo
 
     from benchmarks.gpu_cases import Workload, matrix_rate, rows_at_once
     from benchmarks.gpu_cases import measure as measure_method
-    from nexttoken.models.load import choose_dtype
+    from nexttoken.models.precision import choose_dtype
     from nexttoken.models.processes import choose_device
     from nexttoken.settings import ModelSettings
 

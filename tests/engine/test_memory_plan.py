@@ -21,7 +21,8 @@ from nexttoken.engine.memory_plan.make import make_plan, optimizer_bytes, repeat
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.device_sheets import SHEETS
-from nexttoken.models.load import fast_dtype, load_config, resolve
+from nexttoken.models.load import load_config, resolve
+from nexttoken.models.precision import fast_dtype
 from nexttoken.settings import Settings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

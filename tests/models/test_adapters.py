@@ -110,6 +110,21 @@ def test_gradients_stay_right_after_an_evaluation(base_dir):
     assert ours.norm() > 1e-3
 
 
+def test_where_the_processor_packs_4_bit_weights_only_the_guard_prevents_it(base_dir):
+    from bitsandbytes.nn.modules import has_avx512bf16
+
+    if not has_avx512bf16():
+        pytest.skip("this processor has no AVX512-BF16, for which bitsandbytes packs 4-bit weights")
+    for packs in (False, True):
+        model = with_adapter(load(base_dir, NF4)).eval()
+        layers = four_bit_layers(model)
+        for layer in layers if packs else ():
+            layer.support_avx512bf16_for_cpu = True  # as bitsandbytes made it
+        with torch.inference_mode():
+            model(input_ids=torch.tensor([[5, 6, 7]]))
+        assert all(getattr(one.weight.quant_state, "packing_format_for_cpu", False) is packs for one in layers)
+
+
 @pytest.mark.parametrize("has_units", [True, False], ids=["bf16 units", "none"])
 def test_an_adapter_on_any_4_bit_model_has_the_guard(base_dir, monkeypatch, has_units):
     """Also on a model that `load_model` did not load, on processors with and without bf16 units."""

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
+from nexttoken.models import load
 from nexttoken.pipeline import train as train_fold
 from nexttoken.runs.load import load_run
 from nexttoken.tasks.preference import Preference
@@ -115,3 +116,26 @@ def test_checkpointing_activations_changes_no_weight(base_dir, tmp_path):
     assert plain.keys() == checkpointed.keys()
     for name in plain:
         torch.testing.assert_close(plain[name], checkpointed[name], atol=1e-6, rtol=0)
+
+
+def test_a_run_predicts_in_the_dtype_that_it_was_scored_in(base_dir, tmp_path, repository, monkeypatch):
+    """Scored where 16-bit products are faster, asked where they are not; a run that does not say it was in float32."""
+    if torch.cuda.is_available():
+        pytest.skip("the dtype of a CPU is that of machines without a GPU")
+    monkeypatch.setattr(load, "MIN_16_BIT", 0)
+    monkeypatch.setattr(load, "fast_cpu_dtype", lambda width: torch.bfloat16)
+    run = train(tmp_path, base_dir, name="half")
+    fold = run / "fold0"
+    assert json.loads((fold / "metrics.json").read_text())["precision"] == "bfloat16"
+    monkeypatch.setattr(load, "fast_cpu_dtype", lambda width: torch.float32)
+    oof = pd.read_csv(fold / "oof.csv", dtype={"id": str})
+    frame = pd.read_csv(repository / "input/sample-preferences/train.csv", dtype=str, keep_default_na=False)
+    rows = frame.set_index("id").loc[oof["id"]].reset_index()
+    rows = rows.drop(columns=[name for name in rows if name.startswith("winner")])
+    np.testing.assert_allclose(load_run(run).predict(rows).iloc[:, 1:], oof.iloc[:, -3:], atol=1e-6)
+    named = json.loads((fold / "adapter" / "base.json").read_text())
+    assert named.pop("dtype") == "bfloat16"
+    (fold / "adapter" / "base.json").write_text(json.dumps(named))
+    unseal(fold)
+    difference = np.abs(load_run(run).predict(rows).iloc[:, 1:].to_numpy() - oof.iloc[:, -3:].to_numpy()).max()
+    assert 1e-6 < difference < 0.05

@@ -176,4 +176,4 @@ def load_vllm_writer(
     encoder = TextEncoder(tokenizer, prompt, within_context(spec.config, settings.max_tokens))
     ends = [*encoder.ends, *end_ids(spec, len(tokenizer))]
     limits = {"max_model_len": encoder.max_tokens, **options}
-    return Writer(encoder, VLLMGenerator(locate(str(model.name_or_path), model.dtype), adapter, ends, **limits))
+    return Writer(encoder, VLLMGenerator(locate(str(model.name_or_path)), adapter, ends, **limits))

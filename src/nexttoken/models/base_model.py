@@ -27,6 +27,7 @@ class Base:
     tokenizer: str
     stored: str = ""  # storage of a quantised copy saved by this project, such as "int8"; "" for the model itself
     files: str = ""  # fingerprint of that copy's own weights
+    dtype: str = ""  # of these weights on the CPU on which an adapter was trained on them and scored
 
     def save(self, folder: Path) -> None:
         write_json(asdict(self), folder / FILE)
@@ -75,7 +76,7 @@ def weights_folder(settings: ModelSettings) -> Path:
     """The local folder of the weights: the given one, or the one in the hub's cache."""
     from transformers.utils import cached_file
 
-    source = locate(str(settings.name_or_path), settings.dtype)
+    source = locate(str(settings.name_or_path))
     if Path(source).is_dir():
         return Path(source)
     return Path(str(cached_file(source, "config.json", revision=settings.revision))).parent

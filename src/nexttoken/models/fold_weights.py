@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nexttoken.data.file_kinds import refuse_stand_ins
 from nexttoken.errors import UserError
 from nexttoken.models import adapters
@@ -25,11 +27,16 @@ def fold_weights(settings: Settings) -> "OnBase | WholeModels":
 
 
 class OnBase:
-    """Folds that saved an adapter or nothing: the base is loaded once, each adapter overwrites the one before."""
+    """Folds that saved an adapter or nothing: the base is loaded once, each adapter overwrites the one before.
+
+    It is loaded anew for a fold that was scored in another dtype.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._model: Any = None
+        self._dtype: torch.dtype | None = None  # of the model in memory
+        self._specs: dict[str, ModelSpec] = {}  # by the base's dtype
         self._adapter = adapters.trained_adapter(settings)
         self._adapter_in_memory: Path | None = None
 
@@ -46,15 +53,16 @@ class OnBase:
         folder = fold_dir / "adapter"
         _refuse_missing(folder, (base.FILE, *adapters.FILES) if self._adapter else (base.FILE,))
         base.refuse_other_base(folder, self.settings, self._base)
-        if self._model is None:
-            spec, used = self._spec, self._spec.settings
-            model: Any = load_model(
-                used.model, self._tokenizer, used.max_tokens, spec.dtype, used.quantization, num_classes, spec.config
-            )
+        spec = self.spec(fold_dir)
+        if self._dtype != spec.dtype:
+            self._model = self._dtype = None  # its memory is needed for the next
+            used, sizes = spec.settings, (num_classes, spec.config)
+            model: Any = load_model(used.model, self._tokenizer, used.max_tokens, spec.dtype, used.quantization, *sizes)
             if self._adapter is not None:  # its initial values are overwritten, and need no computation
                 model = adapters.add_adapter(model, self._adapter.model_copy(update={"init": "default"}), num_classes)
             compute_in(model, AUTOCAST[spec.precision])
-            self._model = move_model(model, spec.device).eval()
+            self._model, self._dtype = move_model(model, spec.device).eval(), spec.dtype
+            self._adapter_in_memory = None
         if self._adapter is not None and folder != self._adapter_in_memory:
             self._adapter_in_memory = None
             adapters.overwrite_adapter(self._model, self._adapter, folder)
@@ -62,12 +70,15 @@ class OnBase:
         return self._model, self._tokenizer
 
     def spec(self, fold_dir: Path) -> ModelSpec:
-        """The fold's model for prediction, before its weights are loaded."""
-        return self._spec
-
-    @cached_property
-    def _spec(self) -> ModelSpec:
-        return resolve(self.settings.model_copy(update={"trainer": _without_training(self.settings.trainer)}))
+        """The fold's model for prediction, before its weights are loaded; on a CPU in the dtype it was scored in."""
+        recorded = base.read_base(fold_dir / "adapter").dtype or "float32"  # earlier runs did not record it
+        given = self.settings.model.dtype
+        dtype = recorded if given == "auto" and choose_device().type == "cpu" else given
+        if dtype not in self._specs:
+            model = self.settings.model.model_copy(update={"dtype": dtype})
+            changed = {"trainer": _without_training(self.settings.trainer), "model": model}
+            self._specs[dtype] = resolve(self.settings.model_copy(update=changed))
+        return self._specs[dtype]
 
     @cached_property
     def _tokenizer(self) -> Any:

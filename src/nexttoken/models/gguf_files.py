@@ -14,17 +14,17 @@ SUFFIX = ".gguf"
 FIX = "download it again, or name a folder of safetensors or a hub name"
 
 
-def dequantised_folder(path: Path, dtype: str) -> Path:
-    """The folder of a GGUF file's weights in `dtype`, with its tokenizer; "auto" is float32, which loses nothing.
+def dequantised_folder(path: Path) -> Path:
+    """The folder of a GGUF file's weights, with its tokenizer: quantised ones in float32, which loses nothing.
 
     It is made at the first call, and found by the file's content afterwards.
     Raises UserError for a file that is no GGUF, was cut, or has an architecture that transformers cannot read.
     """
-    dtype, stat = "float32" if dtype == "auto" else dtype, path.stat()
-    folder = cache_dir() / "weights" / f"{path.stem}-{_hash(path, stat.st_size, stat.st_mtime_ns)[:16]}-{dtype}"
+    stat = path.stat()
+    folder = cache_dir() / "weights" / f"{path.stem}-{_hash(path, stat.st_size, stat.st_mtime_ns)[:16]}"
     if not folder.is_dir():
-        refuse_faulty(path)
-        print(f"{path}: dequantised to {dtype} once, into {folder}")
+        dtype = exact_dtype(path)
+        print(f"{path}: written in {dtype} to {folder}, once", flush=True)
         with scratch_folder(folder) as part:
             dequantise(path, part, dtype)
             put_once(part, folder)
@@ -46,22 +46,27 @@ def put_once(part: Path, folder: Path) -> None:
             raise
 
 
-def refuse_faulty(path: Path) -> None:
-    """Raise UserError for a file that is no GGUF, was cut, or describes too many layers; its weights are not read."""
+def exact_dtype(path: Path) -> str:
+    """The dtype that holds a GGUF file's weights without loss: the file's own, or float32 for quantised ones.
+
+    Only the header is read. Raises UserError for a file that is no GGUF, was cut, or describes too many layers.
+    """
     from transformers.integrations.gguf.reader import GgufHeader, read_gguf_metadata
 
     try:
-        header, (metadata, _) = GgufHeader.from_file(str(path)), read_gguf_metadata(str(path))
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is no GGUF file, or is damaged (a name in it is no text); {FIX}") from None
+        metadata, _ = read_gguf_metadata(str(path))
+        counts = {key: value for key, value in metadata.items() if key.endswith(("block_count", "expert_count"))}
+        if many := {key: value for key, value in counts.items() if isinstance(value, int) and value > MAX_LAYERS}:
+            raise UserError(f"{path} says {first_five(many.items())}, expected at most {MAX_LAYERS}; {FIX}")
+        header = GgufHeader.from_file(str(path))
     except (ValueError, struct.error, IndexError, KeyError, OverflowError, MemoryError) as error:
+        if "ggml type" in str(error):  # this reader of headers knows fewer types than the one of weights
+            return "float32"
         raise UserError(f"{path} is no GGUF file, or was cut ({one_line(error)}); {FIX}") from None
     end = header.data_start + max((tensor.offset + tensor.nbytes for tensor in header.tensors), default=0)
     if end > (size := path.stat().st_size):
         raise UserError(f"{path} has {size:,} bytes, and its header describes {end:,}: it was cut; {FIX}")
-    counts = {key: value for key, value in metadata.items() if key.endswith(("block_count", "expert_count"))}
-    if many := {key: value for key, value in counts.items() if isinstance(value, int) and value > MAX_LAYERS}:
-        raise UserError(f"{path} says {first_five(many.items())}, expected at most {MAX_LAYERS}; {FIX}")
+    return str(header.dtype or "float32").removeprefix("torch.")
 
 
 def dequantise(path: Path, folder: Path, dtype: str) -> None:

@@ -40,14 +40,14 @@ def find_model(name_or_path: str) -> Path | None:
     return None
 
 
-def locate(name_or_path: str, dtype: str = "auto") -> str:
-    """The folder of a model on this machine, else its hub name. A GGUF file is dequantised to `dtype` for it, once.
+def locate(name_or_path: str) -> str:
+    """The folder of a model on this machine, else its hub name. A GGUF file is dequantised into a folder, once.
 
     Asks the hub once: without an answer huggingface_hub would retry for minutes, even for files in its cache.
     Raises UserError as `find_model` and `dequantised_folder` do.
     """
     if path := find_model(name_or_path):
-        return str(dequantised_folder(path, dtype) if path.is_file() else path)
+        return str(dequantised_folder(path) if path.is_file() else path)
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 

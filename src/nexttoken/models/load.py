@@ -11,18 +11,16 @@ from torch import nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.allocator import keep_freed_memory
-from nexttoken.models.device_sheets import BF16_CAPABILITY, DeviceSheet
+from nexttoken.models.device_sheets import DeviceSheet
 from nexttoken.models.hub import from_hub, locate, refuse_giant
-from nexttoken.models.precision import PRECISIONS
+from nexttoken.models.precision import PRECISIONS, choose_dtype, fast_cpu_dtype, fast_dtype
 from nexttoken.models.processes import choose_device
 from nexttoken.models.quantized import keep_trainable, loading_options, saved_quantization
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
-# Reported to exceed 65,504, the largest float16: google/gemma_pytorch#10, microsoft/onnxruntime-genai#2444 (Gemma 2 and
-# gpt-oss), huggingface/transformers#39972 (Gemma 3) and #28163 (Phi-2), unslothai/unsloth-zoo#600 (Gemma 4).
-OVERFLOWING = ("gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "phi", "gpt_oss")
 CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # missing in a language model: they start at random
+MIN_16_BIT = 50_000_000  # weights of a model from which 16 bit is tried on a CPU; smaller ones are fast as they are
 MIN_CHECKPOINTED = 1_000_000_000  # weights of a model from which fit.gradient_checkpointing=auto saves memory
 
 
@@ -77,8 +75,12 @@ def resolve(
     architecture = config.get_text_config().model_type
     is_trained = settings.trainer.max_epochs > 0 and settings.adapter is None
     dtype = choose_dtype(settings.model, architecture, is_trained, sheet)
-    precision = settings.trainer.precision or PRECISIONS[fast_dtype(architecture, sheet) if is_trained else dtype]
     device = device or (choose_device() if sheet is None else torch.device("cuda"))
+    is_frozen = settings.model.name_or_path is not None and not is_trained
+    if device.type == "cpu" and is_frozen and settings.model.dtype == "auto" and quantization is None:
+        is_large = estimate_parameters(config) >= MIN_16_BIT
+        dtype = fast_cpu_dtype(config.get_text_config().hidden_size) if is_large else dtype
+    precision = settings.trainer.precision or PRECISIONS[fast_dtype(architecture, sheet) if is_trained else dtype]
     return ModelSpec(settings, config, device, dtype, precision, {} if memo is None else memo, sheet)
 
 
@@ -112,38 +114,6 @@ def load_config(settings: ModelSettings, max_tokens: int = 0) -> Any:
     if settings.name_or_path is None:
         return llama_config(settings.scratch, settings.scratch.vocab_size, max_tokens)  # its vocabulary may be smaller
     return _from_pretrained(AutoConfig, settings)
-
-
-def fast_dtype(architecture: str, sheet: DeviceSheet | None = None) -> torch.dtype:
-    """The fastest safe dtype of `sheet` or this machine: bfloat16, on older GPUs (a T4) float16, on the CPU float32.
-
-    Architectures that are known to overflow float16 get float32 on older GPUs.
-    """
-    if sheet is None and not torch.cuda.is_available():
-        return torch.float32
-    has_bf16 = sheet.capability >= BF16_CAPABILITY if sheet else torch.cuda.is_bf16_supported(including_emulation=False)
-    if has_bf16:
-        return torch.bfloat16
-    return torch.float32 if architecture.removesuffix("_text") in OVERFLOWING else torch.float16
-
-
-def choose_dtype(
-    settings: ModelSettings, architecture: str, training: bool, sheet: DeviceSheet | None = None
-) -> torch.dtype:
-    """The weights' dtype: float32 for trained weights, else the fastest of this machine.
-
-    `architecture` is transformers' `model_type`. `training` is False for the frozen weights under an adapter.
-    Raises UserError for 16-bit weights that are trained: AdamW's small updates would be rounded away.
-    """
-    training = training or settings.name_or_path is None
-    if settings.dtype == "auto":
-        return torch.float32 if training else fast_dtype(architecture, sheet)
-    if settings.dtype != "float32" and training:
-        raise UserError(
-            f"model.dtype={settings.dtype}: weights that are trained need float32, most small updates would be lost;"
-            " use model.dtype=auto (a GPU still computes in 16 bit), or adapter=lora"
-        )
-    return getattr(torch, settings.dtype)
 
 
 def load_model(
@@ -234,14 +204,14 @@ def _generation_config(settings: ModelSettings) -> Any:
 
     try:
         revision = settings.revision or "main"
-        return GenerationConfig.from_pretrained(locate(str(settings.name_or_path), settings.dtype), revision=revision)
+        return GenerationConfig.from_pretrained(locate(str(settings.name_or_path)), revision=revision)
     except (OSError, ValueError):
         return None
 
 
 def _from_pretrained(kind: Any, settings: ModelSettings, **options: Any) -> Any:
     """Call `kind.from_pretrained` for the model that `settings` name."""
-    source = locate(str(settings.name_or_path), settings.dtype)
+    source = locate(str(settings.name_or_path))
     refuse_giant(Path(source))
     options |= {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     return from_hub(lambda: kind.from_pretrained(source, **options), settings)

@@ -3,14 +3,25 @@
 Weights that are trained, adapters included, are float32 beside 16-bit ones; autocast brings both to one dtype.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
+from nexttoken.errors import UserError
+from nexttoken.models.device_sheets import BF16_CAPABILITY, DeviceSheet
+from nexttoken.settings import ModelSettings
+
 PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}  # Lightning's names
+MIN_GAIN = 1.5  # by which products in bfloat16 have to be faster on a CPU, to be worth their rounding
+TRIAL_TOKENS, MAX_TRIAL_WIDTH, NUM_TRIALS = 256, 1024, 6  # a few milliseconds; the first trial is not counted
+# Reported to exceed 65,504, the largest float16: google/gemma_pytorch#10, microsoft/onnxruntime-genai#2444 (Gemma 2 and
+# gpt-oss), huggingface/transformers#39972 (Gemma 3) and #28163 (Phi-2), unslothai/unsloth-zoo#600 (Gemma 4).
+OVERFLOWING = ("gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "phi", "gpt_oss")
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -39,6 +50,60 @@ def computing(model: nn.Module) -> AbstractContextManager[Any]:
     if dtype is None:
         return nullcontext()
     return torch.autocast(next(model.parameters()).device.type, dtype, cache_enabled=False)
+
+
+def fast_dtype(architecture: str, sheet: DeviceSheet | None = None) -> torch.dtype:
+    """The fastest safe dtype of `sheet` or this machine: bfloat16, on older GPUs (a T4) float16, on the CPU float32.
+
+    Architectures that are known to overflow float16 get float32 on older GPUs.
+    """
+    if sheet is None and not torch.cuda.is_available():
+        return torch.float32
+    has_bf16 = sheet.capability >= BF16_CAPABILITY if sheet else torch.cuda.is_bf16_supported(including_emulation=False)
+    if has_bf16:
+        return torch.bfloat16
+    return torch.float32 if architecture.removesuffix("_text") in OVERFLOWING else torch.float16
+
+
+def choose_dtype(
+    settings: ModelSettings, architecture: str, training: bool, sheet: DeviceSheet | None = None
+) -> torch.dtype:
+    """The weights' dtype: float32 for trained weights, else the fastest of this machine.
+
+    `architecture` is transformers' `model_type`. `training` is False for the frozen weights under an adapter.
+    Raises UserError for 16-bit weights that are trained: AdamW's small updates would be rounded away.
+    """
+    training = training or settings.name_or_path is None
+    if settings.dtype == "auto":
+        return torch.float32 if training else fast_dtype(architecture, sheet)
+    if settings.dtype != "float32" and training:
+        raise UserError(
+            f"model.dtype={settings.dtype}: weights that are trained need float32, most small updates would be lost;"
+            " use model.dtype=auto (a GPU still computes in 16 bit), or adapter=lora"
+        )
+    return getattr(torch, settings.dtype)
+
+
+@cache
+def fast_cpu_dtype(width: int) -> torch.dtype:
+    """bfloat16 where this CPU multiplies matrices of a model's width clearly faster in it, else float32.
+
+    The products are measured, once in a process: that a CPU has units for bfloat16 does not say how fast they are.
+    """
+    width = min(width, MAX_TRIAL_WIDTH)
+    gain = _seconds_of_product(width, torch.float32) / _seconds_of_product(width, torch.bfloat16)
+    return torch.bfloat16 if gain >= MIN_GAIN else torch.float32
+
+
+def _seconds_of_product(width: int, dtype: torch.dtype) -> float:
+    """The shortest time of a linear layer of this width; others may use the machine."""
+    tokens, weights = torch.ones(TRIAL_TOKENS, width, dtype=dtype), torch.ones(width, width, dtype=dtype)
+    times = []
+    for _ in range(NUM_TRIALS):
+        start = time.perf_counter()
+        nn.functional.linear(tokens, weights)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
 
 
 @contextmanager

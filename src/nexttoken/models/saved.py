@@ -19,6 +19,7 @@ from nexttoken.models import adapters
 from nexttoken.models import base_model as base
 from nexttoken.models.load import load_model, load_tokenizer, resolve
 from nexttoken.models.named_weights import NAMED
+from nexttoken.models.processes import choose_device
 from nexttoken.models.quantized import describe, num_weights, saved_quantization
 from nexttoken.prompts.encode_labels import Encoded
 from nexttoken.prompts.encoded import EncodedTexts
@@ -44,7 +45,8 @@ def save_trained(
     with model_folder(fold_dir / "adapter") as part:
         if adapters.trained_adapter(settings):
             adapters.save_adapter(model, part, weights)
-        base.identify(settings.model, tokenizer).save(part)
+        dtype = str(next(model.parameters()).dtype) if choose_device().type == "cpu" else ""
+        replace(base.identify(settings.model, tokenizer), dtype=dtype.removeprefix("torch.")).save(part)
 
 
 def save_whole(folder: Path, model: nn.Module, tokenizer: Any, weights: dict[str, Tensor] | None = None) -> None:
