@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import Pair, load_pair
+from conftest import Pair
 from nexttoken.engine.generation.transformers import TransformersGenerator
 from nexttoken.engine.generation.writer import GenerationPrompt
 from nexttoken.engine.heads import LabelSoftmax
@@ -13,7 +13,7 @@ from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model, load_tokenizer
 from nexttoken.models.precision import compute_in
 from nexttoken.prompts.encode_labels import Encoder
-from nexttoken.prompts.label_audit import audit_prompt, audit_situations
+from nexttoken.prompts.label_audit import audit_situations
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AdapterSettings, GenerationSettings, ModelSettings
 from nexttoken.training.steps import Batcher
@@ -32,7 +32,9 @@ LORA = AdapterSettings(r=4, alpha=8, dropout=0.0, target_modules="all-linear", r
 
 @pytest.fixture(scope="module")
 def pair(smollm2) -> Pair:
-    return load_pair(ModelSettings(name_or_path=str(smollm2)))
+    settings = ModelSettings(name_or_path=str(smollm2))
+    tokenizer = load_tokenizer(settings, ())
+    return Pair(tokenizer, load_model(settings, tokenizer, 512, torch.float32).eval())
 
 
 def test_it_knows_the_capital_of_france(pair):
@@ -45,8 +47,9 @@ def test_it_knows_the_capital_of_france(pair):
 
 
 def test_its_labels_are_one_token_each(pair):
-    tokens = audit_prompt(pair.tokenizer, PROMPT, 64, ROWS).tokens
-    assert [len(continuation) for continuation in tokens.continuations] == [1, 1, 1]
+    labels = Encoder(pair.tokenizer, PROMPT, 64).encode(ROWS).labels
+    assert [len(continuation) for continuation in labels.continuations] == [1, 1, 1]
+    assert labels.num_rejoined == 0
     assert all(audit.tokens is not None for audit in audit_situations(pair.tokenizer))
 
 
