@@ -186,6 +186,8 @@ def contradictions(s: Settings) -> Iterator[str]:
         yield "generation.max_new_tokens leaves nothing of max_tokens for a prompt; lower it, or raise max_tokens"
     if s.generate_rows and not has_texts:
         yield "generate_rows is for open answers; use generate_rows=0: oof.csv holds the labels' probabilities"
+    if s.without_fold is not None and s.without_fold == s.fold:
+        yield f"fold={s.fold} is scored on the rows that without_fold={s.fold} leaves out; train the other folds"
     if s.fit.choose_after_temperature and has_texts:
         yield "fit.choose_after_temperature softens labels' probabilities, and answers are open; leave it out"
     if s.fit.ema and is_sharded:

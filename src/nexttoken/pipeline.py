@@ -28,6 +28,7 @@ from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examples
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_examples, latest_run
 from nexttoken.runs.ledger import submission_path
+from nexttoken.runs.pseudo_labels import with_pseudo_labels
 from nexttoken.runs.starting_run import with_starting_run
 from nexttoken.runs.teacher import save_soft_labels, with_teacher
 from nexttoken.settings import PredictSettings
@@ -72,6 +73,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         with without_remarks():
             rows = with_solved_examples(rows, parts.task, read(parts, "test"), parts.settings.limit_rows)
     parts = with_teacher(with_starting_run(parts, rows.held_out), rows, folds)
+    parts = with_pseudo_labels(parts, rows, examples)
     show_run(parts, config, rows.sizes, folds.number, fold, overrides)
     answers = answers_of(parts.task)
     references = answers.references(parts.task, rows.learnt, rows.held_out)

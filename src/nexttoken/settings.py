@@ -139,6 +139,13 @@ class TeacherSettings(Checked):
     weight: float = Field(default=0.5, gt=0, le=1)  # its share of the target; the rest is the row's own label
 
 
+class PseudoLabelSettings(Checked):
+    """Test rows that are learnt with the probabilities of a submission as labels."""
+
+    file: str | None = None  # a submission with a column for each class
+    input_dir: str | None = None  # the folder whose test file it answers; None: the run's own
+
+
 class GenerationSettings(Checked):
     """Generation of an open answer; greedy unless there is a temperature."""
 
@@ -181,6 +188,7 @@ class Settings(Checked):
     max_tokens: Annotated[PositiveInt, AutoTokens]
     batch_tokens: Annotated[PositiveInt, AutoTokens]
     limit_rows: PositiveInt | None
+    without_fold: NonNegativeInt | None = None
     test_examples: bool = False
     generate_rows: NonNegativeInt = 0
     task: dict[str, Any]
@@ -199,6 +207,7 @@ class Settings(Checked):
     head: dict[str, Any]
     fit: FitSettings
     teacher: TeacherSettings = TeacherSettings()
+    pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     generation: GenerationSettings = GenerationSettings()
     trainer: TrainerSettings
     logger: dict[str, dict[str, Any]]

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 from nexttoken import pipeline
 from nexttoken.build import prepare
 from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import log_loss, prior_probs
 from nexttoken.prompts import Prompt
 from nexttoken.training.learner import Learner
@@ -110,3 +111,13 @@ def test_rows_that_are_padded_are_said(base_dir, tmp_path, capsys, packs):
         BloomForCausalLM(config).save_pretrained(folder)
     learner(tmp_path, folder, ROWS[:8], [], [], "trainer.max_epochs=1").learn(tmp_path, [])
     assert ("rows are padded to the longest of a batch" in capsys.readouterr().out) != packs
+
+
+def test_the_rows_of_a_fold_can_be_left_out():
+    """For the teachers of a student that is scored on these rows."""
+    every, left = rows("fold=0"), rows("fold=0", "without_fold=2")
+    third = {one.id for one in rows("fold=2").held_out}
+    assert {one.id for one in left.held_out} == {one.id for one in every.held_out}
+    assert {one.id for one in (*left.train, *left.dev)} == {one.id for one in (*every.train, *every.dev)} - third
+    with pytest.raises(UserError, match="fold=2 is scored on the rows that without_fold=2 leaves out"):
+        rows("fold=2", "without_fold=2")

@@ -35,7 +35,7 @@ USUAL_NAMES = {
 USUAL_KEYS = {name: key for key, names in USUAL_NAMES.items() for name in names.split()}
 
 # Settings that are written short: `teacher=output/lmsys/blend` beside `teacher.weight=0.9`.
-SHORT_KEYS = {"teacher": "teacher.run"}
+SHORT_KEYS = {"teacher": "teacher.run", "pseudo_labels": "pseudo_labels.file"}
 
 
 def in_full(override: str) -> str:

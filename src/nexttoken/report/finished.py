@@ -100,7 +100,8 @@ def next_commands(parts: Parts, fold: FoldFolder, overrides: Sequence[str]) -> l
     if fold.is_final:
         return [shlex.join([*predict, "fold=all"])]
     num_folds = parts.split.num_folds or load_folds(run.path / "folds.csv").number
-    left = [str(number) for number in range(num_folds) if not run.fold(number).is_finished]
+    wanted = [number for number in range(num_folds) if number != parts.settings.without_fold]
+    left = [str(number) for number in wanted if not run.fold(number).is_finished]
     same = [override for override in overrides if override.partition("=")[0] != "fold"]
     others = [shlex.join(["python", "train.py", "-m", "fold=" + ",".join(left), *same])] if left else []
     return [*others, shlex.join(predict)]

@@ -68,14 +68,14 @@ def split(parts: Parts, examples: list[Example]) -> Folds:
 def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
     """Split the examples into held-out, train and dev ones; `limit_rows` keeps the first of each.
 
-    With fold=all none is held out. With `fit.refit` no row is withheld where a dev part would choose nothing: from one
-    epoch that is scored at its end, or none.
+    With fold=all none is held out, and the rows of `without_fold` are in no part. With `fit.refit` no row is withheld
+    where a dev part would choose nothing: from one epoch that is scored at its end, or none.
     """
-    settings = parts.settings
+    settings, without = parts.settings, parts.settings.without_fold
     has_choice = settings.trainer.max_epochs > 1 or (settings.trainer.max_epochs == 1 and settings.fit.dev_every < 1)
     chooses = has_choice or not settings.fit.refit
     held_out = folds.folds == (NO_FOLD if parts.settings.fold == ALL else parts.settings.fold)
-    training = np.flatnonzero(~held_out)
+    training = np.flatnonzero(~held_out & (folds.folds != (NO_FOLD if without is None else without)))
     labels = answers_of(parts.task).strata(examples)
     is_dev = np.zeros(len(training), dtype=bool)
     if chooses or parts.inference.fits_dev:

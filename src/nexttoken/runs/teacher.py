@@ -17,6 +17,7 @@ from nexttoken.metrics.probabilities import log_loss
 from nexttoken.runs.fold_rows import Rows
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.out_of_fold import Answered, RowKey, answers_out_of_fold, row_key
+from nexttoken.runs.pseudo_labels import PseudoLabels
 from nexttoken.settings import TeacherSettings
 from nexttoken.types import Example
 
@@ -111,15 +112,19 @@ def _refuse_others(
 
 
 def save_soft_labels(fold: FoldFolder, parts: Parts, rows: Rows) -> None:
-    """Write soft_labels.csv, if there is a teacher: each training row's id, and the target's share of each class.
+    """Write soft_labels.csv, if a teacher or pseudo-labels are given: a row's id, and the target's share of each class.
 
     Raises UserError where an interrupted training of this fold has learnt others: the teacher was trained again.
     """
-    if not isinstance(teacher := parts.train_transforms.get(KEY), Teacher):
+    given = [one for one in parts.train_transforms.values() if isinstance(one, Teacher | PseudoLabels)]
+    if not given:
         return
-    table = [(example.id, *map(repr, example.votes)) for example in teacher(rows.learnt) if example.votes]
+    examples = rows.learnt
+    for transform in given:
+        examples = transform(examples)
+    table = [(example.id, *map(repr, example.votes)) for example in examples if example.votes]
     path = fold.path / FILE
     if path.exists() and list(zip(*read_columns(path, ["id"]).values(), strict=True)) != table:
-        raise UserError(f"{path} has other soft labels: the teacher was changed since this fold was begun; {RETRAIN}")
+        raise UserError(f"{path} has other soft labels than are given now, by a teacher that was changed; {RETRAIN}")
     with whole_file(path) as part:
         write_csv([("id", *parts.task.classes), *table], part)

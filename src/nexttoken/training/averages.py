@@ -36,8 +36,8 @@ class WeightAverage:
         """Exchange the module's weights and the average in place; twice is the identity."""
         for name, parameter in _trained(module):
             kept = parameter.detach().clone()
-            parameter.copy_(self.weights[name].to(parameter.device))
-            self.weights[name] = kept
+            parameter.copy_(self.weights[name])
+            self.weights[name].copy_(kept)  # in place: a tensor made while scoring could not be trained on
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
