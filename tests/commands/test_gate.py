@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
@@ -23,11 +23,15 @@ from nexttoken.errors import UserError
 from nexttoken.inference import ConfidenceGated, Inference
 from nexttoken.inference.gate import Gate, Trial, decide
 from nexttoken.inference.retrieval.search import Search
+from nexttoken.runs.asking import Asking
 from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.records import read_gate
 from nexttoken.types import Example, LabelPredictions, Passage
 from support.finished_runs import unseal
 from support.tables import whole
+
+QUIZ = SimpleNamespace(name="accuracy")  # the metric of a task
 
 
 def trial(num_rows: int = 240) -> Trial:
@@ -41,13 +45,15 @@ def trial(num_rows: int = 240) -> Trial:
     rows = np.arange(num_rows)
     passes = answer(np.where(known, 5.0, 0.0)), answer(np.full(num_rows, 4.0))
     ids = tuple(f"{row:05d}" for row in rows)
-    return Trial(ids, rows % 2, rows, labels, *passes, rng.random(num_rows) < 0.9, *rng.random((3, num_rows)))
+    tokens = rng.integers(50, 100, (2, num_rows))
+    return Trial(ids, rows % 2, rows, labels, *passes, rng.random(num_rows) < 0.9, *rng.random((3, num_rows)), *tokens)
 
 
 def frame_of(asked: Trial) -> pd.DataFrame:
     """The rows of gate.csv."""
     columns = {"id": asked.ids, "fold": asked.folds, "group": asked.groups, "label": asked.labels, "fold_mark": "0012"}
-    columns |= {name: getattr(asked, name) for name in ("found", "first_seconds", "search_seconds", "second_seconds")}
+    costs = ("first_seconds", "search_seconds", "second_seconds", "first_tokens", "second_tokens")
+    columns |= {name: getattr(asked, name) for name in ("found", *costs)}
     for name in ("first", "second"):
         columns |= {f"{name}_p_{option}": probs for option, probs in enumerate(getattr(asked, name).T)}
     return pd.DataFrame(columns)
@@ -59,7 +65,7 @@ def given(out: Path, *arguments: str) -> GateArguments:
 
 def test_the_report_says_what_every_policy_is_worth(tmp_path):
     asked = trial()
-    text = report(asked, {0: Gate(0.6, 0.2), 1: Gate(0.6, 0.2, 2.0)}, given(tmp_path), keep_confident=True)
+    text, _ = report(asked, {0: Gate(0.6, 0.2), 1: Gate(0.6, 0.2, 2.0)}, given(tmp_path), keep_confident=True)
     table = whole(text).splitlines()[:7]
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table}
     assert list(rows)[2:] == [
@@ -97,8 +103,8 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert frame["fold_mark"].unique().tolist() == ["0012"]
     again = trial_of(frame)
     assert again.ids == asked.ids
-    for field in fields(Trial):
-        assert np.array_equal(getattr(again, field.name), getattr(asked, field.name)), field.name
+    for one in fields(Trial):
+        assert np.array_equal(getattr(again, one.name), getattr(asked, one.name)), one.name
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class Reader:
 
     asked: list[int]
     environment = MappingProxyType({"device": "cpu"})
+    prompts: list = field(default_factory=list)
 
     def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
         self.asked.append(len(examples))
@@ -125,6 +132,7 @@ class Reader:
             if texts := example.fields.get("passages"):
                 probs[row] = np.where(np.array(example.fields["options"]) == texts[0], 0.8, 0.1)
         ids = tuple(example.id for example in examples)
+        self.prompts.extend(SimpleNamespace(id=one, token_ids=range(7)) for one in ids)
         return LabelPredictions(ids, probs, {"seconds": np.full(len(examples), 0.01)})
 
 
@@ -163,7 +171,9 @@ def asked_run(tmp_path) -> Run:
     search = Search(Notes({f"{row}?": ("red", "green", "blue")[row % 3] for row in range(8)}))
     inference: Inference = ConfidenceGated(search)
     classes = ("0", "1", "2")
-    return Run(folder, SimpleNamespace(inference=inference, task=SimpleNamespace(classes=classes)), search, [])
+    return Run(
+        folder, SimpleNamespace(inference=inference, task=SimpleNamespace(classes=classes, metrics=[QUIZ])), search, []
+    )
 
 
 def test_every_question_is_asked_both_ways_by_its_own_fold(asked_run, tmp_path):
@@ -176,6 +186,8 @@ def test_every_question_is_asked_both_ways_by_its_own_fold(asked_run, tmp_path):
     assert (asked.second.argmax(axis=1) == asked.labels)[asked.found].all()
     assert (asked.second == asked.first)[~asked.found].all()
     assert (asked.second_seconds > 0).tolist() == asked.found.tolist()
+    assert (asked.first_tokens == 7).all()
+    assert asked.second_tokens.tolist() == (7 * asked.found).tolist()
 
 
 def test_a_kill_while_one_fold_is_asked_keeps_the_answers_of_the_others(asked_run, tmp_path, monkeypatch):
@@ -214,7 +226,7 @@ def test_a_fold_is_asked_once_unless_it_was_trained_again(asked_run, tmp_path, c
     asked_run.asked.clear()
     again = answer_both_ways(asked_run, path)
     assert asked_run.asked == []
-    assert all(np.array_equal(getattr(first, field.name), getattr(again, field.name)) for field in fields(Trial))
+    assert all(np.array_equal(getattr(first, one.name), getattr(again, one.name)) for one in fields(Trial))
     asked_run.folds[1].save_metrics({"fold": 1, "seconds": 2.0})
     assert answer_both_ways(asked_run, path).ids == first.ids
     assert asked_run.asked == [6, 4], "only the fold that was trained again"
@@ -318,8 +330,6 @@ def test_the_runs_own_gate_is_answered_as_the_run_answered(quiz_run, tmp_path, c
 
 
 def test_predictions_use_the_thresholds_that_were_chosen(quiz_run):
-    from nexttoken.runs.loaded import LoadedRun
-
     run = LoadedRun.load(RunFolder(quiz_run))
     write_json({"min_top1": 0.3, "min_margin": 0.1, "temperature": 1.3, "keep_confident": True}, quiz_run / "gate.json")
     assert run.inference(run.folds[0]).gate == Gate(0.3, 0.1, 1.3)
@@ -327,7 +337,7 @@ def test_predictions_use_the_thresholds_that_were_chosen(quiz_run):
     assert run.inference(run.folds[0]).gate.min_top1 == 0.45
 
 
-def test_a_run_that_is_not_gated_is_told_that_predictions_will_not_be(quiz_run, tmp_path, capsys):
+def test_a_run_that_is_not_gated_is_told_which_inference_uses_the_thresholds(quiz_run, tmp_path, capsys):
     def promise(**inference: object) -> str:
         path = quiz_run / "fold0" / "config.yaml"
         saved = path.read_text()
@@ -341,10 +351,21 @@ def test_a_run_that_is_not_gated_is_told_that_predictions_will_not_be(quiz_run, 
             path.write_text(saved)
         return capsys.readouterr().out
 
-    assert "predict.py will not use" not in promise()
+    assert "predict.py uses these thresholds" not in promise()
     line = promise(_target_="nexttoken.inference.Once").splitlines()[-1]
-    assert line.startswith("predict.py will not use these thresholds: the inference of this run is Once")
-    assert "train it with inference=gated_retrieval inference.min_top1=" in line
+    assert line == "predict.py uses these thresholds with inference=gated_retrieval"
+
+
+def test_the_gates_own_out_of_fold_answers_are_the_score_of_asking_with_it(quiz_run, tmp_path, capsys):
+    run = RunFolder(shutil.copytree(quiz_run, tmp_path / "tiny"))
+    main([f"run={run.path}"])
+    (way,) = run.ways
+    assert f"out-of-fold answers and scores: {way.path}" in capsys.readouterr().out
+    asking = Asking.of(LoadedRun.load(run))
+    saved, outcome = way.fold(0).metrics(), json.loads((run.path / "gate.json").read_text())["outcomes"]
+    assert (asking.way, asking.folder, asking.scores["oof_log_loss"]) == ("gate", way, saved["log_loss"])
+    assert saved["accuracy"] == pytest.approx(outcome["gated (chosen out of fold)"]["accuracy"])
+    assert saved["share_asked_again"] <= 0.6
 
 
 def test_a_run_without_a_retriever_is_one_line(quiz_run, tmp_path):

@@ -35,7 +35,17 @@ def trial(num_rows: int = 300, seed: int = 0, known: float = 0.5, helpful: float
     seconds = rng.random((3, num_rows))
     rows = np.arange(num_rows)
     ids = tuple(f"q{row}" for row in rows)
-    return Trial(ids, rows % num_folds, rows // 2, labels, first, second, rng.random(num_rows) < 0.9, *seconds)
+    return Trial(
+        ids,
+        rows % num_folds,
+        rows // 2,
+        labels,
+        first,
+        second,
+        rng.random(num_rows) < 0.9,
+        *seconds,
+        *np.ones((2, num_rows)),
+    )
 
 
 probabilities = arrays(np.float64, (6, 5), elements=st.floats(1e-6, 1)).map(lambda a: a / a.sum(axis=1, keepdims=True))
@@ -89,7 +99,8 @@ def test_scores_are_those_of_the_answers_taken():
     first, second = np.array([[0.9, 0.1], [0.6, 0.4], [0.55, 0.45]]), np.array([[0.5, 0.5], [0.1, 0.9], [0.2, 0.8]])
     times = np.array([1.0, 1.0, 1.0]), np.array([10.0, 20.0, 30.0]), np.array([100.0, 200.0, 300.0])
     found, labels, rows = np.array([True, True, False]), np.array([0, 1, 1]), np.arange(3)
-    asked = Trial(("a", "b", "c"), rows, rows, labels, first, second, found, *times)
+    tokens = np.array([[10, 10, 10], [20, 30, 0]])
+    asked = Trial(("a", "b", "c"), rows, rows, labels, first, second, found, *times, *tokens)
     decision = decide(asked, Gate(0.7, 0))
     assert decision.searched.tolist() == [False, True, True]
     assert decision.taken.tolist() == [False, True, False], "nothing was found for c"
@@ -98,7 +109,26 @@ def test_scores_are_those_of_the_answers_taken():
     assert outcome.log_loss == pytest.approx(-np.log([0.9, 0.9, 0.45]).mean())
     assert outcome.share_searched == pytest.approx(2 / 3)
     assert outcome.seconds == pytest.approx(1 + (20 + 200 + 30) / 3), "a search without a hit costs the search alone"
+    assert outcome.tokens == 10 + 30 / 3
     assert difference(asked, decision, decide(asked, NEVER)) == pytest.approx((1 / 3, 1 / 3))
+    gains = replace(asked, by_loss=True).gains
+    np.testing.assert_allclose(gains, np.log([0.5 / 0.9, 0.9 / 0.4, 0.8 / 0.45]))
+
+
+def test_by_log_loss_a_gate_asks_again_where_that_gains_most():
+    """Answers of which the unsure ones alone improve: accuracy sees nothing, log loss does."""
+    rng, rows = np.random.default_rng(0), np.arange(400)
+    sure = rows % 2 == 0
+    best = np.where(sure, 0.9, 0.55)
+    first = np.column_stack([best, 1 - best]) + rng.uniform(0, 1e-3, (400, 1)) * [1, -1]
+    second = np.where(sure[:, None], first, [0.7, 0.3])
+    costs = np.ones((5, 400))
+    asked = Trial(
+        tuple(map(str, rows)), rows % 2, rows, 0 * rows, first, second, np.ones(400, dtype=bool), *costs, by_loss=True
+    )
+    chosen = fit_gate(asked, keep_confident=False, max_share=0.6)
+    np.testing.assert_array_equal(chosen.unsure(first), ~sure)
+    assert not fit_gate(replace(asked, by_loss=False), keep_confident=False).unsure(first).any()
 
 
 def test_random_gating_is_the_mean_over_many_draws():

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
-from nexttoken.inference import ConfidenceGated, FewShot, Once, RotationAveraged, WithPassages
+from nexttoken.inference import (
+    AdaptiveSwap,
+    ConfidenceGated,
+    FewShot,
+    Once,
+    RotationAveraged,
+    SwapAveraged,
+    WithPassages,
+)
 from nexttoken.inference.retrieval.search import AddPassages, Search
 from nexttoken.transforms.demonstrations import AddDemonstrations, show_similar
 from nexttoken.transforms.orders import ShuffleOptions, reorder
@@ -253,3 +261,41 @@ def test_few_shot_shows_training_rows_only_and_remembers_them():
     assert [one.id for one in restored.pool] == ["q10", "q11", "q12"]
     restored([question(1, 2, None, "the capital of dev")], answer)
     assert {one.id for one in answer.asked[-1][0].demonstrations} == shown
+
+
+class Sides:
+    """Prefers the first answer by the strength that its text names."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[Example]] = []
+
+    def __call__(self, examples: Sequence[Example]) -> LabelPredictions:
+        self.asked.append(list(examples))
+        sides = [[float(one.fields[f"response_{side}"][0]) for side in "ab"] for one in examples]
+        probs = np.exp([[0.5 + a, b, 0.0] for a, b in sides])
+        probs /= probs.sum(axis=1, keepdims=True)
+        return LabelPredictions(tuple(e.id for e in examples), probs, {"seconds": np.ones(len(examples))})
+
+
+PAIRS = [Example(f"p{n}", {"response_a": (f"{n}",), "response_b": ("0",)}, 0) for n in range(5)]
+
+
+@pytest.mark.parametrize(("threshold", "number"), [(0.0, 0), (0.7, 2), (1.01, 5)])
+def test_only_unsure_pairs_are_asked_in_the_other_order(threshold, number):
+    answer = Sides()
+    adaptive = AdaptiveSwap(min_top1=threshold, min_margin=0.0)(PAIRS, answer)
+    once, both = Once()(PAIRS, Sides()).probs, SwapAveraged()(PAIRS, Sides())
+    swapped = adaptive.columns["swapped"]
+    assert [len(asked) for asked in answer.asked] == [5, number][: 1 + bool(number)]
+    assert swapped.sum() == number
+    np.testing.assert_allclose(adaptive.probs, np.where(swapped[:, None], both.probs, once), rtol=1e-12)
+    np.testing.assert_array_equal(adaptive.columns["seconds"], 1 + swapped)
+
+
+def test_an_adaptive_swap_takes_its_thresholds_from_a_chosen_gate_alone():
+    own = AdaptiveSwap(min_top1=0.4)
+    assert own.restored({"temperature": 2.0}) == own
+    chosen = own.restored({"temperature": 2.0, "min_top1": 0.3, "min_margin": 0.2, "keep_confident": False})
+    assert (chosen.min_top1, chosen.min_margin, chosen.temperature) == (0.3, 0.2, 2.0)
+    with pytest.raises(UserError, match="min_top1=-1"):
+        AdaptiveSwap(min_top1=-1)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from nexttoken.commands.ask import ask
+from nexttoken.commands.gate import main as gate
 from nexttoken.errors import UserError
 from nexttoken.report.compare import read_cells
 from nexttoken.runs.asked import asked_runs
@@ -127,6 +128,37 @@ def test_an_asked_way_is_read_as_a_run_and_goes_when_the_fold_is_trained_again(o
         read_runs(folder)
     ask_run(output, "once", *WAYS["swap"])
     assert len(asked_runs(folder)) == 2
+
+
+def test_a_gate_of_swapped_pairs_is_chosen_out_of_fold_and_scored_by_its_own_answers(output, capsys):
+    """Fixed thresholds at their ends give the numbers of one order and of both; gate.json those of its own rows."""
+    folder = run_of(output, "once")
+    for threshold, other in ((0.0, "once"), (1.01, "swap")):
+        ask_run(output, "once", "inference=adaptive_swap", f"inference.min_top1={threshold}", "inference.min_margin=0")
+        (way,) = (way for way in RunFolder(folder).ways if way.fold(0).config()["inference"]["min_top1"] == threshold)
+        own = RunFolder(run_of(output, other)).fold(0).metrics()
+        assert way.fold(0).metrics()["log_loss"] == pytest.approx(own["log_loss"], abs=1e-6)
+        assert way.fold(0).metrics()["share_swapped"] == (threshold > 0)
+        shutil.rmtree(way.path)
+    gate([f"run={folder}", "max_share=0.6", "tolerance=0"])
+    printed = capsys.readouterr().out
+    assert "predict.py uses these thresholds with inference=adaptive_swap" in printed
+    assert (folder / "gate.png").stat().st_size > 10_000
+    (way,) = RunFolder(folder).ways
+    saved = way.fold(0).metrics()
+    assert f"{saved['log_loss']:.4f}" in printed
+    assert saved["num_prompt_tokens"] >= RunFolder(folder).fold(0).metrics()["num_prompt_tokens"]
+    assert "this way was asked before" in print_ask(output, capsys, "inference=adaptive_swap")
+    predict(output, f"run={folder}", "inference=adaptive_swap", "inference.min_top1=0.3")
+    (line,) = read_ledger(output / "submissions" / "ledger.csv")
+    assert (line.asked, line.oof_log_loss) == ("gate AdaptiveSwap", pytest.approx(saved["log_loss"]))
+    with pytest.raises(UserError, match=r"gate\.json were chosen on these rows"):
+        ask_run(output, "once", "inference=adaptive_swap", again=True)
+
+
+def print_ask(output: Path, capsys, *overrides: str) -> str:
+    ask_run(output, "once", *overrides)
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

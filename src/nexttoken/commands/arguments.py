@@ -18,6 +18,7 @@ from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.settings import Checked
 
 if TYPE_CHECKING:
+    from nexttoken.runs.config import Changes
     from nexttoken.runs.loaded import LoadedRun
 
 
@@ -87,13 +88,13 @@ class RunArguments(Arguments):
     input_dir: str | None = None
     trust_remote_code: bool = False
 
-    def load(self) -> "LoadedRun":
-        """Raises UserError for a run that is not finished or cannot be read."""
+    def load(self, changes: "Changes | None" = None) -> "LoadedRun":
+        """The run, asked with `changes`. Raises UserError for a run that is not finished or cannot be read."""
         from nexttoken.runs.folder import RunFolder
-        from nexttoken.runs.loaded import LoadedRun
+        from nexttoken.runs.loaded import UNCHANGED, LoadedRun
 
-        trusts = self.trust_remote_code
-        return LoadedRun.load(RunFolder(self.run), self.input_dir, base=self.base, trust_remote_code=trusts)
+        given = {"base": self.base, "trust_remote_code": self.trust_remote_code}
+        return LoadedRun.load(RunFolder(self.run), self.input_dir, changes=changes or UNCHANGED, **given)  # type: ignore[arg-type]
 
 
 def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: Sequence[str] | None = None) -> None:

@@ -1,5 +1,6 @@
-"""The answers of a run's folds to their held-out questions, without and with passages, cached in gate.csv."""
+"""The answers of a run's folds to their held-out rows, without and with passages or of both orders, in gate.csv."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -10,16 +11,22 @@ import pandas as pd
 
 from nexttoken.data.files import whole_file
 from nexttoken.data.folds import load_folds
+from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError, one_line
-from nexttoken.inference import ConfidenceGated, WithPassages
-from nexttoken.inference.gate import Trial
+from nexttoken.inference import ConfidenceGated, SwapAveraged, WithPassages
+from nexttoken.inference.gate import Decision, Trial
 from nexttoken.inference.once import remembering
 from nexttoken.inference.passages import has_passages
+from nexttoken.runs.asked import claim, save_answers
+from nexttoken.runs.asking import Asking
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.types import Example
+from nexttoken.transforms.orders import swap_sides
+from nexttoken.types import Example, LabelPredictions
 
-PASSES = ("first", "second")  # without and with passages; their probabilities are the columns <pass>_p_<class>
+# Without and with passages, or as it is and both orders averaged; their probabilities are the columns <pass>_p_<class>.
+PASSES = ("first", "second")
+WAYS = ("without and with passages", "in both orders")
 COLUMNS = {"ids": "id", "folds": "fold", "groups": "group", "labels": "label"}  # by the field of a Trial
 
 
@@ -38,12 +45,13 @@ def answer_both_ways(loaded: LoadedRun, path: Path, again: bool = False) -> Tria
         if len(tables[place]):
             print(f"fold {number}: {len(examples):,} questions asked before, in {path} (again=true asks anew)")
         else:
-            print(f"fold {number}: asking {len(examples):,} held-out questions without and with passages", flush=True)
+            print(f"fold {number}: asking {len(examples):,} held-out rows {WAYS[asks_swapped(loaded)]}", flush=True)
             table = answer_fold(loaded, fold, examples).assign(fold=number, fold_mark=fold.training_id)
             tables[place] = table.assign(group=[groups[example.id] for example in examples])
         with whole_file(path) as part:
             pd.concat([table for table in tables if len(table)], ignore_index=True).to_csv(part, index=False)
-    return trial_of(read_rows(path))
+    task: Any = loaded.parts.task
+    return trial_of(read_rows(path), by_loss=task.metrics[0].name == "log_loss")
 
 
 def saved_answers(
@@ -55,13 +63,55 @@ def saved_answers(
 
 
 def answer_fold(loaded: LoadedRun, fold: FoldFolder, examples: Sequence[Example]) -> pd.DataFrame:
-    """One row per question: label, probabilities and seconds of both passes, found (passages or none), the device."""
+    """One row per question: label, probabilities, seconds and tokens of both passes, found or not, the device."""
+    answerer, both = loaded.answerer(fold), in_both_orders if asks_swapped(loaded) else with_and_without_passages
+    passes = both(loaded, fold, examples, answerer)
+    columns: dict[str, Any] = {
+        "id": [example.id for example in examples],
+        "label": [example.label for example in examples],
+        **{key: value for key, value in passes.items() if key not in PASSES},
+    }
+    for name in PASSES:
+        columns |= {f"{name}_p_{label}": passes[name][:, n] for n, label in enumerate(loaded.parts.task.classes)}
+    return pd.DataFrame(columns).assign(**answerer.environment)
+
+
+def asks_swapped(loaded: LoadedRun) -> bool:
+    """True where the second pass is the swapped pair: the task's rows are pairs of answers."""
+    return "pairs" in getattr(loaded.parts.task, "offers", ())
+
+
+def in_both_orders(
+    loaded: LoadedRun, fold: FoldFolder, examples: Sequence[Example], answerer: Any
+) -> dict[str, np.ndarray]:
+    """The passes as they are and averaged with the swapped pair, as columns of a Trial."""
+    swap = SwapAveraged().for_task(loaded.parts.task)
+    first = answerer(examples)
+    tokens = tokens_since(answerer, 0, examples)
+    turned, number = [swap_sides(example, swap.swap) for example in examples], len(answerer.prompts)
+    second = answerer(turned)
+    return {
+        "first": first.probs,
+        "second": swap.average(first.probs, second.probs),
+        "found": np.ones(len(examples), dtype=bool),
+        "first_seconds": first.columns["seconds"],
+        "search_seconds": np.zeros(len(examples)),
+        "second_seconds": second.columns["seconds"],
+        "first_tokens": tokens,
+        "second_tokens": tokens_since(answerer, number, examples),
+    }
+
+
+def with_and_without_passages(
+    loaded: LoadedRun, fold: FoldFolder, examples: Sequence[Example], answerer: Any
+) -> dict[str, np.ndarray]:
+    """The passes without and with passages, as columns of a Trial."""
     infer = loaded.parts.inference.restored(fold.state())
     if isinstance(infer, (ConfidenceGated, WithPassages)):  # every shipped configuration has the search outermost
         infer = infer.ask
-    answerer = loaded.answerer(fold)
     with remembering(answerer, lambda probs: np.ones(len(probs), dtype=bool)):  # a gate does so for unsure questions
         first = infer(examples, answerer)
+        tokens, number = tokens_since(answerer, 0, examples), len(answerer.prompts)
         found = loaded.search.find(examples)
         print(f"retrieval: {found.summary}")
         is_found = has_passages(found.examples)
@@ -69,17 +119,51 @@ def answer_fold(loaded: LoadedRun, fold: FoldFolder, examples: Sequence[Example]
         if is_found.any():
             second = infer([one for one, has in zip(found.examples, is_found, strict=True) if has], answerer)
             probs[is_found], seconds[is_found] = second.probs, second.columns["seconds"]
-    columns = {
-        "id": first.ids,
-        "label": [example.label for example in examples],
+    return {
+        "first": first.probs,
+        "second": probs,
         "found": is_found,
         "first_seconds": first.columns["seconds"],
         "search_seconds": found.seconds,
         "second_seconds": seconds,
+        "first_tokens": tokens,
+        "second_tokens": tokens_since(answerer, number, examples),
     }
-    for name, values in zip(PASSES, (first.probs, probs), strict=True):
-        columns |= {f"{name}_p_{label}": values[:, n] for n, label in enumerate(loaded.parts.task.classes)}
-    return pd.DataFrame(columns).assign(**answerer.environment)
+
+
+def tokens_since(answerer: Any, start: int, examples: Sequence[Example]) -> np.ndarray:
+    """The tokens (N,) of each example's prompts from number `start` on, that went through the model."""
+    from nexttoken.engine.label_answerer import num_tokens  # needs torch
+
+    of_row: Counter[str] = Counter()
+    for prompt in answerer.prompts[start:]:
+        of_row[prompt.id] += num_tokens(prompt)
+    return np.array([of_row[example.id] for example in examples])
+
+
+def save_decided(loaded: LoadedRun, trial: Trial, decision: Decision) -> str:
+    """Save the answers as each fold's rows get them by the gate of the other folds; return a line with their folder.
+
+    They are the out-of-fold rows of the way in which predict.py asks with gate.json. Those of an earlier gate go.
+    """
+    asking = Asking.of(loaded)
+    if not asking.has_gate:
+        return "gate.json holds the run's own thresholds"
+    for way in loaded.folder.ways:
+        if way.path.name.startswith("gate") and way != asking.folder:
+            remove(way.path)
+    for fold in loaded.folds:
+        rows = trial.folds == fold.number
+        part, searched, taken = trial.pick(rows), decision.searched[rows], decision.taken[rows]
+        again = searched & part.found
+        seconds = part.first_seconds + searched * part.search_seconds + again * part.second_seconds
+        tokens = part.first_tokens + again * part.second_tokens
+        columns = {"seconds": seconds, "asked_again": again, "second_taken": taken}
+        probs = np.where(taken[:, None], part.second, part.first)
+        measured = {"num_prompt_tokens": int(tokens.sum()), "seconds": float(seconds.sum())}
+        claim(asking, fold)
+        save_answers(asking, fold, LabelPredictions(part.ids, probs, columns), measured)
+    return f"out-of-fold answers and scores: {asking.folder.path}"
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -93,10 +177,11 @@ def read_rows(path: Path) -> pd.DataFrame:
     return frame
 
 
-def trial_of(frame: pd.DataFrame) -> Trial:
+def trial_of(frame: pd.DataFrame, by_loss: bool = False) -> Trial:
     """The rows of gate.csv as arrays."""
-    names = [field.name for field in fields(Trial) if field.name not in PASSES]
+    names = [field.name for field in fields(Trial) if field.name not in (*PASSES, "by_loss")]
     arrays = {name: frame[COLUMNS.get(name, name)].to_numpy() for name in names}
     probs = {name: frame.filter(regex=f"^{name}_p_").to_numpy(np.float64) for name in PASSES}
     columns: dict[str, Any] = arrays | probs
-    return Trial(**columns | {"ids": tuple(frame["id"]), "found": frame["found"].to_numpy(bool)})
+    texts = {"ids": tuple(frame["id"]), "found": frame["found"].to_numpy(bool)}
+    return Trial(**columns | texts, by_loss=by_loss)

@@ -2,10 +2,11 @@
 
 from nexttoken.inference.demonstrations import Demonstrations, FewShot
 from nexttoken.inference.once import Inference, Once, Replies
-from nexttoken.inference.orders import RotationAveraged, SwapAveraged
+from nexttoken.inference.orders import AdaptiveSwap, RotationAveraged, SwapAveraged
 from nexttoken.inference.passages import ConfidenceGated, WithPassages
 
 __all__ = [
+    "AdaptiveSwap",
     "ConfidenceGated",
     "Demonstrations",
     "FewShot",

@@ -1,4 +1,4 @@
-"""The gate decides from a first answer's confidence whether to query again; its results on held-out questions."""
+"""The gate decides from a first answer's confidence whether to query again; its results on held-out rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -7,7 +7,7 @@ import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.calibration import soften
-from nexttoken.metrics.probabilities import log_loss
+from nexttoken.metrics.probabilities import log_loss, log_losses
 
 ABOVE = 1.01  # no probability reaches this threshold: every question is queried again
 
@@ -55,10 +55,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class Trial:
-    """Held-out questions answered both ways, N rows.
+    """Held-out rows answered both ways, N rows.
 
-    `first` and `second` are (N, K) probabilities without and with passages; `found` (N,) is True where passages were
-    found (elsewhere `second` is not used); `*_seconds` are (N,) of each row's share.
+    `first` and `second` are (N, K) probabilities: without and with passages, or of one order and both orders averaged.
+    `found` (N,) is True where passages were found (elsewhere `second` is not used). `*_seconds` are (N,) of each row's
+    share, `*_tokens` (N,) those that went through the model.
     """
 
     ids: tuple[str, ...]
@@ -71,22 +72,28 @@ class Trial:
     first_seconds: np.ndarray
     search_seconds: np.ndarray
     second_seconds: np.ndarray
+    first_tokens: np.ndarray
+    second_tokens: np.ndarray
+    by_loss: bool = False  # thresholds are chosen by log loss instead of accuracy
 
     def pick(self, mask: np.ndarray) -> "Trial":
         """The rows of a mask (N,)."""
-        arrays = {field.name: getattr(self, field.name)[mask] for field in fields(self) if field.name != "ids"}
-        return Trial(tuple(np.array(self.ids, dtype=object)[mask]), **arrays)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {name: value[mask] for name, value in values.items() if isinstance(value, np.ndarray)}
+        return replace(self, ids=tuple(np.array(self.ids, dtype=object)[mask]), **arrays)
 
     @property
     def gains(self) -> np.ndarray:
-        """Effect of taking the second answer, (N,): 1 corrects a row, -1 spoils it."""
+        """Gain of taking the second answer, (N,): 1 corrects a row and -1 spoils it, or nats of log loss."""
+        if self.by_loss:
+            return log_losses(self.first, self.labels) - log_losses(self.second, self.labels)
         right = [(probs.argmax(axis=1) == self.labels).astype(np.int64) for probs in (self.first, self.second)]
         return right[1] - right[0]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Masks (N,) of the rows that were searched for, and of those whose second answer was taken."""
+    """Masks (N,) of the rows to query again, and of those whose second answer was taken."""
 
     searched: np.ndarray
     taken: np.ndarray
@@ -94,12 +101,13 @@ class Decision:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results of a policy: means over the questions."""
+    """Results of a policy: means over the rows."""
 
     accuracy: float
     log_loss: float
     share_searched: float
-    seconds: float  # per question: first answer, search, second answer where passages were found
+    seconds: float  # per row: first answer, search, second answer where passages were found
+    tokens: float  # per row, of both answers
 
 
 def decide(trial: Trial, gate: Gate) -> Decision:
@@ -125,11 +133,12 @@ def score(trial: Trial, decision: Decision) -> Outcome:
         log_loss(probs, trial.labels),
         float(decision.searched.mean()),
         float((trial.first_seconds + decision.searched * extra).mean()),
+        float((trial.first_tokens + decision.searched * trial.found * trial.second_tokens).mean()),
     )
 
 
 def difference(trial: Trial, one: Decision, other: Decision) -> tuple[float, float]:
-    """Accuracy of `one` minus that of `other` on the same rows, and the standard error of that paired difference."""
+    """The gain of `one` over `other` on the same rows, and the standard error of that paired difference."""
     return paired(trial.gains * (one.taken.astype(np.int64) - other.taken))
 
 

@@ -28,9 +28,9 @@ def gates_over(trial: Trial, like: Gate, thresholds: Sequence[str] = ("min_top1"
 
 
 def choose_thresholds(trial: Trial, like: Gate, max_share: float = 0.5, tolerance: float = 0.5) -> Gate:
-    """The gate that searches least among those as accurate as the best that searches at most `max_share` of the rows.
+    """The gate that searches least among those as good as the best that searches at most `max_share` of the rows.
 
-    "As accurate" means behind the best by at most `tolerance` standard errors of the paired difference, since the best
+    "As good" means behind the best by at most `tolerance` standard errors of the paired difference, since the best
     of hundreds of gates is partly luck (the one-standard-error rule, Breiman et al. 1984, on pairs). 0 takes the best
     itself. Between equals the smaller share wins, then the smaller margin.
     """

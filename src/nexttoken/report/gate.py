@@ -1,4 +1,4 @@
-"""The policies of a gate on the same questions, from never searching to always searching: a table and a picture."""
+"""The policies of a gate on the same rows, from never to always asking a second time: a table and a picture."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,10 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NEVER, ALWAYS, CONFIGURED, CHOSEN = "never", "always", "gated (the run's thresholds)", "gated (chosen out of fold)"
-HEADER = ["policy", "accuracy", "log loss", "searched", "ms per question", "accuracy vs. always"]
-AXES = {"share_searched": "questions searched for (%)", "seconds": "milliseconds per question"}
-SCALES = {"share_searched": 100, "seconds": 1000}
-CURVES = {"min_top1": "threshold on the best option", "min_margin": "threshold on its lead"}
+HEADER = ["policy", "accuracy", "log loss", "asked again", "tokens a row", "ms a row"]
+AXES = {
+    "share_searched": "rows asked again (%)",
+    "tokens": "tokens a row",
+    "seconds": "milliseconds a row",
+    "accuracy": "accuracy (%)",
+    "log_loss": "log loss",
+}
+SCALES = {"share_searched": 100, "tokens": 1, "seconds": 1000, "accuracy": 100, "log_loss": 1}
+CURVES = {"min_top1": "threshold on the best class", "min_margin": "threshold on its lead"}
 LEVELS = {NEVER: "-.", ALWAYS: ":"}
 MARKS = {CHOSEN: "*", CONFIGURED: "P"}
 
@@ -41,15 +47,21 @@ def table(trial: Trial, decisions: Mapping[str, Decision]) -> str:
     rows = []
     for name, decision in decisions.items():
         outcome = gates.score(trial, decision)
-        points, error = (100 * value for value in gates.difference(trial, decision, decisions[ALWAYS]))
-        beside = "" if name == ALWAYS else f"{points:+.1f} ± {error:.1f}"
+        gain, error = gates.difference(trial, decision, decisions[ALWAYS])
+        beside = f"{-gain:+.4f} ± {error:.4f}" if trial.by_loss else f"{100 * gain:+.1f} ± {100 * error:.1f}"
         cells = [f"{outcome.accuracy:.1%}", f"{outcome.log_loss:.4f}", f"{outcome.share_searched:.1%}"]
-        rows.append([name, *cells, f"{1000 * outcome.seconds:.1f}", beside])
-    return markdown(HEADER, rows)
+        cost = [f"{outcome.tokens:.1f}", f"{1000 * outcome.seconds:.1f}"]
+        rows.append([name, *cells, *cost, "" if name == ALWAYS else beside])
+    return markdown([*HEADER, f"{score_of(trial).replace('_', ' ')} vs. always"], rows)
+
+
+def score_of(trial: Trial) -> str:
+    """The score that the thresholds were chosen by, as a field of an Outcome."""
+    return "log_loss" if trial.by_loss else "accuracy"
 
 
 def gate_plot(trial: Trial, gate: Gate, outcomes: Mapping[str, Outcome], path: Path, title: str) -> None:
-    """Write a PNG of accuracy against share searched (left) and time (right); `outcomes` are those of the policies.
+    """Write a PNG of the score against share asked again, tokens and time; `outcomes` are those of the policies.
 
     The curves move one threshold of `gate` from never to always. Never and always are horizontal lines, gates are
     marks. No standard errors: all policies answer the same questions, so only paired differences have one that helps.
@@ -58,25 +70,28 @@ def gate_plot(trial: Trial, gate: Gate, outcomes: Mapping[str, Outcome], path: P
     curves = {name: [gates.score(trial, decide(trial, one)) for one in grid] for name, grid in grids.items()}
     blind = [gates.at_random(trial, gate, share) for share in np.linspace(0, 1, 21)]
     lettering = Lettering.for_names([title])
-    with lettering.figure(12.4, 5.2, path) as figure:
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, key in zip(panels, AXES, strict=True):
-            _line(axes, key, blind, color="0.6", linestyle="--", label="as many questions, at random")
+    score, form = score_of(trial), "{:.4f}" if trial.by_loss else "{:.1%}"
+    labels = {name: f"{name}: {form.format(getattr(outcome, score))}" for name, outcome in outcomes.items()}
+    with lettering.figure(16.0, 5.2, path) as figure:
+        panels = figure.subplots(1, 3, sharey=True)
+        for axes, key in zip(panels, AXES, strict=False):
+            _line(axes, (key, score), blind, color="0.6", linestyle="--", label="as many rows, at random")
             for name, along in curves.items():
-                _line(axes, key, along, marker=".", label=name)
-            labels = {name: f"{name}: {outcome.accuracy:.1%}" for name, outcome in outcomes.items()}
+                _line(axes, (key, score), along, marker=".", label=name)
             for name, style in LEVELS.items():
-                level = 100 * outcomes[name].accuracy
+                level = SCALES[score] * getattr(outcomes[name], score)
                 axes.axhline(level, color="0.25", linewidth=1, linestyle=style, label=labels[name])
             for name in filter(outcomes.get, MARKS):
-                _line(axes, key, [outcomes[name]], marker=MARKS[name], markersize=12, linestyle="", label=labels[name])
+                mark: dict[str, Any] = {"marker": MARKS[name], "markersize": 12, "linestyle": "", "label": labels[name]}
+                _line(axes, (key, score), [outcomes[name]], **mark)
             axes.set(xlabel=AXES[key])
             axes.grid(alpha=0.25)
-        panels[0].set(ylabel="accuracy (%)")
-        panels[0].legend(fontsize=8, loc="lower right")
-        figure.suptitle(f"{lettering.show(title)}: {len(trial.ids):,} held-out questions")
+        panels[0].set(ylabel=AXES[score])
+        panels[0].legend(fontsize=8, loc="best")
+        figure.suptitle(f"{lettering.show(title)}: {len(trial.ids):,} held-out rows")
 
 
-def _line(axes: "Axes", key: str, outcomes: list[Outcome], **style: Any) -> None:
-    places = [SCALES[key] * getattr(outcome, key) for outcome in outcomes]
-    axes.plot(places, [100 * outcome.accuracy for outcome in outcomes], **style)
+def _line(axes: "Axes", keys: tuple[str, str], outcomes: list[Outcome], **style: Any) -> None:
+    """A line through `outcomes`; `keys` are the fields of its x and y."""
+    places, scores = ([SCALES[key] * getattr(outcome, key) for outcome in outcomes] for key in keys)
+    axes.plot(places, scores, **style)

@@ -62,24 +62,36 @@ def ask_held_out(asking: Asking, number: int) -> None:
     A killed call goes on from the answers it has. Raises UserError where the data is not the fold's, or another process
     asks.
     """
-    run, fold, into = asking.run, asking.run.fold(number), asking.folder.fold(number)
-    examples, answers = run.held_out(fold), answers_of(run.parts.task)
+    fold, into = asking.run.fold(number), asking.folder.fold(number)
     if not is_first():
         answer_held_out(asking, fold, into)
         return
     with into.lock.held():
-        config, data_hash = asked_config(fold.config(), run.parts.settings), (fold.path / "data.sha256").read_text()
-        folds = load_folds(run.path / "folds.csv")
-        asking.folder.claim(number, config, data_hash, folds, overwrite=into.is_finished)
+        claim(asking, fold)
         predictions, inference, measured = answer_held_out(asking, fold, into)
-        saved, task = fold.metrics(), run.parts.task
-        if "threshold" in saved:
-            predictions = replace(predictions, threshold=saved["threshold"])
-        scores = answers.score(task, predictions, examples)
         into.save_state(inference.state())
-        answers.save(into, number, task, predictions, examples)
-        remove(into.journals)
-        into.save_metrics(described(saved, answers.describe(run.parts.settings, task, 0, 0)) | scores | measured)
+        save_answers(asking, fold, predictions, measured)
+
+
+def claim(asking: Asking, fold: FoldFolder) -> None:
+    """Make the way's folder of this fold ready: new, gone on with, or anew where it was finished."""
+    run, into = asking.run, asking.folder.fold(fold.number)
+    config, data_hash = asked_config(fold.config(), run.parts.settings), (fold.path / "data.sha256").read_text()
+    folds = load_folds(run.path / "folds.csv")
+    asking.folder.claim(fold.number, config, data_hash, folds, overwrite=into.is_finished)
+
+
+def save_answers(asking: Asking, fold: FoldFolder, predictions: Any, measured: Mapping[str, Any]) -> None:
+    """Save the answers to a fold's held-out rows in the way of `asking`, then the scores with the counts `measured`."""
+    run, into, saved = asking.run, asking.folder.fold(fold.number), fold.metrics()
+    task, examples, answers = run.parts.task, run.held_out(fold), answers_of(run.parts.task)
+    if "threshold" in saved:
+        predictions = replace(predictions, threshold=saved["threshold"])
+    answers.save(into, int(fold.number), task, predictions, examples)
+    remove(into.journals)
+    kept = described(saved, answers.describe(run.parts.settings, task, 0, 0))
+    made_by = {"answered_by": fold.training_id, "asked": asking.way}
+    into.save_metrics({**kept, **answers.score(task, predictions, examples), **made_by, **measured})
 
 
 def answer_held_out(asking: Asking, fold: FoldFolder, into: FoldFolder) -> tuple[Any, Any, dict[str, Any]]:
@@ -94,9 +106,8 @@ def answer_held_out(asking: Asking, fold: FoldFolder, into: FoldFolder) -> tuple
     asked = time.monotonic()
     predictions: Any = inference(examples, answerer)
     end = time.monotonic()
-    measured = {"answered_by": fold.training_id, "asked": asking.way, "seconds": end - start}
-    speed = {"rows_per_second": len(examples) / max(end - asked, 1e-9)}
-    return predictions, inference, dict(answerer.counts) | answerer.environment | measured | speed
+    speed = {"seconds": end - start, "rows_per_second": len(examples) / max(end - asked, 1e-9)}
+    return predictions, inference, dict(answerer.counts) | answerer.environment | speed
 
 
 def described(saved: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:

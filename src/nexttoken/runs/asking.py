@@ -39,7 +39,8 @@ class Asking:
     def of(cls, run: "LoadedRun") -> "Asking":
         """Raises UserError where a fold's scores or state, gate.json or calibration.json cannot be read."""
         gate, trainings = chosen_gate(run), tuple(fold.training for fold in run.answering)
-        asking = cls(run, {**run.asked, **gate}, trainings=trainings)
+        asked = {key: value for key, value in run.asked.items() if key.rpartition(".")[2] not in gate}
+        asking = cls(run, asked | gate, trainings=trainings)
         found, scored = read_calibration(asking.folder, len(run.parts.task.classes)), asking.scored
         scores = mean_scores([fold.metrics() for fold in scored])
         return replace(asking, calibration=found, scores=found.scores if found and scored else scores)

@@ -158,7 +158,7 @@ class RunFolder:
             for name in ("gate.json", "calibration.json"):  # out of date once another fold is trained
                 (self.path / name).unlink(missing_ok=True)
             for way in self.path.glob(f"{ASKED}/*"):
-                RunFolder(way).fold(number).remove()
+                RunFolder(way).fold(number).remove()  # and the scaling of all its folds
                 (way / "calibration.json").unlink(missing_ok=True)
         if overwrite:
             fold.remove()
