@@ -107,7 +107,7 @@ def predict(cfg: DictConfig) -> Path:
     """Predict the test examples with a run's folds, write a validated submission and return its path."""
     from nexttoken.runs.asking import Asking
 
-    run, settings = load_asked(cfg)
+    run, settings = load_asked(cfg, averages=True)
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     task = run.parts.task
@@ -127,10 +127,14 @@ def predict(cfg: DictConfig) -> Path:
     return path
 
 
-def load_asked(cfg: DictConfig) -> "tuple[LoadedRun, PredictSettings]":
-    """The finished run that a configuration of predict.py names, loaded to be asked as it says, and its settings."""
+def load_asked(cfg: DictConfig, averages: bool = False) -> "tuple[LoadedRun, PredictSettings]":
+    """The finished run that a configuration of predict.py names, loaded to be asked as it says, and its settings.
+
+    With `averages` it is the average of its replicas, where it has some and is asked as it was trained.
+    """
     from nexttoken.runs.config import Changes
     from nexttoken.runs.load import load
+    from nexttoken.runs.replicas import average_replicas
 
     config = plain(cfg)
     settings = check_settings(PredictSettings, config)
@@ -138,6 +142,8 @@ def load_asked(cfg: DictConfig) -> "tuple[LoadedRun, PredictSettings]":
     require_packages(config)
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     changes, trusts = Changes.of(settings), settings.trust_remote_code
+    if averages and settings.replicas and changes == Changes(folder=changes.folder):
+        folder = average_replicas(folder)
     return load(folder, settings.input_dir, settings.batch_tokens, settings.base, changes, trusts), settings
 
 

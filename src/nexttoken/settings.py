@@ -232,4 +232,5 @@ class PredictSettings(Checked):
     engine: dict[str, Any]
     fold: FoldNumber | None
     devices: PositiveInt
+    replicas: bool = True
     trust_remote_code: bool = False  # whatever the run's own configuration says

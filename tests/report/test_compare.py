@@ -119,6 +119,7 @@ def test_the_page_of_a_hand_made_case_is_exact(tmp_path, capsys):
 | Label |                                 |       |
 
 - Class and Label: no difference to be seen in log loss (+0.0000 to +0.6931)
+- noise: two runs of one variant with other seeds differ by less than 2.1089 in 95 % of cases
 
 | log loss per seed |       0 |       1 |
 | :---------------- | ------: | ------: |

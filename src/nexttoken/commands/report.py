@@ -21,6 +21,7 @@ from nexttoken.report.by_tag import page_by_tag, plot_accuracies, read_sections
 from nexttoken.report.markdown import plain
 from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import published_quiz_tables
+from nexttoken.report.seeds import seeds_section
 from nexttoken.report.tables import runs_table
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.read import read_runs
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
 def report(path: Path, out: Path, ledger: Path) -> str:
     """Write report.md, learning_curves.png and a reliability_<run>_<data>.png per run into `out`; return the tables."""
     runs = read_runs(path)
-    tables = runs_table(runs, read_ledger(ledger))
+    tables = "\n\n".join([runs_table(runs, read_ledger(ledger)), *seeds_section(runs)])
     titles: dict[str, str] = {}  # of the pictures, by file name
     replaced: list[str] = []
     if with_curves := [run for run in runs if any(fold.curve is not None for fold in run.folds)]:

@@ -128,6 +128,18 @@ def resampled_scores(metric: Metric, tables: Sequence[Rows], groups: np.ndarray)
     return draws
 
 
+def noise_band(scores: np.ndarray, level: float = 0.95) -> float:
+    """The difference that two runs of one variant with other seeds stay below in this share of cases.
+
+    `scores` is (V, S): variants and seeds, at least two. The variance over seeds is pooled over variants, Student's t
+    accounts for how few there are, and both runs of a difference have it.
+    """
+    from scipy.stats import t
+
+    degrees = scores.shape[0] * (scores.shape[1] - 1)
+    return float(t.ppf((1 + level) / 2, degrees) * (2 * scores.var(axis=1, ddof=1).mean()) ** 0.5)
+
+
 def two_sided_p(draws: np.ndarray) -> float:
     """Twice the share of resampled differences (R,) on the rarer side of zero; at least 2 / (R + 1), at most 1.
 

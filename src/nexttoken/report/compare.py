@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from nexttoken.errors import UserError, first_five, nearest
-from nexttoken.metrics.intervals import NUM_RESAMPLES
+from nexttoken.metrics.intervals import NUM_RESAMPLES, noise_band
 from nexttoken.metrics.probabilities import METRICS
 from nexttoken.report.markdown import difference_cell, interval_cell, loss_cell, markdown, mean_cell, plain
 from nexttoken.report.ranking import Ranking, Scored
@@ -109,6 +109,9 @@ def _metric_section(ranking: Ranking, first: int, by: str) -> list[str]:
         rows.append([*row, mean_cell(differences, "+"), interval, "< 0.001" if p < 0.001 else f"{p:.3f}"])
         sentences.append(f"- {_sentence(ranking, place, first)}")
         values.append([f"{variant} vs. {variants[first]}", *map(difference_cell, differences)])
+    if len(seeds) > 1:
+        band = f"differ by less than {noise_band(by_seed):.4f} in 95 % of cases"
+        sentences.append(f"- noise: two runs of one variant with other seeds {band}")
     header = [by, "seeds", name, "95 % interval", f"vs. {variants[first]}", "95 % interval of the difference", "p"]
     return [markdown(header, rows), "\n".join(sentences), markdown([f"{name} per seed", *map(str, seeds)], values)]
 
@@ -136,12 +139,13 @@ def read_cells(paths: Sequence[Path], by: str) -> list[Cell]:
     runs = [run for path in paths for run in read_runs(path) if every or not _is_asked_below(run, path)]
     folds = {fold.folder.resolve(): fold for run in runs for fold in run.folds}
     configs = {folder: FoldFolder(folder).config() for folder in folds}
+    configs = {folder: config for folder, config in configs.items() if not config.get("blend")}  # of no variant
     leaves = {key for config in configs.values() for key in flatten(config)}
     known = {key for leaf in leaves for key in accumulate(leaf.split("."), "{}.{}".format)}  # nodes as well
     if by not in known:
         raise UserError(f"no run has the key {by!r} in its config.yaml; {nearest(by, known)}")
-    groups = {folder: read_groups(folder) for folder in {folder.parent for folder in folds}}
-    return [_cell(fold, configs[folder], groups[folder.parent], by) for folder, fold in folds.items()]
+    groups = {folder: read_groups(folder) for folder in {folder.parent for folder in configs}}
+    return [_cell(folds[folder], config, groups[folder.parent], by) for folder, config in configs.items()]
 
 
 def _is_asked_below(run: Run, path: Path) -> bool:
