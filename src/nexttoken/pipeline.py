@@ -78,7 +78,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     answers = answers_of(parts.task)
     references = answers.references(parts.task, rows.learnt, rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
-    from nexttoken.training.loggers import log_scores, opened_loggers  # needs torch, as the learner does
+    from nexttoken.training.loggers import log_scores, opened_loggers, score_names  # needs torch, as the learner does
 
     with fold.lock.held() if is_first() else nullcontext():
         if is_first() and fold.is_finished and not parts.settings.overwrite:  # by another command, meanwhile
@@ -89,7 +89,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
             fold.save_counts(counted)
             fold.save_solved(rows.solved)
             save_soft_labels(fold, parts, rows)
-        with opened_loggers(parts.settings.logger if is_first() else {}, fold.path, flatten(config)) as loggers:
+        nodes, names = parts.settings.logger if is_first() else {}, score_names(parts.task) if rows.held_out else ()
+        with opened_loggers(nodes, fold.path, flatten(config), names) as loggers:
             predictions, measured = train_and_predict(parts, learner, rows, fold, loggers)
             if not is_first():
                 return math.nan
