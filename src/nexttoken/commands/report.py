@@ -2,6 +2,7 @@
 
 python -m nexttoken report output/lmsys            a folder of runs, or one run
 python -m nexttoken report output/jmmlu by=genre   score and latency for each genre (or file, or another tag)
+python -m nexttoken report ladder output/lmsys     a row for each run, asked way, calibration and blend: what it gained
 
 Arguments:
   path              a folder of runs, or one run
@@ -18,6 +19,7 @@ from urllib.parse import quote
 from nexttoken.commands.arguments import Arguments, OnePath
 from nexttoken.data.files import write_text
 from nexttoken.report.by_tag import page_by_tag, plot_accuracies, read_sections
+from nexttoken.report.ladder import ladder
 from nexttoken.report.markdown import plain
 from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import published_quiz_tables
@@ -25,6 +27,8 @@ from nexttoken.report.seeds import seeds_section
 from nexttoken.report.tables import runs_table
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.read import read_runs
+
+LADDER = "ladder"  # before the path
 
 
 class ReportArguments(Arguments):
@@ -36,10 +40,13 @@ class ReportArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
-    given = ReportArguments.parse(arguments)
+    is_ladder = arguments[:1] == [LADDER] and any("=" not in argument for argument in arguments[1:])
+    given = ReportArguments.parse(arguments[1:] if is_ladder else arguments)
     path = given.paths[0]
     out = given.out or path / "report"
-    if given.by:
+    if is_ladder:
+        print(report_ladder(path, out))
+    elif given.by:
         print(report_by_tag(path, out, given.by, given.published, given.ledger))
     else:
         print(report(path, out, given.ledger))
@@ -61,6 +68,13 @@ def report(path: Path, out: Path, ledger: Path) -> str:
     images = [f"![{plain(title)}](<{quote(name)}>)" for name, title in titles.items()]
     write_text("\n\n".join(["# Report", tables, *_without_a_font(replaced), *images]), out / "report.md")
     return "\n".join([f"{tables}\n", *(f"wrote {out / name}" for name in ("report.md", *titles))])
+
+
+def report_ladder(path: Path, out: Path) -> str:
+    """Write ladder.md into `out`; return the table."""
+    table = ladder(read_runs(path))
+    write_text(f"# Ladder\n\n{table}", out / "ladder.md")
+    return f"{table}\n\nwrote {out / 'ladder.md'}"
 
 
 def report_by_tag(path: Path, out: Path, by: str, published: bool, ledger: Path) -> str:
