@@ -171,7 +171,9 @@ def _base(step: Step, earlier: Sequence[Step]) -> int | None:
 
 
 def _distance(one: Step, other: Step) -> int:
-    return len(differences({**one.config, "seed": 0}, {**other.config, "seed": 0}))
+    """The number of settings that differ, in the parts that both have: an earlier version had fewer."""
+    shared = (one.config.keys() & other.config.keys()) - {"seed"}
+    return len(differences(*({key: step.config[key] for key in shared} for step in (one, other))))
 
 
 def _named(step: Step) -> list[Path]:
