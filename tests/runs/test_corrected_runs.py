@@ -32,7 +32,7 @@ def test_a_zero_shot_fold_learns_its_correction_and_predicts_with_it(tmp_path, u
     assert "correction: " in capsys.readouterr().out
     saved = json.loads((tmp_path / "lmsys" / "tiny" / "fold0" / "inference.json").read_text())["correction"]
     for raw, own in zip(uncorrected, (oof(tmp_path), predict(tmp_path).set_index("id")), strict=True):
-        logits = saved["scale"] * np.log(raw.loc[own.index].to_numpy()) + saved["offsets"]["3"]
+        logits = np.array(saved["scales"] or 1.0) * np.log(raw.loc[own.index].to_numpy()) + saved["offsets"]["3"]
         expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         assert own.to_numpy() == pytest.approx(expected, abs=1e-5)
 

@@ -177,7 +177,7 @@ class OptionPrior(Corrected):
         asked = ask([order for row in rows for order in self._orders(row)])
         sizes = np.repeat(self.sizes(rows), [len(self._orders(row)) for row in rows])
         means = {n: np.log(np.maximum(probs, LEAST)).mean(axis=0) for n, probs in by_size(asked.probs, sizes).items()}
-        return Shift(1.0, {number: self._against(mean) for number, mean in means.items()})
+        return Shift((), {number: self._against(mean) for number, mean in means.items()})
 
     def _orders(self, example: Example) -> list[Example]:
         if self.swap:
@@ -193,9 +193,9 @@ class OptionPrior(Corrected):
 
 @dataclass(frozen=True)
 class LabelFitted(Corrected):
-    """A temperature and an offset for each class, fitted on the labels of training rows that the model has not learnt.
+    """A scale and an offset for each class, fitted on the labels of training rows that the model has not learnt.
 
-    The offsets start at the class shares of all training rows: an answer that says nothing gives the class prior.
+    The offsets give the class shares of all training rows: answers that say nothing give the class prior.
     """
 
     def around(self, ask: Inference, settings: Settings) -> Inference:
