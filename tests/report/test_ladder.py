@@ -1,5 +1,6 @@
 """The ladder: each step against what it builds on, replicas over seeds together, noise called noise."""
 
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from nexttoken.report.ladder import ladder
 from nexttoken.report.ladder_steps import Gain, Step, steps_of
 from nexttoken.runs.calibration import save_calibration
 from nexttoken.runs.calibration_fit import fit_calibration
+from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read import read_run, read_runs
 from support.commands import status_of
 from support.finished_runs import write_run
@@ -47,7 +49,11 @@ def test_each_step_stands_on_what_it_builds_on(tmp_path):
     write(tmp_path / "first", 0.5, 1)
     write(tmp_path / "wider", 0.6, 2, head={"_target_": "x", "label_smoothing": 0.1})
     write(tmp_path / "wider_again", 0.7, 3, head={"_target_": "x", "label_smoothing": 0.2})
-    write(tmp_path / "first" / "asked" / "swap_averaged", 0.6, 9, inference={"_target_": "y"})
+    way = write(tmp_path / "first" / "asked" / "swap_averaged", 0.6, 9, inference={"_target_": "y"})
+    for path in way.glob("fold*/metrics.json"):
+        answered_by = FoldFolder(tmp_path / "first" / path.parent.name).training_id
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"answered_by": answered_by}))
+        os.utime(path, (9, 9))
     members = {"of": "logits", "members": ["../first", "../wider_again"]}
     write(tmp_path / "blend", 0.8, 10, blend=members)
     write(tmp_path / "later", 0.7, 11, max_tokens=9)

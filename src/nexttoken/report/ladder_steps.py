@@ -13,10 +13,9 @@ from nexttoken.report.ranking import Ranking, Scored
 from nexttoken.report.whole_scores import columns_for, ranking_by
 from nexttoken.runs.calibration import read_calibration
 from nexttoken.runs.calibration_fit import calibrated, groups_of
-from nexttoken.runs.folder import FoldFolder, RunFolder, differences
+from nexttoken.runs.folder import ASKED, FoldFolder, RunFolder, differences
 from nexttoken.runs.scored_runs import Run, classes_of
 
-ASKED = "asked"  # the folder in a run of the ways in which it was asked again
 STEP, BASE = "step", "base"  # the two sides of a gain
 
 
@@ -70,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better a step is than its base on the rows that both scored; the interval is over groups and seeds."""
+    """The lead of a step over its base on the rows that both scored; the interval is over groups and seeds."""
 
     value: float
     interval: Interval
