@@ -26,7 +26,7 @@ from nexttoken.report.started import show_run
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examples
-from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_examples, latest_run
+from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_learnt, latest_run
 from nexttoken.runs.ledger import submission_path
 from nexttoken.runs.pseudo_labels import with_pseudo_labels
 from nexttoken.runs.starting_run import with_starting_run
@@ -84,7 +84,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         if is_first() and fold.is_finished and not parts.settings.overwrite:  # by another command, meanwhile
             return report_finished(parts, fold, config, overrides)
         if is_first():
-            learnt_from = hash_examples([*examples, *(row.example for row in rows.solved)])
+            learnt_from = hash_learnt(examples, [row.example for row in rows.solved])
             run.claim(parts.settings.fold, config, learnt_from, folds, parts.settings.overwrite)
             fold.save_counts(counted)
             fold.save_solved(rows.solved)

@@ -10,6 +10,8 @@ from omegaconf import open_dict
 
 from nexttoken import pipeline
 from nexttoken.errors import UserError
+from nexttoken.runs.folder import RunFolder
+from nexttoken.runs.loaded import LoadedRun
 from support.training import REPOSITORY, TINY, composed, predict
 
 SAMPLE = REPOSITORY / "input" / "sample-jigsaw-rules"
@@ -99,3 +101,16 @@ def test_examples_that_say_nothing_are_refused(tmp_path):
     both = {"0": ["positive_example_1"], "1": ["positive_example_1"]}
     with pytest.raises(UserError, match=r"task\.examples names positive_example_1 for two classes"):
         train(tmp_path, "fold=0", "test_examples=true", examples=both)
+
+
+def test_the_held_out_rows_of_such_a_run_are_known_whatever_the_test_file_is(trained):
+    """Another test file has other examples; the rows that the fold was scored on are those of the training file."""
+    test = trained.parents[2] / "sample" / "test.csv"
+    content = test.read_bytes()
+    test.write_bytes(content.replace(b"lamps", b"other lamps"))
+    try:
+        run = LoadedRun.load(RunFolder(trained))
+        ids = [example.id for example in run.held_out(run.folds[0])]
+    finally:
+        test.write_bytes(content)
+    assert ids == pd.read_csv(trained / "fold0" / "oof.csv", dtype=str)["id"].tolist()

@@ -189,6 +189,11 @@ def hash_examples(examples: Sequence[Example]) -> str:
     return hash_text(json.dumps(rows))
 
 
+def hash_learnt(examples: Sequence[Example], solved: Sequence[Example]) -> str:
+    """The hash of the training file's rows, and after a space that of solved examples from elsewhere, if any."""
+    return " ".join(hash_examples(rows) for rows in (examples, solved) if rows)
+
+
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ and may change results, old and new value by dotted key."""
     old, new = (flatten({k: v for k, v in config.items() if k not in INCIDENTAL}) for config in (saved, given))

@@ -54,9 +54,14 @@ class FoldRecords:
         return read_yaml(self.config_path)
 
     def has_data(self, data_hash: str) -> bool:
-        """True where this fold was trained on the examples with this hash (`hash_examples`)."""
+        """True where this fold was trained on the examples with this hash (`hash_learnt`)."""
         path = self.path / "data.sha256"
         return path.is_file() and path.read_bytes() == data_hash.encode()
+
+    def has_rows(self, data_hash: str) -> bool:
+        """True where these are the training file's rows, whatever else the fold learnt (`hash_examples`)."""
+        path = self.path / "data.sha256"
+        return path.is_file() and path.read_bytes().split(b" ")[0] == data_hash.encode()
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json with the seal, the last file of a fold: a fold that has it is finished."""

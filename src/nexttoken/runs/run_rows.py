@@ -68,7 +68,7 @@ class RunRows:
     def _of(self, fold: FoldFolder) -> dict[str, Example]:
         """The examples by id. Raises UserError where they are not those that the fold was trained on."""
         by_id, data_hash = self._data
-        if not fold.has_data(data_hash):
+        if not fold.has_rows(data_hash):
             what = f"{self.parts.settings.input_dir} holds other rows than {fold.path} was trained on"
             raise UserError(f"{what}; give the run's data: input_dir=...")
         return by_id
