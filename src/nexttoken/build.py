@@ -10,6 +10,7 @@ from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 from nexttoken.data.checked_settings import check_settings
 from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.packages import require_packages
+from nexttoken.data.probe_settings import probe_contradictions
 from nexttoken.data.recipes import alpha_of, by_weights
 from nexttoken.data.run_names import default_name
 from nexttoken.data.secrets import refuse_secrets
@@ -39,6 +40,15 @@ class Parts:
     transforms: "dict[str, Transform]"
     train_transforms: "dict[str, Transform]"
     inference: "Inference"
+
+    @property
+    def reads_states(self) -> bool:
+        """True for a head on the states of a model that is not trained."""
+        return "states" in declared(self.settings.head, "offers")
+
+    def make_head(self) -> Any:
+        """The head with what it takes from the task; building it imports torch."""
+        return fit_to_task(make(self.settings.head, "head"), self.task)
 
 
 def prepare(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Parts, dict[str, Any]]:
@@ -97,6 +107,10 @@ def choose_answers(parts: Mapping[str, Any], settings: Settings) -> dict[str, An
     """
     task, prompt, inference = (parts[name] for name in ("task", "prompt", "inference"))
     is_scored, given = "candidates" in declared(settings.head, "offers"), settings.candidates
+    if "states" in declared(settings.head, "offers"):
+        if not prompt.has_labels_for(len(task.classes)):
+            return {"prompt": replace(prompt, labels=())}
+        return {"prompt": prompt.for_classes(task.classes, getattr(task, "class_names", None))}
     is_limited = getattr(task, "labels_by", None) or given.get("number") is not None
     if not is_scored and not is_limited and prompt.has_labels_for(len(task.classes)):
         return {"prompt": prompt.for_classes(task.classes, getattr(task, "class_names", None))}
@@ -179,7 +193,9 @@ def contradictions(s: Settings) -> Iterator[str]:
         yield f"trainer.{option} is no option of this training; {fix}"
     adapter, weights, is_pretrained = s.adapter, s.quantization, s.model.name_or_path is not None
     is_trained, is_sharded = s.trainer.max_epochs > 0, s.trainer.strategy == "fsdp"
-    has_texts, has_new_layer = "texts" in declared(s.head, "needs"), "vocabulary" not in declared(s.head, "offers")
+    offers, has_texts = declared(s.head, "offers"), "texts" in declared(s.head, "needs")
+    has_new_layer = not offers & {"vocabulary", "states"}
+    yield from probe_contradictions(s) if "states" in offers else ()
     if s.generate_rows and s.trainer.devices > 1:
         yield "answers are written by one process; use generate_rows=0, and predict.py on the finished run"
     if s.generate_rows and s.generation.max_new_tokens >= s.max_tokens:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from nexttoken.build import Parts, plain, prepare
 from nexttoken.data.checked_settings import check_settings
 from nexttoken.data.packages import require_packages
-from nexttoken.data.targets import check_targets, make
+from nexttoken.data.targets import check_targets
 from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.models.hub import find_model
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from nexttoken.inference import Inference
     from nexttoken.runs.loaded import LoadedRun
     from nexttoken.training.learner import Learner
+    from nexttoken.training.probe_learner import ProbeLearner
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
@@ -171,7 +172,7 @@ def read(parts: Parts, split: Split, counted: dict[str, Any] | None = None) -> l
     return examples
 
 
-def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, Any]) -> "Learner":
+def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, Any]) -> "Learner | ProbeLearner":
     """Encode the training examples and load the model: the last step that may refuse a configuration.
 
     `counted` receives the counts of the training transforms.
@@ -185,15 +186,16 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
     parts.prompt.render(training[0])  # refuses a template of other fields before torch is imported
     from nexttoken.models.memory import forget_peak
     from nexttoken.training.learner import Learner
+    from nexttoken.training.probe_learner import ProbeLearner
 
     forget_peak()
     dev = parts.inference.views(rows.dev, rows.train)  # as inference shows them to the model
-    head = make(parts.settings.head, "head")
-    return Learner.load(parts.settings, head, parts.prompt, training, dev, fold.path, whole)
+    kind = ProbeLearner if parts.reads_states else Learner
+    return kind.load(parts.settings, parts.make_head(), parts.prompt, training, dev, fold.path, whole)
 
 
 def train_and_predict(
-    parts: Parts, learner: "Learner", rows: Rows, fold: FoldFolder, loggers: list
+    parts: Parts, learner: "Learner | ProbeLearner", rows: Rows, fold: FoldFolder, loggers: list
 ) -> tuple[Any, dict[str, Any]]:
     """Train, then predict the held-out examples; return the predictions, and counts and times for metrics.json.
 

@@ -21,7 +21,6 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from nexttoken.commands.arguments import NewPath, RunArguments
-from nexttoken.data.targets import make
 from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
 
     parts, settings = loaded.parts, loaded.parts.settings
     inference = loaded.inference(fold)  # with the fold's demonstrations
-    head = make(settings.head, "head")
+    head = parts.make_head()
     merge = Merge(fold.path, settings, parts.prompt, head, inference, loaded.batch_tokens, given.dtype)
     for name, value in merge.save(given.out, examples).as_dict().items():
         print(f"{name}: {value}")

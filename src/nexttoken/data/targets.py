@@ -39,7 +39,7 @@ PLACES = {
     "ask": INFERENCE,
     "correction": Place(("nexttoken.inference.corrections",), "learn"),
     "candidates": Place(("nexttoken.inference.candidates",), "pools", ("retriever",)),
-    "head": Place(("nexttoken.engine.heads",), "num_outputs"),
+    "head": Place(("nexttoken.engine.heads", "nexttoken.engine.probe"), "num_outputs"),
 }
 MAPPINGS = ("transforms", "train_transforms", "logger")  # places that hold a node under each of their keys
 ENGINES = tuple(f"nexttoken.engine.answerers.load_{name}_writer" for name in ("transformers", "vllm"))

@@ -19,12 +19,14 @@ from nexttoken.engine.journal import NO_JOURNAL, LabelJournal
 from nexttoken.engine.label_answerer import LabelAnswerer, ModelAnswerer
 from nexttoken.engine.memory_plan.auto_tokens import with_batch_tokens, with_max_tokens
 from nexttoken.engine.non_finite import describe_non_finite, run_again_in_float32
+from nexttoken.engine.probe import Probe
+from nexttoken.engine.probe_answerer import ProbeAnswerer
 from nexttoken.engine.run_batches import run_batches
 from nexttoken.engine.text_losses import collate_texts, row_losses
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import trained_adapter
-from nexttoken.models.base_model import identify, refuse_other_base
-from nexttoken.models.fold_weights import fold_weights
+from nexttoken.models.base_model import identify, read_base, refuse_other_base
+from nexttoken.models.fold_weights import fold_weights, without_training
 from nexttoken.models.hub import locate
 from nexttoken.models.load import end_ids, load_tokenizer, within_context
 from nexttoken.models.memory import advice_on_memory
@@ -89,7 +91,7 @@ def measure_losses(
 
 
 AnyEncoder = Encoder | TextEncoder
-Answerer = LabelAnswerer | CandidateAnswerer | TextAnswerer
+Answerer = LabelAnswerer | CandidateAnswerer | ProbeAnswerer | TextAnswerer
 
 
 def make_encoder(head: Head, tokenizer: Any, prompt: Prompt, max_tokens: int) -> AnyEncoder:
@@ -111,6 +113,7 @@ class FoldModels:
     """Answerers of folds with the same settings, one at a time in memory; a shared base or tokenizer is loaded once."""
 
     def __init__(self, settings: Settings, prompt: Prompt, head: Head, batch_tokens: int) -> None:
+        settings = without_training(settings) if isinstance(head, Probe) else settings
         self.settings, self.prompt, self.head, self.batch_tokens = settings, prompt, head, batch_tokens
         self._weights = fold_weights(settings)
         self._encoders: dict[tuple[int, int], AnyEncoder] = {}  # by the tokenizer's id and max_tokens
@@ -138,6 +141,10 @@ class FoldModels:
         model, tokenizer = self._weights.load(fold_dir, self.head.num_outputs(labels))
         self._in_memory = folder
         max_tokens = within_context(model.config, settings.max_tokens)
+        if isinstance(self.head, Probe):
+            spans = self.head.encoder(tokenizer, self.prompt, max_tokens)
+            made_by = read_base(fold_dir / "adapter").weights
+            return ProbeAnswerer(model, self.head, spans, self.batch_tokens, made_by).load_probe(fold_dir)
         key = (id(tokenizer), max_tokens)
         if key not in self._encoders:
             self._encoders[key] = make_encoder(self.head, tokenizer, self.prompt, max_tokens)

@@ -26,6 +26,11 @@ def fold_weights(settings: Settings) -> "OnBase | WholeModels":
     return OnBase(settings) if keeps_base(settings) else WholeModels(settings)
 
 
+def without_training(settings: Settings) -> Settings:
+    """The settings of a model whose weights stay as they are."""
+    return settings.model_copy(update={"trainer": _without_training(settings.trainer)})
+
+
 class OnBase:
     """Folds that saved an adapter or nothing: the base is loaded once, each adapter overwrites the one before.
 

@@ -144,15 +144,16 @@ class TokenCache:
         path = self.folder / f"{hashlib.sha256(keys.tobytes()).hexdigest()[:32]}.tokens"
         with whole_file(path) as part, part.open("wb") as file:
             write_rows(file, zip(keys, made, strict=True))
-        self._delete_oldest(path)
+        delete_oldest(self.root.glob("tokens/*/*"), path)
         return path
 
-    def _delete_oldest(self, newest: Path) -> None:
-        """Keep the cache within MAX_BYTES; a process that has mapped a deleted file can still read it."""
-        left = MAX_BYTES
-        with suppress(OSError):  # another process may delete them, too
-            files = [(path.stat(), path) for path in self.root.glob("tokens/*/*") if path != newest]
-            for stat, path in sorted(files, key=lambda pair: -pair[0].st_mtime):
-                left -= stat.st_size
-                if left < 0:
-                    path.unlink()
+
+def delete_oldest(files: Iterable[Path], newest: Path) -> None:
+    """Keep a cache's files within MAX_BYTES; a process that has mapped a deleted file can still read it."""
+    left = MAX_BYTES
+    with suppress(OSError):  # another process may delete them, too
+        others = [(path.stat(), path) for path in files if path != newest]
+        for stat, path in sorted(others, key=lambda pair: -pair[0].st_mtime):
+            left -= stat.st_size
+            if left < 0:
+                path.unlink()

@@ -31,12 +31,13 @@ def show_run(
     steps = f"{s.trainer.max_epochs} epochs, batches of {s.fit.batch_size}, learning rate {s.fit.learning_rate:g}"
     prompt, batch = ("auto" if number == AUTO else f"{number:,}" for number in (s.max_tokens, s.batch_tokens))
     limit = f"; limit_rows keeps the first {s.limit_rows:,} of each part" if s.limit_rows else ""
+    trained = "a regression on the frozen model's states" if parts.reads_states else steps
     values = {
         "run": f"{fold.path}, " + ("a final model on all rows" if s.fold == ALL else f"of {num_folds} folds"),
         "changed": " ".join(overrides) or "nothing, all defaults",
         "model": f"{model}{weights}{adapter}",
         "examples": ", ".join(f"{size:,} {part}" for part, size in sizes.items()) + limit,
-        "training": steps if s.trainer.max_epochs else "none (zero-shot)",
+        "training": trained if s.trainer.max_epochs else "none (zero-shot)",
         "tokens": f"{prompt} in a prompt, {batch} in a batch",
     }
     if s.model.name_or_path is None:

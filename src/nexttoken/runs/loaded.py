@@ -167,8 +167,7 @@ class LoadedRun:
     def _models(self) -> "FoldModels":
         from nexttoken.engine.answerers import FoldModels
 
-        head = make(self.parts.settings.head, "head")
-        return FoldModels(self.parts.settings, self.parts.prompt, head, self.batch_tokens)
+        return FoldModels(self.parts.settings, self.parts.prompt, self.parts.make_head(), self.batch_tokens)
 
     def inference(self, fold: FoldFolder, examples: Sequence[Example] = ()) -> Inference:
         """The run's inference with the fold's state, the thresholds of gate.json and demonstrations to show.
@@ -226,7 +225,7 @@ class LoadedRun:
         identity = json.dumps([fold.training, settings.generation.model_dump(), settings.inference, engine])
         journal = (self.changes.folder or fold.path / "written") / f"{hash_text(identity)[:16]}.jsonl"
         self.refuse_altered_weights(fold)
-        load, head = make(engine, "engine"), make(settings.head, "head")
+        load, head = make(engine, "engine"), self.parts.make_head()
         writer = load(fold.path, settings, self.parts.prompt, head, self.batch_tokens)
         inference = self.inference(fold, examples)
         return inference(examples, lambda views: writer.write(views, settings.generation, journal, fold.training))

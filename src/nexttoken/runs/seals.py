@@ -10,7 +10,8 @@ from nexttoken.errors import UserError
 
 KEY = "sealed"
 RECORDS = ("config.yaml", "data.sha256", "labels.json", "budget.json", "inference.json", "oof.csv", "rows.csv")
-WEIGHTS = ("model", "adapter")  # folders: the weights, or the adapter, with the tokenizer or the base's fingerprint
+# The weights, or the adapter, with the tokenizer or the base's fingerprint; the weights of head=probe.
+WEIGHTS = ("model", "adapter", "probe.safetensors")
 FIX = f"restore the file, or {RETRAIN}"
 
 

@@ -50,10 +50,15 @@ def only_at(model: nn.Module, reads: Tensor) -> Iterator[None]:
 
 
 def last_layer(model: nn.Module) -> nn.Module:
-    """The last module of the longest ModuleList; an empty module if there is none."""
+    """The last of `decoder_layers`; an empty module if there is none."""
+    layers = decoder_layers(model)
+    return layers[-1] if layers else nn.Module()
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The model's layers in order: its longest ModuleList; an empty one if there is none."""
     stacks = [module for module in decoder(model).modules() if isinstance(module, nn.ModuleList)]
-    longest = max(stacks, key=len, default=None)
-    return longest[-1] if longest else nn.Module()
+    return max(stacks, key=len, default=nn.ModuleList())
 
 
 def position_wise(module: nn.Module) -> Iterator[nn.Module]:

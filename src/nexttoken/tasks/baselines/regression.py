@@ -42,14 +42,25 @@ class Regression:
     model: "LogisticRegression"
 
     @classmethod
-    def fit(cls, features: np.ndarray, labels: np.ndarray, num_classes: int, strength: float) -> "Regression":
-        """Add one average row per class: a class that is absent from the training part keeps a small probability."""
+    def fit(
+        cls,
+        features: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        strength: float,
+        weights: np.ndarray | None = None,
+    ) -> "Regression":
+        """Add one average row per class: a class that is absent from the training part keeps a small probability.
+
+        `weights` (N,) are those of the rows; all count 1 without them.
+        """
         from sklearn.linear_model import LogisticRegression
 
         scaler = Scaler.fit(features)
         rows = np.concatenate([scaler.transform(features), np.zeros((num_classes, features.shape[1]))])
         targets = np.concatenate([labels, np.arange(num_classes)])
-        return cls(scaler, LogisticRegression(C=strength, max_iter=2000).fit(rows, targets))
+        shares = None if weights is None else np.concatenate([weights, np.ones(num_classes)])
+        return cls(scaler, LogisticRegression(C=strength, max_iter=2000).fit(rows, targets, shares))
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Return class probabilities, (N, K)."""
