@@ -81,10 +81,11 @@ def plain_probs(pair, examples: list[Example]) -> np.ndarray:
     return (model.predict_proba(scaled[0]) + model.predict_proba(scaled[1])[:, SWAP]) / 2
 
 
-def test_it_equals_transformers_and_scikit_learn(scratch, own_cache):
-    examples = pairs()
-    probs = fitted(make(scratch), examples)(examples).probs
-    np.testing.assert_allclose(probs, plain_probs(scratch, examples), atol=1e-5)
+@pytest.mark.parametrize("name", ["scratch", "stories"])
+def test_it_equals_transformers_and_scikit_learn(name, request, own_cache):
+    examples, pair = pairs(), request.getfixturevalue(name)
+    probs = fitted(make(pair, depth=0.5 if name == "scratch" else 0.2), examples)(examples).probs
+    np.testing.assert_allclose(probs, plain_probs(pair, examples), atol=1e-5)
     assert np.ptp(probs[:, 0]) > 0.05  # it says different things of different rows
 
 

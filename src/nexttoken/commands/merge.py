@@ -57,6 +57,8 @@ def choose_fold(loaded: LoadedRun, number: int) -> FoldFolder:
     fold, settings = loaded.fold(number), loaded.parts.settings
     if settings.trainer.max_epochs == 0:
         raise UserError(f"{fold.path} was not trained (trainer.max_epochs=0), so there is nothing to merge")
+    if loaded.parts.reads_states:
+        raise UserError(f"{fold.path} trained no weights of its model (head=probe), so there is nothing to merge")
     if settings.adapter is None:
         raise UserError(f"{fold.path} has no adapter; its weights are whole already, in {fold.path / 'model'}")
     loaded.refuse_altered_weights(fold)
