@@ -30,7 +30,7 @@ from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import FitSettings, ModelSettings, QuantizationSettings, TrainerSettings
 from nexttoken.training.callbacks import Curve
 from nexttoken.training.fit import fit
-from nexttoken.training.steps import Batcher, TrainSteps
+from nexttoken.training.steps import Batcher, Course, TrainSteps
 
 LABELS = LabelTokens(("A", "B", "tie"), ((5,), (6,), (7,)), (("A",), ("B",), ("tie",)), num_rejoined=0)
 HEAD = LabelSoftmax()
@@ -180,7 +180,7 @@ def train(model: Any, case: Case, workload: Workload) -> Speed:
     steps = TrainSteps(prompts, workload.rows, 0, batcher)
     again = case.gradient_checkpointing
     settings = FitSettings(batch_size=workload.rows, learning_rate=2e-5, gradient_checkpointing=again)
-    module = ClockedModule(model, HEAD, LABELS, settings, num_steps, 0)
+    module = ClockedModule(model, HEAD, LABELS, settings, Course(num_steps, 0))
     with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
         options = TrainerSettings(max_epochs=1).model_dump() | {"logger": []}
         fit(module, steps, [], Path(folder), Curve(Path(folder, "curve.csv")), options)

@@ -26,7 +26,7 @@ from nexttoken.training.callbacks import Curve
 from nexttoken.training.fit import fit
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.parallel_gradients import Learners, num_learners
-from nexttoken.training.steps import Batcher, Step, TrainSteps, learning_rate_factor, make_optimizer
+from nexttoken.training.steps import Batcher, Course, Step, TrainSteps, learning_rate_factor, make_optimizer
 
 LORA: dict[str, Any] = {"r": 16, "alpha": 32, "dropout": 0.05, "target_modules": "all-linear"}  # conf/adapter/lora.yaml
 ADAPTER = AdapterSettings(**LORA, rslora=False, dora=False, init="default")
@@ -103,7 +103,7 @@ class Train:
     def _train(self, head: Head) -> Answers:
         restore(self.model, self.start)
         steps = self.steps(head)
-        module = ClockedModule(self.model, head, LABELS, self.settings, len(steps), SEED, self.at_once)
+        module = ClockedModule(self.model, head, LABELS, self.settings, Course(len(steps), SEED, self.at_once))
         options = TrainerSettings(max_epochs=1, accelerator="cpu").model_dump() | {"precision": self.precision}
         with tempfile.TemporaryDirectory(prefix="nexttoken-") as folder:
             fit(module, steps, [], Path(folder), Curve(Path(folder, "curve.csv")), options | {"logger": []})

@@ -17,7 +17,7 @@ from nexttoken.prompts.label_tokens import LabelTokens, find_label_tokens
 from nexttoken.settings import AdapterSettings, FitSettings, ScratchSettings
 from nexttoken.training.module import AnswerModule
 from nexttoken.training.neftune import noisy_embeddings
-from nexttoken.training.steps import Batcher, Step
+from nexttoken.training.steps import Batcher, Course, Step
 
 FACTS = {"num_options": None, "votes": ()}
 
@@ -181,7 +181,7 @@ class Bare(AnswerModule):
 
 
 def bare(**fit) -> Bare:
-    return Bare(build(), LabelSoftmax(), LABELS, FitSettings(**fit), num_steps=1, seed=0)
+    return Bare(build(), LabelSoftmax(), LABELS, FitSettings(**fit), Course(num_steps=1, seed=0))
 
 
 def test_a_step_is_repeated_in_halves_and_learns_the_same(capsys):
