@@ -51,7 +51,7 @@ def test_a_calibrated_run_is_not_changed_and_an_earlier_file_goes(tmp_path, caps
     run = write_run(tmp_path / "a", probs, labels)
     (run / "calibration.json").write_text("{}")
     main([f"run={run}"])
-    assert "not kept: the gain may be chance" in capsys.readouterr().out
+    assert "not kept: no gain is shown" in capsys.readouterr().out
     assert not (run / "calibration.json").exists()
 
 

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     path = given.run / FILE
     if interval.low <= 0 or found.scaling.method == "none":
         path.unlink(missing_ok=True)
-        print("not kept: the gain may be chance; predict.py answers with the probabilities as trained")
+        print("not kept: no gain is shown; predict.py answers with the probabilities as trained")
         return
     scores = mean_scores([fold.metrics for fold in after.folds])
     details = {"gain": gain, "interval": asdict(interval), "treats_sides_alike": swap is not None}
