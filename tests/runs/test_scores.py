@@ -9,7 +9,8 @@ import pytest
 from nexttoken.errors import UserError
 from nexttoken.metrics.rankings import QUIZ_METRICS, chance_map, map_at_3
 from nexttoken.report.tables import reference_names
-from nexttoken.runs.answer_set import PUBLISHED_ROWS, Labels, labels_of
+from nexttoken.runs.answer_set import PUBLISHED_ROWS, Labels
+from nexttoken.runs.fold_rows import labels_of
 from nexttoken.runs.scored_runs import data_of
 from nexttoken.tasks.baselines.options import OptionBaseline
 from nexttoken.tasks.preference import Preference

@@ -15,7 +15,8 @@ from nexttoken.data.whole_files import make_folder, whole_folder
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import log_loss
 from nexttoken.models.adapter_averages import SavedAdapter, read_adapters, save_average
-from nexttoken.runs.answer_set import Labels, labels_of
+from nexttoken.runs.answer_set import Labels
+from nexttoken.runs.fold_rows import labels_of
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.out_of_fold import answers_out_of_fold, row_key

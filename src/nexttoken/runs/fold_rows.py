@@ -9,7 +9,6 @@ import numpy as np
 from nexttoken.build import Parts
 from nexttoken.data.folds import Folds, values_of
 from nexttoken.errors import UserError
-from nexttoken.runs.answer_set import answers_of
 from nexttoken.settings import ALL
 from nexttoken.tasks.solved_examples import SolvedRow
 from nexttoken.types import Example
@@ -48,6 +47,16 @@ class Rows:
         }
 
 
+def labels_of(examples: Sequence[Example]) -> np.ndarray:
+    """(N,) int64."""
+    return np.array([example.label for example in examples], dtype=np.int64)
+
+
+def strata(parts: Parts, examples: list[Example]) -> np.ndarray:
+    """(N,) int64: every fold has an equal share of each value, which is the label; open answers have one value."""
+    return labels_of(examples) if parts.task.classes else np.zeros(len(examples), dtype=np.int64)
+
+
 def split(parts: Parts, examples: list[Example]) -> Folds:
     """Assign folds by the examples' texts and labels: the same for every model.
 
@@ -55,7 +64,7 @@ def split(parts: Parts, examples: list[Example]) -> Folds:
     """
     texts = [parts.task.group_text(example) for example in examples]
     values = values_of(examples, parts.split.column) if parts.split.column else None
-    labels = answers_of(parts.task).strata(examples)
+    labels = strata(parts, examples)
     folds = parts.split.folds([example.id for example in examples], texts, labels, values)
     if (fold := parts.settings.fold) != ALL and int(fold) >= folds.number:
         last = folds.number - 1
@@ -76,7 +85,7 @@ def choose_rows(parts: Parts, examples: list[Example], folds: Folds) -> Rows:
     chooses = has_choice or not settings.fit.refit
     held_out = folds.folds == (NO_FOLD if parts.settings.fold == ALL else parts.settings.fold)
     training = np.flatnonzero(~held_out & (folds.folds != (NO_FOLD if without is None else without)))
-    labels = answers_of(parts.task).strata(examples)
+    labels = strata(parts, examples)
     is_dev = np.zeros(len(training), dtype=bool)
     if chooses or parts.inference.fits_dev:
         is_dev = parts.split.dev(labels[training], folds.groups[training])
