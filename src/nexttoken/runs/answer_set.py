@@ -1,7 +1,7 @@
 """The two kinds of answers, labels and texts, with the same methods: the pipeline treats both alike."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from nexttoken.runs.asking import Asking
     from nexttoken.runs.loaded import LoadedRun
 
+# Keys of metrics.json that are about the rows, and beginnings of those about references: the same for any model.
+OF_ROWS = ("task", "dataset", "fold", "trained", "is_published_data", "has_published_scores", "is_quiz", "metric")
+REFERENCES = ("num_examples", "uniform_", "best_possible_", "chance_", "prior_", "baseline")
 PUBLISHED_ROWS = 50_000  # the competition's own training file has about 57 thousand rows and no known truth
 
 
@@ -155,6 +158,12 @@ class Texts:
 def answers_of(task: Task | OpenTask) -> Labels | Texts:
     """Labels for a task with classes, texts for one without."""
     return Labels() if task.classes else Texts()
+
+
+def without_scores(saved: Mapping[str, Any], has_references: bool = True) -> dict[str, Any]:
+    """The parts of a fold's metrics.json on its rows and, if wanted, on references, without those on its model."""
+    beginnings = REFERENCES if has_references else ()
+    return {key: value for key, value in saved.items() if key in OF_ROWS or key.startswith(beginnings)}
 
 
 def baseline_key(place: int) -> str:

@@ -15,14 +15,12 @@ from nexttoken.data.folds import load_folds
 from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.models.processes import from_first, is_first
-from nexttoken.runs.answer_set import answers_of
+from nexttoken.runs.answer_set import answers_of, without_scores
 from nexttoken.runs.asking import Asking
 from nexttoken.runs.config import asked_config
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.read import read_run
 from nexttoken.runs.scored_runs import Run
-
-REFERENCES = ("uniform_", "best_possible_", "chance_", "prior_", "baseline")  # keys of scores without this model
 
 
 def asked_runs(path: Path) -> list[Run]:
@@ -89,9 +87,8 @@ def save_answers(asking: Asking, fold: FoldFolder, predictions: Any, measured: M
         predictions = replace(predictions, threshold=saved["threshold"])
     answers.save(into, int(fold.number), task, predictions, examples)
     remove(into.journals)
-    kept = described(saved, answers.describe(run.parts.settings, task, 0, 0))
     made_by = {"answered_by": fold.training_id, "asked": asking.way}
-    into.save_metrics({**kept, **answers.score(task, predictions, examples), **made_by, **measured})
+    into.save_metrics({**without_scores(saved), **answers.score(task, predictions, examples), **made_by, **measured})
 
 
 def answer_held_out(asking: Asking, fold: FoldFolder, into: FoldFolder) -> tuple[Any, Any, dict[str, Any]]:
@@ -108,8 +105,3 @@ def answer_held_out(asking: Asking, fold: FoldFolder, into: FoldFolder) -> tuple
     end = time.monotonic()
     speed = {"seconds": end - start, "rows_per_second": len(examples) / max(end - asked, 1e-9)}
     return predictions, inference, dict(answerer.counts) | answerer.environment | speed
-
-
-def described(saved: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """The data, the fold and the references of a fold's metrics.json: all but what its own answers were scored by."""
-    return {key: value for key, value in saved.items() if key in names or key.startswith(REFERENCES)}

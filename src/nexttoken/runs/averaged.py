@@ -10,12 +10,11 @@ import numpy as np
 
 from nexttoken.data.files import to_yaml
 from nexttoken.data.folds import load_folds, save_folds
-from nexttoken.data.targets import make
 from nexttoken.data.whole_files import make_folder, whole_folder
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import log_loss
 from nexttoken.models.adapter_averages import SavedAdapter, read_adapters, save_average
-from nexttoken.runs.answer_set import Labels
+from nexttoken.runs.answer_set import Labels, without_scores
 from nexttoken.runs.fold_rows import labels_of
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.loaded import LoadedRun
@@ -27,17 +26,6 @@ from nexttoken.settings import ALL
 # Settings that decide how a model is asked, and which rows are held out; parts may differ in all others.
 SHARED = ("task", "prompt", "head", "max_tokens", "transforms", "inference", "candidates", "split", "model")
 COPIED = ("data.sha256", "labels.json", "budget.json", "inference.json")
-DESCRIBED = (
-    "task",
-    "dataset",
-    "trained",
-    "has_published_scores",
-    "is_published_data",
-    "metric",
-    "is_quiz",
-    "baselines",
-)
-REFERENCES = ("uniform_", "chance_", "prior_", "baseline", "best_possible_", "num_examples", "fold")
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ class AveragedRun:
         self, fold: FoldFolder, loaded: LoadedRun, adapter: Mapping[str, Any]
     ) -> tuple[dict[str, Any], list[str]]:
         saved = self.parts[0].metrics()
-        metrics = {key: saved[key] for key in DESCRIBED if key in saved}
+        metrics = without_scores(saved, has_references=self.number is not None)
         metrics["averaged"] = [part.training for part in self.parts]
         if self.number is None:
             return metrics | {"fold": ALL}, ["it has learnt every row, so that it has no out-of-fold score"]
@@ -98,12 +86,11 @@ class AveragedRun:
         examples, task = loaded.held_out(self.parts[0]), loaded.parts.task
         changed = loaded.parts.settings.adapter.model_copy(update=adapter)  # type: ignore[union-attr]
         settings = loaded.parts.settings.model_copy(update={"adapter": changed})
-        head = make(settings.head, "head")
+        head = loaded.parts.make_head()
         answerer = FoldModels(settings, loaded.parts.prompt, head, loaded.batch_tokens).answerer(fold.path)
         predictions: Any = loaded.inference(self.parts[0], examples)(examples, answerer)
         answers: Any = Labels()
         answers.save(fold, self.number, task, predictions, examples)
-        metrics |= {key: value for key, value in saved.items() if key.startswith(REFERENCES)}
         metrics |= answers.score(task, predictions, examples) | answerer.environment
         return metrics, self._compared(task, examples, metrics["log_loss"])
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from nexttoken.data.csv_tables import read_columns
 from nexttoken.data.whole_files import whole_folder
+from nexttoken.runs.answer_set import without_scores
 from nexttoken.runs.blend import Blend, save_blend
 from nexttoken.runs.calibration import swap_of
 from nexttoken.runs.folder import FoldFolder, RunFolder
@@ -15,9 +16,6 @@ from nexttoken.runs.scored_runs import Fold, Run, classes_of, probabilities
 from nexttoken.types import Example, LabelPredictions
 
 KEPT = ("seed", "split", "input_dir", "output_dir")  # of the first run's configuration
-# Keys of metrics.json that are about the rows and their references, not about a model.
-OF_ROWS = ("task", "dataset", "fold", "is_published_data", "has_published_scores", "is_quiz", "metric", "num_examples")
-REFERENCES = ("uniform_", "prior_", "baseline", "best_possible_", "chance_")
 
 
 def write_blend(blend: Blend, blended: Run, runs: Sequence[Run], folder: Path) -> None:
@@ -51,7 +49,7 @@ def _write_fold(folder: FoldFolder, fold: Fold, sources: Sequence[Fold], config:
     predictions = LabelPredictions(tuple(fold.oof["id"]), probabilities(fold.oof), {"seconds": seconds})
     folder.save_rows(examples, predictions)
     folder.save_oof(predictions, fold.oof["label"].to_numpy(), fold.number, classes_of(fold.oof))
-    kept = {key: value for key, value in fold.metrics.items() if key in OF_ROWS or key.startswith(REFERENCES)}
+    kept = without_scores(fold.metrics)
     names = [metric.name for metric in fold.scores] + ["threshold"] * ("threshold" in fold.metrics)
     cost = sum(one.metrics.get("seconds", 0.0) for one in sources)
     measured = {"trained": any(one.metrics["trained"] for one in sources), "seconds": cost}
