@@ -1,5 +1,8 @@
 """Frozen weights on a CPU: in 16 bit where its products are faster, which is measured, and in float32 elsewhere."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -51,3 +54,18 @@ def test_a_product_is_measured_in_milliseconds():
     start = time.process_time()
     assert precision.fast_cpu_dtype.__wrapped__(8192) in (torch.float32, torch.bfloat16)
     assert time.process_time() - start < 3  # 0.04 s with units, most of it in float32; without units ten times as long
+
+
+def test_a_busy_machine_chooses_as_an_idle_one():
+    idle = precision.fast_cpu_dtype.__wrapped__(576)
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)  # as without OMP_NUM_THREADS
+    try:
+        assert [precision.fast_cpu_dtype.__wrapped__(576) for _ in range(10)] == [idle] * 10
+        assert torch.get_num_threads() == (os.cpu_count() or 1)
+    finally:
+        torch.set_num_threads(num_threads)
+        for other in others:
+            other.kill()
+            other.wait()

@@ -96,13 +96,20 @@ def fast_cpu_dtype(width: int) -> torch.dtype:
 
 
 def _seconds_of_product(width: int, dtype: torch.dtype) -> float:
-    """The shortest time of a linear layer of this width; others may use the machine."""
+    """The shortest processor time of a linear layer of this width.
+
+    On one thread: on a busy machine, several would wait for each other for longer than the product takes.
+    """
     tokens, weights = torch.ones(TRIAL_TOKENS, width, dtype=dtype), torch.ones(width, width, dtype=dtype)
-    times = []
-    for _ in range(NUM_TRIALS):
-        start = time.perf_counter()
-        nn.functional.linear(tokens, weights)
-        times.append(time.perf_counter() - start)
+    num_threads, times = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        for _ in range(NUM_TRIALS):
+            start = time.thread_time()
+            nn.functional.linear(tokens, weights)
+            times.append(time.thread_time() - start)
+    finally:
+        torch.set_num_threads(num_threads)
     return min(times[1:])
 
 
