@@ -83,6 +83,23 @@ def test_a_blend_is_a_run_for_report_calibrate_and_another_blend(tmp_path, runs,
     assert read_blend(tmp_path / "again").members[0].name == "../both"
 
 
+def asked_way(run: Path, name: str, probs: np.ndarray) -> Path:
+    """The folder of the run's rows as they were answered in another way."""
+    way = write_run(run / "asked" / name, probs, tables()[2])
+    for fold in RunFolder(run).finished_folds():
+        path = way / fold.path.name / "metrics.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"answered_by": fold.training_id}))
+    return way
+
+
+def test_a_blend_of_asked_ways_lies_beside_the_run_and_needs_no_other_way(tmp_path, runs, capsys):
+    way, broken = (asked_way(runs[0], name, tables()[1]) for name in ("swapped", "broken"))
+    (broken / "fold1" / "metrics.json").write_text("{}")
+    main([f"runs={way},{runs[0]}", "name=both"])
+    assert [one.path.name for one in RunFolder(runs[0]).ways] == ["broken", "swapped"]
+    assert [member.name for member in read_blend(tmp_path / "both").members] == ["../a/asked/swapped", "../a"]
+
+
 def test_a_calibrated_member_takes_part_with_its_calibrated_rows(tmp_path, capsys):
     true, labels = drawn()
     sharp = write_run(tmp_path / "sharp", soften(true, 0.3), labels)

@@ -1,6 +1,7 @@
 """Predictions of calibrated and of blended runs, and the lines in the ledger with their own scores."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from nexttoken.commands.blend import main as blend
 from nexttoken.errors import UserError
 from nexttoken.metrics.pooling import equal_weights, pool
 from nexttoken.metrics.scaling import Scaling
+from nexttoken.runs.blend import Blend, read_blend, save_blend
 from nexttoken.runs.calibration import Calibration, save_calibration
 from nexttoken.runs.fold_baseline import baseline_of
 from nexttoken.runs.folder import RunFolder
@@ -69,6 +71,16 @@ def test_a_blend_predicts_the_blend_of_its_members_predictions(output, capsys):
     assert saved.folds[0].metrics["prior_log_loss"] == metrics["prior_log_loss"]
     with pytest.raises(UserError, match="members answer in their own ways; leave inference"):
         predict(output, f"run={folder}", "fold=all")
+
+
+def test_a_first_member_without_a_weight_is_not_asked(output):
+    folder, runs = output / "lmsys" / "one", [output / "lmsys" / name for name in ("tiny", "other")]
+    blend([f"runs={runs[0]},{runs[1]}", "weights=equal", "name=one"])
+    first, second = read_blend(folder).members
+    save_blend(Blend("logits", (replace(first, weight=0.0), replace(second, weight=1.0))), folder)
+    test, loaded = pd.read_csv(SAMPLE / "test.csv", dtype=str), load_run(folder)
+    np.testing.assert_allclose(loaded.predict(test).iloc[:, 1:], load_run(runs[1]).predict(test).iloc[:, 1:], atol=1e-9)
+    assert [member.name for member in loaded.blend.members] == ["../other"]
 
 
 def test_the_baseline_of_a_fold_is_that_of_the_training(output):

@@ -54,8 +54,9 @@ def ask(cfg: Any, again: bool = False) -> str:
     """
     from nexttoken.models.processes import is_first, launch
     from nexttoken.pipeline import load_asked
-    from nexttoken.runs.asked import ask_held_out, asked_runs, refuse_unscored, unasked
+    from nexttoken.runs.asked import ask_held_out, refuse_unscored, unasked
     from nexttoken.runs.asking import Asking
+    from nexttoken.runs.read import read_run
 
     run, settings = load_asked(cfg)
     asking = Asking.of(run)
@@ -68,7 +69,6 @@ def ask(cfg: Any, again: bool = False) -> str:
         return ""
     from nexttoken.report.asked import asked_table
 
-    runs = {one.folder: one for one in asked_runs(run.path)}
     if asking.way and not numbers:
         print("this way was asked before; again=true asks anew")
-    return asked_table(runs[run.path], runs[asking.folder.path], asking.way)
+    return asked_table(read_run(run.path), read_run(asking.folder.path), asking.way)

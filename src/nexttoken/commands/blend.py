@@ -58,12 +58,13 @@ def main(arguments: Sequence[str]) -> None:
 def free_folder(given: BlendArguments) -> Path:
     """The folder to write. Raises UserError where it is there already, unless an earlier blend is overwritten."""
     from nexttoken.runs.blend import BASELINES, is_blend
+    from nexttoken.runs.folder import RunFolder
 
-    runs = [Path(name) for name in given.members if name not in BASELINES]
-    folder = (runs[0].parent if runs else Path()) / str(given.name)
+    runs = [RunFolder(Path(name)) for name in given.members if name not in BASELINES]
+    folder = ((runs[0].asked_of or runs[0]).path.parent if runs else Path()) / str(given.name)
     if folder.exists() and not (given.overwrite and is_blend(folder)):
         fix = "add overwrite=true" if is_blend(folder) else "it is no blend"
         raise UserError(f"{folder} exists already, {fix}; or choose another name=...")
-    if folder in runs:
+    if folder.resolve() in [run.path.resolve() for run in runs]:
         raise UserError(f"{folder} cannot be a member of itself; choose another name=...")
     return folder

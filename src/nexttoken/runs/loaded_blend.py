@@ -36,10 +36,12 @@ class LoadedBlend(LoadedRun):
             what = f"{folder.path} is a blend, whose members answer in their own ways"
             raise UserError(f"{what}; leave inference, generation, engine and fold out")
         left = iter(runs)
-        members = tuple(
+        every = [
             baseline_of(member.name, folder, input_dir).answer if member.is_baseline else _answer_of(next(left))
             for member in blend.members
-        )
+        ]
+        used = [pair for pair in zip(blend.members, every, strict=True) if pair[0].weight]  # the first may have none
+        blend, members = replace(blend, members=tuple(one for one, _ in used)), tuple(answer for _, answer in used)
         first, folds = runs[0], folder.finished_folds()
         parts = replace(first.parts, transforms={})
         for fold in folds:

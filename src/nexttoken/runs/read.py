@@ -36,8 +36,13 @@ def read_runs(path: Path) -> list[Run]:
         raise UserError(f"{path} holds runs that answer with texts: see python -m nexttoken judge {path}")
     if len(closed) < len(folders):
         log.warning("%d folds answer with texts: see python -m nexttoken judge", len(folders) - len(closed))
+    return _grouped(path, closed)
+
+
+def _grouped(path: Path, folders: Iterable[Path]) -> list[Run]:
+    """The runs that these finished folds of closed tasks make up, named from `path` on."""
     grouped: dict[tuple[Path, Data], list[Fold]] = {}
-    for fold in map(read_fold, closed):
+    for fold in map(read_fold, folders):
         grouped.setdefault((fold.folder.parent, fold.data), []).append(fold)
     runs = []
     for (folder, data), folds in grouped.items():
@@ -49,10 +54,12 @@ def read_runs(path: Path) -> list[Run]:
 
 def read_run(path: Path) -> Run:
     """The run of a closed task in this folder. Raises UserError where it is none, or was scored on two data sets."""
-    RunFolder(path).finished_folds()
-    own = [run for run in read_runs(path) if run.folder == path]
+    folders = [_checked(fold.path) for fold in RunFolder(path).finished_folds()]
+    if any(map(is_open, folders)):
+        raise UserError(f"{path} answers with texts: see python -m nexttoken judge {path}")
+    own = _grouped(path, folders)
     if len(own) != 1:
-        names = ", ".join(run.data.dataset for run in own) or "none of its own"
+        names = ", ".join(run.data.dataset for run in own)
         raise UserError(f"{path} has folds of the data sets {names}, expected one; train them under different names")
     return own[0]
 
@@ -60,14 +67,18 @@ def read_run(path: Path) -> Run:
 def finished_folds(paths: Sequence[Path]) -> list[Path]:
     """The folders of finished folds at or below `paths`. Raises UserError where there is none."""
     if folders := find_folds(paths, "metrics.json"):
-        for folder in folders:
-            refuse_altered(folder, read_json(folder / "metrics.json"), RECORDS)
-            if (fold := FoldFolder(folder)).is_outdated:
-                run = fold.answered_by.path.parent
-                raise UserError(f"{folder} was answered by another training of {run}; remove it, and ask again")
-        return folders
+        return [*map(_checked, folders)]
     what = f"{first_five(paths)} holds no finished run (<name>/fold<k>/metrics.json)"
     raise UserError(f"{what}; run python train.py fold=0 first")
+
+
+def _checked(folder: Path) -> Path:
+    """Return the folder of a finished fold. Raises UserError where it was altered, or answered by other weights."""
+    refuse_altered(folder, read_json(folder / "metrics.json"), RECORDS)
+    if (fold := FoldFolder(folder)).is_outdated:
+        run = fold.answered_by.path.parent
+        raise UserError(f"{folder} was answered by another training of {run}; remove it, and ask again")
+    return folder
 
 
 def find_folds(paths: Sequence[Path], file: str) -> list[Path]:
