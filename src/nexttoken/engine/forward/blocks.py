@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from nexttoken.engine.forward.branches import branch_mask
 
-WIDENED = 128  # keys up to which a CPU trains 16-bit attention in float32: 0.4 to 0.7 of the time
+MULTIPLIED = 512  # keys up to which a CPU trains 16-bit attention by plain products: 0.3 to 0.7 of the time
 BLOCK = 256  # queries; the last block takes the remainder, since smaller blocks gain nothing
 
 Masks = dict[tuple, Tensor]  # by geometry, shared by many blocks and layers
@@ -59,7 +59,7 @@ def attend_in_blocks(
     starts = (0,) if part.is_causal(window, softcap) else range(0, max(num_queries - BLOCK, 0) + 1, BLOCK)
     for start, stop in pairwise((*starts, num_queries)):
         block = part.cut(start, stop, window)
-        has_mask = stop - start > 1 and not block.is_causal(window, softcap)
+        has_mask = stop - start > 1 and (_is_multiplied(block) or not block.is_causal(window, softcap))
         mask = _mask(block, window, masks) if has_mask else None
         outputs.append(_attend(block, mask, scaling, dropout, softcap))
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
@@ -84,25 +84,41 @@ def is_fused(*tensors: Any, **options: Any) -> bool:
     return torch._fused_sdp_choice(*tensors, **options) != SDPBackend.MATH.value
 
 
+def _is_multiplied(part: Part) -> bool:
+    """True if plain products are faster than torch's fused attention, whose backward pass is slow in 16 bit on a CPU.
+
+    They keep the weights of all pairs for the backward pass.
+    """
+    query, num_keys = part.query, part.key.shape[2]
+    return query.requires_grad and query.device.type == "cpu" and query.dtype.itemsize == 2 and num_keys <= MULTIPLIED
+
+
 def _attend(part: Part, mask: Tensor | None, scaling: float | None, dropout: float, softcap: float | None) -> Tensor:
     """Without a mask a single query attends to all keys, and several attend causally."""
+    if softcap is not None or _is_multiplied(part):
+        return _multiply(part, mask, scaling, dropout, softcap)
     query, key, value = part[:3]
-    if query.requires_grad and query.device.type == "cpu" and query.dtype.itemsize == 2 and key.shape[2] <= WIDENED:
-        wide = part._replace(query=query.float(), key=key.float(), value=value.float())
-        return _attend(wide, mask, scaling, dropout, softcap).to(query.dtype)
-    num_queries, num_groups = query.shape[2], key.shape[1]
-    if softcap is None:
-        options: dict[str, Any] = {"is_causal": mask is None and num_queries > 1, "scale": scaling}
-        options["enable_gqa"] = query.shape[1] > num_groups
-        if options["enable_gqa"] and not is_fused(query, key, value, mask, dropout, **options):
-            # Most GPU kernels take heads that share keys without a mask only, and from compute capability 8 on.
-            key, value = (each.repeat_interleave(query.shape[1] // num_groups, dim=1) for each in (key, value))
-            options["enable_gqa"] = False
-        return scaled_dot_product_attention(query, key, value, mask, dropout, **options)
-    query = query.unflatten(1, (num_groups, -1)).flatten(2, 3)  # heads that share keys become queries: no copies
-    scores = query @ key.transpose(2, 3) * (query.shape[3] ** -0.5 if scaling is None else scaling)
-    scores = (torch.tanh(scores / softcap) * softcap).unflatten(2, (-1, num_queries))
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    weights = drop(scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype), dropout)
+    options: dict[str, Any] = {"is_causal": mask is None and query.shape[2] > 1, "scale": scaling}
+    options["enable_gqa"] = query.shape[1] > key.shape[1]
+    if options["enable_gqa"] and not is_fused(query, key, value, mask, dropout, **options):
+        # Most GPU kernels take heads that share keys without a mask only, and from compute capability 8 on.
+        key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for each in (key, value))
+        options["enable_gqa"] = False
+    return scaled_dot_product_attention(query, key, value, mask, dropout, **options)
+
+
+def _multiply(part: Part, mask: Tensor | None, scaling: float | None, dropout: float, softcap: float | None) -> Tensor:
+    """Attention as two matrix products; without a mask all queries attend to all keys."""
+    query, key, value = part[:3]
+    num_queries, scaling = query.shape[2], query.shape[3] ** -0.5 if scaling is None else scaling
+    query = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # heads that share keys become queries: no copies
+    scores = (query @ key.transpose(2, 3)).unflatten(2, (-1, num_queries))
+    if softcap is not None:
+        scores, scaling = torch.tanh(scores * (scaling / softcap)), softcap
+    if mask is None:
+        scores = scores * scaling
+    else:
+        masked = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -torch.inf)
+        scores = torch.add(masked, scores, alpha=scaling)
+    weights = drop(scores.softmax(dim=-1), dropout)
     return (weights.flatten(2, 3) @ value).unflatten(2, (-1, num_queries)).flatten(1, 2)
