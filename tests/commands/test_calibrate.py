@@ -9,10 +9,12 @@ import pytest
 from nexttoken.commands.calibrate import main
 from nexttoken.errors import UserError
 from nexttoken.metrics.calibration import soften
+from nexttoken.runs.blend_fit import Members
 from nexttoken.runs.calibration import read_calibration, swap_of
 from nexttoken.runs.calibration_fit import calibrated, gain_of
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.read import read_run
+from support.composed import composed
 from support.finished_runs import write_run
 
 
@@ -22,9 +24,9 @@ def drawn(num_rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
     return probs, (rng.random(num_rows)[:, None] > probs.cumsum(axis=1)).sum(axis=1)
 
 
-def sharp_run(folder: Path) -> Path:
+def sharp_run(folder: Path, **changed: object) -> Path:
     probs, labels = drawn()
-    return write_run(folder, soften(probs, 0.4), labels)
+    return write_run(folder, soften(probs, 0.4), labels, **changed)
 
 
 def test_an_overconfident_run_is_calibrated_and_says_what_it_gained(tmp_path, capsys):
@@ -81,9 +83,20 @@ def test_too_few_rows_or_folds_are_refused(tmp_path, num_rows, num_folds, messag
 
 
 def test_a_run_behind_a_gate_is_refused(tmp_path):
-    (sharp_run(tmp_path / "a") / "gate.json").write_text("{}")
+    run = sharp_run(tmp_path / "a", inference=composed("inference=adaptive_swap")["inference"])
+    (run / "gate.json").write_text("{}")
     with pytest.raises(UserError, match=r"answers by the thresholds of gate.json"):
-        main([f"run={tmp_path / 'a'}"])
+        main([f"run={run}"])
+
+
+def test_a_gate_for_another_way_of_asking_stops_neither_a_calibration_nor_a_blend(tmp_path, capsys):
+    """`gate` leaves thresholds for inference=adaptive_swap beside a run that answers once, or in both orders."""
+    for name, way in [("a", "once"), ("b", "swap_averaged")]:
+        run = sharp_run(tmp_path / name, inference=composed(f"inference={way}")["inference"])
+        (run / "gate.json").write_text("{}")
+        main([f"run={run}"])
+        assert (run / "calibration.json").exists()
+    assert len(Members.read([str(tmp_path / "a"), str(tmp_path / "b")]).tables) == 2
 
 
 def test_a_calibration_of_another_training_or_that_was_edited_is_refused(tmp_path, capsys):

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from nexttoken.data.targets import load_class
 from nexttoken.errors import UserError
 from nexttoken.inference.gate_thresholds import group_parts
 from nexttoken.metrics.intervals import Interval, percentile_interval, resampled_scores
 from nexttoken.metrics.scaling import Scaling, choose_scaling, cross_scaled, methods_for
 from nexttoken.runs.calibration import Calibration
 from nexttoken.runs.fold_metrics import LOG_LOSS
-from nexttoken.runs.folder import FoldFolder
+from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.read import group_names, read_groups
 from nexttoken.runs.scored_runs import Run, probabilities
 from nexttoken.types import Metric
@@ -21,11 +22,17 @@ MIN_ROWS, MIN_GROUPS = 100, 20  # of fewer rows or groups the choice of a method
 
 def refuse_gate(run: Path) -> None:
     """Raise UserError for a run that predicts in another way than its out-of-fold rows were answered."""
-    if (run / "gate.json").exists():
+    if (run / "gate.json").exists() and any(_takes_thresholds(fold) for fold in RunFolder(run).finished_folds()):
         raise UserError(
             f"{run} answers by the thresholds of gate.json, and its out-of-fold rows were answered by others; remove"
             " gate.json, or leave the run as it is"
         )
+
+
+def _takes_thresholds(fold: FoldFolder) -> bool:
+    """True where the fold's own inference has a gate; others ignore gate.json."""
+    target = (fold.config().get("inference") or {}).get("_target_")
+    return hasattr(load_class(target, "inference"), "gate") if target else False
 
 
 def refuse_few_rows(run: Run, otherwise: str = "train more of its folds") -> None:
