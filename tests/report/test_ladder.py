@@ -96,6 +96,13 @@ def test_a_calibration_is_a_step_of_its_run(tmp_path):
     assert Gain.of(step, found["sure"][0]).verdict == "gain"
 
 
+def test_a_blend_does_not_count_a_members_calibration_as_its_own_gain(tmp_path):
+    run = write(tmp_path / "sure", 0.5, 1, scale=4.0)
+    save_calibration(fit_calibration(read_run(run)), {}, run)
+    write(tmp_path / "blend", 0.5, 2, blend={"of": "logits", "members": ["../sure", "baseline"]})
+    assert by_name(tmp_path)["blend"][1] == "sure, calibrated"
+
+
 def test_the_command_writes_a_page_with_the_references_first(tmp_path, capsys):
     write(tmp_path / "first", 0.5, 1)
     write(tmp_path / "second", 0.9, 2, max_tokens=99)

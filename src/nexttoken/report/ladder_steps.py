@@ -156,12 +156,14 @@ def _hangs_on(step: Step, others: Sequence[Step]) -> bool:
 def _base(step: Step, earlier: Sequence[Step]) -> int | None:
     """The place of the run that was asked or calibrated, of a blend's best member, or of the run to begin from.
 
+    A blend takes its members with their calibrations.
     For any other training it is the earlier one with the fewest other settings; of equals the last. None where no
     earlier step has any of the rows.
     """
     known = [place for place, one in enumerate(earlier) if one.ids & step.ids]
-    named = {path.resolve() for path in _named(step)}
-    given = [place for place in known if not earlier[place].is_calibrated and named & earlier[place].folders]
+    named, is_blend = {path.resolve() for path in _named(step)}, "blend" in step.config
+    fits = [place for place in known if is_blend or not earlier[place].is_calibrated]
+    given = [place for place in fits if named & earlier[place].folders]
     if given:
         sign = -1 if step.runs[0].metric.higher_is_better else 1
         return min(given, key=lambda place: sign * earlier[place].score)
