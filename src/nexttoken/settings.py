@@ -227,7 +227,7 @@ class PredictSettings(Checked):
     retriever: dict[str, Any]
     search: dict[str, Any] = {}
     inference: dict[str, Any]
-    correction: dict[str, Any] = {}
+    correction: dict[str, Any] | None = None  # None: as in training, {}: none
     generation: dict[str, Any]
     engine: dict[str, Any]
     fold: FoldNumber | None

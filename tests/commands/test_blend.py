@@ -100,6 +100,12 @@ def test_a_blend_of_asked_ways_lies_beside_the_run_and_needs_no_other_way(tmp_pa
     assert [member.name for member in read_blend(tmp_path / "both").members] == ["../a/asked/swapped", "../a"]
 
 
+def test_a_folder_with_a_comma_in_its_name_can_be_a_member(tmp_path, runs):
+    folder = runs[0].rename(tmp_path / "a,b")
+    main([f"runs= {runs[1]}/ ,{folder}", "weights=equal"])
+    assert [member.name for member in read_blend(tmp_path / "blend").members] == ["../b", "../a,b"]
+
+
 def test_a_calibrated_member_takes_part_with_its_calibrated_rows(tmp_path, capsys):
     true, labels = drawn()
     sharp = write_run(tmp_path / "sharp", soften(true, 0.3), labels)
@@ -194,5 +200,5 @@ def test_a_copy_gains_nothing(tmp_path, capsys):
     one, _, labels = tables()
     folders = [write_run(tmp_path / name, one, labels) for name in ("a", "b")]
     main([f"runs={folders[0]},{folders[1]}"])
-    shown = capsys.readouterr().out.replace("-0.0000", "+0.0000")
-    assert f"gain in log loss over {folders[0]}: +0.0000" in shown
+    shown = capsys.readouterr().out
+    assert f"gain in log loss over {folders[0]}: +0.0000 (95 % interval +0.0000 to +0.0000)" in shown

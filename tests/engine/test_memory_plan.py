@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma2Config,
 import nexttoken.engine.memory_plan.make as plan_module
 from nexttoken.build import plain
 from nexttoken.commands.entry import compose
+from nexttoken.commands.plan import main as plan_command
 from nexttoken.data.checked_settings import check_settings
 from nexttoken.engine.memory_plan.advice import LORA, NF4
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, count_pass, count_step, cut_layers, step_bytes
@@ -166,6 +167,13 @@ def test_eight_bit_states_are_a_quarter_of_large_tensors():
     assert optimizer_bytes("adamw_8bit", [large, small]) == 2 * (65536 + 4 * 256) + 8 * 4095
 
 
+def test_a_moving_average_is_a_copy_of_what_is_trained():
+    spec = resolve(settings_of("fit.ema=0.99", "adapter=lora"), CONFIGS["llama"], CPU)
+    plan, without = make_plan(spec), make_plan(spec.change(fit=spec.settings.fit.model_copy(update={"ema": 0.0})))
+    assert plan.size("moving average") == 4 * plan.num_trainable > 0
+    assert plan.needed - without.needed == plan.size("moving average")
+
+
 def test_planning_leaves_the_random_numbers_alone():
     before = torch.random.get_rng_state()
     make_plan(resolve(settings_of("adapter=lora"), CONFIGS["llama"], CPU))
@@ -251,6 +259,18 @@ def test_the_command_prints_the_plan_of_a_folder(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].startswith("plan for c")
     assert "needs about" in done.stdout.splitlines()[-1]
+
+
+def test_a_probe_trains_no_weight_and_a_run_begins_with_its_own(tmp_path, capsys):
+    own = LlamaConfig(**SHAPE, intermediate_size=344, num_key_value_heads=2)
+    own.save_pretrained(fold := tmp_path / "run" / "fold0" / "model")
+    (fold.parent / "metrics.json").write_text("{}")
+    (fold.parent / "config.yaml").write_text("model: {name_or_path: null}")
+    plan_command(["head=probe", f"model.name_or_path={fold}", "max_tokens=128", "batch_tokens=512"])
+    assert "gradients" not in capsys.readouterr().out
+    plan_command([f"model.from_run={tmp_path / 'run'}", "fold=0", "max_tokens=128", "batch_tokens=512"])
+    number = make_plan(resolve(settings_of(), own, CPU)).num_parameters
+    assert f"{number:,}" in capsys.readouterr().out
 
 
 def test_the_command_refuses_in_one_line():

@@ -86,6 +86,16 @@ def test_replicas_are_one_step_and_their_spread_is_part_of_the_verdict(tmp_path)
     assert Gain(0.1, Interval(-0.1, 0.3), is_noise=True).verdict == "noise"
 
 
+def test_the_gain_over_the_prior_is_that_of_all_seeds(tmp_path):
+    for seed, share in enumerate((0.5, 0.9)):
+        write(tmp_path / f"a_seed-{seed}", share, 1 + seed, seed)
+    ((step, _),) = by_name(tmp_path).values()
+    gain, losses = Gain.over(1.0, step), [run.score(run.metric) for run in step.runs]
+    assert gain.value == pytest.approx(1 - np.mean(losses), abs=1e-9)
+    assert gain.interval.low < 1 - max(losses) < 1 - min(losses) < gain.interval.high
+    assert Gain.over(float(np.mean(losses)), step).is_noise, "one seed is above it, the other below"
+
+
 def test_a_calibration_is_a_step_of_its_run(tmp_path):
     run = write(tmp_path / "sure", 0.5, 1, scale=4.0)
     read = read_run(run)

@@ -36,7 +36,14 @@ class BlendArguments(Arguments):
 
     @property
     def members(self) -> list[str]:
-        return [name.strip().rstrip("/") for name in self.runs.split(",") if name.strip()]
+        """The names between the commas; those of a folder belong to it."""
+        left, names = self.runs.split(","), list[str]()
+        while left:
+            ends = [end for end in range(len(left), 1, -1) if Path(",".join(left[:end]).strip()).is_dir()]
+            end = ends[0] if ends else 1
+            names.append(",".join(left[:end]).strip().rstrip("/"))
+            left = left[end:]
+        return [name for name in names if name]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     given = CalibrateArguments.parse(arguments)
     from dataclasses import asdict, replace
 
-    from nexttoken.report.markdown import interval_cell
+    from nexttoken.report.markdown import difference_cell, interval_cell
     from nexttoken.report.out_of_fold import out_of_fold_table
     from nexttoken.runs import calibration_fit as fitting
     from nexttoken.runs.asking import mean_scores
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{given.run}: {len(run.oof):,} out-of-fold rows, folds {' '.join(str(fold.number) for fold in run.folds)}\n")
     print(out_of_fold_table({"as trained": run, **single, "chosen within the other folds": after}))
     gain, interval = fitting.gain_of(after, run)
-    print(f"\ngain in log loss: {gain:+.4f} (95 % interval {interval_cell(interval, '+')})")
+    print(f"\ngain in log loss: {difference_cell(gain)} (95 % interval {interval_cell(interval, '+')})")
     path = given.run / FILE
     if interval.low <= 0 or found.scaling.method == "none":
         path.unlink(missing_ok=True)

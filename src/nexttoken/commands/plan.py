@@ -27,12 +27,18 @@ class PlanArguments(Arguments):
 def main(arguments: Sequence[str]) -> None:
     given = PlanArguments.parse(arguments)
     settings = compose_settings(given.overrides)
+    from nexttoken.data.targets import declared
     from nexttoken.engine.memory_plan.auto_tokens import choose_max_tokens, with_batch_tokens
     from nexttoken.engine.memory_plan.make import make_plan
     from nexttoken.models.device_sheets import SHEETS
+    from nexttoken.models.fold_weights import without_training
     from nexttoken.models.load import resolve
+    from nexttoken.runs.starting_run import with_starting_weights
     from nexttoken.settings import AUTO
 
+    settings = with_starting_weights(settings)
+    if "states" in declared(settings.head, "offers"):  # a frozen model is read
+        settings = without_training(settings)
     spec = resolve(settings, sheet=SHEETS[given.device] if given.device else None)
     if settings.max_tokens == AUTO:
         budget = choose_max_tokens(spec)  # by the device alone: the rows are not read here

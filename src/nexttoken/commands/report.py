@@ -40,7 +40,8 @@ class ReportArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
-    is_ladder = arguments[:1] == [LADDER] and any("=" not in argument for argument in arguments[1:])
+    has_path = any("=" not in argument for argument in arguments[1:])
+    is_ladder = arguments[:1] == [LADDER] and (has_path or not Path(LADDER).exists())
     given = ReportArguments.parse(arguments[1:] if is_ladder else arguments)
     path = given.paths[0]
     out = given.out or path / "report"

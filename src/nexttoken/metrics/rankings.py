@@ -55,10 +55,13 @@ def area_under_curve(probs: np.ndarray, labels: np.ndarray) -> float:
     probs, labels = checked(probs, labels)
     if len(known := np.unique(labels)) < 2:
         return float("nan")
-    from sklearn.metrics import roc_auc_score
+    from scipy.stats import rankdata  # scikit-learn's checks of its arguments take ten times as long as the score
 
     positives = [1] if probs.shape[1] == 2 else known.tolist()
-    return float(np.mean([roc_auc_score(labels == k, probs[:, k]) for k in positives]))
+    places, own = rankdata(probs[:, positives], axis=0), labels[:, None] == positives
+    numbers = own.sum(axis=0)
+    pairs = (places * own).sum(axis=0) - numbers * (numbers + 1) / 2
+    return float((pairs / (numbers * (len(labels) - numbers))).mean())
 
 
 def map_at(number: int) -> Metric:

@@ -1,6 +1,6 @@
 """The page of a blend: scores of its members, of equal and of fitted weights on the same rows, and the weights."""
 
-from nexttoken.report.markdown import interval_cell, plain
+from nexttoken.report.markdown import difference_cell, interval_cell, plain
 from nexttoken.report.out_of_fold import out_of_fold_table
 from nexttoken.runs.blend import Blend
 from nexttoken.runs.blend_fit import Members
@@ -23,6 +23,7 @@ def blend_page(members: Members, blended: Run, blend: Blend) -> str:
     for name, other in ((best, parts[best]), (f"equal weights, {blend.of}", pooled[f"equal weights, {blend.of}"])):
         gain, interval = gain_of(blended, other, metric)
         lines.append(
-            f"gain in {metric.title} over {plain(name)}: {gain:+.4f} (95 % interval {interval_cell(interval, '+')})"
+            f"gain in {metric.title} over {plain(name)}: {difference_cell(gain)} (95 % interval"
+            f" {interval_cell(interval, '+')})"
         )
     return "\n".join(lines)

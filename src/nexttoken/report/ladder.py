@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from nexttoken.metrics.intervals import NUM_RESAMPLES, Interval, score_interval
+import numpy as np
+
+from nexttoken.metrics.intervals import NUM_RESAMPLES
 from nexttoken.report.ladder_steps import Gain, Step, steps_of
 from nexttoken.report.markdown import NOTHING, PAGE_WIDTH, difference_cell, interval_cell, loss_cell, markdown, plain
 from nexttoken.report.tables import reference_key, reference_names
@@ -34,7 +36,7 @@ def _section(data: Data, steps: Sequence[Step]) -> str:
     levels = _references(data, max(steps, key=lambda step: len(step.ids)).runs[0], metric)
     rows, names = [], list(levels)
     for place, (name, level) in enumerate(levels.items()):
-        gain = _gain_cell(_better_by(level, levels[names[place - 1]], metric)) if place else ""
+        gain = difference_cell(_better_by(level, levels[names[place - 1]], metric)) if place else ""
         rows.append([f"{place} {name}", str(place - 1) if place else "", loss_cell(level), gain, *[""] * 6])
     prior = names.index("class prior") if "class prior" in names else None
     for place, step in enumerate(steps):
@@ -59,12 +61,9 @@ def _references(data: Data, run: Run, metric: Metric) -> dict[str, float]:
 def _over_prior(step: Step) -> Gain | None:
     """The gain over the class prior, whose score is taken as known; None where it has none by the metric."""
     run = step.runs[0]
-    metric, level = run.metric, run.weighted(reference_key("prior_log_loss", run.metric))
-    interval = score_interval(metric, run.scored(metric), groups_of(run))
-    if level is None or interval is None:
-        return None
-    ends = sorted(_better_by(end, level, metric) for end in (interval.low, interval.high))
-    return Gain(_better_by(step.score, level, metric), moved := Interval(*ends), 0 in moved)
+    level = run.weighted(reference_key("prior_log_loss", run.metric))
+    is_one = len(set(groups_of(run))) < 2 or np.isnan(step.score)
+    return None if level is None or is_one else Gain.over(level, step)
 
 
 def _better_by(score: float, level: float, metric: Metric) -> float:
@@ -74,11 +73,7 @@ def _better_by(score: float, level: float, metric: Metric) -> float:
 def _cells(step: Step, gain: Gain | None) -> list[str]:
     words = [NOTHING] * 3
     if gain is not None:
-        words = [_gain_cell(gain.value), interval_cell(gain.interval, "+"), gain.verdict]
+        words = [difference_cell(gain.value), interval_cell(gain.interval, "+"), gain.verdict]
     seconds, tokens = step.per_run("seconds"), step.per_run("num_prompt_tokens")
     cost = ["" if seconds is None else f"{seconds:,.0f}", "" if tokens is None else f"{tokens / len(step.ids):,.0f}"]
     return [loss_cell(step.score), *words, str(len(step.runs)), f"{len(step.ids):,}", *cost]
-
-
-def _gain_cell(value: float) -> str:
-    return difference_cell(round(value, 9) + 0.0)  # of equal scores +0.0000

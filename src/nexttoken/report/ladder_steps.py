@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nexttoken.metrics.intervals import Interval
@@ -82,14 +83,27 @@ class Gain:
     @classmethod
     def of(cls, step: Step, base: Step) -> "Gain":
         """With the seeds that both have, or without any each side's mean over its own."""
-        metric = step.runs[0].metric
-        tables = {(name, seed_of(run)): _table(run) for name, one in ((STEP, step), (BASE, base)) for run in one.runs}
-        columns = list(columns_for(metric, step.runs[0].scored(metric)))
-        ranking: Ranking = ranking_by(metric, Scored.of(tables, columns, same="label"))
-        sign = 1 if metric.higher_is_better else -1
+        ranking, sign = _ranking({STEP: step, BASE: base}), 1 if step.runs[0].metric.higher_is_better else -1
         interval = ranking.difference(0, 1)
         value = sign * float(ranking.values[0] - ranking.values[1])
         return cls(value, interval if sign > 0 else -interval, ranking.is_noise(0, 1))
+
+    @classmethod
+    def over(cls, level: float, step: Step) -> "Gain":
+        """The lead over a score that is taken as known; the interval is that of the step's own score."""
+        ranking, sign = _ranking({STEP: step}), 1 if step.runs[0].metric.higher_is_better else -1
+        scored, leads = ranking.interval(0), sign * (ranking.by_seed[0] - level)
+        interval = Interval(*sorted(sign * (end - level) for end in (scored.low, scored.high)))
+        is_noise = 0 in interval or len({*np.sign(leads).tolist()}) > 1
+        return cls(sign * (float(ranking.values[0]) - level), interval, is_noise)
+
+
+def _ranking(steps: Mapping[str, Step]) -> Ranking:
+    """The steps by the metric of the first one, on the rows that all have."""
+    run = next(iter(steps.values())).runs[0]
+    tables = {(name, seed_of(one)): _table(one) for name, step in steps.items() for one in step.runs}
+    scored = Scored.of(tables, list(columns_for(run.metric, run.scored(run.metric))), same="label")
+    return ranking_by(run.metric, scored)
 
 
 def steps_of(runs: Sequence[Run]) -> list[Step]:

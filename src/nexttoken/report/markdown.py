@@ -19,17 +19,17 @@ def loss_cell(value: float | None, unknown: str = NOTHING) -> str:
 
 
 def difference_cell(value: float) -> str:
-    return f"{value:+.4f}"
+    return f"{value:+z.4f}"  # of equal scores +0.0000
 
 
 def mean_cell(values: Sequence[float], sign: str = "") -> str:
     """Mean ± sample standard deviation, which a single value does not have; `sign` "+" is for differences."""
     mean, spread = mean_and_spread(values)
-    return f"{mean:{sign}.4f} ± {f'{spread:.4f}' if len(values) > 1 else NOTHING}"
+    return f"{mean:{sign}z.4f} ± {f'{spread:.4f}' if len(values) > 1 else NOTHING}"
 
 
 def interval_cell(interval: Interval, sign: str = "") -> str:
-    return f"{interval.low:{sign}.4f} to {interval.high:{sign}.4f}"
+    return f"{interval.low:{sign}z.4f} to {interval.high:{sign}z.4f}"
 
 
 def plain(text: str) -> str:

@@ -134,8 +134,9 @@ def describe(asked: Mapping[str, Any]) -> str:
     named = (str(asked[key]) for key in targets if asked[key] and not is_usual(key, asked[key]))
     classes = dict.fromkeys(name.rpartition(".")[2] for name in named)
     nodes = tuple(key.removesuffix("_target_") for key in targets)
-    own = [key for key in asked if not key.startswith(nodes)]
-    return " ".join([*classes, *(f"{key.rpartition('.')[2]}-{asked[key]}" for key in own)])
+    own = {key: value for key, value in asked.items() if not key.startswith(nodes) and value is not None}
+    others = (f"{key.rpartition('.')[2]}-{'none' if value == {} else value}" for key, value in own.items())
+    return " ".join([*classes, *others])
 
 
 def is_usual(key: str, target: str) -> bool:

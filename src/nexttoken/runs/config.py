@@ -24,8 +24,8 @@ class Changes:
     """Changes to how a finished run is asked; `generation` and `engine` are for open answers."""
 
     inference: Mapping[str, Any] = field(default_factory=dict)  # a `_target_` node; empty: the run's own
-    correction: Mapping[str, Any] = field(default_factory=dict)  # likewise
-    retriever: Mapping[str, Any] = field(default_factory=dict)  # likewise
+    correction: Mapping[str, Any] | None = None  # None: the run's own; {}: none
+    retriever: Mapping[str, Any] = field(default_factory=dict)  # as for inference
     search: Mapping[str, Any] = field(default_factory=dict)  # changed settings
     max_tokens: int | None = None  # None: the run's own
     generation: Mapping[str, Any] = field(default_factory=dict)  # changed settings
@@ -100,7 +100,7 @@ def changed_config(
     config = own_config(folds, input_dir)
     saved = set(_targets(config))
     config = _with_inference(config, changes)
-    config |= {"correction": dict(changes.correction)} if changes.correction else {}
+    config |= {} if changes.correction is None else {"correction": dict(changes.correction)}
     config |= {"max_tokens": changes.max_tokens} if changes.max_tokens else {}
     config["generation"] = config.get("generation", {})
     for key in ("generation", "model"):

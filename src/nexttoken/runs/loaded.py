@@ -16,6 +16,7 @@ from nexttoken.data.tables_in_memory import ids_as_given
 from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
+from nexttoken.inference.once import AnsweredOnce
 from nexttoken.inference.retrieval.search import Search
 from nexttoken.runs.asking import Asking
 from nexttoken.runs.calibration import Calibration
@@ -103,8 +104,8 @@ class LoadedRun:
     def answer(self, examples: list[Example]) -> LabelPredictions:
         """Average the folds' class probabilities for examples that have been through the run's transforms.
 
-        Each fold's are calibrated first, where the run is. Folds with the same model and inference, as where nothing
-        was trained, answer once. `seconds` are sums over the folds; other columns and the threshold are means. A killed
+        Each fold's are calibrated first, where the run is. Folds with the same model, as where nothing was trained,
+        ask it once. `seconds` are sums over the folds; other columns and the threshold are means. A killed
         call resumes where `changes.folder` is given.
         """
         from nexttoken.engine.journal import JournalFolder
@@ -113,17 +114,14 @@ class LoadedRun:
         for fold in self.folds:
             self.refuse_altered_weights(fold)
         predicted: list[LabelPredictions] = []
-        previous: Any = None
+        once: AnsweredOnce | None = None
         try:
             for fold in self.folds:
-                answerer, inference = current = self.answerer(fold), self.inference(fold)
-                if current == previous:
-                    no_seconds = {"seconds": np.zeros(len(examples))}
-                    predicted.append(replace(predicted[-1], columns={**predicted[-1].columns, **no_seconds}))
-                else:
-                    answerer.journals = JournalFolder(self.changes.folder, fold.training, f"fold {fold.number}: ")
-                    predicted.append(inference(examples, answerer))
-                previous = current
+                answerer, inference = self.answerer(fold), self.inference(fold)
+                if once is None or once.answer is not answerer:
+                    once = AnsweredOnce(answerer)
+                answerer.journals = JournalFolder(self.changes.folder, fold.training, f"fold {fold.number}: ")
+                predicted.append(inference(examples, once))
         finally:
             self.release()  # a notebook may load another run next
         columns = {name: np.mean([one.columns[name] for one in predicted], axis=0) for name in predicted[0].columns}

@@ -25,20 +25,31 @@ def with_starting_run(parts: Parts, held_out: list[Example]) -> Parts:
         return parts
     fold = _choose_fold(RunFolder(Path(model.from_run)), parts.settings.fold)
     print(f"{'starts at':<9} {fold.path}{_refuse_leaks(fold, parts, held_out)}")
+    settings = _with_weights(parts.settings, fold)
+    _refuse_other_layer(parts, fold)
+    return replace(parts, settings=settings)
+
+
+def with_starting_weights(settings: Settings) -> Settings:
+    """The settings with the weights or the adapter of `model.from_run`, if that names a run; rows are not compared."""
+    if settings.model.from_run is None:
+        return settings
+    return _with_weights(settings, _choose_fold(RunFolder(Path(settings.model.from_run)), settings.fold))
+
+
+def _with_weights(settings: Settings, fold: FoldFolder) -> Settings:
     whole, adapter = fold.path / "model", fold.path / "adapter"
-    if not parts.settings.trainer.max_epochs:
+    if not settings.trainer.max_epochs:
         raise UserError("model.from_run is where a training begins; without one use predict.py run=...")
     if whole.is_dir():
-        _refuse_other_model(parts.settings, whole, fold.config()["model"]["name_or_path"])
+        _refuse_other_model(settings, whole, fold.config()["model"]["name_or_path"])
         changed = {"name_or_path": str(whole), "from_run": str(whole)}
     elif (adapter / "adapter_config.json").exists():
-        _refuse_other_adapter(parts.settings, fold)
+        _refuse_other_adapter(settings, fold)
         changed = {"from_run": str(adapter)}
     else:
         raise UserError(f"{fold.path} saved no weights of its own (zero-shot); use model.name_or_path instead")
-    _refuse_other_layer(parts, fold)
-    settings = parts.settings.model_copy(update={"model": model.model_copy(update=changed)})
-    return replace(parts, settings=settings)
+    return settings.model_copy(update={"model": settings.model.model_copy(update=changed)})
 
 
 def _choose_fold(run: RunFolder, number: int | str) -> FoldFolder:

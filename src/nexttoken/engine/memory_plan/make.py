@@ -41,7 +41,8 @@ def make_plan(spec: ModelSpec) -> MemoryPlan:
 def plan_parts(spec: ModelSpec) -> MemoryPlan:
     """The plan without advice. Sizes counted before for the same model come from `spec.memo`."""
     settings = spec.settings
-    key = str((spec.dtype, settings.quantization, settings.adapter, settings.fit.optimizer, is_training(spec)))
+    fit = (settings.fit.optimizer, settings.fit.ema, is_training(spec))
+    key = str((spec.dtype, settings.quantization, settings.adapter, *fit))
     if key not in spec.memo:
         spec.memo[key] = plan_weights(spec)
     weights: MemoryPlan = spec.memo[key]
@@ -77,6 +78,7 @@ def plan_weights(spec: ModelSpec) -> MemoryPlan:
             note = f"{kind}: {in_units(size)}, moved to the CPU's memory when the GPU is full"
             optimizer = Part("optimizer", 0, note)
         parts += [Part("gradients", stored_bytes(trained)), optimizer]
+        parts += [Part("moving average", stored_bytes(trained), "fit.ema")] if settings.fit.ema else []
     num_trained = sum(parameter.numel() for parameter in trained)
     return MemoryPlan(
         spec.sheet.name if spec.sheet else str(spec.device), None, num_parameters, num_trained, (0, 0), tuple(parts)
