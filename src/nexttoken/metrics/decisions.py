@@ -18,10 +18,15 @@ def f_beta(probs: np.ndarray, labels: np.ndarray, beta: float = 1.0, average: st
     `macro` is the mean over the classes that labels or decisions have, `micro` counts all rows together, `binary` is
     that of the second class alone, with 0 where nothing is to be found and nothing was.
     """
-    from sklearn.metrics import fbeta_score
-
     probs, labels = checked(probs, labels)
-    return float(fbeta_score(labels, probs.argmax(axis=1), beta=beta, average=average, zero_division=0))
+    found, number = probs.argmax(axis=1), probs.shape[1]
+    hits = np.bincount(labels[found == labels], minlength=number)
+    counts = np.stack([hits, np.bincount(labels, minlength=number), np.bincount(found, minlength=number)])  # (3, K)
+    if average == "micro":
+        counts = counts.sum(axis=1, keepdims=True)
+    hits, labelled, decided_for = counts[:, 1:2] if average == "binary" else counts[:, counts.any(axis=0)]
+    weights = np.maximum(beta**2 * labelled + decided_for, 1e-300)  # 0 only where there are no hits either
+    return float(((1 + beta**2) * hits / weights).mean())
 
 
 def f_score(name: str, beta: float, average: str) -> Metric:
