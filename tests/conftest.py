@@ -1,6 +1,7 @@
 """Fixtures that several test files share: where the real data is, and small models built on the spot."""
 
 import copy
+import gc
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,12 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of every later search for garbage: it is much, and it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

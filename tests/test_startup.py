@@ -31,16 +31,20 @@ def answer(repository: Path, *arguments: str) -> tuple[int, str, set[str]]:
 @pytest.mark.parametrize(
     ("arguments", "words", "unwanted"),
     [
-        (["train.py", "trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'?", ALL),
+        (["train.py", "trainer.max_epoch=3"], "key 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?", ALL),
         (["train.py", "fold=first"], "fold='first' is not accepted", TABLES),
         (["train.py", "input_dir=/nowhere"], "/nowhere/train.csv cannot be read", TABLES),
-        (["predict.py", "rum=x"], "did you mean 'run'?", ALL),
-        (["predict.py", "run=/nowhere"], "/nowhere has no finished fold", TABLES),
+        (["predict.py", "rum=x"], "unknown key 'rum'; did you mean 'run'?", ALL),
+        (["predict.py", "run=/nowhere"], "no finished fold; train one first: python train.py fold=0", TABLES),
     ],
 )
-def test_a_mistake_is_answered_without_heavy_imports(repository, arguments, words, unwanted):
-    status, said, packages = answer(repository, *arguments)
+def test_a_mistake_is_one_line_without_heavy_imports_and_leaves_nothing(
+    repository, tmp_path, arguments, words, unwanted
+):
+    status, said, packages = answer(repository, *arguments, f"output_dir={tmp_path / 'out'}")
     assert (status, words in said) == (2, True), said
+    assert len(said.splitlines()) == 1, said
+    assert list(tmp_path.iterdir()) == []
     assert "hydra" in packages  # the list is one
     assert not packages & unwanted
 

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict, replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +13,12 @@ from benchmarks.inference import main as compare_inference
 from benchmarks.measure import Run, compare, merged, read_records, share_of_rate, table, write_records
 from benchmarks.sides import Side, largest_difference, measured, working
 from benchmarks.workload import GEMMA, REALISTIC, TINY, TINY_GEMMA, MatrixRate, Workload
-from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 from nexttoken.pipeline import train
 from nexttoken.runs.load import load_run
+from support.composed import config_of
+from support.training import SAMPLE
 
-SAMPLE = Path(__file__).resolve().parents[2] / "input" / "sample-preferences"
 WORK = Workload(TINY, 7, shortest=4, median=9, longest=60)
 FIELDS = ("work", "peer", "precision", "ratio", "ratio_min", "ratio_max", "memory_ratio", "versions")
 PAIRS = [(Run(1.0, 10), Run(4.0, 20)), (Run(2.0, 12), Run(5.0, 40)), (Run(3.0, 90), Run(9.0, 60))]
@@ -191,7 +190,7 @@ def test_unknown_cases_are_refused():
 
 def test_a_precision_is_compared_on_a_trained_folds_rows(tmp_path):
     overrides = ["fold=0", "debug=fast", "name=small", f"output_dir={tmp_path}", f"input_dir={SAMPLE}"]
-    train(compose("train", overrides), overrides)
+    train(config_of("train", *overrides), overrides)
     run = load_run(tmp_path / "lmsys" / "small")
     records = precision.measure(run, run.folds[0], 1000, 2, ["bf16", "nf4"])
     assert [record.precision for record in records] == ["fp32", "bf16", "nf4"]

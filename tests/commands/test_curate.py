@@ -14,15 +14,14 @@ import pytest
 from benchmarks.curation_noise.__main__ import write_sample_noise
 from benchmarks.curation_noise.noise import NOISE, draw_rows
 from benchmarks.curation_noise.score import score, table
-from nexttoken.build import plain
 from nexttoken.commands.curate import main
 from nexttoken.commands.curate_files import UNKNOWN, find_licence, page, row_of
-from nexttoken.commands.entry import compose
 from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.tasks.dialogue import Dialogue
 from nexttoken.tasks.instruct import Instruct
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
+from support.composed import composed
 
 ROWS = 5_000
 MARKS = [
@@ -49,7 +48,7 @@ def read_lines(path):
 
 
 def steps(name):
-    return make(plain(compose("train", [f"train_transforms={name}"]))["train_transforms"], "train_transforms")
+    return make(composed(f"train_transforms={name}")["train_transforms"], "train_transforms")
 
 
 def test_known_noise_is_found_and_clean_rows_stay(noisy, tmp_path, capsys):

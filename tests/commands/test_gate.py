@@ -28,6 +28,8 @@ from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.records import read_gate
 from nexttoken.types import Example, LabelPredictions, Passage
+from support.commands import refusal
+from support.composed import config_of
 from support.finished_runs import unseal
 from support.tables import whole
 
@@ -257,15 +259,11 @@ def test_wrong_arguments_are_one_line(arguments, line):
         main(arguments)
 
 
-def test_the_command_starts_without_torch_and_answers_on_one_line():
+def test_the_command_starts_without_torch_and_answers_on_one_line(capsys):
     code = "import sys, nexttoken.commands.gate; print('torch' in sys.modules, 'pandas' in sys.modules)"
     command = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert command.stdout.split() == ["False", "False"]
-    command = subprocess.run(
-        [sys.executable, "-m", "nexttoken", "gate", "run=nowhere"], capture_output=True, text=True, check=False
-    )
-    assert (command.returncode, command.stderr.count("\n")) == (2, 1)
-    assert "nowhere has no finished fold" in command.stderr
+    assert "nowhere has no finished fold" in refusal(capsys, "gate", "run=nowhere")
 
 
 def test_an_infinite_tolerance_never_searches(tmp_path):
@@ -276,8 +274,6 @@ def test_an_infinite_tolerance_never_searches(tmp_path):
 @pytest.fixture(scope="module")
 def quiz_run(tmp_path_factory) -> Path:
     """A fold of a generated quiz whose run gates with BM25, trained for two epochs."""
-    from hydra import compose, initialize_config_dir
-
     from nexttoken import pipeline
     from samples.quiz import draw_quizzes
 
@@ -306,8 +302,7 @@ def quiz_run(tmp_path_factory) -> Path:
         "split.num_folds=3",
         "split.dev_fraction=0.2",
     ]
-    with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "conf"), version_base="1.3"):
-        pipeline.train(compose("train", [*overrides, f"input_dir={data}", f"output_dir={output}"]))
+    pipeline.train(config_of("train", *overrides, f"input_dir={data}", f"output_dir={output}"))
     return output / "quiz" / "tiny"
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nexttoken.commands.entry import compose
 from nexttoken.data.files import write_json
 from nexttoken.engine.answerers import FoldModels, load_answerer
 from nexttoken.engine.heads import Classification, LabelSoftmax
@@ -26,7 +25,8 @@ from nexttoken.runs.load import load_run
 from nexttoken.settings import AUTO, Settings
 from nexttoken.tasks.preference import Preference
 from nexttoken.types import Example, LabelPredictions
-from support.composed import settings
+from support.composed import config_of, settings
+from support.training import SAMPLE
 
 PROMPT = Prompt("{{ text[0] }}\n", "### Answer\n", ["A", "B", "tie"])
 EXAMPLES = [Example(str(n), {"text": (f"Which one is better? {'yes ' * n}",)}, n % 3) for n in range(12)]
@@ -201,8 +201,8 @@ def run_of_two(tmp_path: Path, base_dir: Path, *overrides: str) -> Path:
         "fit.batch_size=8",
         "inference=swap_averaged",
     )
-    places = (f"model.name_or_path={base_dir}", f"output_dir={tmp_path}", "name=two")
-    train(compose("train", [*places, *small, "fold=0", *overrides]))
+    places = (f"model.name_or_path={base_dir}", f"input_dir={SAMPLE}", f"output_dir={tmp_path}", "name=two")
+    train(config_of("train", *places, *small, "fold=0", *overrides))
     run = tmp_path / "lmsys" / "two"
     shutil.copytree(run / "fold0", run / "fold1")
     metrics = json.loads((run / "fold1" / "metrics.json").read_text()) | {"fold": 1}

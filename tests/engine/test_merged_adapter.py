@@ -28,6 +28,7 @@ from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, ModelSettings
 from nexttoken.types import Example
 from support.composed import composed, settings
+from support.training import SAMPLE
 
 PROMPT = Prompt("{{ text[0] }}\n", "### Answer\n", ["A", "B", "tie"])
 HEADS = {"label": LabelSoftmax(), "vocabulary": WholeVocabulary(), "classification": Classification()}
@@ -181,10 +182,10 @@ def test_a_merged_model_is_a_model_of_its_own(base, tmp_path, examples):
 
 
 @pytest.fixture(scope="module")
-def output(base, tmp_path_factory, repository) -> Path:
+def output(base, tmp_path_factory) -> Path:
     """Two small runs that train.py made: one with an adapter, one of whole weights."""
     output = tmp_path_factory.mktemp("output")
-    common = (f"output_dir={output}", f"input_dir={repository / 'input' / 'sample-preferences'}")
+    common = (f"output_dir={output}", f"input_dir={SAMPLE}")
     common += (f"model.name_or_path={base}", "limit_rows=24", "logger=none", "trainer.max_epochs=1", "max_tokens=128")
     pipeline.train(composed_config(*common, "name=qlora", "adapter=lora", "quantization=nf4", "fit.learning_rate=0.01"))
     pipeline.train(composed_config(*common, "name=whole"))
@@ -206,7 +207,7 @@ def test_the_command(output, tmp_path, capsys):
     assert float(said["largest difference of a class probability"]) < TOLERANCE
     assert said["log loss with the adapter"] == said["log loss merged"]
     asked = composed_config(f"model.name_or_path={out}", "trainer.max_epochs=0", f"output_dir={tmp_path}", "name=again",
-                            f"input_dir={Path.cwd() / 'input' / 'sample-preferences'}", "limit_rows=24", "logger=none",
+                            f"input_dir={SAMPLE}", "limit_rows=24", "logger=none",
                             "max_tokens=128")  # fmt: skip
     expected = json.loads((output / "qlora" / "fold0" / "metrics.json").read_text())["log_loss"]
     assert pipeline.train(asked) == pytest.approx(expected, abs=TOLERANCE)

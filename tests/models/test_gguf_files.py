@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from nexttoken.commands.entry import compose
 from nexttoken.commands.merge import main as merge
 from nexttoken.commands.plan import main as plan
 from nexttoken.errors import UserError
@@ -20,6 +19,7 @@ from nexttoken.models.load import load_config, load_model, load_tokenizer
 from nexttoken.pipeline import train
 from nexttoken.runs.load import load_run
 from nexttoken.settings import ModelSettings
+from support.composed import config_of
 from support.gguf_models import build, write_gguf
 
 TEXT = "Which answer is better?\n### Answer\ntie 12 é"
@@ -91,7 +91,7 @@ def test_it_is_dequantised_once_and_found_by_its_content(scratch, tmp_path, caps
 def test_a_run_on_it_trains_an_adapter_predicts_and_merges(scratch, tmp_path, capsys, repository):
     path = write_gguf(tmp_path / "tiny.gguf", "llama", build("llama", scratch.tokenizer), scratch.tokenizer, "Q8_0")
     small = ["limit_rows=16", "max_tokens=160", "trainer.max_epochs=1", "adapter=lora", "logger=none", "name=gguf"]
-    train(compose("train", [f"model.name_or_path={path}", f"output_dir={tmp_path}", *small]))
+    train(config_of("train", f"model.name_or_path={path}", f"output_dir={tmp_path}", *small))
     run = tmp_path / "lmsys" / "gguf"
     oof = pd.read_csv(run / "fold0" / "oof.csv", dtype={"id": str})
     rows = pd.read_csv(repository / "input/sample-preferences/train.csv", dtype=str, keep_default_na=False)
@@ -148,5 +148,5 @@ def test_a_file_that_is_not_there_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(
         UserError, match=r"x\.gguf' is not a file; give a folder with config.json, a GGUF file or a hub"
     ):
-        train(compose("train", [f"model.name_or_path={tmp_path / 'x.gguf'}", "input_dir=/nowhere"]))
+        train(config_of("train", f"model.name_or_path={tmp_path / 'x.gguf'}", "input_dir=/nowhere"))
     assert find_model("lab/plain") is None

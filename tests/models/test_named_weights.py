@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 from nexttoken.models import named_weights
 from nexttoken.models.hub import locate
@@ -16,6 +15,7 @@ from nexttoken.models.named_weights import NAMED, NamedWeights, Unavailable, fet
 from nexttoken.pipeline import train
 from nexttoken.settings import ModelSettings
 from support.commands import refusal, status_of
+from support.composed import config_of
 from support.gguf_models import build, write_gguf
 
 FILE, INFO = "tiny/tiny.gguf", "tiny_weights-1.0.dist-info"
@@ -73,7 +73,7 @@ def test_they_are_fetched_once_and_used_offline(tiny, tmp_path, monkeypatch, cap
 
 def test_weights_that_were_not_fetched_are_refused_before_anything_is_read(tiny):
     with pytest.raises(UserError, match="fetch them once with: python -m nexttoken weights tiny"):
-        train(compose("train", ["model.name_or_path=tiny", "input_dir=/nowhere"]))
+        train(config_of("train", "model.name_or_path=tiny", "input_dir=/nowhere"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from nexttoken.report.published import KINDS, predicted_leaderboard, published_s
 from nexttoken.report.tables import fold_table, runs_table
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.read import read_fold, read_runs
-from support.commands import status_of
+from support.commands import refusal, status_of
 from support.tables import whole
 
 main = partial(status_of, "report")
@@ -302,13 +302,9 @@ def test_the_command_writes_the_page_and_its_pictures_without_torch(task_dir, tm
     assert "| good" in done.stdout
 
 
-def test_a_path_without_finished_runs_is_one_line_and_status_2(tmp_path):
-    command = [sys.executable, "-m", "nexttoken", "report", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f"{tmp_path} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first\n"
-    )
+def test_a_path_without_finished_runs_is_one_line_and_status_2(tmp_path, capsys):
+    expected = f"{tmp_path} holds no finished run (<name>/fold<k>/metrics.json); run python train.py fold=0 first"
+    assert refusal(capsys, "report", tmp_path) == expected
 
 
 def test_plots_stand_extreme_shapes(tmp_path):

@@ -10,20 +10,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nexttoken.commands.entry import compose
 from nexttoken.errors import UserError
 from nexttoken.models import load
 from nexttoken.pipeline import train as train_fold
 from nexttoken.runs.load import load_run
 from nexttoken.tasks.preference import Preference
+from support.composed import config_of
 from support.finished_runs import unseal
+from support.training import SAMPLE
 
-SMALL = ("limit_rows=24", "max_tokens=160", "trainer.max_epochs=1", "fit=finetune", "fit.batch_size=8", "adapter=lora")
+SMALL = (
+    *(f"input_dir={SAMPLE}", "limit_rows=24", "max_tokens=160"),
+    *("trainer.max_epochs=1", "fit=finetune", "fit.batch_size=8", "adapter=lora"),
+)
 
 
 def train(tmp_path: Path, base_dir: Path, *overrides: str, name: str = "qlora") -> Path:
     places = (f"model.name_or_path={base_dir}", f"output_dir={tmp_path}", f"name={name}", "fit.learning_rate=0.01")
-    train_fold(compose("train", [*places, *SMALL, *overrides]))
+    train_fold(config_of("train", *places, *SMALL, *overrides))
     return tmp_path / "lmsys" / name
 
 
@@ -36,7 +40,7 @@ def qlora_run(base_dir, tmp_path_factory) -> Path:
 def test_train_then_predict_from_the_saved_adapter_gives_the_same(qlora_run, repository):
     """The out-of-fold probabilities were computed by the trained model; these by base + saved adapter."""
     oof = pd.read_csv(qlora_run / "fold0" / "oof.csv", dtype={"id": str})
-    frame = pd.read_csv(repository / "input/sample-preferences/train.csv", dtype=str, keep_default_na=False)
+    frame = pd.read_csv(SAMPLE / "train.csv", dtype=str, keep_default_na=False)
     held_out = frame.set_index("id").loc[oof["id"]].reset_index()
     again = load_run(qlora_run).predict(held_out.drop(columns=[c for c in held_out if c.startswith("winner")]))
     assert again["id"].tolist() == oof["id"].tolist()
@@ -129,7 +133,7 @@ def test_a_run_predicts_in_the_dtype_that_it_was_scored_in(base_dir, tmp_path, r
     assert json.loads((fold / "metrics.json").read_text())["precision"] == "bfloat16"
     monkeypatch.setattr(load, "fast_cpu_dtype", lambda width: torch.float32)
     oof = pd.read_csv(fold / "oof.csv", dtype={"id": str})
-    frame = pd.read_csv(repository / "input/sample-preferences/train.csv", dtype=str, keep_default_na=False)
+    frame = pd.read_csv(SAMPLE / "train.csv", dtype=str, keep_default_na=False)
     rows = frame.set_index("id").loc[oof["id"]].reset_index()
     rows = rows.drop(columns=[name for name in rows if name.startswith("winner")])
     np.testing.assert_allclose(load_run(run).predict(rows).iloc[:, 1:], oof.iloc[:, -3:], atol=1e-6)

@@ -17,7 +17,7 @@ from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.read import read_runs
 from nexttoken.settings import Settings
 from support.composed import composed as settings_of
-from support.training import REPOSITORY, TINY, composed, predict, train
+from support.training import REPOSITORY, SAMPLE, TINY, composed, predict, train
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_it_predicts_where_it_is_asked_for_and_the_folds_otherwise(output):
     assert fold_line.oof_log_loss == pytest.approx(saved["log_loss"])
     assert final_line.file.startswith("tiny_fold-all_")
     assert (final_line.folds, final_line.asked, final_line.oof_log_loss) == ("all", "fold-all", None)
-    test = pd.read_csv(REPOSITORY / "input/sample-preferences/test.csv", dtype=str)
+    test = pd.read_csv(SAMPLE / "test.csv", dtype=str)
     in_notebook = load_run(output / "lmsys" / "tiny", fold="all").predict(test)
     np.testing.assert_allclose(in_notebook.iloc[:, 1:], of_final.iloc[:, 1:], atol=1e-6)
 

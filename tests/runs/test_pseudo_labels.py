@@ -14,8 +14,9 @@ from nexttoken.errors import UserError
 from nexttoken.runs.fold_rows import Rows
 from nexttoken.runs.pseudo_labels import KEY, with_pseudo_labels
 from nexttoken.transforms.demonstrations import AddDemonstrations
-from support.training import SAMPLE, composed, predict, train
+from support.training import REPOSITORY, composed, predict, train
 
+SAMPLE = REPOSITORY / "input" / "sample-preferences"  # whole, with its near-duplicates
 CLASSES = ["winner_model_a", "winner_model_b", "winner_tie"]
 
 
@@ -69,13 +70,14 @@ def test_a_row_like_a_held_out_or_dev_row_is_left_out(submission, tmp_path, caps
 
 
 def test_a_training_learns_them_and_scores_the_same_rows(submission, tmp_path):
-    train(tmp_path, "fold=0", f"pseudo_labels.file={submission}", "logger=none")
+    whole = ("fold=0", f"input_dir={SAMPLE}", "logger=none")
+    train(tmp_path, *whole, f"pseudo_labels.file={submission}")
     fold = tmp_path / "lmsys" / "tiny" / "fold0"
     saved = json.loads((fold / "metrics.json").read_text())
     assert saved["num_train_rows"] == 2 * (24 + 9)  # both orders; one of the ten is like a held-out row
     assert len(pd.read_csv(fold / "soft_labels.csv")) == 9
     assert not pd.read_csv(fold / "oof.csv", dtype=str)["id"].str.startswith("pseudo").any()
-    train(tmp_path / "alone", "fold=0", "logger=none")
+    train(tmp_path / "alone", *whole)
     alone = json.loads((tmp_path / "alone/lmsys/tiny/fold0/metrics.json").read_text())
     assert saved["prior_log_loss"] == alone["prior_log_loss"]  # the references are those of the labelled rows
     assert saved["num_examples"] == alone["num_examples"]

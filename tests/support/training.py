@@ -1,14 +1,33 @@
 """Runs of a few seconds on the embedded sample, with a model of a few thousand parameters."""
 
+import tempfile
 from pathlib import Path
 
 import pandas as pd
-from hydra import compose, initialize_config_dir
 
 from nexttoken import pipeline
+from support.composed import config_of as composed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SAMPLE = REPOSITORY / "input" / "sample-preferences"
+NUM_ROWS = {"train": 400, "test": 40, "sample_submission": 40}  # reading and grouping 2,000 takes longer than training
+
+
+def write_sample(folder: Path) -> Path:
+    """The first rows of the embedded sample, with their truth."""
+    whole, ids = REPOSITORY / "input" / "sample-preferences", {"id"}
+    folder.mkdir()
+    for name, number in NUM_ROWS.items():
+        lines = (whole / f"{name}.csv").read_text(encoding="utf-8").splitlines()[: number + 1]
+        ids |= {line.partition(",")[0] for line in lines}
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    truth = (whole / "truth.csv").read_text(encoding="utf-8").splitlines()
+    known = [line for line in truth if line.partition(",")[0] in ids]
+    (folder / "truth.csv").write_text("\n".join(known) + "\n", encoding="utf-8")
+    return folder
+
+
+_PLACE = tempfile.TemporaryDirectory()  # until this process ends
+SAMPLE = write_sample(Path(_PLACE.name) / "sample-preferences")
 TINY = [
     f"input_dir={SAMPLE}",
     "name=tiny",
@@ -18,11 +37,6 @@ TINY = [
     "model.scratch.hidden_size=32",
     "model.scratch.num_layers=1",
 ]
-
-
-def composed(name: str, *overrides: str):
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return compose(name, list(overrides))
 
 
 def train(output_dir: Path, *overrides: str) -> float:

@@ -13,6 +13,7 @@ from nexttoken.errors import UserError
 from nexttoken.tasks.quiz import Quiz
 from nexttoken.tasks.test_rows import warn_of_test_rows
 from nexttoken.types import LabelPredictions
+from support.composed import config_of
 
 
 def row(
@@ -241,16 +242,12 @@ def test_rows_in_memory(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["quiz", "jaqket", "jcommonsenseqa", "jmmlu", "science_exam", "instruction_quiz"])
-def test_shipped_tasks_compose_and_build(repository, name):
-    from hydra import compose, initialize_config_dir
-
+def test_shipped_tasks_compose_and_build(name):
     from nexttoken.build import plain, prepare
 
-    with initialize_config_dir(str(repository / "conf"), version_base=None):
-        wished = ["task.skip_faulty=true", "task.genres=[art]", "task.seed=1"]
-        cfg = compose("train", [f"task={name}", *wished])
-        assert plain(cfg)["task"]["input_dir"] == cfg.input_dir
-        task = prepare(cfg, [])[0].task
+    cfg = config_of("train", f"task={name}", "task.skip_faulty=true", "task.genres=[art]", "task.seed=1")
+    assert plain(cfg)["task"]["input_dir"] == cfg.input_dir
+    task = prepare(cfg, [])[0].task
     assert isinstance(task, Quiz)
     assert (task.skip_faulty, list(task.genres), task.seed) == (True, ["art"], 1)
     assert (task.name, len(task.classes)) == (name, 4 if name == "jmmlu" else 5)
