@@ -102,9 +102,9 @@ def test_grouping_is_fast_with_long_and_repeated_texts(words: list[str]) -> None
     rng = np.random.default_rng(3)
     template = [f"{PROMPT}, about topic number {number}" for number in range(1500)]  # one dense cluster
     texts = [" ".join(rng.choice(words, 60)) for _ in range(1500)] + template + ["word " * 40_000] * 200
-    began = time.perf_counter()
+    began = time.process_time()
     groups = group_ids(texts)
-    assert time.perf_counter() - began < 20  # 57,000 rows in a minute, with room for a busy machine
+    assert time.process_time() - began < 20  # 57,000 rows in a minute
     assert len(set(groups[1500:3000].tolist())) == 1
 
 

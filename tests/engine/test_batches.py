@@ -197,7 +197,7 @@ def test_packed_batches_partition_the_rows_and_are_filled(lengths, batch_tokens)
 
 def test_packing_is_quick_where_there_are_many_rows():
     sizes = np.random.default_rng(0).integers(20, 400, 30_000).tolist()
-    start = time.perf_counter()
+    start = time.process_time()
     batches = packed_batches(sizes, 512)
-    assert time.perf_counter() - start < 10  # a search through all batches took a minute
+    assert time.process_time() - start < 10  # a search through all batches took a minute
     assert sum(sizes) / 512 <= len(batches) <= 1.05 * sum(sizes) / 512

@@ -211,9 +211,9 @@ def test_a_character_of_several_tokens_is_not_doubled():
 @pytest.mark.parametrize("unit", ["A sentence of some words. ", "短い文です。", "word ", ".", '."', "\n", "?)"])
 def test_a_very_long_text_is_cut_quickly(unit):
     text = (unit * 200_000)[:200_000] + "x"
-    started = time.perf_counter()
+    started = time.process_time()
     left = cut_sentences(text, letters, 5_000, 0.7)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert 2_500 <= len(left) <= 5_000
 
 

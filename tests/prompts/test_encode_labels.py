@@ -211,9 +211,9 @@ def test_the_last_turn_is_cut_only_when_it_is_alone(scratch):
 def test_fields_of_200000_characters(request, name):
     tokenizer = request.getfixturevalue(name).tokenizer
     row = example(("q", "word, and more. " * 12_500, "x" * 200_000), ("z" * 200_000, "é😀" * 100_000, ""))
-    start = time.perf_counter()
+    start = time.process_time()
     prompt, encoded = encode_one(Encoder(tokenizer, PLAIN, 256), row)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert len(prompt.token_ids) + encoded.labels.longest <= 256
     assert prompt.text.endswith(CUE)
     assert encoded.counts()["num_truncated"] == 1
