@@ -123,6 +123,9 @@ def test_the_command_writes_a_page_with_the_references_first(tmp_path, capsys):
     assert names == ["0 uniform guess", "1 class prior", "2 length/overlap baseline", "3 first", "4 second"]
     assert [row[1] for row in rows[2:]] == ["", "0", "1", "1", "3"]
     assert rows[-1][5] == "gain"
+    for path in tmp_path.glob("first/fold*/config.yaml"):
+        path.unlink()
+    assert "first" in by_name(tmp_path), "an earlier version left no config.yaml"
     assert "wrote" in capsys.readouterr().out
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nexttoken.commands.average import main as average
+from nexttoken.runs.folder import FoldFolder
 from support.commands import refusal, status_of
 from support.training import predict, train
 
@@ -52,10 +54,23 @@ def test_the_folds_of_a_run_become_a_final_model(runs, tmp_path, capsys):
     assert 0 < gaps.mean() < 0.05  # near the mean of the folds' probabilities, which is another average
 
 
+def test_an_interrupted_average_leaves_nothing(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(FoldFolder, "save_metrics", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        average([str(runs / "a"), f"out={tmp_path / 'whole'}"])
+    assert not list(tmp_path.iterdir())
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_what_cannot_be_averaged_is_one_line(runs, tmp_path, capsys):
     out = tmp_path / "new" / "x"
     line = refusal(capsys, "average", str(runs / "a"), "fold=0", f"out={out}")
     assert "is the only adapter; give a second run, or leave fold= out" in line
+    line = refusal(capsys, "average", str(runs / "b"), f"{runs / 'b'}/", "fold=0", f"out={out}")
+    assert "is the only adapter" in line
     line = refusal(capsys, "average", str(runs / "a"), str(runs / "b"), "fold=1", f"out={out}")
     assert line == f"{runs / 'b' / 'fold1'} is not finished; train it first: python train.py fold=1"
     assert "out= is missing; write out=output/<task>/<name>" in refusal(capsys, "average", str(runs / "a"))

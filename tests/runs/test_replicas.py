@@ -16,7 +16,7 @@ from nexttoken.runs.blend import read_blend
 from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.read import read_run, read_runs
 from nexttoken.runs.replicas import average_replicas, replicas_of
-from support.finished_runs import write_run
+from support.finished_runs import damage, write_run
 from support.training import SAMPLE, composed, predict, train
 
 
@@ -76,6 +76,18 @@ def test_a_folder_of_that_name_is_never_replaced(runs):
     with pytest.raises(UserError, match="is no average of runs; move it away, or replicas=false"):
         average_replicas(RunFolder(runs[0]))
     assert folder.is_dir()
+
+
+def test_another_run_that_cannot_be_read_does_not_matter(tmp_path, runs):
+    damage(write_run(tmp_path / "broken", *drawn(5), seed=5) / "fold0" / "config.yaml", "a: [")
+    assert replicas_of(RunFolder(runs[0])).seeds == (0, 1, 2)
+
+
+def test_replicas_that_cannot_be_averaged_say_how_to_do_without(runs):
+    damage(runs[1] / "fold0" / "metrics.json", "{}")
+    with pytest.raises(UserError, match=r"seed-1.*metrics\.json has no .*; or replicas=false asks .*a_seed-0_x alone"):
+        average_replicas(RunFolder(runs[0]))
+    assert not replicas_of(RunFolder(runs[0])).folder.path.exists()
 
 
 def test_the_report_shows_the_average_and_the_noise_band(tmp_path, runs):

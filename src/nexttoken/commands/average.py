@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         folds = [run.fold(given.fold) for run in runs]
         if unfinished := [fold.path for fold in folds if not fold.is_finished]:
             raise UserError(f"{unfinished[0]} is not finished; train it first: python train.py fold={given.fold}")
+    folds = list({fold.path.resolve(): fold for fold in folds}.values())
     if len(folds) < 2:
         raise UserError(f"{folds[0].path} is the only adapter; give a second run, or leave fold= out for all folds")
     from nexttoken.runs.averaged import AveragedRun

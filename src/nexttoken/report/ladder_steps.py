@@ -119,13 +119,18 @@ def steps_of(runs: Sequence[Run]) -> list[Step]:
 
 
 def seed_of(run: Run) -> int:
-    return int(FoldFolder(run.folds[0].folder).config().get("seed") or 0)
+    return int(_config(run).get("seed") or 0)
+
+
+def _config(run: Run) -> dict[str, Any]:
+    """The configuration of its first fold; empty where an earlier version left none."""
+    fold = FoldFolder(run.folds[0].folder)
+    return fold.config() if fold.config_path.exists() else {}
 
 
 def _step(run: Run) -> Step:
-    folders = [FoldFolder(fold.folder) for fold in run.folds]
-    times = [(folder.path / "metrics.json").stat().st_mtime for folder in folders]
-    return Step((run,), folders[0].config(), min(times))
+    times = [(fold.folder / "metrics.json").stat().st_mtime for fold in run.folds]
+    return Step((run,), _config(run), min(times))
 
 
 def _replicas(steps: Sequence[Step]) -> list[Step]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nexttoken.data.files import to_yaml
 from nexttoken.data.folds import load_folds, save_folds
-from nexttoken.data.whole_files import make_folder, whole_folder
+from nexttoken.data.whole_files import whole_folder
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import log_loss
 from nexttoken.models.adapter_averages import SavedAdapter, read_adapters, save_average
@@ -19,7 +19,6 @@ from nexttoken.runs.fold_rows import labels_of
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.out_of_fold import answers_out_of_fold, row_key
-from nexttoken.runs.records import fold_name
 from nexttoken.runs.seals import RECORDS, WEIGHTS
 from nexttoken.settings import ALL
 
@@ -56,11 +55,11 @@ class AveragedRun:
         """Write the run folder; return lines on it: the rank, and the scores where there are any."""
         source = self.parts[0]
         loaded = LoadedRun.load(RunFolder(source.path.parent), input_dir, base=base, trust_remote_code=trusts)
-        make_folder(self.out)
         table = source.path.parent / "folds.csv"
-        with whole_folder(self.out / fold_name(ALL if self.number is None else self.number)) as folder:
-            fold = FoldFolder(folder)
-            (folder / "adapter").mkdir()
+        with whole_folder(self.out) as run:
+            fold = RunFolder(run).fold(ALL if self.number is None else self.number)
+            folder = fold.path
+            (folder / "adapter").mkdir(parents=True)
             rank = save_average(self.adapters, folder / "adapter", rank)
             for name in COPIED:
                 if (source.path / name).exists():
@@ -70,7 +69,7 @@ class AveragedRun:
             fold.config_path.write_text(to_yaml(config | {"adapter": adapter, "name": self.out.name}), encoding="utf-8")
             metrics, lines = self._measure(fold, loaded, adapter)
             fold.save_metrics(metrics)
-            save_folds(load_folds(table), self.out / "folds.csv")
+            save_folds(load_folds(table), run / "folds.csv")
         return [f"average of {len(self.parts)} adapters, rank {rank}", *lines]
 
     def _measure(

@@ -55,7 +55,10 @@ def replicas_of(run: RunFolder) -> Replicas | None:
         first = other.fold(numbers[0])
         if not first.is_finished or is_blend(path) or path.name == run.path.resolve().name:
             continue
-        given = first.config()
+        try:
+            given = first.config()
+        except UserError:  # a run that cannot be read is no replica
+            continue
         if differ_in_seed(config, given) and numbers == [one.number for one in other.finished_folds()]:
             by_seed.setdefault(given["seed"], other)
     if len(by_seed) < 2:
@@ -67,7 +70,7 @@ def replicas_of(run: RunFolder) -> Replicas | None:
 def average_replicas(run: RunFolder) -> RunFolder:
     """The blend of a run's replicas with equal weights, written if need be; the run itself where it has none.
 
-    Raises UserError where the folder beside the runs cannot be written.
+    Raises UserError where the folder beside the runs cannot be written, and for replicas that cannot be averaged.
     """
     if (found := replicas_of(run)) is None:
         return run
@@ -82,7 +85,10 @@ def average_replicas(run: RunFolder) -> RunFolder:
         from nexttoken.runs.blend_fit import Members
         from nexttoken.runs.blend_folder import write_blend
 
-        members = Members.read([str(one.path) for one in found.runs])
+        try:
+            members = Members.read([str(one.path) for one in found.runs])
+        except UserError as error:
+            raise UserError(f"{error}; or {otherwise}") from None
         blend = members.blend("probabilities", False, folder.path)
         write_blend(blend, members.blended("probabilities", False), members.runs, folder.path)
     return folder
