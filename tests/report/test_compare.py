@@ -161,6 +161,17 @@ def test_a_known_difference_is_found_covered_and_put_into_words(tmp_path):
     assert sentence in turned
 
 
+def test_settings_that_differ_together_make_one_variant(tmp_path):
+    """Each head at its own learning rate; a third difference is refused, and so is an unknown key among several."""
+    for name, rate, right in (("Label", 0.001, 0.5), ("Class", 0.01, 0.25)):
+        write_fold(tmp_path / name, [right] * 4, **head(name), fit={"learning_rate": rate})
+    assert "differ in more than head (fit.learning_rate: 0.01 -> 0.001)" in refusal(tmp_path)
+    page = compare([tmp_path], "head,fit.learning_rate", "Label", [COMPARED["log_loss"]])
+    assert "Class, 0.01 is 0.6931 worse than Label, 0.001 in log loss" in page
+    assert "no run has the key 'fit.rate'" in refusal(tmp_path, by="head,fit.rate")
+    assert "runs are not compared by seed" in refusal(tmp_path, by="head,seed")
+
+
 def test_variants_that_answer_alike_show_no_difference(tmp_path):
     for name, seed in product(HEADS, range(3)):
         write_fold(tmp_path / f"{name}{seed}", np.random.default_rng(seed).uniform(size=150), seed=seed, **head(name))

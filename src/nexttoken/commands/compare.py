@@ -2,10 +2,11 @@
 
 python -m nexttoken compare output/lmsys by=head            runs that differ in the head and in nothing else
 python -m nexttoken compare output/lmsys by=adapter.r       any key of a run's config.yaml
+python -m nexttoken compare output/lmsys by=head,fit.learning_rate     each head at its own rate
 
 Arguments:
   path ...        run folders, or folders of runs
-  by=...          the setting that differs
+  by=...          the setting that differs; several that differ together with commas between
   baseline=...    variant that the others are compared with, or a part of its name (default: the first)
   metric=...      compare by this metric only, such as log_loss or auc (default: the task's own, log loss and accuracy)
   out=FILE.md     also write the tables to this file

@@ -131,19 +131,21 @@ def _sentence(ranking: Ranking, place: int, first: int) -> str:
 def read_cells(paths: Sequence[Path], by: str) -> list[Cell]:
     """Every finished fold below `paths`, once; runs asked in another way only where `by` is a setting of asking.
 
-    Raises UserError for a broken one, or where no run has the key `by`.
+    `by` is a key of the configuration, or several with commas between, which differ together.
+    Raises UserError for a broken one, or where no run has a key of `by`.
     """
-    if by in ("seed", "fold", "input_dir", *INCIDENTAL):
-        raise UserError(f"by={by}: runs are not compared by {by}; name a setting, such as head or adapter.r")
-    every = by.partition(".")[0] in SCORED
+    keys = by.split(",")
+    if wrong := [key for key in keys if key in ("seed", "fold", "input_dir", *INCIDENTAL)]:
+        raise UserError(f"by={by}: runs are not compared by {wrong[0]}; name a setting, such as head or adapter.r")
+    every = any(key.partition(".")[0] in SCORED for key in keys)
     runs = [run for path in paths for run in read_runs(path) if every or not _is_asked_below(run, path)]
     folds = {fold.folder.resolve(): fold for run in runs for fold in run.folds}
     configs = {folder: FoldFolder(folder).config() for folder in folds}
     configs = {folder: config for folder, config in configs.items() if not config.get("blend")}  # of no variant
     leaves = {key for config in configs.values() for key in flatten(config)}
     known = {key for leaf in leaves for key in accumulate(leaf.split("."), "{}.{}".format)}  # nodes as well
-    if by not in known:
-        raise UserError(f"no run has the key {by!r} in its config.yaml; {nearest(by, known)}")
+    if unknown := [key for key in keys if key not in known]:
+        raise UserError(f"no run has the key {unknown[0]!r} in its config.yaml; {nearest(unknown[0], known)}")
     groups = {folder: read_groups(folder) for folder in {folder.parent for folder in configs}}
     return [_cell(folds[folder], config, groups[folder.parent], by) for folder, config in configs.items()]
 
@@ -159,7 +161,8 @@ def _cell(fold: Fold, config: dict[str, Any], groups: Mapping[str, int], by: str
         table = fold.folder.parent / "folds.csv"
         what = f"{table} lacks the ids {first_five(sorted(oof.loc[missing, 'id']))} of {fold.folder}"
         raise UserError(f"{what}; train this run again with overwrite=true")
-    variant, seed = _name(_pop(config, by)), int(config.pop("seed", 0))
+    variant = ", ".join(_name(_pop(config, key)) for key in by.split(","))
+    seed = int(config.pop("seed", 0))
     config.pop("input_dir", None)
     path = fold.folder / "data.sha256"
     data_hash = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -219,6 +222,10 @@ def score_cells(cells: Sequence[Cell], by: str, metrics: Sequence[Metric]) -> Sc
     return Scored.of(tables, tuple(columns), same="label")
 
 
+def _changes_rows(by: str) -> bool:
+    return any(key.partition(".")[0] in CHANGES_ROWS for key in by.split(","))
+
+
 def _natural(name: Any) -> tuple[float, str]:
     """Numbers by size, before words."""
     try:
@@ -235,7 +242,7 @@ def _require_same_rows(cells: Sequence[Cell], by: str) -> None:
             reason = f"classes {', '.join(other.oof.columns[3:-1])} and {', '.join(cell.oof.columns[3:-1])}"
         elif differ := sorted(other.oof.merge(cell.oof, **BOTH).query("_merge != 'both'")["id"].unique()):
             reason = f"{len(differ)} rows in one of them, of another label or in another group: {first_five(differ)}"
-        elif cell.data_hash != cells[0].data_hash and by.partition(".")[0] not in CHANGES_ROWS:
+        elif cell.data_hash != cells[0].data_hash and not _changes_rows(by):
             other, reason = cells[0], "the texts of the data have changed between them (data.sha256)"
         else:
             continue
