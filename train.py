@@ -23,7 +23,7 @@ def train_fold(cfg: DictConfig) -> float:
 
     from nexttoken.pipeline import train
 
-    return train(cfg, entry.in_typed_order(HydraConfig.get().overrides.task))
+    return train(entry.name_job(cfg), entry.in_typed_order(HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ from support.training import TINY
 @pytest.fixture
 def jobs(monkeypatch) -> list[sweep.Job]:
     monkeypatch.setattr(sweep, "JOBS", [])
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "name=x", "fold=0,1"])
     return sweep.JOBS
 
 
 def job(work, *overrides: str):
-    return sweep.run_job(["name=x", *overrides], work, describe_os_error)
+    return sweep.run_job(overrides, work, describe_os_error)
 
 
 def trained(run: str, fold: int, log_loss: float):
@@ -114,13 +113,14 @@ def test_jobs_without_a_score_have_no_table(jobs, capsys):
 
 def test_a_sweep_trains_what_it_can(repository, tmp_path):
     overrides = [*TINY, "limit_rows=8", "trainer.max_epochs=0", "logger=none", f"output_dir={tmp_path}"]
-    call = [sys.executable, "train.py", "-m", "fold=0,7,1", *overrides]
+    call = [sys.executable, "train.py", "-m", "fold=0,7", "seed=0,1", "fit.learning_rate=2e-3", *overrides]
     done = subprocess.run(call, capture_output=True, text=True, cwd=repository, timeout=240)
     assert done.returncode == 2
-    assert [path.parent.name for path in sorted(tmp_path.glob("lmsys/tiny/*/metrics.json"))] == ["fold0", "fold1"]
-    assert done.stderr.splitlines()[-1].startswith("1 of 3 jobs failed: fold=7 (fold=7 does not exist")
+    names = [path.parent.parent.name for path in sorted(tmp_path.glob("lmsys/*/fold0/metrics.json"))]
+    assert names == ["tiny_seed-0", "tiny_seed-1"], "the given name tells the runs apart"
+    assert done.stderr.splitlines()[-1].startswith("2 of 4 jobs failed: fold=7 seed=0 (fold=7 does not exist")
     assert "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
-    assert [line.partition(":")[0] for line in lines[:2]] == ["fold=0", "fold=1"]
+    assert [line.partition(":")[0] for line in lines[:2]] == ["fold=0 seed=0", "fold=0 seed=1"]
     assert "mean ± spread" in lines[3]
-    assert len(lines) == 6
+    assert len(lines) == 7

@@ -13,7 +13,10 @@ from nexttoken.build import prepare
 from nexttoken.commands.entry import compose
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError
+from nexttoken.metrics.scaling import Scaling
+from nexttoken.runs.calibration import Calibration, save_calibration
 from nexttoken.runs.fold_rows import Rows
+from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.out_of_fold import Answered
 from nexttoken.runs.teacher import Teacher, with_teacher
 from nexttoken.settings import TeacherSettings
@@ -92,6 +95,18 @@ def test_a_student_learns_the_answers_of_the_fold_that_held_the_row_out(teacher,
     np.testing.assert_allclose(taught, out_of_fold.loc[taught.index, columns], atol=1e-12)
     assert json.loads((fold / "transforms.json").read_text())["teacher"] == {"num_before": 20, "num_after": 20}
     assert len(predict(tmp_path, f"run={fold.parent}"))
+
+
+def test_a_calibrated_teacher_teaches_its_calibrated_answers(teacher, tmp_path):
+    run = tmp_path / "lmsys" / "calibrated"
+    shutil.copytree(teacher, run)
+    scaling = {number: Scaling("temperature", np.eye(3) / (1 + number), np.zeros(3)) for number in (0, 1)}
+    trainings = {number: FoldFolder(run / f"fold{number}").training_id for number in (0, 1)}
+    save_calibration(Calibration(scaling[0], scaling, trainings, {}), {}, run)
+    train(tmp_path, f"teacher.run={run}", "teacher.weight=1", "fold=0", data_of(teacher), *TWO_FOLDS, "name=student")
+    taught = pd.read_csv(tmp_path / "lmsys/student/fold0/soft_labels.csv", dtype={"id": str}).set_index("id")
+    held_out = pd.read_csv(run / "fold1" / "oof.csv", dtype={"id": str}).set_index("id").loc[taught.index, [*taught]]
+    np.testing.assert_allclose(taught, held_out**0.5 / (held_out**0.5).to_numpy().sum(axis=1)[:, None], atol=1e-12)
 
 
 def test_with_another_target_other_weights_are_learnt(teacher, tmp_path):

@@ -144,7 +144,8 @@ def run_job(work: Callable[[], T]) -> T | None:
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         try:
-            return sweep.run_job(HydraConfig.get().overrides.task, work, describe_os_error)
+            overrides = HydraConfig.get().overrides.task
+            return sweep.run_job(varied(overrides) or overrides, work, describe_os_error)
         except KeyboardInterrupt:
             stop(INTERRUPTED, 130)
     with errors_on_one_line():
@@ -208,6 +209,27 @@ def nearest_key(wrong: str, known: Sequence[str]) -> str:
     if usual and usual not in known and usual.startswith("adapter.") and "adapter" in known:
         return f"did you mean {usual!r}, with adapter=lora?"
     return f"did you mean {usual!r}?" if usual in known else nearest(wrong, known)
+
+
+def name_job(cfg: "DictConfig") -> "DictConfig":
+    """The configuration of a job: in a sweep, a given name is followed by the settings in which the jobs differ."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from nexttoken.data.run_names import name_in_sweep
+
+    if cfg.name and HydraConfig.get().mode == RunMode.MULTIRUN:
+        cfg.name = name_in_sweep(cfg.name, in_typed_order(varied(HydraConfig.get().overrides.task)))
+    return cfg
+
+
+def varied(overrides: Sequence[str]) -> list[str]:
+    """The overrides in which the jobs of a sweep differ: typed with several values, or from a sweep's file."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    typed = OverridesParser.create().parse_overrides([one for one in sys.argv[1:] if "=" in one and one[0] != "-"])
+    fixed = {one.key_or_group for one in typed if not one.is_sweep_override()}
+    return [one for one in overrides if one.lstrip("+~").partition("=")[0] not in fixed]
 
 
 def in_typed_order(overrides: Sequence[str]) -> list[str]:

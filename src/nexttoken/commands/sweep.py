@@ -35,13 +35,13 @@ class Job:
 JOBS: list[Job] = []  # of this process's sweep, in order
 
 
-def run_job(overrides: Sequence[str], work: Callable[[], Any], describe_os_error: Callable[[OSError], str]) -> Any:
+def run_job(named: Sequence[str], work: Callable[[], Any], describe_os_error: Callable[[OSError], str]) -> Any:
     """Call `work` and print one line instead of its output; return its result, None where it failed.
 
-    An error is one line, and of a crash the traceback before it; the sweep goes on. Ctrl-C passes.
+    `named` are overrides that tell the jobs apart. An error is one line, and of a crash the traceback before it;
+    the sweep goes on. Ctrl-C passes.
     """
-    varied = [override for override in overrides if override not in sys.argv]  # the others are those of all jobs
-    title, output, start, result, error = shlex.join(varied or overrides), io.StringIO(), time.monotonic(), None, ""
+    title, output, start, result, error = shlex.join(named), io.StringIO(), time.monotonic(), None, ""
     log = logging.getLogger("nexttoken")
     level = log.level
     log.setLevel(logging.WARNING)

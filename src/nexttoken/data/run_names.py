@@ -1,4 +1,4 @@
-"""The name of a run that was given none, from its data and the command line."""
+"""The name of a run that was given none, or one for all jobs of a sweep, from its data and the command line."""
 
 import re
 from collections.abc import Sequence
@@ -19,9 +19,25 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
     A group choice or a path shows its last part, other keys `key-value`. Where a value loses marks or spaces by which
     another one may differ, a hash of it follows.
     """
-    words = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")] or [
-        Path(input_dir).resolve().name or "data"
-    ]
+    own = [] if _experiments(overrides) else [Path(input_dir).resolve().name or "data"]
+    return _joined([*own, *_words(overrides)])
+
+
+def name_in_sweep(name: str, swept: Sequence[str]) -> str:
+    """A given name with the changes of one job, such as `mine_seed-1`: jobs that differ in more than the fold are runs.
+
+    `swept` are the overrides in which the jobs of the sweep differ.
+    """
+    words = _words(swept)
+    return _joined([name, *words]) if words else name
+
+
+def _experiments(overrides: Sequence[str]) -> list[str]:
+    return [override.partition("=")[2] for override in overrides if override.startswith("experiment=")]
+
+
+def _words(overrides: Sequence[str]) -> list[str]:
+    words = _experiments(overrides)
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
         if key in UNNAMED or key.split(".")[0] in ("hydra", "logger"):
@@ -30,7 +46,10 @@ def default_name(input_dir: str, overrides: Sequence[str]) -> str:
         last = value.rstrip("/").rpartition("/")[2] if IS_PATH.fullmatch(value) else value
         shown = last if is_choice or last != value else f"{key.rpartition('.')[2]}-{last}"
         words.append(shown if NAMED_WHOLE.fullmatch(last) else f"{shown}-{hash_text(value)[:6]}")
-    words += [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
+    return words + [f"debug-{o.partition('=')[2]}" for o in overrides if o.startswith("debug=")]
+
+
+def _joined(words: Sequence[str]) -> str:
     name = re.sub(r"[^\w.-]+", "-", "_".join(words))  # a shell needs no quotes for run=<name>
     start = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     return name if start == name else f"{start}-{hash_text(name)[:8]}"

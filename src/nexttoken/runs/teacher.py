@@ -14,6 +14,7 @@ from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError, first_five
 from nexttoken.metrics.calibration import soften
 from nexttoken.metrics.probabilities import log_loss
+from nexttoken.runs.calibration import Calibration, read_calibration
 from nexttoken.runs.fold_rows import Rows
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.out_of_fold import Answered, RowKey, answers_out_of_fold, row_key
@@ -89,7 +90,19 @@ def _answers(run: RunFolder, task: Any) -> dict[RowKey, Answered]:
     for fold in run.finished_folds():
         if (other := fold.metrics().get("task")) != task.name:
             raise UserError(f"teacher={run.path} answers the task {other}; name a run of {task.name}")
-    return answers_out_of_fold(run, task.classes, KEY)
+    answers = answers_out_of_fold(run, task.classes, KEY)
+    found = read_calibration(run, len(task.classes))
+    return _calibrated(answers, found) if found else answers
+
+
+def _calibrated(answers: Mapping[RowKey, Answered], calibration: Calibration) -> dict[RowKey, Answered]:
+    """The answers as predict.py would give them: each fold's by a scaling that has not seen its rows."""
+    probs = np.array([answer.probs for answer in answers.values()])
+    folds = np.array([answer.fold for answer in answers.values()])
+    for number in np.unique(folds):
+        probs[folds == number] = calibration.by_fold[int(number)](probs[folds == number])
+    pairs = zip(answers.items(), probs, strict=True)
+    return {key: replace(answer, probs=own) for (key, answer), own in pairs}
 
 
 def _refuse_others(
