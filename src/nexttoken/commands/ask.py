@@ -7,6 +7,7 @@ python -m nexttoken ask run=output/quiz/<name> inference=retrieval retriever=bm2
 Arguments:
   run=...          the run folder
   inference=...    any choice of train.py's, with its settings: inference.<key>=...
+  correction=...   of zero-shot probabilities: none, batch, content_free, fitted or option_prior
   max_tokens=...   prompt + answer
   retriever=...    another retriever, with its settings; search.num_passages=... and search.per_option=...
   again=true       ask again in a way that was asked before, as after a change of the corpus
