@@ -145,6 +145,6 @@ def plot(records: Sequence[Record], path: Path, title: str) -> None:
     axes.set_xscale("log")
     axes.margins(0.1, 0.15)
     axes.axvline(1, color="gray", linewidth=0.8)
-    axes.set_xlabel("ours over the peer's (blue: target reached, orange: not reached; stroke: target)")
+    axes.set_xlabel("ours over the peer's\n(blue: target reached, orange: not reached; stroke: target)", fontsize=8)
     axes.set_title(title)
     save_figure(figure, path)
