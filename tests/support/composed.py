@@ -24,7 +24,7 @@ def _choose(name: str, *choices: str) -> DictConfig:
 
 
 def config_of(name: str, *overrides: str) -> DictConfig:
-    """What Hydra composes. The choices of groups are composed once; Hydra then sets the values, as it does itself."""
+    """The configuration as Hydra composes it. Groups are composed once; Hydra then sets the values."""
     choices = [one for one in overrides if one.lstrip("+~").partition("=")[0].partition("@")[0] in GROUPS]
     config = deepcopy(_choose(name, *choices))
     values = OverridesParser.create().parse_overrides([one for one in overrides if one not in choices])

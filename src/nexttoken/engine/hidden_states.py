@@ -47,10 +47,8 @@ def states_after(model: nn.Module, layer: int, token_ids: Tensor) -> Tensor:
 
     handle = decoder_layers(model)[layer - 1].register_forward_hook(stop)
     try:
-        with computing(model):
+        with suppress(_Reached), computing(model):
             decoder(model)(input_ids=token_ids, use_cache=False)
-    except _Reached:
-        pass
     finally:
         handle.remove()
     return found[0]

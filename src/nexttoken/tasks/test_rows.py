@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from nexttoken.errors import MissingFile, UserError
 from nexttoken.types import OpenTask, Task
@@ -28,9 +28,7 @@ def warn_of_test_rows(task: Task | OpenTask) -> None:
     Remarks on the test rows are not logged here: predict.py does.
     """
     try:
-        with without_remarks():
+        with without_remarks(), suppress(MissingFile):
             task.read("test")
-    except MissingFile:
-        pass
     except UserError as error:
         log.warning("predict.py will refuse the test rows: %s", error)
