@@ -1,7 +1,6 @@
 """A hidden test has the visible rows first and then harder ones, for every kind of task, and is the same each time."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def test_every_shipped_task_reads_its_hidden_test_whose_first_rows_are_the_visib
     task = shipped(name)
     hidden = write_hidden_test(task, tmp_path / "hidden", 700)
     visible = task.read("test")
-    examples = replace(task, input_dir=str(hidden.folder)).read("test")
+    examples = hidden.task.read("test")
     per_row = len(visible) // hidden.num_visible
     assert (len(examples), hidden.num_rows) == (700 * per_row, 700)
     assert examples[: len(visible)] == visible
@@ -53,7 +52,8 @@ def test_texts_are_longer_emptier_and_in_other_scripts_and_groups_are_unseen(tmp
 def test_the_same_seed_makes_the_same_files_and_the_task_s_other_files_are_copied(tmp_path):
     task = shipped("eedi")
     folders = [
-        write_hidden_test(task, tmp_path / name, 90, seed).folder for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        Path(write_hidden_test(task, tmp_path / name, 90, seed).task.input_dir)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
     ]
     one, same, other = (hash_file(folder / "test.csv") for folder in folders)
     assert one == same != other

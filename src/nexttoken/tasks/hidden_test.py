@@ -29,12 +29,12 @@ MAX_TRAINING_ROWS = 5_000  # of the training file, that further rows are made fr
 
 @dataclass(frozen=True)
 class HiddenTest:
-    """A folder with the files of the task's, its test now of `num_rows` rows: first the `num_visible` given ones.
+    """The `task` with a test of `num_rows` rows in its folder: first the `num_visible` given ones.
 
     `refused` are the changes that no row has, since the task would refuse the row.
     """
 
-    folder: Path
+    task: Any
     num_rows: int
     num_visible: int
     refused: tuple[Change, ...]
@@ -62,8 +62,9 @@ def write_hidden_test(task: Task | OpenTask, folder: Path, num_rows: int, seed: 
         changes = [change for change in possible if change not in refused]
         rows = [*test.rows, *further_rows(pool, ids, id_key, changes, seed)]
         _fill(task, test, rows, folder, id_key, shutil.copy2)
-        _at(task, folder).read("test")
-    return HiddenTest(folder, num_rows, len(test.rows), refused)
+        hidden = _at(task, folder)
+        hidden.read("test")
+    return HiddenTest(hidden, num_rows, len(test.rows), refused)
 
 
 def _files(task: Any, split: Split) -> list[Path]:

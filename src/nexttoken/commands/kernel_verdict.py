@@ -1,0 +1,96 @@
+"""The verdict on a rehearsed notebook: pass, or the error that Kaggle would show, with its cause and the fix."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nexttoken.commands.kernel_isolation import Limits, Outcome
+from nexttoken.data.row_files import RowFile
+from nexttoken.errors import UserError, first_five, one_line
+from nexttoken.tasks.submission import require_order
+
+TIMEOUT, THREW, EXCEEDED = "Notebook Timeout", "Notebook Threw Exception", "Notebook Exceeded Allowed Compute"
+NOT_FOUND, SCORING = "Submission CSV Not Found", "Submission Scoring Error"
+MEMORY = re.compile(
+    r"MemoryError|OutOfMemory|out of memory|can't allocate memory|Cannot allocate memory|bad_alloc|SIGKILL"
+    r"|exit status (-9|137)\b"
+)
+DISK = re.compile(r"No space left on device|Disk quota exceeded|ENOSPC")
+GB, NUM_LAST_CHARACTERS = 1e9, 4_000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An error of Kaggle's by its name, its cause and its fix."""
+
+    error: str
+    cause: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.error}: {self.cause}; {self.fix}"
+
+
+def judge(outcome: Outcome, limits: Limits, task: Any, submission: Path) -> Verdict | None:
+    """The error of a rehearsal; None where it passed: `submission` answers every row of the task's test."""
+    if outcome.status is None:
+        last = last_line(outcome.log)
+        return Verdict(
+            TIMEOUT,
+            f"it was not done after {limits.seconds:,.0f} s, and said last: {last or 'nothing'}",
+            "shorten within=, or take a smaller run, fewer folds, or cascade=",
+        )
+    if outcome.status != 0:
+        return _failure(outcome, outcome.status, limits)
+    if not submission.is_file():
+        cause = f"no {submission.name} lies in the working folder at the end"
+        return Verdict(
+            NOT_FOUND, cause, f"call predict.py with name={submission.stem} submissions_dir=<the working folder>"
+        )
+    try:
+        check_answers(task, submission)
+    except UserError as error:
+        fix = "read the test file when the notebook runs, and write one answer to each of its rows"
+        return Verdict(SCORING, str(error).replace(f"{submission.parent}/", ""), fix)
+    return None
+
+
+def _failure(outcome: Outcome, status: int, limits: Limits) -> Verdict:
+    tail, last = outcome.log[-NUM_LAST_CHARACTERS:], last_line(outcome.log)
+    if DISK.search(tail):
+        cause = f"out of disk: {outcome.written / GB:.1f} GB were written, of {limits.disk / GB:.1f} GB ({last})"
+        return Verdict(EXCEEDED, cause, "write less into the working folder, and read weights from the input")
+    if status in (-9, 137) or MEMORY.search(tail):
+        cause = f"out of memory: {outcome.peak_memory / GB:.1f} GB were used, of {limits.memory / GB:.1f} GB ({last})"
+        return Verdict(EXCEEDED, cause, "set batch_tokens= to less, quantise the base, or take a smaller one")
+    if status < 0:
+        return Verdict(THREW, f"it was ended by signal {-status} ({last})", "run its cells one at a time")
+    return Verdict(THREW, last, "mend that cell, or what it calls; the log has all that it said")
+
+
+def check_answers(task: Any, path: Path) -> None:
+    """Raise UserError where a submission does not answer the test rows of the task, each once and in order."""
+    if hasattr(task, "check"):
+        task.check(path)
+        return
+    rows = RowFile.read(path).rows
+    key = next(iter(rows[0]))
+    require_order(path, [str(row.get(key)) for row in rows], "the test", [example.id for example in task.read("test")])
+    if empty := [str(row[key]) for row in rows if None in row.values()]:
+        raise UserError(f"{path} has no answer for ids {first_five(empty)}; expected one each")
+
+
+def differing_line(submission: Path, reference: Path) -> int | None:
+    """The number of the first line of `reference` that the submission does not have at that place, byte for byte."""
+    with submission.open("rb") as own, reference.open("rb") as given:
+        for number, line in enumerate(given, start=1):
+            if own.readline() != line:
+                return number
+    return None
+
+
+def last_line(log: str) -> str:
+    """The last line of a log that says something, such as an error and its text."""
+    lines = [line for line in re.split(r"[\r\n]+", log) if line.strip()]
+    return one_line(lines[-1], 300) if lines else ""
