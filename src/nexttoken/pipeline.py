@@ -136,6 +136,7 @@ def load_asked(cfg: DictConfig, averages: bool = False) -> "tuple[LoadedRun, Pre
     """
     from nexttoken.runs.config import Changes
     from nexttoken.runs.load import load
+    from nexttoken.runs.loaded_cascade import load_cascade
     from nexttoken.runs.replicas import average_replicas
 
     config = plain(cfg)
@@ -144,6 +145,8 @@ def load_asked(cfg: DictConfig, averages: bool = False) -> "tuple[LoadedRun, Pre
     require_packages(config)
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     changes, trusts = Changes.of(settings), settings.trust_remote_code
+    if (settings.cascade, settings.cascade_share, settings.cascade_base) != (None, None, None):
+        return load_cascade(folder, settings, changes), settings
     if averages and settings.replicas and changes == Changes(folder=changes.folder):
         folder = average_replicas(folder)
     return load(folder, settings.input_dir, settings.batch_tokens, settings.base, changes, trusts), settings

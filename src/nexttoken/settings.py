@@ -232,5 +232,8 @@ class PredictSettings(Checked):
     engine: dict[str, Any]
     fold: FoldNumber | None
     devices: PositiveInt
+    cascade: str | None = None
+    cascade_share: float | None = Field(default=None, ge=0, le=1)
+    cascade_base: str | None = None
     replicas: bool = True
     trust_remote_code: bool = False  # whatever the run's own configuration says

@@ -30,7 +30,8 @@ from nexttoken.commands.entry import compose
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError
 
-UNUSED = ("name", "submissions_dir", "output_dir", "fold", "generation", "engine")  # of predict.py alone
+# Settings of predict.py alone.
+UNUSED = ("name", "submissions_dir", "output_dir", "fold", "generation", "engine", "cascade", "cascade_share")
 
 
 class AskArguments(Arguments):

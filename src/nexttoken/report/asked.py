@@ -29,7 +29,7 @@ def asked_table(own: Run, asked: Run, way: str) -> str:
         for metric, gain in zip(metrics, map(_gain, rankings) if way else [[]] * len(metrics), strict=True)
     ]
     empty = [""] * 3 if way else []
-    rows.append(["tokens a row", *(_cell(tokens_a_row(run)) for run in runs.values()), *empty])
+    rows.append(["tokens a row", *(_cell(run.tokens_a_row) for run in runs.values()), *empty])
     rows.append(["milliseconds a row", *(_cell(milliseconds_a_row(run)) for run in runs.values()), *empty])
     header = [f"{len(own.oof):,} held-out rows", *runs, *(["gain", "95 % interval", "verdict"] if way else [])]
     table, folds = markdown(header, rows), ", ".join(str(fold.number) for fold in asked.folds)
@@ -58,12 +58,6 @@ def _gain(ranking: Ranking) -> list[str]:
     gain = float(ranking.values[1] - ranking.values[0]) * (1 if is_higher else -1)
     verdict = "noise" if ranking.is_noise(1, 0) else "better" if gain > 0 else "worse"
     return [difference_cell(gain), interval_cell(interval if is_higher else -interval, "+"), verdict]
-
-
-def tokens_a_row(run: Run) -> float | None:
-    """Mean number of prompt tokens that went through the model for a row; None where a fold did not count them."""
-    counts = [fold.metrics.get("num_prompt_tokens") for fold in run.folds]
-    return None if None in counts else sum(counts) / len(run.oof)  # type: ignore[arg-type]
 
 
 def milliseconds_a_row(run: Run) -> float | None:

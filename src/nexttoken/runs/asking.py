@@ -42,7 +42,7 @@ class Asking:
         asked = {key: value for key, value in run.asked.items() if key.rpartition(".")[2] not in gate}
         asking = cls(run, asked | gate, trainings=trainings)
         found, scored = read_calibration(asking.folder, len(run.parts.task.classes)), asking.scored
-        scores = mean_scores([fold.metrics() for fold in scored])
+        scores = run.known_scores or mean_scores([fold.metrics() for fold in scored])
         return replace(asking, calibration=found, scores=found.scores if found and scored else scores)
 
     @property

@@ -59,15 +59,12 @@ class Members:
 
     def blended(self, of: str, is_fitted: bool) -> Run:
         """The members' average, by equal weights or, for each fold, by weights fitted on the other folds."""
-        tables = self._in_space(of)
-        places = range(len(self.runs[0].folds))
-        weights = [self._weights(of, tables, [p for p in places if p != own], is_fitted) for own in places]
-        return self.run([pool(tables[own], weights[own], of) for own in places])
+        tables = enumerate(self._in_space(of))
+        return self.run([pool(own, self.weights(of, is_fitted, place), of) for place, own in tables])
 
     def blend(self, of: str, is_fitted: bool, folder: Path) -> Blend:
         """The blend for new rows, with weights from all folds; member folders are told relative to `folder`."""
-        places = list(range(len(self.runs[0].folds)))
-        weights = self._weights(of, self._in_space(of), places, is_fitted).tolist()
+        weights = self.weights(of, is_fitted).tolist()
         members = []
         for place, (name, tables) in enumerate(zip(self.names, self.tables, strict=True)):
             if weights[place] > 0 or not place:  # others are not asked; the first has the task's settings
@@ -86,10 +83,13 @@ class Members:
             tables = [[as_ranks(fold, ref) for fold in one] for one, ref in zip(tables, references, strict=True)]
         return [np.array(of_fold) for of_fold in zip(*tables, strict=True)]
 
-    def _weights(self, of: str, tables: list[np.ndarray], places: list[int], is_fitted: bool) -> np.ndarray:
+    def weights(self, of: str, is_fitted: bool, but: int | None = None) -> np.ndarray:
+        """Each member's weight (M,), fitted on all folds, or on all but the one in the place `but`."""
         if not is_fitted:
             return equal_weights(len(self.tables))
-        run, whole = self.runs[0], np.concatenate([tables[place] for place in places], axis=1)
+        run, tables = self.runs[0], self._in_space(of)
+        places = [place for place in range(len(tables)) if place != but]
+        whole = np.concatenate([tables[place] for place in places], axis=1)
         labels = np.concatenate([run.folds[place].oof["label"].to_numpy() for place in places])
         if of != "ranks":
             return fit_weights(whole, labels, of)
@@ -132,5 +132,5 @@ def _require_same(run: Run, first: Run) -> None:
     else:
         return
     raise UserError(
-        f"{run.folder} and {first.folder} cannot be blended, they differ in {reason}; name runs of the same split"
+        f"{run.folder} and {first.folder} cannot be combined, they differ in {reason}; name runs of the same split"
     )

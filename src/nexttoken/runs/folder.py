@@ -4,7 +4,7 @@ output/<task>/<name>/folds.csv        id, group, fold: the same for every model 
 output/<task>/<name>/fold<k>/         config.yaml data.sha256 labels.json model/ budget.json curve.csv inference.json
                                       rows.csv oof.csv metrics.json (last)
 output/<task>/<name>/all/             the same of a final model on all rows (fold=all), without oof.csv and rows.csv
-output/<task>/<name>/                 gate.json calibration.json: computed from all finished folds
+output/<task>/<name>/                 gate.json calibration.json cascade.json: computed from all finished folds
 output/<task>/<name>/asked/<way>/     folds.csv, and fold<k>/ without weights: the run's folds asked in another way
 """
 
@@ -155,7 +155,7 @@ class RunFolder:
             table.unlink(missing_ok=True)
         save_folds(folds, table)  # raises where other folds are saved
         if number != ALL:
-            for name in ("gate.json", "calibration.json"):  # out of date once another fold is trained
+            for name in ("gate.json", "calibration.json", "cascade.json"):  # out of date once another fold is trained
                 (self.path / name).unlink(missing_ok=True)
             for way in self.path.glob(f"{ASKED}/*"):
                 RunFolder(way).fold(number).remove()  # and the scaling of all its folds

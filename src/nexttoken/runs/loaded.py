@@ -49,6 +49,7 @@ class LoadedRun:
     environment: dict[str, Any] = field(default_factory=dict)  # hardware and versions, once a fold is loaded
     changes: Changes = UNCHANGED
     asked: Mapping[str, Any] = field(default_factory=dict)  # settings other than those it was scored with
+    known_scores: Mapping[str, Any] = field(default_factory=dict)  # of a way whose out-of-fold rows no folder has
 
     @classmethod
     def load(

@@ -96,6 +96,12 @@ class Run:
         return float(np.average(values, weights=[fold.metrics["num_examples"] for fold in self.folds]))
 
     @property
+    def tokens_a_row(self) -> float | None:
+        """Mean number of prompt tokens that went through the model for a row; None where a fold did not count them."""
+        counts = [fold.metrics.get("num_prompt_tokens") for fold in self.folds]
+        return None if None in counts else sum(counts) / len(self.oof)  # type: ignore[arg-type]
+
+    @property
     def oof(self) -> pd.DataFrame:
         """All folds' out-of-fold rows, plus `loss`, each row's own log loss."""
         oof = pd.concat([fold.oof for fold in self.folds], ignore_index=True)
