@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from nexttoken.errors import UserError, one_line
 from nexttoken.models.processes import choose_device, from_first, num_ranks
-from nexttoken.models.sharded import ShardedStrategy
 from nexttoken.training.callbacks import (
     LOG_STEPS,
     CheckpointFiles,
@@ -27,6 +26,7 @@ from nexttoken.training.callbacks import (
 )
 from nexttoken.training.dev_metric import DevScore
 from nexttoken.training.module import AnswerModule, NotFinite
+from nexttoken.training.sharded_strategy import ShardedStrategy
 from nexttoken.training.steps import TrainSteps
 
 
