@@ -101,9 +101,6 @@ def from_hub(load: Callable[[], T], settings: ModelSettings) -> T:
 
 def _known_fix(cause: BaseException, settings: ModelSettings) -> str | None:
     """The fix for files that would run code, an error of the hub, or a full disk; None for another error."""
-    from huggingface_hub import constants, errors, get_token
-    from huggingface_hub.utils import httpx
-
     text = str(cause)  # transformers and torch have no error types for code
     if "trust_remote_code" in text or "custom code" in text:
         setting = "model.trust_remote_code=true, with a trained run trust_remote_code=true"
@@ -112,6 +109,9 @@ def _known_fix(cause: BaseException, settings: ModelSettings) -> str | None:
         return "its weights are a pickle that wants to run code, which is refused; use safetensors weights"
     if _is_local(settings):
         return None
+    from huggingface_hub import constants, errors, get_token
+    from huggingface_hub.utils import httpx
+
     hub, page = constants.ENDPOINT, f"{constants.ENDPOINT}/{settings.name_or_path}"
     unknown = f"check the name: there is no {page}, or it is private and HF_TOKEN must be set"
     match cause:

@@ -108,14 +108,25 @@ def changed_config(
             raise UserError(f"{folds[0].config_path} has no usable {key!r}; {RETRAIN}, or restore the file")
     config["generation"] |= changes.generation
     config["model"] = {**config["model"], "trust_remote_code": trust_remote_code}
-    if base:
-        if not config["model"].get("name_or_path"):
-            raise UserError(f"{folds[0].path.parent} has a model of its own, so base=... has no use; leave it out")
-        config["model"] |= {"name_or_path": base, "revision": None}
+    if base and (named := base_of(base, config["model"].get("name_or_path"), folds[0].path.parent)):
+        config["model"] |= {"name_or_path": named, "revision": None}
     if gone := [target for target in _targets(config) if target in saved and not find_source(target)]:
         what = f"{folds[0].path.parent} was trained before the package's classes moved ({gone[0]} is gone)"
         raise UserError(f"{what}; train it again with overwrite=true")
     return config
+
+
+def base_of(base: str, name: str | None, run: Path) -> str | None:
+    """`base`, or in a folder of several bases, one folder each, that of the model `name`; None where it has no use.
+
+    Raises UserError for one base and a run with a model of its own.
+    """
+    folder = Path(base).expanduser()
+    if not (folder / "config.json").exists() and any(folder.glob("*/config.json")):
+        return str(folder / Path(name).name) if name else None
+    if not name:
+        raise UserError(f"{run} has a model of its own, so base=... has no use; leave it out")
+    return base
 
 
 def asked_otherwise(own: Mapping[str, Any], changed: Mapping[str, Any], changes: Changes) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""Write the folder of an offline Kaggle notebook that predicts with a finished run: code, run, wheels, notebook.
+
+python -m nexttoken kernel run=output/lmsys/<name> out=kernel id=<user>/<name>
+python -m nexttoken kernel run=output/lmsys/<a>,output/lmsys/<b> out=kernel \\
+    base=google/gemma-2/transformers/gemma-2-9b-it/2
+python -m nexttoken kaggle push kernel
+
+Arguments:
+  run=...            a finished run or a blend; several with a comma between them are averaged with equal weights
+  out=...            the new folder
+  id=<user>/<name>   your name on Kaggle and the kernel's name; the data set is called <name>-files
+  competition=...    its name in its address, or owner/name of a data set with its files (default: the task's)
+  within=8h30m       time limit of the prediction
+  device=t4x2        the machine: t4x2, p100 (refused), l4, a100, h100, rtxpro6000, or cpu
+  base=...           the base model: a Kaggle model (owner/model/framework/variation/version) or a folder, which is
+                     copied; for runs on several ones name=... with commas (default: the run's own folder)
+  image=...          a file with the packages of Kaggle's image, as pip freeze prints them (default: the usual ones)
+  passages=...       recorded passages, for a run that searches the web
+  fold=all           the final model on all rows instead of the folds
+
+The data set in the folder is flat, because uploads skip folders. The notebook installs what the image lacks without
+network, checks device and versions, predicts, and validates; it writes in the working folder only.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from nexttoken.commands.arguments import Arguments, NewPath
+from nexttoken.errors import UserError
+from nexttoken.settings import FoldNumber
+
+MACHINE_SHAPES = {
+    "t4x2": "NvidiaTeslaT4",
+    "l4": "NvidiaL4X1",
+    "a100": "NvidiaA100",
+    "h100": "NvidiaH100",
+    "rtxpro6000": "NvidiaRtxPro6000",
+    "cpu": "",
+}
+SLUG = re.compile(r"[a-z0-9](?:-?[a-z0-9])+")
+MAX_SLUG = 50
+NOBODY = "your-name"
+DURATION = r"\d+h(\d+m)?(\d+s)?|\d+m(\d+s)?|\d+s"
+
+
+class KernelArguments(Arguments):
+    run: Annotated[str, Field(examples=["output/<task>/<name>"])]
+    out: Annotated[NewPath, Field(examples=["kernel"])]
+    id: str | None = None
+    competition: str | None = None
+    within: Annotated[str, Field(pattern=f"^({DURATION})$")] = "8h30m"
+    device: str = "t4x2"
+    base: str | None = None
+    image: Path | None = None
+    passages: Path | None = None
+    fold: FoldNumber | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    given = KernelArguments.parse(arguments)
+    shape, identity = machine_shape(given.device), kernel_id(given)
+    from nexttoken.commands.kernel_build import Plan, build_kernel
+
+    plan = Plan(given.out, identity, shape, given.device, given.within, given.competition)
+    for line in build_kernel(plan, given.run, given.base, given.image, given.passages, given.fold):
+        print(line)
+    print(f"next: python -m nexttoken kaggle push {given.out}")
+
+
+def machine_shape(device: str) -> str:
+    """Kaggle's name of the machine. Raises UserError for one that it does not have, or that torch cannot use."""
+    if device == "p100":
+        raise UserError("device=p100: the torch of Kaggle's image has no code for it (sm_60); use device=t4x2")
+    if device not in MACHINE_SHAPES:
+        raise UserError(f"device={device} is no machine of Kaggle; choose {', '.join(MACHINE_SHAPES)}")
+    return MACHINE_SHAPES[device]
+
+
+def kernel_id(given: KernelArguments) -> str:
+    """`user/name` of the kernel. Raises UserError for a name that Kaggle would change."""
+    default = re.sub(r"[^a-z0-9]+", "-", Path(given.run.split(",")[0]).name.lower()).strip("-")
+    identity = given.id or f"{NOBODY}/nexttoken-{default}"[: MAX_SLUG - 10].rstrip("-")
+    user, _, name = identity.partition("/")
+    if not user or not SLUG.fullmatch(name) or not 6 <= len(name) <= MAX_SLUG - len("-files"):
+        expected = f"<user>/<name> with a name of 6 to {MAX_SLUG - len('-files')} small letters, digits and single -"
+        raise UserError(f"id={identity}: expected {expected}")
+    return identity

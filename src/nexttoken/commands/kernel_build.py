@@ -1,0 +1,125 @@
+"""A kernel folder from finished runs: the data set, the notebook and the metadata, whole or not at all."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nexttoken.commands.kaggle import SLUGS
+from nexttoken.commands.kernel_files import DATA_SET, FlatFiles, add_code, write_manifest
+from nexttoken.commands.kernel_inputs import add_searched
+from nexttoken.commands.kernel_notebook import title_of, write_metadata, write_notebook
+from nexttoken.commands.kernel_packages import (
+    add_wheel,
+    here,
+    missing_packages,
+    needed_packages,
+    read_image,
+    refuse_old,
+)
+from nexttoken.commands.kernel_runs import PackedRuns
+from nexttoken.data.targets import check_targets, make
+from nexttoken.data.whole_files import scratch_folder, whole_folder
+from nexttoken.errors import UserError
+from nexttoken.runs.folder import RunFolder
+from nexttoken.settings import ALL
+
+CHECKOUT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A kernel folder to be written: where, under which name, for which machine, time limit and competition."""
+
+    out: Path
+    identity: str
+    machine_shape: str
+    device: str
+    within: str
+    competition: str | None
+
+    @property
+    def data_set(self) -> str:
+        return f"{self.identity}-files"
+
+
+def build_kernel(
+    plan: Plan, run: str, base: str | None, image: Path | None, passages: Path | None, fold: int | str | None
+) -> Iterator[str]:
+    """Write the folder and yield lines that say what is in it.
+
+    Raises UserError for an unfinished or altered run, for a base or package that is not there, and for a search that
+    needs the network.
+    """
+    holds = read_image(image)
+    with whole_folder(plan.out) as kernel:
+        folder = kernel / DATA_SET
+        folder.mkdir()
+        packed = PackedRuns(FlatFiles(folder), base, fold)
+        with scratch_folder(plan.out.with_name("blend")) as scratch:
+            place = packed.add(averaged(run.split(","), scratch))
+        task = task_of_run(packed)
+        competition = plan.competition or SLUGS.get(task.name)
+        if competition is None:
+            what = f"the task {task.name} names no competition"
+            raise UserError(
+                f"{what}; add competition=<its name in its address>, or owner/name of a data set with its files"
+            )
+        arguments = [f"fold={fold}"] * (fold == ALL) + ["base={folder}/bases"] * bool(packed.bases)
+        for config in packed.configs:
+            arguments += [one for one in add_searched(packed.flat, config, passages) if one not in arguments]
+        needed = needed_packages(packed.configs)
+        refuse_old(needed, holds)
+        lines = "\n".join(f"{name}{wanted}" for name, wanted in sorted(needed.items()))
+        (folder / "requirements.txt").write_text(f"{lines}\n", encoding="utf-8")
+        wheels = [add_wheel(one, folder, python_of(holds)) for one in missing_packages(needed, holds)]
+        add_code(folder, CHECKOUT)
+        write_notebook(kernel, plan.data_set, title_of(plan.identity), plan.within)
+        models = [source for source in packed.bases.values() if source]
+        write_metadata(kernel, plan.identity, plan.data_set, plan.machine_shape, competition, models)
+        kind = {"has_labels": bool(task.classes), "has_check": hasattr(task, "check"), "suffix": task.suffix}
+        known = {"run": place, "task": task.name, "competition": competition, "bases": packed.bases}
+        limits = {"arguments": arguments, "device": plan.device, "within": plan.within}
+        write_manifest(kernel, packed.flat, {**known, **kind, **limits})
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    shown = (f"{packed.flat.places.get(name, name)} {in_units(sizes[name])}" for name in largest)
+    yield f"{plan.out}: {len(sizes)} files, {in_units(sum(sizes.values()))}, for the data set {plan.data_set}"
+    yield f"largest: {', '.join(shown)}"
+    yield f"wheels: {', '.join(wheel.name for wheel in wheels) or 'none, the image holds all that the run needs'}"
+    for name, source in packed.bases.items():
+        yield f"base model {name}: {source or 'copied into the data set'}"
+
+
+def averaged(runs: list[str], scratch: Path) -> RunFolder:
+    """The run, with its replicas as predict.py averages them; of several runs their blend with equal weights."""
+    from nexttoken.runs.blend_fit import Members
+    from nexttoken.runs.blend_folder import write_blend
+    from nexttoken.runs.replicas import average_replicas
+
+    folders = [RunFolder(Path(one.strip()).expanduser()) for one in runs if one.strip()]
+    for folder in folders:
+        if not folder.has_only_final:
+            folder.finished_folds()  # or it is refused
+    if len(folders) == 1:
+        return average_replicas(folders[0])
+    members, place = Members.read([str(folder.path) for folder in folders]), scratch / "average"
+    blend = members.blend("probabilities", False, place)
+    write_blend(blend, members.blended("probabilities", False), members.runs, place)
+    return RunFolder(place)
+
+
+def task_of_run(packed: PackedRuns) -> Any:
+    """The task of the runs, as the first has it."""
+    node = packed.configs[0]["task"]
+    check_targets({"task": node})
+    return make(node, "task")
+
+
+def python_of(image: dict[str, str]) -> str:
+    """The image's Python, such as "3.11"; this machine's where its list does not say."""
+    return ".".join(image.get("python", here()).split(".")[:2])
+
+
+def in_units(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"

@@ -1,0 +1,111 @@
+"""The data set of a kernel: flat files, since Kaggle's uploads skip folders, and a manifest with the place of each."""
+
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nexttoken.data.files import hash_file, read_json, write_json
+from nexttoken.errors import UserError
+from nexttoken.runs.seals import KEY, hash_values
+
+MANIFEST = "manifest.json"
+DATA_SET = "dataset"  # the folder in a kernel folder that becomes one Kaggle data set
+KERNEL_FILES = ("kernel-metadata.json", "notebook.ipynb", f"{DATA_SET}/dataset-metadata.json")
+CODE = "code.zip"
+CODE_FOLDERS = ("conf", "src/nexttoken")  # beside predict.py, in the folder of the checkout
+AGAIN = "build the folder again: python -m nexttoken kernel"
+VERSIONS = ("torch", "transformers", "numpy", "pandas", "scikit-learn", "peft", "bitsandbytes")
+
+
+@dataclass
+class FlatFiles:
+    """Files in one folder; `places` has the place of each at which the notebook lays it, by its name here."""
+
+    folder: Path
+    places: dict[str, str] = field(default_factory=dict)
+
+    def add(self, source: Path, place: str) -> None:
+        """Copy a file, or all files below a folder but hidden ones."""
+        if source.is_dir():
+            for path in sorted(source.iterdir()):
+                if not path.name.startswith("."):
+                    self.add(path, f"{place}/{path.name}")
+            return
+        shutil.copyfile(source, self.folder / self.name(place))
+
+    def name(self, place: str) -> str:
+        """A new name without folders, spaces and brackets, which Kaggle would change."""
+        words = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(place.split("/")[-3:]))[-80:].lstrip(".-")
+        name = f"{len(self.places):04d}-{words}"
+        self.places[name] = place
+        return name
+
+
+def add_code(folder: Path, checkout: Path) -> None:
+    """Write code.zip: the package, conf/ and predict.py. Raises UserError where they are not in `checkout`."""
+    paths = [checkout / "predict.py"]
+    paths += [path for name in CODE_FOLDERS for path in (checkout / name).rglob("*") if path.is_file()]
+    if not all((checkout / name).exists() for name in (*CODE_FOLDERS, "predict.py")):
+        raise UserError(
+            f"{checkout} has no predict.py, conf/ and src/; run the command in a checkout of the repository"
+        )
+    with zipfile.ZipFile(folder / CODE, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(paths):
+            if "__pycache__" not in path.parts:
+                member = zipfile.ZipInfo(path.relative_to(checkout).as_posix())  # of 1980: equal code, equal bytes
+                archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def write_manifest(kernel: Path, flat: FlatFiles, settings: dict[str, Any]) -> None:
+    """Write manifest.json: what the notebook needs to know, and size and hash of every file of the kernel folder."""
+    folder = kernel / DATA_SET
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST and f"{DATA_SET}/{path.name}" not in KERNEL_FILES:
+            place = {"place": flat.places[path.name]} if path.name in flat.places else {}
+            files[path.name] = place | {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+    beside = {name: hash_file(kernel / name) for name in KERNEL_FILES}
+    values = {**settings, "versions": installed_versions(), "kernel": beside, "files": files}
+    write_json({**values, KEY: hash_values(values)}, folder / MANIFEST)
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of this machine's packages that matter for a prediction."""
+    found = {}
+    for name in VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def check_kernel(kernel: Path) -> dict[str, Any]:
+    """The manifest of a kernel folder. Raises UserError for a folder of another kind, or with a file that differs."""
+    folder = kernel / DATA_SET
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{kernel} is no kernel folder, it has no {DATA_SET}/{MANIFEST}; {AGAIN} run=... out={kernel}")
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get(KEY) != hash_values(manifest):
+        raise UserError(f"{folder / MANIFEST} was changed by hand; {AGAIN}")
+    hashes = {f"{DATA_SET}/{name}": one["sha256"] for name, one in manifest["files"].items()} | manifest["kernel"]
+    for name, sha256 in hashes.items():
+        if not (kernel / name).is_file():
+            raise UserError(f"{kernel / name} is gone since the kernel folder was built; {AGAIN}")
+        if hash_file(kernel / name) != sha256:
+            raise UserError(f"{kernel / name} was changed after the kernel folder was built; {AGAIN}")
+    known = {*hashes, f"{DATA_SET}/{MANIFEST}"}
+    found = {f"{DATA_SET}/{path.name}" for path in folder.iterdir()}
+    if more := sorted(found - known):
+        raise UserError(f"{kernel / more[0]} was added after the kernel folder was built; remove it, or {AGAIN}")
+    return manifest
+
+
+def read_metadata(kernel: Path) -> dict[str, Any]:
+    """kernel-metadata.json."""
+    return json.loads((kernel / KERNEL_FILES[0]).read_text(encoding="utf-8"))

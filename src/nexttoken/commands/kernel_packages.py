@@ -1,0 +1,153 @@
+"""The packages that a prediction needs, and wheels of those that a kernel's image lacks."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from nexttoken.errors import UserError, one_line
+
+# Ranges in which predictions were tried, oldest and newest (docs/kaggle.md). Training has its own in pyproject.toml.
+ALWAYS = {
+    "torch": ">=2.6",
+    "transformers": ">=4.57,<6",
+    "numpy": ">=1.26",
+    "pandas": ">=2.2",
+    "pydantic": ">=2.9",
+    "hydra-core": "==1.3.*",
+    "psutil": "",
+    "jinja2": ">=3.1",
+    "safetensors": "",
+    "pyyaml": "",
+}
+ADAPTER = {"peft": ">=0.17", "accelerate": ">=1.1"}
+QUANTIZED = {"bitsandbytes": ">=0.46", "accelerate": ">=1.1"}
+BM25 = {"bm25s": ">=0.2", "fugashi": ">=1.4", "unidic-lite": ">=1.0"}
+PARQUET = {"pyarrow": ">=15"}
+# Packages of Kaggle's images, where image= gives no list: as of the newest one that is known here.
+USUAL = re.findall(
+    r"\S+",
+    """torch transformers tokenizers huggingface-hub safetensors accelerate numpy pandas scipy scikit-learn pyarrow
+    pydantic pydantic-core annotated-types typing-extensions typing-inspection psutil jinja2 markupsafe pyyaml
+    packaging tqdm regex filelock fsspec requests sympy networkx""",
+)
+
+
+def normal(name: str) -> str:
+    """A package's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needed_packages(configs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The packages that the runs with these configurations need to predict, each with its range."""
+    needed = dict(ALWAYS)
+    for config in configs:
+        trains = config["trainer"].get("max_epochs", 1) > 0
+        needed |= ADAPTER if config.get("adapter") and trains else {}
+        needed |= QUANTIZED if config.get("quantization") else {}
+        needed |= BM25 if "BM25" in str([config.get("inference"), config.get("candidates")]) else {}
+        needed |= PARQUET if "parquet" in str(config.get("task")) else {}
+    return needed
+
+
+def read_image(path: Path | None) -> dict[str, str]:
+    """The packages of an image, from lines `name==version` as pip freeze prints them; without a file the usual ones.
+
+    Raises UserError where the file cannot be read, or has no such line.
+    """
+    if path is None:
+        return dict.fromkeys(USUAL, "")
+    if not path.is_file():
+        raise UserError(f"{path} is no file; expected the image's packages, a line name==version each (pip freeze)")
+    pairs = re.findall(
+        r"^\s*([A-Za-z0-9][\w.-]*)\s*(?:===?\s*([^\s;#]+)|@\s.*)$", path.read_text("utf-8", "replace"), re.M
+    )
+    if not pairs:
+        raise UserError(f"{path} has no line name==version; write what pip freeze prints in a notebook on Kaggle")
+    return {normal(name): version for name, version in pairs}
+
+
+def refuse_old(needed: Mapping[str, str], image: Mapping[str, str]) -> None:
+    """Raise UserError for the first package of the image that is outside the range that was tried."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion
+
+    for name, wanted in needed.items():
+        try:
+            fits = not image.get(normal(name)) or SpecifierSet(wanted).contains(image[normal(name)], prereleases=True)
+        except InvalidVersion:
+            continue
+        if not fits:
+            what = f"the image holds {name} {image[normal(name)]}, and predictions were tried with {name}{wanted}"
+            raise UserError(f"{what}; leave its line out of the list of the image, and the kernel brings this one's")
+
+
+def missing_packages(needed: Iterable[str], image: Mapping[str, str]) -> list[Distribution]:
+    """The needed packages, and those that they need themselves, that the image lacks.
+
+    Raises UserError for one that is not installed here, whose version would not be known.
+    """
+    from packaging.requirements import Requirement
+
+    found: dict[str, Distribution] = {}
+    left = [normal(name) for name in needed]
+    while left:
+        name = left.pop()
+        if name in image or name in found:
+            continue
+        try:
+            found[name] = distribution(name)
+        except PackageNotFoundError:
+            raise UserError(f"the kernel needs {name}, which is not installed here; pip install {name}") from None
+        for text in found[name].requires or ():
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                left.append(normal(requirement.name))
+    return [found[name] for name in sorted(found)]
+
+
+def add_wheel(package: Distribution, folder: Path, python: str) -> Path:
+    """Write the wheel of an installed package: packed again, or fetched where it was built for another Python.
+
+    `python` is the image's, such as "3.11". Raises UserError where it cannot be fetched.
+    """
+    head = package.read_text("WHEEL") or ""
+    tags = re.findall(r"^Tag: (\S+)", head, re.M)
+    if tags and (python == here() or all(tag.endswith("-none-any") for tag in tags)):
+        return pack_wheel(package, folder, tags)
+    wanted = f"{package.name}=={package.version}"
+    options = ["--no-deps", "--only-binary", ":all:", "--python-version", python, "--quiet"]
+    options += [word for tag in ("manylinux2014_x86_64", "manylinux_2_28_x86_64") for word in ("--platform", tag)]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wanted]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = one_line(next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr))
+        raise UserError(f"no wheel of {wanted} for Python {python} could be fetched ({reason}); check the registry")
+    return next(folder.glob(f"{package.name.replace('-', '_')}-*.whl"))
+
+
+def here() -> str:
+    """This machine's Python, such as "3.11"."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def pack_wheel(package: Distribution, folder: Path, tags: list[str]) -> Path:
+    """Write the wheel that an installed package came from, without scripts and compiled files."""
+    tag = "-".join(".".join(dict.fromkeys(words)) for words in zip(*(one.split("-") for one in tags), strict=True))
+    path = folder / f"{re.sub(r'[-_.]+', '_', package.name)}-{package.version}-{tag}.whl"
+    dropped = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        record, lines = "", []
+        for file in sorted(package.files or (), key=str):
+            info = file.parts[0].endswith(".dist-info")
+            record = f"{file.parts[0]}/RECORD" if info else record
+            if ".." in file.parts or "__pycache__" in file.parts or (info and file.name in dropped):
+                continue
+            wheel.write(str(file.locate()), str(file))
+            lines.append(f"{file},{f'{file.hash.mode}={file.hash.value}' if file.hash else ''},{file.size or ''}")
+        wheel.writestr(record, "\n".join([*lines, f"{record},,", ""]))
+    return path
