@@ -9,7 +9,7 @@ import pytest
 
 from nexttoken.errors import UserError
 from nexttoken.runs.asking import mean_scores
-from nexttoken.runs.ledger import COLUMNS, read_ledger, record, submission_path
+from nexttoken.runs.ledger import COLUMNS, add_scores, read_ledger, record, submission_path
 
 
 @pytest.fixture
@@ -137,3 +137,29 @@ def test_a_task_with_a_metric_of_its_own_has_its_score_in_the_ledger(submission)
     assert (line.oof_log_loss, line.metric, line.oof_score) == (scores["oof_log_loss"], "auc", scores["oof_score"])
     for other in (fold | {"metric": "log_loss"}, fold | {"auc": None}, {"log_loss": 0.5, "num_examples": 3}):
         assert mean_scores([other]) == {"oof_log_loss": 0.5}
+
+
+def test_scores_are_written_into_their_line_and_all_other_bytes_stay(submission):
+    ledger = submission.with_name("ledger.csv")
+    reordered = ["public_lb", "note", *(column for column in COLUMNS if column != "public_lb")]
+    sha256 = hashlib.sha256(submission.read_bytes()).hexdigest()
+    start = f'{",".join(reordered)}\r\n 0.9 ,"two\r\nlines",2025-01-01,other.csv,,0,,abc,\r\n\r\n'
+    own, end = f',"said ""good""",2025-01-02,scratch.csv,r,0,1.01,{sha256}', ",a,2025-01-03,scratch.csv,r,0,,gone,"
+    ledger.write_bytes(f"{start}{own}\r\n{end}".encode())  # the own line lacks its last cell
+    line = add_scores(ledger, "scratch.csv", {"public_lb": 0.98, "private_lb": 0.99})
+    assert (line.public_lb, line.private_lb, line.sha256) == (0.98, 0.99, sha256)
+    assert ledger.read_bytes().decode() == f"{start}0.98{own},0.99\r\n{end}"
+    submission.unlink()  # then the last line of the name is meant
+    assert add_scores(ledger, "scratch.csv", {"public_lb": 1.5}).sha256 == "gone"
+    assert ledger.read_bytes().decode() == f"{start}0.98{own},0.99\r\n1.5{end}"
+
+
+def test_a_score_of_an_unknown_file_is_refused_with_the_nearest(submission):
+    ledger = submission.with_name("ledger.csv")
+    with pytest.raises(UserError, match=r"is not there; python predict\.py writes it"):
+        add_scores(ledger, "scratch.csv", {"public_lb": 1.0})
+    record(submission)
+    before = ledger.read_bytes()
+    with pytest.raises(UserError, match=r"has no file=scrath.csv; did you mean 'scratch.csv'"):
+        add_scores(ledger, "scrath.csv", {"public_lb": 1.0})
+    assert ledger.read_bytes() == before

@@ -101,7 +101,7 @@ def submit(path: Path, message: str | None, slug: str, folder: Path) -> str:
     if answer.message == api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
         raise UserError(f"{path} was not submitted: the upload failed, try again; {CODE_COMPETITION}")
     record(path)
-    return f"{path}: {answer.message}; write its scores into {path.with_name('ledger.csv')} when Kaggle shows them"
+    return f"{path}: {answer.message}; note its scores by `python -m nexttoken leaderboard add file={path}`"
 
 
 def client(slug: str) -> Any:

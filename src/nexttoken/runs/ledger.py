@@ -1,21 +1,21 @@
 """The leaderboard ledger: a line for each submission, to trace a leaderboard score to its run."""
 
 import csv
-import hashlib
 import io
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 from nexttoken.data.csv_tables import csv_rows
-from nexttoken.data.files import whole_file
+from nexttoken.data.files import hash_file, whole_file
 from nexttoken.data.text_files import open_text
 from nexttoken.data.whole_files import make_folder
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,10 @@ def record(
 
     The other bytes of the ledger stay as they are. Raises UserError for a ledger that cannot be read.
     """
-    import fcntl  # POSIX only; reading a ledger works everywhere
-
     ledger = ledger or submission.with_name(LEDGER)
-    sha256 = hashlib.sha256(submission.read_bytes()).hexdigest()
+    sha256 = hash_file(submission)
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    # The lock file stays: a waiting process would lock a removed file, which the next process does not see.
-    with ledger.with_name(f".{ledger.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(ledger):
         if any((past.file, past.sha256) == (submission.name, sha256) for past in read_ledger(ledger)):
             return False
         time, numbers = datetime.now(UTC).isoformat(timespec="seconds"), " ".join(map(str, folds))
@@ -98,6 +94,52 @@ def record(
             whole = text + ("" if text.endswith(("\r", "\n")) else end) + tail.getvalue()
             part.write_bytes(whole.encode(errors="replace"))  # the name of a run folder may hold any bytes
     return True
+
+
+def add_scores(ledger: Path, name: str, scores: Mapping[str, float]) -> Submission:
+    """Write leaderboard scores, by column, into the last line of the file `name`; return the line as it is then.
+
+    Of several files of this name it is the one whose bytes lie beside the ledger. The other lines keep their bytes.
+    Raises UserError where the ledger has no such line.
+    """
+    if not ledger.exists():
+        raise UserError(f"{ledger} is not there; python predict.py writes it with the first submission")
+    with _locked(ledger):
+        lines = read_ledger(ledger)
+        named = [place for place, line in enumerate(lines) if line.file == name]
+        if not named:
+            raise UserError(f"{ledger} has no file={name}; {nearest(name, {line.file for line in lines})}")
+        path = ledger.with_name(name)
+        present = hash_file(path) if path.is_file() else ""
+        place = next((place for place in reversed(named) if lines[place].sha256 == present), named[-1])
+        rows = list(csv_rows(ledger, "a ledger of submissions"))
+        (_, header), (start, _) = rows[0], rows[place + 1]
+        with open_text(ledger) as file:
+            text = list(file)  # with line ends; a quoted cell may go over several lines
+        reader = csv.reader(text[start.line - 1 :])
+        cells = next(reader)
+        cells += [""] * (len(header) - len(cells))
+        for column, score in scores.items():
+            cells[header.index(column)] = str(score)
+        changed, last = io.StringIO(), start.line - 1 + reader.line_num
+        csv.writer(changed, lineterminator=LINE_END.findall(text[last - 1])[0]).writerow(cells)
+        with whole_file(ledger) as part:
+            whole = "".join([*text[: start.line - 1], changed.getvalue(), *text[last:]])
+            part.write_bytes(whole.encode(errors="replace"))
+        return read_ledger(ledger)[place]
+
+
+@contextmanager
+def _locked(ledger: Path) -> Iterator[None]:
+    """Keep other processes from writing the ledger. The lock file stays.
+
+    A waiting process would lock a removed file, which the next process does not see.
+    """
+    import fcntl  # POSIX only; reading a ledger works everywhere
+
+    with ledger.with_name(f".{ledger.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def read_ledger(ledger: Path) -> list[Submission]:
