@@ -126,7 +126,7 @@ def describe_picks(known: Sequence[Scored], metric: str) -> list[str]:
 
 
 def difference(one: Path, other: Path) -> float | None:
-    """How far two submission files lie apart, 0 to 1; None where their rows or columns are not the same.
+    """The distance of two submission files, 0 to 1; None where their rows or columns are not the same.
 
     Of probabilities it is half the sum of a row's absolute differences, averaged over rows (total variation), of
     single numbers the mean absolute difference, of texts the share of rows that differ.
