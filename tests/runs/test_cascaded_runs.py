@@ -1,17 +1,19 @@
 """Predictions of a cascade from end to end, its line in the ledger, and what predict.py refuses before any answer."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from nexttoken import load_run
+from nexttoken import load_run, pipeline
 from nexttoken.commands.ask import main as ask
 from nexttoken.commands.blend import main as blend
 from nexttoken.errors import UserError
 from nexttoken.runs.cascade import Pair
 from nexttoken.runs.ledger import read_ledger
+from support.composed import config_of as composed
 from support.training import SAMPLE, predict, train
 
 ROWS = ("limit_rows=120", "split.num_folds=2", "logger=none")
@@ -106,3 +108,32 @@ def test_altered_weights_of_the_larger_run_are_refused_before_the_first_answer(o
 def test_ask_answers_held_out_rows_and_leaves_cascades_to_their_command(runs):
     with pytest.raises(UserError, match=r"cascade=... is for predict.py"):
         ask([f"run={runs[0]}", f"cascade={runs[1]}"])
+
+
+def write_quiz(folder: Path) -> Path:
+    """Questions of random words; the corpus has a passage for each that names the answer."""
+    rng, letters, lines = np.random.default_rng(0), list("abcdefghijklmnopqrst"), {"train": [], "test": []}
+    for number in range(130):
+        words = ["".join(rng.choice(letters, 6)) for _ in range(8)]
+        row = {"id": str(number), "genre": "g", "question": " ".join(words[:5]), "options": words[5:]}
+        lines["train" if number < 120 else "test"].append(row | {"answer": number % 3})
+    passages = [{"text": f"{row['question']}: {row['options'][row['answer']]}"} for row in lines["train"]]
+    for path, rows in ((f"{split}.jsonl", rows) for split, rows in (lines | {"corpus/c": passages}).items()):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_given_retriever_is_for_the_run_that_searches(tmp_path):
+    """A quiz answered without passages, and again with passages by the larger run."""
+    quiz, output = write_quiz(tmp_path / "quiz"), tmp_path / "output"
+    own = ["task=quiz", f"input_dir={quiz}", "max_tokens=256", "model.scratch.vocab_size=400", "trainer.max_epochs=0"]
+    for fold in (0, 1):
+        train(output, *ROWS, *own, f"fold={fold}")
+        train(output, *ROWS, *own, f"fold={fold}", "name=other", "inference=retrieval", "retriever=bm25")
+    runs = [f"run={output / 'quiz' / 'tiny'}", f"cascade={output / 'quiz' / 'other'}", "cascade_share=0.5"]
+    places = (f"output_dir={output}", f"submissions_dir={output / 'submissions'}")
+    path = pipeline.predict(composed("predict", *places, *runs, "retriever=bm25"))
+    results = json.loads(path.with_name(f"{path.stem}.result.json").read_text())
+    assert [sum(row["probs"]) for row in results] == pytest.approx([1.0] * 10)

@@ -167,6 +167,12 @@ def run_and_changes(folder: RunFolder, changes: Changes) -> tuple[RunFolder, Cha
     return run, replace(changes, **{key: asked[key] for key in SCORED if own.get(key) != asked.get(key)})
 
 
+def searches(config: Mapping[str, Any]) -> bool:
+    """True where the inference searches for passages or demonstrations, or a retriever chooses the candidates."""
+    chooses = (config.get("candidates") or {}).get("number") is not None
+    return chooses or "retriever" in (key for key, _ in _items(config["inference"]))
+
+
 def _items(node: Any) -> Iterator[tuple[Any, Any]]:
     """Every key in `node` with its value, at any depth."""
     for key, value in node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ():
@@ -201,8 +207,7 @@ def _with_inference(config: dict[str, Any], changes: Changes) -> dict[str, Any]:
     here, own = config["input_dir"], config["search"]  # ${input_dir} is None where the command line has no input_dir
     given = _move(changes.retriever, str(None), here)
     config = {**config, "inference": _move(dict(changes.inference), str(None), here) or config["inference"]}
-    chooses = (config.get("candidates") or {}).get("number") is not None
-    if changes.search_keys and not chooses and "retriever" not in (key for key, _ in _items(config["inference"])):
+    if changes.search_keys and not searches(config):
         name, key = str(config["inference"].get("_target_")).rpartition(".")[2], changes.search_keys[0]
         what = f"the inference is {name}, which does not search, so {key}=... has no use"
         raise UserError(f"{what}; leave it out, or add one that does, such as inference=gated_retrieval")

@@ -9,7 +9,7 @@ from nexttoken.errors import UserError
 from nexttoken.inference.cascade import Cascade
 from nexttoken.runs.asking import mean_scores
 from nexttoken.runs.cascade import Pair
-from nexttoken.runs.config import Changes
+from nexttoken.runs.config import Changes, searches
 from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.settings import PredictSettings
@@ -59,23 +59,24 @@ class LoadedCascade(LoadedRun):
 
 
 def load_cascade(folder: RunFolder, settings: PredictSettings, changes: Changes) -> LoadedCascade:
-    """The run in this folder with the larger one of the settings behind it.
+    """The run in this folder with the larger one of the settings behind it; a given retriever is for runs that search.
 
     Raises UserError where no larger run is named, the runs do not fit together, or are to be asked in another way.
     """
     if not settings.cascade:
         raise UserError("cascade_share and cascade_base belong to a larger run; name it: cascade=output/<task>/<name>")
-    as_trained = Changes(folder=changes.folder, retriever=changes.retriever)
-    if changes != as_trained:
+    as_trained = Changes(folder=changes.folder)
+    if changes != replace(as_trained, retriever=changes.retriever):
         what = f"cascade={settings.cascade}: both runs are asked as they were trained"
         raise UserError(f"{what}; leave inference, correction, max_tokens, generation, engine and fold out")
-    larger = RunFolder(Path(settings.cascade))
-    pair, shared = Pair.read(folder.path, larger.path), (settings.input_dir, settings.batch_tokens)
-    runs = [
-        LoadedRun.load(run, *shared, base, as_trained, settings.trust_remote_code)
-        for run, base in ((folder, settings.base), (larger, settings.cascade_base))
-    ]
-    return LoadedCascade.of(runs[0], runs[1], pair, settings.cascade_share)
+    folders = folder, RunFolder(Path(settings.cascade))
+    pair, shared = Pair.read(*(run.path for run in folders)), (settings.input_dir, settings.batch_tokens)
+    searching = [run for run in folders if searches(run.finished_folds()[0].config())] or folders
+    small, larger = (
+        LoadedRun.load(run, *shared, base, changes if run in searching else as_trained, settings.trust_remote_code)
+        for run, base in zip(folders, (settings.base, settings.cascade_base), strict=True)
+    )
+    return LoadedCascade.of(small, larger, pair, settings.cascade_share)
 
 
 def _answers(run: LoadedRun, examples: list[Example]) -> LabelPredictions:
