@@ -22,7 +22,6 @@ INSTALL = {  # by the module that is imported: the command that installs it
     "trl": "pip install -e '.[bench]'",
     "flash_attn": f"pip install flash-attn, {FLASH}",
     "flash_attn_interface": f"install FlashAttention-3 from its repository, {FLASH}",
-    "gptqmodel": "pip install gptqmodel optimum, or name weights that are not in GPTQ or AWQ",
 }
 TARGETS = {  # by the last word of a `_target_`
     "WandbLogger": "wandb",

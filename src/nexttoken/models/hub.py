@@ -89,6 +89,8 @@ def from_hub(load: Callable[[], T], settings: ModelSettings) -> T:
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # a request that transformers sends to the author
     try:
         return load()
+    except UserError:
+        raise
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None and not (fix := _known_fix(cause, settings)):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nexttoken.errors import UserError
+from nexttoken.models.packed_formats import is_packed
 from nexttoken.settings import QuantizationSettings, Settings
 
 
@@ -34,12 +35,21 @@ def loading_options(
 ) -> dict[str, Any]:
     """Options of from_pretrained that load the model of `config` straight to `device`, quantised where that is asked.
 
-    Weights that were saved quantised stay so; `config` is changed to compute them in `dtype`, since they may have been
-    saved on another device. Raises UserError where `settings` differ from the saved quantisation.
+    Weights that were saved quantised stay so, those that other tools packed as `PackedLinear`; `config` is changed to
+    compute them in `dtype`, since they may have been saved on another device. Raises UserError where `settings` differ
+    from the saved quantisation.
     """
     saved = saved_quantization(config)
     wanted = settings or saved
     options: dict[str, Any] = {} if device.type == "cpu" else {"device_map": {"": device}}
+    if is_packed(config):
+        from nexttoken.models.packed_loading import read_packed
+
+        if settings is not None:
+            method = config.quantization_config["quant_method"]
+            raise UserError(f"{config.name_or_path} holds weights in {method} already; use quantization=none")
+        read_packed(config)
+        return options
     if wanted is None or not isinstance(dtype, torch.dtype):
         return options
     if saved is not None and describe(wanted) != describe(saved):
@@ -81,6 +91,11 @@ def refuse_untrainable(config: Any, settings: Settings) -> None:
         raise UserError(
             f"the weights of {settings.model.name_or_path} are quantised ({saved.get('quant_method')}) and cannot be"
             " trained; add adapter=lora (QLoRA), or trainer.max_epochs=0 to use them without training"
+        )
+    if settings.adapter.dora and is_packed(config):
+        raise UserError(
+            f"adapter.dora needs the whole weights, and those of {settings.model.name_or_path} are packed"
+            f" ({saved['quant_method']}); use adapter.dora=false"
         )
     if settings.adapter.init == "loftq":
         raise UserError(

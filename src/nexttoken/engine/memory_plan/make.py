@@ -17,6 +17,7 @@ from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.device_sheets import GROUPS_CAPABILITY
 from nexttoken.models.load import ModelSpec
 from nexttoken.models.memory import free_memory
+from nexttoken.models.packed_formats import is_packed, stored_bits
 from nexttoken.settings import QuantizationSettings
 
 # As in bitsandbytes:
@@ -64,7 +65,12 @@ def plan_weights(spec: ModelSpec) -> MemoryPlan:
     note = str(spec.dtype).removeprefix("torch.")
     if settings.quantization:
         note = f"linear layers in {settings.quantization.bits} bit, the rest in {note}"
-    parts = [Part("weights", weight_bytes(base, settings.quantization), note)]
+    size = weight_bytes(base, settings.quantization)
+    if packed := stored_bits(spec.config):
+        note = f"linear layers packed in {packed:.3g} bit, the rest in {note}"
+        layers = [layer.weight for layer in quantized_layers(base)]
+        size -= stored_bytes(layers) - ceil(sum(weight.numel() for weight in layers) * packed / 8)
+    parts = [Part("weights", size, note)]
     trained = [p for p in base.parameters() if p.requires_grad]
     if adapter:
         trained = [p for p in skeleton.build().parameters() if p.requires_grad]
@@ -110,7 +116,7 @@ def plan_activations(spec: ModelSpec) -> Part:
     except Exception as error:  # a model's own code may fail with any error on tensors without content
         return Part("activations", None, f"unknown: {' '.join(str(error).split())[:100]}")
     size = spec.memo[key]
-    if settings.quantization:  # one layer at a time is dequantized for its product
+    if settings.quantization or is_packed(spec.config):  # one layer at a time is dequantized for its product
         layers = quantized_layers(skeleton.build(num_layers=1, adapted=False))
         size += max((layer.weight.numel() for layer in layers), default=0) * skeleton.dtype.itemsize
     size += repeated_keys_bytes(spec)
