@@ -3,6 +3,7 @@
 python -m nexttoken kernel run=output/lmsys/<name> out=kernel id=<user>/<name>
 python -m nexttoken kernel run=output/lmsys/<a>,output/lmsys/<b> out=kernel \\
     base=google/gemma-2/transformers/gemma-2-9b-it/2
+python -m nexttoken kernel rehearse kernel rows=25000
 python -m nexttoken kaggle push kernel
 
 Arguments:
@@ -17,6 +18,15 @@ Arguments:
   image=...          a file with the packages of Kaggle's image, as pip freeze prints them (default: the usual ones)
   passages=...       recorded passages, for a run that searches the web
   fold=all           the final model on all rows instead of the folds
+
+Of `kernel rehearse <folder>`, which runs the notebook as Kaggle would: without network, on read-only input, under the
+machine's limits, at the size of the hidden test. It ends with `pass`, or with Kaggle's error, its cause and the fix:
+    rows=25000         rows of the hidden test: the visible ones, then harder ones made from them by seed=0
+    input_dir=...      the competition's files (default: as in the run's training)
+    base=...           the folder of a base model that is on Kaggle alone
+    versions=here      packages: here (those installed here), or oldest, newest: those with which predictions are tried,
+                       installed once from the registry, some gigabytes each
+    scale=...          the time limits are divided by this (default: so that the notebook has ten minutes)
 
 The data set in the folder is flat, because uploads skip folders. The notebook installs what the image lacks without
 network, checks device and versions, predicts, and validates; it writes in the working folder only.
@@ -61,6 +71,11 @@ class KernelArguments(Arguments):
 
 
 def main(arguments: Sequence[str]) -> None:
+    if arguments and arguments[0] == "rehearse":
+        from nexttoken.commands.kernel_rehearse import rehearse
+
+        rehearse(arguments[1:])
+        return
     given = KernelArguments.parse(arguments)
     shape, identity = machine_shape(given.device), kernel_id(given)
     from nexttoken.commands.kernel_build import Plan, build_kernel

@@ -34,11 +34,15 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Limits:
-    """A machine's seconds for a notebook, and its bytes of memory for a process and of disk in the working folder."""
+    """A machine's seconds for a notebook, and its bytes of memory for a process and of disk in the working folder.
+
+    The seconds are the machine's own divided by `scale`.
+    """
 
     seconds: float
     memory: int
     disk: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -81,15 +81,6 @@ def check_answers(task: Any, path: Path) -> None:
         raise UserError(f"{path} has no answer for ids {first_five(empty)}; expected one each")
 
 
-def differing_line(submission: Path, reference: Path) -> int | None:
-    """The number of the first line of `reference` that the submission does not have at that place, byte for byte."""
-    with submission.open("rb") as own, reference.open("rb") as given:
-        for number, line in enumerate(given, start=1):
-            if own.readline() != line:
-                return number
-    return None
-
-
 def last_line(log: str) -> str:
     """The last line of a log that says something, such as an error and its text."""
     lines = [line for line in re.split(r"[\r\n]+", log) if line.strip()]

@@ -1,0 +1,196 @@
+"""The rehearsal of a kernel folder: its notebook is run as Kaggle would run it, at the hidden test's size."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import PositiveFloat, PositiveInt
+
+from nexttoken.commands.arguments import Arguments, OnePath
+from nexttoken.commands.kernel_comparison import Comparison, compare
+from nexttoken.commands.kernel_environments import HERE, python_of
+from nexttoken.commands.kernel_files import DATA_SET, check_kernel, read_metadata
+from nexttoken.commands.kernel_isolation import KEPT, Limits, Outcome, run_notebook
+from nexttoken.commands.kernel_runs import base_of
+from nexttoken.commands.kernel_verdict import GB, judge
+from nexttoken.commands.submission import task_of
+from nexttoken.data.whole_files import scratch_folder
+from nexttoken.errors import UserError, first_five, one_line
+from nexttoken.models.device_sheets import SHEETS, KaggleMachine
+from nexttoken.tasks.hidden_test import HiddenTest, write_hidden_test
+
+USUAL, ONLY_CPU = (KaggleMachine("", hours=hours, ram_gib=30, working_gib=20) for hours in (9, 12))
+USUAL_SECONDS = 600.0  # of a rehearsal, where no scale= is given
+WITHIN = re.compile(r"""(\bwithin\s*=\s*["']?)(\d[\dhms.]*[hms])""")  # in a cell of the notebook
+SHORT_OF_TIME = "time ran short"
+CHECKOUT = Path(__file__).resolve().parents[3]
+# predict.py of this checkout, with the kernel's runs and packages, on the visible test.
+REFERENCE = """
+import sys; from pathlib import Path
+sys.path.insert(0, sys.argv[1]); from in_kernel import Kernel
+kernel = Kernel(*map(Path, sys.argv[2:])); kernel.lay_out(); kernel.install(); kernel.predict()
+"""
+
+
+class RehearsalArguments(Arguments):
+    paths: OnePath
+    rows: PositiveInt = 25_000
+    input_dir: Path | None = None
+    base: str | None = None
+    versions: str = HERE
+    scale: PositiveFloat | None = None
+    seed: int = 0
+
+
+def rehearse(arguments: Sequence[str]) -> None:
+    """Run the notebook of a kernel folder. Raises UserError with Kaggle's own error, its cause and the fix."""
+    given = RehearsalArguments.parse(arguments)
+    manifest = check_kernel(given.paths[0])
+    machine, num_devices = machine_of(given.paths[0])
+    rehearse_kernel(given, manifest, limits_of(machine, given.scale), num_devices)
+
+
+def limits_of(machine: KaggleMachine, scale: float | None) -> Limits:
+    """The limits of a machine of Kaggle, its hours divided by `scale`, or made ten minutes."""
+    return Limits(
+        seconds=machine.hours * 3600 / scale if scale else USUAL_SECONDS,
+        memory=int((machine.ram_gib or USUAL.ram_gib or 0) * 2**30),
+        disk=int((machine.working_gib or USUAL.working_gib or 0) * 2**30),
+        scale=scale or machine.hours * 3600 / USUAL_SECONDS,
+    )
+
+
+def machine_of(kernel: Path) -> tuple[KaggleMachine, int]:
+    """Kaggle's machine that kernel-metadata.json asks for, by its limits, and its number of GPUs, 1 without any."""
+    shape = read_metadata(kernel)["machine_shape"]
+    known = [sheet for sheet in SHEETS.values() if sheet.kaggle and sheet.kaggle.machine_shape == shape]
+    if largest := max(known, key=lambda sheet: sheet.gpus, default=None):
+        return largest.kaggle or USUAL, largest.gpus
+    return (USUAL if shape else ONLY_CPU), 1
+
+
+def rehearse_kernel(
+    given: RehearsalArguments, manifest: Mapping[str, Any], limits: Limits, num_devices: int = 1
+) -> None:
+    """Rehearse the kernel folder of this manifest; the log and the submission are kept in <folder>.rehearsal."""
+    kernel, python = given.paths[0], python_of(given.versions)
+    variables = {"NEXTTOKEN_DEVICES": str(num_devices)}  # processes, here on the CPU
+    with scratch_folder(kernel.resolve()) as place:
+        task = task_of(_laid_out(kernel, manifest, place / "laid") / manifest["run"], given.input_dir)
+        competition = place / "input" / Path(manifest["competition"]).name
+        hidden = write_hidden_test(task, competition, given.rows, given.seed)
+        say_hidden(hidden)
+        data_set = _data_set(kernel, place / "input")
+        _link_bases(manifest["bases"], given.base, place / "input")
+        _shorten(kernel / "notebook.ipynb", place / "notebook.ipynb", limits.scale)
+        (place / "working").mkdir()
+        outcome = run_notebook(place, python, limits, variables)
+        kept = kernel.with_name(f"{kernel.name}.rehearsal")
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(place / "out", kept)
+        say_outcome(outcome, limits, hidden, kept)
+        submission = kept / f"submission{manifest['suffix']}"
+        if verdict := judge(outcome, limits, hidden.task, submission):
+            raise UserError(f"{verdict}; its log: {kept / 'log.txt'}")
+        refuse_other(compare(submission, write_reference(task, data_set, place, python, variables)), outcome)
+    print(f"pass: {kernel} answers {given.rows:,} rows")
+
+
+def _laid_out(kernel: Path, manifest: Mapping[str, Any], folder: Path) -> Path:
+    """The runs of a kernel folder as folders again, by links."""
+    for name, one in manifest["files"].items():
+        if place := one.get("place"):
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).symlink_to((kernel / DATA_SET / name).resolve())
+    return folder
+
+
+def _data_set(kernel: Path, inputs: Path) -> Path:
+    """Copy the data set to the place at which Kaggle mounts it; archives are unpacked there, as Kaggle does."""
+    source = json.loads((kernel / DATA_SET / "dataset-metadata.json").read_text("utf-8"))["id"]
+    folder = inputs / source.rpartition("/")[2]
+    shutil.copytree(kernel / DATA_SET, folder, copy_function=os.link)
+    for archive in folder.glob("*.zip"):
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder / archive.stem)
+        archive.unlink()
+    return folder
+
+
+def _link_bases(bases: Mapping[str, str], base: str | None, inputs: Path) -> None:
+    """Link base models to where Kaggle mounts them. Raises UserError for one that is on Kaggle alone."""
+    for name, source in bases.items():
+        if not source:
+            continue
+        folder = Path(base_of(base, name) or "")
+        if base is None or not folder.is_dir():
+            raise UserError(
+                f"the base model {name} is {source} on Kaggle; name its folder on this machine with base=..."
+            )
+        place = inputs.joinpath(*source.split("/")[1:])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(folder.resolve())
+
+
+def _shorten(notebook: Path, target: Path, scale: float) -> None:
+    """Write the notebook with its `within` divided by `scale`, as its time limit is."""
+    content = json.loads(notebook.read_text("utf-8"))
+    for cell in content["cells"]:
+        cell["source"] = WITHIN.sub(
+            lambda found: f"{found[1]}{_seconds(found[2]) / scale:.1f}s", "".join(cell["source"])
+        )
+    target.write_text(json.dumps(content), "utf-8")
+
+
+def _seconds(duration: str) -> float:
+    parts = re.findall(r"([\d.]+)([hms])", duration)
+    return sum(float(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
+
+
+def write_reference(task: Any, data_set: Path, place: Path, python: Path, variables: Mapping[str, str]) -> Path:
+    """The submission of this checkout's predict.py for the visible test, with the same versions and runs."""
+    inputs, working = place / "visible", place / "reference"
+    for folder in (inputs, working):
+        folder.mkdir()
+    for path in (place / "input").iterdir():
+        is_competition = path != data_set and not (path / "manifest.json").exists()
+        (inputs / path.name).symlink_to(Path(task.input_dir).resolve() if is_competition else path)
+    folders = [CHECKOUT / "src" / "nexttoken" / "commands", data_set, inputs, working, CHECKOUT]
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ} | dict(variables)
+    environment["HOME"] = str(place / "home")
+    command = [str(python), "-c", REFERENCE, *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    found = [*working.glob("submission.*")]
+    if done.returncode or not found:
+        raise UserError(f"predict.py fails on the visible test ({one_line(done.stderr[-300:])}); mend it first")
+    return found[0]
+
+
+def refuse_other(found: Comparison, outcome: Outcome) -> None:
+    """Print how the visible rows compare. Raises UserError for other answers in spite of time."""
+    if found.is_same:
+        print(found)
+    elif SHORT_OF_TIME in outcome.log:
+        print(f"{found}; and some have a cheaper answer, for lack of time")
+    else:
+        raise UserError(f"the kernel answers otherwise than predict.py: {found}; build the kernel folder again")
+
+
+def say_hidden(hidden: HiddenTest) -> None:
+    print(f"hidden test: {hidden.num_rows:,} rows, the first {hidden.num_visible:,} of them the visible ones")
+    if hidden.refused:
+        print(f"in no row, since the task refuses it: {', '.join(map(str, hidden.refused))}")
+
+
+def say_outcome(outcome: Outcome, limits: Limits, hidden: HiddenTest, kept: Path) -> None:
+    if outcome.not_isolated:
+        print(f"not isolated here, for lack of permission or Linux's unshare: {first_five(outcome.not_isolated)}")
+    used = f"{outcome.seconds:,.0f} of {limits.seconds:,.0f} s ({hidden.num_rows / outcome.seconds:,.1f} rows/s)"
+    memory = f"{outcome.peak_memory / GB:.2f} of {limits.memory / GB:.0f} GB of memory"
+    print(f"used: {used}, {memory}, {outcome.written / GB:.3f} of {limits.disk / GB:.0f} GB of disk; kept: {kept}")

@@ -1,0 +1,155 @@
+"""Broken kernels end with Kaggle's own error, its cause and the fix; a sound one passes. No model is needed for it."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from nexttoken.commands import kernel_isolation, kernel_rehearse
+from nexttoken.commands.kernel_comparison import Comparison, compare
+from nexttoken.commands.kernel_environments import IMAGES, image_names, python_of
+from nexttoken.commands.kernel_files import check_kernel
+from nexttoken.commands.kernel_isolation import Limits, usable_namespaces
+from nexttoken.commands.kernel_packages import ADAPTER, ALWAYS, PARQUET, read_image, refuse_old
+from nexttoken.commands.kernel_rehearse import RehearsalArguments, limits_of, machine_of, rehearse_kernel
+from nexttoken.errors import UserError
+from support.kernels import ANSWER, write_kernel
+
+LIMITS = Limits(seconds=20, memory=2 * 10**9, disk=50 * 10**6, scale=60)
+needs_namespaces = pytest.mark.skipif(not usable_namespaces(), reason="this user may make no namespaces")
+
+
+@pytest.fixture(autouse=True)
+def _no_reference(monkeypatch):
+    """predict.py is compared with in the tests of real runs: here every kernel's answers are taken for its own."""
+    own = lambda task, data_set, place, *_: place / "out" / "submission.csv"  # noqa: E731
+    monkeypatch.setattr(kernel_rehearse, "write_reference", own)
+
+
+def rehearse(kernel: Path, limits: Limits = LIMITS, rows: int = 300) -> None:
+    given = RehearsalArguments.parse([str(kernel), f"rows={rows}"])
+    rehearse_kernel(given, check_kernel(kernel), limits)
+
+
+def error_of(kernel: Path, limits: Limits = LIMITS) -> str:
+    with pytest.raises(UserError) as caught:
+        rehearse(kernel, limits)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_sound_kernel_passes_and_says_what_it_used(tmp_path, capsys):
+    kernel = write_kernel(tmp_path / "kernel", ANSWER)
+    rehearse(kernel)
+    said = capsys.readouterr().out
+    assert "hidden test: 300 rows, the first 250 of them the visible ones" in said
+    assert re.search(r"used: .* of 20 s .* of 2 GB of memory, .* of 0 GB of disk", said)
+    assert said.endswith(f"pass: {kernel} answers 300 rows\n")
+    written = (tmp_path / "kernel.rehearsal" / "submission.csv").read_text().splitlines()
+    assert len(written) == 301
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+BROKEN = {
+    "Notebook Threw Exception: cell 2 raised KeyError: 'gone'; mend that cell": ["{}['gone']"],
+    "Submission CSV Not Found: no submission.csv lies in the working folder": ["print('done')"],
+    "Submission Scoring Error: submission.csv must have the ids of test.csv, but lacks": ["write(TEST, 250)"],
+    "Notebook Exceeded Allowed Compute: out of memory: ": ["hog = bytearray(3 * 10**9)"],
+    "Notebook Threw Exception: it was ended by signal 11": ["import signal; os.kill(os.getpid(), signal.SIGSEGV)"],
+    "Notebook Exceeded Allowed Compute: out of memory": ["import signal; os.kill(os.getpid(), signal.SIGKILL)"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("expected", BROKEN)
+def test_a_broken_kernel_ends_with_kaggle_s_error_and_a_fix(expected, tmp_path):
+    line = error_of(write_kernel(tmp_path / "kernel", *BROKEN[expected]))
+    assert line.startswith(expected)
+    assert line.endswith(f"its log: {tmp_path / 'kernel.rehearsal' / 'log.txt'}")
+
+
+@pytest.mark.slow
+def test_a_kernel_that_does_not_end_is_a_timeout_with_all_that_it_started(tmp_path):
+    mark = tmp_path / "alive"
+    child = f"import time, pathlib\\nwhile True: time.sleep(0.05); pathlib.Path({str(mark)!r}).touch()"
+    start = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', \"{child}\"])"
+    cell = f"{start}\nprint('reading')\ntime.sleep(60)"
+    line = error_of(write_kernel(tmp_path / "kernel", cell), Limits(2, LIMITS.memory, LIMITS.disk))
+    assert line.startswith("Notebook Timeout: it was not done after 2 s, and said last: reading; shorten within=")
+    mark.unlink()
+    time.sleep(0.5)
+    assert not mark.exists()
+
+
+@needs_namespaces
+def test_a_full_disk_a_write_to_the_input_and_a_connection_are_errors(tmp_path):
+    fill = write_kernel(tmp_path / "fill", "(WORKING / 'large').write_bytes(bytes(60 * 10**6))")
+    assert error_of(fill).startswith("Notebook Exceeded Allowed Compute: out of disk: 0.1 GB were written, of 0.1 GB")
+    write = write_kernel(tmp_path / "write", "(INPUT / 'new').write_text('x')")
+    assert "cell 2 raised OSError: [Errno 30] Read-only file system" in error_of(write)
+    call = write_kernel(tmp_path / "call", "import socket; socket.create_connection(('127.1.2.3', 9), 3)")
+    assert "Notebook Threw Exception" in error_of(call)
+
+
+@needs_namespaces
+def test_the_checkout_s_package_and_the_user_s_caches_are_not_there(tmp_path):
+    cell = "import nexttoken.types"
+    assert "ModuleNotFoundError: No module named 'nexttoken.types'" in error_of(write_kernel(tmp_path / "a", cell))
+    cell = "assert not any(Path.home().iterdir()) and 'rehearsal' not in os.environ.get('USER', ''), Path.home()"
+    rehearse(write_kernel(tmp_path / "b", cell, ANSWER))
+
+
+def test_without_namespaces_a_line_says_what_was_not_isolated(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(kernel_isolation, "usable_namespaces", lambda: ())
+    rehearse(write_kernel(tmp_path / "kernel", ANSWER))
+    expected = "not isolated here, for lack of permission or Linux's unshare: the network, the read-only input, "
+    assert expected + "the disk limit, the package of this checkout\n" in capsys.readouterr().out
+
+
+def test_time_limits_in_the_notebook_are_divided_by_the_scale(tmp_path):
+    rehearse(write_kernel(tmp_path / "kernel", "within='8h30m'\nprint('within', within)", ANSWER))
+    assert "within 510.0s" in (tmp_path / "kernel.rehearsal" / "log.txt").read_text()
+
+
+def test_a_changed_kernel_folder_and_too_few_rows_are_one_line_before_anything_runs(tmp_path):
+    kernel = write_kernel(tmp_path / "kernel", ANSWER)
+    with pytest.raises(UserError, match=r"rows=20 is less than the visible .*test.csv has, 250; give more"):
+        rehearse(kernel, rows=20)
+    notebook = kernel / "notebook.ipynb"
+    notebook.write_text(json.dumps(json.loads(notebook.read_text()), indent=1))
+    assert error_of(kernel).startswith(f"{notebook} was changed after the kernel folder was built; build")
+    with pytest.raises(UserError, match="is no kernel folder"):
+        rehearse(tmp_path)
+
+
+def test_visible_rows_are_compared_by_bytes_numbers_and_texts(tmp_path):
+    def compared(own: str, given: str) -> Comparison:
+        for name, text in (("own.csv", own), ("given.csv", given)):
+            (tmp_path / name).write_text(f"id,p\n{text}\n")
+        return compare(tmp_path / "own.csv", tmp_path / "given.csv")
+
+    assert compared("a,0.5\nb,0.25\nc,1", "a,0.5\nb,0.25") == Comparison(2, 2, 0.0, 0)
+    assert compared("a,0.5000001\nb,0.25", "a,0.5\nb,0.25").is_same
+    assert "1 of 2 visible rows" in str(compared("a,0.5000001\nb,0.25", "a,0.5\nb,0.25"))
+    assert not compared("a,0.6\nb,0.25", "a,0.5\nb,0.25").is_same
+    assert compared("a,B C\nb,A", "a,C B\nb,A") == Comparison(2, 1, 0.0, 1)
+    with pytest.raises(UserError, match=r"own.csv has id=b, p=1 where predict.py writes id=a, p=1"):
+        compared("b,1\na,1", "a,1\nb,1")
+
+
+def test_the_listed_images_are_in_the_range_that_kernels_are_built_for():
+    for name in image_names():
+        refuse_old(ALWAYS | ADAPTER | PARQUET, read_image(IMAGES / f"{name}.txt"))
+    with pytest.raises(UserError, match=r"versions=older is not known; did you mean 'oldest'?"):
+        python_of("older")
+
+
+def test_the_machine_s_limits_and_number_of_gpus_follow_from_the_metadata(tmp_path):
+    kernel = write_kernel(tmp_path / "kernel", ANSWER)
+    machine, num_devices = machine_of(kernel)
+    assert (machine.hours, num_devices) == (9, 2)
+    limits = limits_of(machine, None)
+    assert (limits.seconds, limits.scale) == (600, 54)
+    assert limits_of(machine, 9).seconds == 3600
