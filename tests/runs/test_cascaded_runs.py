@@ -12,6 +12,7 @@ from nexttoken.commands.ask import main as ask
 from nexttoken.commands.blend import main as blend
 from nexttoken.errors import UserError
 from nexttoken.runs.cascade import Pair
+from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.ledger import read_ledger
 from support.composed import config_of as composed
 from support.training import SAMPLE, predict, train
@@ -71,6 +72,18 @@ def test_without_a_share_it_is_chosen_out_of_fold(output, runs, alone):
     np.testing.assert_allclose(predicted.iloc[:, 1:], expected, atol=1e-6)
     line, scored = read_ledger(output / "submissions" / "ledger.csv")[-1], pair.cross_chosen().run
     assert line.oof_log_loss == pytest.approx(scored.score(scored.metric))
+
+
+def test_a_run_asked_in_another_way_takes_part_in_that_way(output, runs, alone):
+    ask([f"run={runs[0]}", "inference=swap_averaged"])
+    (way,) = (one.path for one in RunFolder(runs[0]).ways)
+    predicted = predict(output, f"run={way}", f"cascade={runs[1]}", "cascade_share=0.5").iloc[:, 1:].to_numpy()
+    pair = Pair.read(way, runs[1])
+    swapped = load_run(way).predict(pd.read_csv(SAMPLE / "test.csv", dtype=str)).iloc[:, 1:].to_numpy()
+    cascade = pair.fit(0.5)
+    expected = np.where(cascade.unsure(swapped)[:, None], cascade.combine(swapped, alone[1]), swapped)
+    np.testing.assert_allclose(predicted, expected, atol=1e-6)
+    assert read_ledger(output / "submissions" / "ledger.csv")[-1].asked.startswith("SwapAveraged cascade-other")
 
 
 @pytest.mark.parametrize(

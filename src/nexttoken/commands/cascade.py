@@ -68,11 +68,12 @@ def describe(pair: "Pair", share: float) -> str:
     """The lines below the table: rows, cost, and the cascade for new rows."""
     cascade, folds = pair.fit(share), ", ".join(str(fold.number) for fold in pair.runs[0].folds)
     tokens = " and ".join("unknown" if run.tokens_a_row is None else f"{run.tokens_a_row:,.0f}" for run in pair.runs)
+    below = f"rows whose best class has a probability below {cascade.threshold:.4f}"
+    which = "every row" if share == 1 else below if share else "no row"
     return (
         f"{len(pair.folds):,} out-of-fold rows, folds {folds}. Tokens a row: {tokens}. Cost: prompt tokens times the"
         " model's weights, in passes of the larger run for every row.\n"
-        f"chosen on all rows: share={share:g}, rows whose best class has less than {cascade.threshold:.4f}; weight of"
-        f" the larger run {cascade.weights[1]:.3f}"
+        f"chosen on all rows: share={share:g}, {which}; weight of the larger run {cascade.weights[1]:.3f}"
     )
 
 
