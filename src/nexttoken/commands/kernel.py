@@ -12,7 +12,7 @@ Arguments:
   id=<user>/<name>   your name on Kaggle and the kernel's name; the data set is called <name>-files
   competition=...    its name in its address, or owner/name of a data set with its files (default: the task's)
   within=8h30m       time limit of the prediction
-  device=t4x2        the machine: t4x2, p100 (refused), l4, a100, h100, rtxpro6000, or cpu
+  device=t4x2        the machine on Kaggle: t4x2, l4, a100_40gb, h100, rtx_pro_6000 or cpu
   base=...           the base model: a Kaggle model (owner/model/framework/variation/version) or a folder, which is
                      copied; for runs on several ones name=... with commas (default: the run's own folder)
   image=...          a file with the packages of Kaggle's image, as pip freeze prints them (default: the usual ones)
@@ -41,16 +41,10 @@ from pydantic import Field
 
 from nexttoken.commands.arguments import Arguments, NewPath
 from nexttoken.errors import UserError
+from nexttoken.models.device_sheets import SHEETS, find_sheet
 from nexttoken.settings import FoldNumber
 
-MACHINE_SHAPES = {
-    "t4x2": "NvidiaTeslaT4",
-    "l4": "NvidiaL4X1",
-    "a100": "NvidiaA100",
-    "h100": "NvidiaH100",
-    "rtxpro6000": "NvidiaRtxPro6000",
-    "cpu": "",
-}
+CPU = "cpu"  # a kernel without an accelerator
 SLUG = re.compile(r"[a-z0-9](?:-?[a-z0-9])+")
 MAX_SLUG = 50
 NOBODY = "your-name"
@@ -88,11 +82,11 @@ def main(arguments: Sequence[str]) -> None:
 
 def machine_shape(device: str) -> str:
     """Kaggle's name of the machine. Raises UserError for one that it does not have, or that torch cannot use."""
-    if device == "p100":
-        raise UserError("device=p100: the torch of Kaggle's image has no code for it (sm_60); use device=t4x2")
-    if device not in MACHINE_SHAPES:
-        raise UserError(f"device={device} is no machine of Kaggle; choose {', '.join(MACHINE_SHAPES)}")
-    return MACHINE_SHAPES[device]
+    sheet = None if device == CPU else find_sheet(device)
+    if device != CPU and (sheet is None or sheet.kaggle is None):
+        known = [name for name, one in SHEETS.items() if one.kaggle and not one.refused]
+        raise UserError(f"device={device} is no machine of Kaggle; choose {', '.join(known)} or {CPU}")
+    return sheet.kaggle.machine_shape if sheet and sheet.kaggle else ""
 
 
 def kernel_id(given: KernelArguments) -> str:

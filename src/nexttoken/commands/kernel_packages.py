@@ -14,10 +14,10 @@ from nexttoken.errors import UserError, one_line
 # Ranges in which predictions were tried, oldest and newest (docs/kaggle.md). Training has its own in pyproject.toml.
 ALWAYS = {
     "torch": ">=2.6",
-    "transformers": ">=4.57,<6",
+    "transformers": ">=5.0,<6",
     "numpy": ">=1.26",
     "pandas": ">=2.2",
-    "pydantic": ">=2.9",
+    "pydantic": ">=2.11",
     "hydra-core": "==1.3.*",
     "psutil": "",
     "jinja2": ">=3.1",
