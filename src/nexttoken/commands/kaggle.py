@@ -1,13 +1,17 @@
-"""Download a competition's files, or submit a checked submission, with Kaggle's own client.
+"""Download a competition's files, submit a checked submission, or push a kernel folder, with Kaggle's own client.
 
 python -m nexttoken kaggle download
 python -m nexttoken kaggle submit submissions/<name>.csv message="what changed"
+python -m nexttoken kaggle push kernel
 
 Arguments:
   competition=...    a task (lmsys, llm_classification, wsdm, science_exam, map, jigsaw_rules, eedi), or the name in the
                      competition's address (default: lmsys)
   input_dir=...      folder of the competition's files (default: input/<the name in its address>)
   message=...        description of the submission (default: its file name)
+
+`push` takes the folder that `python -m nexttoken kernel` wrote: it uploads the data set, waits until Kaggle has it, and
+pushes the notebook, which then runs on Kaggle's machine. A file that was changed by hand is named, and nothing is sent.
 
 Accept the competition's rules on its page first. LMSYS is a code competition: Kaggle scores the submission.csv that a
 notebook writes, and may refuse any uploaded file.
@@ -16,10 +20,11 @@ notebook writes, and may refuse any uploaded file.
 import io
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from nexttoken.commands.archive import refuse_filled, unpack
@@ -69,9 +74,14 @@ def main(arguments: Sequence[str]) -> None:
             print(download(slug, folder))
         case ["submit", path]:
             print(submit(Path(path), given.message, slug, folder))
+        case ["push", path]:
+            from nexttoken.commands.kernel_push import push_kernel
+
+            for line in push_kernel(Path(path)):
+                print(line, flush=True)
         case words:
             got = " ".join(words) or "nothing"
-            raise UserError(f"expected `download` or `submit submissions/<name>.csv`, got {got}")
+            raise UserError(f"expected `download`, `submit submissions/<name>.csv` or `push kernel`, got {got}")
 
 
 def download(slug: str, folder: Path) -> str:
@@ -119,8 +129,11 @@ def client(slug: str) -> Any:
 
 
 @contextmanager
-def refusals(slug: str) -> Iterator[None]:
-    """Turn errors of Kaggle or the network into one line with the fix, without URLs, which may carry tokens."""
+def refusals(slug: str, own_fixes: Mapping[int, str] = MappingProxyType({})) -> Iterator[None]:
+    """Turn errors of Kaggle or the network into one line with the fix, without URLs, which may carry tokens.
+
+    `own_fixes` are those of a call by status, in the place of those about the competition.
+    """
     from requests import HTTPError, RequestException
 
     try:
@@ -132,6 +145,7 @@ def refusals(slug: str) -> Iterator[None]:
             401: CREDENTIALS.format(RULES.format(slug)),
             403: f"Kaggle refuses (403): accept the competition's rules first at {RULES.format(slug)}",
             404: f"Kaggle knows no competition {slug!r} (404); known here: {', '.join(SLUGS)}",
+            **own_fixes,
         }
         raise UserError(fixes.get(status, f"Kaggle answered with status {status}; try again later")) from error
     except RequestException as error:
