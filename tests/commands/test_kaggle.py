@@ -4,8 +4,6 @@ import io
 import json
 import os
 import stat
-import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from nexttoken.commands import archive
 from nexttoken.commands.kaggle import FILES, SLUGS, unpack
 from nexttoken.errors import UserError
 from nexttoken.runs.ledger import read_ledger
+from support.kaggle_client import command, refused
 
 SAMPLE = "id,winner_model_a,winner_model_b,winner_tie\n007,0.3,0.3,0.4\n8,0.3,0.3,0.4\n"
 CONTENT = {"train.csv": "id\n1\n", "test.csv": "id,prompt\n007,x\n8,y\n", "sample_submission.csv": SAMPLE}
@@ -191,26 +190,6 @@ def kaggle() -> Iterator[ThreadingHTTPServer]:
     yield server
     server.shutdown()
     server.server_close()
-
-
-def command(*words: str, cwd: Path, port: int = 9, credentials: bool = True, **variables: str):
-    """Run the command with the client's "localhost" endpoint, reached through a proxy which is our local server."""
-    home = cwd / "home"
-    home.mkdir(exist_ok=True)
-    kept = {key: value for key, value in os.environ.items() if "KAGGLE" not in key and "proxy" not in key.lower()}
-    redirected = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": f"http://127.0.0.1:{port}", "HOME": str(home)}
-    login = {"KAGGLE_USERNAME": "somebody", "KAGGLE_KEY": "secret"} if credentials else {}
-    environment = kept | redirected | login | variables
-    run = [sys.executable, "-m", "nexttoken", "kaggle", *words]
-    return subprocess.run(run, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60)
-
-
-def refused(done: subprocess.CompletedProcess) -> str:
-    """The one line of a refusal."""
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "secret" not in done.stderr
-    return done.stderr
 
 
 def test_download_through_kaggles_own_client(tmp_path, kaggle):
