@@ -74,6 +74,7 @@ def test_without_a_share_it_is_chosen_out_of_fold(output, runs, alone):
     assert line.oof_log_loss == pytest.approx(scored.score(scored.metric))
 
 
+@pytest.mark.slow
 def test_a_run_asked_in_another_way_takes_part_in_that_way(output, runs, alone):
     ask([f"run={runs[0]}", "inference=swap_averaged"])
     (way,) = (one.path for one in RunFolder(runs[0]).ways)
