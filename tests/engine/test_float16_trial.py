@@ -1,18 +1,25 @@
 """Float16 is tried with real rows, on the CPU as on a GPU; a model that does not fit is computed in float32."""
 
 import shutil
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from nexttoken.engine.float16_trial import fits_float16, is_float32_instead, leave_float16
+from nexttoken.engine.float16_trial import MAX_OVERFLOWING, fits_float16, is_float32_instead, leave_float16
 from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.models.adapters import add_adapter
+from nexttoken.models.device_sheets import SHEETS
+from nexttoken.models.load import resolve
 from nexttoken.models.precision import autocast_dtype, compute_in
 from nexttoken.models.scratch import build_llama
+from nexttoken.prompts.encode_labels import EncodedPrompt
+from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AdapterSettings, ScratchSettings
 from nexttoken.training.learner import Learner
@@ -128,3 +135,59 @@ def test_other_dtypes_are_not_tried(dtype, capsys):
     assert fits_float16(model, ROWS)
     assert not is_float32_instead(model)
     assert capsys.readouterr().out == ""
+
+
+WIDE, USUAL = 7, 20  # a token whose state is beyond float16 but not float32, and the first usual one
+
+
+def gemma(wide: float = 2e4) -> Any:
+    """A random Gemma-2 in float16 that overflows in rows with the token WIDE: embeddings are multiplied by 8."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16, "vocab_size": 100}
+    config = Gemma2Config(**sizes, num_attention_heads=4, num_key_value_heads=2)
+    model = Gemma2ForCausalLM(config).half().eval()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[WIDE] = wide
+    return model
+
+
+def prompts(num_wide: int) -> list[EncodedPrompt]:
+    rows = [np.arange(USUAL, USUAL + 6 + n, dtype=np.int32) for n in range(8)]
+    for row in rows[:num_wide]:
+        row[1] = WIDE
+    return [EncodedPrompt(str(n), 0, "", row, False) for n, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(("num_wide", "is_whole"), [(0, False), (1, False), (3, False), (6, True)])
+def test_gemma_predicts_in_float16_and_single_rows_that_overflow_in_float32(num_wide, is_whole, capsys):
+    labels, counts = LabelTokens(("A", "B"), ((30,), (40,)), (("A",), ("B",)), 0), Counter()
+    exact = predict_labels(gemma().float(), LabelSoftmax(), prompts(num_wide), labels, 64)
+    model = gemma()
+    leave_float16(model, [prompt.token_ids for prompt in prompts(num_wide)], MAX_OVERFLOWING)
+    found = predict_labels(model, LabelSoftmax(), prompts(num_wide), labels, 64, counts=counts)
+    assert np.abs(found.probs - exact.probs).max() < 5e-3
+    assert is_float32_instead(model) == is_whole
+    assert counts["num_in_float32"] == (0 if is_whole else num_wide)
+    assert counts["num_prior"] == 0
+    assert (LINE in capsys.readouterr().out) == is_whole
+
+
+def test_where_rows_cannot_be_run_again_one_that_overflows_decides():
+    model = gemma()
+    leave_float16(model, [prompt.token_ids for prompt in prompts(1)])
+    assert is_float32_instead(model)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dtype"),
+    [
+        (("trainer.max_epochs=0",), torch.float16),
+        (("trainer.max_epochs=0", "head=vocabulary"), torch.float16),
+        (("trainer.max_epochs=1", "adapter=lora"), torch.float32),
+        (("trainer.max_epochs=0", "task=instruct"), torch.float32),  # written texts have no second run
+    ],
+)
+def test_gemma_on_a_t4_is_float16_where_rows_can_be_run_again(overrides, dtype):
+    given = settings("model=gemma2_9b", *overrides)
+    assert resolve(given, gemma().config, sheet=SHEETS["t4"]).dtype == dtype
+    assert resolve(given, gemma().config, sheet=SHEETS["l4"]).dtype == torch.bfloat16

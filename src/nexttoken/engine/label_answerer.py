@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nexttoken.engine.batches import shared_batches, token_batches
-from nexttoken.engine.float16_trial import is_float32_instead, leave_float16
+from nexttoken.engine.float16_trial import MAX_OVERFLOWING, is_float32_instead, leave_float16
 from nexttoken.engine.forward.layout import prefix_length
 from nexttoken.engine.forward.packed_attention import KeyValues
 from nexttoken.engine.forward.prefixes import PrefixCache, common_prefix
@@ -53,9 +53,12 @@ class ModelAnswerer:
         return encoded.prompts
 
     def leave_float16(self, prompts: Sequence[Any]) -> None:
-        """Compute in float32 from now on where the prompts show that the model does not fit float16."""
+        """Compute in float32 from now on where the prompts show that the model does not fit float16.
+
+        Single rows that overflow do not: they are run again by themselves.
+        """
         with advice_on_memory(self.batch_tokens):
-            leave_float16(self.model, [prompt.token_ids for prompt in prompts])
+            leave_float16(self.model, [prompt.token_ids for prompt in prompts], MAX_OVERFLOWING)
 
     @property
     def environment(self) -> dict[str, str | int]:

@@ -20,6 +20,7 @@ from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
 CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # missing in a language model: they start at random
+RETRYING_HEADS = (".LabelSoftmax", ".WholeVocabulary", ".Classification", ".Candidates")
 MIN_16_BIT = 50_000_000  # weights of a model from which 16 bit is tried on a CPU; smaller ones are fast as they are
 MIN_CHECKPOINTED = 1_000_000_000  # weights of a model from which fit.gradient_checkpointing=auto saves memory
 
@@ -74,7 +75,7 @@ def resolve(
     settings = settings.model_copy(update={"quantization": quantization, "fit": fit})
     architecture = config.get_text_config().model_type
     is_trained = settings.trainer.max_epochs > 0 and settings.adapter is None
-    dtype = choose_dtype(settings.model, architecture, is_trained, sheet)
+    dtype = choose_dtype(settings.model, architecture, is_trained, sheet, retries=retries_rows(settings))
     device = device or (choose_device() if sheet is None else torch.device("cuda"))
     is_frozen = settings.model.name_or_path is not None and not is_trained
     if device.type == "cpu" and is_frozen and settings.model.dtype == "auto" and quantization is None:
@@ -82,6 +83,11 @@ def resolve(
         dtype = fast_cpu_dtype(config.get_text_config().hidden_size) if is_large else dtype
     precision = settings.trainer.precision or PRECISIONS[fast_dtype(architecture, sheet) if is_trained else dtype]
     return ModelSpec(settings, config, device, dtype, precision, {} if memo is None else memo, sheet)
+
+
+def retries_rows(settings: Settings) -> bool:
+    """True for a prediction of class probabilities, whose rows are run again in float32 where they are not finite."""
+    return settings.trainer.max_epochs == 0 and str(settings.head.get("_target_")).endswith(RETRYING_HEADS)
 
 
 def estimate_parameters(config: Any) -> int:

@@ -52,30 +52,32 @@ def computing(model: nn.Module) -> AbstractContextManager[Any]:
     return torch.autocast(next(model.parameters()).device.type, dtype, cache_enabled=False)
 
 
-def fast_dtype(architecture: str, sheet: DeviceSheet | None = None) -> torch.dtype:
+def fast_dtype(architecture: str, sheet: DeviceSheet | None = None, retries: bool = False) -> torch.dtype:
     """The fastest safe dtype of `sheet` or this machine: bfloat16, on older GPUs (a T4) float16, on the CPU float32.
 
-    Architectures that are known to overflow float16 get float32 on older GPUs.
+    Architectures that are known to overflow float16 get float32 on older GPUs, unless it `retries`: then single rows
+    that overflow are run again in float32 (engine/non_finite.py), and a trial decides (engine/float16_trial.py).
     """
     if sheet is None and not torch.cuda.is_available():
         return torch.float32
     has_bf16 = sheet.capability >= BF16_CAPABILITY if sheet else torch.cuda.is_bf16_supported(including_emulation=False)
     if has_bf16:
         return torch.bfloat16
-    return torch.float32 if architecture.removesuffix("_text") in OVERFLOWING else torch.float16
+    return torch.float32 if not retries and architecture.removesuffix("_text") in OVERFLOWING else torch.float16
 
 
 def choose_dtype(
-    settings: ModelSettings, architecture: str, training: bool, sheet: DeviceSheet | None = None
+    settings: ModelSettings, architecture: str, training: bool, sheet: DeviceSheet | None = None, retries: bool = False
 ) -> torch.dtype:
     """The weights' dtype: float32 for trained weights, else the fastest of this machine.
 
-    `architecture` is transformers' `model_type`. `training` is False for the frozen weights under an adapter.
+    `architecture` is transformers' `model_type`. `training` is False for the frozen weights under an adapter. `retries`
+    as in `fast_dtype`.
     Raises UserError for 16-bit weights that are trained: AdamW's small updates would be rounded away.
     """
     training = training or settings.name_or_path is None
     if settings.dtype == "auto":
-        return torch.float32 if training else fast_dtype(architecture, sheet)
+        return torch.float32 if training else fast_dtype(architecture, sheet, retries)
     if settings.dtype != "float32" and training:
         raise UserError(
             f"model.dtype={settings.dtype}: weights that are trained need float32, most small updates would be lost;"

@@ -11,7 +11,7 @@ from lightning.pytorch import seed_everything
 from torch import nn
 
 from nexttoken.engine.answerers import Answerer, AnyEncoder, make_answerer, make_encoder
-from nexttoken.engine.float16_trial import fits_float16
+from nexttoken.engine.float16_trial import MAX_OVERFLOWING, fits_float16
 from nexttoken.engine.heads import Head
 from nexttoken.engine.memory_plan.auto_tokens import AutoTokens, settle_max_tokens, with_batch_tokens
 from nexttoken.engine.memory_plan.make import make_plan
@@ -24,6 +24,7 @@ from nexttoken.models.load import (
     load_model,
     load_tokenizer,
     resolve,
+    retries_rows,
     within_context,
 )
 from nexttoken.models.memory import advice_on_memory
@@ -190,7 +191,9 @@ def _fits_float16(spec: ModelSpec, model: nn.Module, encoded: Encoded | EncodedT
         return True
     with advice_on_memory(spec.settings.batch_tokens):
         rows = [prompt.token_ids for prompt in encoded.prompts]
-        return fits_float16(move_model(model, spec.device), rows)
+        return fits_float16(
+            move_model(model, spec.device), rows, MAX_OVERFLOWING if retries_rows(spec.settings) else 0.0
+        )
 
 
 def training_texts(prompt: Prompt, examples: Sequence[Example]) -> list[str]:
