@@ -7,15 +7,16 @@ from typing import Any
 from nexttoken.commands.kernel_files import FlatFiles
 from nexttoken.errors import UserError
 
-LOCAL = ("Recorded", "BM25", "Nothing", "Demonstrations")  # retrievers without network and without a further model
+LOCAL = ("Recorded", "BM25")  # retrievers without network and without a further model
 RECORD = "record its passages (docs/retrieval.md), then add passages=<file>"
+NOTHING = (".Nothing", "None")  # ends the `_target_` of a retriever that finds nothing, or is none
 PASSAGES = "passages.jsonl"
 
 
 def retrievers(node: Any) -> Iterator[Mapping[str, Any]]:
     """The retrievers at any depth of a configuration."""
     for key, value in node.items() if isinstance(node, Mapping) else ():
-        if key == "retriever" and isinstance(value, Mapping) and value.get("_target_"):
+        if key == "retriever" and isinstance(value, Mapping) and not str(value.get("_target_")).endswith(NOTHING):
             yield value
         yield from retrievers(value)
 

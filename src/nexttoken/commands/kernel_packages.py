@@ -11,13 +11,14 @@ from typing import Any
 
 from nexttoken.errors import UserError, one_line
 
-# Ranges in which predictions were tried, oldest and newest (docs/kaggle.md). Training has its own in pyproject.toml.
+# Ranges in which predictions were tried, oldest and newest (images/). Training has its own in pyproject.toml.
+# transformers 4 would read a saved model's rotary base as its default, without an error.
 ALWAYS = {
     "torch": ">=2.6",
     "transformers": ">=5.0,<6",
     "numpy": ">=1.26",
     "pandas": ">=2.2",
-    "pydantic": ">=2.11",
+    "pydantic": ">=2.9",
     "hydra-core": "==1.3.*",
     "psutil": "",
     "jinja2": ">=3.1",
@@ -147,7 +148,7 @@ def pack_wheel(package: Distribution, folder: Path, tags: list[str]) -> Path:
             record = f"{file.parts[0]}/RECORD" if info else record
             if ".." in file.parts or "__pycache__" in file.parts or (info and file.name in dropped):
                 continue
-            wheel.write(str(file.locate()), str(file))
+            wheel.writestr(zipfile.ZipInfo(str(file)), Path(str(file.locate())).read_bytes(), zipfile.ZIP_DEFLATED)
             lines.append(f"{file},{f'{file.hash.mode}={file.hash.value}' if file.hash else ''},{file.size or ''}")
-        wheel.writestr(record, "\n".join([*lines, f"{record},,", ""]))
+        wheel.writestr(zipfile.ZipInfo(record), "\n".join([*lines, f"{record},,", ""]))
     return path

@@ -13,20 +13,21 @@ from packaging.requirements import Requirement
 
 
 def main(path: Path) -> None:
-    """Print the versions and devices; end with one line where a package is absent or torch cannot use a GPU."""
+    """Print versions and devices; end with one line for an absent or untried package, or a GPU that torch lacks."""
     print(f"Python {platform.python_version()}")
-    absent = []
+    lacks = []
     for line in path.read_text(encoding="utf-8").splitlines():
         wanted = Requirement(line)
         try:
             found = version(wanted.name)
         except PackageNotFoundError:
-            absent.append(wanted.name)
+            lacks.append(wanted.name)
             continue
-        fits = wanted.specifier.contains(found, prereleases=True)
-        print(f"{wanted.name} {found}" + ("" if fits else f", which was not tried: {wanted.specifier} was"))
-    if absent:
-        sys.exit(f"the image lacks {', '.join(absent)}: build the kernel with image=<list of what the image holds>")
+        print(f"{wanted.name} {found}")
+        if not wanted.specifier.contains(found, prereleases=True):
+            lacks.append(f"{wanted} (it has {found}, with which nothing was tried)")
+    if lacks:
+        sys.exit(f"the image lacks {', '.join(lacks)}: build the kernel with image=<list of what the image holds>")
     print("\n".join(devices()))
 
 
