@@ -97,6 +97,17 @@ def test_a_larger_run_that_knows_nothing_gets_no_row(tmp_path, runs):
     assert pair.fit(1.0).threshold == ABOVE
 
 
+def test_the_share_is_chosen_by_the_tasks_metric(tmp_path, runs):
+    """A small run that is right where the larger one is, but too unsure: only log loss gains there."""
+    labels, larger = answers()[2], answers()[1]
+    timid = np.where(EASY[:, None], 0.4 + 0.2 * larger, answers()[0])
+    small = write_run(tmp_path / "timid", timid / timid.sum(axis=1, keepdims=True), labels)
+    assert Pair.read(small, runs[1]).choose_share() > 0.9
+    for metrics in small.glob("fold*/metrics.json"):
+        metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"metric": "accuracy"}))
+    assert Pair.read(small, runs[1]).choose_share() <= 0.35
+
+
 def test_the_order_of_the_rows_changes_nothing(tmp_path, runs, pair):
     """The larger run's rows in another order: the same cascade."""
     turned = write_run(tmp_path / "turned", answers()[1], answers()[2])

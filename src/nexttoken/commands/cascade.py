@@ -7,7 +7,7 @@ Arguments:
   larger=...       a run of the same rows and folds, which also answers the least certain ones
   share=...        their share, 0 to 1 (default: the smallest one that is as good as all rows)
   budget=...       instead of a share: the cost of both runs together, as a part of asking the larger run for every row
-  tolerance=0.5    "as good" means behind by at most this many standard errors, by log loss
+  tolerance=0.5    "as good" means behind by at most this many standard errors, by the task's metric
   out=...          folder for cascade.json and cascade.png (default: the small run's folder)
 
 Nothing is asked: both runs' out-of-fold rows say what any cascade scores. Each fold is scored with the threshold and

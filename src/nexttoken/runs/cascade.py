@@ -10,10 +10,11 @@ import numpy as np
 from nexttoken.errors import UserError
 from nexttoken.inference.cascade import Cascade, certainty, threshold_of
 from nexttoken.inference.gate import paired
-from nexttoken.metrics.probabilities import log_losses
+from nexttoken.metrics.decisions import has_threshold
 from nexttoken.runs.blend import is_blend
 from nexttoken.runs.blend_fit import Members
 from nexttoken.runs.calibration_fit import refuse_few_rows
+from nexttoken.runs.fold_metrics import LOG_LOSS
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.scored_runs import Run
 
@@ -74,17 +75,21 @@ class Pair:
         return Cascade(threshold_of(self.certainties[self.folds != but], share), self.weights[but])
 
     def choose_share(self, tolerance: float = TOLERANCE, but: int | None = None) -> float:
-        """The smallest share whose log loss is as good as with every row answered by both runs.
+        """The smallest share that scores as well as every row answered by both runs.
 
-        "As good" means behind by at most `tolerance` standard errors of the paired difference. `but`: on all folds but
-        this one.
+        "As well" means behind by at most `tolerance` standard errors of the paired difference, by the task's metric
+        where it is a mean over rows, else by log loss. `but`: on all folds but this one.
         """
         rows = self.folds != but
         small, labels = self.small[rows], self.labels[rows]
-        losses = log_losses(small, labels)
-        both = log_losses(self.fit(1.0, but).combine(small, self.larger[rows]), labels)
+        metric = self.runs[0].metric
+        if metric.by or np.ndim(metric.function(small, labels)) == 0 or has_threshold(metric, small.shape[1]):
+            metric = LOG_LOSS
+        sign = 1 if metric.higher_is_better else -1
+        both = self.fit(1.0, but).combine(small, self.larger[rows])
+        gains = sign * (metric.function(both, labels) - metric.function(small, labels))
         for share in SHARES:
-            behind, error = paired(np.where(self.fit(share, but).unsure(small), 0.0, losses - both))
+            behind, error = paired(np.where(self.fit(share, but).unsure(small), 0.0, gains))
             if behind <= tolerance * error:
                 return share
         return 1.0
