@@ -2,6 +2,7 @@
 
 python predict.py                                                     the run that finished last
 python predict.py run=output/lmsys/<name>
+python predict.py run=output/lmsys/<name> within=8h30m                ends in time; a valid file is there from the start
 
 On Kaggle, which wants a submission.csv:
 
@@ -13,6 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from nexttoken.commands import entry
+from nexttoken.commands.terminal import ending_at_once
 
 
 @hydra.main(config_path="conf", config_name="predict", version_base="1.3")
@@ -23,7 +25,8 @@ def main(cfg: DictConfig) -> None:
 def predict_rows(cfg: DictConfig) -> None:
     from nexttoken.pipeline import predict
 
-    predict(cfg)
+    with ending_at_once(cfg.within is not None):
+        predict(cfg)
 
 
 if __name__ == "__main__":

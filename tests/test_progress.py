@@ -3,13 +3,15 @@
 import io
 import re
 import sys
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nexttoken import progress as module
-from nexttoken.progress import Progress
+from nexttoken.progress import Deadline, Progress, TimeIsUp, seconds_of, time_limit
 
 
 class Terminal(io.StringIO):
@@ -88,3 +90,53 @@ def test_a_bar_shows_any_name_and_is_removed_after_an_error(clock, monkeypatch, 
     assert what in shown
     assert "2/10" in shown
     assert shown.endswith(("\x1b[2K", "\x1b[?25h"))  # the line is cleared, the cursor is back
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [("8h30m", 30600), ("45m", 2700), ("90s", 90), ("1.5h", 5400), ("1h1m1s", 3661), (None, None)],
+)
+def test_durations_by_example(duration: str | None, seconds: float | None) -> None:
+    assert seconds_of(duration) == seconds
+
+
+@pytest.mark.parametrize("duration", ["", "60", 60, "0s", "1m1h", "-5s", "5 s", "inf", "1e3s", True])
+def test_other_durations_are_refused_with_examples(duration: object) -> None:
+    with pytest.raises(ValueError, match="such as 8h30m, 45m or 90s"):
+        seconds_of(duration)
+
+
+def swallow_errors() -> None:
+    while True:
+        with suppress(Exception):
+            time.sleep(0.001)
+
+
+def test_a_time_limit_ends_a_loop_that_swallows_every_error() -> None:
+    start = time.monotonic()
+    with pytest.raises(TimeIsUp), time_limit(0.05):
+        swallow_errors()
+    assert time.monotonic() - start < 2
+
+
+def sleep_in_an_inner_limit(events: list[str]) -> None:
+    with suppress(TimeIsUp), time_limit(0.05):
+        time.sleep(1)
+    events.append("inner")
+    time.sleep(1)
+    events.append("outer")
+
+
+def test_the_outer_of_two_time_limits_goes_on() -> None:
+    events: list[str] = []
+    with pytest.raises(TimeIsUp), time_limit(0.2):
+        sleep_in_an_inner_limit(events)
+    time.sleep(0.3)  # and no limit is left
+    assert events == ["inner"]
+
+
+def test_a_deadline_counts_from_the_start_of_its_program(monkeypatch) -> None:
+    assert Deadline(10).left == pytest.approx(10, abs=1)
+    monkeypatch.setattr(Deadline, "program_start", None)
+    Deadline.note_program_start()
+    assert Deadline(10).left < 10 - 0.05  # this process has imported pytest

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from nexttoken.runs.loaded import LoadedRun
     from nexttoken.training.learner import Learner
     from nexttoken.training.probe_learner import ProbeLearner
+
+UNANSWERED = 3  # the exit status of a prediction whose time was up before every row was answered
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
@@ -115,17 +118,27 @@ def predict(cfg: DictConfig) -> Path:
     task = run.parts.task
     asking = Asking.of(run)
     path = submission_path(Path(settings.submissions_dir), settings.name or asking.name, task.suffix)
-    predictions = answers_of(task).answer(run, read(run.parts, "test"))
-    if not is_first():
-        return path
+    predictions: Any
+    is_answered = True
+    if settings.within is not None:
+        from nexttoken.runs.timed_submission import predict_within
+
+        predictions, is_answered = predict_within(asking, lambda: read(run.parts, "test"), path, settings)
+    else:
+        predictions = answers_of(task).answer(run, read(run.parts, "test"))
+        if not is_first():
+            return path
+        with without_remarks():
+            asking.save(predictions, path)
     with without_remarks():
-        asking.save(predictions, path)
         results = answers_of(task).finish(asking, predictions, path)  # type: ignore[arg-type]
     if results:
         from nexttoken.report.by_tag import results_table
 
         print(results_table(results, by="file"))
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
+    if not is_answered:
+        sys.exit(UNANSWERED)
     return path
 
 

@@ -1,12 +1,21 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work, a bar on a terminal and plain lines elsewhere, and the time until a deadline."""
 
+import os
+import re
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 SILENT_SECONDS = 5.0  # before anything is shown
 LINE_SECONDS = 10.0  # between two plain lines
+DURATION = re.compile(r"(?=.)(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+RING_AGAIN_SECONDS = 1.0  # Python drops an exception that arises while an object is being deleted
 
 
 class Progress:
@@ -78,3 +87,74 @@ class Progress:
 def _short(rate: float) -> str:
     """Format a rate, also of slow work: `0.3`, `4.1`, `212`."""
     return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+class TimeIsUp(BaseException):
+    """The time of `time_limit` is over. No error of a library, and so caught by none of them."""
+
+
+def seconds_of(duration: Any) -> float | None:
+    """The seconds of a text such as 8h30m, 45m or 90s; None of None. Raises ValueError for another one."""
+    if duration is None:
+        return None
+    found = DURATION.fullmatch(duration) if isinstance(duration, str) else None
+    hours, minutes, seconds = (float(part or 0) for part in (found.groups() if found else (0, 0, 0)))
+    if not (total := 3600 * hours + 60 * minutes + seconds):
+        raise ValueError(f"{duration!r} is no time; expected hours, minutes or seconds, such as 8h30m, 45m or 90s")
+    return total
+
+
+class Deadline:
+    """The moment at which a command has to have ended, `seconds` after its program was started.
+
+    Called from another program, such as a notebook, the clock starts here.
+    """
+
+    program_start: ClassVar[float | None] = None  # as of `time.monotonic`; None: no command of its own
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = (time.monotonic() if self.program_start is None else self.program_start) + seconds
+
+    @classmethod
+    def note_program_start(cls) -> None:
+        """Have the clock of this program's deadline start with the program itself, imports included."""
+        cls.program_start = time.monotonic() - _age()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self._end - time.monotonic()
+
+
+def _age() -> float:
+    """Seconds since this program was started, imports included; 0 where the system does not say it."""
+    try:
+        started = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return max(0.0, uptime - started / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeIsUp in this context after that many seconds, also inside a call of a library.
+
+    Not in a thread other than the main one, where Python has no such signal. Contexts may be nested.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise TimeIsUp
+
+    start, before = time.monotonic(), signal.signal(signal.SIGALRM, ring)
+    outer, again = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), RING_AGAIN_SECONDS)
+    try:
+        yield
+    finally:
+        left = max(outer - (time.monotonic() - start), 1e-3) if outer else 0
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, left, again)

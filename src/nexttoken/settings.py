@@ -16,7 +16,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from nexttoken.errors import file_name
+from nexttoken.progress import seconds_of
 
+Seconds = Annotated[float | None, BeforeValidator(seconds_of)]  # written as 8h30m, 45m or 90s
 Name = Annotated[str, BeforeValidator(file_name)]
 
 # Keys that change no result: two runs that differ only here are the same run.
@@ -235,5 +237,6 @@ class PredictSettings(Checked):
     cascade: str | None = None
     cascade_share: float | None = Field(default=None, ge=0, le=1)
     cascade_base: str | None = None
+    within: Seconds = None  # of the whole command
     replicas: bool = True
     trust_remote_code: bool = False  # whatever the run's own configuration says

@@ -18,6 +18,7 @@ from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, nearest
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.processes import failure
+from nexttoken.progress import Deadline
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,6 +38,7 @@ NULL_GROUP_FIX = "a group such as task or prompt cannot be null; give one of its
 
 def run(main: Callable[[], Any]) -> None:
     """Call a `hydra.main` function, or print the help; a configuration that cannot be composed is one line."""
+    Deadline.note_program_start()
     keep_freed_memory()
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

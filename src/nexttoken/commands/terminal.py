@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 from nexttoken.errors import visible
 
@@ -43,3 +43,19 @@ def until_nobody_reads() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the end of the program fails once more
         sys.exit(CLOSED_PIPE)
+
+
+@contextmanager
+def ending_at_once(is_timed: bool) -> Iterator[None]:
+    """A context that ends the program with its status where time is short: Python's own end takes a second or more."""
+    status: Any = 0
+    try:
+        yield
+    except SystemExit as error:
+        if not is_timed or not isinstance(error.code, int):
+            raise
+        status = error.code
+    if is_timed:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

@@ -155,7 +155,7 @@ class LabelJournal(Journal[LabelProbs]):
     for it, so it is equal up to rounding.
     """
 
-    def __init__(self, path: Path | None, identity: Mapping[str, Any], title: str = "") -> None:
+    def __init__(self, path: Path | None, identity: Mapping[str, Any], title: str | None = "") -> None:
         super().__init__(path, identity, LabelProbs, sync_seconds=1.0)
         self.title = title
         self.num_known = 0  # answers that were not computed again
@@ -182,7 +182,7 @@ class LabelJournal(Journal[LabelProbs]):
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
-        if self.num_known:
+        if self.num_known and self.title is not None:
             print(f"{self.title}{self.num_known} rows were answered before ({self.path})")
 
 
@@ -207,7 +207,7 @@ class JournalFolder:
 
     folder: Path | None = None
     made_by: str = ""
-    title: str = ""  # begins the line about rows that were answered before, such as "fold 1: "
+    title: str | None = ""  # begins the line about rows that were answered before, such as "fold 1: "; None: no line
 
     def journal(self, identity: Mapping[str, Any]) -> LabelJournal:
         """This process's journal for the settings `identity`; no file is created yet."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.transforms.dialogue import replies
-from nexttoken.types import Example
+from nexttoken.types import Example, LabelPredictions
 
 Answerer = Callable[[Sequence[Example]], Any]  # class probabilities, losses of known answers, or texts
 
@@ -25,17 +25,31 @@ def remembering(answer: Answerer, unsure: Callable[[np.ndarray], np.ndarray]) ->
 
 @dataclass(frozen=True)
 class AnsweredOnce:
-    """An answerer that asks its model for the same examples once: asked again, they have taken no seconds."""
+    """An answerer that asks its model for the same example once: asked again, it has taken no seconds."""
 
     answer: Answerer
-    known: list[tuple[list[Example], Any]] = field(default_factory=list)
+    known: dict[str, list[tuple[Example, Any, int]]] = field(default_factory=dict)  # by id, with answers and its row
 
     def __call__(self, examples: Sequence[Example]) -> Any:
-        for asked, found in self.known:
-            if asked == list(examples):
-                return replace(found, columns={**found.columns, "seconds": np.zeros(len(asked))})
-        self.known.append((list(examples), self.answer(examples)))
-        return self.known[-1][1]
+        places = [self._find(example) for example in examples]
+        new = [example for example, place in zip(examples, places, strict=True) if place is None]
+        if len(new) == len(examples):
+            found = self.answer(examples)
+            for row, example in enumerate(examples):
+                self.known.setdefault(example.id, []).append((example, found, row))
+            return found
+        if new:
+            self(new)
+        both: list[Any] = [self._find(example) for example in examples]
+        probs = np.array([found.probs[row] for found, row in both])
+        seconds = np.array([found.columns["seconds"][row] for found, row in both])
+        seconds[[place is not None for place in places]] = 0.0
+        return LabelPredictions(tuple(example.id for example in examples), probs, {"seconds": seconds})
+
+    def _find(self, example: Example) -> tuple[Any, int] | None:
+        """The answers that hold this example's, and its row there."""
+        known = self.known.get(example.id, ())
+        return next(((found, row) for asked, found, row in known if asked == example), None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.answer, name)

@@ -80,19 +80,22 @@ class Asking:
         name, scaling = self.run.path.resolve().name, self.calibration.scaling.values if self.calibration else {}
         return f"{name}_{_file_name(self.words, {**self.settings, **scaling})}" if self.words else name
 
-    def save(self, predictions: Any, path: Path) -> None:
+    def save(self, predictions: Any, path: Path, remark: str = "", is_noted: bool = True) -> None:
         """Write the submission and its line in the ledger beside it.
 
-        The line comes first, so that a kill leaves no file that the ledger does not know. Raises UserError where a
-        fold was trained again meanwhile.
+        A `remark` says in the ledger that it was answered otherwise than it was scored. The line comes first, so that a
+        kill leaves no file that the ledger does not know; a file that replaces its earlier state need not be noted.
+        Raises UserError where a fold was trained again meanwhile.
         """
         folds = self.run.answering
         if self.trainings != tuple(fold.training for fold in folds if fold.is_finished):
             raise UserError(f"{self.run.path} was trained again meanwhile: predict again")
+        asked, scores = " ".join(filter(None, [self.words, remark])), {} if remark else self.scores
         with scratch_folder(path) as folder:
             self.run.parts.task.write(predictions, folder / path.name)
             numbers, ledger = [fold.number for fold in folds], path.with_name(LEDGER)
-            record(folder / path.name, str(self.run.path), numbers, ledger=ledger, asked=self.words, **self.scores)
+            if is_noted:
+                record(folder / path.name, str(self.run.path), numbers, ledger=ledger, asked=asked, **scores)
             put_in_place(folder / path.name, path)
 
 

@@ -127,11 +127,16 @@ class LoadedRun:
             self.release()  # a notebook may load another run next
         columns = {name: np.mean([one.columns[name] for one in predicted], axis=0) for name in predicted[0].columns}
         columns["seconds"] = columns["seconds"] * len(predicted)
-        threshold = float(np.mean([fold.metrics().get("threshold", 0.5) for fold in self.folds]))
         tables = [one.probs for one in predicted]
         if calibration:
-            tables, threshold = [*map(calibration.scaling, tables)], calibration.threshold(threshold)
-        return LabelPredictions(predicted[0].ids, np.mean(tables, axis=0), columns, threshold)
+            tables = [*map(calibration.scaling, tables)]
+        return LabelPredictions(predicted[0].ids, np.mean(tables, axis=0), columns, self.threshold)
+
+    @property
+    def threshold(self) -> float:
+        """The probability of the second of two classes above which it is decided for: the folds' mean, calibrated."""
+        before = float(np.mean([fold.metrics().get("threshold", 0.5) for fold in self.folds]))
+        return self.calibration.threshold(before) if self.calibration else before
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -161,6 +166,15 @@ class LoadedRun:
     def release(self) -> None:
         """Free the memory that `answerer` took."""
         self.__dict__.pop("_models", None)
+
+    def share_models(self, other: "LoadedRun") -> bool:
+        """Answer with the models that `other` has in memory, where both are one run asked in two ways; else False."""
+        one, two = self.parts.settings, other.parts.settings
+        is_same = self.numbers == other.numbers and self.fold(None).training == other.fold(None).training
+        is_same = is_same and (one.max_tokens, one.prompt) == (two.max_tokens, two.prompt)
+        if is_same and "_models" in other.__dict__:
+            self.__dict__["_models"] = other._models
+        return is_same
 
     @cached_property
     def _models(self) -> "FoldModels":

@@ -1,6 +1,6 @@
 """A blend loaded to predict: each member answers once, one after the other, and the answers are averaged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,13 +8,13 @@ import numpy as np
 from nexttoken.errors import UserError
 from nexttoken.runs.blend import Blend
 from nexttoken.runs.config import Changes
-from nexttoken.runs.fold_baseline import baseline_of
+from nexttoken.runs.fold_baseline import FoldBaseline, baseline_of
 from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions
 
-Answer = Callable[[list[Example]], LabelPredictions]
+Answering = LoadedRun | FoldBaseline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class LoadedBlend(LoadedRun):
     """A blend; its parts are those of its first run, without transforms: each member has its own."""
 
     blend: Blend
-    members: tuple[Answer, ...]
+    members: tuple[Answering, ...]  # those with a weight, in the order of `blend.members`
 
     @classmethod
     def of(
@@ -37,11 +37,11 @@ class LoadedBlend(LoadedRun):
             raise UserError(f"{what}; leave inference, generation, engine and fold out")
         left = iter(runs)
         every = [
-            baseline_of(member.name, folder, input_dir).answer if member.is_baseline else _answer_of(next(left))
+            baseline_of(member.name, folder, input_dir) if member.is_baseline else next(left)
             for member in blend.members
         ]
         used = [pair for pair in zip(blend.members, every, strict=True) if pair[0].weight]  # the first may have none
-        blend, members = replace(blend, members=tuple(one for one, _ in used)), tuple(answer for _, answer in used)
+        blend, members = replace(blend, members=tuple(one for one, _ in used)), tuple(run for _, run in used)
         first, folds = runs[0], folder.finished_folds()
         parts = replace(first.parts, transforms={})
         for fold in folds:
@@ -54,16 +54,17 @@ class LoadedBlend(LoadedRun):
         Raises UserError where a member answers other rows.
         """
         calibration = self.calibration
-        answers = [member(examples) for member in self.members]
+        answers = [answer_of(member, examples) for member in self.members]
         if any(one.ids != answers[0].ids for one in answers):
             raise UserError(f"{self.path}: its members' transforms leave different rows; blend runs that keep all rows")
         probs = self.blend([one.probs for one in answers])
-        threshold = float(np.mean([fold.metrics().get("threshold", 0.5) for fold in self.folds]))
         if calibration:
-            probs, threshold = calibration.scaling(probs), calibration.threshold(threshold)
+            probs = calibration.scaling(probs)
         seconds = np.sum([one.columns["seconds"] for one in answers], axis=0)
-        return LabelPredictions(answers[0].ids, probs, {"seconds": seconds}, threshold)
+        return LabelPredictions(answers[0].ids, probs, {"seconds": seconds}, self.threshold)
 
 
-def _answer_of(run: LoadedRun) -> Answer:
-    return lambda examples: run.answer(apply_transforms(examples, run.parts.transforms))
+def answer_of(member: Answering, examples: list[Example]) -> LabelPredictions:
+    """A member's answers to examples without transforms: a run has its own."""
+    own = apply_transforms(examples, member.parts.transforms) if isinstance(member, LoadedRun) else examples
+    return member.answer(own)

@@ -1,0 +1,73 @@
+"""A submission that is predicted until a deadline, and written again and again meanwhile."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nexttoken.progress import Deadline
+from nexttoken.runs.answer_steps import LoadWay
+from nexttoken.runs.asking import Asking
+from nexttoken.runs.config import Changes
+from nexttoken.runs.load import load
+from nexttoken.runs.within import TimedPrediction
+from nexttoken.settings import PredictSettings
+from nexttoken.tasks.test_rows import without_remarks
+from nexttoken.types import Example, LabelPredictions
+
+
+def predict_within(
+    asking: Asking, read: Callable[[], Sequence[Example]], path: Path, settings: PredictSettings
+) -> tuple[LabelPredictions, bool]:
+    """Write the submission `path` until `settings.within` is over.
+
+    Returns its predictions, and whether every row was answered. `read` gives the test examples. The ledger has a line
+    for its first state, and one for its last that says what answered how many rows.
+    """
+    deadline, is_first = Deadline(settings.within or 0.0), True
+    load_way = way_loader(settings) if not asking.settings else None
+
+    def publish(timed: TimedPrediction, is_last: bool) -> None:
+        nonlocal is_first
+        remark = "" if timed.is_whole else timed.words
+        with without_remarks():
+            asking.save(timed.answers.predictions, path, remark, is_noted=is_first or is_last)
+        is_first = False
+
+    with reading_once(asking.run.parts.task):
+        timed = TimedPrediction(asking.run, read(), deadline, publish, load_way)
+        answers = timed.finish()
+    print(f"{timed.words}; {deadline.left:.0f} s of {deadline.seconds:.0f} are left")
+    return answers.predictions, bool(answers.has_answer.all())
+
+
+def way_loader(settings: PredictSettings) -> LoadWay:
+    """A function that loads the run in a folder with the paths of these settings, asked as it was scored."""
+    own = Changes(folder=Changes.of(settings).folder)
+    paths = settings.input_dir, settings.batch_tokens, settings.base
+    return lambda folder: load(folder, *paths, own, settings.trust_remote_code)
+
+
+@contextmanager
+def reading_once(task: Any) -> Iterator[None]:
+    """Within this context a task reads its test files once, however often it writes a submission of them."""
+    known: dict[str, Any] = {}
+
+    def once(name: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
+        def again(split: str) -> Any:
+            if split != "test":
+                return read(split)
+            if name not in known:
+                known[name] = read(split)
+            return known[name]
+
+        return again
+
+    names = [name for name in ("read", "questions") if hasattr(task, name)]
+    for name in names:
+        object.__setattr__(task, name, once(name, getattr(task, name)))
+    try:
+        yield
+    finally:
+        for name in names:
+            object.__delattr__(task, name)

@@ -1,0 +1,130 @@
+"""Prediction with a deadline: the prior at first, every pass by its worth, and the plain submission at the end."""
+
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexttoken import pipeline
+from nexttoken.commands.ask import main as ask
+from nexttoken.commands.blend import main as blend
+from nexttoken.engine.label_answerer import LabelAnswerer
+from nexttoken.metrics.probabilities import prior_probs
+from nexttoken.progress import Deadline
+from nexttoken.runs import within
+from nexttoken.runs.answer_steps import steps_of
+from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.runs.ledger import read_ledger
+from nexttoken.runs.load import load
+from nexttoken.runs.row_answers import RowAnswers, source_of
+from nexttoken.runs.slices import slices_of
+from support.training import composed, train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Two folds, asked once; both were scored in both orders, too."""
+    folder = tmp_path_factory.mktemp("output")
+    for fold in (0, 1):
+        train(folder, f"fold={fold}", "logger=none")
+    return folder
+
+
+def predict(output: Path, submissions: Path, *overrides: str) -> bytes:
+    places = [f"output_dir={output}", f"submissions_dir={submissions}"]
+    return pipeline.predict(composed("predict", *places, "name=x", *overrides)).read_bytes()
+
+
+def test_with_time_enough_the_submission_and_its_ledger_are_those_of_a_plain_prediction(trained, tmp_path):
+    plain, timed = (predict(trained, tmp_path / name, *more) for name, more in (("a", ()), ("b", ("within=10m",))))
+    assert timed == plain
+    (first, last), (line,) = (read_ledger(tmp_path / name / "ledger.csv") for name in ("b", "a"))
+    assert (first.asked, first.oof_log_loss) == ("the prior 100%", None)
+    assert (last.asked, last.oof_log_loss, last.sha256) == ("", line.oof_log_loss, line.sha256)
+
+
+def test_without_time_to_answer_the_prior_is_a_valid_submission(trained, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        predict(trained, tmp_path, "within=1s")
+    assert ended.value.code == pipeline.UNANSWERED == 3
+    with (tmp_path / "x.csv").open() as file:
+        rows = list(csv.reader(file))[1:]
+    run = load(RunFolder(trained / "lmsys" / "tiny"))
+    labels = [label for fold in run.folds for label in (example.label for example in run.held_out(fold))]
+    assert len(rows) == 40
+    assert np.allclose(np.array([row[1:] for row in rows], dtype=float), prior_probs(labels, 3, 3), atol=1e-15)
+    assert "the prior 100%" in capsys.readouterr().out
+
+
+def test_a_pass_that_is_cut_short_keeps_what_it_has_answered(trained, tmp_path, monkeypatch):
+    run, states = load(RunFolder(trained / "lmsys" / "tiny")), []
+    examples = pipeline.read(run.parts, "test")
+    monkeypatch.setattr(within, "slices_of", lambda lengths, _: np.array_split(np.argsort(lengths), 8))
+    timed = within.TimedPrediction(run, examples, Deadline(600), lambda timed, _: states.append(timed.answers.probs))
+    ask = timed._ask
+
+    def ask_three(step, rows):
+        if timed.done.get(step.title, 0) >= 3 / 8:
+            raise within.TimeIsUp
+        ask(step, rows)
+
+    monkeypatch.setattr(timed, "_ask", ask_three)
+    answers = timed.finish()
+    assert timed.words == "fold 0 38%, the prior 62%"
+    whole = run.inference(run.folds[0])(examples, run.answerer(run.folds[0])).probs
+    known = answers.has_answer
+    assert known.sum() == 15
+    assert np.allclose(answers.probs[known], whole[known], atol=1e-6)
+    assert np.allclose(answers.probs[~known], states[0][~known])
+    lengths = timed.lengths
+    assert lengths[known].max() <= lengths[~known].min()
+
+
+def test_both_orders_follow_where_they_gained_and_no_question_is_asked_twice(trained, tmp_path, monkeypatch):
+    name = trained / "lmsys" / "tiny"
+    ask([f"run={name}", "inference=swap_averaged"])
+    run = load(RunFolder(name))
+    (way,) = run.folder.ways
+    scores = {fold.path: fold.metrics() | {"log_loss": 0.9} for fold in map(way.fold, (0, 1))}  # as if it had gained
+    metrics = FoldFolder.metrics
+    monkeypatch.setattr(FoldFolder, "metrics", lambda fold: scores.get(fold.path) or metrics(fold))
+    examples, asked = pipeline.read(run.parts, "test"), []
+    answer = LabelAnswerer.__call__
+    monkeypatch.setattr(LabelAnswerer, "__call__", lambda self, some: asked.append(len(some)) or answer(self, some))
+    timed = within.TimedPrediction(run, examples, Deadline(600), lambda *_: None, load)
+    answers = timed.finish()
+    assert sorted(timed.done) == ["fold 0", "fold 0 SwapAveraged", "fold 1", "fold 1 SwapAveraged"]
+    assert asked == [40, 37, 40, 37], "three pairs are the same in both orders"
+    assert not timed.is_whole
+    monkeypatch.setattr(FoldFolder, "metrics", metrics)
+    assert np.allclose(answers.probs, load(way).answer(examples).probs, atol=1e-6)
+
+
+@given(st.lists(st.integers(100, 5000), min_size=1, max_size=300), st.sampled_from([1, 64, 4096]))
+def test_slices_hold_every_row_once_and_the_longest_in_the_first(lengths, batch_tokens):
+    slices = slices_of(np.array(lengths), batch_tokens)
+    assert sorted(np.concatenate(slices).tolist()) == list(range(len(lengths)))
+    assert max(lengths) in [lengths[row] for row in slices[0]]
+    rest = [[lengths[row] for row in rows] for rows in slices[1:]]
+    assert all(max(one) <= min(other) for one, other in pairwise(rest))
+
+
+def test_a_blend_of_some_members_is_that_of_their_weights_among_each_other(trained):
+    train(trained, "fold=0", "name=other", "seed=1", "logger=none")
+    train(trained, "fold=1", "name=other", "seed=1", "logger=none")
+    blend([f"runs={trained}/lmsys/tiny,{trained}/lmsys/other", "weights=equal", "name=both", "of=logits"])
+    loaded = load(RunFolder(trained / "lmsys" / "both"))
+    examples = pipeline.read(loaded.parts, "test")
+    answers = RowAnswers.of(loaded, examples)
+    one = loaded.members[0].answer(examples).probs
+    for fold in loaded.members[0].folds:
+        answers.put(source_of(loaded.members[0], fold.number), np.arange(40), one)
+    assert np.allclose(answers.probs, one, atol=1e-12)
+    timed = within.TimedPrediction(loaded, examples, Deadline(600), lambda *_: None)
+    assert np.array_equal(timed.finish().probs, loaded.answer(examples).probs)
+    assert timed.is_whole
+    assert [step.title.split()[0] for step in steps_of(loaded)[:2]] != ["tiny", "tiny"]
