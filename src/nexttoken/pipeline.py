@@ -115,8 +115,7 @@ def predict(cfg: DictConfig) -> Path:
     run, settings = load_asked(cfg, averages=True)
     launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
-    task = run.parts.task
-    asking = Asking.of(run)
+    task, asking = run.parts.task, Asking.of(run)
     path = submission_path(Path(settings.submissions_dir), settings.name or asking.name, task.suffix)
     predictions: Any
     is_answered = True

@@ -151,10 +151,12 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise TimeIsUp
 
     start, before = time.monotonic(), signal.signal(signal.SIGALRM, ring)
-    outer, again = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), RING_AGAIN_SECONDS)
-    try:
+    outer, again = signal.getitimer(signal.ITIMER_REAL)
+    try:  # before the timer is set: it may ring at once
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), RING_AGAIN_SECONDS)
         yield
     finally:
-        left = max(outer - (time.monotonic() - start), 1e-3) if outer else 0
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, left, again)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - start), 1e-3), again)

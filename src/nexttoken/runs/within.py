@@ -64,13 +64,22 @@ class TimedPrediction:
         """
         self._write()
         try:
-            with suppress(TimeIsUp), time_limit(self._left()):
-                self._steps = steps_of(self.run, self.load_way)
-                for step in self._steps:
-                    self._make(step)
+            if self._left() > 0:
+                self._make_all()
+        except (TimeIsUp, Exception):
+            if self._left() > 0:  # else a library has made another error of TimeIsUp
+                raise
         finally:
             self.publish(self, True)
         return self.answers
+
+    def _make_all(self) -> None:
+        """Raises TimeIsUp where the time is up before all passes are made."""
+        with time_limit(self._left()):
+            self._steps = steps_of(self.run, self.load_way)
+            for step in self._steps:
+                if not self._make(step):
+                    return
 
     @property
     def is_whole(self) -> bool:
@@ -98,8 +107,8 @@ class TimedPrediction:
         self._written = time.monotonic()
         self._write_seconds = self._written - start
 
-    def _make(self, step: Step) -> None:
-        """Make one pass over the rows in slices, whose time is forecast by those before."""
+    def _make(self, step: Step) -> bool:
+        """Make one pass over the rows in slices, whose time is forecast by those before; False: there was too little."""
         slices = slices_of(self.lengths, self._batch_tokens(step))
         total, seconds, asked = self.lengths.sum(), 0.0, 0
         self._load(step)  # not part of the throughput
@@ -107,7 +116,7 @@ class TimedPrediction:
             for place, rows in enumerate(slices):
                 rows = self._fitting(rows, seconds / asked if asked else 0.0)
                 if not len(rows):
-                    raise TimeIsUp
+                    return False
                 start = time.monotonic()
                 self._ask(step, rows)
                 seconds, asked = seconds + time.monotonic() - start, asked + self.lengths[rows].sum()
@@ -118,6 +127,7 @@ class TimedPrediction:
                 if time.monotonic() - self._written > self._write_seconds / SHARE_OF_WRITING:
                     self._write()
         self._is_first = False
+        return True
 
     def _fitting(self, rows: np.ndarray, seconds_per_character: float) -> np.ndarray:
         """The rows that the time left suffices for, the shortest ones of them; all where that is not known yet."""
