@@ -1,7 +1,7 @@
 """Prediction with a deadline: the prior at first, every pass by its worth, and the plain submission at the end."""
 
 import csv
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,8 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
-def predict(output: Path, submissions: Path, *overrides: str) -> bytes:
-    places = [f"output_dir={output}", f"submissions_dir={submissions}"]
+def predict(output: Path, submissions: Path, *overrides: str, run: str = "tiny") -> bytes:
+    places = [f"run={output}/lmsys/{run}", f"submissions_dir={submissions}"]
     return pipeline.predict(composed("predict", *places, "name=x", *overrides)).read_bytes()
 
 
@@ -45,6 +45,17 @@ def test_with_time_enough_the_submission_and_its_ledger_are_those_of_a_plain_pre
     (first, last), (line,) = (read_ledger(tmp_path / name / "ledger.csv") for name in ("b", "a"))
     assert (first.asked, first.oof_log_loss) == ("the prior 100%", None)
     assert (last.asked, last.oof_log_loss, last.sha256) == ("", line.oof_log_loss, line.sha256)
+
+
+def test_a_cascade_with_time_enough_is_a_plain_one(trained, tmp_path):
+    for fold, (name, size) in product((0, 1), (("small", 32), ("larger", 48))):
+        more = ["limit_rows=60", f"model.scratch.hidden_size={size}", "logger=none"]
+        train(trained, f"fold={fold}", f"name={name}", *more)
+    more = [f"cascade={trained}/lmsys/larger", "cascade_share=0.3"]
+    plain = predict(trained, tmp_path / "a", *more, run="small")
+    assert predict(trained, tmp_path / "b", *more, "within=10m", run="small") == plain
+    _, last = read_ledger(tmp_path / "b" / "ledger.csv")
+    assert last.oof_log_loss == read_ledger(tmp_path / "a" / "ledger.csv")[0].oof_log_loss is not None
 
 
 def test_without_time_to_answer_the_prior_is_a_valid_submission(trained, tmp_path, capsys):

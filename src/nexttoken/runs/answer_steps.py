@@ -10,8 +10,9 @@ from nexttoken.runs.fold_baseline import FoldBaseline
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.loaded_blend import LoadedBlend
+from nexttoken.runs.loaded_cascade import LoadedCascade
 from nexttoken.runs.out_of_fold import answers_out_of_fold
-from nexttoken.runs.row_answers import Source, among, source_of
+from nexttoken.runs.row_answers import RowAnswers, Source, among, source_of
 
 # In log loss: three models averaged gained 0.010 to 0.014 (first place of MAP 2025), so that one more beside k gains
 # about this / (k (k + 1)). It cannot be measured out of fold, where each row was held out by one fold alone.
@@ -34,6 +35,7 @@ class Step:
     gain: float
     cost: float = 1.0
     is_extra: bool = False  # asked in another way than the run itself would be
+    rows: Callable[[RowAnswers], np.ndarray] | None = None  # those to ask, in their order; None: all
 
     @property
     def worth(self) -> float:
@@ -49,6 +51,8 @@ def steps_of(run: LoadedRun, load_way: LoadWay | None = None) -> list[Step]:
     """
     if isinstance(run, LoadedBlend):
         return _steps_of_blend(run)
+    if isinstance(run, LoadedCascade):
+        return _steps_of_cascade(run)
     first, *rest = _steps_of_folds(run, _gain_of(run))
     rest += [step for way in run.folder.ways for step in _steps_of_way(run, way, load_way)] if load_way else []
     return [first, *_by_worth(rest)]
@@ -103,6 +107,19 @@ def _steps_of_way(run: LoadedRun, way: RunFolder, load_way: LoadWay) -> list[Ste
         Step(f"fold {fold.number} {name}", loaded, (fold,), (source_of(run, fold.number),), share, cost, is_extra=True)
         for fold in loaded.folds
     ]
+
+
+def _steps_of_cascade(run: LoadedCascade) -> list[Step]:
+    """The small run's folds, then those of the larger run for the rows that are unsure, the least certain first."""
+
+    def unsure(answers: RowAnswers) -> np.ndarray:
+        small = answers.of_run(run.small)
+        order = run.cascade.order(small)
+        return order[run.cascade.unsure(small)[order]]
+
+    small = _steps_of_folds(run.small, _gain_of(run.small), name=run.small.path.name)
+    larger = _steps_of_folds(run.larger, _gain_of(run.larger), name=run.larger.path.name)
+    return [*small, *(replace(step, rows=unsure) for step in larger)]
 
 
 def _steps_of_blend(blend: LoadedBlend) -> list[Step]:

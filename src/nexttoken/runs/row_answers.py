@@ -13,6 +13,7 @@ from nexttoken.runs.blend import Blend
 from nexttoken.runs.fold_rows import labels_of
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.loaded_blend import LoadedBlend
+from nexttoken.runs.loaded_cascade import LoadedCascade
 from nexttoken.types import Example, LabelPredictions
 
 Source = tuple[str, int | str]  # a run's folder and the number of one of its folds
@@ -48,26 +49,31 @@ class RowAnswers:
     @property
     def probs(self) -> np.ndarray:
         """The mean of the answers, as the run averages its folds and a blend its members, (N, K)."""
-        found = self._mean(self.run)
+        found = self.of_run(self.run)
         return np.where(np.isnan(found), self.fallback, found)
 
     @property
     def has_answer(self) -> np.ndarray:
         """Mask (N,) of the rows that any source has answered."""
-        return ~np.isnan(self._mean(self.run)).any(axis=1)
+        return ~np.isnan(self.of_run(self.run)).any(axis=1)
 
     @property
     def predictions(self) -> LabelPredictions:
         return LabelPredictions(self.ids, self.probs, {"seconds": np.zeros(len(self.ids))}, self.run.threshold)
 
-    def _mean(self, run: LoadedRun) -> np.ndarray:
+    def of_run(self, run: LoadedRun) -> np.ndarray:
         """The mean (N, K) of what this run, or blend, has answered; NaN where that is nothing."""
         if isinstance(run, LoadedBlend):
             members = [
-                self._mean(member) if isinstance(member, LoadedRun) else self._of(source_of(run, place))
+                self.of_run(member) if isinstance(member, LoadedRun) else self._of(source_of(run, place))
                 for place, member in enumerate(run.members)
             ]
             return _blended(run, np.array(members))
+        if isinstance(run, LoadedCascade):
+            small, larger = self.of_run(run.small), self.of_run(run.larger)
+            rows = ~np.isnan(small).any(axis=1) & ~np.isnan(larger).any(axis=1)
+            small[rows] = run.cascade.combine(small[rows], larger[rows])
+            return small
         tables = np.array([self._of(source_of(run, fold.number)) for fold in run.folds])
         known = ~np.isnan(tables)
         if known.all():

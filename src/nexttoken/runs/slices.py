@@ -18,18 +18,26 @@ def lengths_of(examples: Sequence[Example]) -> np.ndarray:
     return np.array([TEMPLATE_CHARACTERS + number for number in texts], dtype=np.int64)
 
 
-def slices_of(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+def slices_of(lengths: np.ndarray, batch_tokens: int, rows: np.ndarray | None = None) -> list[np.ndarray]:
     """Row numbers in slices: first a sample of all lengths, the longest row among them, then the rest, shortest first.
 
     Shortest first answers most rows in a time that does not suffice for all. The longest row in the first slice shows
-    at once whether the memory suffices.
+    at once whether the memory suffices. Given `rows` alone are taken, in their order, as those of a cascade.
     """
-    wanted = max(SHARE * lengths.sum(), MIN_BATCHES * batch_tokens * CHARACTERS_PER_TOKEN)
-    number = int(lengths.sum() // wanted)
+    total = lengths.sum() if rows is None else lengths[rows].sum()
+    wanted = max(SHARE * total, MIN_BATCHES * batch_tokens * CHARACTERS_PER_TOKEN)
+    number = int(total // wanted)
+    if rows is not None:
+        return _cut(rows, lengths, wanted, max(number, 1))
     if number < 2:
         return [np.arange(len(lengths))]
     order = np.argsort(lengths, kind="stable")
     sample = np.unique(order[::-number])
     rest = order[~np.isin(order, sample)]
-    places = np.minimum(np.cumsum(lengths[rest]) // wanted, number - 1).astype(np.int64)
-    return [sample, *(np.sort(rest[places == place]) for place in np.unique(places))]
+    return [sample, *_cut(rest, lengths, wanted, number)]
+
+
+def _cut(rows: np.ndarray, lengths: np.ndarray, wanted: float, number: int) -> list[np.ndarray]:
+    """The rows in at most so many slices of about the wanted length, the rows of each by number."""
+    places = np.minimum(np.cumsum(lengths[rows]) // wanted, number - 1).astype(np.int64)
+    return [np.sort(rows[places == place]) for place in np.unique(places)]

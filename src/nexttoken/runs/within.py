@@ -54,7 +54,7 @@ class TimedPrediction:
         self._asked: dict[tuple[str, int], AnsweredOnce] = {}
         self._inferences: dict[int, dict[int | str, Inference]] = {}  # by the run's id and the fold's number
         self._in_memory: LoadedRun | None = None
-        self._is_first = True
+        self._made: list[str] = []  # titles of the passes that are complete
         self._steps: list[Step] = []
 
     def finish(self) -> RowAnswers:
@@ -84,10 +84,8 @@ class TimedPrediction:
     @property
     def is_whole(self) -> bool:
         """True where every pass that the run itself would make has answered all rows, and no further one any."""
-        own = [source for step in self._steps if not step.is_extra for source in step.sources]
-        extra = [step.title for step in self._steps if step.is_extra and step.title in self.done]
-        tables = (self.answers.tables.get(source) for source in own)
-        return bool(own) and not extra and all(table is not None and not np.isnan(table).any() for table in tables)
+        own = [step.title for step in self._steps if not step.is_extra]
+        return bool(own) and own == [title for title in self._made if title in own] and len(self.done) == len(own)
 
     @property
     def words(self) -> str:
@@ -108,9 +106,10 @@ class TimedPrediction:
         self._write_seconds = self._written - start
 
     def _make(self, step: Step) -> bool:
-        """Make one pass over the rows in slices, whose time is forecast by those before; False: there was too little."""
-        slices = slices_of(self.lengths, self._batch_tokens(step))
-        total, seconds, asked = self.lengths.sum(), 0.0, 0
+        """Make one pass over the rows in slices, whose time is forecast by those before; False: too little was left."""
+        rows = None if step.rows is None else step.rows(self.answers)
+        slices = slices_of(self.lengths, self._batch_tokens(step), rows)
+        total, seconds, asked = self.lengths[np.concatenate(slices)].sum(), 0.0, 0
         self._load(step)  # not part of the throughput
         with Progress(len(self.examples), step.title) as progress:
             for place, rows in enumerate(slices):
@@ -122,11 +121,11 @@ class TimedPrediction:
                 seconds, asked = seconds + time.monotonic() - start, asked + self.lengths[rows].sum()
                 self.done[step.title] = self.done.get(step.title, 0.0) + len(rows) / len(self.examples)
                 progress.advance(len(rows))
-                if not place and self._is_first:
+                if not place and not self._made:
                     self._forecast(step, seconds * (total / asked - 1))
                 if time.monotonic() - self._written > self._write_seconds / SHARE_OF_WRITING:
                     self._write()
-        self._is_first = False
+        self._made.append(step.title)
         return True
 
     def _fitting(self, rows: np.ndarray, seconds_per_character: float) -> np.ndarray:
