@@ -67,6 +67,7 @@ class ModelSettings(Checked):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Attention | None = None  # None: chosen by transformers, as Gemma-2 needs
     trust_remote_code: bool = False  # true runs code that comes with a model on your machine
+    stream_layers: bool = False  # layers stay in their files, and each is read once for all rows: memory of two layers
 
 
 class AdapterSettings(Checked):
@@ -239,4 +240,5 @@ class PredictSettings(Checked):
     cascade_base: str | None = None
     within: Seconds = None  # of the whole command
     replicas: bool = True
+    stream_layers: bool = False
     trust_remote_code: bool = False  # whatever the run's own configuration says

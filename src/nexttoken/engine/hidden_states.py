@@ -26,6 +26,7 @@ from nexttoken.engine.run_batches import run_batches
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.models.precision import autocast_dtype, computing
+from nexttoken.models.streamed import layer_stream
 from nexttoken.prompts.encode_spans import Span
 from nexttoken.prompts.token_cache import delete_oldest
 
@@ -77,6 +78,8 @@ class StateReader:
     """
 
     def __init__(self, model: nn.Module, batch_tokens: int, layer: int, with_last: bool, made_by: str) -> None:
+        if layer_stream(model) is not None:
+            raise UserError("head=probe reads the states of one layer; use model.stream_layers=false")
         self.model, self.batch_tokens, self.layer, self.with_last = model, batch_tokens, layer, with_last
         dtypes = (next(model.parameters()).dtype, autocast_dtype(model), with_last, version("transformers"))
         name = hashlib.sha256(repr((made_by, layer, *dtypes)).encode()).hexdigest()[:32]

@@ -17,6 +17,7 @@ from nexttoken.errors import UserError, first_five, nearest, one_line
 from nexttoken.models.base_model import weight_files
 from nexttoken.models.fast_lora import speed_up_lora
 from nexttoken.models.quantized import import_bitsandbytes, keep_trainable
+from nexttoken.models.streamed import layer_stream
 from nexttoken.progress import Progress
 from nexttoken.settings import AdapterSettings, Settings
 
@@ -61,6 +62,8 @@ def add_adapter(model: nn.Module, settings: AdapterSettings, num_classes: int | 
         raise UserError(f"adapter.target_modules={settings.target_modules} is refused: {one_line(error)}") from None
     speed_up_lora(model)
     keep_trainable(model)
+    if stream := layer_stream(model):
+        stream.materialise(model)
     for parameter in model.parameters():
         if parameter.requires_grad:  # peft leaves a classification layer in 16 bit, where small updates are lost
             parameter.data = parameter.data.float()

@@ -17,6 +17,7 @@ from nexttoken.models.precision import PRECISIONS, choose_dtype, fast_cpu_dtype,
 from nexttoken.models.processes import choose_device
 from nexttoken.models.quantized import keep_trainable, loading_options, saved_quantization
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
+from nexttoken.models.streamed import load_streamed, weights_on_disk
 from nexttoken.settings import ModelSettings, QuantizationSettings, Settings
 
 CLASSIFIER_WEIGHTS = {"score.weight", "score.bias"}  # missing in a language model: they start at random
@@ -146,6 +147,10 @@ def load_model(
 
     keep_freed_memory()
     if settings.name_or_path is None:
+        if settings.stream_layers:
+            raise UserError(
+                "model.stream_layers=true reads layers from files, and model=scratch has none; leave it out"
+            )
         return build_llama(settings.scratch, tokenizer, max_tokens, num_classes).train()
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # missing weights are reported below, in one line
@@ -155,20 +160,32 @@ def load_model(
     config = copy.deepcopy(config) if is_base else load_config(settings)
     if not is_classifier and has_classifier(config) and not config.get_text_config().tie_word_embeddings:
         raise UserError(f"{source} is a classifier without an output head for words; use head=classification")
-    options = loading_options(config, quantization, dtype, device or choose_device())
+    device, attention = device or choose_device(), {"attn_implementation": settings.attn_implementation}
     if is_classifier:
         config.num_labels = num_classes
+    if settings.stream_layers:
+        model = from_hub(
+            lambda: load_streamed(kind, weights_on_disk(settings), config, dtype, device, **attention), settings
+        )
+        return _fitting(model, tokenizer, source)
+    options = loading_options(config, quantization, dtype, device)
+    if is_classifier:
         options["ignore_mismatched_sizes"] = is_base  # its layer may be for another number of labels
-    options |= {"config": config, "dtype": dtype, "attn_implementation": settings.attn_implementation}
+    options |= {"config": config, "dtype": dtype, **attention}
     model, loading = _from_pretrained(kind, settings, output_loading_info=True, **options)
     if missing := sorted({*loading["missing_keys"]} - (CLASSIFIER_WEIGHTS if is_classifier else set())):
         raise UserError(
             f"{source}: {len(missing)} weights are missing ({first_five(missing)}) and would be random; give a complete"
             " checkpoint of a causal language model"
         )
+    keep_trainable(model)
+    return _fitting(model, tokenizer, source)
+
+
+def _fitting(model: Any, tokenizer: Any, source: str) -> Any:
+    """The model in training mode. Raises UserError where it has fewer embeddings than the tokenizer has tokens."""
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
         raise UserError(f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not fit")
-    keep_trainable(model)
     return model.train()  # from_pretrained returns it in evaluation mode, which Lightning would not change
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from nexttoken.errors import UserError
 from nexttoken.models.packed_formats import is_packed
+from nexttoken.models.streamed import layer_stream
 from nexttoken.settings import QuantizationSettings, Settings
 
 
@@ -83,9 +84,14 @@ def describe(settings: QuantizationSettings) -> str:
 
 
 def refuse_untrainable(config: Any, settings: Settings) -> None:
-    """Raise UserError where the training needs whole weights and they were saved quantised, by any method."""
-    saved = getattr(config, "quantization_config", None)
-    if not saved or not settings.trainer.max_epochs:
+    """Raise UserError where the training needs whole weights and they were saved quantised, or all weights at once."""
+    if not settings.trainer.max_epochs:
+        return
+    if settings.model.stream_layers:
+        raise UserError(
+            "model.stream_layers=true is for answers only; leave it out here, and give stream_layers=true to predict.py"
+        )
+    if not (saved := getattr(config, "quantization_config", None)):
         return
     if settings.adapter is None:
         raise UserError(
@@ -127,6 +133,8 @@ def move_model(model: Any, device: torch.device) -> Any:
     the CPU, and moving it back would add a second copy of its 8-bit weights on the device.
     """
     layers = _layers(model, "Linear8bitLt")
+    if layer_stream(model) is not None:
+        return model  # it was loaded to its device
     holders = [layer.weight if layer.state.CB is None else layer.state for layer in layers]
     pairs = [(layer, holder) for layer, holder in zip(layers, holders, strict=True) if holder.CB is not None]
     for layer, holder in pairs:

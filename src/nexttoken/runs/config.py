@@ -32,6 +32,7 @@ class Changes:
     fold: int | str | None = None  # None: the first finished one; "all": the final model, of both kinds
     folder: Path | None = None  # of saved answers; None: the fold's own for texts, none for probabilities
     engine: Mapping[str, Any] = field(default_factory=lambda: TRANSFORMERS)
+    stream_layers: bool = field(default=False, compare=False)  # answers are the same
 
     @classmethod
     def of(cls, settings: PredictSettings) -> "Changes":
@@ -46,6 +47,7 @@ class Changes:
             settings.fold,
             Path(settings.submissions_dir) / "written",
             settings.engine,
+            settings.stream_layers,
         )
 
     @property
@@ -108,6 +110,7 @@ def changed_config(
             raise UserError(f"{folds[0].config_path} has no usable {key!r}; {RETRAIN}, or restore the file")
     config["generation"] |= changes.generation
     config["model"] = {**config["model"], "trust_remote_code": trust_remote_code}
+    config["model"] |= {"stream_layers": True} if changes.stream_layers else {}
     if base and (named := base_of(base, config["model"].get("name_or_path"), folds[0].path.parent)):
         config["model"] |= {"name_or_path": named, "revision": None}
     if gone := [target for target in _targets(config) if target in saved and not find_source(target)]:

@@ -25,7 +25,8 @@ def load(
     """
     if not is_blend(folder.path):
         return LoadedRun.load(folder, input_dir, batch_tokens, base, changes, trust_remote_code)
-    blend, own = read_blend(folder.path), replace(UNCHANGED, folder=changes.folder, retriever=changes.retriever)
+    own = replace(UNCHANGED, **{key: getattr(changes, key) for key in ("folder", "retriever", "stream_layers")})
+    blend = read_blend(folder.path)
     runs = [
         load(member_folder(member, folder.path), input_dir, batch_tokens, base, own, trust_remote_code)
         for member in blend.members

@@ -65,7 +65,7 @@ def load_cascade(folder: RunFolder, settings: PredictSettings, changes: Changes)
     """
     if not settings.cascade:
         raise UserError("cascade_share and cascade_base belong to a larger run; name it: cascade=output/<task>/<name>")
-    as_trained = Changes(folder=changes.folder)
+    as_trained = Changes(folder=changes.folder, stream_layers=changes.stream_layers)
     if changes != replace(as_trained, retriever=changes.retriever):
         what = f"cascade={settings.cascade}: both runs are asked as they were trained"
         raise UserError(f"{what}; leave inference, correction, max_tokens, generation, engine and fold out")

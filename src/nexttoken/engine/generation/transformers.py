@@ -24,6 +24,7 @@ from nexttoken.engine.run_batches import halves
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.memory import go_on_in_halves, is_out_of_memory
 from nexttoken.models.precision import computing
+from nexttoken.models.streamed import layer_stream
 from nexttoken.settings import GenerationSettings
 
 
@@ -46,6 +47,8 @@ class TransformersGenerator:
     def __init__(self, model: nn.Module, tokenizer: Any, batch_tokens: int, stop_ids: Collection[int]) -> None:
         if not stop_ids:
             raise UserError("no token ends an answer; expected at least the tokenizer's end of text in stop_ids")
+        if layer_stream(model) is not None:
+            raise UserError("each new token would read all layers from their files; use stream_layers=false")
         self.model: Any = unwrapped(model)
         self.tokenizer, self.batch_tokens, self.stop_ids = tokenizer, batch_tokens, sorted({*stop_ids})
 

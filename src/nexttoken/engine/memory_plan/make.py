@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nexttoken.engine.forward.last_layer import decoder_layers
 from nexttoken.engine.forward.parallel_batches import max_parallel_batches
 from nexttoken.engine.memory_plan.advice import advise
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, step_bytes
@@ -43,7 +44,7 @@ def plan_parts(spec: ModelSpec) -> MemoryPlan:
     """The plan without advice. Sizes counted before for the same model come from `spec.memo`."""
     settings = spec.settings
     fit = (settings.fit.optimizer, settings.fit.ema, is_training(spec))
-    key = str((spec.dtype, settings.quantization, settings.adapter, *fit))
+    key = str((spec.dtype, settings.quantization, settings.adapter, settings.model.stream_layers, *fit))
     if key not in spec.memo:
         spec.memo[key] = plan_weights(spec)
     weights: MemoryPlan = spec.memo[key]
@@ -70,6 +71,8 @@ def plan_weights(spec: ModelSpec) -> MemoryPlan:
         note = f"linear layers packed in {packed:.3g} bit, the rest in {note}"
         layers = [layer.weight for layer in quantized_layers(base)]
         size -= stored_bytes(layers) - ceil(sum(weight.numel() for weight in layers) * packed / 8)
+    if settings.model.stream_layers:
+        size, note = streamed_bytes(base, size), f"{note}; two layers at a time"
     parts = [Part("weights", size, note)]
     trained = [p for p in base.parameters() if p.requires_grad]
     if adapter:
@@ -173,6 +176,14 @@ def weight_bytes(model: Any, quantization: QuantizationSettings | None) -> int:
         return total
     weights = [layer.weight for layer in quantized_layers(model)]
     return total - stored_bytes(weights) + sum(_quantized(weight, quantization) for weight in weights)
+
+
+def streamed_bytes(model: Any, total: int) -> int:
+    """Bytes of the weights in memory at a time, of `total` in all, where layers are streamed: two layers of all."""
+    layers = decoder_layers(model)
+    inside = {id(parameter) for parameter in layers.parameters()}
+    outside = stored_bytes(parameter for parameter in model.parameters() if id(parameter) not in inside)
+    return outside + 2 * (total - outside) // max(len(layers), 2)
 
 
 def quantized_layers(model: Any) -> Iterator[nn.Linear]:
