@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run real test test-slow check lint size lock clean
+.PHONY: run real test test-slow test-kernel check lint size lock clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
@@ -23,6 +23,10 @@ test: .venv/.test
 
 test-slow: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
+# Kernels of every kind, rehearsed with two sets of versions: about 12 GB, installed once into the user's cache.
+test-kernel: .venv/.test
+	NEXTTOKEN_REHEARSED_VERSIONS="oldest newest" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/commands/test_kernel_kinds.py
 
 check: lint test
 

