@@ -95,10 +95,13 @@ def test_a_kernel_with_two_devices_answers_the_visible_rows_byte_for_byte_as_pre
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("user_cache")
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not VERSIONS, reason="make test-kernel rehearses every kind with two sets of versions")
 @pytest.mark.parametrize("versions", VERSIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kernel_of_every_kind_passes_with_the_oldest_and_the_newest_versions(kind, versions, kernels, user_cache, capsys):
+def test_a_kernel_of_every_kind_passes_with_the_oldest_and_the_newest_versions(
+    kind, versions, kernels, user_cache, capsys
+):
     kernel(["rehearse", str(kernels(kind)), "rows=120", f"versions={versions}", "scale=50"])
     assert "pass: " in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -70,17 +72,39 @@ def test_a_broken_kernel_ends_with_kaggle_s_error_and_a_fix(expected, tmp_path):
     assert line.endswith(f"its log: {tmp_path / 'kernel.rehearsal' / 'log.txt'}")
 
 
-@pytest.mark.slow
-def test_a_kernel_that_does_not_end_is_a_timeout_with_all_that_it_started(tmp_path):
-    mark = tmp_path / "alive"
+def endless(mark: Path) -> str:
+    """A cell that starts a process which touches `mark` again and again."""
     child = f"import time, pathlib\\nwhile True: time.sleep(0.05); pathlib.Path({str(mark)!r}).touch()"
     start = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', \"{child}\"])"
-    cell = f"{start}\nprint('reading')\ntime.sleep(60)"
-    line = error_of(write_kernel(tmp_path / "kernel", cell), Limits(2, LIMITS.memory, LIMITS.disk))
-    assert line.startswith("Notebook Timeout: it was not done after 2 s, and said last: reading; shorten within=")
+    return f"{start}\nprint('reading')\ntime.sleep(60)"
+
+
+def has_ended(mark: Path) -> bool:
+    time.sleep(0.3)
     mark.unlink()
     time.sleep(0.5)
-    assert not mark.exists()
+    return not mark.exists()
+
+
+@pytest.mark.slow
+def test_a_kernel_that_does_not_end_is_a_timeout_with_all_that_it_started(tmp_path):
+    kernel = write_kernel(tmp_path / "kernel", endless(tmp_path / "alive"))
+    line = error_of(kernel, Limits(2, LIMITS.memory, LIMITS.disk))
+    assert line.startswith("Notebook Timeout: it was not done after 2 s, and said last: reading; shorten within=")
+    assert has_ended(tmp_path / "alive")
+
+
+@pytest.mark.slow
+@needs_namespaces
+def test_a_rehearsal_that_is_ended_leaves_no_process_and_no_folder(tmp_path):
+    kernel = write_kernel(tmp_path / "kernel", endless(tmp_path / "alive"))
+    with subprocess.Popen([sys.executable, "-m", "nexttoken", "kernel", "rehearse", kernel, "rows=300"]) as rehearsal:
+        while not (tmp_path / "alive").exists():
+            time.sleep(0.1)
+        rehearsal.terminate()
+    assert rehearsal.returncode == 143
+    assert has_ended(tmp_path / "alive")
+    assert {path.name for path in tmp_path.iterdir()} == {"kernel", "run of kernel"}
 
 
 @needs_namespaces

@@ -15,7 +15,8 @@ from pathlib import Path
 from nexttoken import types
 from nexttoken.commands import kernel_runner
 
-NAMESPACES = (("-Urnm",), ("-nm",))  # for users, and for root where users may make none
+OWN_PROCESSES = ("-pf", "--mount-proc", "--kill-child")  # whatever the notebook started ends with it
+NAMESPACES = (("-Urnm", *OWN_PROCESSES), ("-Urnm",), ("-nm", *OWN_PROCESSES), ("-nm",))  # for users, and for root
 NETWORK, INPUT, DISK, CODE = "the network", "the read-only input", "the disk limit", "the package of this checkout"
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_NUM_THREADS")
 GRACE_SECONDS = 60.0  # for what surrounds the notebook
