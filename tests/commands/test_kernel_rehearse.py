@@ -26,12 +26,15 @@ needs_namespaces = pytest.mark.skipif(not usable_namespaces(), reason="this user
 @pytest.fixture(autouse=True)
 def _no_reference(monkeypatch):
     """predict.py is compared with in the tests of real runs: here every kernel's answers are taken for its own."""
-    own = lambda task, data_set, place, *_: place / "out" / "submission.csv"  # noqa: E731
+
+    def own(data_set: Path, inputs: Path, *_: object) -> Path:
+        return inputs.parent / "out" / "submission.csv"
+
     monkeypatch.setattr(kernel_rehearse, "write_reference", own)
 
 
-def rehearse(kernel: Path, limits: Limits = LIMITS, rows: int = 300) -> None:
-    given = RehearsalArguments.parse([str(kernel), f"rows={rows}"])
+def rehearse(kernel: Path, limits: Limits = LIMITS, rows: int = 300, *arguments: str) -> None:
+    given = RehearsalArguments.parse([str(kernel), f"rows={rows}", *arguments])
     rehearse_kernel(given, check_kernel(kernel), limits)
 
 
@@ -177,3 +180,13 @@ def test_the_machine_s_limits_and_number_of_gpus_follow_from_the_metadata(tmp_pa
     limits = limits_of(machine, None)
     assert (limits.seconds, limits.scale) == (600, 54)
     assert limits_of(machine, 9).seconds == 3600
+
+
+def test_a_base_model_of_kaggle_s_is_given_as_a_folder(tmp_path):
+    cell = "assert (INPUT / 'base' / 'transformers' / 'small' / '1' / 'config.json').is_file()"
+    kernel = write_kernel(tmp_path / "kernel", cell, ANSWER, bases={"base": "me/base/transformers/small/1"})
+    with pytest.raises(UserError, match=r"the base model base is me/base/transformers/small/1 on Kaggle; name"):
+        rehearse(kernel)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").touch()
+    rehearse(kernel, LIMITS, 300, f"base={tmp_path / 'base'}")

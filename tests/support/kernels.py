@@ -21,8 +21,11 @@ def write(path, rows):
 ANSWER = "write(TEST, None)"
 
 
-def write_kernel(folder: Path, *cells: str) -> Path:
-    """A kernel folder for the sample preferences whose notebook has these cells after one that defines `write`."""
+def write_kernel(folder: Path, *cells: str, **settings: object) -> Path:
+    """A kernel folder for the sample preferences: its notebook has these cells after one that defines `write`.
+
+    `settings` are further ones of the manifest.
+    """
     (folder / DATA_SET).mkdir(parents=True)
     flat = FlatFiles(folder / DATA_SET)
     flat.add(write_finished_fold(folder.with_name(f"run of {folder.name}")), "runs/run/fold0")
@@ -30,5 +33,5 @@ def write_kernel(folder: Path, *cells: str) -> Path:
     (folder / "notebook.ipynb").write_text(json.dumps({"cells": sources}), encoding="utf-8")
     write_metadata(folder, "me/rehearsed", "me/rehearsed-files", "NvidiaTeslaT4", "lmsys-chatbot-arena", [])
     known = {"run": "runs/run", "competition": "lmsys-chatbot-arena", "bases": {}, "suffix": ".csv", "arguments": []}
-    write_manifest(folder, flat, known)
+    write_manifest(folder, flat, known | settings)
     return folder

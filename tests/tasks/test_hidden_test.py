@@ -94,3 +94,11 @@ def test_turns_stay_lists_of_texts_in_a_preference_test(tmp_path):
     prompts = read_columns(tmp_path / "hidden" / "test.csv", ["id", "prompt"])["prompt"]
     assert all(isinstance(json.loads(prompt), list) for prompt in prompts)
     assert any("" in json.loads(prompt) for prompt in prompts)
+
+
+def test_several_test_files_keep_their_rows_in_front_and_ids_stay_different(tmp_path):
+    task = write_instructions(tmp_path / "input", "a1", "a2")
+    (tmp_path / "input" / "more.jsonl").write_text(json.dumps({"id": "a9", "instruction": "Name a pear."}) + "\n")
+    task = Instruct("x", task.input_dir, test_files=("more.jsonl", "test.jsonl"))
+    hidden = write_hidden_test(task, tmp_path / "hidden", 5)
+    assert [example.id for example in hidden.task.read("test")] == ["a9", "a1", "a2", "a10", "a11"]

@@ -1,11 +1,8 @@
 """The rehearsal of a kernel folder: its notebook is run as Kaggle would run it, at the hidden test's size."""
 
-import json
 import os
-import re
 import shutil
 import subprocess
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,12 @@ from typing import Any
 from pydantic import PositiveFloat, PositiveInt
 
 from nexttoken.commands.arguments import Arguments, OnePath
+from nexttoken.commands.kernel_build import CHECKOUT
 from nexttoken.commands.kernel_comparison import Comparison, compare
 from nexttoken.commands.kernel_environments import HERE, python_of
-from nexttoken.commands.kernel_files import DATA_SET, check_kernel, read_metadata
+from nexttoken.commands.kernel_files import check_kernel, read_metadata
 from nexttoken.commands.kernel_isolation import KEPT, Limits, Outcome, run_notebook
-from nexttoken.commands.kernel_runs import base_of
+from nexttoken.commands.kernel_place import lay_out_runs, link_bases, mount_data_set, shorten_within
 from nexttoken.commands.kernel_verdict import GB, judge
 from nexttoken.commands.submission import task_of
 from nexttoken.data.whole_files import scratch_folder
@@ -27,9 +25,7 @@ from nexttoken.tasks.hidden_test import HiddenTest, write_hidden_test
 
 USUAL, ONLY_CPU = (KaggleMachine("", hours=hours, ram_gib=30, working_gib=20) for hours in (9, 12))
 USUAL_SECONDS = 600.0  # of a rehearsal, where no scale= is given
-WITHIN = re.compile(r"""(\bwithin\s*=\s*["']?)(\d[\dhms.]*[hms])""")  # in a cell of the notebook
 SHORT_OF_TIME = "time ran short"
-CHECKOUT = Path(__file__).resolve().parents[3]
 # predict.py of this checkout, with the kernel's runs and packages, on the visible test.
 REFERENCE = """
 import sys; from pathlib import Path
@@ -82,13 +78,13 @@ def rehearse_kernel(
     kernel, python = given.paths[0], python_of(given.versions)
     variables = {"NEXTTOKEN_DEVICES": str(num_devices)}  # processes, here on the CPU
     with scratch_folder(kernel.resolve()) as place:
-        task = task_of(_laid_out(kernel, manifest, place / "laid") / manifest["run"], given.input_dir)
-        competition = place / "input" / Path(manifest["competition"]).name
-        hidden = write_hidden_test(task, competition, given.rows, given.seed)
+        task = task_of(lay_out_runs(kernel, manifest, place / "laid") / manifest["run"], given.input_dir)
+        competition = Path(manifest["competition"]).name
+        hidden = write_hidden_test(task, place / "input" / competition, given.rows, given.seed)
         say_hidden(hidden)
-        data_set = _data_set(kernel, place / "input")
-        _link_bases(manifest["bases"], given.base, place / "input")
-        _shorten(kernel / "notebook.ipynb", place / "notebook.ipynb", limits.scale)
+        data_set = mount_data_set(kernel, place / "input")
+        link_bases(manifest["bases"], given.base, place / "input")
+        shorten_within(kernel / "notebook.ipynb", place / "notebook.ipynb", limits.scale)
         (place / "working").mkdir()
         outcome = run_notebook(place, python, limits, variables)
         kept = kernel.with_name(f"{kernel.name}.rehearsal")
@@ -98,74 +94,20 @@ def rehearse_kernel(
         submission = kept / f"submission{manifest['suffix']}"
         if verdict := judge(outcome, limits, hidden.task, submission):
             raise UserError(f"{verdict}; its log: {kept / 'log.txt'}")
-        refuse_other(compare(submission, write_reference(task, data_set, place, python, variables)), outcome)
+        (place / "input" / competition).rename(place / "hidden")
+        (place / "input" / competition).symlink_to(Path(task.input_dir).resolve())
+        reference = write_reference(data_set, place / "input", place / "reference", python, variables)
+        refuse_other(compare(submission, reference), outcome)
     print(f"pass: {kernel} answers {given.rows:,} rows")
 
 
-def _laid_out(kernel: Path, manifest: Mapping[str, Any], folder: Path) -> Path:
-    """The runs of a kernel folder as folders again, by links."""
-    for name, one in manifest["files"].items():
-        if place := one.get("place"):
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).symlink_to((kernel / DATA_SET / name).resolve())
-    return folder
-
-
-def _data_set(kernel: Path, inputs: Path) -> Path:
-    """Copy the data set to the place at which Kaggle mounts it; archives are unpacked there, as Kaggle does."""
-    source = json.loads((kernel / DATA_SET / "dataset-metadata.json").read_text("utf-8"))["id"]
-    folder = inputs / source.rpartition("/")[2]
-    shutil.copytree(kernel / DATA_SET, folder, copy_function=os.link)
-    for archive in folder.glob("*.zip"):
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(folder / archive.stem)
-        archive.unlink()
-    return folder
-
-
-def _link_bases(bases: Mapping[str, str], base: str | None, inputs: Path) -> None:
-    """Link base models to where Kaggle mounts them. Raises UserError for one that is on Kaggle alone."""
-    for name, source in bases.items():
-        if not source:
-            continue
-        folder = Path(base_of(base, name) or "")
-        if base is None or not folder.is_dir():
-            raise UserError(
-                f"the base model {name} is {source} on Kaggle; name its folder on this machine with base=..."
-            )
-        place = inputs.joinpath(*source.split("/")[1:])
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(folder.resolve())
-
-
-def _shorten(notebook: Path, target: Path, scale: float) -> None:
-    """Write the notebook with its `within` divided by `scale`, as its time limit is."""
-    content = json.loads(notebook.read_text("utf-8"))
-    for cell in content["cells"]:
-        cell["source"] = WITHIN.sub(
-            lambda found: f"{found[1]}{_seconds(found[2]) / scale:.1f}s", "".join(cell["source"])
-        )
-    target.write_text(json.dumps(content), "utf-8")
-
-
-def _seconds(duration: str) -> float:
-    parts = re.findall(r"([\d.]+)([hms])", duration)
-    return sum(float(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
-
-
-def write_reference(task: Any, data_set: Path, place: Path, python: Path, variables: Mapping[str, str]) -> Path:
-    """The submission of this checkout's predict.py for the visible test, with the same versions and runs."""
-    inputs, working = place / "visible", place / "reference"
-    for folder in (inputs, working):
-        folder.mkdir()
-    for path in (place / "input").iterdir():
-        is_competition = path != data_set and not (path / "manifest.json").exists()
-        (inputs / path.name).symlink_to(Path(task.input_dir).resolve() if is_competition else path)
+def write_reference(data_set: Path, inputs: Path, working: Path, python: Path, variables: Mapping[str, str]) -> Path:
+    """The submission of this checkout's predict.py for the test in `inputs`, with the same versions and runs."""
+    working.mkdir()
     folders = [CHECKOUT / "src" / "nexttoken" / "commands", data_set, inputs, working, CHECKOUT]
-    environment = {name: os.environ[name] for name in KEPT if name in os.environ} | dict(variables)
-    environment["HOME"] = str(place / "home")
+    kept = {name: os.environ[name] for name in (*KEPT, "HOME") if name in os.environ}
     command = [str(python), "-c", REFERENCE, *map(str, folders)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env={**kept, **variables}, check=False)
     found = [*working.glob("submission.*")]
     if done.returncode or not found:
         raise UserError(f"predict.py fails on the visible test ({one_line(done.stderr[-300:])}); mend it first")

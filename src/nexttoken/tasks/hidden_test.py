@@ -48,23 +48,21 @@ def write_hidden_test(task: Task | OpenTask, folder: Path, num_rows: int, seed: 
     """
     with without_remarks():
         task.read("test")
-        test = RowFile.read(_files(task, "test")[0])
-        further = num_rows - len(test.rows)
-        if further < 0:
-            raise UserError(
-                f"rows={num_rows:,} is less than the visible {test.path} has, {len(test.rows):,}; give more"
-            )
+        *others, test = (RowFile.read(path) for path in _files(task, "test"))
+        visible = [row for file in (*others, test) for row in file.rows]
+        if num_rows < len(visible):
+            raise UserError(f"rows={num_rows:,} is less than the visible {test.path} has, {len(visible):,}; give more")
         id_key = _id_key(task, test)
         pool = _pool(task, test)
         possible = possible_changes(pool, id_key)
         refused = tuple(change for change in possible if not _accepts(task, test, pool, change, folder, id_key))
-        ids = further_ids([row[id_key] for row in test.rows] if id_key else [], further)
+        ids = further_ids([row[id_key] for row in visible] if id_key else [], num_rows - len(visible))
         changes = [change for change in possible if change not in refused]
         rows = [*test.rows, *further_rows(pool, ids, id_key, changes, seed)]
         _fill(task, test, rows, folder, id_key, shutil.copy2)
         hidden = _at(task, folder)
         hidden.read("test")
-    return HiddenTest(hidden, num_rows, len(test.rows), refused)
+    return HiddenTest(hidden, num_rows, len(visible), refused)
 
 
 def _files(task: Any, split: Split) -> list[Path]:
