@@ -54,7 +54,7 @@ def write_instructions(folder: Path) -> None:
 
 
 TABLE = ["task=table", "task.name=intents", "task.id=row_id", "task.fields=[text]", "task.label=category",
-         "task.metric=map_at(3)", "task.submission={category: best(3)}"]  # fmt: skip
+         "task.metric='map_at(3)'", "task.submission={category: 'best(3)'}"]  # fmt: skip
 KINDS = {  # files, the run's settings, number of visible rows
     "preference": (None, TINY, 40),
     "quiz": (write_quiz, [*SMALL, "task=quiz", "inference=retrieval", "retriever=recorded"], 8),

@@ -96,22 +96,21 @@ def rehearse_kernel(
             raise UserError(f"{verdict}; its log: {kept / 'log.txt'}")
         (place / "input" / competition).rename(place / "hidden")
         (place / "input" / competition).symlink_to(Path(task.input_dir).resolve())
-        reference = write_reference(data_set, place / "input", place / "reference", python, variables)
+        reference = place / "reference" / submission.name
+        write_reference(data_set, place / "input", reference, python, variables)
         refuse_other(compare(submission, reference), outcome)
     print(f"pass: {kernel} answers {given.rows:,} rows")
 
 
-def write_reference(data_set: Path, inputs: Path, working: Path, python: Path, variables: Mapping[str, str]) -> Path:
-    """The submission of this checkout's predict.py for the test in `inputs`, with the same versions and runs."""
-    working.mkdir()
-    folders = [CHECKOUT / "src" / "nexttoken" / "commands", data_set, inputs, working, CHECKOUT]
+def write_reference(data_set: Path, inputs: Path, path: Path, python: Path, variables: Mapping[str, str]) -> None:
+    """Write the submission of this checkout's predict.py for the test in `inputs`, with the same versions and runs."""
+    path.parent.mkdir()
+    folders = [CHECKOUT / "src" / "nexttoken" / "commands", data_set, inputs, path.parent, CHECKOUT]
     kept = {name: os.environ[name] for name in (*KEPT, "HOME") if name in os.environ}
     command = [str(python), "-c", REFERENCE, *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, env={**kept, **variables}, check=False)
-    found = [*working.glob("submission.*")]
-    if done.returncode or not found:
+    if done.returncode or not path.is_file():
         raise UserError(f"predict.py fails on the visible test ({one_line(done.stderr[-300:])}); mend it first")
-    return found[0]
 
 
 def refuse_other(found: Comparison, outcome: Outcome) -> None:
