@@ -39,7 +39,7 @@ def write_quiz(folder: Path) -> None:
 
 def write_intents(folder: Path) -> None:
     """A table with 77 labels, as many as BANKING77 has."""
-    rows = [[str(number), f"My request number {number} is about {number % 77}.", f"intent {number % 77}"]
+    rows = [[str(number), f"My request number {number} is about {number % 77}.", f"intent-{number % 77}"]
             for number in range(180)]  # fmt: skip
     write_csv([["row_id", "text", "category"], *rows[:160]], folder / "train.csv")
     write_csv([["row_id", "text"], *(row[:2] for row in rows[160:])], folder / "test.csv")
