@@ -157,7 +157,7 @@ def load_asked(cfg: DictConfig, averages: bool = False) -> "tuple[LoadedRun, Pre
     require_packages(config)
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     changes, trusts = Changes.of(settings), settings.trust_remote_code
-    if (settings.cascade, settings.cascade_share, settings.cascade_base) != (None, None, None):
+    if (settings.cascade, settings.cascade_share) != (None, None):
         return load_cascade(folder, settings, changes), settings
     if averages and settings.replicas and changes == Changes(folder=changes.folder):
         folder = average_replicas(folder)

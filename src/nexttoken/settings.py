@@ -237,7 +237,6 @@ class PredictSettings(Checked):
     devices: PositiveInt
     cascade: str | None = None
     cascade_share: float | None = Field(default=None, ge=0, le=1)
-    cascade_base: str | None = None
     within: Seconds = None  # of the whole command
     replicas: bool = True
     stream_layers: bool = False

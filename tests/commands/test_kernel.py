@@ -74,6 +74,22 @@ def test_several_runs_become_an_average_beside_their_members(tmp_path):
     assert {"runs/a/fold3/config.yaml", "runs/b/fold3/config.yaml", "runs/average/fold3/config.yaml"} <= files.keys()
 
 
+def test_a_cascade_has_both_runs_and_what_it_is_fitted_on(tmp_path):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for name in ("small", "larger"):
+        write_run(tmp_path / name, rng.dirichlet(np.ones(3), 120), np.arange(120) % 3, input_dir=str(SAMPLE))
+    cascade = [f"cascade={tmp_path / 'larger'}", "cascade_share=0.3"]
+    manifest = check_kernel(kernel(tmp_path / "small", tmp_path / "kernel", *cascade))
+    assert manifest["run"] == "runs/small"
+    assert manifest["arguments"] == ["cascade={folder}/runs/larger", "cascade_share=0.3"]
+    with pytest.raises(UserError, match="elsewhere has no finished fold"):
+        kernel(tmp_path / "small", tmp_path / "other", f"cascade={tmp_path / 'elsewhere'}")
+    places = {one.get("place") for one in manifest["files"].values()}
+    assert {f"runs/{run}/{file}" for run in ("small", "larger") for file in ("folds.csv", "fold2/oof.csv")} <= places
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [
@@ -82,6 +98,8 @@ def test_several_runs_become_an_average_beside_their_members(tmp_path):
         (["within=nine"], r"within"),
         (["id=Me Too"], r"id=Me Too: expected <user>/<name>"),
         (["image=nowhere.txt"], r"nowhere.txt is no file; expected the image's packages"),
+        (["cascade_share=0.3"], r"is the share of a larger run; name it, too: cascade="),
+        (["cascade=elsewhere", "fold=all"], r"asks both runs as they were trained; leave fold out"),
         (["passages=p.jsonl"], r"the run does not search, so passages= has no use"),
     ],
 )

@@ -90,14 +90,13 @@ def test_a_run_asked_in_another_way_takes_part_in_that_way(output, runs, alone):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["cascade_share=0.5"], "belong to a larger run; name it: cascade="),
+        (["cascade_share=0.5"], "is the share of a larger run; name it, too: cascade="),
         (["cascade={larger}", "cascade_share=1.5"], "cascade_share=1.5 is not accepted"),
         (["cascade={larger}", "fold=all"], "asked as they were trained; leave inference"),
         (["cascade={larger}", "inference=swap_averaged"], "asked as they were trained; leave inference"),
         (["cascade={small}"], "is named as the small and as the larger run"),
         (["cascade={small}_gone"], "tiny_gone has no finished fold"),
         (["cascade={larger}", "base=/somewhere"], "has a model of its own, so base=... has no use"),
-        (["cascade={larger}", "cascade_base=/somewhere"], "other has a model of its own, so base=... has no use"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_cascaded_is_one_line(output, runs, given, message):

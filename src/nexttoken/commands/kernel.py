@@ -18,6 +18,7 @@ Arguments:
   image=...          a file with the packages of Kaggle's image, as pip freeze prints them (default: the usual ones)
   passages=...       recorded passages, for a run that searches the web
   fold=all           the final model on all rows instead of the folds
+  cascade=...        a larger run for the rows that this one is least sure of; cascade_share=...: their share
 
 Of `kernel rehearse <folder>`, which runs the notebook as Kaggle would: without network, on read-only input, under the
 machine's limits, at the size of the hidden test. It ends with `pass`, or with Kaggle's error, its cause and the fix:
@@ -62,6 +63,8 @@ class KernelArguments(Arguments):
     image: Path | None = None
     passages: Path | None = None
     fold: FoldNumber | None = None
+    cascade: Path | None = None
+    cascade_share: Annotated[float | None, Field(ge=0, le=1)] = None
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -74,10 +77,23 @@ def main(arguments: Sequence[str]) -> None:
     shape, identity = machine_shape(given.device), kernel_id(given)
     from nexttoken.commands.kernel_build import Plan, build_kernel
 
-    plan = Plan(given.out, identity, shape, given.device, given.within, given.competition)
+    plan = Plan(given.out, identity, shape, given.device, given.within, given.competition, cascade_of(given))
     for line in build_kernel(plan, given.run, given.base, given.image, given.passages, given.fold):
         print(line)
     print(f"next: python -m nexttoken kaggle push {given.out}")
+
+
+def cascade_of(given: KernelArguments) -> tuple[Path, float | None] | None:
+    """The larger run of a cascade and its share. Raises UserError for a share or a final model that it cannot use."""
+    if given.cascade is None:
+        if given.cascade_share is not None:
+            raise UserError(
+                "cascade_share=... is the share of a larger run; name it, too: cascade=output/<task>/<name>"
+            )
+        return None
+    if given.fold is not None:
+        raise UserError("cascade=... asks both runs as they were trained; leave fold out")
+    return given.cascade, given.cascade_share
 
 
 def machine_shape(device: str) -> str:

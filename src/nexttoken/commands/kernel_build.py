@@ -37,6 +37,7 @@ class Plan:
     device: str
     within: str
     competition: str | None
+    cascade: tuple[Path, float | None] | None = None  # the larger run of a cascade, and its share
 
     @property
     def data_set(self) -> str:
@@ -57,7 +58,7 @@ def build_kernel(
         folder.mkdir()
         packed = PackedRuns(FlatFiles(folder), base, fold)
         with scratch_folder(plan.out.with_name("blend")) as scratch:
-            place = packed.add(averaged(run.split(","), scratch))
+            place = packed.add(averaged(run.split(","), scratch) if plan.cascade is None else RunFolder(Path(run)))
         task = task_of_run(packed)
         competition = plan.competition or SLUGS.get(task.name)
         if competition is None:
@@ -65,7 +66,8 @@ def build_kernel(
             raise UserError(
                 f"{what}; add competition=<its name in its address>, or owner/name of a data set with its files"
             )
-        arguments = [f"fold={fold}"] * (fold == ALL) + ["base={folder}/bases"] * bool(packed.bases)
+        arguments = [] if plan.cascade is None else add_cascade(packed, Path(run), *plan.cascade)
+        arguments += [f"fold={fold}"] * (fold == ALL) + ["base={folder}/bases"] * bool(packed.bases)
         for config in packed.configs:
             arguments += [one for one in add_searched(packed.flat, config, passages) if one not in arguments]
         needed = needed_packages(packed.configs)
@@ -89,6 +91,15 @@ def build_kernel(
     yield f"wheels: {', '.join(wheel.name for wheel in wheels) or 'none, the image holds all that the run needs'}"
     for name, source in packed.bases.items():
         yield f"base model {name}: {source or 'copied into the data set'}"
+
+
+def add_cascade(packed: PackedRuns, small: Path, larger: Path, share: float | None) -> list[str]:
+    """Add the larger run of a cascade; return the arguments of predict.py. Raises UserError as `Pair.read`."""
+    from nexttoken.runs.cascade import Pair
+
+    Pair.read(small, larger)
+    given = [] if share is None else [f"cascade_share={share:g}"]
+    return [f"cascade={{folder}}/{packed.add(RunFolder(larger))}", *given]
 
 
 def averaged(runs: list[str], scratch: Path) -> RunFolder:

@@ -64,17 +64,17 @@ def load_cascade(folder: RunFolder, settings: PredictSettings, changes: Changes)
     Raises UserError where no larger run is named, the runs do not fit together, or are to be asked in another way.
     """
     if not settings.cascade:
-        raise UserError("cascade_share and cascade_base belong to a larger run; name it: cascade=output/<task>/<name>")
+        raise UserError("cascade_share=... is the share of a larger run; name it, too: cascade=output/<task>/<name>")
     as_trained = Changes(folder=changes.folder, stream_layers=changes.stream_layers)
     if changes != replace(as_trained, retriever=changes.retriever):
         what = f"cascade={settings.cascade}: both runs are asked as they were trained"
         raise UserError(f"{what}; leave inference, correction, max_tokens, generation, engine and fold out")
     folders = folder, RunFolder(Path(settings.cascade))
-    pair, shared = Pair.read(*(run.path for run in folders)), (settings.input_dir, settings.batch_tokens)
+    pair = Pair.read(*(run.path for run in folders))
+    given, trusts = (settings.input_dir, settings.batch_tokens, settings.base), settings.trust_remote_code
     searching = [run for run in folders if searches(run.finished_folds()[0].config())] or folders
     small, larger = (
-        LoadedRun.load(run, *shared, base, changes if run in searching else as_trained, settings.trust_remote_code)
-        for run, base in zip(folders, (settings.base, settings.cascade_base), strict=True)
+        LoadedRun.load(run, *given, changes if run in searching else as_trained, trusts) for run in folders
     )
     return LoadedCascade.of(small, larger, pair, settings.cascade_share)
 
