@@ -95,10 +95,10 @@ def estimate_parameters(config: Any) -> int:
     """The weights of the decoder layers and of one embedding; a mixture's experts are counted once."""
     text = config.get_text_config()
     width, heads = text.hidden_size, text.num_attention_heads
-    shared = (getattr(text, "num_key_value_heads", None) or heads) / heads
+    key_heads = getattr(text, "num_key_value_heads", None) or heads
     inner = getattr(text, "intermediate_size", None) or 4 * width
-    layer = 2 * width * width * (1 + shared) + 3 * width * inner
-    return round(text.num_hidden_layers * layer + text.vocab_size * width)
+    layer = 2 * width * (getattr(text, "head_dim", None) or width // heads) * (heads + key_heads) + 3 * width * inner
+    return text.num_hidden_layers * layer + text.vocab_size * width
 
 
 def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:

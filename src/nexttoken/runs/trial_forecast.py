@@ -1,0 +1,74 @@
+"""Forecast of a prediction on this machine, by a trial: a few rows are predicted as the run predicts them."""
+
+import time
+from contextlib import redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nexttoken.runs.answer_set import answers_of
+from nexttoken.runs.forecast import Forecast
+from nexttoken.runs.run_weights import budget_of, disk_bytes, tokenizer_of
+from nexttoken.runs.trial_rows import RowSource, clocks, count_tokens, reworded, spread
+from nexttoken.types import Example
+
+if TYPE_CHECKING:
+    from nexttoken.runs.loaded import LoadedRun
+
+TRIAL_SECONDS = 8.0  # of the timed part of a trial
+ENOUGH = 0.5  # of them: a trial that took this long is not repeated with more rows
+FIRST_ROWS, MAX_ROWS = 4, 4000  # of a trial
+ROW_TOKENS = 20.0  # what a row costs beside its texts, in tokens
+SPREAD = 0.15  # of forecasts on the same machine: those of docs/speed.md were within it
+
+
+def forecast_here(run: "LoadedRun", source: RowSource, number: int, started: float | None = None) -> Forecast:
+    """By a trial: a few rows with all that is loaded for them, then as many as take some seconds."""
+    from nexttoken.models.memory import forget_peak, peak_memory_mb
+
+    forget_peak()
+    begun = np.array([time.time() - started if started else 0.0, time.process_time()]) - source.reading
+    trial = Trial(run, source)
+    first, few = trial(FIRST_ROWS)
+    loading = trial(FIRST_ROWS)[0] if first[0] < TRIAL_SECONDS else first  # without imports where it is quick
+    size, taken, cost = FIRST_ROWS, loading, few
+    while taken[0] - loading[0] < ENOUGH * TRIAL_SECONDS and size < MAX_ROWS:
+        growth = TRIAL_SECONDS / max(taken[0] - loading[0], 1e-9) if size > FIRST_ROWS else 2.0
+        size = min(MAX_ROWS, max(size + 1, int(size * min(growth, 8.0))))
+        taken, cost = trial(size)
+    rates = np.maximum(taken - loading, 0.0) / (cost - few)
+    wall, processor = (begun + first + source.row_seconds * number + rates * (trial.mean_cost * number - few)).tolist()
+    assumed = (
+        f"{number:,} rows as long as the {source.split} rows, {trial.tokens.mean():.0f} tokens of text each",
+        f"measured here on {size:,} rows in {taken[0]:.1f} s, {loading[0]:.1f} s of them loading; no cache helps",
+        f"{processor:.0f} s of processor time; other work on this machine takes the rest",
+    )
+    peak = int(peak_memory_mb() * 2**20)
+    return Forecast((wall * (1 - SPREAD), wall * (1 + SPREAD)), peak, disk_bytes(run), processor, assumed)
+
+
+class Trial:
+    """Predictions of more and more rows that no cache knows; a call returns their times and their cost in tokens.
+
+    The times (2,) are seconds, and seconds of processor time.
+    """
+
+    def __init__(self, run: "LoadedRun", source: RowSource) -> None:
+        self.run, self.source, self.turn = run, source, 0
+        self.tokens = count_tokens(source.examples, tokenizer_of(run), budget_of(run))
+        self.mean_cost = float(self.tokens.mean()) + ROW_TOKENS
+        self.rewords = not str(run.parts.settings.retriever.get("_target_")).endswith(".Recorded")  # known words only
+
+    def __call__(self, number: int) -> tuple[np.ndarray, float]:
+        self.turn += 1
+        rows: list[Example] = []
+        places = spread(self.tokens, number)
+        for count, place in enumerate(places):
+            example, turn = self.source.examples[place], self.turn + 97 * (count // len(self.tokens))
+            rows.append(reworded(example, turn) if self.rewords else replace(example, id=f"{example.id} {count}"))
+        start = clocks()
+        with redirect_stdout(StringIO()):  # what a gate says of the few rows is no news
+            answers_of(self.run.parts.task).answer(self.run, rows)
+        return clocks() - start, float(self.tokens[places].sum()) + ROW_TOKENS * number
