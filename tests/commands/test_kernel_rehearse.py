@@ -111,6 +111,14 @@ def test_a_rehearsal_that_is_ended_leaves_no_process_and_no_folder(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"kernel", "run of kernel"}
 
 
+@pytest.mark.slow
+def test_memory_of_several_processes_counts_together(tmp_path):
+    child = "import time; hog = b'x' * (900 * 10**6); time.sleep(20)"
+    cell = f"import subprocess, sys, time\n[subprocess.Popen([sys.executable, '-c', {child!r}]) for _ in range(3)]"
+    line = error_of(write_kernel(tmp_path / "kernel", f"{cell}\ntime.sleep(20)"))
+    assert re.match(r"Notebook Exceeded Allowed Compute: out of memory: 2\.\d GB were used, of 2\.0 GB", line)
+
+
 @needs_namespaces
 def test_a_full_disk_a_write_to_the_input_and_a_connection_are_errors(tmp_path):
     fill = write_kernel(tmp_path / "fill", "(WORKING / 'large').write_bytes(bytes(60 * 10**6))")

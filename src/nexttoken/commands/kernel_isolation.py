@@ -35,7 +35,7 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Limits:
-    """A machine's seconds for a notebook, and its bytes of memory for a process and of disk in the working folder.
+    """A machine's seconds for a notebook, and its bytes of memory and of disk in the working folder.
 
     The seconds are the machine's own divided by `scale`.
     """

@@ -39,7 +39,7 @@ def run_cells(notebook: Path) -> None:
 def watch(place: Path, seconds: float, memory: int) -> None:
     """Run the notebook of `place`; kill it and all that it started when the time is over."""
     start, out, working = time.monotonic(), place / "out", place / "working"
-    disk, written, status = shutil.disk_usage(working).used, 0, None
+    disk, written, used, status = shutil.disk_usage(working).used, 0, 0, None
     with (out / "log.txt").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, __file__, "cells", str(place / "notebook.ipynb")],
@@ -53,17 +53,31 @@ def watch(place: Path, seconds: float, memory: int) -> None:
             with suppress(subprocess.TimeoutExpired):
                 status = child.wait(POLL_SECONDS)
             written = max(written, shutil.disk_usage(working).used - disk)
+            used = max(used, memory_of(child.pid))
+            if used > memory:  # of several processes, each of which stays below it
+                kill_group(child.pid)
         kill_group(child.pid)
         child.wait()
     outcome = {
         "status": status,  # None: the time was over
         "seconds": time.monotonic() - start,
-        "peak_memory": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        "peak_memory": max(used, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024),
         "written": written,  # at most at any time: a notebook tidies up
     }
     for path in working.glob("submission.*"):
         shutil.copyfile(path, out / path.name)
     (out / "outcome.json").write_text(json.dumps(outcome), "utf-8")
+
+
+def memory_of(session: int) -> int:
+    """Bytes of memory that the processes of a session hold, without mapped files."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):  # one that has ended
+            if os.getsid(int(path.name)) == session:
+                lines = (path / "status").read_text().splitlines()
+                total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+    return total
 
 
 def kill_group(group: int) -> None:
