@@ -30,6 +30,7 @@ from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examp
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_learnt, latest_run
 from nexttoken.runs.ledger import submission_path
 from nexttoken.runs.pseudo_labels import with_pseudo_labels
+from nexttoken.runs.shares import UNANSWERED
 from nexttoken.runs.starting_run import with_starting_run
 from nexttoken.runs.teacher import save_soft_labels, with_teacher
 from nexttoken.settings import PredictSettings
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from nexttoken.runs.loaded import LoadedRun
     from nexttoken.training.learner import Learner
     from nexttoken.training.probe_learner import ProbeLearner
-
-UNANSWERED = 3  # the exit status of a prediction whose time was up before every row was answered
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
@@ -113,7 +112,8 @@ def predict(cfg: DictConfig) -> Path:
     from nexttoken.runs.asking import Asking
 
     run, settings = load_asked(cfg, averages=True)
-    launch(settings.devices)
+    if settings.within is None:
+        launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     task, asking = run.parts.task, Asking.of(run)
     path = submission_path(Path(settings.submissions_dir), settings.name or asking.name, task.suffix)

@@ -117,6 +117,13 @@ class Deadline:
         self._end = (time.monotonic() if self.program_start is None else self.program_start) + seconds
 
     @classmethod
+    def at(cls, end: float) -> "Deadline":
+        """The deadline at this time of `time.monotonic`, which all processes of a machine share."""
+        deadline = cls(0.0)
+        deadline._end = end
+        return deadline
+
+    @classmethod
     def note_program_start(cls) -> None:
         """Have the clock of this program's deadline start with the program itself, imports included."""
         cls.program_start = time.monotonic() - _age()

@@ -21,6 +21,7 @@ from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.load import load
 from nexttoken.runs.row_answers import RowAnswers, source_of
+from nexttoken.runs.shares import UNANSWERED, Shares
 from nexttoken.runs.slices import slices_of
 from support.training import composed, train
 
@@ -61,7 +62,7 @@ def test_a_cascade_with_time_enough_is_a_plain_one(trained, tmp_path):
 def test_without_time_to_answer_the_prior_is_a_valid_submission(trained, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         predict(trained, tmp_path, "within=1s")
-    assert ended.value.code == pipeline.UNANSWERED == 3
+    assert ended.value.code == UNANSWERED == 3
     with (tmp_path / "x.csv").open() as file:
         rows = list(csv.reader(file))[1:]
     run = load(RunFolder(trained / "lmsys" / "tiny"))
@@ -74,17 +75,17 @@ def test_without_time_to_answer_the_prior_is_a_valid_submission(trained, tmp_pat
 def test_a_pass_that_is_cut_short_keeps_what_it_has_answered(trained, tmp_path, monkeypatch):
     run, states = load(RunFolder(trained / "lmsys" / "tiny")), []
     examples = pipeline.read(run.parts, "test")
-    monkeypatch.setattr(within, "slices_of", lambda lengths, _: np.array_split(np.argsort(lengths), 8))
+    monkeypatch.setattr(within, "slices_of", lambda lengths, *_: np.array_split(np.argsort(lengths), 8))
     timed = within.TimedPrediction(run, examples, Deadline(600), lambda timed, _: states.append(timed.answers.probs))
-    ask = timed._ask
+    ask = timed._asker.ask
 
     def ask_three(step, rows):
-        if timed.done.get(step.title, 0) >= 3 / 8:
+        if timed.answers.has_answer.sum() >= 15:
             timed.deadline = Deadline(0)
             raise within.TimeIsUp
-        ask(step, rows)
+        return ask(step, rows)
 
-    monkeypatch.setattr(timed, "_ask", ask_three)
+    monkeypatch.setattr(timed._asker, "ask", ask_three)
     answers = timed.finish()
     assert timed.words == "fold 0 38%, the prior 62%"
     whole = run.inference(run.folds[0])(examples, run.answerer(run.folds[0])).probs
@@ -109,11 +110,20 @@ def test_both_orders_follow_where_they_gained_and_no_question_is_asked_twice(tra
     monkeypatch.setattr(LabelAnswerer, "__call__", lambda self, some: asked.append(len(some)) or answer(self, some))
     timed = within.TimedPrediction(run, examples, Deadline(600), lambda *_: None, load)
     answers = timed.finish()
-    assert sorted(timed.done) == ["fold 0", "fold 0 SwapAveraged", "fold 1", "fold 1 SwapAveraged"]
+    assert timed.words == "fold 0 100%, fold 1 100%, fold 0 SwapAveraged 100%, fold 1 SwapAveraged 100%"
     assert asked == [40, 37, 40, 37], "three pairs are the same in both orders"
     assert not timed.is_whole
     monkeypatch.setattr(FoldFolder, "metrics", metrics)
     assert np.allclose(answers.probs, load(way).answer(examples).probs, atol=1e-6)
+
+
+@given(st.lists(st.integers(100, 5000), min_size=1, max_size=300), st.integers(1, 5))
+def test_shares_hold_every_row_once_and_their_lengths_are_alike(lengths, number):
+    lengths = np.array(lengths)
+    shares = [Shares(number, place).own(lengths) for place in range(number)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(len(lengths)))
+    totals = [lengths[rows].sum() for rows in shares]
+    assert max(totals) - min(totals) <= 2 * lengths.max()
 
 
 @given(st.lists(st.integers(100, 5000), min_size=1, max_size=300), st.sampled_from([1, 64, 4096]))

@@ -93,6 +93,29 @@ def launch(num_devices: int) -> None:
     threading.Thread(target=_watch, daemon=True).start()
 
 
+def divide_machine(number: int) -> list[dict[str, str]]:
+    """Variables for the environments of `number` processes: a GPU each, or of a machine without any a share of cores.
+
+    This process is the first of them. Raises UserError for fewer GPUs than processes.
+    """
+    import torch
+
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    gpus = [name or str(place) for place, name in enumerate(names)] if torch.cuda.is_available() else []
+    if gpus and names == [""]:
+        gpus = [str(place) for place in range(torch.cuda.device_count())]
+    if gpus and len(gpus) < number:
+        raise UserError(
+            f"devices={number}, but this machine has {len(gpus)} GPU; set as many devices, or CUDA_VISIBLE_DEVICES= to"
+            " use the CPU"
+        )
+    if gpus:
+        return [{"CUDA_VISIBLE_DEVICES": name} for name in gpus[:number]]
+    threads = max(1, torch.get_num_threads() // number)
+    torch.set_num_threads(threads)
+    return [{"OMP_NUM_THREADS": str(threads)}] * number
+
+
 def end_with(parent: int) -> None:
     """Have Linux kill this process as soon as `parent` ends, which a killed one could not ask for; end if it has."""
     if sys.platform == "linux":

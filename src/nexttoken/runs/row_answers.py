@@ -46,6 +46,11 @@ class RowAnswers:
             self.tables[source] = np.full(self.fallback.shape, np.nan)
         self.tables[source][rows] = probs
 
+    def known(self, sources: Sequence[Source]) -> np.ndarray:
+        """Mask (N,) of the rows that all of these sources have answered."""
+        known = np.array([~np.isnan(self._of(source)).any(axis=1) for source in sources])
+        return np.logical_and.reduce(known)
+
     @property
     def probs(self) -> np.ndarray:
         """The mean of the answers, as the run averages its folds and a blend its members, (N, K)."""

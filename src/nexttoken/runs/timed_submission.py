@@ -1,5 +1,6 @@
 """A submission that is predicted until a deadline, and written again and again meanwhile."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from nexttoken.runs.answer_steps import LoadWay
 from nexttoken.runs.asking import Asking
 from nexttoken.runs.config import Changes
 from nexttoken.runs.load import load
+from nexttoken.runs.shares import Shares
 from nexttoken.runs.within import TimedPrediction
 from nexttoken.settings import PredictSettings
 from nexttoken.tasks.test_rows import without_remarks
@@ -24,19 +26,25 @@ def predict_within(
     Returns its predictions, and whether every row was answered. `read` gives the test examples. The ledger has a line
     for its first state, and one for its last that says what answered how many rows.
     """
-    deadline, is_first = Deadline(settings.within or 0.0), True
+    shares, is_first = Shares.of(settings.devices, path.with_name("written") / path.name), True
+    deadline = Deadline(settings.within or 0.0) if shares.until is None else Deadline.at(shares.until)
     load_way = way_loader(settings) if not asking.settings else None
 
     def publish(timed: TimedPrediction, is_last: bool) -> None:
         nonlocal is_first
+        if shares.place:
+            shares.save(timed.answers)
+            return
         remark = "" if timed.is_whole else timed.words
         with without_remarks():
             asking.save(timed.answers.predictions, path, remark, is_noted=is_first or is_last)
         is_first = False
 
     with reading_once(asking.run.parts.task):
-        timed = TimedPrediction(asking.run, read(), deadline, publish, load_way)
+        timed = TimedPrediction(asking.run, read(), deadline, publish, load_way, shares)
         answers = timed.finish()
+    if shares.place:
+        sys.exit(0)  # the first process writes the submission
     print(f"{timed.words}; {deadline.left:.0f} s of {deadline.seconds:.0f} are left")
     return answers.predictions, bool(answers.has_answer.all())
 

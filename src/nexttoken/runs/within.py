@@ -5,7 +5,7 @@ that any way of asking can be stopped. What is left when the time is up keeps a 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.inference import Inference
-from nexttoken.inference.once import AnsweredOnce
 from nexttoken.progress import Deadline, Progress, TimeIsUp, time_limit
 from nexttoken.runs.answer_steps import LoadWay, Step, steps_of
 from nexttoken.runs.fold_baseline import FoldBaseline
-from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.row_answers import RowAnswers
+from nexttoken.runs.row_asker import RowAsker
+from nexttoken.runs.shares import Shares
 from nexttoken.runs.slices import lengths_of, slices_of
 from nexttoken.settings import AUTO
 from nexttoken.transforms import apply_transforms
@@ -35,9 +34,9 @@ MARGIN_SECONDS, MARGIN_SHARE = 1.0, 0.02  # kept before the deadline, beside the
 
 @dataclass
 class TimedPrediction:
-    """A prediction of `examples` by a finished run, or a blend, that ends at the deadline.
+    """A prediction of `examples` by a finished run, a blend or a cascade that ends at the deadline.
 
-    `done` has the share of the rows that each pass has answered, by its title.
+    Of several processes each asks its own rows, those that `shares` gives it; the first has all answers at the end.
     """
 
     run: LoadedRun
@@ -45,16 +44,16 @@ class TimedPrediction:
     deadline: Deadline
     publish: Publish
     load_way: LoadWay | None = None
-    done: dict[str, float] = field(default_factory=dict)
+    shares: Shares = field(default_factory=Shares)
     cheaper: str = "the prior"  # what rows without an answer have
 
     def __post_init__(self) -> None:
         self.answers = RowAnswers.of(self.run, self.examples)
         self.lengths = lengths_of(self.examples)
-        self._asked: dict[tuple[str, int], AnsweredOnce] = {}
-        self._inferences: dict[int, dict[int | str, Inference]] = {}  # by the run's id and the fold's number
-        self._in_memory: LoadedRun | None = None
-        self._made: list[str] = []  # titles of the passes that are complete
+        self._rows = self.shares.own(self.lengths)
+        self._asker = RowAsker(self.run, self.examples, self.shares.journals(self.run.changes.folder))
+        self._num_made = 0
+        self._extra: dict[str, float] = {}  # shares of this process's rows that were asked in another way, by pass
         self._steps: list[Step] = []
 
     def finish(self) -> RowAnswers:
@@ -63,6 +62,7 @@ class TimedPrediction:
         It is published, too, where the program is told to stop or a model fails.
         """
         self._write()
+        self.shares.start(self._left())
         try:
             if self._left() > 0:
                 self._make_all()
@@ -70,6 +70,7 @@ class TimedPrediction:
             if self._left() > 0:  # else a library has made another error of TimeIsUp
                 raise
         finally:
+            self.shares.collect(self.answers)
             self.publish(self, True)
         return self.answers
 
@@ -77,22 +78,31 @@ class TimedPrediction:
         """Raises TimeIsUp where the time is up before all passes are made."""
         with time_limit(self._left()):
             self._steps = steps_of(self.run, self.load_way)
-            for step in self._steps:
-                if not self._make(step):
-                    return
+            self._make_each()
+            self.shares.wait(self.answers)
+            self._rows = np.flatnonzero(~self.answers.has_answer)
+            if len(self._rows):  # another process failed
+                self._make_each()
+
+    def _make_each(self) -> None:
+        for step in self._steps:
+            if not self._make(step):
+                return
 
     @property
     def is_whole(self) -> bool:
         """True where every pass that the run itself would make has answered all rows, and no further one any."""
-        own = [step.title for step in self._steps if not step.is_extra]
-        return bool(own) and own == [title for title in self._made if title in own] and len(self.done) == len(own)
+        own = [step for step in self._steps if not step.is_extra]
+        rows = [step.rows(self.answers) if step.rows else slice(None) for step in own]
+        known = [self.answers.known(step.sources)[some].all() for step, some in zip(own, rows, strict=True)]
+        return bool(own) and all(known) and not self._extra
 
     @property
     def words(self) -> str:
         """The passes with their shares of the rows, and the cheaper answers of the rest."""
-        passes = [f"{title} {share:.0%}" for title, share in self.done.items()]
-        rest = 1 - self.answers.has_answer.mean()
-        return ", ".join([*passes, *([f"{self.cheaper} {rest:.0%}"] if rest else [])])
+        own = {step.title: self.answers.known(step.sources).mean() for step in self._steps if not step.is_extra}
+        shares = own | self._extra | {self.cheaper: 1 - self.answers.has_answer.mean()}
+        return ", ".join(f"{title} {share:.0%}" for title, share in shares.items() if share)
 
     def _left(self) -> float:
         """Seconds to answer in, without those for writing the submission once more."""
@@ -101,31 +111,33 @@ class TimedPrediction:
 
     def _write(self) -> None:
         start = time.monotonic()
+        self.shares.collect(self.answers)
         self.publish(self, False)
         self._written = time.monotonic()
         self._write_seconds = self._written - start
 
     def _make(self, step: Step) -> bool:
         """Make one pass over the rows in slices, whose time is forecast by those before; False: too little was left."""
-        rows = None if step.rows is None else step.rows(self.answers)
-        slices = slices_of(self.lengths, self._batch_tokens(step), rows)
-        total, seconds, asked = self.lengths[np.concatenate(slices)].sum(), 0.0, 0
-        self._load(step)  # not part of the throughput
-        with Progress(len(self.examples), step.title) as progress:
+        slices = self._slices(step)
+        total, seconds, asked = sum(self.lengths[rows].sum() for rows in slices), 0.0, 0
+        self._asker.load(step)  # not part of the throughput
+        with Progress(sum(map(len, slices)), step.title) as progress:
             for place, rows in enumerate(slices):
                 rows = self._fitting(rows, seconds / asked if asked else 0.0)
                 if not len(rows):
                     return False
                 start = time.monotonic()
-                self._ask(step, rows)
+                for source, probs in self._asker.ask(step, rows):
+                    self.answers.put(source, rows, probs)
+                if step.is_extra:
+                    self._extra[step.title] = self._extra.get(step.title, 0.0) + len(rows) / len(self._rows)
                 seconds, asked = seconds + time.monotonic() - start, asked + self.lengths[rows].sum()
-                self.done[step.title] = self.done.get(step.title, 0.0) + len(rows) / len(self.examples)
                 progress.advance(len(rows))
-                if not place and not self._made:
+                if not place and not self._num_made:
                     self._forecast(step, seconds * (total / asked - 1))
                 if time.monotonic() - self._written > self._write_seconds / SHARE_OF_WRITING:
                     self._write()
-        self._made.append(step.title)
+        self._num_made += 1
         return True
 
     def _fitting(self, rows: np.ndarray, seconds_per_character: float) -> np.ndarray:
@@ -156,51 +168,11 @@ class TimedPrediction:
             return task.baselines()[0].fit(train).predict(self.examples)
         return None
 
-    def _batch_tokens(self, step: Step) -> int:
+    def _slices(self, step: Step) -> list[np.ndarray]:
+        """Those of this process's rows that the step asks, in slices."""
         given = self.run.batch_tokens if isinstance(step.run, FoldBaseline) else step.run.batch_tokens
-        return 1 if given == AUTO else given
-
-    def _ask(self, step: Step, rows: np.ndarray) -> None:
-        examples = [self.examples[row] for row in rows]
-        for source, ids, probs in self._answer(step, examples):
-            if ids != tuple(example.id for example in examples):
-                raise UserError(f"{step.title}: its transforms leave other rows; use within= with runs that keep all")
-            self.answers.put(source, rows, probs)
-
-    def _answer(self, step: Step, examples: list[Example]) -> Iterator[tuple]:
-        """The answers of each of the step's sources: the source, the ids, and calibrated probabilities (n, K)."""
-        run = step.run
-        if isinstance(run, FoldBaseline):
-            found = run.answer(examples)
-            yield step.sources[0], found.ids, found.probs
-            return
-        own = examples if run is self.run or step.is_extra else apply_transforms(examples, run.parts.transforms)
-        inferences = self._inferences.setdefault(id(run), {})
-        for source, fold in zip(step.sources, step.folds, strict=True):
-            once = self._asking_once(run, fold)
-            if fold.number not in inferences:
-                inferences[fold.number] = run.inference(fold, self.examples)
-            found = inferences[fold.number](own, once)
-            yield source, found.ids, run.calibration.scaling(found.probs) if run.calibration else found.probs
-
-    def _asking_once(self, run: LoadedRun, fold: FoldFolder) -> AnsweredOnce:
-        """The fold's answerer, which remembers what it was asked before, also in another way."""
-        from nexttoken.engine.journal import JournalFolder
-
-        answerer, key = run.answerer(fold), (fold.training, run.parts.settings.max_tokens)
-        answerer.journals = JournalFolder(run.changes.folder, fold.training, None)
-        before = self._asked.get(key)
-        same = next((one for one in self._asked.values() if one.answer is answerer), None)  # nothing was trained
-        self._asked[key] = same or AnsweredOnce(answerer, before.known if before else {})
-        return self._asked[key]
-
-    def _load(self, step: Step) -> None:
-        if isinstance(step.run, LoadedRun):
-            self._keep_in_memory(step.run)
-            step.run.answerer(step.folds[0])
-
-    def _keep_in_memory(self, run: LoadedRun) -> None:
-        """Free the models of another run, but for those that this one shares."""
-        before, self._in_memory = self._in_memory, run
-        if before is not None and before is not run and not run.share_models(before):
-            before.release()
+        batch_tokens = 1 if given == AUTO else given
+        if step.rows is not None:
+            wanted = step.rows(self.answers)
+            return slices_of(self.lengths, batch_tokens, wanted[np.isin(wanted, self._rows)])
+        return [self._rows[places] for places in slices_of(self.lengths[self._rows], batch_tokens)]
