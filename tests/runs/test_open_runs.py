@@ -14,6 +14,7 @@ import pytest
 
 from nexttoken import load_run, pipeline
 from nexttoken.errors import UserError
+from nexttoken.progress import Deadline, TimeIsUp
 from nexttoken.runs.config import Changes
 from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.ledger import read_ledger
@@ -274,3 +275,33 @@ def test_a_prediction_that_is_killed_goes_on_where_it_stopped(instruct, tmp_path
     (journal,) = written.iterdir()
     keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
     assert len(keys) == len(set(keys)) == len(undisturbed)
+
+
+def test_within_a_time_every_row_has_a_text_from_the_start(instruct, monkeypatch):
+    from nexttoken.engine.generation.writer import GeneratedText
+    from nexttoken.runs.timed_texts import TimedTexts
+
+    whole = predict(instruct)
+    assert predict(instruct, "within=10m", "name=timed") == whole
+    with pytest.raises(SystemExit) as ended:
+        predict(instruct, "within=1s", "name=late")
+    assert ended.value.code == 3
+    late = lines(instruct / "submissions" / "late.jsonl")
+    assert [row["task_id"] for row in late] == [row["task_id"] for row in whole]
+    (common,) = {row["output"] for row in late}
+    run, states = LoadedRun.load(RunFolder(instruct / "instruct" / "small")), []
+    assert common in {example.answer for example in run.parts.task.read("train")}
+    examples = run.parts.task.read("test")
+    timed = TimedTexts(run, examples, Deadline(600), lambda timed, _: states.append(timed.predictions.texts))
+    monkeypatch.setattr("nexttoken.runs.timed_texts.SHARE_OF_WRITING", 1e9)  # after every answer
+
+    def generate(self, fold, rows, seen):
+        for row in rows[:3]:
+            seen(GeneratedText(row.id, f"text {row.id}", 2, True, 0.1))
+        timed.deadline = Deadline(0)
+        raise TimeIsUp
+
+    monkeypatch.setattr(LoadedRun, "generate", generate)
+    timed.finish()
+    assert [sum(text != common for text in texts) for texts in states] == [0, 1, 2, 3, 3]
+    assert timed.words == f"the most common answer {1 - 3 / len(examples):.0%}"

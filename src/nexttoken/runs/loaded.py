@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -227,8 +227,12 @@ class LoadedRun:
         ids = ids_as_given(rows, list(place), getattr(task, "id", None)).array[[place[one] for one in predictions.ids]]
         return pd.DataFrame({"id": ids} | dict(zip(task.classes, predictions.probs.T, strict=True)))
 
-    def generate(self, fold: FoldFolder, examples: list[Example]) -> TextPredictions:
+    def generate(
+        self, fold: FoldFolder, examples: list[Example], seen: Callable[[Any], None] | None = None
+    ) -> TextPredictions:
         """Generate answers with the fold's model; a killed call resumes from those it saved.
+
+        `seen` is called with each `GeneratedText` as soon as it is there.
 
         Raises UserError where the fold's folder is read-only, as on Kaggle, and no other one was given.
         """
@@ -241,4 +245,5 @@ class LoadedRun:
         load, head = make(engine, "engine"), self.parts.make_head()
         writer = load(fold.path, settings, self.parts.prompt, head, self.batch_tokens)
         inference = self.inference(fold, examples)
-        return inference(examples, lambda views: writer.write(views, settings.generation, journal, fold.training))
+        given = (settings.generation, journal, fold.training, *([seen] if seen else []))
+        return inference(examples, lambda views: writer.write(views, *given))

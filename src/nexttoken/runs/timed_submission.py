@@ -1,7 +1,7 @@
 """A submission that is predicted until a deadline, and written again and again meanwhile."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,23 @@ from nexttoken.runs.asking import Asking
 from nexttoken.runs.config import Changes
 from nexttoken.runs.load import load
 from nexttoken.runs.shares import Shares
+from nexttoken.runs.timed_texts import TimedTexts
 from nexttoken.runs.within import TimedPrediction
 from nexttoken.settings import PredictSettings
 from nexttoken.tasks.test_rows import without_remarks
-from nexttoken.types import Example, LabelPredictions
+from nexttoken.types import Example, LabelPredictions, TextPredictions
 
 
 def predict_within(
-    asking: Asking, read: Callable[[], Sequence[Example]], path: Path, settings: PredictSettings
-) -> tuple[LabelPredictions, bool]:
+    asking: Asking, read: Callable[[], list[Example]], path: Path, settings: PredictSettings
+) -> tuple[LabelPredictions | TextPredictions, bool]:
     """Write the submission `path` until `settings.within` is over.
 
     Returns its predictions, and whether every row was answered. `read` gives the test examples. The ledger has a line
     for its first state, and one for its last that says what answered how many rows.
     """
+    if not asking.run.parts.task.classes:
+        return _write_within(asking, read, path, Deadline(settings.within or 0.0))
     shares, is_first = Shares.of(settings.devices, path.with_name("written") / path.name), True
     deadline = Deadline(settings.within or 0.0) if shares.until is None else Deadline.at(shares.until)
     load_way = way_loader(settings) if not asking.settings else None
@@ -47,6 +50,24 @@ def predict_within(
         sys.exit(0)  # the first process writes the submission
     print(f"{timed.words}; {deadline.left:.0f} s of {deadline.seconds:.0f} are left")
     return answers.predictions, bool(answers.has_answer.all())
+
+
+def _write_within(
+    asking: Asking, read: Callable[[], list[Example]], path: Path, deadline: Deadline
+) -> tuple[TextPredictions, bool]:
+    """The same for open answers."""
+    is_first = True
+
+    def publish(timed: TimedTexts, is_last: bool) -> None:
+        nonlocal is_first
+        with without_remarks():
+            asking.save(timed.predictions, path, timed.words, is_noted=is_first or is_last)
+        is_first = False
+
+    timed = TimedTexts(asking.run, read(), deadline, publish)
+    timed.finish()
+    print(f"{timed.words or 'all rows'}; {deadline.left:.0f} s of {deadline.seconds:.0f} are left")
+    return timed.predictions, timed.is_whole
 
 
 def way_loader(settings: PredictSettings) -> LoadWay:

@@ -32,6 +32,11 @@ SHARE_FOR_BASELINE = 0.2  # of the time left at most, where the first pass will 
 MARGIN_SECONDS, MARGIN_SHARE = 1.0, 0.02  # kept before the deadline, beside the time of writing twice
 
 
+def seconds_before(deadline: Deadline, write_seconds: float) -> float:
+    """The seconds that are left for answers, where the submission then takes so long to write."""
+    return deadline.left - (MARGIN_SECONDS + MARGIN_SHARE * deadline.seconds + 2 * write_seconds)
+
+
 @dataclass
 class TimedPrediction:
     """A prediction of `examples` by a finished run, a blend or a cascade that ends at the deadline.
@@ -106,8 +111,7 @@ class TimedPrediction:
 
     def _left(self) -> float:
         """Seconds to answer in, without those for writing the submission once more."""
-        margin = MARGIN_SECONDS + MARGIN_SHARE * self.deadline.seconds + 2 * self._write_seconds
-        return self.deadline.left - margin
+        return seconds_before(self.deadline, self._write_seconds)
 
     def _write(self) -> None:
         start = time.monotonic()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +47,10 @@ class GeneratedText:
     seconds: float
 
 
+def ignore(_: GeneratedText) -> None:
+    """Do nothing with an answer."""
+
+
 def max_new_tokens(prompts: Sequence[GenerationPrompt], wanted: int, context: int | None) -> list[int]:
     """The limit of new tokens of each prompt: `wanted`, or the rest of the model's `context` where that is less.
 
@@ -85,9 +89,17 @@ class Writer:
     generator: Generator
 
     def write(
-        self, examples: Sequence[Example], settings: GenerationSettings, journal: Path | None = None, made_by: str = ""
+        self,
+        examples: Sequence[Example],
+        settings: GenerationSettings,
+        journal: Path | None = None,
+        made_by: str = "",
+        seen: Callable[[GeneratedText], None] = ignore,
     ) -> TextPredictions:
-        """Write an answer to each example that `journal` does not have yet; `made_by` identifies the model."""
+        """Write an answer to each example that `journal` does not have yet; `made_by` identifies the model.
+
+        `seen` is called with each answer as soon as it is there.
+        """
         encoded = self.encoder.encode_prompts(examples, settings.max_new_tokens).prompts
         if num_cut := sum(prompt.was_cut for prompt in encoded):
             lost = [
@@ -96,7 +108,7 @@ class Writer:
             share = f"{len(lost)} lost {np.mean(lost):.0%} of their own text on average" if lost else ""
             print(f"{num_cut} of {len(encoded)} prompts were shortened: {share or 'demonstrations only'}")
         prompts = [GenerationPrompt(prompt.id, prompt.token_ids) for prompt in encoded]
-        return generate(self.generator, prompts, settings, journal, made_by)
+        return generate(self.generator, prompts, settings, journal, made_by, seen)
 
 
 def generate(
@@ -105,10 +117,12 @@ def generate(
     settings: GenerationSettings,
     journal: Path | None = None,
     identity: str = "",
+    seen: Callable[[GeneratedText], None] = ignore,
 ) -> TextPredictions:
     """The answers in the order of `prompts`, with the columns `num_tokens`, `finished` and `seconds` of GeneratedText.
 
-    A `journal` saves every answer at once; a killed run continues from it. `identity` identifies the model.
+    A `journal` saves every answer at once; a killed run continues from it. `identity` identifies the model. `seen` is
+    called with each answer, also with those of the journal.
     Raises UserError for a journal of another model, engine or settings, for duplicate ids, for more than one process,
     for missing answers, and what the generator raises.
     """
@@ -125,8 +139,11 @@ def generate(
         if num_saved := len(prompts) - len(left):
             print(f"{num_saved} of {len(prompts)} answers are in the journal already")
             progress.start_at(num_saved)
+            for key in keys.values() & saved.rows.keys():
+                seen(saved.rows[key])
         for answer in generator.write(left, settings) if left else ():
             saved.add(keys[answer.id], answer)
+            seen(answer)
             num_tokens += answer.num_tokens
             progress.advance(1, f"{num_tokens} tokens written")
     if lost := [id for id, key in keys.items() if key not in saved.rows]:
