@@ -148,16 +148,16 @@ def load_asked(cfg: DictConfig, averages: bool = False) -> "tuple[LoadedRun, Pre
     """
     from nexttoken.runs.config import Changes
     from nexttoken.runs.load import load
-    from nexttoken.runs.loaded_cascade import load_cascade
     from nexttoken.runs.replicas import average_replicas
 
-    config = plain(cfg)
-    settings = check_settings(PredictSettings, config)
+    settings = check_settings(PredictSettings, config := plain(cfg))
     check_targets(config)
     require_packages(config)
     folder = RunFolder(Path(settings.run)) if settings.run else latest_run(Path(settings.output_dir))
     changes, trusts = Changes.of(settings), settings.trust_remote_code
     if (settings.cascade, settings.cascade_share) != (None, None):
+        from nexttoken.runs.loaded_cascade import load_cascade  # needs pandas
+
         return load_cascade(folder, settings, changes), settings
     if averages and settings.replicas and changes == Changes(folder=changes.folder):
         folder = average_replicas(folder)

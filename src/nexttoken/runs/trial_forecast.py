@@ -17,8 +17,9 @@ from nexttoken.types import Example
 if TYPE_CHECKING:
     from nexttoken.runs.loaded import LoadedRun
 
-TRIAL_SECONDS = 8.0  # of the timed part of a trial
+TRIAL_SECONDS = 8.0  # of the timed part of a trial, by the slower of both clocks
 ENOUGH = 0.5  # of them: a trial that took this long is not repeated with more rows
+MAX_LOADING = 60.0  # seconds of the first rows, up to which they are repeated without the imports
 FIRST_ROWS, MAX_ROWS = 4, 4000  # of a trial
 ROW_TOKENS = 20.0  # what a row costs beside its texts, in tokens
 SPREAD = 0.15  # of forecasts on the same machine: those of docs/speed.md were within it
@@ -32,10 +33,10 @@ def forecast_here(run: "LoadedRun", source: RowSource, number: int, started: flo
     begun = np.array([time.time() - started if started else 0.0, time.process_time()]) - source.reading
     trial = Trial(run, source)
     first, few = trial(FIRST_ROWS)
-    loading = trial(FIRST_ROWS)[0] if first[0] < TRIAL_SECONDS else first  # without imports where it is quick
+    loading = trial(FIRST_ROWS)[0] if first[0] < MAX_LOADING else first
     size, taken, cost = FIRST_ROWS, loading, few
-    while taken[0] - loading[0] < ENOUGH * TRIAL_SECONDS and size < MAX_ROWS:
-        growth = TRIAL_SECONDS / max(taken[0] - loading[0], 1e-9) if size > FIRST_ROWS else 2.0
+    while (spent := (taken - loading).min()) < ENOUGH * TRIAL_SECONDS and size < MAX_ROWS:
+        growth = TRIAL_SECONDS / max(spent, 1e-9) if size > FIRST_ROWS else 2.0
         size = min(MAX_ROWS, max(size + 1, int(size * min(growth, 8.0))))
         taken, cost = trial(size)
     rates = np.maximum(taken - loading, 0.0) / (cost - few)
