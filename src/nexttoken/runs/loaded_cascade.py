@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.inference.cascade import Cascade
 from nexttoken.runs.asking import mean_scores
-from nexttoken.runs.cascade import Pair
 from nexttoken.runs.config import Changes, searches
 from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.settings import PredictSettings
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions
+
+if TYPE_CHECKING:
+    from nexttoken.runs.cascade import Pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class LoadedCascade(LoadedRun):
     threshold: float = 0.5  # on the second of two classes, of the cascaded out-of-fold rows
 
     @classmethod
-    def of(cls, small: LoadedRun, larger: LoadedRun, pair: Pair, share: float | None) -> "LoadedCascade":
+    def of(cls, small: LoadedRun, larger: LoadedRun, pair: "Pair", share: float | None) -> "LoadedCascade":
         """Fit the cascade on the out-of-fold rows in `pair`; without a share it is chosen on them."""
         scored = pair.cross_chosen() if share is None else pair.cascaded(share)
         chosen = pair.choose_share() if share is None else share
@@ -70,6 +73,8 @@ def load_cascade(folder: RunFolder, settings: PredictSettings, changes: Changes)
         what = f"cascade={settings.cascade}: both runs are asked as they were trained"
         raise UserError(f"{what}; leave inference, correction, max_tokens, generation, engine and fold out")
     folders = folder, RunFolder(Path(settings.cascade))
+    from nexttoken.runs.cascade import Pair  # needs pandas
+
     pair = Pair.read(*(run.path for run in folders))
     given, trusts = (settings.input_dir, settings.batch_tokens, settings.base), settings.trust_remote_code
     searching = [run for run in folders if searches(run.finished_folds()[0].config())] or folders
