@@ -18,7 +18,8 @@ Arguments:
   image=...          a file with the packages of Kaggle's image, as pip freeze prints them (default: the usual ones)
   passages=...       recorded passages, for a run that searches the web
   fold=all           the final model on all rows instead of the folds
-  cascade=...        a larger run for the rows that this one is least sure of; cascade_share=...: their share
+  cascade=...        a larger run for the rows that this one is least sure of
+  cascade_share=...  their share, 0 to 1 (default: chosen out of fold)
 
 Of `kernel rehearse <folder>`, which runs the notebook as Kaggle would: without network, on read-only input, under the
 machine's limits, at the size of the hidden test. It ends with `pass`, or with Kaggle's error, its cause and the fix:
