@@ -26,7 +26,8 @@ test-slow: .venv/.test
 
 # Kernels of every kind, rehearsed with two sets of versions: about 12 GB, installed once into the user's cache.
 test-kernel: .venv/.test
-	NEXTTOKEN_REHEARSED_VERSIONS="oldest newest" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/commands/test_kernel_kinds.py
+	NEXTTOKEN_REHEARSED_VERSIONS="oldest newest" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/commands/test_kernel_kinds.py \
+		tests/commands/test_kaggle_page.py
 
 check: lint test
 

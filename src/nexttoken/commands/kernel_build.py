@@ -70,7 +70,7 @@ def build_kernel(
         arguments += [f"fold={fold}"] * (fold == ALL) + ["base={folder}/bases"] * bool(packed.bases)
         for config in packed.configs:
             arguments += [one for one in add_searched(packed.flat, config, passages) if one not in arguments]
-        needed = needed_packages(packed.configs)
+        needed = needed_packages(packed.configs, packed.has_baselines)
         refuse_old(needed, holds)
         lines = "\n".join(f"{name}{wanted}" for name, wanted in sorted(needed.items()))
         (folder / "requirements.txt").write_text(f"{lines}\n", encoding="utf-8")

@@ -28,6 +28,7 @@ ALWAYS = {
 ADAPTER = {"peft": ">=0.17", "accelerate": ">=1.1"}
 QUANTIZED = {"bitsandbytes": ">=0.46", "accelerate": ">=1.1"}
 BM25 = {"bm25s": ">=0.2", "fugashi": ">=1.4", "unidic-lite": ">=1.0"}
+BASELINES = {"scikit-learn": ">=1.5", "scipy": ">=1.13"}
 PARQUET = {"pyarrow": ">=15"}
 # Packages of Kaggle's images, where image= gives no list: as of the newest one that is known here.
 USUAL = re.findall(
@@ -43,15 +44,18 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def needed_packages(configs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The packages that the runs with these configurations need to predict, each with its range."""
-    needed = dict(ALWAYS)
+def needed_packages(configs: Iterable[Mapping[str, Any]], has_baselines: bool = False) -> dict[str, str]:
+    """The packages that the runs with these configurations need to predict, each with its range.
+
+    `has_baselines` is true for a blend with the task's simple predictors, which are fitted again.
+    """
+    needed = ALWAYS | (BASELINES if has_baselines else {})
     for config in configs:
         trains = config["trainer"].get("max_epochs", 1) > 0
         needed |= ADAPTER if config.get("adapter") and trains else {}
         needed |= QUANTIZED if config.get("quantization") else {}
         needed |= BM25 if "BM25" in str([config.get("inference"), config.get("candidates")]) else {}
-        needed |= PARQUET if "parquet" in str(config.get("task")) else {}
+        needed |= PARQUET if any(Path(str(config.get("input_dir"))).glob("*.parquet")) else {}
     return needed
 
 

@@ -28,6 +28,7 @@ class PackedRuns:
     fold: int | str | None = None
     places: dict[Path, str] = field(default_factory=dict)
     configs: list[dict[str, Any]] = field(default_factory=list)
+    has_baselines: bool = False  # in a blend
     bases: dict[str, str] = field(default_factory=dict)  # "" for one that lies in the data set
 
     def add(self, run: RunFolder) -> str:
@@ -64,6 +65,7 @@ class PackedRuns:
         blend, members = read_blend(run.path), []
         for member in blend.members:
             name = member.name
+            self.has_baselines |= member.is_baseline
             if not member.is_baseline:
                 name = f"../{self.add(member_folder(member, run.path)).removeprefix('runs/')}"
             members.append(replace(member, name=name))

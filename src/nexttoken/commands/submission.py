@@ -17,6 +17,7 @@ from nexttoken.data.targets import check_targets, make
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FOLD_NAME, FoldFolder
 from nexttoken.runs.ledger import LEDGER, read_ledger
+from nexttoken.settings import ALL
 from nexttoken.tasks.preference import Preference
 
 SAMPLE = Path("input/sample-preferences")
@@ -52,7 +53,7 @@ def check_submission(path: Path, input_dir: Path | None = None, run: Path | None
 
 def task_of(run: Path, input_dir: Path | None) -> Any:
     """The task of a run, with other files in `input_dir`. Raises UserError for a folder without folds."""
-    folds = sorted(fold for fold in run.glob("fold*") if FOLD_NAME.fullmatch(fold.name))
+    folds = sorted(fold for fold in run.glob("fold*") if FOLD_NAME.fullmatch(fold.name)) or [*run.glob(ALL)]
     if not folds:
         raise UserError(
             f"{run}, the run of this submission, has no fold; give its folder with run=..., or input_dir=..."
