@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.models.hub import find_model
 from nexttoken.models.processes import is_first, launch
+from nexttoken.progress import Deadline
 from nexttoken.report.finished import report_finished
 from nexttoken.report.started import show_run
 from nexttoken.runs.answer_set import answers_of
@@ -40,7 +40,6 @@ from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, Split
 
 if TYPE_CHECKING:
-    from nexttoken.inference import Inference
     from nexttoken.runs.loaded import LoadedRun
     from nexttoken.training.learner import Learner
     from nexttoken.training.probe_learner import ProbeLearner
@@ -54,6 +53,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     """
     start = time.monotonic()
     parts, config = prepare(cfg, overrides)
+    deadline = Deadline(parts.settings.within) if parts.settings.within else None
     if (model := parts.settings.model.name_or_path) is not None:
         find_model(model)  # a wrong path is refused before the rows are read
     parts = with_first_step(parts, ask_run)
@@ -82,6 +82,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     references = answers.references(parts.task, rows.learnt, rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
     from nexttoken.training.loggers import log_scores, opened_loggers, score_names  # needs torch, as the learner does
+    from nexttoken.training.train_and_predict import train_and_predict
 
     with fold.lock.held() if is_first() else nullcontext():
         if is_first() and fold.is_finished and not parts.settings.overwrite:  # by another command, meanwhile
@@ -94,7 +95,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
             save_soft_labels(fold, parts, rows)
         nodes, names = parts.settings.logger if is_first() else {}, score_names(parts.task) if rows.held_out else ()
         with opened_loggers(nodes, fold.path, flatten(config), names) as loggers:
-            predictions, measured = train_and_predict(parts, learner, rows, fold, loggers)
+            predictions, measured = train_and_predict(parts, learner, rows, fold, loggers, deadline)
             if not is_first():
                 return math.nan
             described = answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
@@ -207,44 +208,3 @@ def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, 
     dev = parts.inference.views(rows.dev, rows.train)  # as inference shows them to the model
     kind = ProbeLearner if parts.reads_states else Learner
     return kind.load(parts.settings, parts.make_head(), parts.prompt, training, dev, fold.path, whole)
-
-
-def train_and_predict(
-    parts: Parts, learner: "Learner | ProbeLearner", rows: Rows, fold: FoldFolder, loggers: list
-) -> tuple[Any, dict[str, Any]]:
-    """Train, then predict the held-out examples; return the predictions, and counts and times for metrics.json.
-
-    Without held-out examples the predictions are None.
-    """
-    from nexttoken.engine.journal import JournalFolder
-    from nexttoken.models.memory import peak_memory_mb
-    from nexttoken.training.dev_metric import DevMetric
-
-    fitted: list[Inference] = []  # before the dev rows are learnt: it may learn from them itself
-    answerer, measured = learner.learn(
-        fold.path,
-        loggers,
-        lambda chosen: fitted.append(parts.inference.fitted(rows.train, rows.dev, chosen)),
-        DevMetric.of(parts.task, rows.dev, parts.settings.fit.choose_after_temperature),
-    )
-    inference = fitted[0]
-    if is_first():
-        fold.save_state(inference.state())
-    if not rows.held_out:
-        return None, measured | answerer.environment | {"peak_memory_mb": peak_memory_mb()}
-    answerer.reset_counts()
-    answerer.journals = JournalFolder(fold.journals, "held-out rows", f"fold {fold.number}: ")
-    start = time.monotonic()
-    predictions: Any = inference(rows.held_out, answerer)
-    seconds = time.monotonic() - start
-    if "threshold" in measured:
-        predictions = replace(predictions, threshold=measured["threshold"])
-    if parts.settings.save_prompts and is_first():
-        fold.save_prompts(answerer.prompts, answerer.labels)
-    counts = dict(answerer.counts)
-    if parts.settings.generate_rows and is_first():
-        first = rows.held_out[: parts.settings.generate_rows]
-        options = (parts.settings.generation, fold.journals / "texts.jsonl", "held-out rows")
-        fold.save_texts(inference(first, lambda views: answerer.writer.write(views, *options)))  # type: ignore[union-attr]
-    speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
-    return predictions, measured | answerer.environment | counts | speed

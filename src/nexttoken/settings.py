@@ -192,6 +192,7 @@ class Settings(Checked):
     batch_tokens: Annotated[PositiveInt, AutoTokens]
     limit_rows: PositiveInt | None
     without_fold: NonNegativeInt | None = None
+    within: Seconds = None  # of the whole command
     test_examples: bool = False
     generate_rows: NonNegativeInt = 0
     task: dict[str, Any]

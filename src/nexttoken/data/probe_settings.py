@@ -11,6 +11,7 @@ def probe_contradictions(s: Settings) -> Iterator[str]:
     inference, fit = str(s.inference.get("_target_")).rpartition(".")[2], s.fit
     unused = {
         "model=scratch; give a pretrained one, model=... or model.name_or_path=...": s.model.name_or_path is None,
+        "within=, since it is fitted in one piece; leave it out": s.within is not None,
         "trainer.max_epochs=0; leave it out": s.trainer.max_epochs == 0,
         "adapter=lora; use adapter=none": s.adapter,
         "model.from_run; leave it out": s.model.from_run,

@@ -28,6 +28,7 @@ from nexttoken.training.dev_metric import DevScore
 from nexttoken.training.module import AnswerModule, NotFinite
 from nexttoken.training.sharded_strategy import ShardedStrategy
 from nexttoken.training.steps import TrainSteps
+from nexttoken.training.time_budget import Shortening, TimeBudget
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,13 @@ def fit(
     folder: Path,
     curve: Curve,
     trainer_options: Mapping[str, Any],
+    budget: TimeBudget | None = None,
+    refits: bool = False,
 ) -> Fitted:
     """Train `module` in place and give it the best weights on the dev rows (the last ones without dev rows).
 
-    Continues from `folder/last.ckpt` when that exists. `trainer_options` hold `max_epochs` or `max_steps`.
+    A `budget` shortens it; `refits` says that a second training of as many steps follows. Continues from
+    `folder/last.ckpt` when that exists. `trainer_options` hold `max_epochs` or `max_steps`.
     """
     from_first(lambda: None)  # waits: the first process may be about to remove an old checkpoint
     silence_lightning()
@@ -58,7 +62,9 @@ def fit(
     num_steps = trainer_options.get("max_steps") or len(steps) * trainer_options["max_epochs"]
     progress = ShowProgress(steps, num_steps, "refit" if curve.refit else "train")
     dev_scores = DevScores(dev_batches, module.settings.dev_every, curve, checkpoints)
-    trainer = make_trainer(trainer_options, [curve, progress, dev_scores, checkpoints])  # checkpoints hold the curve
+    shortening = [Shortening(budget, steps, num_steps, refits)] if budget else []
+    callbacks = [curve, progress, dev_scores, *shortening, checkpoints]  # checkpoints hold the state of the others
+    trainer = make_trainer(trainer_options, callbacks)
     resume = checkpoints.last if checkpoints.last.exists() else None
     if resume:
         print(f"resume: {resume}")
@@ -69,6 +75,8 @@ def fit(
         raise UserError(f"trainer: {one_line(error, 1000)}") from None
     except SystemExit:  # Lightning turns Ctrl-C into this
         raise KeyboardInterrupt from None
+    if shortening and shortening[0].num_steps < num_steps:
+        print(f"within: {trainer.global_step:,} of {num_steps:,} steps, so that the time suffices for the rest")
     module.zero_grad(set_to_none=True)  # free the gradients' memory
     if not checkpoints.best.exists():
         module.swap_average()

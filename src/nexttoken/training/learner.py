@@ -39,6 +39,7 @@ from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AUTO, Settings
 from nexttoken.training.dev_metric import LOG_LOSS, DevMetric
 from nexttoken.training.phases import Training
+from nexttoken.training.time_budget import TimeBudget
 from nexttoken.types import Example
 
 TRAIN_COUNTS = ("num_truncated", "num_left_out")  # of examples changed by encoding
@@ -136,9 +137,11 @@ class Learner:
         loggers: list,
         after_choice: Callable[[Answerer], None] = lambda _: None,
         dev_metric: DevMetric = LOG_LOSS,
+        budget: TimeBudget | None = None,
     ) -> tuple[Answerer, dict[str, Any]]:
         """Train, choose the checkpoint on the dev rows, train on all rows, save; return the answerer and measurements.
 
+        A `budget` leaves time for what follows.
         `after_choice` is called with the chosen checkpoint, whose weights have not learnt the dev rows. With
         `trainer.max_epochs=0` the model is saved and returned without training.
         """
@@ -148,7 +151,7 @@ class Learner:
             if self.budget is not None:
                 self.budget.save(folder)
         start = time.monotonic()
-        num_trained, measured = self._train(folder, loggers, after_choice, dev_metric)
+        num_trained, measured = self._train(folder, loggers, after_choice, dev_metric, budget)
         seconds = time.monotonic() - start
         weights = gather_weights(self.model)
         if is_first():
@@ -165,13 +168,18 @@ class Learner:
         }
 
     def _train(
-        self, folder: Path, loggers: list, after_choice: Callable[[Answerer], None], dev_metric: DevMetric
+        self,
+        folder: Path,
+        loggers: list,
+        after_choice: Callable[[Answerer], None],
+        dev_metric: DevMetric,
+        budget: TimeBudget | None,
     ) -> tuple[int, dict[str, Any]]:
         """Train; return the number of rows trained now, and the measurements."""
         if not self.settings.trainer.max_epochs:
             after_choice(self._answerer())
             return 0, {"padded_share": 0.0}
-        training = Training(self.spec, self.model, self.head, self.train.labels, folder, dev_metric)
+        training = Training(self.spec, self.model, self.head, self.train.labels, folder, dev_metric, budget)
         dev = self.dev.prompts if self.dev else []
         rates = training.rehearse(self.train.prompts, dev) if self.settings.fit.find_learning_rate else {}
         measured = rates | training.choose(self.train.prompts, dev, loggers, keep_start=self.whole is not None)

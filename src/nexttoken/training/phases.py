@@ -21,6 +21,7 @@ from nexttoken.training.module import AnswerModule
 from nexttoken.training.parallel_gradients import num_learners
 from nexttoken.training.rehearsal import RehearsalRows, find_rate
 from nexttoken.training.steps import Batcher, Course, TrainSteps
+from nexttoken.training.time_budget import TimeBudget
 
 
 class Training:
@@ -38,7 +39,9 @@ class Training:
         labels: LabelTokens,
         folder: Path,
         dev_metric: DevMetric = LOG_LOSS,
+        budget: TimeBudget | None = None,
     ) -> None:
+        self.budget = budget
         self.settings, self.model, self.head, self.labels = spec.settings, model, head, labels
         self.precision, self.folder = spec.precision, folder / "checkpoints"
         self.dev_metric, self.curve = dev_metric, Curve(folder / "curve.csv", dev_metric.key)
@@ -97,7 +100,8 @@ class Training:
             if is_first() and not self._start.exists():
                 write_checkpoint(first_weights, self._start)
         options = {"max_epochs": self.settings.trainer.max_epochs, "logger": loggers}
-        fitted = self._fit(module, steps, self.batcher.batches(dev) if dev else [], self.folder, options)
+        dev_batches = self.batcher.batches(dev) if dev else []
+        fitted = self._fit(module, steps, dev_batches, self.folder, options, refits=keep_start)
         measured: dict[str, Any] = {"best_step": fitted.num_steps, "best_epoch": fitted.num_epochs}
         measured |= self.curve.train_losses()
         return measured | (self.dev_metric.measured(fitted.dev_score) if fitted.dev_score else {})
@@ -128,12 +132,19 @@ class Training:
         return AnswerModule(self.model, self.head, self.labels, settings.fit, course, self.dev_metric)
 
     def _fit(
-        self, module: AnswerModule, steps: TrainSteps, dev: Sequence[Any], folder: Path, options: Mapping[str, Any]
+        self,
+        module: AnswerModule,
+        steps: TrainSteps,
+        dev: Sequence[Any],
+        folder: Path,
+        options: Mapping[str, Any],
+        refits: bool = False,
     ) -> Fitted:
         with advice_on_memory(self.settings.batch_tokens):
             if self._shards and not is_sharded(self.model):
                 shard(self.model)
-            fitted = fit(module, steps, dev, folder, self.curve, self._options | dict(options))
+            options = self._options | dict(options)
+            fitted = fit(module, steps, dev, folder, self.curve, options, self.budget, refits)
         self.num_rows += fitted.num_rows
         self.num_padding += module.num_padding
         self.num_places += module.num_places

@@ -77,6 +77,7 @@ class ProbeLearner:
         loggers: list,
         after_choice: Callable[[ProbeAnswerer], None] = lambda _: None,
         dev_metric: DevMetric = LOG_LOSS,
+        budget: None = None,
     ) -> tuple[ProbeAnswerer, dict[str, Any]]:
         """Choose the strength on the dev rows, fit on all rows, save; return the answerer and measurements."""
         start, answerer = time.monotonic(), self.answerer

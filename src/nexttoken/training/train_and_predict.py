@@ -1,0 +1,62 @@
+"""One fold from its rows to its scored weights: training, and the answers to the held-out rows."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from nexttoken.build import Parts
+from nexttoken.engine.journal import JournalFolder
+from nexttoken.inference import Inference
+from nexttoken.models.memory import peak_memory_mb
+from nexttoken.models.processes import is_first
+from nexttoken.progress import Deadline
+from nexttoken.runs.fold_rows import Rows
+from nexttoken.runs.folder import FoldFolder
+from nexttoken.training.dev_metric import DevMetric
+from nexttoken.training.learner import Learner
+from nexttoken.training.probe_learner import ProbeLearner
+from nexttoken.training.time_budget import TimeBudget
+
+
+def train_and_predict(
+    parts: Parts,
+    learner: Learner | ProbeLearner,
+    rows: Rows,
+    fold: FoldFolder,
+    loggers: list,
+    deadline: Deadline | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    """Train, then predict the held-out examples; return the predictions, and counts and times for metrics.json.
+
+    Without held-out examples the predictions are None.
+    """
+    budget: Any = TimeBudget(deadline, len(rows.held_out)) if deadline else None
+    fitted: list[Inference] = []  # before the dev rows are learnt: it may learn from them itself
+    answerer, measured = learner.learn(
+        fold.path,
+        loggers,
+        lambda chosen: fitted.append(parts.inference.fitted(rows.train, rows.dev, chosen)),
+        DevMetric.of(parts.task, rows.dev, parts.settings.fit.choose_after_temperature),
+        budget,
+    )
+    inference = fitted[0]
+    if is_first():
+        fold.save_state(inference.state())
+    if not rows.held_out:
+        return None, measured | answerer.environment | {"peak_memory_mb": peak_memory_mb()}
+    answerer.reset_counts()
+    answerer.journals = JournalFolder(fold.journals, "held-out rows", f"fold {fold.number}: ")
+    start = time.monotonic()
+    predictions: Any = inference(rows.held_out, answerer)
+    seconds = time.monotonic() - start
+    if "threshold" in measured:
+        predictions = replace(predictions, threshold=measured["threshold"])
+    if parts.settings.save_prompts and is_first():
+        fold.save_prompts(answerer.prompts, answerer.labels)
+    counts = dict(answerer.counts)
+    if parts.settings.generate_rows and is_first():
+        first = rows.held_out[: parts.settings.generate_rows]
+        options = (parts.settings.generation, fold.journals / "texts.jsonl", "held-out rows")
+        fold.save_texts(inference(first, lambda views: answerer.writer.write(views, *options)))  # type: ignore[union-attr]
+    speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
+    return predictions, measured | answerer.environment | counts | speed
