@@ -17,10 +17,11 @@ from torch import Tensor
 
 from nexttoken.data.files import cache_dir
 from nexttoken.errors import UserError
+from nexttoken.models.allocator import release_freed_memory
 from nexttoken.models.memory import free_memory
 from nexttoken.models.streamed import LayerStream
 
-MEMORY_SHARE = 4  # a quarter of the free memory holds hidden states
+MEMORY_SHARE = 8  # an eighth of the free memory holds hidden states
 DISK_SHARE = 2  # and half of the free disk; more rows than that go through in several passes
 
 
@@ -55,7 +56,8 @@ def run_streamed(
         schedule = stream.schedule = Pass(stream, states)
         try:
             for schedule.current in range(len(stream)):
-                stream.load(schedule.current)
+                is_last = schedule.current == len(stream) - 1
+                stream.load(schedule.current, None if is_last else schedule.current + 1)
                 try:
                     for schedule.batch, batch in enumerate(batches):
                         with suppress(_Reached):
@@ -63,6 +65,7 @@ def run_streamed(
                         advance(batch)
                 finally:
                     stream.free(schedule.current)
+                    release_freed_memory()  # the next layers would lie beside the gaps
         finally:
             stream.schedule = None
             stream.stop_reading()

@@ -10,19 +10,23 @@ import torch
 
 from nexttoken.errors import UserError, one_line
 from nexttoken.models.allocator import release_freed_memory
+from nexttoken.models.control_groups import control_group_room
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # resets the peak of resident memory when written to clear_refs (man 5 proc)
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on `device`; None where that is unknown."""
+    """Bytes that can still be allocated on `device`, under a container's limit, too; None where that is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else None
     import psutil  # comes with peft
 
     release_freed_memory()  # the system does not count it as free
-    return psutil.virtual_memory().available if device.type == "cpu" else None
+    if device.type != "cpu":
+        return None
+    free, room = psutil.virtual_memory().available, control_group_room()
+    return free if room is None else min(free, room)
 
 
 def peak_memory_mb() -> float:

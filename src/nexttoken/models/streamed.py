@@ -73,12 +73,12 @@ class LayerStream:
     def __len__(self) -> int:
         return len(self.tensors)
 
-    def load(self, number: int) -> None:
-        """Put a layer's weights in place, and begin to read the next layer's; after the last one comes the first."""
+    def load(self, number: int, following: int | None) -> None:
+        """Put a layer's weights in place, and begin to read those of the layer that follows, if any."""
         ready = self._next.pop(number, None) or self._reader.submit(self._read, number)
         for saved, tensor in zip(self.tensors[number], ready.result(), strict=True):
             saved.put(tensor)
-        self._next = {(number + 1) % len(self): self._reader.submit(self._read, (number + 1) % len(self))}
+        self._next = {} if following is None else {following: self._reader.submit(self._read, following)}
 
     def free(self, number: int) -> None:
         for saved, placeholder in zip(self.tensors[number], self.placeholders[number], strict=True):
@@ -107,7 +107,7 @@ class LayerStream:
         """The layer's forward: as the pass over many batches has it, or at once with the weights of this layer."""
         if self.schedule is not None:
             return self.schedule.run_layer(number, compute, states, args, named)
-        self.load(number)
+        self.load(number, (number + 1) % len(self))
         try:
             return compute(states, *args, **named)
         finally:
