@@ -14,6 +14,7 @@ from nexttoken.commands.kernel import main
 from nexttoken.commands.kernel_files import check_kernel
 from nexttoken.commands.kernel_inputs import add_searched
 from nexttoken.commands.kernel_packages import add_wheel, here, missing_packages, needed_packages, read_image
+from nexttoken.commands.kernel_push import push_kernel
 from nexttoken.errors import UserError
 from support.composed import composed
 from support.finished_runs import write_finished_fold, write_run
@@ -217,3 +218,9 @@ def test_inputs_are_found_where_kaggle_mounts_them_today_and_did_before(tmp_path
     assert mounted(tmp_path, "google/gemma-2/transformers/9b/2") == tmp_path / "gemma-2/transformers/9b/2"
     with pytest.raises(FileNotFoundError, match="map is not attached to this kernel"):
         mounted(tmp_path, "map")
+
+
+def test_a_kernel_without_a_user_s_name_is_not_pushed(run, tmp_path):
+    main([f"run={run}", f"out={tmp_path / 'kernel'}"])
+    with pytest.raises(UserError, match=r"is called your-name/nexttoken-a-1; build it again with id="):
+        list(push_kernel(tmp_path / "kernel"))

@@ -5,6 +5,7 @@ python -m nexttoken.models.image_check requirements.txt
 
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -34,19 +35,27 @@ def main(path: Path) -> None:
 def devices() -> list[str]:
     """A line for each GPU. Ends with one line where this torch has no code for one."""
     lines = []
-    known = [name.rpartition("_")[2].rstrip("af") for name in torch.cuda.get_arch_list()] if has_gpu() else []
     for number in range(torch.cuda.device_count()):
         major, minor = torch.cuda.get_device_capability(number)
         name, memory = torch.cuda.get_device_name(number), torch.cuda.get_device_properties(number).total_memory
-        if not any(one == f"{major}{minor}" or (one[:-1] == str(major) and one[-1] <= str(minor)) for one in known):
+        if not runs_on((major, minor), torch.cuda.get_arch_list()):
             what = f"torch {torch.__version__} has no code for {name} (sm_{major}{minor})"
             sys.exit(f"{what}: set machine_shape to NvidiaTeslaT4 in kernel-metadata.json (device=t4x2)")
         lines.append(f"GPU {number}: {name}, {memory / 2**30:.1f} GiB, sm_{major}{minor}")
     return lines or ["no GPU: the CPU predicts"]
 
 
-def has_gpu() -> bool:
-    return torch.cuda.is_available()
+def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """True where code for one of torch's `architectures`, such as sm_86, runs on a GPU of this compute capability.
+
+    That is code of the same major number and the same or a lower minor one, or PTX of any lower number.
+    """
+    for name in architectures:
+        kind, _, digits = name.partition("_")
+        own = int(digits.rstrip("af")[:-1]), int(digits.rstrip("af")[-1])
+        if own <= capability and (own[0] == capability[0] or kind == "compute"):
+            return True
+    return False
 
 
 if __name__ == "__main__":
