@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nexttoken.runs.blend import is_blend
+from nexttoken.runs.blend import is_blend, member_folder, read_blend
+from nexttoken.runs.load import load
 from nexttoken.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -51,13 +52,17 @@ def tokenizer_of(run: "LoadedRun") -> Any:
 
 
 def disk_bytes(run: "LoadedRun", num_parameters: int = 0) -> int:
-    """Bytes of what a prediction reads: the folds without checkpoints and logs, and the base model's weights.
+    """Bytes of what a prediction reads: the folds without checkpoints and logs, of a blend those of its
+    members, and the base model's weights.
 
     Of a base that is not here `num_parameters` are counted in 16 bit.
     """
     from nexttoken.models.base_model import weight_files
     from nexttoken.models.hub import find_model
 
+    if is_blend(run.path):
+        members = [one for one in read_blend(run.path).members if not one.is_baseline]
+        return sum(disk_bytes(load(member_folder(one, run.path))) for one in members)
     own = [
         path
         for fold in run.folds
@@ -65,7 +70,7 @@ def disk_bytes(run: "LoadedRun", num_parameters: int = 0) -> int:
         if not LEFT_OUT & {*path.relative_to(run.path).parts}
     ]
     size = sum(path.stat().st_size for path in own if path.is_file())
-    if is_blend(run.path) or not on_base(run):
+    if not on_base(run):
         return size
     folder = find_model(str(run.parts.settings.model.name_or_path))
     files = weight_files(folder) if folder and folder.is_dir() else []
