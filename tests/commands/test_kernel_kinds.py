@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,7 @@ def test_a_kernel_with_two_devices_answers_the_visible_rows_byte_for_byte_as_pre
     kernel(["rehearse", str(kernels("preference")), f"rows={KINDS['preference'][2]}", "scale=100"])
     said = capsys.readouterr().out
     assert "all 40 visible rows equal those of predict.py, byte for byte" in said
+    assert re.search(r"^forecast for t4x2 .*: \d+ s to \d+ s, of 9 hours$", said, re.M)
 
 
 @pytest.mark.slow

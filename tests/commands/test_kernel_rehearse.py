@@ -15,7 +15,7 @@ from nexttoken.commands.kernel_environments import IMAGES, image_names, python_o
 from nexttoken.commands.kernel_files import check_kernel
 from nexttoken.commands.kernel_isolation import Limits, usable_namespaces
 from nexttoken.commands.kernel_packages import ADAPTER, ALWAYS, PARQUET, read_image, refuse_old
-from nexttoken.commands.kernel_rehearse import RehearsalArguments, limits_of, machine_of, rehearse_kernel
+from nexttoken.commands.kernel_rehearse import RehearsalArguments, limits_of, rehearse_kernel, sheet_of
 from nexttoken.errors import UserError
 from support.kernels import ANSWER, write_kernel
 
@@ -183,12 +183,12 @@ def test_the_listed_images_are_in_the_range_that_kernels_are_built_for():
 
 
 def test_the_machine_s_limits_and_number_of_gpus_follow_from_the_metadata(tmp_path):
-    kernel = write_kernel(tmp_path / "kernel", ANSWER)
-    machine, num_devices = machine_of(kernel)
-    assert (machine.hours, num_devices) == (9, 2)
-    limits = limits_of(machine, None)
+    sheet = sheet_of(write_kernel(tmp_path / "kernel", ANSWER))
+    assert (sheet.name, sheet.kaggle.hours, sheet.gpus) == ("t4x2", 9, 2)
+    limits = limits_of(sheet.kaggle, None)
     assert (limits.seconds, limits.scale) == (600, 54)
-    assert limits_of(machine, 9).seconds == 3600
+    assert limits_of(sheet.kaggle, 9).seconds == 3600
+    assert limits_of(None, 12).seconds == 3600
 
 
 def test_a_base_model_of_kaggle_s_is_given_as_a_folder(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import PositiveFloat, PositiveInt
 
 from nexttoken.commands.arguments import Arguments, OnePath
+from nexttoken.commands.forecast import duration
 from nexttoken.commands.kernel_build import CHECKOUT
 from nexttoken.commands.kernel_comparison import Comparison, compare
 from nexttoken.commands.kernel_environments import HERE, python_of
@@ -20,10 +21,10 @@ from nexttoken.commands.kernel_verdict import GB, judge
 from nexttoken.commands.submission import task_of
 from nexttoken.data.whole_files import scratch_folder
 from nexttoken.errors import UserError, first_five, one_line
-from nexttoken.models.device_sheets import SHEETS, KaggleMachine
+from nexttoken.models.device_sheets import SHEETS, DeviceSheet, KaggleMachine
 from nexttoken.tasks.hidden_test import HiddenTest, write_hidden_test
 
-USUAL, ONLY_CPU = (KaggleMachine("", hours=hours, ram_gib=30, working_gib=20) for hours in (9, 12))
+ONLY_CPU = KaggleMachine("", hours=12, ram_gib=30, working_gib=20)
 USUAL_SECONDS = 600.0  # of a rehearsal, where no scale= is given
 SHORT_OF_TIME = "time ran short"
 # predict.py of this checkout, with the kernel's runs and packages, on the visible test.
@@ -48,37 +49,37 @@ def rehearse(arguments: Sequence[str]) -> None:
     """Run the notebook of a kernel folder. Raises UserError with Kaggle's own error, its cause and the fix."""
     given = RehearsalArguments.parse(arguments)
     manifest = check_kernel(given.paths[0])
-    machine, num_devices = machine_of(given.paths[0])
-    rehearse_kernel(given, manifest, limits_of(machine, given.scale), num_devices)
+    sheet = sheet_of(given.paths[0])
+    rehearse_kernel(given, manifest, limits_of(sheet.kaggle if sheet else None, given.scale), sheet)
 
 
-def limits_of(machine: KaggleMachine, scale: float | None) -> Limits:
-    """The limits of a machine of Kaggle, its hours divided by `scale`, or made ten minutes."""
+def limits_of(machine: KaggleMachine | None, scale: float | None) -> Limits:
+    """The limits of a machine of Kaggle (None: without a GPU), its hours divided by `scale`, or made ten minutes."""
+    machine = machine or ONLY_CPU
     return Limits(
         seconds=machine.hours * 3600 / scale if scale else USUAL_SECONDS,
-        memory=int((machine.ram_gib or USUAL.ram_gib or 0) * 2**30),
-        disk=int((machine.working_gib or USUAL.working_gib or 0) * 2**30),
+        memory=int((machine.ram_gib or ONLY_CPU.ram_gib or 0) * 2**30),
+        disk=int((machine.working_gib or ONLY_CPU.working_gib or 0) * 2**30),
         scale=scale or machine.hours * 3600 / USUAL_SECONDS,
     )
 
 
-def machine_of(kernel: Path) -> tuple[KaggleMachine, int]:
-    """Kaggle's machine that kernel-metadata.json asks for, by its limits, and its number of GPUs, 1 without any."""
+def sheet_of(kernel: Path) -> DeviceSheet | None:
+    """The sheet of the machine that kernel-metadata.json asks for, with all its GPUs; None for one without any."""
     shape = read_metadata(kernel)["machine_shape"]
     known = [sheet for sheet in SHEETS.values() if sheet.kaggle and sheet.kaggle.machine_shape == shape]
-    if largest := max(known, key=lambda sheet: sheet.gpus, default=None):
-        return largest.kaggle or USUAL, largest.gpus
-    return (USUAL if shape else ONLY_CPU), 1
+    return max(known, key=lambda sheet: sheet.gpus, default=None)
 
 
 def rehearse_kernel(
-    given: RehearsalArguments, manifest: Mapping[str, Any], limits: Limits, num_devices: int = 1
+    given: RehearsalArguments, manifest: Mapping[str, Any], limits: Limits, sheet: DeviceSheet | None = None
 ) -> None:
     """Rehearse the kernel folder of this manifest; the log and the submission are kept in <folder>.rehearsal."""
     kernel, python = given.paths[0], python_of(given.versions)
-    variables = {"NEXTTOKEN_DEVICES": str(num_devices)}  # processes, here on the CPU
+    variables = {"NEXTTOKEN_DEVICES": str(sheet.gpus if sheet else 1)}  # processes, here on the CPU
     with scratch_folder(kernel.resolve()) as place:
-        task = task_of(lay_out_runs(kernel, manifest, place / "laid") / manifest["run"], given.input_dir)
+        run = lay_out_runs(kernel, manifest, place / "laid") / manifest["run"]
+        task = task_of(run, given.input_dir)
         competition = Path(manifest["competition"]).name
         hidden = write_hidden_test(task, place / "input" / competition, given.rows, given.seed)
         say_hidden(hidden)
@@ -94,6 +95,9 @@ def rehearse_kernel(
         submission = kept / f"submission{manifest['suffix']}"
         if verdict := judge(outcome, limits, hidden.task, submission):
             raise UserError(f"{verdict}; its log: {kept / 'log.txt'}")
+        if sheet:
+            bases = place / "laid" / "bases"
+            say_forecast(run, hidden, sheet, str(bases) if bases.is_dir() else given.base)
         (place / "input" / competition).rename(place / "hidden")
         (place / "input" / competition).symlink_to(Path(task.input_dir).resolve())
         reference = place / "reference" / submission.name
@@ -135,3 +139,14 @@ def say_outcome(outcome: Outcome, limits: Limits, hidden: HiddenTest, kept: Path
     used = f"{outcome.seconds:,.0f} of {limits.seconds:,.0f} s ({hidden.num_rows / outcome.seconds:,.1f} rows/s)"
     memory = f"{outcome.peak_memory / GB:.2f} of {limits.memory / GB:.0f} GB of memory"
     print(f"used: {used}, {memory}, {outcome.written / GB:.3f} of {limits.disk / GB:.0f} GB of disk; kept: {kept}")
+
+
+def say_forecast(run: Path, hidden: HiddenTest, sheet: DeviceSheet, base: str | None) -> None:
+    """Print the time that the hidden test takes on the device, or the reason for which it cannot be said."""
+    from nexttoken.runs.run_forecast import forecast  # needs torch
+
+    try:
+        low, high = map(duration, forecast(run, hidden.num_rows, sheet, str(hidden.task.input_dir), base).seconds)
+        print(f"forecast for {sheet}: {low} to {high}, of {sheet.kaggle.hours if sheet.kaggle else 0:g} hours")
+    except UserError as error:
+        print(f"no forecast for {sheet}: {error}")
