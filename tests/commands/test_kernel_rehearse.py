@@ -15,7 +15,14 @@ from nexttoken.commands.kernel_environments import IMAGES, image_names, python_o
 from nexttoken.commands.kernel_files import check_kernel
 from nexttoken.commands.kernel_isolation import Limits, usable_namespaces
 from nexttoken.commands.kernel_packages import ADAPTER, ALWAYS, PARQUET, read_image, refuse_old
-from nexttoken.commands.kernel_rehearse import RehearsalArguments, limits_of, rehearse_kernel, sheet_of
+from nexttoken.commands.kernel_rehearse import (
+    RehearsalArguments,
+    limits_of,
+    passes_of,
+    refuse_other,
+    rehearse_kernel,
+    sheet_of,
+)
 from nexttoken.errors import UserError
 from support.kernels import ANSWER, write_kernel
 
@@ -27,9 +34,10 @@ needs_namespaces = pytest.mark.skipif(not usable_namespaces(), reason="this user
 def _no_reference(monkeypatch):
     """predict.py is compared with in the tests of real runs: here every kernel's answers are taken for its own."""
 
-    def own(data_set: Path, inputs: Path, path: Path, *_: object) -> None:
+    def own(data_set: Path, inputs: Path, path: Path, *_: object) -> str:
         path.parent.mkdir()
         (inputs.parent / "out" / path.name).rename(path)
+        return ""
 
     monkeypatch.setattr(kernel_rehearse, "write_reference", own)
 
@@ -173,6 +181,18 @@ def test_visible_rows_are_compared_by_bytes_numbers_and_texts(tmp_path):
     assert compared("a,B C\nb,A", "a,C B\nb,A") == Comparison(2, 1, 0.0, 1)
     with pytest.raises(UserError, match=r"own.csv has id=b, p=1 where predict.py writes id=a, p=1"):
         compared("b,1\na,1", "a,1\nb,1")
+
+
+def test_other_answers_are_an_error_unless_the_time_sufficed_for_other_passes(capsys):
+    other, passes = (
+        Comparison(40, 2, 0.3, 0),
+        passes_of("fold 0: 9/40 rows\nfold 0 100%, fold 1 20%; 3 s of 60 are left\n"),
+    )
+    assert passes == "fold 0 100%, fold 1 20%"
+    refuse_other(other, passes, "fold 0 100%, fold 1 100%")
+    assert "other passes: fold 0 100%, fold 1 20%; for the visible rows alone: fold 0" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"the kernel answers otherwise than predict.py: 2 of 40 visible rows"):
+        refuse_other(other, passes, passes)
 
 
 def test_the_listed_images_are_in_the_range_that_kernels_are_built_for():

@@ -53,11 +53,16 @@ def link_bases(bases: Mapping[str, str], base: str | None, inputs: Path) -> None
         place.symlink_to(folder.resolve())
 
 
-def shorten_within(notebook: Path, target: Path, scale: float) -> None:
-    """Write the notebook with its `within` divided by `scale`, as its time limit is."""
-    content = json.loads(notebook.read_text("utf-8"))
+def shorten_within(notebook: Path, target: Path, scale: float) -> str | None:
+    """Write the notebook with its `within` divided by `scale`, as its time limit is; return it, None without one."""
+    content, found = json.loads(notebook.read_text("utf-8")), None
+
+    def shorter(match: re.Match[str]) -> str:
+        nonlocal found
+        found = f"{(seconds_of(match[2]) or 0) / scale:.1f}s"
+        return match[1] + found
+
     for cell in content["cells"]:
-        cell["source"] = WITHIN.sub(
-            lambda found: f"{found[1]}{(seconds_of(found[2]) or 0) / scale:.1f}s", "".join(cell["source"])
-        )
+        cell["source"] = WITHIN.sub(shorter, "".join(cell["source"]))
     target.write_text(json.dumps(content), "utf-8")
+    return found

@@ -1,6 +1,7 @@
 """The rehearsal of a kernel folder: its notebook is run as Kaggle would run it, at the hidden test's size."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -26,12 +27,12 @@ from nexttoken.tasks.hidden_test import HiddenTest, write_hidden_test
 
 ONLY_CPU = KaggleMachine("", hours=12, ram_gib=30, working_gib=20)
 USUAL_SECONDS = 600.0  # of a rehearsal, where no scale= is given
-SHORT_OF_TIME = "time ran short"
-# predict.py of this checkout, with the kernel's runs and packages, on the visible test.
+PASSES = re.compile(r"^(.*); -?\d+ s of \d+ are left$", re.M)  # as predict.py says at its end
+# predict.py of this checkout, with the kernel's runs, packages and time limit, on the visible test.
 REFERENCE = """
 import sys; from pathlib import Path
-sys.path.insert(0, sys.argv[1]); from in_kernel import Kernel
-kernel = Kernel(*map(Path, sys.argv[2:])); kernel.lay_out(); kernel.install(); kernel.predict()
+sys.path.insert(0, sys.argv[2]); from in_kernel import Kernel
+kernel = Kernel(*map(Path, sys.argv[3:])); kernel.lay_out(); kernel.install(); kernel.predict(sys.argv[1] or None)
 """
 
 
@@ -85,7 +86,7 @@ def rehearse_kernel(
         say_hidden(hidden)
         data_set = mount_data_set(kernel, place / "input")
         link_bases(manifest["bases"], given.base, place / "input")
-        shorten_within(kernel / "notebook.ipynb", place / "notebook.ipynb", limits.scale)
+        within = shorten_within(kernel / "notebook.ipynb", place / "notebook.ipynb", limits.scale)
         (place / "working").mkdir()
         outcome = run_notebook(place, python, limits, variables)
         kept = kernel.with_name(f"{kernel.name}.rehearsal")
@@ -101,28 +102,39 @@ def rehearse_kernel(
         (place / "input" / competition).rename(place / "hidden")
         (place / "input" / competition).symlink_to(Path(task.input_dir).resolve())
         reference = place / "reference" / submission.name
-        write_reference(data_set, place / "input", reference, python, variables)
-        refuse_other(compare(submission, reference), outcome)
+        said = write_reference(data_set, place / "input", reference, python, variables, within)
+        refuse_other(compare(submission, reference), passes_of(outcome.log), passes_of(said))
     print(f"pass: {kernel} answers {given.rows:,} rows")
 
 
-def write_reference(data_set: Path, inputs: Path, path: Path, python: Path, variables: Mapping[str, str]) -> None:
-    """Write the submission of this checkout's predict.py for the test in `inputs`, with the same versions and runs."""
+def write_reference(
+    data_set: Path, inputs: Path, path: Path, python: Path, variables: Mapping[str, str], within: str | None
+) -> str:
+    """Write the submission of this checkout's predict.py for the test in `inputs`, as the kernel calls it.
+
+    Versions, runs and time limit are the kernel's. Returns what predict.py says.
+    """
     path.parent.mkdir()
     folders = [CHECKOUT / "src" / "nexttoken" / "commands", data_set, inputs, path.parent, CHECKOUT]
     kept = {name: os.environ[name] for name in (*KEPT, "HOME") if name in os.environ}
-    command = [str(python), "-c", REFERENCE, *map(str, folders)]
+    command = [str(python), "-c", REFERENCE, within or "", *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, env={**kept, **variables}, check=False)
     if done.returncode or not path.is_file():
         raise UserError(f"predict.py fails on the visible test ({one_line(done.stderr[-300:])}); mend it first")
+    return done.stdout
 
 
-def refuse_other(found: Comparison, outcome: Outcome) -> None:
-    """Print how the visible rows compare. Raises UserError for other answers in spite of time."""
+def passes_of(log: str) -> str:
+    """The passes over the rows that a prediction with `within` was in time for, in its words; "" without a limit."""
+    return max(PASSES.findall(log), default="")
+
+
+def refuse_other(found: Comparison, passes: str, given: str) -> None:
+    """Print how the visible rows compare. Raises UserError for other answers by the same passes."""
     if found.is_same:
         print(found)
-    elif SHORT_OF_TIME in outcome.log:
-        print(f"{found}; and some have a cheaper answer, for lack of time")
+    elif passes != given:
+        print(f"{found}; the time sufficed for other passes: {passes}; for the visible rows alone: {given}")
     else:
         raise UserError(f"the kernel answers otherwise than predict.py: {found}; build the kernel folder again")
 
