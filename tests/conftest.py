@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 
 from nexttoken.data.files import cache_dir
+from nexttoken.progress import Deadline
 from nexttoken.settings import ModelSettings, ScratchSettings
 from support.interrupted import server  # noqa: F401 - a fixture
 
@@ -41,6 +42,12 @@ def log_level() -> Iterator[None]:
     level = log.level
     yield
     log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _own_clock(monkeypatch) -> None:
+    """Have the time of a command start with its call: a command that ran before has noted the start of the tests."""
+    monkeypatch.setattr(Deadline, "program_start", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

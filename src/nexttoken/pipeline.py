@@ -21,7 +21,7 @@ from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.models.hub import find_model
 from nexttoken.models.processes import is_first, launch
-from nexttoken.progress import Deadline
+from nexttoken.progress import UNANSWERED, Deadline
 from nexttoken.report.finished import report_finished
 from nexttoken.report.started import show_run
 from nexttoken.runs.answer_set import answers_of
@@ -30,7 +30,6 @@ from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examp
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_learnt, latest_run
 from nexttoken.runs.ledger import submission_path
 from nexttoken.runs.pseudo_labels import with_pseudo_labels
-from nexttoken.runs.shares import UNANSWERED
 from nexttoken.runs.starting_run import with_starting_run
 from nexttoken.runs.teacher import save_soft_labels, with_teacher
 from nexttoken.settings import PredictSettings

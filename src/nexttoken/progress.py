@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 SILENT_SECONDS = 5.0  # before anything is shown
 LINE_SECONDS = 10.0  # between two plain lines
 DURATION = re.compile(r"(?=.)(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+UNANSWERED = 3  # the exit status of a command whose time was up before every row was answered
 RING_AGAIN_SECONDS = 1.0  # Python drops an exception that arises while an object is being deleted
 
 

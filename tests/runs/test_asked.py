@@ -57,6 +57,14 @@ def test_asking_gives_the_very_answers_and_scores_of_a_run_trained_with_that_way
     assert not list(asked.path.glob("answered*"))
 
 
+def test_asking_stops_when_its_time_is_up_and_goes_on(output, capsys):
+    with pytest.raises(SystemExit) as ended:
+        ask_run(output, "once", *WAYS["swap"], "within=1s")
+    assert ended.value.code == 3
+    assert "the same command goes on" in capsys.readouterr().err
+    assert "SwapAveraged" in ask_run(output, "once", *WAYS["swap"], "within=10m")
+
+
 def test_the_runs_own_way_has_its_own_numbers_and_asks_nothing(output):
     folder = run_of(output, "once")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

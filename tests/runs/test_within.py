@@ -14,14 +14,14 @@ from nexttoken.commands.ask import main as ask
 from nexttoken.commands.blend import main as blend
 from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.metrics.probabilities import prior_probs
-from nexttoken.progress import Deadline
+from nexttoken.progress import UNANSWERED, Deadline
 from nexttoken.runs import within
 from nexttoken.runs.answer_steps import steps_of
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.load import load
 from nexttoken.runs.row_answers import RowAnswers, source_of
-from nexttoken.runs.shares import UNANSWERED, Shares
+from nexttoken.runs.shares import Shares
 from nexttoken.runs.slices import slices_of
 from support.training import composed, train
 

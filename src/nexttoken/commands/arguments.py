@@ -15,6 +15,7 @@ from nexttoken.data.checked_settings import validated
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.progress import Deadline
 from nexttoken.settings import Checked
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class RunArguments(Arguments):
 def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: Sequence[str] | None = None) -> None:
     """Call `command` with `arguments` (None: sys.argv); print `usage` for --help, and a UserError as its one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    Deadline.note_program_start()
     keep_freed_memory()
     show_log(sys.stderr)
     if HELP & {*arguments}:

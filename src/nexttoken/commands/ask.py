@@ -15,6 +15,7 @@ Arguments:
   devices=...      processes, one per GPU
   base=...         folder or hub name of the base model on this machine
   input_dir=...    folder of the run's data on this machine
+  within=8h30m     time of the command: it stops then, with status 3, and the same command goes on
   trust_remote_code=true   run the code that comes with the model
 
 Each fold answers the rows that were held out of its training. The answers and scores are saved beside the run's own, in
@@ -22,15 +23,19 @@ Each fold answers the rows that were held out of its training. The answers and s
 A stopped command goes on where it stopped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from nexttoken.commands.arguments import Arguments, RunPath
 from nexttoken.commands.entry import compose
+from nexttoken.commands.terminal import stop
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError
+from nexttoken.progress import UNANSWERED, Deadline, TimeIsUp, time_limit
 
 # Settings of predict.py alone.
+STOP_SECONDS = 2.0  # before the end of the time
 UNUSED = ("name", "submissions_dir", "output_dir", "fold", "generation", "engine", "cascade", "cascade_share")
 
 
@@ -65,8 +70,9 @@ def ask(cfg: Any, again: bool = False) -> str:
     refuse_unscored(asking, again)
     launch(settings.devices)
     numbers = unasked(asking, again)
-    for number in numbers:
-        ask_held_out(asking, number)
+    with stopping_after(settings.within):
+        for number in numbers:
+            ask_held_out(asking, number)
     if not is_first():
         return ""
     from nexttoken.report.asked import asked_table
@@ -74,3 +80,16 @@ def ask(cfg: Any, again: bool = False) -> str:
     if asking.way and not numbers:
         print("this way was asked before; again=true asks anew")
     return asked_table(read_run(run.path), read_run(asking.folder.path), asking.way)
+
+
+@contextmanager
+def stopping_after(seconds: float | None) -> Iterator[None]:
+    """A context that ends with status 3 when the time of the command is over; None: it is not limited."""
+    if seconds is None:
+        yield
+        return
+    try:
+        with time_limit(Deadline(seconds).left - STOP_SECONDS):
+            yield
+    except TimeIsUp:
+        stop("within: the time is up before all rows were asked; the same command goes on with the others", UNANSWERED)
