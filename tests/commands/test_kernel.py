@@ -16,6 +16,7 @@ from nexttoken.commands.kernel_inputs import add_searched
 from nexttoken.commands.kernel_packages import add_wheel, here, missing_packages, needed_packages, read_image
 from nexttoken.commands.kernel_push import push_kernel
 from nexttoken.errors import UserError
+from nexttoken.runs.config import base_of
 from support.composed import composed
 from support.finished_runs import write_finished_fold, write_run
 from support.training import SAMPLE
@@ -224,3 +225,20 @@ def test_a_kernel_without_a_user_s_name_is_not_pushed(run, tmp_path):
     main([f"run={run}", f"out={tmp_path / 'kernel'}"])
     with pytest.raises(UserError, match=r"is called your-name/nexttoken-a-1; build it again with id="):
         list(push_kernel(tmp_path / "kernel"))
+
+
+def test_a_way_in_which_a_run_was_asked_comes_with_the_run(run, tmp_path):
+    write_finished_fold(run / "asked" / "SwapAveraged_1", input_dir=str(SAMPLE))
+    manifest = check_kernel(kernel(run / "asked" / "SwapAveraged_1", tmp_path / "kernel"))
+    assert manifest["run"] == "runs/a-1/asked/SwapAveraged_1"
+    places = {one.get("place") for one in manifest["files"].values()}
+    assert {"runs/a-1/fold0/model/model.safetensors", "runs/a-1/asked/SwapAveraged_1/fold0/config.yaml"} <= places
+
+
+def test_a_folder_of_several_bases_serves_each_run_its_own(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    assert base_of(str(tmp_path), "models/two", tmp_path) == str(tmp_path / "two")
+    assert base_of(str(tmp_path), None, tmp_path) is None
+    assert base_of(str(tmp_path / "one"), "models/two", tmp_path) == str(tmp_path / "one")

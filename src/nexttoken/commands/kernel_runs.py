@@ -29,6 +29,7 @@ class PackedRuns:
     places: dict[Path, str] = field(default_factory=dict)
     configs: list[dict[str, Any]] = field(default_factory=list)
     has_baselines: bool = False  # in a blend
+    models: dict[str, str] = field(default_factory=dict)  # of the configurations, by their last word
     bases: dict[str, str] = field(default_factory=dict)  # "" for one that lies in the data set
 
     def add(self, run: RunFolder) -> str:
@@ -39,20 +40,23 @@ class PackedRuns:
         path = run.path.resolve()
         if path in self.places:
             return self.places[path]
-        if run.asked_of:
-            raise UserError(f"{run.path} is a way of asking a run; pack {run.asked_of.path}, asked as it was trained")
-        name, taken = re.sub(r"[^\w.-]+", "-", path.name), set(self.places.values())
-        names = (f"runs/{name}" if not number else f"runs/{name}-{number + 1}" for number in range(len(taken) + 1))
-        place = next(one for one in names if one not in taken)
-        self.places[path] = place
+        place = self.places[path] = self._free_place(run)
         if is_blend(run.path):
             self._add_blend(run, place)
         for file in RUN_FILES:
             if (run.path / file).is_file():
                 self.flat.add(run.path / file, f"{place}/{file}")
         for fold in self._folds(run):
-            self._add_fold(fold, f"{place}/{fold.path.name}", has_base=not is_blend(run.path))
+            self._add_fold(fold, f"{place}/{fold.path.name}", has_model=not is_blend(run.path))
         return place
+
+    def _free_place(self, run: RunFolder) -> str:
+        """A new place for a run; that of a way in which a run was asked is in the run, which is added, too."""
+        name, taken = re.sub(r"[^\w.-]+", "-", run.path.resolve().name), set(self.places.values())
+        if run.asked_of:
+            return f"{self.add(run.asked_of)}/asked/{name}"
+        names = (f"runs/{name}" if not number else f"runs/{name}-{number + 1}" for number in range(len(taken) + 1))
+        return next(one for one in names if one not in taken)
 
     def _folds(self, run: RunFolder) -> list[FoldFolder]:
         """The folds that answer."""
@@ -73,13 +77,13 @@ class PackedRuns:
             save_blend(Blend(blend.of, tuple(members)), part)
             self.flat.add(part / FILE, f"{place}/{FILE}")
 
-    def _add_fold(self, fold: FoldFolder, place: str, has_base: bool) -> None:
+    def _add_fold(self, fold: FoldFolder, place: str, has_model: bool) -> None:
         fold.refuse_altered((*seals.RECORDS, *seals.WEIGHTS))
         for name in FOLD_FILES:
             if (fold.path / name).exists():
                 self.flat.add(fold.path / name, f"{place}/{name}")
         config = fold.config()
-        if not has_base:
+        if not has_model:
             return
         self.configs.append(config)
         model = config["model"].get("name_or_path")
@@ -91,6 +95,9 @@ class PackedRuns:
         from nexttoken.models.hub import find_model
 
         name = Path(model).name
+        if self.models.setdefault(name, model) != model:
+            what = f"two base models are called {name}: {self.models[name]} and {model}"
+            raise UserError(f"{what}; a kernel tells bases by this name, so rename one folder and train again")
         if name in self.bases:
             return
         given = base_of(self.base, name)
