@@ -22,6 +22,7 @@ from nexttoken.commands.kernel_rehearse import (
     refuse_other,
     rehearse_kernel,
     sheet_of,
+    with_margin,
 )
 from nexttoken.errors import UserError
 from support.kernels import ANSWER, write_kernel
@@ -209,6 +210,10 @@ def test_the_machine_s_limits_and_number_of_gpus_follow_from_the_metadata(tmp_pa
     assert (limits.seconds, limits.scale) == (600, 54)
     assert limits_of(sheet.kaggle, 9).seconds == 3600
     assert limits_of(None, 12).seconds == 3600
+    assert with_margin(limits, None) == limits
+    assert with_margin(limits, "566.7s").seconds == pytest.approx(686.7)  # of half an hour that 8h30m leaves
+    assert with_margin(limits, "599s").seconds == 599 + 54
+    assert with_margin(limits, "600s").seconds == 600
 
 
 def test_a_base_model_of_kaggle_s_is_given_as_a_folder(tmp_path):

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from nexttoken.commands.submission import task_of
 from nexttoken.data.whole_files import scratch_folder
 from nexttoken.errors import UserError, first_five, one_line
 from nexttoken.models.device_sheets import SHEETS, DeviceSheet, KaggleMachine
+from nexttoken.progress import seconds_of
 from nexttoken.tasks.hidden_test import HiddenTest, write_hidden_test
 
 ONLY_CPU = KaggleMachine("", hours=12, ram_gib=30, working_gib=20)
 USUAL_SECONDS = 600.0  # of a rehearsal, where no scale= is given
+MOST_MARGIN_SECONDS = 120.0
 PASSES = re.compile(r"^(.*); -?\d+ s of \d+ are left$", re.M)  # as predict.py says at its end
 # predict.py of this checkout, with the kernel's runs, packages and time limit, on the visible test.
 REFERENCE = """
@@ -65,6 +68,18 @@ def limits_of(machine: KaggleMachine | None, scale: float | None) -> Limits:
     )
 
 
+def with_margin(limits: Limits, within: str | None) -> Limits:
+    """The limits of a notebook that predicts `within` a time: what it does beside that is as long here as on Kaggle.
+
+    So the time that `within` leaves there is not divided, but two minutes at most: a rehearsal should end.
+    """
+    if within is None:
+        return limits
+    seconds = seconds_of(within) or 0
+    margin = limits.scale * (limits.seconds - seconds)
+    return replace(limits, seconds=seconds + min(max(margin, 0), MOST_MARGIN_SECONDS))
+
+
 def sheet_of(kernel: Path) -> DeviceSheet | None:
     """The sheet of the machine that kernel-metadata.json asks for, with all its GPUs; None for one without any."""
     shape = read_metadata(kernel)["machine_shape"]
@@ -88,6 +103,7 @@ def rehearse_kernel(
         link_bases(manifest["bases"], given.base, place / "input")
         within = shorten_within(kernel / "notebook.ipynb", place / "notebook.ipynb", limits.scale)
         (place / "working").mkdir()
+        limits = with_margin(limits, within)
         outcome = run_notebook(place, python, limits, variables)
         kept = kernel.with_name(f"{kernel.name}.rehearsal")
         shutil.rmtree(kept, ignore_errors=True)
@@ -151,6 +167,8 @@ def say_outcome(outcome: Outcome, limits: Limits, hidden: HiddenTest, kept: Path
     used = f"{outcome.seconds:,.0f} of {limits.seconds:,.0f} s ({hidden.num_rows / outcome.seconds:,.1f} rows/s)"
     memory = f"{outcome.peak_memory / GB:.2f} of {limits.memory / GB:.0f} GB of memory"
     print(f"used: {used}, {memory}, {outcome.written / GB:.3f} of {limits.disk / GB:.0f} GB of disk; kept: {kept}")
+    if passes := passes_of(outcome.log):
+        print(f"answers: {passes}")
 
 
 def say_forecast(run: Path, hidden: HiddenTest, sheet: DeviceSheet, base: str | None) -> None:
