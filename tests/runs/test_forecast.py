@@ -101,9 +101,15 @@ def test_trial_rows_have_all_lengths_and_words_that_no_cache_knows():
     tokens = count_tokens(examples, None, 10_000)
     assert np.mean([tokens[place] for place in spread(tokens, 10)]) == pytest.approx(tokens.mean(), rel=0.02)
     assert len(spread(tokens, 250)) == 250
-    once, twice = reworded(examples[4], 1), reworded(examples[4], 2)
-    assert (once.fields["text"], once.id) == (("word word word word end word",), "5 1")
-    assert len({examples[4].fields["text"], once.fields["text"], twice.fields["text"]}) == 3
+    once, four = reworded(examples[4], 1), Example("4", {"text": ("first a b c d last",)})
+    assert once.id == "5 1"
+    for turn in range(12):
+        changed = reworded(four, turn).fields["text"][0]
+        assert changed.startswith("first ")
+        assert changed.endswith(" last")
+        assert sorted(changed.split(" ")) == sorted(four.fields["text"][0].split(" ")) != changed.split(" ")
+        assert changed != four.fields["text"][0]
+    assert reworded(Example("1", {"text": ("one two", "one")}), 1).fields["text"] == ("two one", "one")
     assert count_tokens(examples, None, 20).max() == 20
 
 

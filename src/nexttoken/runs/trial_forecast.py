@@ -30,8 +30,8 @@ def forecast_here(run: "LoadedRun", source: RowSource, number: int, started: flo
     from nexttoken.models.memory import forget_peak, peak_memory_mb
 
     forget_peak()
+    trial = Trial(run, source)  # with the imports that a prediction needs
     begun = np.array([time.time() - started if started else 0.0, time.process_time()]) - source.reading
-    trial = Trial(run, source)
     first, few = trial(FIRST_ROWS)
     loading = trial(FIRST_ROWS)[0] if first[0] < MAX_LOADING else first
     size, taken, cost = FIRST_ROWS, loading, few
