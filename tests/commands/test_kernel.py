@@ -13,7 +13,7 @@ from nexttoken.commands.in_kernel import mounted
 from nexttoken.commands.kernel import main
 from nexttoken.commands.kernel_files import check_kernel
 from nexttoken.commands.kernel_inputs import add_searched
-from nexttoken.commands.kernel_packages import add_wheel, here, missing_packages, needed_packages, read_image
+from nexttoken.commands.kernel_packages import USUAL, add_wheel, here, missing_packages, needed_packages, read_image
 from nexttoken.commands.kernel_push import push_kernel
 from nexttoken.errors import UserError
 from nexttoken.runs.config import base_of
@@ -181,9 +181,16 @@ def test_only_what_the_image_lacks_is_packed(tmp_path):
     image.write_text("python==3.11.13\nHydra_Core==1.3.2\npsutil @ file:///build/psutil\n# a comment\n")
     held = read_image(image)
     assert held == {"python": "3.11.13", "hydra-core": "1.3.2", "psutil": ""}
-    assert missing_packages(["hydra-core", "psutil"], held) == []
-    names = [package.name for package in missing_packages(["hydra-core"], dict.fromkeys(["pyyaml", "packaging"], ""))]
+    assert missing_packages({"hydra-core": "", "psutil": ">=5"}, held) == []
+    names = [
+        package.name for package in missing_packages({"hydra-core": ""}, dict.fromkeys(["pyyaml", "packaging"], ""))
+    ]
     assert sorted(names) == ["antlr4-python3-runtime", "hydra-core", "omegaconf"]
+    old = dict.fromkeys(USUAL, "") | {"transformers": "4.57.1", "tokenizers": "0.22.1", "huggingface-hub": "0.36.0"}
+    brought = {package.name for package in missing_packages({"transformers": ">=5.0,<6"}, old)}
+    assert {"transformers", "tokenizers", "huggingface_hub"} <= brought
+    with pytest.raises(UserError, match=r"the image holds torch 2.3.0, expected torch>=2.6; choose a newer image"):
+        missing_packages({"torch": ">=2.6"}, {"torch": "2.3.0"})
     image.write_text("nothing\n")
     with pytest.raises(UserError, match="has no line name==version"):
         read_image(image)

@@ -15,7 +15,6 @@ from nexttoken.commands.kernel_packages import (
     missing_packages,
     needed_packages,
     read_image,
-    refuse_old,
 )
 from nexttoken.commands.kernel_runs import PackedRuns
 from nexttoken.data.targets import check_targets, make
@@ -71,7 +70,6 @@ def build_kernel(
         for config in packed.configs:
             arguments += [one for one in add_searched(packed.flat, config, passages) if one not in arguments]
         needed = needed_packages(packed.configs, packed.has_baselines)
-        refuse_old(needed, holds)
         lines = "\n".join(f"{name}{wanted}" for name, wanted in sorted(needed.items()))
         (folder / "requirements.txt").write_text(f"{lines}\n", encoding="utf-8")
         wheels = [add_wheel(one, folder, python_of(holds)) for one in missing_packages(needed, holds)]

@@ -7,9 +7,12 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nexttoken.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 # Ranges in which predictions were tried, oldest and newest (images/). Training has its own in pyproject.toml.
 # transformers 4 would read a saved model's rotary base as its default, without an error.
@@ -76,43 +79,43 @@ def read_image(path: Path | None) -> dict[str, str]:
     return {normal(name): version for name, version in pairs}
 
 
-def refuse_old(needed: Mapping[str, str], image: Mapping[str, str]) -> None:
-    """Raise UserError for the first package of the image that is outside the range that was tried."""
-    from packaging.specifiers import SpecifierSet
-    from packaging.version import InvalidVersion
+def missing_packages(needed: Mapping[str, str], image: Mapping[str, str]) -> list[Distribution]:
+    """The needed packages, and those that they need themselves, that the image lacks or has in another version.
 
-    for name, wanted in needed.items():
-        try:
-            fits = not image.get(normal(name)) or SpecifierSet(wanted).contains(image[normal(name)], prereleases=True)
-        except InvalidVersion:
-            continue
-        if not fits:
-            what = f"the image holds {name} {image[normal(name)]}, and predictions were tried with {name}{wanted}"
-            raise UserError(f"{what}; leave its line out of the list of the image, and the kernel brings this one's")
-
-
-def missing_packages(needed: Iterable[str], image: Mapping[str, str]) -> list[Distribution]:
-    """The needed packages, and those that they need themselves, that the image lacks.
-
-    Raises UserError for one that is not installed here, whose version would not be known.
+    `needed` has the range of each. Raises UserError for torch, which belongs to the image's CUDA, and for a package
+    that is not installed here, whose version would not be known.
     """
     from packaging.requirements import Requirement
 
     found: dict[str, Distribution] = {}
-    left = [normal(name) for name in needed]
+    left = [Requirement(f"{name}{wanted}") for name, wanted in needed.items()]
     while left:
-        name = left.pop()
-        if name in image or name in found:
+        requirement = left.pop()
+        name = normal(requirement.name)
+        if name in found or (name in image and _fits(image[name], requirement.specifier)):
             continue
+        if name == "torch":
+            held = f"torch {image[name]}" if name in image else "no torch"
+            raise UserError(
+                f"the image holds {held}, expected {requirement}; choose a newer image, a kernel brings none"
+            )
         try:
             found[name] = distribution(name)
         except PackageNotFoundError:
             raise UserError(f"the kernel needs {name}, which is not installed here; pip install {name}") from None
-        for text in found[name].requires or ():
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                left.append(normal(requirement.name))
+        requirements = map(Requirement, found[name].requires or ())
+        left += [one for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
     return [found[name] for name in sorted(found)]
+
+
+def _fits(version: str, wanted: "SpecifierSet") -> bool:
+    """True for a version in the range, and for one that is not known."""
+    from packaging.version import InvalidVersion
+
+    try:
+        return not version or wanted.contains(version, prereleases=True)
+    except InvalidVersion:
+        return True
 
 
 def add_wheel(package: Distribution, folder: Path, python: str) -> Path:
