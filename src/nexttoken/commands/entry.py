@@ -145,6 +145,7 @@ def run_job(work: Callable[[], T]) -> T | None:
     from hydra.types import RunMode
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
+        Deadline.program_start = None  # each job has the time
         try:
             overrides = HydraConfig.get().overrides.task
             return sweep.run_job(varied(overrides) or overrides, work, describe_os_error)
