@@ -1,7 +1,7 @@
 """Predict many generated rows within a time: does it end in time, use the time, and keep a valid file meanwhile?
 
 python -m benchmarks.deadline run=output/lmsys/<name>             20 predictions of 25,000 rows within a minute
-python -m benchmarks.deadline run=output/lmsys/<name> busy=true   other processes begin to compute in the middle
+python -m benchmarks.deadline run=output/lmsys/<name> busy=true   another process begins to compute in the middle
 python -m benchmarks.deadline run=output/lmsys/<name> kills=20    killed at random moments, half of them by SIGTERM
 
 Arguments:
@@ -9,7 +9,7 @@ Arguments:
   rows=25000       generated test rows, with known true probabilities
   within=60s       the time of each prediction
   times=20         predictions
-  busy=false       true: from the middle of each prediction on, a process computes without pause for every core
+  busy=false       true: from the middle of each prediction on, another process computes without pause
   kills=0          instead: kills of one prediction, which goes on each time with the same command
   devices=1        processes that divide the rows
   seed=0           of the rows and of the moments of the kills
@@ -108,7 +108,7 @@ def predict(given: DeadlineArguments, rows: Path, folder: Path, until: float | N
                 read_valid(path, truth)
                 num_valid += 1
             if given.busy and passed > limit / 2 and not others:
-                others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
+                others = [subprocess.Popen([sys.executable, "-c", BUSY])]
             if until is not None and passed > until:
                 process.send_signal(number)
                 until = None

@@ -18,6 +18,8 @@ from nexttoken.settings import PredictSettings
 from nexttoken.tasks.test_rows import without_remarks
 from nexttoken.types import Example, LabelPredictions, TextPredictions
 
+READS = ("read", "questions", "_sample")  # methods of tasks that read test files
+
 
 def predict_within(
     asking: Asking, read: Callable[[], list[Example]], path: Path, settings: PredictSettings
@@ -82,17 +84,17 @@ def reading_once(task: Any) -> Iterator[None]:
     """Within this context a task reads its test files once, however often it writes a submission of them."""
     known: dict[str, Any] = {}
 
-    def once(name: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
-        def again(split: str) -> Any:
-            if split != "test":
-                return read(split)
+    def once(name: str, read: Callable[..., Any]) -> Callable[..., Any]:
+        def again(*split: str) -> Any:
+            if split == ("train",):
+                return read(*split)
             if name not in known:
-                known[name] = read(split)
+                known[name] = read(*split)
             return known[name]
 
         return again
 
-    names = [name for name in ("read", "questions") if hasattr(task, name)]
+    names = [name for name in READS if hasattr(task, name)]
     for name in names:
         object.__setattr__(task, name, once(name, getattr(task, name)))
     try:

@@ -29,12 +29,13 @@ Publish = Callable[["TimedPrediction", bool], None]  # writes the submission of 
 
 SHARE_OF_WRITING = 0.05  # of the time at most, in which the submission is written again and again
 SHARE_FOR_BASELINE = 0.2  # of the time left at most, where the first pass will not reach all rows
-MARGIN_SECONDS, MARGIN_SHARE = 1.0, 0.02  # kept before the deadline, beside the time of writing twice
+MARGIN_SECONDS, MARGIN_SHARE = 1.0, 0.02  # kept before the deadline, beside the time of writing
+MARGIN_WRITES, MOST_SLOWER = 3, 5.0  # so many times that of the first; more on a machine that has become slower
 
 
 def seconds_before(deadline: Deadline, write_seconds: float) -> float:
     """The seconds that are left for answers, where the submission then takes so long to write."""
-    return deadline.left - (MARGIN_SECONDS + MARGIN_SHARE * deadline.seconds + 2 * write_seconds)
+    return deadline.left - (MARGIN_SECONDS + MARGIN_SHARE * deadline.seconds + MARGIN_WRITES * write_seconds)
 
 
 @dataclass
@@ -58,6 +59,7 @@ class TimedPrediction:
         self._rows = self.shares.own(self.lengths)
         self._asker = RowAsker(self.run, self.examples, self.shares.journals(self.run.changes.folder))
         self._num_made = 0
+        self._slower = 1.0  # the time that the latest slice took, over that of those before
         self._extra: dict[str, float] = {}  # shares of this process's rows that were asked in another way, by pass
         self._steps: list[Step] = []
 
@@ -111,7 +113,7 @@ class TimedPrediction:
 
     def _left(self) -> float:
         """Seconds to answer in, without those for writing the submission once more."""
-        return seconds_before(self.deadline, self._write_seconds)
+        return seconds_before(self.deadline, self._write_seconds * self._slower)
 
     def _write(self) -> None:
         start = time.monotonic()
@@ -131,11 +133,15 @@ class TimedPrediction:
                 if not len(rows):
                     return False
                 start = time.monotonic()
+                before = seconds / asked if asked else 0.0
                 for source, probs in self._asker.ask(step, rows):
                     self.answers.put(source, rows, probs)
                 if step.is_extra:
                     self._extra[step.title] = self._extra.get(step.title, 0.0) + len(rows) / len(self._rows)
                 seconds, asked = seconds + time.monotonic() - start, asked + self.lengths[rows].sum()
+                if before:
+                    pace = (time.monotonic() - start) / self.lengths[rows].sum()
+                    self._slower = min(max(pace / before, 1.0), MOST_SLOWER)
                 progress.advance(len(rows))
                 if not place and not self._num_made:
                     self._forecast(step, seconds * (total / asked - 1))
