@@ -42,6 +42,24 @@ def test_a_plan_is_a_table_without_weights(capsys):
         assert words in shown
 
 
+@pytest.mark.slow
+def test_a_shipped_model_is_planned_without_network_and_device(tmp_path, capsys, monkeypatch):
+    from huggingface_hub import constants
+
+    def connect(*_: object) -> None:
+        raise AssertionError("a plan of a shipped model needs no network")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", connect)
+    given = ["model=smollm2_135m", "adapter=lora", "max_tokens=128", "batch_tokens=256", "device=t4x2"]
+    assert status_of("plan", given) == 0
+    shown = capsys.readouterr().out
+    assert "SmolLM2-135M-Instruct: planned by its published dimensions" in shown
+    assert "plan for t4x2: 139,399,488 parameters, 4,884,480 of them trained" in shown
+    assert shown.endswith("t4x2 (2 x NVIDIA T4, 14.6 GiB each): one process for each GPU, each with the whole model\n")
+    assert "device=p100 is refused" in refusal(capsys, "plan", *given[:-1], "device=p100")
+
+
 def test_quantize_is_refused_before_a_folder_is_made(tmp_path, capsys):
     out = tmp_path / "models" / "q"
     file = tmp_path / "file"
