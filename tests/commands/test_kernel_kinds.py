@@ -14,7 +14,7 @@ from nexttoken import pipeline
 from nexttoken.commands.kernel import main as kernel
 from nexttoken.data.csv_tables import write_csv
 from support.composed import config_of
-from support.training import TINY
+from support.training import SAMPLE, TINY
 
 SMALL = ["name=small", "fold=0", "logger=none", "max_tokens=200", "trainer.max_epochs=1", "split.num_folds=3",
          "model.scratch.vocab_size=400", "model.scratch.num_layers=1", "model.scratch.hidden_size=32"]  # fmt: skip
@@ -56,24 +56,28 @@ def write_instructions(folder: Path) -> None:
 
 TABLE = ["task=table", "task.name=intents", "task.id=row_id", "task.fields=[text]", "task.label=category",
          "task.metric='map_at(3)'", "task.submission={category: 'best(3)'}"]  # fmt: skip
-KINDS = {  # files, the run's settings, number of visible rows
-    "preference": (None, TINY, 40),
-    "quiz": (write_quiz, [*SMALL, "task=quiz", "inference=retrieval", "retriever=recorded"], 8),
-    "table": (write_intents, [*SMALL, *TABLE], 20),
-    "texts": (write_instructions, [*SMALL, "task=instruct", "generation.max_new_tokens=8"], 8),
+TUNED = [f"input_dir={SAMPLE}", "name=tuned", "logger=none", "limit_rows=24", "max_tokens=256", "trainer.max_epochs=1",
+         "model=smollm2_135m"]  # fmt: skip
+KINDS = {  # files (None: the sample), the run's settings
+    "preference": (None, TINY),
+    "quiz": (write_quiz, [*SMALL, "task=quiz", "inference=retrieval", "retriever=recorded"]),
+    "adapter": (None, [*TUNED, "adapter=lora"]),
+    "table": (write_intents, [*SMALL, *TABLE]),
+    "texts": (write_instructions, [*SMALL, "task=instruct", "generation.max_new_tokens=8"]),
 }
 
 
 @pytest.fixture(scope="module")
-def kernels(tmp_path_factory):
+def kernels(base_dir, tmp_path_factory):
     """Kernel folders by kind, each made when it is asked for."""
     made: dict[str, Path] = {}
 
     def build(kind: str) -> Path:
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind)
-            write, settings, _ = KINDS[kind]
+            write, settings = KINDS[kind]
             places = [f"output_dir={folder / 'output'}"]
+            places += [f"model.name_or_path={base_dir}"] if kind == "adapter" else []
             if write:
                 (folder / "input").mkdir()
                 write(folder / "input")
@@ -90,7 +94,7 @@ def kernels(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_kernel_with_two_devices_answers_the_visible_rows_byte_for_byte_as_predict_py(kernels, capsys):
-    kernel(["rehearse", str(kernels("preference")), f"rows={KINDS['preference'][2]}", "scale=100"])
+    kernel(["rehearse", str(kernels("preference")), "rows=40", "scale=100"])
     said = capsys.readouterr().out
     assert "all 40 visible rows equal those of predict.py, byte for byte" in said
     assert re.search(r"^forecast for t4x2 .*: \d+ s to \d+ s, of 9 hours$", said, re.M)
