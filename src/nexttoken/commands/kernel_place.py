@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.commands.kernel_files import DATA_SET
-from nexttoken.commands.kernel_runs import base_of
+from nexttoken.commands.kernel_runs import given_base
 from nexttoken.errors import UserError
 from nexttoken.progress import seconds_of
 
@@ -43,7 +43,7 @@ def link_bases(bases: Mapping[str, str], base: str | None, inputs: Path) -> None
     for name, source in bases.items():
         if not source:
             continue
-        folder = Path(base_of(base, name) or "")
+        folder = Path(given_base(base, name) or "")
         if base is None or not folder.is_dir():
             raise UserError(
                 f"the base model {name} is {source} on Kaggle; name its folder on this machine with base=..."

@@ -100,7 +100,7 @@ class PackedRuns:
             raise UserError(f"{what}; a kernel tells bases by this name, so rename one folder and train again")
         if name in self.bases:
             return
-        given = base_of(self.base, name)
+        given = given_base(self.base, name)
         if given and MODEL_SOURCE.fullmatch(given):
             self.bases[name] = given
             return
@@ -112,7 +112,7 @@ class PackedRuns:
         self.flat.add(folder, f"bases/{name}")
 
 
-def base_of(base: str | None, name: str) -> str | None:
+def given_base(base: str | None, name: str) -> str | None:
     """The base that `base` names for the model `name`: the only one, or that of `name=...` between commas."""
     if base is None or "=" not in base:
         return base
