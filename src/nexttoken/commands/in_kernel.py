@@ -106,19 +106,14 @@ class Kernel:
         self.call([sys.executable, "-m", "nexttoken.models.image_check", wanted])
 
     def predict(self, within: str | None = None) -> None:
-        """Predict the test rows into the submission; where time runs short, the last rows have a cheaper answer.
-
-        Open answers are written without a limit: predict.py ends label predictions alone in time.
-        """
+        """Predict the test rows into the submission; where time runs short, the last rows have a cheaper answer."""
         places = [
             f"submissions_dir={self.working}",
             f"input_dir={self.input_dir}",
             f"run={self.folder / self.manifest['run']}",
         ]
         given = [argument.replace("{folder}", str(self.folder)) for argument in self.manifest["arguments"]]
-        limits = [f"devices={self.num_devices}"] + [f"within={within}"] * (
-            within is not None and self.manifest["has_labels"]
-        )
+        limits = [f"devices={self.num_devices}", *([f"within={within}"] if within else [])]
         arguments = ["name=submission", *places, *limits, *given]
         status = self.call([sys.executable, str(self.code / "predict.py"), *arguments], accepted=(0, NOT_ALL))
         if status == NOT_ALL:

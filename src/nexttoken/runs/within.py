@@ -70,11 +70,14 @@ class TimedPrediction:
         """
         self._write()
         self.shares.start(self._left())
+        end = self.deadline.left - self._left()
         try:
             if self._left() > 0:
                 self._make_all()
-        except (TimeIsUp, Exception):
-            if self._left() > 0:  # else a library has made another error of TimeIsUp
+        except TimeIsUp:
+            pass
+        except Exception:
+            if self.deadline.left > end:  # else a library has made another error of TimeIsUp
                 raise
         finally:
             self.shares.collect(self.answers)
@@ -134,7 +137,9 @@ class TimedPrediction:
                     return False
                 start = time.monotonic()
                 before = seconds / asked if asked else 0.0
-                for source, probs in self._asker.ask(step, rows):
+                with time_limit(self._left()):  # less than before, where the machine has become slower
+                    found = self._asker.ask(step, rows)
+                for source, probs in found:
                     self.answers.put(source, rows, probs)
                 if step.is_extra:
                     self._extra[step.title] = self._extra.get(step.title, 0.0) + len(rows) / len(self._rows)
