@@ -22,7 +22,7 @@ ENOUGH = 0.5  # of them: a trial that took this long is not repeated with more r
 MAX_LOADING = 60.0  # seconds of the first rows, up to which they are repeated without the imports
 FIRST_ROWS, MAX_ROWS = 4, 4000  # of a trial
 ROW_TOKENS = 20.0  # what a row costs beside its texts, in tokens
-SPREAD = 0.15  # of forecasts on the same machine: those of docs/speed.md were within it
+SPREAD = 0.15  # around a forecast on this machine; docs/speed.md has errors that were measured
 
 
 def forecast_here(run: "LoadedRun", source: RowSource, number: int, started: float | None = None) -> Forecast:
