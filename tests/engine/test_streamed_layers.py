@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from conftest import TEXTS, save_small_base
 from nexttoken.engine import streamed_layers
 from nexttoken.engine.answerers import measure_losses
+from nexttoken.engine.candidate_answerer import predict_candidates
 from nexttoken.engine.generation.transformers import TransformersGenerator
-from nexttoken.engine.heads import LabelSoftmax
+from nexttoken.engine.heads import Candidates, LabelSoftmax
 from nexttoken.engine.hidden_states import StateReader
 from nexttoken.engine.journal import JournalFolder
 from nexttoken.engine.label_answerer import LabelAnswerer
@@ -25,8 +26,9 @@ from nexttoken.models.load import load_model, load_tokenizer, resolve
 from nexttoken.models.precision import compute_in
 from nexttoken.models.saved import save_whole
 from nexttoken.models.streamed import ARCHITECTURES, layer_stream
-from nexttoken.prompts.encode_labels import Encoder
+from nexttoken.prompts.encode_labels import EncodedPrompt, Encoder
 from nexttoken.prompts.encode_texts import TextEncoder
+from nexttoken.prompts.encoded import NO_LABELS
 from nexttoken.prompts.prompt import Prompt
 from nexttoken.settings import AdapterSettings, ModelSettings
 from nexttoken.types import Example
@@ -98,6 +100,14 @@ def test_each_layer_is_read_once_for_all_rows_and_freed(base):
     layers = sum(p.numel() * 4 for name, p in load(base, streams=False).named_parameters() if ".layers." in name)
     assert stream.bytes_read == layers
     assert all(one.placeholder.is_meta for layer in stream.tensors for one in layer)
+
+
+def test_one_batch_alone_reads_all_layers_for_itself(base):
+    """Rows that are asked again in float32, and the trial of float16, go through the model in this way."""
+    token_ids = torch.arange(1, 30)[None]
+    with torch.inference_mode():
+        logits = [load(base, streams)(input_ids=token_ids, use_cache=False).logits for streams in (True, False)]
+    torch.testing.assert_close(*logits)
 
 
 @pytest.mark.parametrize("memory", [0, 5000])
@@ -176,6 +186,18 @@ def answered(folder: Path):
     model = load(folder, streams=True)
     answer(model, folder)
     return model
+
+
+def test_candidates_are_scored_through_streamed_layers(base):
+    rng, head = np.random.default_rng(0), Candidates("text")
+    size = len(load_tokenizer(named(base), ()))
+    ids = [rng.integers(10, size, length, dtype=np.int32) for length in (9, 4, 12, 7)]
+    prompts = [
+        EncodedPrompt(str(row), None, "", one, False, 3, branches=tuple(rng.integers(10, size, (3, 4), dtype=np.int32)))
+        for row, one in enumerate(ids)
+    ]
+    probs = [predict_candidates(load(base, streams), head, prompts, NO_LABELS, 64).probs for streams in (False, True)]
+    np.testing.assert_allclose(*probs, atol=2e-5)
 
 
 def test_open_answers_are_scored_through_streamed_layers(base):
