@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from benchmarks.measure import ROOT, Record, Repeats, Run, compare, table, write_records
+from benchmarks.measure import ROOT, Record, Repeats, Run, compare, status_kb, table, write_records
 from nexttoken.commands.arguments import Arguments, run
 from nexttoken.errors import UserError
 
@@ -87,6 +87,7 @@ def answer(folder: str, streams: str, rows: str, tokens: str, out: str) -> None:
         "load_seconds": loaded - start,
         "seconds": ended - start,
         "num_tokens": int(lengths.sum()),
+        "peak_mb": status_kb("VmHWM") / 1024,
         "bytes_of_layers": stream.bytes_read if stream else 0,
         "bytes_from_disk": int(read[0]),
     }
@@ -131,7 +132,8 @@ def run_side(model: Path, streams: bool, given: StreamedArguments, group: Path |
     _, status, used = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         raise UserError(f"a side ended with status {os.waitstatus_to_exitcode(status)}; -9: limit_mb is too low")
-    figures = json.loads(Path(f"{out}.json").read_text()) | {"peak_mb": used.ru_maxrss / 1024}
+    figures = json.loads(Path(f"{out}.json").read_text())
+    figures["cpu_seconds"] = used.ru_utime + used.ru_stime  # of the whole process, which another load does not change
     if group is not None:
         peaks = [group / peak for _, peak in FILES if (group / peak).exists()]
         figures["group_peak_mb"] = int(peaks[0].read_text()) / 2**20 if peaks else None

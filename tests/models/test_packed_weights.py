@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nexttoken.engine.memory_plan.make import plan_weights
+from nexttoken.engine.memory_plan.make import make_plan, plan_weights
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_config, load_model, load_tokenizer, resolve
@@ -99,6 +99,14 @@ def test_the_plan_counts_them_packed(folders, name):
     held = [*model.parameters(), *(one for name, one in model.named_buffers() if not name.endswith(("g_idx", "freq")))]
     expected = sum(one.numel() * one.element_size() for one in held)
     assert plan_weights(spec).size("weights") == pytest.approx(expected, rel=0.01)
+
+
+def test_no_second_quantisation_is_advised(folders, monkeypatch):
+    monkeypatch.setattr("nexttoken.engine.memory_plan.make.free_memory", lambda _: 1000)
+    monkeypatch.setattr("nexttoken.engine.memory_plan.advice.NF4", pytest.fail)
+    for folder, streams in zip(folders("awq"), ("false", "true"), strict=True):
+        named = ("model=smollm2_135m", f"model.name_or_path={folder}", f"model.stream_layers={streams}")
+        assert make_plan(resolve(settings(*named, "trainer.max_epochs=0"))).advice is None
 
 
 @pytest.mark.parametrize("name", ["gptq, 8 bits, act-order", "awq", "int8 a channel"])

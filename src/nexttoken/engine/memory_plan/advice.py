@@ -23,13 +23,14 @@ UNDO_ORDER = (  # settings that are taken back together, the most costly change 
 PlanSettings = Callable[[Settings], MemoryPlan]
 
 
-def advise(plan: MemoryPlan, settings: Settings, plan_settings: PlanSettings) -> MemoryPlan:
+def advise(plan: MemoryPlan, settings: Settings, plan_settings: PlanSettings, is_packed: bool = False) -> MemoryPlan:
     """The plan with overrides that fit, None where none do, and the bytes needed with them (or with all of them).
 
     One change after the other is added until the plan fits; those that turn out not to be needed are taken back.
+    `is_packed`: the weights were saved in few bits already.
     """
     changed = settings
-    while (further := cheapest_change(changed)) is not None:
+    while (further := cheapest_change(changed, is_packed)) is not None:
         changed = further
         if plan_settings(changed).fits:
             changed = _take_back(settings, changed, plan_settings)
@@ -37,7 +38,7 @@ def advise(plan: MemoryPlan, settings: Settings, plan_settings: PlanSettings) ->
     return replace(plan, advice=None, least=plan_settings(changed).needed)
 
 
-def cheapest_change(settings: Settings) -> Settings | None:
+def cheapest_change(settings: Settings, is_packed: bool = False) -> Settings | None:
     """The settings with the next change of least cost; None without another one."""
     training, is_pretrained = settings.trainer.max_epochs > 0, settings.model.name_or_path is not None
     if training and not settings.fit.gradient_checkpointing:
@@ -49,7 +50,8 @@ def cheapest_change(settings: Settings) -> Settings | None:
         return _with(settings, optimizer="adamw_8bit")
     if training and not settings.adapter and is_pretrained:
         return _with(settings, adapter=LORA, model=settings.model.model_copy(update={"dtype": "auto"}))
-    is_4bit = settings.quantization is not None and settings.quantization.bits == 4
+    is_4bit = is_packed or (settings.quantization is not None and settings.quantization.bits == 4)
+    is_4bit = is_4bit or settings.model.stream_layers  # quantised weights are not streamed
     if (settings.adapter or not training) and is_pretrained and not is_4bit:  # frozen weights only
         return _with(settings, quantization=NF4)
     shorter = settings.max_tokens // 2

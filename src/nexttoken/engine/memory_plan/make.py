@@ -37,7 +37,8 @@ def make_plan(spec: ModelSpec) -> MemoryPlan:
         plan = plan_parts(spec)
         if plan.fits or not plan.is_complete:
             return plan
-        return advise(plan, spec.settings, lambda changed: plan_parts(spec.change(**dict(changed))))
+        packed = is_packed(spec.config)
+        return advise(plan, spec.settings, lambda changed: plan_parts(spec.change(**dict(changed))), packed)
 
 
 def plan_parts(spec: ModelSpec) -> MemoryPlan:
