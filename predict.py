@@ -11,6 +11,8 @@ python predict.py run=output/lmsys/<name> name=submission submissions_dir=/kaggl
 """
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken.commands import entry
@@ -19,14 +21,14 @@ from nexttoken.commands.terminal import ending_at_once
 
 @hydra.main(config_path="conf", config_name="predict", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    entry.run_job(lambda: predict_rows(cfg))
+    with ending_at_once(cfg.within is not None and HydraConfig.get().mode != RunMode.MULTIRUN):
+        entry.run_job(lambda: predict_rows(cfg))
 
 
 def predict_rows(cfg: DictConfig) -> None:
     from nexttoken.pipeline import predict
 
-    with ending_at_once(cfg.within is not None):
-        predict(cfg)
+    predict(cfg)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     start, before = time.monotonic(), signal.signal(signal.SIGALRM, ring)
     outer, again = signal.getitimer(signal.ITIMER_REAL)
     try:  # before the timer is set: it may ring at once
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), RING_AGAIN_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 1e-3), threading.TIMEOUT_MAX), RING_AGAIN_SECONDS)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

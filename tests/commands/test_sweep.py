@@ -9,6 +9,7 @@ from nexttoken.commands import sweep
 from nexttoken.commands.entry import describe_os_error
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
+from nexttoken.progress import UNANSWERED
 from support.training import TINY
 
 
@@ -51,6 +52,14 @@ def test_runs_and_folds_make_a_table_with_mean_and_spread(jobs, capsys):
         ["a/y", "–", "0.5000", "0.5000", "±", "–"],
     ]
     assert sweep.failures(jobs) == ""
+
+
+def test_a_job_whose_time_was_up_does_not_end_the_others(jobs, capsys):
+    job(failing(SystemExit(UNANSWERED)), "name=a")
+    job(lambda: None, "name=b")
+    assert sweep.failures(jobs) == "1 of 2 jobs failed: name=a (the time was up before a model had answered every row)"
+    with pytest.raises(SystemExit):
+        job(failing(SystemExit(143)), "name=c")
 
 
 def test_a_task_with_a_metric_of_its_own_is_shown_by_it(jobs, capsys, tmp_path):

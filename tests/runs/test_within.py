@@ -1,6 +1,8 @@
 """Prediction with a deadline: the prior at first, every pass by its worth, and the plain submission at the end."""
 
 import csv
+import subprocess
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from nexttoken.metrics.probabilities import prior_probs
 from nexttoken.progress import UNANSWERED, Deadline
 from nexttoken.runs import within
 from nexttoken.runs.answer_steps import steps_of
+from nexttoken.runs.blend import read_blend, save_blend
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.load import load
@@ -116,6 +119,21 @@ def test_both_orders_follow_where_they_gained_and_no_question_is_asked_twice(tra
     assert np.allclose(answers.probs, load(way).answer(examples).probs, atol=1e-6)
 
 
+def test_a_process_answers_its_own_rows_alone_and_the_first_those_that_another_left(trained, tmp_path):
+    run = load(RunFolder(trained / "lmsys" / "tiny"))
+    examples = pipeline.read(run.parts, "test")
+    own = Shares(2, 1, tmp_path)
+    second = within.TimedPrediction(run, examples, Deadline(600), lambda timed, _: own.save(timed.answers), shares=own)
+    assert np.array_equal(np.flatnonzero(second.finish().has_answer), own.own(second.lengths))
+    with np.load(own.file(1)) as saved:  # as if it had failed after its first pass
+        np.savez(own.file(1), **{saved.files[0]: saved[saved.files[0]]})
+    shares = Shares(2, 0, tmp_path, others=[subprocess.Popen(["false"])])
+    shares.start = lambda seconds: None
+    first = within.TimedPrediction(run, examples, Deadline(600), lambda *_: None, shares=shares)
+    assert np.allclose(first.finish().probs, run.answer(examples).probs, atol=1e-6)
+    assert first.is_whole
+
+
 @given(st.lists(st.integers(100, 5000), min_size=1, max_size=300), st.integers(1, 5))
 def test_shares_hold_every_row_once_and_their_lengths_are_alike(lengths, number):
     lengths = np.array(lengths)
@@ -149,3 +167,44 @@ def test_a_blend_of_some_members_is_that_of_their_weights_among_each_other(train
     assert np.array_equal(timed.finish().probs, loaded.answer(examples).probs)
     assert timed.is_whole
     assert [step.title.split()[0] for step in steps_of(loaded)[:2]] != ["tiny", "tiny"]
+
+
+def test_a_baseline_of_a_blend_is_fitted_once_and_is_no_answer_of_a_model(trained, monkeypatch):
+    blend([f"runs={trained}/lmsys/tiny,baseline", "weights=equal", "name=counts"])
+    folder = RunFolder(trained / "lmsys" / "counts")
+    loaded = load(folder)
+    examples = pipeline.read(loaded.parts, "test")
+    monkeypatch.setattr(within, "slices_of", lambda lengths, *_: np.array_split(np.argsort(lengths), 8))
+    fits: list[int] = []
+    kind = type(loaded.members[1].task.baselines()[0])
+    fit = kind.fit
+    monkeypatch.setattr(kind, "fit", lambda self, rows: fits.append(len(rows)) or fit(self, rows))
+    timed = within.TimedPrediction(loaded, examples, Deadline(600), lambda *_: None)
+    load_models = timed._asker.load
+
+    def load_baseline(step):
+        if step.folds:
+            timed.deadline = Deadline(0)
+            raise within.TimeIsUp
+        load_models(step)
+
+    monkeypatch.setattr(timed._asker, "load", load_baseline)
+    answers = timed.finish()
+    assert timed.words == "baseline 100%"
+    assert answers.has_answer.all()
+    assert not timed.is_answered
+    assert len(fits) == 2, "one of each fold"
+
+
+def test_a_blend_whose_runs_have_no_weight_answers_by_its_baseline(trained):
+    blend([f"runs={trained}/lmsys/tiny,baseline", "weights=equal", "name=alone"])
+    folder = RunFolder(trained / "lmsys" / "alone")
+    known = read_blend(folder.path)
+    run, baseline = known.members
+    save_blend(replace(known, members=(replace(run, weight=0.0), replace(baseline, weight=1.0))), folder.path)
+    loaded = load(folder)
+    examples = pipeline.read(loaded.parts, "test")
+    timed = within.TimedPrediction(loaded, examples, Deadline(600), lambda *_: None)
+    assert np.allclose(timed.finish().probs, loaded.answer(examples).probs, atol=1e-9)
+    assert timed.is_whole
+    assert timed.is_answered

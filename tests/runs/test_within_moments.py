@@ -1,12 +1,14 @@
 """predict.py within=... as a program: a valid file at every moment, the end in time, and after kills the same again."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import deadline
 from benchmarks.deadline import DeadlineArguments
-from support.training import train
+from support.training import REPOSITORY, SAMPLE, train
 
 pytestmark = pytest.mark.slow
 
@@ -42,3 +44,9 @@ def test_a_prediction_that_is_killed_leaves_a_valid_file_and_goes_on(trained, ro
     assert any(result.status in (-9, -15, 143) for result in killed)
     assert last.status in (0, 3)
     assert last.seconds <= 30
+
+
+def test_each_job_of_a_sweep_has_the_time(trained, tmp_path):
+    command = [sys.executable, "predict.py", "-m", f"run={trained}", f"input_dir={SAMPLE}", "name=a,b", "within=5m"]
+    subprocess.run([*command, f"submissions_dir={tmp_path}"], check=True, cwd=REPOSITORY)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()

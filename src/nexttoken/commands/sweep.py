@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.errors import UserError, first_five, visible
+from nexttoken.progress import UNANSWERED
 
 FOLD_LINE = re.compile(r"^run: (.*)/fold(\d+)$", re.M)  # printed by train.py for a finished fold
 LAST_LINE = re.compile(r"^(?:run|submission): .*$", re.M)
@@ -39,7 +40,7 @@ def run_job(named: Sequence[str], work: Callable[[], Any], describe_os_error: Ca
     """Call `work` and print one line instead of its output; return its result, None where it failed.
 
     `named` are overrides that tell the jobs apart. An error is one line, and of a crash the traceback before it;
-    the sweep goes on. Ctrl-C passes.
+    the sweep goes on, also after a time that was up. Ctrl-C passes.
     """
     title, output, start, result, error = shlex.join(named), io.StringIO(), time.monotonic(), None, ""
     log = logging.getLogger("nexttoken")
@@ -52,6 +53,10 @@ def run_job(named: Sequence[str], work: Callable[[], Any], describe_os_error: Ca
         error = str(refusal)
     except OSError as failure:
         error = describe_os_error(failure)
+    except SystemExit as end:
+        if end.code != UNANSWERED:
+            raise
+        error = "the time was up before a model had answered every row"
     except Exception as crash:
         traceback.print_exc()
         error = " ".join(f"{type(crash).__name__}: {crash}".split())

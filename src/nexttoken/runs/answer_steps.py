@@ -138,6 +138,8 @@ def _steps_of_blend(blend: LoadedBlend) -> list[Step]:
         Step(blend.blend.members[place].name, blend.members[place], (), (source_of(blend, place),), 1.0)
         for place in free
     ]
+    if not steps:
+        return order
     chosen: list[int] = []
     tables, labels = _out_of_fold(blend, list(steps))
     loss = log_loss(prior_probs(labels, tables.shape[2], [tables.shape[2]] * len(labels)), labels)

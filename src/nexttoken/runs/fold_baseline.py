@@ -1,7 +1,8 @@
 """A baseline of the task that takes part in a blend as a run does: for each fold fitted on the other folds' rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,21 +27,23 @@ class FoldBaseline:
 
     def answer(self, examples: Sequence[Example]) -> LabelPredictions:
         """The mean of the folds' probabilities, for rows that no fold has learnt."""
-        probs = np.mean([baseline.predict(examples) for _, baseline in self._fitted()], axis=0)
+        probs = np.mean([baseline.predict(examples) for _, baseline in self._fitted], axis=0)
         return LabelPredictions(tuple(example.id for example in examples), probs, {"seconds": np.zeros(len(examples))})
 
     def out_of_fold(self, ids: Mapping[int, Sequence[str]]) -> list[np.ndarray]:
         """Each fold's probabilities (N, K) for the rows of these ids, by the baseline that has not learnt the fold."""
-        return [baseline.predict([self._row(one) for one in ids[number]]) for number, baseline in self._fitted()]
+        return [baseline.predict([self._row(one) for one in ids[number]]) for number, baseline in self._fitted]
 
-    def _fitted(self) -> Iterator[tuple[int, Baseline]]:
+    @cached_property
+    def _fitted(self) -> list[tuple[int, Baseline]]:
+        """Each fold's number and its baseline, fitted once however often rows are answered."""
         baselines = self.task.baselines()
         if (place := BASELINES.index(self.name)) >= len(baselines):
             known = ", ".join(BASELINES[: len(baselines)])
             raise UserError(f"the task {self.task.name} has no {self.name}; known: {known}")
-        for number in self.numbers:
-            learnt = [one for one, fold in zip(self.folds.ids, self.folds.folds, strict=True) if fold != number]
-            yield number, baselines[place].fit([self._row(one) for one in learnt])
+        pairs = [*zip(self.folds.ids, self.folds.folds, strict=True)]
+        rows = {number: [self._row(one) for one, fold in pairs if fold != number] for number in self.numbers}
+        return [(number, self.task.baselines()[place].fit(learnt)) for number, learnt in rows.items()]
 
     def _row(self, row_id: str) -> Example:
         """The training row of this id. Raises UserError where the data lacks it, or has two."""

@@ -26,8 +26,8 @@ def predict_within(
 ) -> tuple[LabelPredictions | TextPredictions, bool]:
     """Write the submission `path` until `settings.within` is over.
 
-    Returns its predictions, and whether every row was answered. `read` gives the test examples. The ledger has a line
-    for its first state, and one for its last that says what answered how many rows.
+    Returns its predictions, and whether a model has answered every row. `read` gives the test examples. The ledger has
+    a line for its first state, and one for its last that says what answered how many rows.
     """
     if not asking.run.parts.task.classes:
         return _write_within(asking, read, path, Deadline(settings.within or 0.0))
@@ -51,7 +51,7 @@ def predict_within(
     if shares.place:
         sys.exit(0)  # the first process writes the submission
     print(f"{timed.words}; {deadline.left:.0f} s of {deadline.seconds:.0f} are left")
-    return answers.predictions, bool(answers.has_answer.all())
+    return answers.predictions, timed.is_answered
 
 
 def _write_within(

@@ -88,29 +88,42 @@ class TimedPrediction:
         """Raises TimeIsUp where the time is up before all passes are made."""
         with time_limit(self._left()):
             self._steps = steps_of(self.run, self.load_way)
-            self._make_each()
-            self.shares.wait(self.answers)
-            self._rows = np.flatnonzero(~self.answers.has_answer)
-            if len(self._rows):  # another process failed
-                self._make_each()
+            for step in self._steps:
+                if not self._make(step):
+                    break
+            if self.shares.others:
+                self.shares.wait(self.answers)
+                self._make_what_others_left()
 
-    def _make_each(self) -> None:
-        for step in self._steps:
-            if not self._make(step):
+    def _make_what_others_left(self) -> None:
+        """Make the run's own passes over the rows of processes that failed."""
+        for step in self._own_steps:
+            self._rows = np.flatnonzero(~self.answers.known(step.sources))
+            if len(self._rows) and not self._make(step):
                 return
+
+    @property
+    def _own_steps(self) -> list[Step]:
+        return [step for step in self._steps if not step.is_extra]
 
     @property
     def is_whole(self) -> bool:
         """True where every pass that the run itself would make has answered all rows, and no further one any."""
-        own = [step for step in self._steps if not step.is_extra]
+        own = self._own_steps
         rows = [step.rows(self.answers) if step.rows else slice(None) for step in own]
         known = [self.answers.known(step.sources)[some].all() for step, some in zip(own, rows, strict=True)]
         return bool(own) and all(known) and not self._extra
 
     @property
+    def is_answered(self) -> bool:
+        """True where a model has answered every row; baselines alone suffice where a blend has nothing else."""
+        models = [self.answers.known(step.sources) for step in self._steps if isinstance(step.run, LoadedRun)]
+        return self.is_whole or bool(models and np.logical_or.reduce(models).all())
+
+    @property
     def words(self) -> str:
         """The passes with their shares of the rows, and the cheaper answers of the rest."""
-        own = {step.title: self.answers.known(step.sources).mean() for step in self._steps if not step.is_extra}
+        own = {step.title: self.answers.known(step.sources).mean() for step in self._own_steps}
         shares = own | self._extra | {self.cheaper: 1 - self.answers.has_answer.mean()}
         return ", ".join(f"{title} {share:.0%}" for title, share in shares.items() if share)
 
