@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from nexttoken.commands.in_kernel import mounted
 from nexttoken.commands.kernel import main
-from nexttoken.commands.kernel_files import check_kernel
-from nexttoken.commands.kernel_inputs import add_searched
-from nexttoken.commands.kernel_packages import USUAL, add_wheel, here, missing_packages, needed_packages, read_image
-from nexttoken.commands.kernel_push import push_kernel
+from nexttoken.commands.kernel_folder.files import check_kernel
+from nexttoken.commands.kernel_folder.in_kernel import mounted
+from nexttoken.commands.kernel_folder.inputs import add_searched
+from nexttoken.commands.kernel_folder.packages import (
+    USUAL,
+    add_wheel,
+    here,
+    missing_packages,
+    needed_packages,
+    read_image,
+)
+from nexttoken.commands.kernel_folder.push import push_kernel
 from nexttoken.errors import UserError
 from nexttoken.runs.config import base_of
 from support.composed import composed
@@ -205,7 +212,7 @@ def test_a_packed_wheel_installs_without_network(tmp_path):
 
 
 def test_a_search_of_the_web_needs_recorded_passages(tmp_path):
-    from nexttoken.commands.kernel_files import FlatFiles
+    from nexttoken.commands.kernel_folder.files import FlatFiles
 
     (tmp_path / "flat").mkdir()
     config = composed("task=quiz", "inference=gated_retrieval", "retriever=web", "retriever.engine_id=x")

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from nexttoken.commands import kernel_isolation, kernel_rehearse
-from nexttoken.commands.kernel_comparison import Comparison, compare
-from nexttoken.commands.kernel_environments import IMAGES, image_names, python_of
-from nexttoken.commands.kernel_files import check_kernel
-from nexttoken.commands.kernel_isolation import Limits, usable_namespaces
-from nexttoken.commands.kernel_packages import ADAPTER, ALWAYS, PARQUET, missing_packages, read_image
-from nexttoken.commands.kernel_rehearse import (
+from nexttoken.commands.kernel_folder.files import check_kernel
+from nexttoken.commands.kernel_folder.packages import ADAPTER, ALWAYS, PARQUET, missing_packages, read_image
+from nexttoken.commands.rehearsal import isolation as kernel_isolation
+from nexttoken.commands.rehearsal import rehearse as kernel_rehearse
+from nexttoken.commands.rehearsal.comparison import Comparison, compare
+from nexttoken.commands.rehearsal.environments import IMAGES, image_names, python_of
+from nexttoken.commands.rehearsal.isolation import Limits, usable_namespaces
+from nexttoken.commands.rehearsal.rehearse import (
     RehearsalArguments,
     limits_of,
     passes_of,

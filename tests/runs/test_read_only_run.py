@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nexttoken import pipeline
-from nexttoken.commands.kernel_isolation import usable_namespaces
+from nexttoken.commands.rehearsal.isolation import usable_namespaces
 from support.composed import config_of
 from support.training import REPOSITORY, TINY
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from nexttoken.commands.kernel_files import DATA_SET, FlatFiles, write_manifest
-from nexttoken.commands.kernel_notebook import write_metadata
+from nexttoken.commands.kernel_folder.files import DATA_SET, FlatFiles, write_manifest
+from nexttoken.commands.kernel_folder.notebook import write_metadata
 from support.finished_runs import write_finished_fold
 
 OPEN = """

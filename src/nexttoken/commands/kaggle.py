@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         case ["submit", path]:
             print(submit(Path(path), given.message, slug, folder))
         case ["push", path]:
-            from nexttoken.commands.kernel_push import push_kernel
+            from nexttoken.commands.kernel_folder.push import push_kernel
 
             for line in push_kernel(Path(path)):
                 print(line, flush=True)

@@ -70,13 +70,13 @@ class KernelArguments(Arguments):
 
 def main(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] == "rehearse":
-        from nexttoken.commands.kernel_rehearse import rehearse
+        from nexttoken.commands.rehearsal.rehearse import rehearse
 
         rehearse(arguments[1:])
         return
     given = KernelArguments.parse(arguments)
     shape, identity = machine_shape(given.device), kernel_id(given)
-    from nexttoken.commands.kernel_build import Plan, build_kernel
+    from nexttoken.commands.kernel_folder.build import Plan, build_kernel
 
     plan = Plan(given.out, identity, shape, given.device, given.within, given.competition, cascade_of(given))
     for line in build_kernel(plan, given.run, given.base, given.image, given.passages, given.fold):

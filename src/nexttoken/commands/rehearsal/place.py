@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nexttoken.commands.kernel_files import DATA_SET
-from nexttoken.commands.kernel_runs import given_base
+from nexttoken.commands.kernel_folder.files import DATA_SET
+from nexttoken.commands.kernel_folder.packed_runs import given_base
 from nexttoken.errors import UserError
 from nexttoken.progress import seconds_of
 

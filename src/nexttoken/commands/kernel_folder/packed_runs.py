@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nexttoken.commands.kernel_files import FlatFiles
+from nexttoken.commands.kernel_folder.files import FlatFiles
 from nexttoken.data.whole_files import scratch_folder
 from nexttoken.errors import UserError
 from nexttoken.runs import calibration, seals

@@ -21,7 +21,7 @@ if not CODE.is_dir():
     shutil.unpack_archive(DATA_SET / "code.zip", CODE)
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(CODE / "src"))
-from nexttoken.commands.in_kernel import Kernel
+from nexttoken.commands.kernel_folder.in_kernel import Kernel
 
 kernel = Kernel(DATA_SET, INPUT, WORKING, CODE)
 kernel.lay_out()"""

@@ -1,7 +1,7 @@
 """A program that runs the code cells of a notebook under limits of time and memory, and notes how it ended.
 
-    python kernel_runner.py watch <place> <seconds> <bytes of memory>
-    python kernel_runner.py cells <notebook>
+    python runner.py watch <place> <seconds> <bytes of memory>
+    python runner.py cells <notebook>
 
 `watch` starts `cells` in <place>/working, writes <place>/out/log.txt and outcome.json, and copies the submission beside
 them. The program runs in the kernel's environment, so it needs the standard library alone.

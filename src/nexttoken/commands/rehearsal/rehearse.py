@@ -13,13 +13,13 @@ from pydantic import PositiveFloat, PositiveInt
 
 from nexttoken.commands.arguments import Arguments, OnePath
 from nexttoken.commands.forecast import duration
-from nexttoken.commands.kernel_build import CHECKOUT
-from nexttoken.commands.kernel_comparison import Comparison, compare
-from nexttoken.commands.kernel_environments import HERE, python_of
-from nexttoken.commands.kernel_files import check_kernel, read_metadata
-from nexttoken.commands.kernel_isolation import KEPT, Limits, Outcome, run_notebook
-from nexttoken.commands.kernel_place import lay_out_runs, link_bases, mount_data_set, shorten_within
-from nexttoken.commands.kernel_verdict import GB, judge
+from nexttoken.commands.kernel_folder.build import CHECKOUT
+from nexttoken.commands.kernel_folder.files import check_kernel, read_metadata
+from nexttoken.commands.rehearsal.comparison import Comparison, compare
+from nexttoken.commands.rehearsal.environments import HERE, python_of
+from nexttoken.commands.rehearsal.isolation import KEPT, Limits, Outcome, run_notebook
+from nexttoken.commands.rehearsal.place import lay_out_runs, link_bases, mount_data_set, shorten_within
+from nexttoken.commands.rehearsal.verdict import GB, judge
 from nexttoken.commands.submission import task_of
 from nexttoken.data.whole_files import scratch_folder
 from nexttoken.errors import UserError, first_five, one_line
@@ -131,7 +131,7 @@ def write_reference(
     Versions, runs and time limit are the kernel's. Returns what predict.py says.
     """
     path.parent.mkdir()
-    folders = [CHECKOUT / "src" / "nexttoken" / "commands", data_set, inputs, path.parent, CHECKOUT]
+    folders = [CHECKOUT / "src" / "nexttoken" / "commands" / "kernel_folder", data_set, inputs, path.parent, CHECKOUT]
     kept = {name: os.environ[name] for name in (*KEPT, "HOME") if name in os.environ}
     command = [str(python), "-c", REFERENCE, within or "", *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, env={**kept, **variables}, check=False)

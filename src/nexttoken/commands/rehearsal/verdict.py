@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nexttoken.commands.kernel_isolation import Limits, Outcome
+from nexttoken.commands.rehearsal.isolation import Limits, Outcome
 from nexttoken.data.row_files import RowFile
 from nexttoken.errors import UserError, first_five, one_line
 from nexttoken.tasks.submission import require_order

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from nexttoken import types
-from nexttoken.commands import kernel_runner
+from nexttoken.commands.rehearsal import runner as notebook_runner
 
 OWN_PROCESSES = ("-pf", "--mount-proc", "--kill-child")  # whatever the notebook started ends with it
 NAMESPACES = (("-Urnm", *OWN_PROCESSES), ("-Urnm",), ("-nm", *OWN_PROCESSES), ("-nm",))  # for users, and for root
@@ -65,7 +65,7 @@ def run_notebook(place: Path, python: Path, limits: Limits, variables: Mapping[s
     """
     for name in ("out", "home", "tmp"):
         (place / name).mkdir()
-    runner = shutil.copy2(kernel_runner.__file__, place / "runner.py")  # its own folder is hidden from the notebook
+    runner = shutil.copy2(notebook_runner.__file__, place / "runner.py")  # its own folder is hidden from the notebook
     watch = [str(python), str(runner), "watch", str(place), str(limits.seconds), str(limits.memory)]
     namespaces = usable_namespaces()
     environment = {name: os.environ[name] for name in KEPT if name in os.environ} | dict(variables)

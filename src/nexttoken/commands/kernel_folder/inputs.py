@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nexttoken.commands.kernel_files import FlatFiles
+from nexttoken.commands.kernel_folder.files import FlatFiles
 from nexttoken.errors import UserError
 
 LOCAL = ("Recorded", "BM25")  # retrievers without network and without a further model

@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.commands.kaggle import SLUGS
-from nexttoken.commands.kernel_files import DATA_SET, FlatFiles, add_code, write_manifest
-from nexttoken.commands.kernel_inputs import add_searched
-from nexttoken.commands.kernel_notebook import title_of, write_metadata, write_notebook
-from nexttoken.commands.kernel_packages import (
+from nexttoken.commands.kernel_folder.files import DATA_SET, FlatFiles, add_code, write_manifest
+from nexttoken.commands.kernel_folder.inputs import add_searched
+from nexttoken.commands.kernel_folder.notebook import title_of, write_metadata, write_notebook
+from nexttoken.commands.kernel_folder.packages import (
     add_wheel,
     here,
     missing_packages,
     needed_packages,
     read_image,
 )
-from nexttoken.commands.kernel_runs import PackedRuns
+from nexttoken.commands.kernel_folder.packed_runs import PackedRuns
 from nexttoken.data.targets import check_targets, make
 from nexttoken.data.whole_files import scratch_folder, whole_folder
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import RunFolder
 from nexttoken.settings import ALL
 
-CHECKOUT = Path(__file__).parents[3]
+CHECKOUT = Path(__file__).parents[4]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.commands.kaggle import client, refusals
-from nexttoken.commands.kernel_files import CODE, DATA_SET, check_kernel, read_metadata
+from nexttoken.commands.kernel_folder.files import CODE, DATA_SET, check_kernel, read_metadata
 from nexttoken.errors import UserError, first_five
 
 WAIT_SECONDS = 3600.0  # for Kaggle to unpack and copy a data set of some gigabytes
