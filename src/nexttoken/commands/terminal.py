@@ -56,6 +56,9 @@ def ending_at_once(is_timed: bool) -> Iterator[None]:
             raise
         status = error.code
     if is_timed:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BrokenPipeError:
+            status = CLOSED_PIPE
         os._exit(status)
