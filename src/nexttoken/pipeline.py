@@ -80,6 +80,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     answers = answers_of(parts.task)
     references = answers.references(parts.task, rows.learnt, rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
+    if deadline:
+        deadline.refuse_over("the training began")
     from nexttoken.training.loggers import log_scores, opened_loggers, score_names  # needs torch, as the learner does
     from nexttoken.training.train_and_predict import train_and_predict
 

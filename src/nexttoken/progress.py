@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
 
+from nexttoken.errors import UserError
+
 SILENT_SECONDS = 5.0  # before anything is shown
 LINE_SECONDS = 10.0  # between two plain lines
 DURATION = re.compile(r"(?=.)(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -133,6 +135,12 @@ class Deadline:
     def left(self) -> float:
         """Seconds until the deadline; negative after it."""
         return self._end - time.monotonic()
+
+    def refuse_over(self, what: str) -> None:
+        """Raise UserError where the time was up before `what`."""
+        if self.left <= 0:
+            needed = f"that takes {self.seconds - self.left:.0f} s"
+            raise UserError(f"within: {self.seconds:g} s were over before {what}, and {needed}; give more time")
 
 
 def _age() -> float:

@@ -50,3 +50,9 @@ def test_a_training_with_time_enough_is_the_same_as_without(tmp_path):
 def test_a_probe_is_not_shortened(tmp_path):
     with pytest.raises(UserError, match=r"without within=.*leave it out"):
         train(tmp_path, "head=probe", "model.name_or_path=x", "train_transforms=none", "within=1h")
+
+
+def test_a_time_that_is_over_before_the_training_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"within: 0\.01 s were over before the training began.*give more time"):
+        train(tmp_path, "within=0.01s", "logger=none")
+    assert not list(tmp_path.iterdir())
