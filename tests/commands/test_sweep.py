@@ -120,6 +120,7 @@ def test_jobs_without_a_score_have_no_table(jobs, capsys):
     assert sweep.table(jobs) == ""
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_what_it_can(repository, tmp_path):
     overrides = [*TINY, "limit_rows=8", "trainer.max_epochs=0", "logger=none", f"output_dir={tmp_path}"]
     call = [sys.executable, "train.py", "-m", "fold=0,7", "seed=0,1", "fit.learning_rate=2e-3", *overrides]

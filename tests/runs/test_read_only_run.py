@@ -57,6 +57,7 @@ def usual(run: Path) -> bytes:
     return pipeline.predict(config_of("predict", *places)).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_read_only_run_predicts_without_the_packages_that_it_does_not_use(tmp_path):
     run = trained(tmp_path)
     assert predicted(run, ["-c", HIDING]) == usual(run)

@@ -26,7 +26,7 @@ def rows(tmp_path_factory) -> Path:
     return deadline.write_rows(tmp_path_factory.mktemp("rows") / "sample-preferences", 4000, seed=0)
 
 
-@pytest.mark.parametrize(("busy", "devices"), [(False, 1), (True, 1), (False, 2)])
+@pytest.mark.parametrize(("busy", "devices"), [(True, 1), (False, 2)])
 def test_a_prediction_ends_in_time_and_its_file_is_valid_at_every_moment(trained, rows, tmp_path, busy, devices):
     given = DeadlineArguments(run=trained, within="45s", busy=busy, devices=devices)
     result = deadline.predict(given, rows, tmp_path)  # raises UserError for a file that is not valid

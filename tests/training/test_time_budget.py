@@ -24,6 +24,7 @@ def test_the_steps_that_a_time_suffices_for(num_scored, refits, steps, monkeypat
     assert budget.steps_in_time(10, step_seconds=1.0, rows_per_step=4, refits=refits) == steps
 
 
+@pytest.mark.slow
 def test_a_training_that_would_take_longer_ends_with_a_scored_fold(tmp_path, capsys):
     train(tmp_path, "fold=1", "logger=none")  # imports what the next one needs
     start = time.monotonic()
