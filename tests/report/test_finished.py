@@ -12,6 +12,8 @@ def test_the_checkpoint_is_named():
     (line,) = remarks(SAVED | {"dev_log_loss": 0.98765, "refit_steps": 30})
     assert "the best dev loss, 0.9877" in line
     assert "trained anew on train and dev rows for as many steps" in line
+    (line,) = remarks(SAVED | {"refit_steps": 20})
+    assert line.endswith("; then trained anew on train and dev rows for 20 steps")
 
 
 def test_the_checkpoint_is_named_by_the_tasks_metric():

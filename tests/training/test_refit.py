@@ -13,8 +13,11 @@ from nexttoken.build import prepare
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import log_loss, prior_probs
+from nexttoken.progress import Deadline
 from nexttoken.prompts import Prompt
+from nexttoken.training.dev_metric import LOG_LOSS
 from nexttoken.training.learner import Learner
+from nexttoken.training.time_budget import TimeBudget
 from nexttoken.types import Example
 from support.composed import settings
 from support.training import TINY, composed, train
@@ -47,6 +50,19 @@ def test_the_second_training_equals_one_of_that_length_on_all_rows(base_dir, tmp
     for name, tensor in best.items():  # what inference may learn from the dev rows is learnt with these
         torch.testing.assert_close(chosen[name.removeprefix("model.")], tensor)
     assert any(not torch.equal(chosen[name], tensor) for name, tensor in both.model.state_dict().items())
+
+
+def test_a_second_training_that_time_makes_too_short_leaves_the_chosen_weights(base_dir, tmp_path, monkeypatch):
+    budget = TimeBudget(Deadline(600), 0)
+    monkeypatch.setattr(TimeBudget, "steps_in_time", lambda self, done, *_: 100 if _[-1] else done)
+    both = learner(tmp_path, base_dir, ROWS[:20], ROWS[20:], ROWS, "trainer.max_epochs=5")
+    _, measured = both.learn(tmp_path, [], lambda _: None, LOG_LOSS, budget)
+    assert measured["best_step"] > 10
+    assert "refit_steps" not in measured
+    assert measured["num_train_rows"] == 20
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    for name, tensor in best.items():
+        torch.testing.assert_close(both.model.state_dict()[name.removeprefix("model.")], tensor)
 
 
 def test_the_curve_and_the_metrics_tell_both_trainings(tmp_path):

@@ -47,7 +47,9 @@ def remarks(saved: Mapping[str, Any]) -> list[str]:
         dev = f"the best dev loss, {saved['dev_log_loss']:.4f}" if "dev_log_loss" in saved else "the last"
         if metric != "log_loss" and (score := saved.get(f"dev_{metric}")) is not None:
             dev = f"the best dev {metric}, {score:.4f}; dev loss {saved['dev_log_loss']:.4f}"
-        again = "; then trained anew on train and dev rows for as many steps" if "refit_steps" in saved else ""
+        number = saved.get("refit_steps")
+        many = "as many" if number == saved["best_step"] else number
+        again = f"; then trained anew on train and dev rows for {many} steps" if number else ""
         lines.append(f"checkpoint: epoch {saved['best_epoch']}, step {saved['best_step']} ({dev}){again}")
     if names := saved.get("left_out"):
         lines.append(f"{saved['metric']}: rows of one class only are left out: {first_five(names)}")

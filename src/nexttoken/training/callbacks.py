@@ -20,6 +20,7 @@ from nexttoken.settings import FitSettings
 from nexttoken.training.dev_metric import DevScore
 from nexttoken.training.steps import TrainSteps
 
+BEST = "best.ckpt"
 LOG_STEPS = 10  # between two points of the curve
 CURVE_COLUMNS = ["step", "epoch", "train_loss", "learning_rate", "dev_log_loss", "skipped_steps", "refit"]
 RETRAIN = "overwrite=true trains this fold again"
@@ -36,7 +37,7 @@ class Checkpoints(Callback):
     """
 
     def __init__(self, folder: Path, settings: FitSettings, steps: TrainSteps) -> None:
-        self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
+        self.last, self.best = folder / "last.ckpt", folder / BEST
         self.settings, self.steps = settings, steps
         self.found, self.best_step, self.best_epoch, self.num_worse = DevScore(), 0, 0, 0
 

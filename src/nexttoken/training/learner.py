@@ -156,6 +156,8 @@ class Learner:
         weights = gather_weights(self.model)
         if is_first():
             save_trained(folder, self.settings, self.model, self.encoder.tokenizer, weights)
+        if "refit_steps" not in measured:
+            final = self.train
         rows = final.prompts
         return self._answerer(), measured | {
             "num_parameters": sum(map(num_weights, self.model.parameters())),

@@ -14,7 +14,7 @@ from nexttoken.models.processes import is_first, num_ranks, rank
 from nexttoken.models.quantized import move_model
 from nexttoken.models.sharded import is_sharded, shard
 from nexttoken.prompts.label_tokens import LabelTokens
-from nexttoken.training.callbacks import Curve, read_checkpoint, write_checkpoint
+from nexttoken.training.callbacks import BEST, Curve, read_checkpoint, write_checkpoint
 from nexttoken.training.dev_metric import LOG_LOSS, DevMetric
 from nexttoken.training.fit import Fitted, fit, rehearse
 from nexttoken.training.module import AnswerModule
@@ -22,6 +22,8 @@ from nexttoken.training.parallel_gradients import num_learners
 from nexttoken.training.rehearsal import RehearsalRows, find_rate
 from nexttoken.training.steps import Batcher, Course, TrainSteps
 from nexttoken.training.time_budget import TimeBudget
+
+LEAST_REFIT = 0.5  # of the steps that the dev rows chose: a second training of fewer would learn less than the first
 
 
 class Training:
@@ -107,13 +109,20 @@ class Training:
         return measured | (self.dev_metric.measured(fitted.dev_score) if fitted.dev_score else {})
 
     def refit(self, rows: Sequence[Any], num_steps: int) -> dict[str, Any]:
-        """Train on `rows` from the first weights for `num_steps`."""
+        """Train on `rows` from the first weights for `num_steps`.
+
+        Where the time suffices for less than half of them, take the weights that the dev rows chose instead.
+        """
         module = self._module(num_steps)
         module.load_state_dict(read_checkpoint(self._start))
         self.curve.begin_refit()
         options = {"max_epochs": -1, "max_steps": num_steps, "logger": []}
-        self._fit(module, self._steps(rows), [], self.folder / "refit", options)
-        return {"refit_steps": num_steps}
+        fitted = self._fit(module, self._steps(rows), [], self.folder / "refit", options)
+        if self.budget and fitted.num_steps < LEAST_REFIT * num_steps and (self.folder / BEST).exists():
+            print(f"within: {fitted.num_steps} steps would be too few: the model is that of the train rows alone")
+            module.load_state_dict(read_checkpoint(self.folder / BEST))
+            return {}
+        return {"refit_steps": fitted.num_steps}
 
     @property
     def _options(self) -> dict[str, Any]:
