@@ -15,6 +15,7 @@ from nexttoken import pipeline
 from nexttoken.commands.ask import main as ask
 from nexttoken.commands.blend import main as blend
 from nexttoken.engine.label_answerer import LabelAnswerer
+from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import prior_probs
 from nexttoken.progress import UNANSWERED, Deadline
 from nexttoken.runs import within
@@ -26,6 +27,7 @@ from nexttoken.runs.load import load
 from nexttoken.runs.row_answers import RowAnswers, source_of
 from nexttoken.runs.shares import Shares
 from nexttoken.runs.slices import slices_of
+from nexttoken.runs.timed_submission import written_alone
 from support.training import composed, train
 
 
@@ -208,3 +210,14 @@ def test_a_blend_whose_runs_have_no_weight_answers_by_its_baseline(trained):
     assert np.allclose(timed.finish().probs, loaded.answer(examples).probs, atol=1e-9)
     assert timed.is_whole
     assert timed.is_answered
+
+
+def test_a_submission_that_another_command_writes_is_refused_and_left_alone(trained, tmp_path):
+    before = predict(trained, tmp_path)
+    with (
+        written_alone(tmp_path / "x.csv"),
+        pytest.raises(UserError, match=r"x\.csv is being written by another command; wait for it or end it, or choose"),
+    ):
+        predict(trained, tmp_path, "within=10m")
+    assert (tmp_path / "x.csv").read_bytes() == before
+    assert predict(trained, tmp_path, "within=10m") == before

@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from nexttoken.errors import UserError
 from nexttoken.progress import Deadline
 from nexttoken.runs.answer_steps import LoadWay
 from nexttoken.runs.asking import Asking
@@ -27,11 +28,38 @@ def predict_within(
     """Write the submission `path` until `settings.within` is over.
 
     Returns its predictions, and whether a model has answered every row. `read` gives the test examples. The ledger has
-    a line for its first state, and one for its last that says what answered how many rows.
+    a line for its first state, and one for its last that says what answered how many rows. Raises UserError where
+    another command writes the file.
     """
-    if not asking.run.parts.task.classes:
-        return _write_within(asking, read, path, Deadline(settings.within or 0.0))
-    shares, is_first = Shares.of(settings.devices, path.with_name("written") / path.name), True
+    shares = Shares.of(settings.devices, path.with_name("written") / path.name)
+    with nullcontext() if shares.place else written_alone(path):
+        if not asking.run.parts.task.classes:
+            return _write_within(asking, read, path, Deadline(settings.within or 0.0))
+        return _predict_within(asking, read, path, settings, shares)
+
+
+@contextmanager
+def written_alone(path: Path) -> Iterator[None]:
+    """A context in which no other command writes the submission. Raises UserError where one does so already."""
+    import fcntl  # POSIX only
+
+    path.with_name("written").mkdir(exist_ok=True)
+    with (path.with_name("written") / f"{path.name}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = f"{path} is being written by another command"
+            raise UserError(f"{what}; wait for it or end it, or choose another name=...") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _predict_within(
+    asking: Asking, read: Callable[[], list[Example]], path: Path, settings: PredictSettings, shares: Shares
+) -> tuple[LabelPredictions, bool]:
+    """The same for class probabilities."""
+    is_first = True
     deadline = Deadline(settings.within or 0.0) if shares.until is None else Deadline.at(shares.until)
     load_way = way_loader(settings) if not asking.settings else None
 
