@@ -122,7 +122,7 @@ def predict(cfg: DictConfig) -> Path:
     predictions: Any
     is_answered = True
     if settings.within is not None:
-        from nexttoken.runs.timed_submission import predict_within
+        from nexttoken.runs.timed.submission import predict_within
 
         predictions, is_answered = predict_within(asking, lambda: read(run.parts, "test"), path, settings)
     else:

@@ -11,11 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from nexttoken.errors import UserError
 from nexttoken.models.device_sheets import SHEETS
-from nexttoken.runs import trial_forecast
-from nexttoken.runs.device_forecast import ACHIEVED, READ_RATES, ROW_SECONDS, START_SECONDS, operations_per_token
-from nexttoken.runs.forecast import Forecast
-from nexttoken.runs.run_forecast import forecast
-from nexttoken.runs.trial_rows import count_tokens, reworded, spread
+from nexttoken.runs.forecasts import trial as trial_forecast
+from nexttoken.runs.forecasts.device import ACHIEVED, READ_RATES, ROW_SECONDS, START_SECONDS, operations_per_token
+from nexttoken.runs.forecasts.forecast import Forecast
+from nexttoken.runs.forecasts.run_forecast import forecast
+from nexttoken.runs.forecasts.trial_rows import count_tokens, reworded, spread
 from nexttoken.types import Example
 from support.commands import refusal, status_of
 from support.composed import composed

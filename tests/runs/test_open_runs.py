@@ -279,7 +279,7 @@ def test_a_prediction_that_is_killed_goes_on_where_it_stopped(instruct, tmp_path
 
 def test_within_a_time_every_row_has_a_text_from_the_start(instruct, monkeypatch):
     from nexttoken.engine.generation.writer import GeneratedText
-    from nexttoken.runs.timed_texts import TimedTexts
+    from nexttoken.runs.timed.texts import TimedTexts
 
     whole = predict(instruct)
     assert predict(instruct, "within=10m", "name=timed") == whole
@@ -293,7 +293,7 @@ def test_within_a_time_every_row_has_a_text_from_the_start(instruct, monkeypatch
     assert common in {example.answer for example in run.parts.task.read("train")}
     examples = run.parts.task.read("test")
     timed = TimedTexts(run, examples, Deadline(600), lambda timed, _: states.append(timed.predictions.texts))
-    monkeypatch.setattr("nexttoken.runs.timed_texts.SHARE_OF_WRITING", 1e9)  # after every answer
+    monkeypatch.setattr("nexttoken.runs.timed.texts.SHARE_OF_WRITING", 1e9)  # after every answer
 
     def generate(self, fold, rows, seen):
         for row in rows[:3]:

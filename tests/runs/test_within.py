@@ -18,16 +18,16 @@ from nexttoken.engine.label_answerer import LabelAnswerer
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import prior_probs
 from nexttoken.progress import UNANSWERED, Deadline
-from nexttoken.runs import within
-from nexttoken.runs.answer_steps import steps_of
 from nexttoken.runs.blend import read_blend, save_blend
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.load import load
-from nexttoken.runs.row_answers import RowAnswers, source_of
-from nexttoken.runs.shares import Shares
-from nexttoken.runs.slices import slices_of
-from nexttoken.runs.timed_submission import written_alone
+from nexttoken.runs.timed import prediction as within
+from nexttoken.runs.timed.passes import steps_of
+from nexttoken.runs.timed.row_answers import RowAnswers, source_of
+from nexttoken.runs.timed.shares import Shares
+from nexttoken.runs.timed.slices import slices_of
+from nexttoken.runs.timed.submission import written_alone
 from support.training import composed, train
 
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     import psutil
 
     from nexttoken.engine.memory_plan.table import in_units
-    from nexttoken.runs.run_forecast import forecast
+    from nexttoken.runs.forecasts.run_forecast import forecast
 
     sheet, started = find_sheet(given.device), psutil.Process().create_time()
     found = forecast(given.run, given.rows, sheet, given.input_dir, given.base, started)

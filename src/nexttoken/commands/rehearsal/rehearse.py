@@ -173,7 +173,7 @@ def say_outcome(outcome: Outcome, limits: Limits, hidden: HiddenTest, kept: Path
 
 def say_forecast(run: Path, hidden: HiddenTest, sheet: DeviceSheet, base: str | None) -> None:
     """Print the time that the hidden test takes on the device, or the reason for which it cannot be said."""
-    from nexttoken.runs.run_forecast import forecast  # needs torch
+    from nexttoken.runs.forecasts.run_forecast import forecast  # needs torch
 
     try:
         low, high = map(duration, forecast(run, hidden.num_rows, sheet, str(hidden.task.input_dir), base).seconds)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nexttoken.runs.answer_set import answers_of
-from nexttoken.runs.forecast import Forecast
-from nexttoken.runs.run_weights import budget_of, disk_bytes, tokenizer_of
-from nexttoken.runs.trial_rows import RowSource, clocks, count_tokens, reworded, spread
+from nexttoken.runs.forecasts.forecast import Forecast
+from nexttoken.runs.forecasts.run_weights import budget_of, disk_bytes, tokenizer_of
+from nexttoken.runs.forecasts.trial_rows import RowSource, clocks, count_tokens, reworded, spread
 from nexttoken.types import Example
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from nexttoken.errors import UserError
 from nexttoken.models.device_sheets import DeviceSheet
 from nexttoken.runs.blend import is_blend, member_folder, read_blend
 from nexttoken.runs.config import Changes
-from nexttoken.runs.device_forecast import forecast_on_sheet
 from nexttoken.runs.folder import RunFolder
-from nexttoken.runs.forecast import Forecast
+from nexttoken.runs.forecasts.device import forecast_on_sheet
+from nexttoken.runs.forecasts.forecast import Forecast
+from nexttoken.runs.forecasts.trial import forecast_here
+from nexttoken.runs.forecasts.trial_rows import RowSource
 from nexttoken.runs.load import load
-from nexttoken.runs.trial_forecast import forecast_here
-from nexttoken.runs.trial_rows import RowSource
 
 
 def forecast(

@@ -13,7 +13,7 @@ import numpy as np
 from nexttoken.errors import UserError
 from nexttoken.progress import Deadline, TimeIsUp, time_limit
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.runs.within import SHARE_OF_WRITING, seconds_before
+from nexttoken.runs.timed.prediction import SHARE_OF_WRITING, seconds_before
 from nexttoken.types import Example, TextPredictions
 
 NUM_LEARNT = 1000  # training rows among which the most common answer is looked for

@@ -10,11 +10,11 @@ import numpy as np
 from nexttoken.errors import UserError
 from nexttoken.inference import Inference
 from nexttoken.inference.once import AnsweredOnce
-from nexttoken.runs.answer_steps import Step
 from nexttoken.runs.fold_baseline import FoldBaseline
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.runs.row_answers import Source
+from nexttoken.runs.timed.passes import Step
+from nexttoken.runs.timed.row_answers import Source
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example
 

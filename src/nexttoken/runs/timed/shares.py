@@ -16,7 +16,7 @@ import numpy as np
 from nexttoken.data.whole_files import whole_file
 from nexttoken.models.processes import LAUNCHER, divide_machine, end_with
 from nexttoken.progress import UNANSWERED
-from nexttoken.runs.row_answers import RowAnswers
+from nexttoken.runs.timed.row_answers import RowAnswers
 
 SHARE = "NEXTTOKEN_SHARE"  # this process's number, from 1, and the end of its time, where another one has started it
 POLL_SECONDS = 0.1

@@ -14,13 +14,13 @@ import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.progress import Deadline, Progress, TimeIsUp, time_limit
-from nexttoken.runs.answer_steps import LoadWay, Step, steps_of
 from nexttoken.runs.fold_baseline import FoldBaseline
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.runs.row_answers import RowAnswers
-from nexttoken.runs.row_asker import RowAsker
-from nexttoken.runs.shares import Shares
-from nexttoken.runs.slices import lengths_of, slices_of
+from nexttoken.runs.timed.passes import LoadWay, Step, steps_of
+from nexttoken.runs.timed.row_answers import RowAnswers
+from nexttoken.runs.timed.row_asker import RowAsker
+from nexttoken.runs.timed.shares import Shares
+from nexttoken.runs.timed.slices import lengths_of, slices_of
 from nexttoken.settings import AUTO
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example

@@ -8,13 +8,13 @@ from typing import Any
 
 from nexttoken.errors import UserError
 from nexttoken.progress import Deadline
-from nexttoken.runs.answer_steps import LoadWay
 from nexttoken.runs.asking import Asking
 from nexttoken.runs.config import Changes
 from nexttoken.runs.load import load
-from nexttoken.runs.shares import Shares
-from nexttoken.runs.timed_texts import TimedTexts
-from nexttoken.runs.within import TimedPrediction
+from nexttoken.runs.timed.passes import LoadWay
+from nexttoken.runs.timed.prediction import TimedPrediction
+from nexttoken.runs.timed.shares import Shares
+from nexttoken.runs.timed.texts import TimedTexts
 from nexttoken.settings import PredictSettings
 from nexttoken.tasks.test_rows import without_remarks
 from nexttoken.types import Example, LabelPredictions, TextPredictions

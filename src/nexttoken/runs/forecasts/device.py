@@ -6,9 +6,9 @@ import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.models.device_sheets import DeviceSheet
-from nexttoken.runs.forecast import Forecast
-from nexttoken.runs.run_weights import budget_of, disk_bytes, learns, model_of, on_base, tokenizer_of
-from nexttoken.runs.trial_rows import RowSource, count_tokens
+from nexttoken.runs.forecasts.forecast import Forecast
+from nexttoken.runs.forecasts.run_weights import budget_of, disk_bytes, learns, model_of, on_base, tokenizer_of
+from nexttoken.runs.forecasts.trial_rows import RowSource, count_tokens
 
 if TYPE_CHECKING:
     from nexttoken.runs.loaded import LoadedRun

@@ -12,7 +12,7 @@ from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.loaded_blend import LoadedBlend
 from nexttoken.runs.loaded_cascade import LoadedCascade
 from nexttoken.runs.out_of_fold import answers_out_of_fold
-from nexttoken.runs.row_answers import RowAnswers, Source, among, source_of
+from nexttoken.runs.timed.row_answers import RowAnswers, Source, among, source_of
 
 # In log loss: three models averaged gained 0.010 to 0.014 (first place of MAP 2025), so that one more beside k gains
 # about this / (k (k + 1)). It cannot be measured out of fold, where each row was held out by one fold alone.
