@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -122,6 +122,7 @@ class Journal(Generic[Row]):
 
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
+            self._size = self._complete = os.fstat(self._file.fileno()).st_size  # it may be written to once more
             self._file.close()
             self._file = None
 
@@ -208,6 +209,7 @@ class JournalFolder:
     folder: Path | None = None
     made_by: str = ""
     title: str | None = ""  # begins the line about rows that were answered before, such as "fold 1: "; None: no line
+    known: dict[str, LabelJournal] = field(default_factory=dict, compare=False)  # by name: each file is read once
 
     def journal(self, identity: Mapping[str, Any]) -> LabelJournal:
         """This process's journal for the settings `identity`; no file is created yet."""
@@ -215,4 +217,7 @@ class JournalFolder:
             return NO_JOURNAL
         identity = {"made_by": self.made_by, **identity, "process": f"{rank()} of {num_ranks()}"}
         name = hashlib.sha256(repr(sorted(identity.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return LabelJournal(self.folder / f"{name}.jsonl", identity, self.title)
+        if name not in self.known:
+            self.known[name] = LabelJournal(self.folder / f"{name}.jsonl", identity, self.title)
+        self.known[name].num_known = 0
+        return self.known[name]

@@ -29,6 +29,7 @@ Publish = Callable[["TimedPrediction", bool], None]  # writes the submission of 
 
 SHARE_OF_WRITING = 0.05  # of the time at most, in which the submission is written again and again
 SHARE_FOR_BASELINE = 0.2  # of the time left at most, where the first pass will not reach all rows
+SURE_SHARE = 0.8  # of the time left: a longer first pass may not reach all rows, since long ones take more a token
 MARGIN_SECONDS, MARGIN_SHARE = 1.0, 0.02  # kept before the deadline, beside the time of writing
 MARGIN_WRITES, MOST_SLOWER = 3, 5.0  # so many times that of the first; more on a machine that has become slower
 
@@ -178,7 +179,7 @@ class TimedPrediction:
         """Say what the first pass will reach; where that is not all rows, have the baseline answer first."""
         left = self._left()
         print(f"{step.title}: {seconds:.0f} s more for all rows, {left:.0f} s are left")
-        if seconds > left and (found := self._by_baseline(SHARE_FOR_BASELINE * left)) is not None:
+        if seconds > SURE_SHARE * left and (found := self._by_baseline(SHARE_FOR_BASELINE * left)) is not None:
             self.answers.fallback, self.cheaper = found, "the baseline"
             print("rows that it does not reach have the baseline's probabilities")
 

@@ -30,6 +30,7 @@ class RowAsker:
     def __post_init__(self) -> None:
         self._asked: dict[tuple[str, int], AnsweredOnce] = {}  # by training and the length of a prompt
         self._inferences: dict[int, dict[int | str, Inference]] = {}  # by the run's id and the fold's number
+        self._journals: dict[str, Any] = {}  # by training; each file is read once for all slices
         self._in_memory: LoadedRun | None = None
 
     def load(self, step: Step) -> None:
@@ -74,7 +75,7 @@ class RowAsker:
         from nexttoken.engine.journal import JournalFolder
 
         answerer, key = run.answerer(fold), (fold.training, run.parts.settings.max_tokens)
-        answerer.journals = JournalFolder(self.folder, fold.training, None)
+        answerer.journals = self._journals.setdefault(fold.training, JournalFolder(self.folder, fold.training, None))
         before = self._asked.get(key)
         same = next((one for one in self._asked.values() if one.answer is answerer), None)  # nothing was trained
         self._asked[key] = same or AnsweredOnce(answerer, before.known if before else {})
