@@ -74,9 +74,8 @@ class TimedPrediction:
         end = self.deadline.left - self._left()
         try:
             if self._left() > 0:
-                self._make_all()
-        except TimeIsUp:
-            pass
+                with suppress(TimeIsUp):
+                    self._make_all()
         except Exception:
             if self.deadline.left > end:  # else a library has made another error of TimeIsUp
                 raise

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,12 @@ def written_alone(path: Path) -> Iterator[None]:
 
     path.with_name("written").mkdir(exist_ok=True)
     with (path.with_name("written") / f"{path.name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            what = f"{path} is being written by another command"
-            raise UserError(f"{what}; wait for it or end it, or choose another name=...") from None
-        except OSError:  # a file system without locks
-            pass
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                what = f"{path} is being written by another command"
+                raise UserError(f"{what}; wait for it or end it, or choose another name=...") from None
         yield
 
 
