@@ -36,13 +36,13 @@ def read_runs(path: Path) -> list[Run]:
         raise UserError(f"{path} holds runs that answer with texts: see python -m nexttoken judge {path}")
     if len(closed) < len(folders):
         log.warning("%d folds answer with texts: see python -m nexttoken judge", len(folders) - len(closed))
-    return _grouped(path, closed)
+    return group_into_runs(path, map(read_fold, closed))
 
 
-def _grouped(path: Path, folders: Iterable[Path]) -> list[Run]:
-    """The runs that these finished folds of closed tasks make up, named from `path` on."""
+def group_into_runs(path: Path, read: Iterable[Fold]) -> list[Run]:
+    """The runs that these folds make up, named from `path` on. Raises UserError for a row that two folds hold out."""
     grouped: dict[tuple[Path, Data], list[Fold]] = {}
-    for fold in map(read_fold, folders):
+    for fold in read:
         grouped.setdefault((fold.folder.parent, fold.data), []).append(fold)
     runs = []
     for (folder, data), folds in grouped.items():
@@ -54,10 +54,10 @@ def _grouped(path: Path, folders: Iterable[Path]) -> list[Run]:
 
 def read_run(path: Path) -> Run:
     """The run of a closed task in this folder. Raises UserError where it is none, or was scored on two data sets."""
-    folders = [_checked(fold.path) for fold in RunFolder(path).finished_folds()]
+    folders = [checked_fold(fold.path) for fold in RunFolder(path).finished_folds()]
     if any(map(is_open, folders)):
         raise UserError(f"{path} answers with texts: see python -m nexttoken judge {path}")
-    own = _grouped(path, folders)
+    own = group_into_runs(path, map(read_fold, folders))
     if len(own) != 1:
         names = ", ".join(run.data.dataset for run in own)
         raise UserError(f"{path} has folds of the data sets {names}, expected one; train them under different names")
@@ -67,12 +67,12 @@ def read_run(path: Path) -> Run:
 def finished_folds(paths: Sequence[Path]) -> list[Path]:
     """The folders of finished folds at or below `paths`. Raises UserError where there is none."""
     if folders := find_folds(paths, "metrics.json"):
-        return [*map(_checked, folders)]
+        return [*map(checked_fold, folders)]
     what = f"{first_five(paths)} holds no finished run (<name>/fold<k>/metrics.json)"
     raise UserError(f"{what}; run python train.py fold=0 first")
 
 
-def _checked(folder: Path) -> Path:
+def checked_fold(folder: Path) -> Path:
     """Return the folder of a finished fold. Raises UserError where it was altered, or answered by other weights."""
     refuse_altered(folder, read_json(folder / "metrics.json"), RECORDS)
     if (fold := FoldFolder(folder)).is_outdated:

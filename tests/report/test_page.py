@@ -1,0 +1,53 @@
+"""The page of finished runs: what it shows, and what it does with folders that cannot be read."""
+
+import re
+
+import numpy as np
+import pytest
+
+from nexttoken.errors import UserError
+from nexttoken.report.page.page_file import write_page
+from support.finished_runs import damage, write_run
+
+
+@pytest.fixture
+def runs(tmp_path):
+    labels = np.random.default_rng(0).integers(3, size=120)
+    for name, weight in (("good", 0.6), ("poor", 0.1)):
+        probs = weight * np.eye(3)[labels] + (1 - weight) / 3
+        write_run(tmp_path / "lmsys" / name, probs, labels, name=name)
+    return tmp_path / "lmsys"
+
+
+def page_of(folder):
+    out = folder / "page.html"
+    written = write_page(folder, out, folder / "ledger.csv")
+    return out.read_text(encoding="utf-8"), written
+
+
+def test_runs_stand_with_their_scores_best_first(runs):
+    page, written = page_of(runs)
+    assert written.size == len(page.encode())
+    values = [float(value) for value in re.findall(r'<th scope="row">\w+</th>\n<td data-value="([^"]+)"', page)]
+    assert values == pytest.approx([-np.log(0.6 + 0.4 / 3), -np.log(0.1 + 0.9 / 3)])
+
+
+def test_a_damaged_fold_is_listed_and_the_others_are_shown(runs):
+    damage(runs / "poor" / "fold1" / "oof.csv", "id,fold\n")
+    (runs / "good" / "fold2" / "metrics.json").unlink()
+    page, written = page_of(runs)
+    assert [one.folder.name for one in written.unread] == ["fold2", "fold1"]
+    assert "not finished" in page
+    assert "<td data-value" in page
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        page_of(tmp_path)
+
+
+def test_names_of_runs_are_escaped(runs):
+    (runs / "good").rename(runs / "<script>alert(1)<")
+    page, _ = page_of(runs)
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;" in page
