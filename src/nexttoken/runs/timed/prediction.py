@@ -31,12 +31,16 @@ SHARE_OF_WRITING = 0.05  # of the time at most, in which the submission is writt
 SHARE_FOR_BASELINE = 0.2  # of the time left at most, where the first pass will not reach all rows
 SURE_SHARE = 0.8  # of the time left: a longer first pass may not reach all rows, since long ones take more a token
 MARGIN_SECONDS, MARGIN_SHARE = 1.0, 0.02  # kept before the deadline, beside the time of writing
-MARGIN_WRITES, MOST_SLOWER = 3, 5.0  # so many times that of the first; more on a machine that has become slower
+MARGIN_WRITES, SLOWER_WRITES, MOST_SLOWER = 2.0, 1.5, 5.0  # times of the latest writing, on a slower machine more
 
 
-def seconds_before(deadline: Deadline, write_seconds: float) -> float:
-    """The seconds that are left for answers, where the submission then takes so long to write."""
-    return deadline.left - (MARGIN_SECONDS + MARGIN_SHARE * deadline.seconds + MARGIN_WRITES * write_seconds)
+def seconds_before(deadline: Deadline, write_seconds: float, slower: float = 1.0) -> float:
+    """The seconds that are left for answers, where the submission took so long to write.
+
+    `slower` is the time that the machine takes now over that of before.
+    """
+    writing = max(MARGIN_WRITES, SLOWER_WRITES * slower) * write_seconds
+    return deadline.left - (MARGIN_SECONDS + MARGIN_SHARE * deadline.seconds + writing)
 
 
 @dataclass
@@ -129,7 +133,7 @@ class TimedPrediction:
 
     def _left(self) -> float:
         """Seconds to answer in, without those for writing the submission once more."""
-        return seconds_before(self.deadline, self._write_seconds * self._slower)
+        return seconds_before(self.deadline, self._write_seconds, self._slower)
 
     def _write(self) -> None:
         start = time.monotonic()
