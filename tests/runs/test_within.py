@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexttoken import pipeline
+from nexttoken.build import make
 from nexttoken.commands.ask import main as ask
 from nexttoken.commands.blend import main as blend
 from nexttoken.engine.label_answerer import LabelAnswerer
@@ -27,7 +28,10 @@ from nexttoken.runs.timed.passes import steps_of
 from nexttoken.runs.timed.row_answers import RowAnswers, source_of
 from nexttoken.runs.timed.shares import Shares
 from nexttoken.runs.timed.slices import slices_of
-from nexttoken.runs.timed.submission import written_alone
+from nexttoken.runs.timed.submission import reading_once, written_alone
+from nexttoken.types import LabelPredictions
+from support.composed import CONF
+from support.composed import composed as plain_config
 from support.training import composed, train
 
 
@@ -221,3 +225,19 @@ def test_a_submission_that_another_command_writes_is_refused_and_left_alone(trai
         predict(trained, tmp_path, "within=10m")
     assert (tmp_path / "x.csv").read_bytes() == before
     assert predict(trained, tmp_path, "within=10m") == before
+
+
+@pytest.mark.parametrize("name", ["lmsys", "quiz", "marks", "wsdm", "map", "jigsaw_rules", "eedi"])
+def test_a_task_that_reads_its_test_rows_once_writes_the_same_submission_again_and_again(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(CONF.parent)
+    task = make(plain_config(f"task={name}")["task"], "task")
+    test = task.read("test")
+    sizes = [one.num_options or len(task.classes) for one in test]
+    probs = LabelPredictions(tuple(one.id for one in test), prior_probs([0], len(task.classes), sizes))
+    paths = [tmp_path / f"{number}.csv" for number in range(3)]
+    task.write(probs, paths[0])
+    with reading_once(task):
+        assert task.read("test") is task.read("test")
+        for path in paths[1:]:
+            task.write(probs, path)
+    assert len({path.read_bytes() for path in paths}) == 1

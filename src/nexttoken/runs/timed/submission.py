@@ -19,7 +19,7 @@ from nexttoken.settings import PredictSettings
 from nexttoken.tasks.test_rows import without_remarks
 from nexttoken.types import Example, LabelPredictions, TextPredictions
 
-READS = ("read", "questions", "_sample")  # methods of tasks that read test files
+READS = ("read", "questions", "_sample")  # methods of tasks that read test files; tables keep their sample themselves
 
 
 def predict_within(
@@ -121,7 +121,7 @@ def reading_once(task: Any) -> Iterator[None]:
 
         return again
 
-    names = [name for name in READS if hasattr(task, name)]
+    names = [name for name in READS if callable(getattr(type(task), name, None))]
     for name in names:
         object.__setattr__(task, name, once(name, getattr(task, name)))
     try:
