@@ -1,0 +1,87 @@
+"""The page in Chromium: it opens from disk, wide and narrow, is used by keys, and asks the network for nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from nexttoken.report.page.page_file import write_page
+from support.browser import CHROMIUM, DRIVER, Browser, opened_browser
+from support.sample_runs import write_sample_run
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"),
+]
+WIDTHS = (360, 1440)
+NASTY = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with opened_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    """Three runs of five folds of the sample's 4,000 judgements, one of them with a name that is markup."""
+    folder = tmp_path_factory.mktemp("runs") / "lmsys"
+    for seed, (name, skill) in enumerate({"better": 1.6, "good": 1.25, NASTY.replace("/", ""): 1.2}.items()):
+        rate = f"fit.learning_rate={0.001 * (seed + 1)}"
+        write_sample_run(folder / name, "task=lmsys", skill=skill, seed=seed, changes=(rate,))
+    return write_page(folder, folder / "page.html", folder / "ledger.csv").path
+
+
+@pytest.fixture
+def shown(browser: Browser, page: Path) -> Browser:
+    browser.show(page)
+    return browser
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_opens_from_disk_without_a_complaint_or_a_request(browser, page, width):
+    browser.show(page, width)
+    assert browser.element("h1").text == "Runs of lmsys"
+    assert browser.overflow <= 0
+    assert browser.complaints() == []
+    assert browser.requests() == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing_grave(browser, page, width, theme):
+    browser.show(page, width, theme)
+    assert browser.grave_findings() == []
+
+
+def test_it_opens_within_a_second(browser, page):
+    times = []
+    for _ in range(3):
+        browser.show(page)
+        times.append(browser.seconds_to_open)
+    assert page.stat().st_size < 3e6
+    assert min(times) < 1
+
+
+def names(browser: Browser) -> list[str]:
+    return browser.texts("#c1-runs-table tbody th")
+
+
+def test_runs_are_sorted_by_a_click_on_a_heading(shown):
+    by_score = names(shown)
+    heading = shown.element("#c1-runs-table thead th button")
+    heading.click()
+    ascending = names(shown)
+    heading.click()
+    assert ascending == sorted(by_score, key=str.lower)
+    assert names(shown) == ascending[::-1]
+    assert shown.element("#c1-runs-table thead th").get_attribute("aria-sort") == "descending"
+
+
+def test_runs_are_filtered_by_typed_words(shown):
+    assert len(names(shown)) == 3
+    field = shown.element("[data-filters=c1-runs-table]")
+    field.send_keys("bett")
+    assert names(shown) == ["better"]
+    field.send_keys("xyz")
+    assert names(shown) == []
