@@ -81,9 +81,10 @@ class Chapter:
 
 
 def chapters_of(runs: tuple[Run, ...], submissions: tuple[Submission, ...], **options: Any) -> list[Chapter]:
-    """A chapter for each data set."""
+    """A chapter for each data set, the one with the most runs first."""
     by_data = groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data)
+    groups = sorted(((data, list(group)) for data, group in by_data), key=lambda pair: -len(pair[1]))
     return [
-        Chapter(f"c{place}", data, tuple(ranked(list(group))), submissions, **options)
-        for place, (data, group) in enumerate(by_data, start=1)
+        Chapter(f"c{place}", data, tuple(ranked(group)), submissions, **options)
+        for place, (data, group) in enumerate(groups, start=1)
     ]

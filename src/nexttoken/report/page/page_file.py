@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nexttoken.data.files import write_text
-from nexttoken.report.page import runs_section
+from nexttoken.report.page import runs_section, short_section
 from nexttoken.report.page.chapter import Chapter, chapters_of
 from nexttoken.report.page.section import Section, read_asset, render
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.read_all import Unread, read_all
 
-SECTIONS: Sequence[Callable[[Chapter], Section | None]] = (runs_section.section,)
-SCRIPTS = ("tables.js",)
+SECTIONS: Sequence[Callable[[Chapter], Section | None]] = (short_section.section, runs_section.section)
+SCRIPTS = ("tables.js", "compare.js")
 ABOUT = "Made by python -m nexttoken page from the files of finished runs. Scores are of out-of-fold rows."
 
 

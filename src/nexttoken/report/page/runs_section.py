@@ -1,25 +1,92 @@
-"""The section of runs: a sortable table of their scores with intervals."""
+"""The section of runs: a sortable table of scores, costs and the settings that differ, and the comparison of two."""
 
-from nexttoken.metrics.intervals import score_interval
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from nexttoken.metrics.intervals import noise_band, score_interval
+from nexttoken.metrics.probabilities import mean_and_spread
 from nexttoken.report.page.chapter import Chapter
-from nexttoken.report.page.section import Section, digits_for, render
+from nexttoken.report.page.pairs import MAX_RUNS, pair_differences
+from nexttoken.report.page.section import Section, digits_for, number, render
+from nexttoken.report.page.settings_that_differ import MAX_COLUMNS, differing_settings
+from nexttoken.report.seeds import replicas_among
+from nexttoken.report.tables import metrics_in_tables, reference_key, reference_names
+from nexttoken.runs.folder import ASKED
+from nexttoken.runs.scored_runs import Run
 
 
 def section(chapter: Chapter) -> Section:
-    """A row for each run, the best first: score, interval over groups, and each fold's score."""
-    rows, metric = [], chapter.metric
+    """A row for each run, the best first, the references below them, and each pair's difference for the script."""
+    own, *others = metrics_in_tables(chapter.runs[0].scores)
     numbers = sorted({fold.number for run in chapter.runs for fold in run.folds})
-    for run, groups in zip(chapter.runs, chapter.groups, strict=True):
-        found = score_interval(metric, run.scored(metric), groups.tolist())
-        by_fold = run.by_fold(metric)
-        rows.append(
-            {
-                "name": run.title,
-                "score": run.score(metric),
-                "interval": found,
-                "digits": digits_for(found),
-                "folds": [by_fold.get(number) for number in numbers],
-            }
-        )
-    html = render("runs.html.jinja", key=chapter.key, metric=metric, numbers=numbers, rows=rows)
-    return Section("runs", "Runs", html)
+    settings = differing_settings(chapter.configs)
+    compared = chapter.runs[:MAX_RUNS]
+    pairs = pair_differences(compared, [one.tolist() for one in chapter.groups[:MAX_RUNS]], chapter.metric)
+    html = render(
+        "runs.html.jinja",
+        key=chapter.key,
+        metric=own,
+        others=others,
+        numbers=numbers,
+        rows=[_row(run, groups.tolist(), chapter) for run, groups in zip(chapter.runs, chapter.groups, strict=True)],
+        references=_references(chapter),
+        settings=dict(list(settings.items())[:MAX_COLUMNS]),
+        more_settings=dict(list(settings.items())[MAX_COLUMNS:]),
+        noise=_noise_sentences(chapter),
+        compared=[run.title for run in compared],
+        first=pairs[0] if pairs else None,
+        has_more=len(chapter.runs) > MAX_RUNS,
+    )
+    shown = [[one.one, one.other, one.num_rows, one.value, one.sentence] for one in pairs]
+    return Section("runs", "Runs", html, {"pairs": shown} if pairs else None)
+
+
+def _row(run: Run, groups: list[str], chapter: Chapter) -> dict[str, Any]:
+    metric = chapter.metric
+    found = score_interval(metric, run.scored(metric), groups)
+    by_fold = run.by_fold(metric)
+    known = [score for score in by_fold.values() if not np.isnan(score)]
+    mean, spread = mean_and_spread(known) if known else (float("nan"), float("nan"))
+    saved = [fold.metrics for fold in run.folds]
+    finished = max((fold.folder / "metrics.json").stat().st_mtime for fold in run.folds)
+    memory = [one["peak_memory_mb"] for one in saved if one.get("peak_memory_mb")]
+    return {
+        "name": run.title.replace(f"/{ASKED}/", " asked "),
+        "score": run.score(metric),
+        "interval": found,
+        "digits": digits_for(found),
+        "others": [run.score(other) for other in metrics_in_tables(run.scores)[1:]],
+        "mean": mean,
+        "spread": spread if len(known) > 1 else float("nan"),
+        "by_fold": by_fold,
+        "tokens": run.tokens_a_row,
+        "seconds": sum(one.get("seconds") or 0.0 for one in saved) or None,
+        "memory": max(memory, default=None),
+        "time": finished,
+        "date": f"{datetime.fromtimestamp(finished, UTC):%Y-%m-%d %H:%M}",
+    }
+
+
+def _references(chapter: Chapter) -> list[dict[str, Any]]:
+    """The scores without this project's models on the best run's rows, by the task's metric."""
+    run = chapter.runs[0]
+    levels = {
+        name: run.weighted(reference_key(key, chapter.metric)) for key, name in reference_names(chapter.data).items()
+    }
+    return [{"name": name, "score": level} for name, level in levels.items() if level is not None]
+
+
+def _noise_sentences(chapter: Chapter) -> list[str]:
+    """For each configuration with several seeds: how far two runs with other seeds differ in 95 % of cases."""
+    sentences, metric = [], chapter.metric
+    for group in replicas_among(chapter.runs):
+        if len(group) > 1:
+            names = ", ".join(run.title for run in group)
+            band = noise_band(np.array([[run.score(metric) for run in group]]))
+            sentences.append(
+                f"{names} differ by their seed alone. Two such runs differ by less than {number(band)} in 95 % of cases"
+                " (noise band): a smaller difference between two single runs says nothing."
+            )
+    return sentences

@@ -1,0 +1,90 @@
+"""Differences between runs on the rows that both scored, each with its interval over groups and a sentence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import pandas as pd
+
+from nexttoken.errors import UserError
+from nexttoken.metrics.intervals import Interval
+from nexttoken.report.page.section import digits_for, interval, number
+from nexttoken.report.ranking import Ranking, Scored
+from nexttoken.report.whole_scores import columns_for, ranking_by
+from nexttoken.runs.scored_runs import Run
+from nexttoken.types import Metric
+
+MAX_RUNS = 12  # 66 pairs
+
+
+@dataclass(frozen=True)
+class PairDifference:
+    """The score of the run at `one` less that at `other`, on `num_rows` rows that both scored."""
+
+    one: int
+    other: int
+    num_rows: int
+    value: float
+    interval: Interval
+    sentence: str
+
+    @property
+    def is_noise(self) -> bool:
+        return 0 in self.interval
+
+
+def pair_differences(runs: Sequence[Run], groups: Sequence[Sequence[str]], metric: Metric) -> list[PairDifference]:
+    """Every pair of runs that share rows. Runs of the same rows are resampled together, each other pair by itself."""
+    tables = [_table(run, of_run, metric) for run, of_run in zip(runs, groups, strict=True)]
+    same_rows: dict[frozenset[str], list[int]] = {}
+    for place, table in enumerate(tables):
+        same_rows.setdefault(frozenset(table["id"]), []).append(place)
+    found = []
+    for places in same_rows.values():
+        if len(places) > 1 and (ranking := _ranking(tables, places, metric)):
+            found += [_difference(runs, ranking, places, pair, metric) for pair in combinations(range(len(places)), 2)]
+    known = {(one.one, one.other) for one in found}
+    for pair in combinations(range(len(runs)), 2):
+        if pair not in known and (ranking := _ranking(tables, pair, metric)):
+            found.append(_difference(runs, ranking, pair, (0, 1), metric))
+    return sorted(found, key=lambda one: (one.one, one.other))
+
+
+def _table(run: Run, groups: Sequence[str], metric: Metric) -> pd.DataFrame:
+    own = {"id": run.oof["id"].to_numpy(), "label": run.oof["label"].to_numpy(), "group": groups}
+    return pd.DataFrame(own | dict(columns_for(metric, run.scored(metric))))
+
+
+def _ranking(tables: Sequence[pd.DataFrame], places: Sequence[int], metric: Metric) -> Ranking | None:
+    """The runs at these places on the rows that all of them have; None where there are not two groups of such."""
+    columns = [str(name) for name in tables[places[0]] if name not in ("id", "label", "group")]
+    try:
+        scored = Scored.of({(str(place), 0): tables[place] for place in places}, columns, same="label")
+    except UserError:  # no row in common
+        return None
+    return ranking_by(metric, scored) if len(set(scored.groups)) > 1 else None
+
+
+def _difference(
+    runs: Sequence[Run], ranking: Ranking, places: Sequence[int], pair: tuple[int, int], metric: Metric
+) -> PairDifference:
+    one, other = (places[place] for place in pair)
+    value = float(ranking.values[pair[0]] - ranking.values[pair[1]])
+    found, num_rows = ranking.difference(*pair), ranking.scored.num_rows
+    words = describe(runs[one].title, runs[other].title, value, found, metric)
+    return PairDifference(one, other, num_rows, value, found, words)
+
+
+def describe(one: str, other: str, value: float, found: Interval, metric: Metric) -> str:
+    """`one is better than other by 0.021 log loss (95 % interval 0.010 to 0.032)`, or that it may be noise."""
+    is_first = (value > 0) == metric.higher_is_better
+    better, worse = (one, other) if is_first else (other, one)
+    ahead = found if value > 0 else -found
+    digits = digits_for(found)
+    size = f"{number(abs(value), digits)} in {metric.title}"
+    if 0 in found:
+        return (
+            f"No difference to be seen between {one} and {other}: {better} is ahead by {size}, and the 95 % interval of"
+            f" that, {interval(ahead, digits, True)}, holds 0. It may be noise."
+        )
+    return f"{better} is better than {worse} by {size} (95 % interval {interval(ahead, digits)})."

@@ -1,0 +1,120 @@
+"""The page's table of runs, its comparison of two, and its advice: every number is that of the files."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, log_loss
+
+from nexttoken.report.page import next_steps, pairs, runs_section, short_section
+from nexttoken.report.page.chapter import chapters_of
+from nexttoken.report.page.settings_that_differ import differing_settings
+from nexttoken.runs.read_all import read_all
+from support.finished_runs import CLASSES, write_run
+
+LABELS = np.random.default_rng(0).integers(3, size=240)
+
+
+def write(folder, name, weight, noise=0.0, **changed):
+    rng = np.random.default_rng([*name.encode()])
+    probs = weight * np.eye(3)[LABELS] + (1 - weight) / 3
+    probs = probs * np.exp(noise * rng.normal(size=probs.shape))
+    write_run(folder / name, probs / probs.sum(axis=1, keepdims=True), LABELS, name=name, **changed)
+
+
+def chapter_of(folder):
+    (chapter,) = chapters_of(read_all(folder).runs, ())
+    return chapter
+
+
+def out_of_fold(run):
+    table = pd.concat([pd.read_csv(path) for path in sorted(run.glob("fold*/oof.csv"))])
+    return table["label"].to_numpy(), table[list(CLASSES)].to_numpy()
+
+
+def test_scores_are_those_of_scikit_learn_best_first(tmp_path):
+    write(tmp_path, "good", 0.5, 0.3)
+    write(tmp_path, "poor", 0.1, 0.3)
+    html = runs_section.section(chapter_of(tmp_path)).html
+    rows = re.findall(r'<th scope="row">(\w+)</th>(.*?)</tr>', html, re.S)
+    assert [name for name, _ in rows] == ["good", "poor"]
+    for name, cells in rows:
+        labels, probs = out_of_fold(tmp_path / name)
+        values = [float(value) for value in re.findall(r'data-value="([^"]+)"', cells)]
+        assert values[0] == pytest.approx(log_loss(labels, probs))
+        assert values[2] == pytest.approx(accuracy_score(labels, probs.argmax(axis=1)))
+
+
+def test_only_settings_that_differ_are_columns():
+    one = {
+        "seed": 0,
+        "name": "a",
+        "fit": {"learning_rate": 1e-3, "batch_size": 8},
+        "head": {"_target_": "nexttoken.engine.A"},
+    }
+    two = {
+        "seed": 1,
+        "name": "b",
+        "fit": {"learning_rate": 2e-3, "batch_size": 8},
+        "head": {"_target_": "nexttoken.engine.B"},
+    }
+    found = differing_settings([one, two])
+    assert found == {"learning_rate": ["0.001", "0.002"], "head": ["engine.A", "engine.B"], "seed": ["0", "1"]}
+    assert differing_settings([one, one]) == {}
+
+
+def test_a_clear_lead_is_called_better_and_a_small_one_noise(tmp_path):
+    write(tmp_path, "good", 0.6, 0.3)
+    write(tmp_path, "poor", 0.1, 0.3)
+    write(tmp_path, "fair", 0.1, 0.3)
+    chapter = chapter_of(tmp_path)
+    places = {run.name: place for place, run in enumerate(chapter.runs)}
+    groups = [one.tolist() for one in chapter.groups]
+    found = {(one.one, one.other): one for one in pairs.pair_differences(chapter.runs, groups, chapter.metric)}
+    clear = found[places["good"], places["poor"]]
+    losses = [log_loss(*out_of_fold(tmp_path / name)) for name in ("good", "poor")]
+    assert clear.value == pytest.approx(losses[0] - losses[1])
+    assert clear.sentence.startswith("good is better than poor by ")
+    assert clear.interval.low < clear.value < clear.interval.high < 0
+    close = found[tuple(sorted((places["poor"], places["fair"])))]
+    assert close.is_noise
+    assert close.sentence.endswith("It may be noise.")
+
+
+def test_runs_of_other_rows_are_compared_on_those_that_both_scored(tmp_path):
+    write(tmp_path, "all", 0.5)
+    write(tmp_path, "part", 0.2)
+    for fold in (2, 3):
+        (tmp_path / "part" / f"fold{fold}" / "metrics.json").unlink()
+    chapter = chapter_of(tmp_path)
+    (pair,) = pairs.pair_differences(chapter.runs, [one.tolist() for one in chapter.groups], chapter.metric)
+    assert pair.num_rows == len(LABELS) / 2
+
+
+def test_the_summary_names_the_worst_class_and_the_second_run(tmp_path):
+    labels = np.arange(240) % 3
+    probs = np.full((240, 3), 0.1)
+    probs[np.arange(240), np.where(labels == 2, 0, labels)] = 0.8
+    write_run(tmp_path / "no_ties", probs, labels, name="no_ties")
+    html = short_section.section(chapter_of(tmp_path)).html
+    assert (
+        "The worst class is winner_tie: 0 of its 80 rows are decided rightly; 80 are taken for winner_model_a." in html
+    )
+
+
+def test_the_advice_follows_from_what_was_measured(tmp_path):
+    write(tmp_path, "first", 0.1, 0.2)
+    write(tmp_path, "second", 0.1, 0.3)
+    reasons = " ".join(one.reason for one in next_steps.next_steps(chapter_of(tmp_path)))
+    assert "blend is usually better" in reasons
+    path = tmp_path / "first" / "fold0" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    (tmp_path / "first" / "fold3" / "metrics.json").unlink()
+    for fold in range(3):
+        path = tmp_path / "first" / f"fold{fold}" / "metrics.json"
+        path.write_text(json.dumps(metrics | json.loads(path.read_text()) | {"prior_log_loss": 0.5}))
+    reasons = [one.reason for one in next_steps.next_steps(chapter_of(tmp_path / "first"))]
+    assert reasons[0].startswith("The class prior, which reads nothing, has 0.5000")
+    assert any("1 of 4 folds of first are not trained" in reason for reason in reasons)
