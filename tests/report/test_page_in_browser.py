@@ -32,6 +32,15 @@ def page(tmp_path_factory) -> Path:
     return write_page(folder, folder / "page.html", folder / "ledger.csv").path
 
 
+@pytest.fixture(scope="module")
+def open_page(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("open") / "instruct"
+    for skill in (0.8, 1.6):
+        rate = f"fit.learning_rate={skill / 1000}"
+        write_sample_run(folder / f"skill {skill}", "task=instruct", skill=skill, num_folds=2, changes=(rate,))
+    return write_page(folder, folder / "page.html", folder / "ledger.csv").path
+
+
 @pytest.fixture
 def shown(browser: Browser, page: Path) -> Browser:
     browser.show(page)
@@ -85,3 +94,15 @@ def test_runs_are_filtered_by_typed_words(shown):
     assert names(shown) == ["better"]
     field.send_keys("xyz")
     assert names(shown) == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_open_answers_are_read_and_filtered(browser, open_page, width):
+    browser.show(open_page, width)
+    assert browser.overflow <= 0
+    assert browser.grave_findings() == []
+    assert browser.complaints() == []
+    assert len(browser.texts("#o1-runs-table tbody tr")) == 2
+    browser.element("[data-filters=o1-rows-table]").send_keys("comes last")
+    assert all("comes last" in text for text in browser.texts("#o1-rows-table tbody tr"))
+    assert browser.texts("#o1-rows-table tbody tr")

@@ -1,5 +1,6 @@
-"""Runs of real rows with made-up probabilities: all files that train.py writes of a fold, but its weights."""
+"""Runs of real rows with made-up answers: all files that train.py writes of a fold, but its weights."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.fold_rows import choose_rows, labels_of, split
 from nexttoken.runs.folder import RunFolder, hash_examples
 from nexttoken.transforms import apply_transforms
-from nexttoken.types import Example, LabelPredictions
+from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
 from support.composed import composed
 
 MEASURED = {  # by training and prediction
@@ -54,21 +55,36 @@ def write_sample_run(
         rows, facts = _held_out(number, *task)
         config = composed(*task, *changes, f"fold={number}", f"seed={seed}") | {"name": run.name}
         fold = RunFolder(run).claim(number, config, hash_examples(examples), folds, overwrite=False)
-        predictions = _guesses(rows, len(parts.task.classes), skill, random)
+        predictions = _guesses(rows, parts.task.classes, skill, random)
         answers.save(fold, number, parts.task, predictions, rows)  # type: ignore[arg-type]
         scores = answers.score(parts.task, predictions, rows)  # type: ignore[arg-type]
+        if not parts.task.classes:
+            fold.save_texts(_written(rows, skill, random))
         _curve(skill).to_csv(fold.path / "curve.csv", index=False)
         fold.save_metrics(facts | scores | MEASURED | {"num_prompt_tokens": 90 * len(rows)})
     return run
 
 
-def _guesses(examples: list[Example], num_classes: int, skill: float, random: np.random.Generator) -> LabelPredictions:
-    labels, size = labels_of(examples), (len(examples), num_classes)
-    logits = random.normal(size=size) + skill * np.eye(num_classes)[labels] * random.normal(1.5, 1.0, (len(labels), 1))
-    missing = np.arange(num_classes) >= np.array([one.num_options or num_classes for one in examples])[:, None]
+def _guesses(rows: list[Example], classes: Sequence[str], skill: float, random: np.random.Generator) -> Any:
+    """Probabilities of the classes, or the losses of open answers, where there are none."""
+    ids = tuple(example.id for example in rows)
+    if not classes:
+        sizes = np.array([len(example.answer or "") + 1 for example in rows])
+        return AnswerLosses(ids, sizes * random.gamma(4, 1 / (4 * skill), len(ids)), sizes, sizes)
+    labels, size = labels_of(rows), (len(rows), len(classes))
+    logits = random.normal(size=size) + skill * np.eye(len(classes))[labels] * random.normal(1.5, 1.0, (len(ids), 1))
+    missing = np.arange(len(classes)) >= np.array([one.num_options or len(classes) for one in rows])[:, None]
     odds = np.where(missing, 0.0, np.exp(logits))
-    ids = tuple(example.id for example in examples)
     return LabelPredictions(ids, odds / odds.sum(axis=1, keepdims=True), {"seconds": np.full(len(ids), 0.01)})
+
+
+def _written(rows: list[Example], skill: float, random: np.random.Generator) -> TextPredictions:
+    """The wanted answer of a row, or that of another one."""
+    others = [rows[place].answer or "" for place in random.permutation(len(rows))]
+    knows = random.random(len(rows)) < skill / 2
+    texts = tuple(one.answer or "" if known else other for one, other, known in zip(rows, others, knows, strict=True))
+    columns = {"num_tokens": np.full(len(rows), 5), "finished": np.full(len(rows), True)}
+    return TextPredictions(tuple(example.id for example in rows), texts, columns)
 
 
 def _curve(skill: float) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The outputs of runs for their held-out rows, and the judge, a closed run that marks written answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,9 @@ import pandas as pd
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.marks import expected_marks
-from nexttoken.metrics.texts import TEXT_METRICS
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.loaded import LoadedRun
+from nexttoken.runs.open_outputs import Outputs, saved_outputs, score_texts, texts_by_id
 from nexttoken.runs.read_open import OpenRun
 from nexttoken.tasks.marks import mark_example
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example, TextPredictions
@@ -84,17 +84,6 @@ def _join(example: Example, field: str) -> str:
     return "\n".join(example.fields.get(field, ()))
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Texts that a run generated, and the examples they answer, both by id; the examples hold the references.
-
-    A dialogue has an example for each of its answers, `<id>#<k>`.
-    """
-
-    texts: Mapping[str, str]
-    examples: Mapping[str, Example]
-
-
 def outputs_of(run: OpenRun, num_rows: int, input_dir: str | None, base: str | None) -> Outputs:
     """The outputs of a run's folds; those that the first `num_rows` held-out rows of each fold lack are generated.
 
@@ -104,29 +93,17 @@ def outputs_of(run: OpenRun, num_rows: int, input_dir: str | None, base: str | N
     if not any(missing.values()) and not any((fold.path / "generated.jsonl").exists() for fold in run.folds):
         return Outputs({}, {})
     loaded = LoadedRun.load(RunFolder(run.folder), input_dir, base=base)
-    texts: dict[str, str] = {}
-    examples: dict[str, Example] = {}
     for fold, ids in missing.items():
-        held_out = loaded.held_out(fold)
         if ids:
-            _generate(loaded, fold, [example for example in held_out if example.id in ids])
-        texts |= _texts_by_id(fold)
-        if any(DIALOGUE in example.fields for example in held_out):
-            held_out = loaded.parts.inference.views(held_out, [])  # without passages or demonstrations
-        examples |= {example.id: example for example in held_out}
-    return Outputs({row_id: text for row_id, text in texts.items() if row_id in examples}, examples)
+            _generate(loaded, fold, [example for example in loaded.held_out(fold) if example.id in ids])
+    return saved_outputs(run, loaded)
 
 
 def _rows_without_output(fold: FoldFolder, rows: pd.DataFrame, num_rows: int) -> set[str]:
     """The rows without an output among the first `num_rows` of oof.csv."""
-    known = _texts_by_id(fold) if num_rows else {}
+    known = texts_by_id(fold) if num_rows else {}
     first = rows[rows["row"].isin(rows["row"].unique()[:num_rows])]
     return set(first.loc[~first["id"].isin(known.keys()), "row"])
-
-
-def _texts_by_id(folder: FoldFolder) -> dict[str, str]:
-    saved = folder.texts()
-    return dict(zip(saved.ids, saved.texts, strict=True))
 
 
 def _generate(loaded: LoadedRun, folder: FoldFolder, examples: list[Example]) -> None:
@@ -144,7 +121,7 @@ def score_outputs(
     runs: Sequence[OpenRun], outputs: Sequence[Outputs], judge: Judge | None, rubric: str
 ) -> list[pd.DataFrame]:
     """A table per run: id, group, costs, fold; output, its text scores and marks, NaN for rows without an output."""
-    tables = [_score_texts(run, one) for run, one in zip(runs, outputs, strict=True)]
+    tables = [score_texts(run, one) for run, one in zip(runs, outputs, strict=True)]
     rows = pd.concat(tables, keys=range(len(tables)))  # indexed by the place of the run, and the row
     known = rows[rows["output"].notna()]
     if judge is None or known.empty:
@@ -158,14 +135,3 @@ def score_outputs(
     columns = {"mark": expected_marks(probs, judge.lowest)} | {f"p{judge.lowest + k}": p for k, p in enumerate(probs.T)}
     marked = rows.drop(columns="mark").join(pd.DataFrame(columns, index=known.index))
     return [marked.loc[[place]].droplevel(0) for place in range(len(tables))]
-
-
-def _score_texts(run: OpenRun, outputs: Outputs) -> pd.DataFrame:
-    rows = run.rows
-    rows["output"] = rows["id"].map(outputs.texts).astype(object)
-    references = rows["id"].map({row_id: example.answer for row_id, example in outputs.examples.items()})
-    known = rows["output"].notna() & references.notna()
-    for metric in TEXT_METRICS:
-        rows[metric.name] = np.nan
-        rows.loc[known, metric.name] = metric.function(rows.loc[known, "output"].tolist(), references[known].tolist())
-    return rows.assign(mark=np.nan)

@@ -22,7 +22,7 @@ MAX_NAMED_PAIRS = 5
 
 def variants_page(comparison: Comparison) -> str:
     """Markdown: the table, the chosen variant, what is noise, whether seeds agree, what other measures say, notes."""
-    sentences = [*_sentences(comparison.ranking), *_other_choices(comparison)]
+    sentences = [*ranking_sentences(comparison.ranking), *_other_choices(comparison)]
     points = "\n".join(f"- {plain(sentence)}" for sentence in sentences)
     return "\n\n".join([variants_table(comparison), points, _notes(comparison)])
 
@@ -53,7 +53,7 @@ def _cells(comparison: Comparison, variant: str) -> list[str]:
     return [*row, f"{outputs.num_rows:,}", f"{means['chrf']:.1f}", f"{means['rouge_l']:.3f}", mark]
 
 
-def _sentences(ranking: Ranking) -> list[str]:
+def ranking_sentences(ranking: Ranking) -> list[str]:
     """The chosen variant, those that cannot be told from it, and whether every seed gives the same order."""
     names, best, rows = ranking.variants, ranking.best, ranking.scored.num_rows
     value = f"{ranking.values[best]:.4f} {ranking.measure.title}"

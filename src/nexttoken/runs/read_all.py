@@ -1,11 +1,14 @@
 """All folds at or below a folder: the finished ones are read, the others are listed with what is wrong."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.runs.read import checked_fold, find_folds, group_into_runs, is_open, read_fold
+from nexttoken.runs.read_open import OpenRun, open_runs_of
 from nexttoken.runs.scored_runs import Fold, Run
 
 UNFINISHED = "not finished: it has no metrics.json; the command that began it goes on"
@@ -21,10 +24,10 @@ class Unread:
 
 @dataclass(frozen=True)
 class ReadRuns:
-    """The runs of closed tasks, the fold folders of open ones, and what could not be read."""
+    """The runs of closed tasks, those of open ones, and what could not be read."""
 
     runs: tuple[Run, ...]
-    open_folds: tuple[Path, ...]
+    open_runs: tuple[OpenRun, ...]
     unread: tuple[Unread, ...]
 
 
@@ -54,4 +57,27 @@ def read_all(path: Path) -> ReadRuns:
             runs += group_into_runs(path, of_folder)
         except UserError as error:  # its folds contradict each other
             unread.append(Unread(folder, str(error)))
-    return ReadRuns(tuple(runs), tuple(opened), tuple(sorted(unread, key=lambda one: str(one.folder))))
+    open_runs, unread_folds = _read_open(opened)
+    unread = sorted([*unread, *unread_folds], key=lambda one: str(one.folder))
+    return ReadRuns(tuple(runs), tuple(open_runs), tuple(unread))
+
+
+def _read_open(folders: Sequence[Path]) -> tuple[list[OpenRun], list[Unread]]:
+    """The runs of these folds of open tasks; folds that are broken, or of a run there twice, apart."""
+    with suppress(UserError):  # fold by fold below
+        return _checked_open(folders), []
+    sound, runs, unread = list[Path](), list[OpenRun](), list[Unread]()
+    for folder in folders:
+        try:
+            runs = _checked_open([*sound, folder])
+            sound.append(folder)
+        except UserError as error:
+            unread.append(Unread(folder, str(error)))
+    return runs, unread
+
+
+def _checked_open(folders: Sequence[Path]) -> list[OpenRun]:
+    runs = open_runs_of(folders)
+    for run in runs:
+        assert len(run.rows)  # reading them refuses a row of two folds
+    return runs

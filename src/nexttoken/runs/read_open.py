@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,22 @@ def read_open_runs(paths: Sequence[Path]) -> list[OpenRun]:
 
     Raises UserError where there is none, a run answers with labels, or two have the same variant and seed.
     """
+    folds = finished_folds(paths)
+    if closed := [fold for fold in folds if not is_open(fold)]:
+        reads_it = f"python -m nexttoken report {closed[0].parent} reads it"
+        raise UserError(f"{closed[0]} answers with labels, not with texts: {reads_it}")
+    return open_runs_of(folds)
+
+
+def open_runs_of(fold_folders: Sequence[Path]) -> list[OpenRun]:
+    """The runs that these finished folds make up. Raises UserError for broken files, or two of a variant and seed."""
     by_run: dict[Path, list[FoldFolder]] = {}
-    for fold in finished_folds(paths):
+    for fold in fold_folders:
         by_run.setdefault(fold.parent, []).append(FoldFolder(fold))
-        if not is_open(fold):
-            reads_it = f"python -m nexttoken report {fold.parent} reads it"
-            raise UserError(f"{fold} answers with labels, not with texts: {reads_it}")
     runs: dict[str, OpenRun] = {}
     for folder, variant in variant_names(list(by_run)).items():
         groups, task = read_groups(folder), read_json(by_run[folder][0].path / "metrics.json").get("task")
-        folds = {fold: _read_answers(fold.path / "oof.csv", groups) for fold in by_run[folder]}
+        folds = {one: _read_answers(one.path / "oof.csv", groups) for one in by_run[folder]}
         seed = int(_config(folder).get("seed") or 0)
         run = OpenRun(folder, str(task or folder.parent.name), variant, seed, folds)
         if (other := runs.setdefault(str(run), run)) is not run:
@@ -137,7 +144,12 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    return FoldFolder(min(folder.glob("fold*/config.yaml")).parent).config()
+    """The configuration of the first fold whose config.yaml can be read. Raises UserError where none can."""
+    *others, last = sorted(folder.glob("fold*/config.yaml")) or [folder / "fold0" / "config.yaml"]
+    for path in others:
+        with suppress(UserError):
+            return FoldFolder(path.parent).config()
+    return FoldFolder(last.parent).config()
 
 
 def _without_seeds(node: Any) -> Any:

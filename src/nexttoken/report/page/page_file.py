@@ -4,15 +4,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from nexttoken.data.files import write_text
-from nexttoken.report.page import runs_section, short_section
+from nexttoken.errors import UserError
+from nexttoken.report.page import open_rows_section, open_runs_section, runs_section, short_section
 from nexttoken.report.page.chapter import Chapter, chapters_of
+from nexttoken.report.page.open_chapter import OpenChapter, open_chapters_of
 from nexttoken.report.page.section import Section, read_asset, render
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.read_all import Unread, read_all
 
 SECTIONS: Sequence[Callable[[Chapter], Section | None]] = (short_section.section, runs_section.section)
+OPEN_SECTIONS: Sequence[Callable[[OpenChapter], Section | None]] = (
+    open_runs_section.section,
+    open_rows_section.section,
+)
 SCRIPTS = ("tables.js", "compare.js")
 ABOUT = "Made by python -m nexttoken page from the files of finished runs. Scores are of out-of-fold rows."
 
@@ -38,21 +45,21 @@ class ShownChapter:
 def write_page(path: Path, out: Path, ledger: Path, every_row: bool = False, input_dir: str | None = None) -> Written:
     """Write the page of the runs at or below `path`. Raises UserError where there is no run."""
     read = read_all(path)
-    lines = tuple(read_ledger(ledger))
-    chapters = chapters_of(read.runs, lines, every_row=every_row, input_dir=input_dir)
+    lines, options = tuple(read_ledger(ledger)), {"every_row": every_row, "input_dir": input_dir}
+    chapters = [_shown(one, SECTIONS) for one in chapters_of(read.runs, lines, **options)]
+    chapters += [_shown(one, OPEN_SECTIONS) for one in open_chapters_of(read.open_runs, **options)]
     text = page_text(path, chapters, read.unread)
     write_text(text, out)
     return Written(out, out.stat().st_size, read.unread)
 
 
-def page_text(path: Path, chapters: Sequence[Chapter], unread: Sequence[Unread]) -> str:
+def page_text(path: Path, chapters: Sequence[ShownChapter], unread: Sequence[Unread]) -> str:
     """The HTML of the page."""
-    shown = [ShownChapter(one.key, one.title, _sections(one)) for one in chapters]
     return render(
         "page.html.jinja",
         title=f"Runs of {path.resolve().name}",
         about=ABOUT,
-        chapters=shown,
+        chapters=chapters,
         unread=unread,
         style=read_asset("page.css"),
         scripts=[read_asset(f"scripts/{name}") for name in SCRIPTS],
@@ -60,5 +67,15 @@ def page_text(path: Path, chapters: Sequence[Chapter], unread: Sequence[Unread])
     )
 
 
-def _sections(chapter: Chapter) -> tuple[Section, ...]:
-    return tuple(found for make in SECTIONS if (found := make(chapter)) is not None)
+def _shown(chapter: Any, makers: Sequence[Callable[[Any], Section | None]]) -> ShownChapter:
+    found = (_made(make, chapter) for make in makers)
+    return ShownChapter(chapter.key, chapter.title, tuple(one for one in found if one is not None))
+
+
+def _made(make: Callable[[Any], Section | None], chapter: Any) -> Section | None:
+    """The section, or a sentence where the runs' files or data do not have what it shows."""
+    try:
+        return make(chapter)
+    except UserError as error:
+        name = make.__module__.rpartition(".")[2].removesuffix("_section").removeprefix("open_")
+        return Section(name, name.replace("_", " ").capitalize(), render("reason.html.jinja", reason=str(error)))
