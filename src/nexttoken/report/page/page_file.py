@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.data.files import write_text
-from nexttoken.errors import UserError
+from nexttoken.errors import UNSHOWN, UserError
 from nexttoken.report.page import open_rows_section, open_runs_section, runs_section, short_section
 from nexttoken.report.page.chapter import Chapter, chapters_of
 from nexttoken.report.page.open_chapter import OpenChapter, open_chapters_of
 from nexttoken.report.page.section import Section, read_asset, render
-from nexttoken.runs.ledger import read_ledger
+from nexttoken.runs.ledger import Submission, read_ledger
 from nexttoken.runs.read_all import Unread, read_all
 
 SECTIONS: Sequence[Callable[[Chapter], Section | None]] = (short_section.section, runs_section.section)
@@ -44,18 +44,18 @@ class ShownChapter:
 
 def write_page(path: Path, out: Path, ledger: Path, every_row: bool = False, input_dir: str | None = None) -> Written:
     """Write the page of the runs at or below `path`. Raises UserError where there is no run."""
-    read = read_all(path)
-    lines, options = tuple(read_ledger(ledger)), {"every_row": every_row, "input_dir": input_dir}
+    read, options = read_all(path), {"every_row": every_row, "input_dir": input_dir}
+    lines, unread = _submissions(ledger)
     chapters = [_shown(one, SECTIONS) for one in chapters_of(read.runs, lines, **options)]
     chapters += [_shown(one, OPEN_SECTIONS) for one in open_chapters_of(read.open_runs, **options)]
-    text = page_text(path, chapters, read.unread)
-    write_text(text, out)
-    return Written(out, out.stat().st_size, read.unread)
+    unread = (*read.unread, *unread)
+    write_text(page_text(path, chapters, unread), out)
+    return Written(out, out.stat().st_size, unread)
 
 
 def page_text(path: Path, chapters: Sequence[ShownChapter], unread: Sequence[Unread]) -> str:
-    """The HTML of the page."""
-    return render(
+    """The HTML of the page, with hidden characters of its texts made visible."""
+    html = render(
         "page.html.jinja",
         title=f"Runs of {path.resolve().name}",
         about=ABOUT,
@@ -65,6 +65,16 @@ def page_text(path: Path, chapters: Sequence[ShownChapter], unread: Sequence[Unr
         scripts=[read_asset(f"scripts/{name}") for name in SCRIPTS],
         footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
+    # These escapes are read by JSON as well: texts within data stay as they are.
+    return UNSHOWN.sub(lambda found: f"\\u{ord(found.group()):04x}", html.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _submissions(ledger: Path) -> tuple[tuple[Submission, ...], tuple[Unread, ...]]:
+    """The ledger's lines; none, and the reason, where it cannot be read."""
+    try:
+        return tuple(read_ledger(ledger)), ()
+    except UserError as error:
+        return (), (Unread(ledger, str(error)),)
 
 
 def _shown(chapter: Any, makers: Sequence[Callable[[Any], Section | None]]) -> ShownChapter:
