@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.page_runs import write_sample_run
 from nexttoken.report.page.page_file import write_page
 from support.browser import CHROMIUM, DRIVER, Browser, opened_browser
-from support.sample_runs import write_sample_run
 
 pytestmark = [
     pytest.mark.browser,

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.page_runs import write_sample_run
 from nexttoken.commands.page import main
 from nexttoken.errors import UserError
 from nexttoken.report.page.page_file import Written, write_page
 from support.finished_runs import damage, unseal
-from support.sample_runs import write_sample_run
 
 FILES = ("metrics.json", "config.yaml", "data.sha256", "oof.csv", "rows.csv", "curve.csv")
 CONTENTS = {"empty": "", "other": "a,b\n1,2\n", "bytes": b"\xff\xfe\x00\x80", "folder": None}

@@ -9,9 +9,9 @@ import pytest
 from sacrebleu.metrics import CHRF
 from sklearn.metrics import log_loss
 
+from benchmarks.page_runs import write_bank_table, write_sample_run
 from nexttoken.data.json_lines import json_rows
 from nexttoken.report.page.page_file import write_page
-from support.sample_runs import write_bank_table, write_sample_run
 
 
 def page_of(folder: Path) -> str:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nexttoken.build import Parts, build
+from nexttoken.build import Parts, prepare
+from nexttoken.commands.entry import compose
 from nexttoken.data.folds import Folds
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.fold_rows import choose_rows, labels_of, split
 from nexttoken.runs.folder import RunFolder, hash_examples
 from nexttoken.transforms import apply_transforms
 from nexttoken.types import AnswerLosses, Example, LabelPredictions, TextPredictions
-from support.composed import composed
 
 MEASURED = {  # by training and prediction
     "num_parameters": 208384,
@@ -29,8 +29,13 @@ MEASURED = {  # by training and prediction
 
 
 @cache
+def _config(*overrides: str) -> tuple[Parts, dict[str, Any]]:
+    return prepare(compose("train", [*overrides, "name=x", "fold=0"]), overrides)
+
+
+@cache
 def _read(*task: str) -> tuple[Parts, list[Example], Folds]:
-    parts = build(composed(*task, "name=x", "fold=0"))
+    parts, _ = _config(*task)
     examples = apply_transforms(parts.task.read("train"), parts.transforms)
     return parts, examples, split(parts, examples)
 
@@ -53,7 +58,7 @@ def write_sample_run(
     random, answers = np.random.default_rng(seed), answers_of(parts.task)
     for number in range(num_folds):
         rows, facts = _held_out(number, *task)
-        config = composed(*task, *changes, f"fold={number}", f"seed={seed}") | {"name": run.name}
+        config = _config(*task, *changes)[1] | {"name": run.name, "fold": number, "seed": seed}
         fold = RunFolder(run).claim(number, config, hash_examples(examples), folds, overwrite=False)
         predictions = _guesses(rows, parts.task.classes, skill, random)
         answers.save(fold, number, parts.task, predictions, rows)  # type: ignore[arg-type]
@@ -97,7 +102,7 @@ def _curve(skill: float) -> pd.DataFrame:
 def write_bank_table(folder: Path, num_rows: int = 616) -> list[str]:
     """A table of short texts with 77 labels; returns the overrides that name it."""
     folder.mkdir(parents=True)
-    classes = composed("task=banking77")["task"]["classes"]
+    classes = _config("task=banking77", "input_dir=unread")[1]["task"]["classes"]
     rows = [(f"m{row}", f"Question {row}: {classes[row % 77].replace('_', ' ')}?") for row in range(num_rows)]
     table = pd.DataFrame(rows, columns=["row_id", "text"]).assign(category=[classes[r % 77] for r in range(num_rows)])
     table.to_csv(folder / "train.csv", index=False)
