@@ -77,7 +77,7 @@ def test_the_best_is_chosen_and_everything_is_written(task_dir, capsys):
     printed = capsys.readouterr().out
     assert printed.strip().splitlines()[-2:] == [
         f"chosen: {task_dir / 'short_seed-0'}",
-        f"python predict.py run={task_dir / 'short_seed-0'}",
+        f"next: python predict.py run={task_dir / 'short_seed-0'}",
     ]
     assert "worse than short beyond noise: long." in printed
     assert "The ranking is the same with each of the seeds 0, 1: short > long." in printed

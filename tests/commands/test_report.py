@@ -19,8 +19,8 @@ def test_a_run_in_a_path_with_spaces_is_reported(run_folder, capsys):
     assert status_of("report", [str(run_folder)]) == 0
     assert "1.0986" in capsys.readouterr().out
     assert "1.0986" in (run_folder / "report" / "report.md").read_text(encoding="utf-8")
-    assert (run_folder / "report" / "reliability_a run_sample.png").stat().st_size > 1000
-    assert not (run_folder / "learning_curves.png").exists()
+    assert (run_folder / "report" / "pictures" / "reliability_a run_sample.png").stat().st_size > 1000
+    assert not (run_folder / "report" / "pictures" / "learning_curves.png").exists()
 
 
 def test_a_missing_config_leaves_the_report_whole(run_folder, capsys):

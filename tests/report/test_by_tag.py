@@ -386,9 +386,12 @@ def test_the_command_writes_page_and_picture_without_torch(task_dir, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")  # no warning of a missing glyph either
     page = (tmp_path / "out" / "genres.md").read_text()
-    assert "![Accuracy by genre](<genres.png>)" in page
-    assert imread(tmp_path / "out" / "genres.png").shape[0] > 300
-    assert done.stdout == f"{page}\nwrote {tmp_path / 'out' / 'genres.md'}\nwrote {tmp_path / 'out' / 'genres.png'}\n"
+    assert "![Accuracy by genre](<pictures/genres.png>)" in page
+    assert imread(tmp_path / "out" / "pictures" / "genres.png").shape[0] > 300
+    assert (
+        done.stdout
+        == f"{page}\nwrote {tmp_path / 'out' / 'genres.md'}\nwrote {tmp_path / 'out' / 'pictures' / 'genres.png'}\n"
+    )
     assert "Published" not in page
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from nexttoken.metrics.intervals import Interval
 from nexttoken.metrics.probabilities import log_losses
-from nexttoken.report.ladder import ladder
+from nexttoken.report.ladder import ladder_tables
 from nexttoken.report.ladder_steps import Gain, Step, steps_of
 from nexttoken.runs.calibration import save_calibration
 from nexttoken.runs.calibration_fit import fit_calibration
@@ -135,4 +135,4 @@ def test_rows_without_a_common_one_are_not_compared(tmp_path):
     for path in other.glob("fold*/oof.csv"):
         path.write_text(path.read_text().replace("row 0", "another"))
     assert by_name(tmp_path)["other"][1] is None
-    assert ladder(read_runs(tmp_path))
+    assert ladder_tables(read_runs(tmp_path))

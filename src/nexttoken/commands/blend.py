@@ -23,6 +23,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.terminal import show
 from nexttoken.errors import UserError
 from nexttoken.settings import Name
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     members, is_fitted = Members.read(given.members), given.weights == "fitted"
     members.refuse_unfit(given.of, is_fitted)
     blended, blend = members.blended(given.of, is_fitted), members.blend(given.of, is_fitted, folder)
-    print(blend_page(members, blended, blend))
+    show(blend_page(members, blended, blend))
     write_blend(blend, blended, members.runs, folder)
     print(f"run: {folder}\nnext: {shlex.join(['python', 'predict.py', typed_override('run', str(folder))])}")
 

@@ -14,6 +14,7 @@ as before. A run that was trained or asked in both orders of a pair stays the sa
 from collections.abc import Sequence
 
 from nexttoken.commands.arguments import Arguments, RunPath
+from nexttoken.commands.terminal import show
 
 
 class CalibrateArguments(Arguments):
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     after = fitting.calibrated(run, found)
     single = {method: fitting.cross_fitted(method, run, swap) for method in fitting.methods_of(run)}
     print(f"{given.run}: {len(run.oof):,} out-of-fold rows, folds {' '.join(str(fold.number) for fold in run.folds)}\n")
-    print(out_of_fold_table({"as trained": run, **single, "chosen within the other folds": after}))
+    show(out_of_fold_table({"as trained": run, **single, "chosen within the other folds": after}))
     gain, interval = fitting.gain_of(after, run)
     print(f"\ngain in log loss: {difference_cell(gain)} (95 % interval {interval_cell(interval, '+')})")
     path = given.run / FILE

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, NonNegativeFloat
 
 from nexttoken.commands.arguments import Arguments, RunPath
+from nexttoken.commands.terminal import show
 from nexttoken.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str]) -> None:
     cascade_plot(pair, points, folder / "cascade.png", title)
     command = ["python", "predict.py", typed_override("run", str(given.run))]
     command += [typed_override("cascade", str(given.larger)), f"cascade_share={share:g}"]
-    print(f"{cascade_table(pair, points)}\n\n{describe(pair, share)}\nwrote cascade.json and cascade.png to {folder}")
+    show(f"{cascade_table(pair, points)}\n\n{describe(pair, share)}")
+    print(f"wrote cascade.json and cascade.png to {folder}")
     print(f"next: {shlex.join(command)}")
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.terminal import show
 from nexttoken.data.files import write_text
 from nexttoken.metrics.named import metric_named
 from nexttoken.report.compare import compare
@@ -34,8 +35,9 @@ def main(arguments: Sequence[str]) -> None:
     given = CompareArguments.parse(arguments)
     metrics = [metric_named(given.metric)] if given.metric is not None else []
     page = compare(given.paths, given.by, given.baseline, metrics)
-    page += f"\n\nCommand: `{shlex.join(['python', '-m', 'nexttoken', 'compare', *arguments])}`"
-    print(page)
+    command = f"Command: `{shlex.join(['python', '-m', 'nexttoken', 'compare', *arguments])}`"
+    show(page)
+    print(f"\n{command}")
     if given.out:
-        write_text(page, given.out)
+        write_text(f"{page}\n\n{command}", given.out)
         print(f"\nwrote {given.out}")

@@ -28,6 +28,7 @@ from pydantic import Field
 from nexttoken.commands.arguments import Arguments, NewPath
 from nexttoken.commands.curate_files import counts_table, describe_files, find_licence, notice_of, page, write_rows
 from nexttoken.commands.entry import compose_settings
+from nexttoken.commands.terminal import show
 from nexttoken.data.files import write_json
 from nexttoken.data.whole_files import put_in_place, scratch_folder
 from nexttoken.errors import UserError
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         (new / "report.md").write_text(page(manifest), encoding="utf-8")
         rows.close()
         put_in_place(new, given.out)
-    print(summary(manifest, given.out))
+    show(summary(manifest, given.out))
 
 
 def require_steps(settings: Settings, transforms: dict[str, Any]) -> dict[str, Step]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.terminal import show
 from nexttoken.data.text_files import SURROGATE
 from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.tasks.preference import FIELDS, Preference, parse_turns
@@ -147,7 +148,7 @@ def show_task(overrides: Sequence[str]) -> None:
     if isinstance(task, Preference):
         show_preferences(task)
     else:
-        print(report(task, prompt, split.num_folds))
+        show(report(task, prompt, split.num_folds))
 
 
 def show_preferences(task: Preference) -> None:
@@ -160,6 +161,6 @@ def show_preferences(task: Preference) -> None:
     measures = {name: (value, in_test.get(name, "")) for name, value in in_train.items()}
     rows = [[name, *values] for name, values in (measures | describe_prompts(train, test)).items()]
     print(f"{task.input_dir} (lengths: median / 95 % / max)")
-    print(markdown(["", "train.csv", "test.csv"], rows))
+    show(markdown(["", "train.csv", "test.csv"], rows))
     print(f"most frequent models: {models}\n" if models else "", end="")
     print("\n".join(map(folded, problems(train) + problems(test) or ["no problems found"])))

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, NonNegativeFloat
 
 from nexttoken.commands.arguments import RunArguments
+from nexttoken.commands.terminal import show
 from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError
 from nexttoken.inference import AdaptiveSwap, ConfidenceGated, WithPassages
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     gated = {n: one for n, one in zip(loaded.numbers, restored, strict=True) if isinstance(one, kind)}
     keep_confident = bool(getattr(inference, "keep_confident", kind is ConfidenceGated))
     page, decision = report(trial, {int(number): one.gate for number, one in gated.items()}, given, keep_confident)
-    print(page)
+    show(page)
     if given.out is None:
         changes = Changes() if gated else Changes(inference=gated_node(loaded, kind))
         print(save_decided(given.load(changes), trial, decision))

@@ -33,6 +33,7 @@ from nexttoken.build import prepare
 from nexttoken.commands.arguments import Arguments
 from nexttoken.commands.entry import compose
 from nexttoken.commands.judge_outputs import Judge, answer_to_mark, outputs_of, score_outputs
+from nexttoken.commands.terminal import show
 from nexttoken.data.files import whole_file, write_json, write_text
 from nexttoken.data.typed_texts import typed_override, with_breaks
 from nexttoken.data.whole_files import make_folder
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
     judge = Judge.load(given.judge, given.base) if given.judge else None  # a wrong one is refused before generation
     outputs = [outputs_of(run, given.rows, given.input_dir, given.base) for run in runs]
     tables = score_outputs(runs, outputs, judge, given.rubric)
-    print(report(runs, tables, given, out, f"python -m nexttoken judge {shlex.join(arguments)}"))
+    show(report(runs, tables, given, out, f"python -m nexttoken judge {shlex.join(arguments)}"))
 
 
 def report(
@@ -122,7 +123,9 @@ def report(
     with whole_file(out / "judged.csv") as part:
         pd.concat(rows, ignore_index=True).to_csv(part, index=False)
     end = f"wrote judge.md, judge.json, judge.png and judged.csv to {out}"
-    return f"{page}\n\n{end}\n\nchosen: {chosen}\npython predict.py {shlex.join([typed_override('run', str(chosen))])}"
+    return (
+        f"{page}\n\n{end}\nchosen: {chosen}\nnext: python predict.py {shlex.join([typed_override('run', str(chosen))])}"
+    )
 
 
 def mark_data(given: JudgeArguments) -> str:

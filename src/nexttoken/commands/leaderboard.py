@@ -18,6 +18,7 @@ from typing import Annotated
 from pydantic import Field
 
 from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.terminal import show
 from nexttoken.errors import UserError
 from nexttoken.runs.ledger import LEDGER, add_scores, read_ledger
 
@@ -45,12 +46,12 @@ def main(arguments: Sequence[str]) -> None:
         case []:
             if given.file or known:
                 raise UserError("file=, public= and private= belong to `leaderboard add`; write add before them")
-            print(show(given.ledger))
+            show(page(given.ledger))
         case words:
             raise UserError(f"expected `add` or nothing, got {' '.join(words)}")
 
 
-def show(ledger: Path) -> str:
+def page(ledger: Path) -> str:
     """The ledger's page. Raises UserError where it has no submission."""
     from nexttoken.report.leaderboard import leaderboard
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nexttoken.commands.arguments import Arguments
+from nexttoken.commands.terminal import show
 from nexttoken.report.tokens import token_report
 
 
@@ -23,4 +24,4 @@ class TokensArguments(Arguments):
 
 def main(arguments: Sequence[str]) -> None:
     given = TokensArguments.parse(arguments)
-    print(token_report(given.paths, given.out, given.published))
+    show(token_report(given.paths, given.out, given.published))

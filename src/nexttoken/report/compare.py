@@ -14,10 +14,11 @@ import pandas as pd
 import yaml
 
 from nexttoken.errors import UserError, first_five, nearest
-from nexttoken.metrics.intervals import NUM_RESAMPLES, noise_band
+from nexttoken.metrics.intervals import NUM_RESAMPLES
 from nexttoken.metrics.probabilities import METRICS
-from nexttoken.report.markdown import difference_cell, interval_cell, loss_cell, markdown, mean_cell, plain
-from nexttoken.report.ranking import Ranking, Scored
+from nexttoken.report.markdown import plain
+from nexttoken.report.metric_section import metric_section
+from nexttoken.report.ranking import Scored
 from nexttoken.report.whole_scores import columns_for, ranking_by
 from nexttoken.runs.config import SCORED
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, flatten
@@ -54,7 +55,15 @@ def compare(paths: Sequence[Path], by: str, baseline: str | None = None, metrics
     """
     cells = sorted(read_cells(paths, by), key=lambda cell: cell.fold.data)
     by_data = [list(group) for _, group in groupby(cells, key=lambda cell: cell.fold.data)]
-    return "\n\n".join(_data_section(group, by, baseline, metrics) for group in by_data)
+    names = [{cell.variant for cell in group} for group in by_data]
+    if all(len(variants) < 2 for variants in names):  # which is refused
+        return _data_section(by_data[0], by, baseline, metrics)
+    return "\n\n".join(
+        _data_section(group, by, baseline, metrics)
+        if len(variants) > 1
+        else f"Not compared: all runs on {plain(group[0].fold.data.dataset)} have {plain(by)} {plain(*variants)}."
+        for group, variants in zip(by_data, names, strict=True)
+    )
 
 
 def _data_section(cells: Sequence[Cell], by: str, baseline: str | None, metrics: Sequence[Metric]) -> str:
@@ -72,7 +81,7 @@ def _data_section(cells: Sequence[Cell], by: str, baseline: str | None, metrics:
         if np.isnan(ranking.by_seed).any():
             parts.append(f"{ranking.measure.title} cannot be computed on these rows.")
         else:
-            parts += _metric_section(ranking, first, by)
+            parts += metric_section(ranking, first, by)
     notes = (
         "Mean over seeds of the score of all out-of-fold rows, ± its sample standard deviation over seeds. Intervals: "
         f"percentiles of {NUM_RESAMPLES:,} resamples of groups of rows and of seeds, the same for all variants; each "
@@ -93,39 +102,6 @@ def _choose(variants: Sequence[str], wanted: str | None, by: str) -> str:
         reason = f"is a part of {', '.join(matches)}" if matches else f"is no variant; {nearest(wanted, variants)}"
         raise UserError(f"baseline={wanted} {reason}")
     return matches[0]
-
-
-def _metric_section(ranking: Ranking, first: int, by: str) -> list[str]:
-    name, variants, by_seed, seeds = ranking.measure.title, ranking.variants, ranking.by_seed, ranking.scored.seeds
-    rows, sentences = [], []
-    values = [[variant, *map(loss_cell, of_seed)] for variant, of_seed in zip(variants, by_seed, strict=True)]
-    for place, variant in enumerate(variants):
-        row = [variant, str(len(seeds)), mean_cell(by_seed[place]), interval_cell(ranking.interval(place))]
-        if place == first:
-            rows.append([*row, "", "", ""])
-            continue
-        differences, p = by_seed[place] - by_seed[first], ranking.p(place, first)
-        interval = interval_cell(ranking.difference(place, first), "+")
-        rows.append([*row, mean_cell(differences, "+"), interval, "< 0.001" if p < 0.001 else f"{p:.3f}"])
-        sentences.append(f"- {_sentence(ranking, place, first)}")
-        values.append([f"{variant} vs. {variants[first]}", *map(difference_cell, differences)])
-    if len(seeds) > 1:
-        band = f"differ by less than {noise_band(by_seed):.4f} in 95 % of cases"
-        sentences.append(f"- noise: two runs of one variant with other seeds {band}")
-    header = [by, "seeds", name, "95 % interval", f"vs. {variants[first]}", "95 % interval of the difference", "p"]
-    return [markdown(header, rows), "\n".join(sentences), markdown([f"{name} per seed", *map(str, seeds)], values)]
-
-
-def _sentence(ranking: Ranking, place: int, first: int) -> str:
-    """`B is 0.0123 worse than A in log loss (95 % interval 0.0010 to 0.0236)`, or that nothing is to be seen."""
-    variant, against, name = plain(ranking.variants[place]), plain(ranking.variants[first]), ranking.measure.title
-    interval = ranking.difference(place, first)
-    if 0 in interval:
-        return f"{variant} and {against}: no difference to be seen in {name} ({interval_cell(interval, '+')})"
-    difference = float((ranking.by_seed[place] - ranking.by_seed[first]).mean())
-    verdict = "better" if (difference > 0) == ranking.measure.higher_is_better else "worse"
-    ends = interval_cell(interval if difference > 0 else -interval)
-    return f"{variant} is {abs(difference):.4f} {verdict} than {against} in {name} (95 % interval {ends})"
 
 
 def read_cells(paths: Sequence[Path], by: str) -> list[Cell]:

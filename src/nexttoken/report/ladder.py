@@ -1,13 +1,14 @@
 """The ladder: one row a step with what it gained, how sure that is, and what it cost."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 
 from nexttoken.metrics.intervals import NUM_RESAMPLES
 from nexttoken.report.ladder_steps import Gain, Step, steps_of
-from nexttoken.report.markdown import NOTHING, PAGE_WIDTH, difference_cell, interval_cell, loss_cell, markdown, plain
+from nexttoken.report.markdown import NOTHING, difference_cell, interval_cell, loss_cell, markdown, plain
 from nexttoken.report.tables import reference_key, reference_names
 from nexttoken.runs.calibration_fit import groups_of
 from nexttoken.runs.scored_runs import Data, Run
@@ -25,13 +26,29 @@ COST = ("seconds", "tokens a row")  # columns that are left out where no run has
 HEADER = ("gain", "95 % interval", "verdict", "seeds", "rows", *COST)
 
 
-def ladder(runs: Sequence[Run]) -> str:
-    """A table for each data set: the references, then each step of the runs."""
+@dataclass(frozen=True)
+class LadderTable:
+    """The cells of one data set's ladder: the references, then each step of the runs."""
+
+    data: Data
+    header: list[str]
+    rows: list[list[str]]
+
+
+def ladder_tables(runs: Sequence[Run]) -> list[LadderTable]:
+    """A table for each data set."""
     by_data = groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data)
-    return "\n\n".join([*(_section(data, steps_of(list(group))) for data, group in by_data), NOTES])
+    return [_table(data, steps_of(list(group))) for data, group in by_data]
 
 
-def _section(data: Data, steps: Sequence[Step]) -> str:
+def ladder_page(tables: Sequence[LadderTable], max_width: int) -> str:
+    """Markdown with a section for each table, at most `max_width` characters wide, and notes."""
+    heads = [f"## {plain(table.data.dataset)} ({plain(table.data.task)})" for table in tables]
+    shown = [markdown(table.header, table.rows, max_width) for table in tables]
+    return "\n\n".join([*(f"{head}\n\n{table}" for head, table in zip(heads, shown, strict=True)), NOTES])
+
+
+def _table(data: Data, steps: Sequence[Step]) -> LadderTable:
     metric = steps[0].runs[0].metric
     levels = _references(data, max(steps, key=lambda step: len(step.ids)).runs[0], metric)
     rows, names = [], list(levels)
@@ -47,8 +64,7 @@ def _section(data: Data, steps: Sequence[Step]) -> str:
     header = ["step", "against", metric.title, *HEADER]
     known = [column for column, name in enumerate(header) if name not in COST or any(row[column] for row in rows)]
     cells = [[row[column] for column in known] for row in rows]
-    table = markdown([header[column] for column in known], cells, PAGE_WIDTH)  # one table, however wide
-    return f"## {plain(data.dataset)} ({plain(data.task)})\n\n{table}"
+    return LadderTable(data, [header[column] for column in known], cells)
 
 
 def _references(data: Data, run: Run, metric: Metric) -> dict[str, float]:

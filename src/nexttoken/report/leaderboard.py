@@ -47,7 +47,8 @@ def _section(task: str, lines: Sequence[Submission], folder: Path) -> str:
         for line in lines
     ]
     known = [_scored(line, folder) for line in lines if score_of(line) is not None]
-    return "\n".join([markdown(heading, rows), "", *describe_line(known), *describe_picks(known, metric)])
+    remarks = [*describe_line(known), *describe_picks(known, metric)]
+    return "\n\n".join([markdown(heading, rows), *(["\n".join(remarks)] if remarks else [])])
 
 
 def score_of(line: Submission) -> float | None:

@@ -25,12 +25,15 @@ LINES: dict[str, Any] = {
 FURTHER_LINE = (0, (5, 1, 1, 1, 1, 1))  # of a second baseline
 REFIT_LINES = {False: "-", True: "--"}
 NUM_COLUMNS = 2
-NUM_POINTS = 24  # of a fold's training loss: each the mean of its share of the steps, or noise hides the course
+FEW_POINTS = 2  # dev scores that are dots rather than a line
+MIN_POINTS, NUM_POINTS = 6, 24  # of a fold's training loss: means of its share of the steps, or noise hides the course
+LOGGED_PER_POINT = 4  # logged losses of a point, where there are few
 
 
 def learning_curves(runs: Sequence[Run], path: Path) -> list[str]:
     """Write a PNG with a panel per run: train loss (thin) and dev log loss (thick) against steps, a colour per fold.
 
+    A fold without dev scores, as after one epoch, has a diamond at its end: the log loss of its held-out rows.
     The task's metric on the dev rows, where it is another one, has an axis of its own on the right (dotted).
     Returns `[1] 芸能` for every run name that no installed font can write.
     """
@@ -81,13 +84,22 @@ def _learning_panel(axes: "Axes", run: Run, lettering: Lettering) -> None:
         colour = f"C{fold.number % 10}"
         dev = fold.curve[["step", "dev_log_loss"]].dropna()
         for refit, points in fold.curve[["step", "train_loss", "refit"]].dropna().groupby("refit"):
-            train = points.groupby(np.arange(len(points)) * NUM_POINTS // max(len(points), NUM_POINTS)).mean()
+            number = int(np.clip(len(points) // LOGGED_PER_POINT, MIN_POINTS, NUM_POINTS))
+            train = points.groupby(np.arange(len(points)) * number // max(len(points), number)).mean()
             line = REFIT_LINES[bool(refit)]
-            axes.plot(train["step"], train["train_loss"], line, color=colour, alpha=0.4, linewidth=0.9)
-            drawn += [*train["train_loss"].quantile([0.05, 0.95])]  # single batches may be far off
-        label = f"fold {fold.number}, dev"
-        axes.plot(dev["step"], dev["dev_log_loss"], color=colour, linewidth=2, marker=".", label=label)
-        drawn += [*dev["dev_log_loss"]]
+            axes.plot(
+                train["step"], train["train_loss"], line, color=colour, alpha=0.4 if len(dev) else 0.8, linewidth=0.9
+            )
+            drawn += [*train["train_loss"].quantile([0, 0.95])]  # the first steps may be far off
+        if len(dev):
+            size = 6 if len(dev) > FEW_POINTS else 10
+            label = f"fold {fold.number}, dev"
+            axes.plot(dev["step"], dev["dev_log_loss"], ".-", color=colour, linewidth=2, markersize=size, label=label)
+            drawn += [*dev["dev_log_loss"]]
+        elif (score := fold.metrics.get("log_loss")) is not None:
+            label = f"fold {fold.number}, held-out rows"
+            axes.plot(fold.curve["step"].max(), score, "D", color=colour, markeredgecolor="0.2", label=label)
+            drawn.append(score)
     axes.plot([], [], color="0.5", alpha=0.6, linewidth=0.9, label="train (thin, averaged)")
     if any(fold.curve is not None and fold.curve["refit"].any() for fold in run.folds):
         axes.plot([], [], REFIT_LINES[True], color="0.5", alpha=0.6, linewidth=0.9, label="train and dev rows (refit)")

@@ -35,7 +35,7 @@ def published_scores() -> list[PublishedScore]:
 def published_table(runs: Sequence[Run]) -> str:
     """The published scores: which compare with the runs, and how far the best run is from those."""
     best = min((run.oof["loss"].mean() for run in runs if run.data.is_published), default=None)
-    header, rows = ["published log loss", *KINDS, "comparable", *(["vs. best run"] if best is not None else [])], []
+    header, rows = ["published log loss", *KINDS, *(["comparable", "vs. best run"] if best is not None else [])], []
     for score in published_scores():
         kinds = [loss_cell(score.score) if kind == score.kind else "" for kind in KINDS]
         cells = ["no", ""]

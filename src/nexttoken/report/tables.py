@@ -5,8 +5,17 @@ from itertools import groupby
 from math import isnan
 from typing import Any
 
-from nexttoken.metrics.intervals import paired_difference, score_interval
-from nexttoken.report.markdown import NOTHING, difference_cell, interval_cell, loss_cell, markdown, mean_cell, plain
+from nexttoken.metrics.intervals import Interval, paired_difference, score_interval
+from nexttoken.report.markdown import (
+    NOTHING,
+    difference_cell,
+    digits_of_column,
+    interval_cell,
+    loss_cell,
+    markdown,
+    mean_cell,
+    plain,
+)
 from nexttoken.report.published import predicted_leaderboard, published_table
 from nexttoken.runs.answer_set import baseline_key
 from nexttoken.runs.fold_metrics import LOG_LOSS
@@ -112,9 +121,10 @@ def _score_columns(data: Data, runs: list[Run]) -> dict[str, list[str]]:
     if data.is_quiz and metrics[0] is LOG_LOSS:
         metrics = [*metrics[1:], LOG_LOSS]  # quizzes are read by their accuracy
     for metric in metrics:
-        columns[f"{prefix}{metric.title}"] = [loss_cell(run.score(metric)) for run in runs]
+        scores = [run.score(metric) for run in runs]
+        columns[f"{prefix}{metric.title}"] = [*map(loss_cell, scores)]
         if metric is runs[0].metric and metric is not LOG_LOSS:
-            columns["95 % interval"] = [_interval(run, metric) for run in runs]
+            columns |= _with_intervals(f"{prefix}{metric.title}", metric, scores, runs)
         if data.is_quiz and metric is not LOG_LOSS:
             columns[f"chance {metric.title}"] = [loss_cell(run.weighted(f"chance_{metric.name}")) for run in runs]
     levels = {
@@ -162,10 +172,17 @@ def _direction(metric: Metric) -> str:
     return "higher" if metric.higher_is_better else "lower"
 
 
-def _interval(run: Run, metric: Metric) -> str:
+def _with_intervals(title: str, metric: Metric, scores: list[float], runs: list[Run]) -> dict[str, list[str]]:
+    """The columns of a score and its interval, with the decimals that the intervals support."""
+    intervals = [_interval(run, metric) for run in runs]
+    digits = digits_of_column(intervals)
+    shown = [interval_cell(one, digits=digits) if one else NOTHING for one in intervals]
+    return {title: [loss_cell(score, digits=digits) for score in scores], "95 % interval": shown}
+
+
+def _interval(run: Run, metric: Metric) -> Interval | None:
     groups = group_names([*run.oof["id"]], read_groups(run.folder))
-    interval = score_interval(metric, run.scored(metric), groups)
-    return interval_cell(interval) if interval else NOTHING
+    return score_interval(metric, run.scored(metric), groups)
 
 
 def _paired(run: Run, first: Run, metric: Metric) -> str:

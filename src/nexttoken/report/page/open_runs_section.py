@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from nexttoken.report.markdown import digits_for
 from nexttoken.report.page.open_chapter import OpenChapter, references
-from nexttoken.report.page.section import Section, digits_for, render
+from nexttoken.report.page.section import Section, render
 from nexttoken.report.ranking import LOSS_COLUMNS, PER_CHARACTER, PER_TOKEN, Comparison
 from nexttoken.report.variants import ranking_sentences
 

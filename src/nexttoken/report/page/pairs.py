@@ -8,7 +8,8 @@ import pandas as pd
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.intervals import Interval
-from nexttoken.report.page.section import digits_for, interval, number
+from nexttoken.report.markdown import digits_for
+from nexttoken.report.page.section import interval, number
 from nexttoken.report.ranking import Ranking, Scored
 from nexttoken.report.whole_scores import columns_for, ranking_by
 from nexttoken.runs.scored_runs import Run

@@ -7,9 +7,10 @@ import numpy as np
 
 from nexttoken.metrics.intervals import noise_band, score_interval
 from nexttoken.metrics.probabilities import mean_and_spread
+from nexttoken.report.markdown import digits_for
 from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.page.pairs import MAX_RUNS, pair_differences
-from nexttoken.report.page.section import Section, digits_for, number, render
+from nexttoken.report.page.section import Section, number, render
 from nexttoken.report.page.settings_that_differ import MAX_COLUMNS, differing_settings
 from nexttoken.report.seeds import replicas_among
 from nexttoken.report.tables import metrics_in_tables, reference_key, reference_names

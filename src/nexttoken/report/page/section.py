@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, isnan, log10
+from math import isnan
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -73,9 +73,3 @@ def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
 def interval(value: Interval | None, digits: int = 4, sign: bool = False) -> str:
     """`0.78 to 0.85`, or a dash."""
     return NOTHING if value is None else f"{number(value.low, digits, sign)} to {number(value.high, digits, sign)}"
-
-
-def digits_for(value: Interval | None, most: int = 4) -> int:
-    """Decimals that an interval supports: two digits of its half width, 2 decimals at least; `most` without one."""
-    half = (value.high - value.low) / 2 if value is not None else 0.0
-    return most if half <= 0 or isnan(half) else min(most, max(2, ceil(-log10(half)) + 1))

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.metrics.intervals import score_interval
+from nexttoken.report.markdown import digits_for
 from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.page.next_steps import next_steps
 from nexttoken.report.page.pairs import pair_differences
-from nexttoken.report.page.section import Section, digits_for, interval, number, render
+from nexttoken.report.page.section import Section, interval, number, render
 from nexttoken.report.tables import reference_key
 from nexttoken.runs.scored_runs import Run, classes_of, probabilities
 
