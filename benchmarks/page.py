@@ -40,9 +40,8 @@ def main(arguments: Sequence[str]) -> None:
         if status:
             raise UserError(f"the page was not made: {output[-300:]}; run {' '.join(command)} to see why")
         size, memory = out.stat().st_size / 1e6, used.ru_maxrss / 1024
-    print(
-        f"{given.rows:,} rows, {len(SKILLS)} runs of 5 folds: {seconds:.1f} s, {size:.2f} MB, {memory:.0f} MB of memory"
-    )
+    what = f"{given.rows:,} rows, {len(SKILLS)} runs of 5 folds"
+    print(f"{what}: {seconds:.1f} s, a file of {size:.2f} MB, {memory:.0f} MB of memory")
 
 
 def write_runs(folder: Path, *task: str) -> None:
