@@ -82,6 +82,20 @@ def resampled_means(
     return np.einsum("rvs,rs->rv", by_seed, seed_shares)
 
 
+def resampled_sums(
+    values: np.ndarray, groups: np.ndarray, num_resamples: int = NUM_RESAMPLES, seed: int = SEED
+) -> np.ndarray:
+    """Sums over the rows of each resample, (num_resamples, V), of `values` (N, V): ratios of sums follow from them.
+
+    Resamples draw whole groups as `resampled_means` does, the same for all columns.
+    """
+    places, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    order, starts = np.argsort(places, kind="stable"), np.cumsum(sizes) - sizes
+    sums = np.add.reduceat(np.asarray(values, dtype=np.float64)[order], starts)
+    rng = np.random.default_rng(seed)
+    return np.concatenate([counts @ sums for counts in _counts(rng, len(sizes), num_resamples)])
+
+
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> Interval:
     """The middle `level` of the resampled values (R,) (Efron's percentile interval)."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])

@@ -1,23 +1,20 @@
 """The first section of a chapter: the best run, the worst class and what to try next, in a few sentences."""
 
-import numpy as np
-import pandas as pd
-
 from nexttoken.metrics.intervals import score_interval
 from nexttoken.report.markdown import digits_for
 from nexttoken.report.page.chapter import Chapter
+from nexttoken.report.page.class_scores import worst_class_sentence
 from nexttoken.report.page.next_steps import next_steps
+from nexttoken.report.page.outcome import Outcome
 from nexttoken.report.page.pairs import pair_differences
 from nexttoken.report.page.section import Section, interval, number, render
 from nexttoken.report.tables import reference_key
-from nexttoken.runs.scored_runs import Run, classes_of, probabilities
-
-FEW_CLASSES = 12  # up to which the class that takes most of a worse one's rows is named
 
 
 def section(chapter: Chapter) -> Section:
     """The sentences and the advice."""
-    sentences = [_best_sentence(chapter), *_second_sentence(chapter), *_worst_class_sentence(chapter.runs[0])]
+    outcome = Outcome.of(chapter.runs[0], chapter.groups[0])
+    sentences = [_best_sentence(chapter), *_second_sentence(chapter), worst_class_sentence(outcome)]
     return Section("short", "In short", render("short.html.jinja", sentences=sentences, advices=next_steps(chapter)))
 
 
@@ -45,18 +42,3 @@ def _count(number: int, noun: str) -> str:
 def _second_sentence(chapter: Chapter) -> list[str]:
     pairs = pair_differences(chapter.runs[:2], [one.tolist() for one in chapter.groups[:2]], chapter.metric)
     return [one.sentence for one in pairs]
-
-
-def _worst_class_sentence(run: Run) -> list[str]:
-    """The class whose rows are decided rightly least often, among those with rows."""
-    oof, names = run.oof, classes_of(run.folds[0].oof)
-    labels, decided = oof["label"].to_numpy(), probabilities(oof).argmax(axis=1)
-    counts = np.bincount(labels, minlength=len(names))
-    right = np.bincount(labels[labels == decided], minlength=len(names))
-    recall = np.where(counts > 0, right / np.maximum(counts, 1), np.inf)
-    worst = int(np.lexsort((-counts, recall))[0])
-    text = f"The worst class is {names[worst]}: {right[worst]:,} of its {counts[worst]:,} rows are decided rightly"
-    taken = pd.Series(decided[(labels == worst) & (decided != worst)]).value_counts()
-    if len(taken) and len(names) <= FEW_CLASSES:
-        text += f"; {taken.iloc[0]:,} are taken for {names[int(taken.index[0])]}"
-    return [f"{text}."]

@@ -1,0 +1,65 @@
+"""The section on mistakes: confused classes, how far probabilities can be trusted, and slices with worse scores."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nexttoken.report.page import reliability
+from nexttoken.report.page.chapter import Chapter
+from nexttoken.report.page.class_scores import (
+    FEW_CLASSES,
+    class_scores,
+    confusion,
+    most_confused,
+    worst_class_sentence,
+)
+from nexttoken.report.page.factors import factors_of, text_factors
+from nexttoken.report.page.outcome import Outcome
+from nexttoken.report.page.section import Section, render
+from nexttoken.report.page.slices import slice_metric, slice_scores, worst_slice_sentence
+
+MAX_RUNS = 6
+MAX_NUMBERS = 3_000_000  # probabilities of all shown runs, to which temperatures are fitted in some seconds
+
+
+def section(chapter: Chapter) -> Section:
+    """The best runs' mistakes, one run shown at a time."""
+    number = max(1, min(MAX_RUNS, MAX_NUMBERS // (len(chapter.runs[0].oof) * len(chapter.classes))))
+    runs = chapter.runs[:number]
+    outcomes = [Outcome.of(run, groups) for run, groups in zip(runs, chapter.groups, strict=False)]
+    html = render(
+        "mistakes.html.jinja",
+        key=chapter.key,
+        runs=[run.title for run in runs],
+        is_cut=len(chapter.runs) > number,
+        why_no_texts=chapter.why_no_examples,
+        panels=[_panel(chapter, place, outcome) for place, outcome in enumerate(outcomes)],
+    )
+    return Section("mistakes", "Where it is wrong", html)
+
+
+def _panel(chapter: Chapter, place: int, outcome: Outcome) -> Mapping[str, Any]:
+    """The values of one run that the template shows."""
+    run, metric = chapter.runs[place], slice_metric(outcome, chapter.metric)
+    after = reliability.calibrated_probs(run)
+    slices = slice_scores(outcome, factors_of(run, outcome, text_factors(chapter, outcome.ids)), metric, after)
+    counts, is_matrix = confusion(outcome), len(outcome.names) <= FEW_CLASSES
+    return {
+        "names": outcome.names,
+        "worst_class": worst_class_sentence(outcome),
+        "confusion": _cells(counts) if is_matrix else [],
+        "pairs": [] if is_matrix else most_confused(outcome),
+        "classes": class_scores(outcome),
+        "all_rows": reliability.of_all_rows(outcome, after),
+        "by_class": reliability.by_class(outcome, after),
+        "metric": metric,
+        "slices": slices,
+        "worst_slice": worst_slice_sentence(slices, metric),
+    }
+
+
+def _cells(counts: np.ndarray) -> list[list[tuple[int, float]]]:
+    """The count of each cell and its share of the row."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return [[*zip(*pair, strict=True)] for pair in zip(counts.tolist(), shares.tolist(), strict=True)]
