@@ -1,15 +1,20 @@
-"""Sweeps: a line for each job, the others after one that failed, a table at the end, and a status that is not 0."""
+"""Sweeps: a line for each job, the others after one that failed, the best at the end, and a status that is not 0."""
 
+import json
+import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from nexttoken.commands import sweep
+from nexttoken.commands import sweep, sweep_end
 from nexttoken.commands.entry import describe_os_error
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
 from nexttoken.progress import UNANSWERED
+from support.finished_runs import write_finished_fold
 from support.training import TINY
 
 
@@ -47,7 +52,7 @@ def test_runs_and_folds_make_a_table_with_mean_and_spread(jobs, capsys):
         "fold=1: log loss 2.0000, 0 s, run: a/x/fold1",
         "fold=1: log loss 0.5000, 0 s, run: a/y/fold1",
     ]
-    assert [row.split() for row in sweep.table(jobs).replace("|", "").splitlines()[2:]] == [
+    assert [row.split() for row in sweep_end.page(jobs).replace("|", "").splitlines()[2:4]] == [
         ["a/x", "1.0000", "2.0000", "1.5000", "±", "0.7071"],
         ["a/y", "–", "0.5000", "0.5000", "±", "–"],
     ]
@@ -70,10 +75,8 @@ def test_a_task_with_a_metric_of_its_own_is_shown_by_it(jobs, capsys, tmp_path):
         job(trained(str(tmp_path / "x"), fold, 0.5), f"fold={fold}")
     shown = [line.partition(", 0 s")[0] for line in capsys.readouterr().out.splitlines()]
     assert shown == ["fold=0: AUC 0.7500", "fold=1: AUC 0.8000", "fold=2: log loss 0.5000"]
-    of_auc, of_loss = sweep.table(jobs).split("\n\n")
-    assert "AUC of" in of_auc
-    assert "0.7750 ±" in of_auc
-    assert "log loss of" in of_loss
+    page = sweep_end.page(jobs)
+    assert page.index("AUC of") < page.index("0.7750 ±") < page.index("log loss of"), "two tables, of one metric each"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_a_score_on_the_dev_rows_is_called_so(jobs, capsys, tmp_path, saved, sho
     write_json(saved | {"fold": 0, "num_examples": 3}, tmp_path / "fold0" / "metrics.json")
     job(trained(str(tmp_path), 0, 0.5), "fold=0")
     assert capsys.readouterr().out.startswith(f"fold=0: {shown}, 0 s")
-    assert f"{shown.rsplit(' ', 1)[0]} of" in sweep.table(jobs)
+    assert f"{shown.rsplit(' ', 1)[0]} of" in sweep_end.page(jobs)
 
 
 def test_every_kind_of_failure_is_a_line_and_the_next_job_runs(jobs, capsys):
@@ -117,7 +120,94 @@ def test_every_kind_of_failure_is_a_line_and_the_next_job_runs(jobs, capsys):
 def test_jobs_without_a_score_have_no_table(jobs, capsys):
     job(lambda: print("submission: s/x.csv, 2 rows, validated"), "run=a")
     assert capsys.readouterr().out == "run=a: 0 s, submission: s/x.csv, 2 rows, validated\n"
-    assert sweep.table(jobs) == ""
+    sweep_end.print_end(jobs)
+    assert capsys.readouterr().out == ""
+
+
+def finished(run, fold: int, log_loss: float):
+    """A job whose fold has files: of five folds, as folds.csv says."""
+    folder = write_finished_fold(run, fold)
+    saved = json.loads((folder / "metrics.json").read_text()) | {"log_loss": log_loss}
+    write_json(saved, folder / "metrics.json")
+    (run / "folds.csv").write_text("id,group,fold\n" + "".join(f"{n},{n},{n}\n" for n in range(5)))
+    return trained(str(run), fold, log_loss)
+
+
+def sweep_of_rates(task_dir, by_rate: dict[str, list[float]], seeds: int = 1) -> None:
+    for rate, losses in by_rate.items():
+        for number, loss in enumerate(losses):
+            fold, seed = divmod(number, seeds)
+            settings = [f"fit.learning_rate={rate}", f"seed={seed}"]
+            named = [f"fold={fold}", *settings] if seeds > 1 else [f"fold={fold}", settings[0]]
+            everything = ["name=mine", *named, "limit_rows=60"]
+            run = finished(task_dir / f"mine_{rate}_{seed}", fold, loss)
+            sweep.run_job(named, run, describe_os_error, everything)
+
+
+@pytest.mark.parametrize(
+    ("second", "digits", "verdict"),
+    [([0.91, 0.92, 0.89], 3, "beyond noise"), ([0.95, 0.80, 0.77], 2, "within noise")],
+)
+def test_the_best_is_a_sentence_with_its_distance_over_the_same_folds(jobs, tmp_path, second, digits, verdict):
+    sweep_of_rates(tmp_path / "lmsys", {"0.001": second, "0.002": [0.80, 0.82, 0.80]})
+    differences = np.array(second) - [0.80, 0.82, 0.80]
+    interval = ttest_1samp(differences, 0).confidence_interval()
+    ends = f"{interval.low:+.{digits}f} to {interval.high:+.{digits}f}"
+    last = sweep_end.page(jobs).split("\n\n")[1]
+    where = tmp_path / "lmsys" / "mine_0.002_0"
+    assert last.startswith(f"Best: fit.learning_rate=0.002, log loss 0.8067, the mean of 3 folds ({where}).")
+    apart = f"{differences.mean():.{digits}f} worse on the 3 folds of both (95 % interval {ends}): {verdict}."
+    assert last.endswith(f"Second: fit.learning_rate=0.001, {apart}")
+
+
+def test_one_fold_says_nothing_of_noise_and_seeds_are_paired(jobs, tmp_path):
+    sweep_of_rates(tmp_path / "lmsys", {"0.001": [0.9], "0.002": [0.8]})
+    assert "0.1000 worse; one fold cannot say whether that is noise" in sweep_end.page(jobs)
+    jobs.clear()
+    sweep_of_rates(tmp_path / "seeds", {"0.001": [0.9, 0.91], "0.002": [0.8, 0.82]}, seeds=2)
+    assert "the mean of 2 folds of 2 seeds" in sweep_end.page(jobs)
+    assert "worse on the 2 folds of both" in sweep_end.page(jobs)
+
+
+def test_the_next_commands_compare_train_the_other_folds_predict_and_show(jobs, tmp_path, capsys):
+    task_dir = tmp_path / "lmsys"
+    sweep_of_rates(task_dir, {"0.001": [0.9, 0.91], "0.002": [0.8, 0.82]})
+    capsys.readouterr()
+    sweep_end.print_end(jobs)
+    best = task_dir / "mine_0.002_0"
+    commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    compared = f"python -m nexttoken compare {task_dir} by=fit.learning_rate"
+    assert commands == [
+        f"next: {compared}",
+        "next: python train.py -m fold=2,3,4 fit.learning_rate=0.002 limit_rows=60 name=mine_0.002_0",
+        f"next: python predict.py run={best}",
+        f"next: python -m nexttoken page {task_dir}",
+    ]
+    write_finished_fold(task_dir / "other")
+    assert sweep_end.next_commands(jobs)[0].split()[4:6] == [str(task_dir / f"mine_{r}_0") for r in ("0.001", "0.002")]
+
+
+def test_a_job_that_failed_leaves_the_best_of_the_folds_that_both_have(jobs, tmp_path):
+    sweep_of_rates(tmp_path / "lmsys", {"0.001": [0.9, 0.91], "0.002": [0.8]})
+    job(failing(UserError("no memory")), "fold=1", "fit.learning_rate=0.002")
+    page = sweep_end.page(jobs)
+    assert "Best: fit.learning_rate=0.002, log loss 0.8000" in page
+    assert sweep_end.AGAIN in page
+    assert not any("compare" in command for command in sweep_end.next_commands(jobs)), "it wants the same folds"
+
+
+def test_a_sweep_over_tasks_has_a_part_for_each_and_one_page(jobs, tmp_path):
+    for task in ("lmsys", "quiz"):
+        job(finished(tmp_path / task / "x", 0, 0.5), f"task={task}")
+    page = sweep_end.page(jobs)
+    assert [page.count(f"sample ({task})") for task in ("lmsys", "quiz")] == [1, 1]
+    assert "Second" not in page, "scores of two tasks do not compare"
+    commands = sweep_end.next_commands(jobs)
+    assert [one.split()[:2] for one in commands] == [
+        ["python", "train.py"], ["python", "predict.py"], ["python", "train.py"], ["python", "predict.py"],
+        ["python", "-m"],
+    ]  # fmt: skip
+    assert commands[-1] == f"python -m nexttoken page {tmp_path}"
 
 
 @pytest.mark.slow
@@ -133,4 +223,14 @@ def test_a_sweep_trains_what_it_can(repository, tmp_path):
     lines = done.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines[:2]] == ["fold=0 seed=0", "fold=0 seed=1"]
     assert "mean ± spread" in lines[3]
-    assert len(lines) == 7
+    assert lines[8].startswith("One variant, log loss ")
+    assert "differ in the seed alone" in lines[8]
+    folds = [line for line in lines if line.startswith("next: python train.py -m fold=1,2,3,4 ")]
+    assert [line.rpartition(" ")[2] for line in folds] == [f"name={name}" for name in names]
+    assert f"next: python predict.py run={tmp_path / 'lmsys' / names[0]}" in lines
+    again = subprocess.run(
+        [sys.executable, *shlex.split(folds[0].removeprefix("next: python "))[:1], "-m", "fold=0",
+         *shlex.split(folds[0])[5:]],
+        capture_output=True, text=True, cwd=repository, timeout=240,
+    )  # fmt: skip
+    assert again.returncode == 0, "the settings and the name of the command are those of the run"

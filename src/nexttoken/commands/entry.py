@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nexttoken.commands import sweep
+from nexttoken.commands import sweep, sweep_end
 from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
 from nexttoken.commands.usual_keys import USUAL_KEYS, in_full
 from nexttoken.data.secrets import refuse_secret_arguments
@@ -148,7 +148,7 @@ def run_job(work: Callable[[], T]) -> T | None:
         Deadline.program_start = None  # each job has the time
         try:
             overrides = HydraConfig.get().overrides.task
-            return sweep.run_job(varied(overrides) or overrides, work, describe_os_error)
+            return sweep.run_job(varied(overrides) or overrides, work, describe_os_error, overrides)
         except KeyboardInterrupt:
             stop(INTERRUPTED, 130)
     with errors_on_one_line():
@@ -156,9 +156,8 @@ def run_job(work: Callable[[], T]) -> T | None:
 
 
 def finish_sweep() -> None:
-    """Print the table of a sweep's runs; end with status 2 and the names of its failed jobs, if any."""
-    if shown := sweep.table(sweep.JOBS):
-        print(f"\n{shown}")
+    """Print what a sweep found and the next commands; end with status 2 and the names of its failed jobs, if any."""
+    sweep_end.print_end(sweep.JOBS)
     if line := sweep.failures(sweep.JOBS):
         stop(line, 2)
 

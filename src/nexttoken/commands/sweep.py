@@ -1,4 +1,4 @@
-"""Sweeps (-m): a line for each job, the others after one that failed, and a table of runs and folds at the end."""
+"""Sweeps (-m): a line for each job, and the others after one that failed."""
 
 import io
 import logging
@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,26 @@ class Job:
     score: float | None = None
     error: str = ""
     metric: str = "log loss"
+    higher_is_better: bool = False
+    data: str = ""  # the task's folder and the data set: scores of one of them compare
+    settings: tuple[str, ...] = ()  # of the title, without the seed and the fold
+    seed: str = ""
+    overrides: tuple[str, ...] = ()  # all of them
 
 
 JOBS: list[Job] = []  # of this process's sweep, in order
 
 
-def run_job(named: Sequence[str], work: Callable[[], Any], describe_os_error: Callable[[OSError], str]) -> Any:
+def run_job(
+    named: Sequence[str],
+    work: Callable[[], Any],
+    describe_os_error: Callable[[OSError], str],
+    overrides: Sequence[str] = (),
+) -> Any:
     """Call `work` and print one line instead of its output; return its result, None where it failed.
 
-    `named` are overrides that tell the jobs apart. An error is one line, and of a crash the traceback before it;
-    the sweep goes on, also after a time that was up. Ctrl-C passes.
+    `named` are those of its `overrides` that tell the jobs apart. An error is one line, and of a crash the traceback
+    before it; the sweep goes on, also after a time that was up. Ctrl-C passes.
     """
     title, output, start, result, error = shlex.join(named), io.StringIO(), time.monotonic(), None, ""
     log = logging.getLogger("nexttoken")
@@ -66,46 +76,37 @@ def run_job(named: Sequence[str], work: Callable[[], Any], describe_os_error: Ca
     if error:
         print(visible(f"{title}: failed: {error}"), file=sys.stderr, flush=True)
     else:
-        job = _trained(title, place[1], int(place[2]), result) if place and isinstance(result, float) else Job(title)
+        job = Job(title, settings=_variant(named), seed=_value("seed", named), overrides=tuple(overrides))
+        if place and isinstance(result, float):
+            job = _with_score(job, place[1], int(place[2]), result)
         shown = "" if job.score is None or math.isnan(job.score) else f"{job.metric} {job.score:.4f}, "
         print(f"{title}: {shown}{time.monotonic() - start:.0f} s, {last[-1] if last else 'done'}", flush=True)
     JOBS.append(Job(title, error=error) if error else job)
     return result
 
 
-def _trained(title: str, run: str, fold: int, loss: float) -> Job:
+def _variant(named: Sequence[str]) -> tuple[str, ...]:
+    return tuple(one for one in named if one.lstrip("+").partition("=")[0] not in ("seed", "fold", "name"))
+
+
+def _value(key: str, overrides: Sequence[str]) -> str:
+    return next((one.partition("=")[2] for one in overrides if one.lstrip("+").partition("=")[0] == key), "")
+
+
+def _with_score(job: Job, run: str, fold: int, loss: float) -> Job:
     """The job of a finished fold with its score by the task's metric, first the one on the dev rows, named as such."""
     from nexttoken.runs.fold_metrics import own_metric
     from nexttoken.runs.folder import RunFolder
 
     folder = RunFolder(Path(run)).fold(fold)
     saved = folder.metrics() if folder.is_finished else {}
-    metric = own_metric(saved)
+    metric, task = own_metric(saved), Path(run).parent.name
+    data = f"{saved['dataset']} ({task})" if "dataset" in saved else task
+    job = replace(job, run=run, fold=fold, data=data)
     for key, name in ((f"dev_{metric.name}", f"dev {metric.title}"), (metric.name, metric.title)):
         if saved.get(key) is not None:
-            return Job(title, run, fold, saved[key], metric=name)
-    return Job(title, run, fold, loss, metric="dev log loss" if "dev_log_loss" in saved else "log loss")
-
-
-def table(jobs: Sequence[Job]) -> str:
-    """The score of every run and fold with each run's mean and spread; "" where none was trained."""
-    trained = [job for job in jobs if job.score is not None]
-    metrics = dict.fromkeys(job.metric for job in trained)  # one, unless the sweep is over tasks
-    return "\n\n".join(_table(metric, [job for job in trained if job.metric == metric]) for metric in metrics)
-
-
-def _table(metric: str, jobs: Sequence[Job]) -> str:
-    from nexttoken.report.markdown import NOTHING, loss_cell, markdown, mean_cell
-
-    scores: dict[str, dict[int, float]] = {}
-    for job in jobs:
-        scores.setdefault(job.run, {})[job.fold] = job.score  # type: ignore[assignment]
-    folds = sorted({fold for run in scores.values() for fold in run})
-    rows = [
-        [run, *(loss_cell(by_fold.get(fold), NOTHING) for fold in folds), mean_cell(list(by_fold.values()))]
-        for run, by_fold in scores.items()
-    ]
-    return markdown([f"{metric} of", *(f"fold {fold}" for fold in folds), "mean ± spread"], rows)
+            return replace(job, score=saved[key], metric=name, higher_is_better=metric.higher_is_better)
+    return replace(job, score=loss, metric="dev log loss" if "dev_log_loss" in saved else "log loss")
 
 
 def failures(jobs: Sequence[Job]) -> str:

@@ -1,0 +1,226 @@
+"""The end of a sweep: runs and folds with mean and spread, the best variant, whether it is noise, what to type next."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nexttoken.commands.sweep import Job
+from nexttoken.commands.terminal import show
+from nexttoken.data.typed_texts import typed_override
+from nexttoken.errors import UserError
+
+if TYPE_CHECKING:
+    from nexttoken.metrics.intervals import Interval
+
+INCOMPARABLE = ("task", "input_dir", "experiment", "debug", "sweep")  # keys by which runs are not compared
+MAX_COMMANDS = 3  # of one kind
+AGAIN = "Once the cause is mended, type the same command again: finished folds are not trained twice."
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The jobs of a sweep with the same settings but for the seed and the fold."""
+
+    settings: tuple[str, ...]
+    jobs: tuple[Job, ...]
+
+    @property
+    def name(self) -> str:
+        return shlex.join(self.settings) or self.jobs[0].run
+
+    @property
+    def scores(self) -> dict[tuple[str, int], float]:
+        """By seed and fold."""
+        return {(job.seed, job.fold): job.score for job in self.jobs if job.score is not None}
+
+    @property
+    def runs(self) -> list[str]:
+        return list(dict.fromkeys(job.run for job in self.jobs))
+
+
+def print_end(jobs: Sequence[Job]) -> None:
+    """Print the page and the next commands; nothing where none was trained."""
+    if shown := page(jobs):
+        print()
+        show(shown)
+        print("\n" + "\n".join(f"next: {command}" for command in next_commands(jobs)))
+
+
+def page(jobs: Sequence[Job]) -> str:
+    """Markdown: for each data set and metric the table, and the best in a sentence; "" where none was trained."""
+    groups = _groups(jobs)
+    parts = [f"{_table(group)}\n\n{_verdict(group)}" for group in groups]
+    if len(groups) > 1:
+        parts = [f"{group[0].data}\n\n{part}" for group, part in zip(groups, parts, strict=True)]
+    if groups and any(job.error for job in jobs):
+        parts.append(AGAIN)
+    return "\n\n".join(parts)
+
+
+def next_commands(jobs: Sequence[Job]) -> list[str]:
+    """For each data set: compare the variants, train the best runs' other folds, and predict; then make the page.
+
+    The comparison is first: it wants the same folds of all variants.
+    """
+    commands = []
+    for group in _groups(jobs):
+        ranked = _ranked(group)
+        commands += [*_compare(ranked), *_other_folds(ranked[0]), _predict(ranked[0])]
+    tasks = dict.fromkeys(Path(group[0].run).parent for group in _groups(jobs))
+    folders = tasks if len(tasks) < 2 else dict.fromkeys(task.parent for task in tasks)  # one page for several tasks
+    return [*commands, *(shlex.join(["python", "-m", "nexttoken", "page", str(folder)]) for folder in folders)]
+
+
+def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The trained jobs whose scores compare: of one data set and one metric."""
+    groups: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        if job.score is not None and not isnan(job.score):
+            groups.setdefault((job.data, job.metric), []).append(job)
+    return list(groups.values())
+
+
+def _table(jobs: Sequence[Job]) -> str:
+    from nexttoken.report.markdown import loss_cell, markdown, mean_cell
+
+    scores: dict[str, dict[int, float | None]] = {}
+    for job in jobs:
+        scores.setdefault(job.run, {})[job.fold] = job.score
+    folds = sorted({fold for run in scores.values() for fold in run})
+    rows = []
+    for run, by_fold in scores.items():
+        known = [score for score in by_fold.values() if score is not None]
+        rows.append([run, *(loss_cell(by_fold.get(fold)) for fold in folds), mean_cell(known)])
+    return markdown([f"{jobs[0].metric} of", *(f"fold {fold}" for fold in folds), "mean ± spread"], rows)
+
+
+def _ranked(jobs: Sequence[Job]) -> list[Variant]:
+    """The variants, the best first, by the mean over the seeds and folds that all have, or over their own."""
+    by_settings: dict[tuple[str, ...], list[Job]] = {}
+    for job in jobs:
+        by_settings.setdefault(job.settings, []).append(job)
+    variants = [Variant(settings, tuple(own)) for settings, own in by_settings.items()]
+    shared = set.intersection(*(set(one.scores) for one in variants))
+
+    def mean(variant: Variant) -> float:
+        values = [score for place, score in variant.scores.items() if place in shared or not shared]
+        return sum(values) / len(values)
+
+    return sorted(variants, key=mean, reverse=jobs[0].higher_is_better)
+
+
+def _verdict(jobs: Sequence[Job]) -> str:
+    """Sentences on the best variant and on how far the second is, or on seeds where there is one variant."""
+    best, *others = _ranked(jobs)
+    values, where = list(best.scores.values()), " and ".join(best.runs)
+    counted = "1 fold" if len(values) == 1 else f"{len(values)} folds"
+    seeds = len({seed for seed, _ in best.scores})
+    counted = f"{counted} of {seeds} seeds" if seeds > 1 else counted
+    first = (
+        f"Best: {best.name}, {best.jobs[0].metric} {sum(values) / len(values):.4f}, the mean of {counted} ({where})."
+    )
+    return f"{first} {_distance(best, others[0])}" if others else _of_one(best)
+
+
+def _of_one(variant: Variant) -> str:
+    """A sentence on the only variant: its mean, and the noise of its seeds."""
+    import numpy as np
+
+    from nexttoken.metrics.intervals import noise_band
+
+    values = list(variant.scores.values())
+    mean = f"One variant, {variant.jobs[0].metric} {sum(values) / len(values):.4f} on average."
+    folds = {job.fold for job in variant.jobs}
+    by_seed = [
+        [score for job in variant.jobs if job.run == run and (score := job.score) is not None] for run in variant.runs
+    ]
+    complete = [scores for scores in by_seed if len(scores) == len(folds)]
+    if len(complete) < 2:
+        return mean
+    band = noise_band(np.array([np.mean(complete, axis=1)]))
+    return (
+        f"{mean} Its {len(complete)} runs differ in the seed alone: two of them differ by less than {band:.4f} in 95 %"
+        " of cases, and a smaller difference between other runs is noise."
+    )
+
+
+def _distance(best: Variant, second: Variant) -> str:
+    """The distance of the second on the seeds and folds of both, and whether their spread tells them apart."""
+    from nexttoken.report.markdown import digits_for, interval_cell
+
+    sign = 1 if best.jobs[0].higher_is_better else -1
+    shared = [place for place in best.scores if place in second.scores]
+    if not shared:
+        return f"{second.name} has other folds, and cannot be compared with it."
+    worse = [sign * (best.scores[place] - second.scores[place]) for place in shared]
+    mean = sum(worse) / len(worse)
+    if len(worse) < 2:
+        return (
+            f"Second: {second.name}, {mean:.4f} worse; one fold cannot say whether that is noise: train more folds,"
+            " or compare the rows."
+        )
+    interval = _paired_interval(worse)
+    digits = digits_for(interval)
+    verdict = "within noise" if 0 in interval else "beyond noise"
+    return (
+        f"Second: {second.name}, {mean:z.{digits}f} worse on the {len(worse)} folds of both (95 % interval"
+        f" {interval_cell(interval, '+', digits)}): {verdict}."
+    )
+
+
+def _paired_interval(differences: Sequence[float]) -> "Interval":
+    """95 % interval of the mean of two differences or more, by Student's t."""
+    import numpy as np
+    from scipy.stats import t
+
+    from nexttoken.metrics.intervals import Interval
+
+    mean, number = float(np.mean(differences)), len(differences)
+    half = float(t.ppf(0.975, number - 1) * np.std(differences, ddof=1) / number**0.5)
+    return Interval(mean - half, mean + half)
+
+
+def _other_folds(variant: Variant) -> list[str]:
+    """The commands that train the folds which the variant's runs do not have; [] where the folds are not known."""
+    from nexttoken.data.folds import load_folds
+    from nexttoken.runs.folder import RunFolder
+
+    commands = []
+    for run in variant.runs[:MAX_COMMANDS]:
+        folder, job = RunFolder(Path(run)), next(job for job in variant.jobs if job.run == run)
+        try:
+            numbers = range(load_folds(folder.path / "folds.csv").number)
+        except UserError:
+            continue
+        left = [str(number) for number in numbers if not folder.fold(number).is_finished]
+        same = [one for one in job.overrides if one.partition("=")[0] not in ("fold", "name")]
+        name = typed_override("name", folder.path.name)
+        if left:
+            commands.append(shlex.join(["python", "train.py", "-m", f"fold={','.join(left)}", *same, name]))
+    return commands
+
+
+def _compare(variants: Sequence[Variant]) -> list[str]:
+    """The command that compares the variants row by row; [] where they have not the same seeds and folds."""
+    keys = _keys_that_differ(variants)
+    same = all(one.scores.keys() == variants[0].scores.keys() for one in variants)
+    if not keys or not same or set(keys) & set(INCOMPARABLE):
+        return []
+    runs = [Path(run) for variant in variants for run in variant.runs]
+    folder = runs[0].parent
+    others = {path.parent.parent for path in folder.glob("*/fold*/metrics.json")} - set(runs)
+    paths = [str(path) for path in (sorted(runs) if others else [folder])]
+    return [shlex.join(["python", "-m", "nexttoken", "compare", *paths, f"by={','.join(keys)}"])]
+
+
+def _keys_that_differ(variants: Sequence[Variant]) -> list[str]:
+    settings = [dict(one.lstrip("+~").partition("=")[::2] for one in variant.settings) for variant in variants]
+    keys = dict.fromkeys(key for of_one in settings for key in of_one)
+    return [key for key in keys if len({of_one.get(key) for of_one in settings}) > 1]
+
+
+def _predict(variant: Variant) -> str:
+    return shlex.join(["python", "predict.py", typed_override("run", variant.runs[0])])
