@@ -1,15 +1,20 @@
 # make run: train on the embedded sample and predict. make real: the same with a pretrained model, which is fetched once,
-# on the real judgements in DATA. make test: install what the tests need, then run the tests. make
-# test-slow: the tests that kill and restart programs, or run several processes. Both use two processes of one thread
-# each, which takes half the time.
+# on the real judgements in DATA. make page: the sample's page, after ten short trainings. make test: install what the
+# tests need, then run the tests. make test-slow: the tests that kill and restart programs, or run several processes.
+# Both use two processes of one thread each, which takes half the time.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run real test test-slow test-kernel check lint size lock clean
+.PHONY: run real page test test-slow test-kernel check lint size lock clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
 	$(BIN)/python predict.py
+
+# The page of the embedded sample from nothing: two learning rates, five folds of one epoch each.
+page: .venv/.run
+	$(BIN)/python train.py -m fold=0,1,2,3,4 fit.learning_rate=0.001,0.004 trainer.max_epochs=1
+	$(BIN)/python -m nexttoken page output/lmsys
 
 DATA ?= ../shared/data/arena-mini
 

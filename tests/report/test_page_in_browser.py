@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from benchmarks.page_pictures import main as take_pictures
 from benchmarks.page_runs import write_sample_run
+from nexttoken.errors import UserError
 from nexttoken.report.page.page_file import write_page
 from support.browser import CHROMIUM, DRIVER, Browser, opened_browser
 
@@ -37,7 +40,7 @@ def open_page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("open") / "instruct"
     for skill in (0.8, 1.6):
         rate = f"fit.learning_rate={skill / 1000}"
-        write_sample_run(folder / f"skill {skill}", "task=instruct", skill=skill, num_folds=2, changes=(rate,))
+        write_sample_run(folder / f"skill {skill}", "task=instruct", skill=skill, num_folds=1, changes=(rate,))
     return write_page(folder, folder / "page.html", folder / "ledger.csv").path
 
 
@@ -106,3 +109,26 @@ def test_open_answers_are_read_and_filtered(browser, open_page, width):
     browser.element("[data-filters=o1-rows-table]").send_keys("comes last")
     assert all("comes last" in text for text in browser.texts("#o1-rows-table tbody tr"))
     assert browser.texts("#o1-rows-table tbody tr")
+
+
+def test_two_chosen_runs_are_compared_in_a_sentence(shown):
+    one, other = shown.elements("[data-compare] select")
+    verdict = shown.element("#c1-runs-data-verdict")
+    best, second, third = (option.text for option in one.find_elements("tag name", "option"))
+    assert best == "better"
+    other.send_keys(third)
+    assert verdict.text.startswith(f"{best} is better than {third} by ")
+    one.send_keys(third)
+    assert verdict.text == "Choose two different runs."
+    other.send_keys(second)
+    assert second in verdict.text
+    assert third in verdict.text
+    assert shown.complaints() == []
+
+
+def test_a_picture_of_a_part_is_small_and_as_wide_as_the_window(page, tmp_path):
+    take_pictures([f"page={page}", "parts=c1-runs", f"out={tmp_path}", "width=700", "height=300"])
+    with Image.open(tmp_path / "page_runs.png") as picture:
+        assert picture.size == (700, 300)
+    with pytest.raises(UserError, match="no such anchor"):
+        take_pictures([f"page={page}", "parts=c9-runs", f"out={tmp_path}"])

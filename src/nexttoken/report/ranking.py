@@ -61,7 +61,7 @@ class Scored:
             for name in variants
         ]
         shared = pd.concat([table[same] for of_one in rows for table in of_one], axis=1, join="inner").sort_index()
-        ids = shared.index[shared.nunique(axis=1) == 1]
+        ids = shared.index[shared.eq(shared.iloc[:, 0], axis=0).all(axis=1)]
         if not len(ids):
             what = f"{', '.join(variants)} share no held-out row with the same answer, so there is nothing to compare"
             raise UserError(f"{what}; train them on the same rows and folds")
