@@ -8,7 +8,14 @@ from typing import Any
 
 from nexttoken.data.files import write_text
 from nexttoken.errors import UNSHOWN, UserError
-from nexttoken.report.page import mistakes_section, open_rows_section, open_runs_section, runs_section, short_section
+from nexttoken.report.page import (
+    curves_section,
+    mistakes_section,
+    open_rows_section,
+    open_runs_section,
+    runs_section,
+    short_section,
+)
 from nexttoken.report.page.chapter import Chapter, chapters_of
 from nexttoken.report.page.open_chapter import OpenChapter, open_chapters_of
 from nexttoken.report.page.section import Section, read_asset, render
@@ -18,13 +25,14 @@ from nexttoken.runs.read_all import Unread, read_all
 SECTIONS: Sequence[Callable[[Chapter], Section | None]] = (
     short_section.section,
     runs_section.section,
+    curves_section.section,
     mistakes_section.section,
 )
 OPEN_SECTIONS: Sequence[Callable[[OpenChapter], Section | None]] = (
     open_runs_section.section,
     open_rows_section.section,
 )
-SCRIPTS = ("tables.js", "compare.js", "panels.js")
+SCRIPTS = ("tables.js", "compare.js", "panels.js", "curves.js")
 ABOUT = "Made by python -m nexttoken page from the files of finished runs. Scores are of out-of-fold rows."
 
 

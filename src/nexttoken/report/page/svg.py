@@ -3,7 +3,7 @@
 Every mark has a <title>, which browsers show beside the pointer and screen readers read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor, log10
 
@@ -92,9 +92,21 @@ class Plot:
         right, top = self.place(self.x.high, y)
         self._add('<text class="note" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>', right - 4, top - 4, name)
 
+    def levels(self, levels: Mapping[str, float]) -> None:
+        """Horizontal lines with their names and values, in turn at another place, so that near ones stay readable."""
+        width = self.width - self.left - MARGINS[1]
+        for place, (name, value) in enumerate(sorted(levels.items(), key=lambda pair: pair[1])):
+            self.span((self.x.low, value), (self.x.high, value), f"{name}: {value:.4f}", "level")
+            left = self.left + width * (1 - place % 3 / 3)
+            mark = '<text class="note" x="{:.1f}" y="{:.1f}" text-anchor="end">{} {:.4f}</text>'
+            self._add(mark, left - 4, self.place(self.x.low, value)[1] - 4, name, value)
+
     def note(self, x: float, y: float, text: str) -> None:
+        """A text beside a point, on its left where the right edge is near."""
         left, top = self.place(x, y)
-        self._add('<text class="note" x="{:.1f}" y="{:.1f}">{}</text>', left + 6, top - 6, text)
+        is_right = left > 0.65 * self.width
+        mark = '<text class="note" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>'
+        self._add(mark, left - 6 if is_right else left + 6, top - 6, "end" if is_right else "start", text)
 
     def svg(self) -> Markup:
         """The <svg> element."""
