@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from torch import nn
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.allocator import keep_freed_memory
 from nexttoken.models.device_sheets import DeviceSheet
-from nexttoken.models.hub import from_hub, locate, refuse_giant
+from nexttoken.models.hub import from_hub, locate
 from nexttoken.models.precision import PRECISIONS, choose_dtype, fast_cpu_dtype, fast_dtype
+from nexttoken.models.pretrained import from_pretrained, load_pretrained_tokenizer
 from nexttoken.models.processes import choose_device
 from nexttoken.models.quantized import keep_trainable, loading_options, saved_quantization
 from nexttoken.models.scratch import build_llama, learn_bpe, llama_config
@@ -103,15 +103,9 @@ def estimate_parameters(config: Any) -> int:
 
 def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
     """The tokenizer of `settings.name_or_path`, or a byte-level BPE learned from the training texts."""
-    from transformers import AutoTokenizer
-
     if settings.name_or_path is None:
         return learn_bpe(settings.scratch, train_texts)
-    tokenizer = _from_pretrained(AutoTokenizer, settings)
-    if not tokenizer.is_fast:
-        source = settings.name_or_path
-        raise UserError(f"{source} has no fast tokenizer (tokenizer.json); convert it with transformers' AutoTokenizer")
-    return tokenizer
+    return load_pretrained_tokenizer(settings)
 
 
 def load_config(settings: ModelSettings, max_tokens: int = 0) -> Any:
@@ -120,7 +114,7 @@ def load_config(settings: ModelSettings, max_tokens: int = 0) -> Any:
 
     if settings.name_or_path is None:
         return llama_config(settings.scratch, settings.scratch.vocab_size, max_tokens)  # its vocabulary may be smaller
-    return _from_pretrained(AutoConfig, settings)
+    return from_pretrained(AutoConfig, settings)
 
 
 def load_model(
@@ -172,7 +166,7 @@ def load_model(
     if is_classifier:
         options["ignore_mismatched_sizes"] = is_base  # its layer may be for another number of labels
     options |= {"config": config, "dtype": dtype, **attention}
-    model, loading = _from_pretrained(kind, settings, output_loading_info=True, **options)
+    model, loading = from_pretrained(kind, settings, output_loading_info=True, **options)
     if missing := sorted({*loading["missing_keys"]} - (CLASSIFIER_WEIGHTS if is_classifier else set())):
         raise UserError(
             f"{source}: {len(missing)} weights are missing ({first_five(missing)}) and would be random; give a complete"
@@ -230,11 +224,3 @@ def _generation_config(settings: ModelSettings) -> Any:
         return GenerationConfig.from_pretrained(locate(str(settings.name_or_path)), revision=revision)
     except (OSError, ValueError):
         return None
-
-
-def _from_pretrained(kind: Any, settings: ModelSettings, **options: Any) -> Any:
-    """Call `kind.from_pretrained` for the model that `settings` name."""
-    source = locate(str(settings.name_or_path))
-    refuse_giant(Path(source))
-    options |= {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-    return from_hub(lambda: kind.from_pretrained(source, **options), settings)

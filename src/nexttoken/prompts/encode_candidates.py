@@ -93,7 +93,7 @@ class CandidateEncoder(Encoder):
         if not self._first:
             self._first = self.text(self.disarm(self._asked(examples[0]))[0])
             self._end = last_line(self._first)
-            number = len(self.ids(self._end)) - len(self._opening) - 1  # its first token may be another in a prompt
+            number = len(self.ids(self._end)) - len(self.opening) - 1  # its first token may be another in a prompt
             self._tail = self.ids(self._first)[-min(max(number, 1), TAIL) :]
         new = list(dict.fromkeys(text for e in examples for text in e.fields[OPTIONS] if text not in self._branches))
         clean, num_disarmed = self.disarm(Example("", {OPTIONS: tuple(new)}))

@@ -92,7 +92,7 @@ class Encoder(Renderer):
             print(f"{line} in {len(alike)} of {num_rows} rows ({first_five(alike)})")
 
     def _make(self, examples: Sequence[Example]) -> Iterator[TokenRow]:
-        return self.cut_rows(examples, [self._limit] * len(examples))
+        return self.cut_rows(examples, [self.limit] * len(examples))
 
     def cut_rows(self, examples: Sequence[Example], limits: Sequence[int]) -> Iterator[TokenRow]:
         """The examples' prompts, each of at most its limit of tokens."""
@@ -101,7 +101,7 @@ class Encoder(Renderer):
             yield TokenRow(ids, row.text, None, row.was_cut, row.lost_options, 0.0, row.num_disarmed)
 
     @cached_property
-    def _limit(self) -> int:
+    def limit(self) -> int:
         """Largest number of tokens of a prompt, which leaves the longest label's tokens after the answer cue free."""
         cue = self.prompt.answer_cue
         longest = max(len(self.ids(cue + label)) for label in self.prompt.labels)

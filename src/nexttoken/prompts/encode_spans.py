@@ -91,7 +91,7 @@ class PairSpans(Renderer):
 
     def _end_of(self, ids: list[int]) -> list[int]:
         """The last tokens of a context, behind the beginning of sequence that the tokenizer writes."""
-        number = len(self._opening)
+        number = len(self.opening)
         return ids if len(ids) <= self.context_tokens else ids[:number] + ids[len(ids) - self.context_tokens + number :]
 
     def _span(self, name: str, text: str, context: list[int], answer: list[int]) -> Span:

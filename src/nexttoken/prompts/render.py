@@ -36,7 +36,7 @@ class Renderer:
         self.chat = choose_template(prompt.chat_template, tokenizer) if prompt.chat else None
         self.tokenizer, self.prompt, self.max_tokens = tokenizer, prompt, max_tokens
         opened, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
-        self._opening = opened[: opened.index(plain[0])]  # beginning-of-sequence, if the tokenizer writes one
+        self.opening = opened[: opened.index(plain[0])]  # beginning-of-sequence, if the tokenizer writes one
         self.disarm = Disarm(tokenizer, self.chat.texts if self.chat else ())
 
     def text(self, example: Example) -> str:
@@ -78,8 +78,8 @@ class Renderer:
             encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         else:
             encoded = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-        num_opening = len(self._opening)
-        return [ids if ids[:num_opening] == self._opening else self._opening + ids for ids in encoded]
+        num_opening = len(self.opening)
+        return [ids if ids[:num_opening] == self.opening else self.opening + ids for ids in encoded]
 
     def fit_all(self, examples: Sequence[Example], limits: Sequence[int]) -> Iterator[Fitted]:
         """Disarm and render the examples, tokenise them together, and cut those of more tokens than their limit."""

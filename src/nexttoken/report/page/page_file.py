@@ -13,6 +13,7 @@ from nexttoken.report.page import (
     mistakes_section,
     open_rows_section,
     open_runs_section,
+    rows_section,
     runs_section,
     short_section,
 )
@@ -27,12 +28,13 @@ SECTIONS: Sequence[Callable[[Chapter], Section | None]] = (
     runs_section.section,
     curves_section.section,
     mistakes_section.section,
+    rows_section.section,
 )
 OPEN_SECTIONS: Sequence[Callable[[OpenChapter], Section | None]] = (
     open_runs_section.section,
     open_rows_section.section,
 )
-SCRIPTS = ("tables.js", "compare.js", "panels.js", "curves.js")
+SCRIPTS = ("tables.js", "compare.js", "panels.js", "curves.js", "row_view.js", "rows.js")
 ABOUT = "Made by python -m nexttoken page from the files of finished runs. Scores are of out-of-fold rows."
 
 
