@@ -24,6 +24,7 @@ from nexttoken.models.processes import is_first, launch
 from nexttoken.progress import UNANSWERED, Deadline
 from nexttoken.report.finished import report_finished
 from nexttoken.report.started import show_run
+from nexttoken.report.terminal import show
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examples
@@ -136,7 +137,7 @@ def predict(cfg: DictConfig) -> Path:
     if results:
         from nexttoken.report.by_tag import results_table
 
-        print(results_table(results, by="file"))
+        show(results_table(results, by="file"))
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     if not is_answered:
         sys.exit(UNANSWERED)

@@ -11,8 +11,9 @@ import termios
 
 import pytest
 
-from nexttoken.commands.terminal import VisibleFormatter, show, stop
+from nexttoken.commands.terminal import VisibleFormatter, stop
 from nexttoken.report.markdown import markdown
+from nexttoken.report.terminal import show, show_value
 
 HEADER = ["run", *(f"fold {number}" for number in range(12))]
 PAGE = "\n\n".join(
@@ -25,11 +26,11 @@ PAGE = "\n\n".join(
 )
 
 
-def on_a_terminal(num_columns: int, **environment: str) -> str:
-    """What `show(PAGE)` writes to a terminal of this width."""
+def on_a_terminal(num_columns: int, call: str = f"show({PAGE!r})", **environment: str) -> str:
+    """The text that a call writes to a terminal of this width."""
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, num_columns, 0, 0))
-    code = f"from nexttoken.commands.terminal import show; show({PAGE!r})"
+    code = f"from nexttoken.report.terminal import show, show_value; {call}"
     known = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
     subprocess.run(
         [sys.executable, "-c", code], stdout=follower, check=True, env=known | {"TERM": "xterm"} | environment
@@ -68,6 +69,16 @@ def test_an_error_is_one_line_without_control_characters(capsys) -> None:
 def test_log_lines_show_escapes() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "genre %s", ("\x1b]0;title\x07",), None)
     assert VisibleFormatter("%(message)s").format(record) == "genre \\x1b]0;title\\x07"
+
+
+def test_a_long_value_goes_on_below_itself(capsys) -> None:
+    value = " ".join(f"model.key-{number}=value" for number in range(12))
+    lines = on_a_terminal(100, f"show_value('changed', {value!r})").splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 100
+    assert [line[:10] for line in lines] == ["changed   ", *[" " * 10] * (len(lines) - 1)]
+    show_value("changed", value)
+    assert capsys.readouterr().out == f"changed   {value}\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["curate", "--help"]])

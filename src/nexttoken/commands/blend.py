@@ -23,8 +23,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nexttoken.commands.arguments import Arguments
-from nexttoken.commands.terminal import show
 from nexttoken.errors import UserError
+from nexttoken.report.terminal import show
 from nexttoken.settings import Name
 
 

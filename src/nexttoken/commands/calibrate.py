@@ -14,7 +14,7 @@ as before. A run that was trained or asked in both orders of a pair stays the sa
 from collections.abc import Sequence
 
 from nexttoken.commands.arguments import Arguments, RunPath
-from nexttoken.commands.terminal import show
+from nexttoken.report.terminal import show
 
 
 class CalibrateArguments(Arguments):

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, NonNegativeFloat
 
 from nexttoken.commands.arguments import Arguments, RunPath
-from nexttoken.commands.terminal import show
 from nexttoken.errors import UserError
+from nexttoken.report.terminal import show
 
 if TYPE_CHECKING:
     from nexttoken.report.cascade import Point

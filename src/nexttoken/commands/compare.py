@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nexttoken.commands.arguments import Arguments
-from nexttoken.commands.terminal import show
 from nexttoken.data.files import write_text
 from nexttoken.metrics.named import metric_named
 from nexttoken.report.compare import compare
+from nexttoken.report.terminal import show
 
 
 class CompareArguments(Arguments):

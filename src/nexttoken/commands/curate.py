@@ -28,10 +28,10 @@ from pydantic import Field
 from nexttoken.commands.arguments import Arguments, NewPath
 from nexttoken.commands.curate_files import counts_table, describe_files, find_licence, notice_of, page, write_rows
 from nexttoken.commands.entry import compose_settings
-from nexttoken.commands.terminal import show
 from nexttoken.data.files import write_json
 from nexttoken.data.whole_files import put_in_place, scratch_folder
 from nexttoken.errors import UserError
+from nexttoken.report.terminal import show
 from nexttoken.settings import Settings
 from nexttoken.transforms.curation.step import Step
 from nexttoken.transforms.curation.stream import curate

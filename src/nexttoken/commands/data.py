@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.commands.arguments import Arguments
-from nexttoken.commands.terminal import show
 from nexttoken.data.text_files import SURROGATE
 from nexttoken.errors import UserError, first_five, nearest
+from nexttoken.report.terminal import show
 from nexttoken.tasks.preference import FIELDS, Preference, parse_turns
 from nexttoken.types import Example, Split
 

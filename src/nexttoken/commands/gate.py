@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, NonNegativeFloat
 
 from nexttoken.commands.arguments import RunArguments
-from nexttoken.commands.terminal import show
 from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError
 from nexttoken.inference import AdaptiveSwap, ConfidenceGated, WithPassages
@@ -37,6 +36,7 @@ from nexttoken.inference.gate import Decision, Gate, Trial, score
 from nexttoken.inference.gate_thresholds import cross_chosen, fit_gate
 from nexttoken.inference.retrieval.search import Nothing
 from nexttoken.report.gate import gate_plot, policies, table
+from nexttoken.report.terminal import show
 from nexttoken.runs.config import Changes
 from nexttoken.runs.records import save_gate
 

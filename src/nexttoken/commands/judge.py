@@ -33,13 +33,13 @@ from nexttoken.build import prepare
 from nexttoken.commands.arguments import Arguments
 from nexttoken.commands.entry import compose
 from nexttoken.commands.judge_outputs import Judge, answer_to_mark, outputs_of, score_outputs
-from nexttoken.commands.terminal import show
 from nexttoken.data.files import whole_file, write_json, write_text
 from nexttoken.data.typed_texts import typed_override, with_breaks
 from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError, nearest
 from nexttoken.metrics.marks import expected_marks
 from nexttoken.report.ranking import MEASURES, Comparison
+from nexttoken.report.terminal import show
 from nexttoken.report.variants import summary, variants_page, variants_plot
 from nexttoken.runs.read_open import OpenRun, read_open_runs
 from nexttoken.tasks.marks import write_marks

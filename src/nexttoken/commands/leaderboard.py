@@ -18,8 +18,8 @@ from typing import Annotated
 from pydantic import Field
 
 from nexttoken.commands.arguments import Arguments
-from nexttoken.commands.terminal import show
 from nexttoken.errors import UserError
+from nexttoken.report.terminal import show
 from nexttoken.runs.ledger import LEDGER, add_scores, read_ledger
 
 Score = Annotated[float, Field(allow_inf_nan=False)]

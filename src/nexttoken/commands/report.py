@@ -17,7 +17,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from nexttoken.commands.arguments import Arguments, OnePath
-from nexttoken.commands.terminal import show
 from nexttoken.data.files import write_text
 from nexttoken.data.whole_files import make_folder
 from nexttoken.report.by_tag import page_by_tag, plot_accuracies, read_sections
@@ -27,6 +26,7 @@ from nexttoken.report.plots import learning_curves, reliability_diagram
 from nexttoken.report.published import published_quiz_tables
 from nexttoken.report.seeds import seeds_section
 from nexttoken.report.tables import runs_table
+from nexttoken.report.terminal import show
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.read import read_runs
 

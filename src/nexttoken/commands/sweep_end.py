@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexttoken.commands.sweep import Job
-from nexttoken.commands.terminal import show
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError
+from nexttoken.report.terminal import show
 
 if TYPE_CHECKING:
     from nexttoken.metrics.intervals import Interval

@@ -5,12 +5,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from shutil import get_terminal_size
 from typing import Any, TextIO
 
 from nexttoken.errors import visible
 
-MAX_COLUMNS = 100  # of a page on a terminal, however wide that is
 CLOSED_PIPE = 141  # the status of a program that a closed pipe ends: 128 and the number of SIGPIPE
 
 
@@ -28,28 +26,6 @@ def show_log(stream: TextIO) -> None:
     handler.setFormatter(VisibleFormatter("%(message)s"))
     handler.setLevel(logging.INFO)  # whatever level a library gives its own logger
     logging.getLogger("nexttoken").setLevel(logging.INFO)
-
-
-def show(page: str) -> None:
-    """Print a page of Markdown: drawn where stdout is a terminal, at most 100 columns wide, else as it is.
-
-    A block of several lines that is no table and no list stays as it is: its lines may be commands to be copied.
-    """
-    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
-        print(page)
-        return
-    from rich.console import Console  # also follows NO_COLOR
-    from rich.markdown import Markdown
-    from rich.text import Text
-
-    console = Console(width=min(MAX_COLUMNS, get_terminal_size().columns), file=sys.stdout)
-    for place, block in enumerate(page.split("\n\n")):
-        text = visible(block)
-        if "\n" not in block or block.startswith(("|", "- ")):
-            with console.capture() as drawn:
-                console.print(Markdown(block))
-            text = "\n".join(line.rstrip() for line in drawn.get().splitlines() if Text.from_ansi(line).plain.strip())
-        print(f"\n{text}" if place else text)
 
 
 def stop(line: str, status: int) -> None:

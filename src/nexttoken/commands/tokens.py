@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nexttoken.commands.arguments import Arguments
-from nexttoken.commands.terminal import show
+from nexttoken.report.terminal import show
 from nexttoken.report.tokens import token_report
 
 

@@ -9,6 +9,7 @@ from nexttoken.build import Parts
 from nexttoken.data.folds import load_folds
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, first_five
+from nexttoken.report.terminal import show
 from nexttoken.runs.fold_metrics import LOG_LOSS, own_metric
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.records import RETRAIN
@@ -29,11 +30,11 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
     from nexttoken.report.tables import fold_table  # needs pandas, which a refused command must not wait for
 
     try:
-        print(FINAL if fold.is_final else fold_table(saved, getattr(parts.task, "metrics", ())))
+        show(FINAL if fold.is_final else fold_table(saved, getattr(parts.task, "metrics", ())))
     except KeyError as error:
         raise UserError(f"{fold.path / 'metrics.json'} has no {error}; {RETRAIN}") from None
     for line in remarks(saved):
-        print(line)
+        show(line)
     print(f"run: {fold.path}")
     for command in next_commands(parts, fold, overrides):
         print(f"next: {command}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from nexttoken.build import Parts
 from nexttoken.data.files import to_yaml
+from nexttoken.report.terminal import show_value
 from nexttoken.runs.folder import FoldFolder
 from nexttoken.settings import ALL, AUTO
 
@@ -43,4 +44,4 @@ def show_run(
     if s.model.name_or_path is None:
         values["note"] = "a rehearsal: a small new model learns little of a real task; model=... loads a pretrained one"
     for name, value in values.items():
-        print(f"{name:<9} {value}")
+        show_value(name, value)
