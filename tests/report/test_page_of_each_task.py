@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss
 from benchmarks.page_runs import write_bank_table, write_sample_run
 from nexttoken.data.json_lines import json_rows
 from nexttoken.report.page.page_file import write_page
+from support.finished_runs import damage
 
 
 def page_of(folder: Path) -> str:
@@ -78,9 +79,9 @@ def write_open_run(run: Path, skill: float, seed: int = 0) -> None:
 
 @pytest.fixture
 def open_runs(tmp_path) -> Path:
-    write_open_run(tmp_path / "better", skill=1.6)
-    write_open_run(tmp_path / "poor", skill=0.8)
-    return tmp_path
+    write_open_run(tmp_path / "instruct" / "better", skill=1.6)
+    write_open_run(tmp_path / "instruct" / "poor", skill=0.8)
+    return tmp_path / "instruct"
 
 
 def outputs_of(run: Path) -> dict[str, str]:
@@ -124,3 +125,15 @@ def test_an_open_fold_that_is_broken_and_a_run_that_is_there_twice_are_listed(op
     assert listed == ["broken/fold1", "copy/fold0", "copy/fold1"]
     page = written.path.read_text(encoding="utf-8")
     assert all(values_of(page, name) for name in ("better", "broken", "poor"))
+
+
+@pytest.mark.parametrize("name", ["better/fold0/generated.jsonl", "../judge/instruct/judged.csv"])
+@pytest.mark.parametrize("content", ["{", b"\xff\xfe\x00\x80", None])
+def test_texts_and_marks_that_cannot_be_read_are_named_and_losses_are_shown(open_runs, name, content):
+    path = open_runs / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    damage(path, content)
+    page = page_of(open_runs)
+    assert "Not shown: " in page
+    assert path.name in page
+    assert values_of(page, "better")

@@ -1,6 +1,7 @@
 """Factors to slice the rows of a run by: what its files record of each row, and what the texts say."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -90,7 +91,13 @@ def _ordered(codes: np.ndarray, names: Sequence[str]) -> pd.Categorical:
 def _languages(prompts: Sequence[str]) -> dict[str, pd.Categorical]:
     """The language of each prompt's beginning; {} where the detector is not installed."""
     try:
-        codes = [language_of(text[:MAX_LETTERS]) or UNKNOWN for text in prompts]
+        codes = [_language(text[:MAX_LETTERS]) for text in prompts]
     except UserError:
         return {}
     return {"language": pd.Categorical(np.array(codes, dtype=object))}
+
+
+@cache
+def _language(text: str) -> str:
+    """The language of a text, found once for all runs. Raises UserError where the detector is not installed."""
+    return language_of(text) or UNKNOWN

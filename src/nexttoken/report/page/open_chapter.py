@@ -1,7 +1,7 @@
 """A chapter of the page on open answers: runs that write texts, scored by their loss and by what they wrote."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -30,37 +30,41 @@ class OpenChapter:
     runs: tuple[OpenRun, ...]
     every_row: bool = False
     input_dir: str | None = None
+    _reasons: dict[str, None] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         return f"{self.dataset} ({self.task})"
 
     @cached_property
-    def _outputs(self) -> tuple[list[Outputs], list[str]]:
-        outputs, reasons = [], dict[str, None]()
-        for run in self.runs:
-            try:
-                outputs.append(saved_outputs(run, load(RunFolder(run.folder), self.input_dir)))
-            except UserError as error:
-                outputs.append(Outputs({}, {}))
-                reasons[str(error)] = None
-        return outputs, list(reasons)
-
-    @property
     def outputs(self) -> list[Outputs]:
         """Of each run: its texts and the rows that they answer; nothing where they are not here."""
-        return self._outputs[0]
+        return [self._outputs_of(run) for run in self.runs]
 
-    @property
-    def unread_texts(self) -> list[str]:
-        """Reasons why the texts of some runs are not here."""
-        return self._outputs[1]
+    def _outputs_of(self, run: OpenRun) -> Outputs:
+        try:
+            return saved_outputs(run, load(RunFolder(run.folder), self.input_dir))
+        except UserError as error:
+            self._reasons[str(error)] = None
+            return Outputs({}, {})
 
     @cached_property
     def tables(self) -> dict[tuple[str, int], pd.DataFrame]:
         """By variant and seed: each row's costs and the scores of what was written, with the marks of a judge."""
         pairs = zip(self.runs, self.outputs, strict=True)
-        return {(run.variant, run.seed): _with_marks(score_texts(run, outputs), run) for run, outputs in pairs}
+        return {(run.variant, run.seed): self._marked(score_texts(run, outputs), run) for run, outputs in pairs}
+
+    def _marked(self, table: pd.DataFrame, run: OpenRun) -> pd.DataFrame:
+        try:
+            return _with_marks(table, run)
+        except UserError as error:
+            self._reasons[str(error)] = None
+            return table
+
+    @property
+    def reasons(self) -> list[str]:
+        """Reasons why texts or marks of some runs are not here."""
+        return list(self._reasons) if self.tables else []
 
     @cached_property
     def comparison(self) -> Comparison:

@@ -26,7 +26,7 @@ def section(chapter: OpenChapter) -> Section:
         scored=comparison.losses,
         references=references(chapter.runs[0]),
         sentences=ranking_sentences(comparison.ranking),
-        reasons=chapter.unread_texts,
+        reasons=chapter.reasons,
     )
     return Section("runs", "Runs", html)
 
