@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,16 @@ import pytest
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from benchmarks.page_runs import write_bank_table, write_sample_run
+from nexttoken.data.near_duplicates import group_ids
 from nexttoken.report.page.chapter import chapters_of
 from nexttoken.report.page.class_scores import class_scores, confusion, most_confused, worst_class_sentence
+from nexttoken.report.page.label_noise import label_noise
 from nexttoken.report.page.mistakes_section import section
+from nexttoken.report.page.order_effects import order_effects
 from nexttoken.report.page.outcome import Outcome
 from nexttoken.report.page.reliability import by_class, calibrated_probs, of_all_rows
 from nexttoken.report.page.slices import OTHERS, slice_scores
+from nexttoken.report.page.text_parts import Texts, swap_of
 from nexttoken.runs.read import read_run
 from nexttoken.runs.read_all import read_all
 from support.finished_runs import CLASSES, write_run
@@ -188,3 +193,80 @@ def test_many_classes_are_shown_as_their_most_confused_pairs(tmp_path):
     wrong = np.sort((counts - np.diag(counts.diagonal())).ravel())[::-1]
     assert [one.count for one in found] == wrong[:15].tolist()
     assert [int(row[0]) for row in tables["Classes most often confused by one"]] == wrong[:15].tolist()
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """The chapter of two runs of the sample's judgements, whose texts are here."""
+    folder = tmp_path_factory.mktemp("runs") / "lmsys"
+    for seed, (name, skill) in enumerate({"good": 1.6, "poor": 1.2}.items()):
+        write_sample_run(folder / name, "task=lmsys", skill=skill, seed=seed)
+    return chapters_of(read_all(folder).runs, ())[0]
+
+
+def outcomes_of(chapter):
+    return [Outcome.of(run, groups) for run, groups in zip(chapter.runs, chapter.groups, strict=True)]
+
+
+def test_sides_and_lengths_are_those_of_the_texts(judged):
+    own, texts = outcomes_of(judged)[0], Texts.of(judged)
+    found = order_effects(own, swap_of(judged), texts)
+    fields = [judged.examples[one].fields for one in own.ids]
+    lengths = [[len("\n".join(one[f"response_{side}"])) + 1 for side in "ab"] for one in fields]
+    ratios = np.array([one / other for one, other in lengths])
+    gaps = pd.cut(ratios, [0, 0.5, 0.9, 1.1, 2, np.inf], labels=False)
+    table = pd.DataFrame({"first": own.probs[:, 0], "wins": own.labels == 0, "second": own.probs[:, 1]}).groupby(gaps)
+    assert [one.count for one in found.sides] == [len(own.ids), *table.size()]
+    wanted = table[["first", "wins", "second"]].mean().to_numpy()
+    shown = [(one.first_expected.value, one.first_share.value, one.second_expected.value) for one in found.sides[1:]]
+    np.testing.assert_allclose(shown, wanted)
+
+
+@pytest.mark.parametrize(("place", "words"), [(0, "first answer is favoured"), (1, "second answer is favoured")])
+def test_a_favoured_side_is_named(judged, place, words):
+    own = outcomes_of(judged)[0]
+    probs = own.probs + 0.3 * np.eye(3)[place]
+    biased = replace(own, probs=probs / probs.sum(axis=1, keepdims=True))
+    assert words in order_effects(biased, swap_of(judged), Texts.of(judged)).sentences[0]
+
+
+def test_ties_that_are_expected_too_seldom_favour_no_side(judged):
+    own = outcomes_of(judged)[0]
+    alike = np.tile([0.45, 0.45, 0.1], (len(own.labels), 1))
+    labels = np.tile([0, 1, 2], len(own.labels) // 3 + 1)[: len(own.labels)]
+    fair = replace(own, probs=alike, labels=labels)
+    assert "No position bias" in order_effects(fair, swap_of(judged), Texts.of(judged)).sentences[0]
+
+
+def test_contradictions_are_near_duplicates_with_different_labels(judged):
+    found = label_noise(judged, outcomes_of(judged), Texts.of(judged))
+    assert found.contradictions
+    for group in found.contradictions:
+        assert len({row.label for row in group}) > 1
+        texts = [
+            "\n".join(turn for turns in judged.examples[row.id].fields.values() for turn in turns) for row in group
+        ]
+        assert len(set(group_ids(texts))) == 1
+
+
+def test_rows_that_every_run_is_sure_to_know_otherwise_are_listed(judged):
+    tables = [run.oof.set_index("id") for run in judged.runs]
+    probs = [table[list(CLASSES)].to_numpy() for table in tables]
+    same = (tables[0].index == tables[1].index).all()
+    labels, guess = tables[0]["label"].to_numpy(), probs[0].argmax(axis=1)
+    agreed = (guess != labels) & (guess == probs[1].argmax(axis=1))
+    least = np.minimum(probs[0].max(axis=1), probs[1].max(axis=1)) * agreed
+    found = label_noise(judged, outcomes_of(judged), Texts.of(judged))
+    assert same
+    assert found.num_agreed == (least >= 0.8).sum() > 0
+    order = tables[0].index[np.argsort(-least, kind="stable")]
+    assert [row.id for row in found.agreed] == order[: len(found.agreed)].tolist()
+    assert found.agreed[0].link == f"#c1-row-{order[0]}"
+
+
+def test_without_texts_the_groups_of_folds_are_taken(chapter, outcome):
+    found = label_noise(chapter, [outcome], Texts.of(chapter))
+    table = pd.DataFrame({"group": outcome.groups, "label": outcome.labels}).groupby("group")["label"].nunique()
+    assert found.num_contradictions == (table > 1).sum() > 0
+    assert not found.whole_texts
+    assert found.contradictions[0][0].link.startswith("#c1-row-row%20")

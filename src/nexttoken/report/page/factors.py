@@ -8,17 +8,15 @@ import pandas as pd
 
 from nexttoken.data.csv_tables import read_table
 from nexttoken.errors import UserError
-from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.page.outcome import Outcome
 from nexttoken.report.page.slices import LABEL
+from nexttoken.report.page.text_parts import Texts
 from nexttoken.runs.scored_runs import Run
 from nexttoken.transforms.curation.language import language_of
-from nexttoken.types import OPTIONS, Example
 
 QUARTERS = ("shortest quarter", "second quarter", "third quarter", "longest quarter")
 GROUP_SIZES = ("alone", "two alike", "three or more alike")
 TURNS = ("0", "1", "2", "3", "4 or more")
-MEASURED = ("seconds",)  # columns of rows.csv that are numbers of every row
 MAX_LETTERS = 300  # of a text that its language is found by
 UNKNOWN = "unknown"
 
@@ -45,36 +43,25 @@ def _recorded(run: Run, ids: np.ndarray) -> dict[str, pd.Categorical]:
     return {
         str(name).replace("num_options", "options").replace("_", " "): pd.Categorical(table[name].to_numpy())
         for name in table
-        if name not in MEASURED and 1 < table[name].nunique() <= max(30, len(table) // 20)
+        if 1 < table[name].nunique() <= max(30, len(table) // 20) and not _is_measured(table[name])
     }
 
 
-def text_factors(chapter: Chapter, ids: np.ndarray) -> dict[str, pd.Categorical]:
-    """The factors of the rows that their texts say; {} where the texts of a row are not here."""
-    found = chapter.examples
-    if not found or not all(one in found for one in ids):
+def _is_measured(column: "pd.Series[str]") -> bool:
+    """True for a column of fractions, such as seconds."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return bool((numbers % 1 > 0).any() and numbers.notna().all())
+
+
+def text_factors(texts: Texts) -> dict[str, pd.Categorical]:
+    """The factors of all rows of `texts` that these say; {} without texts."""
+    if not texts.prompts:
         return {}
-    examples = [found[one] for one in ids]
-    sides = answer_fields(examples[0], chapter)
-    prompts = [text_of(one, [name for name in one.fields if name not in sides]) for one in examples]
-    factors = {"length of the prompt": _quarters([*map(len, prompts)])}
-    if sides:
-        factors["length of the answers"] = _quarters([len(text_of(one, sides)) for one in examples])
-    turns = np.array(
-        [max(map(len, one.fields.values()), default=1) if OPTIONS not in one.fields else 1 for one in examples]
-    )
-    factors["turns"] = _ordered(np.minimum(turns, 4), TURNS)
-    return factors | _languages(prompts)
-
-
-def answer_fields(example: Example, chapter: Chapter) -> list[str]:
-    """The fields of the answers between which the task decides: both sides of a pair, or the options; else none."""
-    return [name for name in example.fields if name == OPTIONS or name.endswith(("_a", "_b"))]
-
-
-def text_of(example: Example, names: Sequence[str]) -> str:
-    """The texts of these fields, a line for each turn."""
-    return "\n".join(turn for name in names for turn in example.fields[name])
+    factors = {"length of the prompt": _quarters([*map(len, texts.prompts)])}
+    if any(texts.answers):
+        factors["length of the answers"] = _quarters([sum(map(len, answers)) for answers in texts.answers])
+    turns = {"turns": _ordered(np.minimum(texts.turns, len(TURNS) - 1), TURNS)}
+    return factors | turns | _languages(texts.prompts)
 
 
 def _quarters(lengths: Sequence[int]) -> pd.Categorical:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from nexttoken.report.page import reliability
 from nexttoken.report.page.chapter import Chapter
@@ -15,9 +16,14 @@ from nexttoken.report.page.class_scores import (
     worst_class_sentence,
 )
 from nexttoken.report.page.factors import factors_of, text_factors
+from nexttoken.report.page.label_noise import label_noise
+from nexttoken.report.page.order_effects import order_effects
 from nexttoken.report.page.outcome import Outcome
 from nexttoken.report.page.section import Section, render
 from nexttoken.report.page.slices import slice_metric, slice_scores, worst_slice_sentence
+from nexttoken.report.page.text_parts import Texts, swap_of
+
+Factors = Mapping[str, pd.Categorical]
 
 MAX_RUNS = 6
 MAX_NUMBERS = 3_000_000  # probabilities of all shown runs, to which temperatures are fitted in some seconds
@@ -28,22 +34,29 @@ def section(chapter: Chapter) -> Section:
     number = max(1, min(MAX_RUNS, MAX_NUMBERS // (len(chapter.runs[0].oof) * len(chapter.classes))))
     runs = chapter.runs[:number]
     outcomes = [Outcome.of(run, groups) for run, groups in zip(runs, chapter.groups, strict=False)]
+    texts, swap = Texts.of(chapter), swap_of(chapter)
+    by_text = text_factors(texts)
     html = render(
         "mistakes.html.jinja",
         key=chapter.key,
         runs=[run.title for run in runs],
         is_cut=len(chapter.runs) > number,
         why_no_texts=chapter.why_no_examples,
-        panels=[_panel(chapter, place, outcome) for place, outcome in enumerate(outcomes)],
+        panels=[
+            _panel(chapter, place, outcome, _of_rows(by_text, texts.find(outcome.ids)))
+            | {"orders": order_effects(outcome, swap, texts) if swap else None}
+            for place, outcome in enumerate(outcomes)
+        ],
+        noise=label_noise(chapter, outcomes, texts),
     )
     return Section("mistakes", "Where it is wrong", html)
 
 
-def _panel(chapter: Chapter, place: int, outcome: Outcome) -> Mapping[str, Any]:
+def _panel(chapter: Chapter, place: int, outcome: Outcome, by_text: Factors) -> dict[str, Any]:
     """The values of one run that the template shows."""
     run, metric = chapter.runs[place], slice_metric(outcome, chapter.metric)
     after = reliability.calibrated_probs(run)
-    slices = slice_scores(outcome, factors_of(run, outcome, text_factors(chapter, outcome.ids)), metric, after)
+    slices = slice_scores(outcome, factors_of(run, outcome, by_text), metric, after)
     counts, is_matrix = confusion(outcome), len(outcome.names) <= FEW_CLASSES
     return {
         "names": outcome.names,
@@ -57,6 +70,10 @@ def _panel(chapter: Chapter, place: int, outcome: Outcome) -> Mapping[str, Any]:
         "slices": slices,
         "worst_slice": worst_slice_sentence(slices, metric),
     }
+
+
+def _of_rows(factors: Factors, places: np.ndarray | None) -> Factors:
+    return {} if places is None else {name: values[places] for name, values in factors.items()}
 
 
 def _cells(counts: np.ndarray) -> list[list[tuple[int, float]]]:
