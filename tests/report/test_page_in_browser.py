@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.support.ui import WebDriverWait
 
 from benchmarks.page_pictures import main as take_pictures
 from benchmarks.page_runs import write_sample_run
@@ -132,3 +134,37 @@ def test_a_picture_of_a_part_is_small_and_as_wide_as_the_window(page, tmp_path):
         assert picture.size == (700, 300)
     with pytest.raises(UserError, match="no such anchor"):
         take_pictures([f"page={page}", "parts=c9-runs", f"out={tmp_path}"])
+
+
+def row_status(browser: Browser) -> str:
+    return browser.element("#c1-rows [data-part=status]").text
+
+
+def test_rows_are_walked_by_keys_and_each_has_a_link(shown):
+    keys = ActionChains(shown.driver)
+    first = row_status(shown)
+    keys.send_keys("j").perform()
+    second = row_status(shown)
+    assert first.startswith("row 1 of 100: ")
+    assert second.startswith("row 2 of 100: ")
+    link = shown.run("return location.hash")
+    assert link == f"#c1-row-{second.rpartition(' ')[2]}"
+    keys.send_keys("k").perform()
+    assert row_status(shown) == first
+    shown.element("#c1-rows [data-step='1']").click()
+    assert row_status(shown) == second
+    keys.send_keys("/").send_keys("cat").perform()
+    assert shown.run("return document.activeElement.dataset.choice") == "words"
+    assert all("cat" in text for text in shown.texts("#c1-rows .said"))
+    assert shown.complaints() == []
+
+
+def test_a_link_opens_its_row_though_filters_hide_it(shown):
+    best = shown.run("return readData('c1-rows-data').losses.slice(0, 2000)")
+    place = best.index(min(best))
+    name = shown.run("return readData('c1-rows-data').ids[arguments[0]]", place)
+    shown.run("location.hash = arguments[0]", f"#c1-row-{name}")
+    WebDriverWait(shown.driver, 5).until(lambda _: row_status(shown).endswith(name))
+    assert shown.element("#c1-rows h4").text == f"Row {name}"
+    assert shown.run("return document.activeElement.classList.contains('row-view')")
+    assert shown.complaints() == []

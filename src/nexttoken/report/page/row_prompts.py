@@ -97,7 +97,7 @@ def pieces_of(fitted: Fitted, whole: Example, renderer: Renderer) -> list[Piece]
     opening = renderer.tokenizer.convert_ids_to_tokens(renderer.opening)
     pieces = [] if fitted.text.startswith("".join(opening)) else [(SPECIAL, token) for token in opening]
     begin = 0
-    for place, mark in [*sorted(_cuts(fitted, whole)), (len(fitted.text), "")]:
+    for place, mark in [*sorted(_cuts(fitted, whole, renderer.prompt.cut_at)), (len(fitted.text), "")]:
         pieces += _special_apart(fitted.text[begin:place], renderer)
         pieces += [(CUT, mark)] if mark else []
         begin = place
@@ -113,7 +113,7 @@ def _special_apart(text: str, renderer: Renderer) -> Iterator[Piece]:
     yield TEXT, shown_text(text[begin:], None)
 
 
-def _cuts(fitted: Fitted, whole: Example) -> Iterator[tuple[int, str]]:
+def _cuts(fitted: Fitted, whole: Example, cut_at: float) -> Iterator[tuple[int, str]]:
     """The places in the prompt's text where a field lost characters or turns, each with words for what was lost."""
     if not fitted.was_cut:
         return
@@ -128,8 +128,18 @@ def _cuts(fitted: Fitted, whole: Example) -> Iterator[tuple[int, str]]:
         for turn, rest in zip(turns[len(turns) - len(kept) :], kept, strict=True):
             place = fitted.text.find(rest, begin) if rest else -1
             if len(rest) < len(turn) and place >= 0:
-                same = next((at for at, letter in enumerate(rest) if letter != turn[at]), len(rest))
+                same = _cut_place(rest, turn, cut_at)
                 yield place + same, f"{len(turn) - len(rest):,} characters of {name} cut"
             begin = max(begin, place + len(rest))
     if lost := len(whole.demonstrations) - len(fitted.example.demonstrations):
         yield 0, f"{lost} solved examples left out"
+
+
+def _cut_place(rest: str, turn: str, cut_at: float) -> int:
+    """The characters of `rest` in front of the cut; where several places give the same text, that nearest `cut_at`."""
+    first, last = len(rest) - _num_same(rest[::-1], turn[::-1]), _num_same(rest, turn)
+    return min(max(round(cut_at * len(rest)), first), last)
+
+
+def _num_same(rest: str, turn: str) -> int:
+    return next((place for place, letter in enumerate(rest) if letter != turn[place]), len(rest))
