@@ -14,7 +14,7 @@ as before. A run that was trained or asked in both orders of a pair stays the sa
 from collections.abc import Sequence
 
 from nexttoken.commands.arguments import Arguments, RunPath
-from nexttoken.report.terminal import show
+from nexttoken.report.terminal import show, show_line
 
 
 class CalibrateArguments(Arguments):
@@ -53,4 +53,4 @@ def main(arguments: Sequence[str]) -> None:
     details = {"gain": gain, "interval": asdict(interval), "treats_sides_alike": swap is not None}
     save_calibration(replace(found, scores=scores), details, given.run)
     alike = ", the same for both answers of a pair" if swap else ""
-    print(f"kept: {found.scaling.method} scaling{alike}, in {path}; predict.py applies it")
+    show_line(f"kept: {found.scaling.method} scaling{alike}, in {path}; predict.py applies it")

@@ -74,7 +74,7 @@ def describe(pair: "Pair", share: float) -> str:
     which = "every row" if share == 1 else below if share else "no row"
     return (
         f"{len(pair.folds):,} out-of-fold rows, folds {folds}. Tokens a row: {tokens}. Cost: prompt tokens times the"
-        " model's weights, in passes of the larger run for every row.\n"
+        " model's weights, in passes of the larger run for every row.\n\n"
         f"chosen on all rows: share={share:g}, {which}; weight of the larger run {cascade.weights[1]:.3f}"
     )
 

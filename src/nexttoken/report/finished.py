@@ -9,7 +9,7 @@ from nexttoken.build import Parts
 from nexttoken.data.folds import load_folds
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, first_five
-from nexttoken.report.terminal import show
+from nexttoken.report.terminal import show, show_line
 from nexttoken.runs.fold_metrics import LOG_LOSS, own_metric
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.records import RETRAIN
@@ -34,7 +34,7 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
     except KeyError as error:
         raise UserError(f"{fold.path / 'metrics.json'} has no {error}; {RETRAIN}") from None
     for line in remarks(saved):
-        show(line)
+        show_line(line)
     print(f"run: {fold.path}")
     for command in next_commands(parts, fold, overrides):
         print(f"next: {command}")

@@ -35,9 +35,12 @@ def show(page: str) -> None:
 
 def show_value(name: str, value: str) -> None:
     """Print a value behind its name; on a terminal a long one goes on below itself."""
-    line = f"{name:<{NAME_WIDTH - 1}} {value}"
+    show_line(f"{name:<{NAME_WIDTH - 1}} {value}", " " * NAME_WIDTH)
+
+
+def show_line(line: str, indent: str = "") -> None:
+    """Print plain text; on a terminal a long line is broken between words, and goes on behind `indent`."""
     if is_drawn():
-        indent = " " * NAME_WIDTH
         line = textwrap.fill(
             visible(line), num_columns(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )

@@ -208,10 +208,10 @@ class ShowProgress(Callback):
         self.progress.start_at(self.steps.num_rows(trainer.global_step))
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        metrics = {"train_loss": trainer.callback_metrics["train_loss"]}
+        notes = [f"loss {trainer.callback_metrics['train_loss']:.2f}"]  # of one batch
         if not math.isinf(module.dev_score.loss):
-            metrics |= module.dev_score.logged
-        self.progress.advance(batch.num_rows, ", ".join(f"{name} {metrics[name]:.4f}" for name in metrics))
+            notes += [f"{name} {value:.4f}" for name, value in module.dev_score.logged.items()]
+        self.progress.advance(batch.num_rows, ", ".join(notes))
 
     def teardown(self, *_: Any, **__: Any) -> None:
         self.progress.close()
