@@ -1,7 +1,10 @@
 """The page in Chromium: it opens from disk, wide and narrow, is used by keys, and asks the network for nothing."""
 
+import json
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
@@ -18,7 +21,14 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"),
 ]
 WIDTHS = (360, 1440)
-NASTY = "<script>alert(1)</script>"
+MARKUP = "<script>alert(1)<"
+NASTY = (
+    "</script><script>window.harmed = 1</script>",
+    "<img src=x onerror='window.harmed = 1'><a href='javascript:window.harmed = 1'>",
+    "turned\u202eround\u2066 \u0007",
+    "x" * 200_000,
+    "<!--<script>",
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,7 @@ def browser():
 def page(tmp_path_factory) -> Path:
     """Three runs of five folds of the sample's 4,000 judgements, one of them with a name that is markup."""
     folder = tmp_path_factory.mktemp("runs") / "lmsys"
-    for seed, (name, skill) in enumerate({"better": 1.6, "good": 1.25, NASTY.replace("/", ""): 1.2}.items()):
+    for seed, (name, skill) in enumerate({"better": 1.6, "good": 1.25, MARKUP: 1.2}.items()):
         rate = f"fit.learning_rate={0.001 * (seed + 1)}"
         write_sample_run(folder / name, "task=lmsys", skill=skill, seed=seed, changes=(rate,))
     return write_page(folder, folder / "page.html", folder / "ledger.csv").path
@@ -44,6 +54,22 @@ def open_page(tmp_path_factory) -> Path:
         rate = f"fit.learning_rate={skill / 1000}"
         write_sample_run(folder / f"skill {skill}", "task=instruct", skill=skill, num_folds=1, changes=(rate,))
     return write_page(folder, folder / "page.html", folder / "ledger.csv").path
+
+
+@pytest.fixture(scope="module")
+def nasty_page(tmp_path_factory) -> Path:
+    """A page of rows whose texts would be markup, code, turned round, or too long."""
+    folder = tmp_path_factory.mktemp("nasty")
+    rows = pd.read_csv("input/sample-preferences/train.csv", dtype=str)[:90]
+    for place in range(20):
+        for turn, column in enumerate(("prompt", "response_a", "response_b")):
+            whole = [NASTY[(place + turn) % len(NASTY)], f"row {place}"]
+            rows.loc[place, column] = json.dumps(["\n".join(whole)])
+    rows["id"] = rows["id"].map(lambda one: f"{one}\"'<b>%")
+    rows.to_csv(folder / "train.csv", index=False)
+    shutil.copy("input/sample-preferences/test.csv", folder)
+    write_sample_run(folder / "runs" / "a", "task=lmsys", f"input_dir={folder}", num_folds=2)
+    return write_page(folder / "runs", folder / "page.html", folder / "ledger.csv").path
 
 
 @pytest.fixture
@@ -168,3 +194,35 @@ def test_a_link_opens_its_row_though_filters_hide_it(shown):
     assert shown.element("#c1-rows h4").text == f"Row {name}"
     assert shown.run("return document.activeElement.classList.contains('row-view')")
     assert shown.complaints() == []
+
+
+def test_a_link_opens_its_row_with_the_page(browser, page):
+    browser.show(page)
+    for _ in range(3):
+        browser.element("body").send_keys("j")
+    address, fourth = browser.driver.current_url, row_status(browser).rpartition(" ")[2]
+    assert "#c1-row-" in address
+    browser.driver.get("about:blank")
+    browser.driver.get(address)
+    assert row_status(browser).endswith(f": {fourth}")
+    assert fourth in browser.element("#c1-rows [data-part=view]").text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nasty_texts_do_nothing_but_stand_there(browser, nasty_page, width):
+    browser.show(nasty_page, width)
+    browser.element("#c1-rows [data-choice=view]").send_keys("all")
+    for words in ("harmed = 1", "turned", "xxxxx", "img src=x"):
+        field = browser.element("#c1-rows [data-choice=words]")
+        field.clear()
+        field.send_keys(words)
+        texts = browser.element("#c1-rows [data-part=view]").text
+        assert words in texts
+        assert "\u202e" not in texts
+        assert len(texts) < 20_000
+        assert browser.overflow <= 0
+    assert browser.run("return window.harmed") is None
+    assert browser.run("return document.querySelectorAll('main img, main script:not([type])').length") == 0
+    assert browser.overflow <= 0
+    assert browser.complaints() == []
+    assert browser.requests() == []
