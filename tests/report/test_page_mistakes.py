@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 
 from benchmarks.page_runs import write_bank_table, write_sample_run
 from nexttoken.data.near_duplicates import group_ids
+from nexttoken.report.page.both_orders import BothOrders
 from nexttoken.report.page.chapter import chapters_of
 from nexttoken.report.page.class_scores import class_scores, confusion, most_confused, worst_class_sentence
 from nexttoken.report.page.label_noise import label_noise
@@ -236,6 +237,19 @@ def test_ties_that_are_expected_too_seldom_favour_no_side(judged):
     labels = np.tile([0, 1, 2], len(own.labels) // 3 + 1)[: len(own.labels)]
     fair = replace(own, probs=alike, labels=labels)
     assert "No position bias" in order_effects(fair, swap_of(judged), Texts.of(judged)).sentences[0]
+
+
+def test_flips_are_counted_among_the_pairs_asked_in_both_orders(judged):
+    own, texts = outcomes_of(judged)[0], Texts.of(judged)
+    swapped = np.where(np.arange(len(own.ids))[:, None] % 4 == 0, own.probs[:, [1, 0, 2]], own.probs)
+    swapped[::3] = np.nan
+    known = np.isfinite(swapped).all(axis=1)
+    found = order_effects(own, swap_of(judged), texts, BothOrders(own.probs, swapped))
+    flips = own.probs.argmax(axis=1)[known] != swapped[known].argmax(axis=1)
+    assert found.flips[0].value == pytest.approx(flips.mean())
+    assert len(found.flips) == len(found.sides)
+    assert "other order" in found.sentences[-1]
+    assert not order_effects(own, swap_of(judged), texts).flips
 
 
 def test_contradictions_are_near_duplicates_with_different_labels(judged):

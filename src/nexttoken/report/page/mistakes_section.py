@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.report.page import reliability
+from nexttoken.report.page.both_orders import find_both_orders
 from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.page.class_scores import (
     FEW_CLASSES,
@@ -44,8 +45,12 @@ def section(chapter: Chapter) -> Section:
         why_no_texts=chapter.why_no_examples,
         panels=[
             _panel(chapter, place, outcome, _of_rows(by_text, texts.find(outcome.ids)))
-            | {"orders": order_effects(outcome, swap, texts) if swap else None}
-            for place, outcome in enumerate(outcomes)
+            | {
+                "orders": order_effects(outcome, swap, texts, find_both_orders(run, outcome.ids.tolist()))
+                if swap
+                else None
+            }
+            for place, (run, outcome) in enumerate(zip(runs, outcomes, strict=True))
         ],
         noise=label_noise(chapter, outcomes, texts),
     )

@@ -6,6 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nexttoken.report.markdown import digits_for
+from nexttoken.report.page.both_orders import BothOrders
 from nexttoken.report.page.measured import Measured, measured_sums
 from nexttoken.report.page.outcome import Outcome
 from nexttoken.report.page.section import interval, number
@@ -38,11 +39,12 @@ class OrderEffects:
     """The shares of all pairs, then by gap in length, with a picture and what they say."""
 
     sides: list[SideShares]
+    flips: list[Measured]  # of each of `sides`: the share whose decision changes with the order; [] where not known
     picture: Markup | None
     sentences: list[str]
 
 
-def order_effects(outcome: Outcome, swap: Swap, texts: Texts) -> OrderEffects | None:
+def order_effects(outcome: Outcome, swap: Swap, texts: Texts, both: BothOrders | None = None) -> OrderEffects | None:
     """The bias of a run that decides between two answers; None where no class belongs to one of them."""
     partners = np.arange(len(outcome.names)) - np.array(swap.classes)
     if not partners.any():
@@ -60,7 +62,10 @@ def order_effects(outcome: Outcome, swap: Swap, texts: Texts) -> OrderEffects | 
     sentences = [_side_sentence(shares[0])]
     if len(shares) > 1:
         sentences.append(_length_sentence(outcome, members, partners))
-    return OrderEffects(shares, _picture(shares[1:]) if len(shares) > 2 else None, sentences)
+    flips = _flips(outcome, flags, both) if both else []
+    if flips:
+        sentences.append(_flip_sentence(flips[0]))
+    return OrderEffects(shares, flips, _picture(shares[1:]) if len(shares) > 2 else None, sentences)
 
 
 def _by_gap(outcome: Outcome, texts: Texts) -> dict[str, np.ndarray]:
@@ -76,6 +81,20 @@ def _shares(number: np.ndarray, *sums: np.ndarray) -> list[np.ndarray]:
     """Of each two sums, what is expected and what is: both as shares of `number`, and their difference."""
     pairs = zip(sums[::2], sums[1::2], strict=True)
     return [one for expected, wins in pairs for one in (expected / number, wins / number, (expected - wins) / number)]
+
+
+def _flips(outcome: Outcome, flags: np.ndarray, both: BothOrders) -> list[Measured]:
+    known = np.isfinite(both.straight + both.swapped).all(axis=1)
+    tables = [flags * one[:, None] for one in (known, both.flips)]
+    return measured_sums(tables, outcome.groups, lambda number, flips: [flips / number])[0]
+
+
+def _flip_sentence(every: Measured) -> str:
+    digits = digits_for(every.interval)
+    return (
+        f"With the answers in the other order the decision is another one for {number(every.value, digits)} of the"
+        f" pairs (95 % interval {interval(every.interval, digits)}): place decides these, not what they say."
+    )
 
 
 def _side_sentence(own: SideShares) -> str:
