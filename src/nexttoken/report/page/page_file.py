@@ -9,6 +9,7 @@ from typing import Any
 from nexttoken.data.files import write_text
 from nexttoken.errors import UNSHOWN, UserError
 from nexttoken.report.page import (
+    budget_section,
     curves_section,
     mistakes_section,
     open_rows_section,
@@ -29,6 +30,7 @@ SECTIONS: Sequence[Callable[[Chapter], Section | None]] = (
     curves_section.section,
     mistakes_section.section,
     rows_section.section,
+    budget_section.section,
 )
 OPEN_SECTIONS: Sequence[Callable[[OpenChapter], Section | None]] = (
     open_runs_section.section,
