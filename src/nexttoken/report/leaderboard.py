@@ -12,6 +12,7 @@ from nexttoken.data.files import hash_file
 from nexttoken.data.json_lines import json_rows
 from nexttoken.errors import UserError
 from nexttoken.metrics.named import metric_named
+from nexttoken.report.leaderboard_line import LeaderboardLine
 from nexttoken.report.markdown import loss_cell, markdown
 from nexttoken.runs.ledger import Submission
 
@@ -46,7 +47,7 @@ def _section(task: str, lines: Sequence[Submission], folder: Path) -> str:
         [line.file, Path(line.run).name, *map(loss_cell, (score_of(line), line.public_lb, line.private_lb))]
         for line in lines
     ]
-    known = [_scored(line, folder) for line in lines if score_of(line) is not None]
+    known = [read_scored(line, folder) for line in lines if score_of(line) is not None]
     remarks = [*describe_line(known), *describe_picks(known, metric)]
     return "\n\n".join([markdown(heading, rows), *(["\n".join(remarks)] if remarks else [])])
 
@@ -56,7 +57,8 @@ def score_of(line: Submission) -> float | None:
     return line.oof_score if line.metric else line.oof_log_loss
 
 
-def _scored(line: Submission, folder: Path) -> Scored:
+def read_scored(line: Submission, folder: Path) -> Scored:
+    """The submission of a line that has an out-of-fold score; its file lies in `folder`, if anywhere."""
     path, score = folder / line.file, score_of(line)
     assert score is not None
     return Scored(line, score, path if path.is_file() and hash_file(path) == line.sha256 else None)
@@ -69,21 +71,26 @@ def describe_line(known: Sequence[Scored]) -> list[str]:
     """
     from scipy import stats
 
-    points = [(one.score, one.line.public_lb) for one in known if one.line.public_lb is not None]
-    if len({score for score, _ in points}) < 2:
+    line = LeaderboardLine.through(public_points(known))
+    if line is None:
         return ["out-of-fold to public: add the scores of two submissions with `leaderboard add` to see their line"]
-    own, public = np.array(points, dtype=float).T
-    fit, number = stats.linregress(own, public), len(points)
-    text = f"out-of-fold to public, {number} submissions: public = {fit.intercept:.3f} + {fit.slope:.2f} x out-of-fold"
+    own, public, number = line.own, line.scores, len(line.own)
+    text = (
+        f"out-of-fold to public, {number} submissions: public = {line.intercept:.3f} + {line.slope:.2f} x out-of-fold"
+    )
     if len({*public}) < 2:
         return [f"{text}; equal public scores have no order"]
     rank = stats.spearmanr(own, public).statistic
     if number > 2:
-        spread = np.sqrt(np.sum((public - fit.intercept - fit.slope * own) ** 2) / (number - 2))
-        text += f" (slope ± {fit.stderr:.2f}, points ± {spread:.4f})"
+        text += f" (slope ± {line.slope_error:.2f}, points ± {line.spread:.4f})"
     chance = f", which chance alone gives in {share_of_orders(own, public):.0%} of orders"
     few = "; too few points to rely on either" if number < FEW_POINTS else ""
     return [f"{text}, rank correlation {rank:.2f}{chance}{few}"]
+
+
+def public_points(known: Sequence[Scored]) -> list[tuple[float, float]]:
+    """The out-of-fold and the public score of each submission that has both."""
+    return [(one.score, one.line.public_lb) for one in known if one.line.public_lb is not None]
 
 
 def share_of_orders(own: np.ndarray, public: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class Chapter:
     data: Data
     runs: tuple[Run, ...]
     submissions: tuple[Submission, ...] = ()
+    submissions_dir: Path | None = None  # of the files that the ledger knows
     every_row: bool = False  # texts are kept whole, however many there are
     input_dir: str | None = None
     _loaded: dict[str, LoadedRun] = field(default_factory=dict)

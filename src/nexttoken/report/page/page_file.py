@@ -11,6 +11,8 @@ from nexttoken.errors import UNSHOWN, UserError
 from nexttoken.report.page import (
     budget_section,
     curves_section,
+    ladder_section,
+    leaderboard_section,
     mistakes_section,
     open_rows_section,
     open_runs_section,
@@ -31,6 +33,8 @@ SECTIONS: Sequence[Callable[[Chapter], Section | None]] = (
     mistakes_section.section,
     rows_section.section,
     budget_section.section,
+    leaderboard_section.section,
+    ladder_section.section,
 )
 OPEN_SECTIONS: Sequence[Callable[[OpenChapter], Section | None]] = (
     open_runs_section.section,
@@ -62,7 +66,9 @@ def write_page(path: Path, out: Path, ledger: Path, every_row: bool = False, inp
     """Write the page of the runs at or below `path`. Raises UserError where there is no run."""
     read, options = read_all(path), {"every_row": every_row, "input_dir": input_dir}
     lines, unread = _submissions(ledger)
-    chapters = [_shown(one, SECTIONS) for one in chapters_of(read.runs, lines, **options)]
+    chapters = [
+        _shown(one, SECTIONS) for one in chapters_of(read.runs, lines, submissions_dir=ledger.parent, **options)
+    ]
     chapters += [_shown(one, OPEN_SECTIONS) for one in open_chapters_of(read.open_runs, **options)]
     unread = (*read.unread, *unread)
     write_text(page_text(path, chapters, unread), out)
