@@ -68,6 +68,11 @@ def test_the_front_holds_what_no_other_way_beats_in_both():
     assert [points[place].name for place in front(points, "tokens", METRICS[1])] == ["same cost"]
 
 
+def test_costs_that_hardly_differ_count_as_one():
+    points = [BudgetPoint("faster by chance", 0.9, milliseconds=1.0), BudgetPoint("better", 0.8, milliseconds=1.01)]
+    assert front(points, "milliseconds", METRICS[0]) == [1]
+
+
 def test_a_gate_and_a_cascade_are_points(runs):
     cascade.main([f"run={runs / 'small'}", f"larger={runs / 'large'}", "share=0.5"])
     outcome = {"accuracy": 0.7, "log_loss": 0.71, "share_searched": 0.25, "seconds": 0.002, "tokens": 33.0}

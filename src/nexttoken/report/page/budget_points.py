@@ -19,6 +19,7 @@ from nexttoken.runs.records import read_gate
 from nexttoken.runs.scored_runs import Run
 from nexttoken.types import Metric
 
+SAME_COST = 0.02  # costs that differ by less count as one: times vary more than that
 AGAIN = "the command that wrote it writes it again"
 
 
@@ -53,16 +54,17 @@ def budget_points(chapter: Chapter) -> tuple[list[BudgetPoint], list[str]]:
 
 
 def front(points: Sequence[BudgetPoint], cost: str, metric: Metric) -> list[int]:
-    """Places of the points that no other one beats both in `cost` and in score, the cheapest first."""
+    """Places of the points without a better one at the same `cost` or less, the cheapest first."""
     sign = -1 if metric.higher_is_better else 1
-    known = [place for place, point in enumerate(points) if getattr(point, cost) is not None]
-    found: list[int] = []
-    best = np.inf
-    for place in sorted(known, key=lambda one: (getattr(points[one], cost), sign * points[one].score)):
-        if sign * points[place].score < best:
-            best = sign * points[place].score
-            found.append(place)
-    return found
+    costs = {place: float(value) for place, one in enumerate(points) if (value := getattr(one, cost)) is not None}
+
+    def is_beaten(place: int) -> bool:
+        allowed = costs[place] * (1 + SAME_COST)
+        return any(
+            sign * points[other].score < sign * points[place].score and costs[other] <= allowed for other in costs
+        )
+
+    return sorted((place for place in costs if not is_beaten(place)), key=lambda place: costs[place])
 
 
 def _of_run(run: Run, groups: list[str]) -> BudgetPoint:
