@@ -6,11 +6,15 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 from sklearn.metrics import accuracy_score, log_loss
 
+from nexttoken.report.compare import COMPARED, read_cells, score_cells
 from nexttoken.report.page import next_steps, pairs, runs_section, short_section
 from nexttoken.report.page.chapter import chapters_of
 from nexttoken.report.page.settings_that_differ import differing_settings
+from nexttoken.report.ranking import Measure, Ranking
+from nexttoken.runs.read import read_groups
 from nexttoken.runs.read_all import read_all
 from support.finished_runs import CLASSES, write_run
 
@@ -118,3 +122,59 @@ def test_the_advice_follows_from_what_was_measured(tmp_path):
     reasons = [one.reason for one in next_steps.next_steps(chapter_of(tmp_path / "first"))]
     assert reasons[0].startswith("The class prior, which reads nothing, has 0.5000")
     assert any("1 of 4 folds of first are not trained" in reason for reason in reasons)
+
+
+def test_means_and_spreads_of_folds_and_intervals_are_those_of_the_files(tmp_path):
+    write(tmp_path, "only", 0.3, 0.4)
+    html = runs_section.section(chapter_of(tmp_path)).html
+    cells = re.search(r'<th scope="row">only</th>(.*?)</tr>', html, re.S).group(1)
+    shown = re.findall(r'<td data-value="([^"]*)">([^<]*)</td>', cells)
+    folds = [pd.read_csv(path) for path in sorted((tmp_path / "only").glob("fold*/oof.csv"))]
+    scores = [log_loss(fold["label"], fold[list(CLASSES)].to_numpy()) for fold in folds]
+    whole = log_loss(*out_of_fold(tmp_path / "only"))
+    low, high = map(float, shown[1][1].split(" to "))
+    assert low < whole < high
+    assert float(shown[3][0]) == pytest.approx(np.mean(scores))
+    assert shown[3][1].endswith(f"± {np.std(scores, ddof=1):.{len(shown[0][1].partition('.')[2])}f}")
+    assert [float(value) for value, _ in shown[4:8]] == pytest.approx(scores)
+
+
+def test_the_difference_of_a_pair_has_the_interval_of_the_command_compare(tmp_path):
+    write(tmp_path, "good", 0.4, 0.4, head="one")
+    write(tmp_path, "poor", 0.3, 0.4, head="two")
+    chapter = chapter_of(tmp_path)
+    groups = [run.oof["id"].map(read_groups(run.folder)).tolist() for run in chapter.runs]
+    (pair,) = pairs.pair_differences(chapter.runs, groups, chapter.metric)
+    scored = score_cells(read_cells([tmp_path], "head"), "head", [COMPARED["log_loss"]])
+    ranking = Ranking(scored, Measure("log_loss", "log loss", "log_loss", False))
+    places = [ranking.variants.index(name) for name in ("one", "two")]
+    if chapter.runs[0].name == "poor":
+        places.reverse()
+    wanted = ranking.difference(*places)
+    assert [pair.interval.low, pair.interval.high] == pytest.approx([wanted.low, wanted.high])
+    assert pair.value == pytest.approx(ranking.values[places[0]] - ranking.values[places[1]])
+
+
+def test_a_pair_is_compared_fold_by_fold_where_both_have_the_same_rows(tmp_path):
+    write(tmp_path, "good", 0.6, 0.3)
+    write(tmp_path, "poor", 0.1, 0.3)
+    (tmp_path / "poor" / "fold3" / "metrics.json").unlink()
+    chapter = chapter_of(tmp_path)
+    (pair,) = pairs.pair_differences(chapter.runs, [one.tolist() for one in chapter.groups], chapter.metric)
+    assert pair.by_fold.startswith("Lead of good by fold: ")
+    shown = {int(fold): float(value) for fold, value in re.findall(r"fold (\d+) (\+[\d.]+\d)", pair.by_fold)}
+    assert shown.keys() == {0, 1, 2}
+    for fold, value in shown.items():
+        good, poor = (pd.read_csv(tmp_path / name / f"fold{fold}" / "oof.csv") for name in ("good", "poor"))
+        losses = [log_loss(table["label"], table[list(CLASSES)].to_numpy()) for table in (good, poor)]
+        assert value == pytest.approx(losses[1] - losses[0], abs=0.01)
+
+
+def test_runs_that_differ_by_their_seed_state_the_noise_of_seeds(tmp_path):
+    write(tmp_path, "first", 0.3, 0.4, seed=0)
+    write(tmp_path, "second", 0.3, 0.4, seed=1)
+    html = runs_section.section(chapter_of(tmp_path)).html
+    scores = [log_loss(*out_of_fold(tmp_path / name)) for name in ("first", "second")]
+    band = t.ppf(0.975, 1) * np.sqrt(2) * np.std(scores, ddof=1)
+    assert "differ by their seed alone" in html
+    assert f"differ by less than {band:.4f} in 95 % of cases" in html

@@ -12,7 +12,7 @@ from nexttoken.report.markdown import digits_for
 from nexttoken.report.page.section import interval, number
 from nexttoken.report.ranking import Ranking, Scored
 from nexttoken.report.whole_scores import columns_for, ranking_by
-from nexttoken.runs.scored_runs import Run
+from nexttoken.runs.scored_runs import Fold, Run
 from nexttoken.types import Metric
 
 MAX_RUNS = 12  # 66 pairs
@@ -28,6 +28,7 @@ class PairDifference:
     value: float
     interval: Interval
     sentence: str
+    by_fold: str  # the lead in each fold whose rows both scored, "" where there are no two
 
     @property
     def is_noise(self) -> bool:
@@ -73,7 +74,25 @@ def _difference(
     value = float(ranking.values[pair[0]] - ranking.values[pair[1]])
     found, num_rows = ranking.difference(*pair), ranking.scored.num_rows
     words = describe(runs[one].title, runs[other].title, value, found, metric)
-    return PairDifference(one, other, num_rows, value, found, words)
+    better, worse = (one, other) if (value > 0) == metric.higher_is_better else (other, one)
+    by_fold = _by_fold(runs[better], runs[worse], metric, digits_for(found))
+    return PairDifference(one, other, num_rows, value, found, words, by_fold)
+
+
+def _by_fold(better: Run, worse: Run, metric: Metric, digits: int) -> str:
+    """`Lead of a by fold: fold 0 +0.016, fold 1 -0.002.`, of the folds with the same rows in both."""
+    theirs = {fold.number: fold for fold in worse.folds}
+    same = [fold for fold in better.folds if fold.number in theirs and _have_same_rows(fold, theirs[fold.number])]
+    if len(same) < 2:
+        return ""
+    sign = 1 if metric.higher_is_better else -1
+    values = {fold.number: sign * (fold.score(metric) - theirs[fold.number].score(metric)) for fold in same}
+    shown = [f"fold {fold} {number(value, digits, True)}" for fold, value in values.items()]
+    return f"Lead of {better.title} by fold: {', '.join(shown)}."
+
+
+def _have_same_rows(one: Fold, other: Fold) -> bool:
+    return set(one.oof["id"]) == set(other.oof["id"])
 
 
 def describe(one: str, other: str, value: float, found: Interval, metric: Metric) -> str:

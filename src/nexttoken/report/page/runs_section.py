@@ -40,7 +40,7 @@ def section(chapter: Chapter) -> Section:
         first=pairs[0] if pairs else None,
         has_more=len(chapter.runs) > MAX_RUNS,
     )
-    shown = [[one.one, one.other, one.num_rows, one.value, one.sentence] for one in pairs]
+    shown = [[one.one, one.other, one.num_rows, one.value, one.sentence, one.by_fold] for one in pairs]
     return Section("runs", "Runs", html, {"pairs": shown} if pairs else None)
 
 

@@ -8,7 +8,7 @@ for (const tools of document.querySelectorAll("[data-compare]")) {
   const show = () => {
     const places = [Number(one.value), Number(other.value)].sort((a, b) => a - b);
     const pair = pairs.find((entry) => entry[0] === places[0] && entry[1] === places[1]);
-    verdict.textContent = pair ? `${pair[4]} ` : places[0] === places[1] ? "Choose two different runs." : "They share no rows.";
+    verdict.textContent = pair ? `${pair[4]} ${pair[5]} ` : places[0] === places[1] ? "Choose two different runs." : "They share no rows.";
     if (pair) {
       const rows = document.createElement("span");
       rows.className = "quiet";
