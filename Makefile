@@ -13,7 +13,8 @@ run: .venv/.run
 
 # The page of the embedded sample from nothing: two learning rates, five folds of one epoch each.
 page: .venv/.run
-	$(BIN)/python train.py -m fold=0,1,2,3,4 fit.learning_rate=0.001,0.004 trainer.max_epochs=1
+	$(BIN)/python train.py -m fold=0,1,2,3,4 name=rate-0.001 fit.learning_rate=0.001 trainer.max_epochs=1
+	$(BIN)/python train.py -m fold=0,1,2,3,4 name=rate-0.004 fit.learning_rate=0.004 trainer.max_epochs=1
 	$(BIN)/python -m nexttoken page output/lmsys
 
 DATA ?= ../shared/data/arena-mini

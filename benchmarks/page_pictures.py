@@ -1,7 +1,7 @@
 """Take the pictures of a page that README.md and docs/page.md show, with Chromium.
 
 make page
-python -m benchmarks.page_pictures                                    docs/images/page_runs.png and page_rows.png
+python -m benchmarks.page_pictures                                    docs/images/page_rows.png and page_mistakes.png
 python -m benchmarks.page_pictures page=all.html parts=c1-runs,c1-rows out=pictures
 
 Arguments:
@@ -29,7 +29,7 @@ from benchmarks.measure import Names
 from nexttoken.commands.arguments import Arguments, run
 from nexttoken.errors import UserError
 
-NUM_COLOURS = 64
+NUM_COLOURS = 128
 MAX_BYTES = 200_000
 PLACE = """
 const part = document.getElementById(arguments[0]), box = part && part.getBoundingClientRect();
@@ -40,7 +40,7 @@ Pixels = Annotated[int, Field(ge=200, le=4000)]
 
 class PicturesArguments(Arguments):
     page: Path = Path("output/lmsys/page.html")
-    parts: Names = ("c1-short", "c1-rows")
+    parts: Names = ("c1-rows", "c1-mistakes")
     out: Path = Path("docs/images")
     width: Pixels = 1100
     height: Pixels = 900
