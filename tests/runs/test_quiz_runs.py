@@ -94,6 +94,30 @@ def test_a_fold_of_a_quiz_leaves_what_the_report_needs(gated):
     assert "temperature" in json.loads((fold / "inference.json").read_text())
 
 
+def test_rows_whose_prompt_was_cut_are_recorded(tmp_path):
+    lines = rows(24)
+    for row in lines[::2]:
+        row["question"] += " It has a garden." * 20
+    write_lines(tmp_path / "train.jsonl", lines)
+    write_lines(tmp_path / "test.jsonl", lines[:2])
+    texts = {}
+    for max_tokens in (120, 900):
+        folder = tmp_path / str(max_tokens)
+        train(tmp_path, folder, f"max_tokens={max_tokens}", "save_prompts=true", "trainer.max_epochs=0")
+        with (folder / "quiz" / "tiny" / "fold0" / "prompts.jsonl").open() as file:
+            texts[max_tokens] = {line["id"]: line["text"] for line in map(json.loads, file)}
+        kept = pd.read_csv(folder / "quiz" / "tiny" / "fold0" / "rows.csv", dtype={"id": str}).set_index("id")
+        saved = json.loads((folder / "quiz" / "tiny" / "fold0" / "metrics.json").read_text())
+        assert saved["share_truncated"] == kept["truncated"].mean()
+        assert saved["num_truncated"] == kept["truncated"].sum()
+        if max_tokens == 900:
+            assert not kept["truncated"].any()
+        else:
+            cut = kept["truncated"].to_dict()
+    assert cut == {one: texts[120][one] != texts[900][one] for one in texts[120]}
+    assert set(cut.values()) == {True, False}
+
+
 def test_asking_again_through_the_run_folder_gives_the_same(gated):
     run = load_run(gated / "quiz" / "tiny")
     fold = run.folds[0]

@@ -15,7 +15,8 @@ EXPECTED = {
     **dict.fromkeys(("name", "labels_by", "metric", "train_file", "test_file", "sample_file"), NAME),
     **dict.fromkeys(("submission", "swap"), MAPPING),
 }
-ROWS_COLUMNS = {"num_options", "seconds", "recalled", "found", "searched", "second_taken"}  # of rows.csv, beside tags
+# Columns of rows.csv beside tags.
+ROWS_COLUMNS = {"num_options", "seconds", "recalled", "found", "searched", "second_taken", "truncated"}
 REQUIRED = ("name", "id", "fields", "metric")  # may not be null
 
 
