@@ -50,6 +50,9 @@ def test_a_fold_leaves_what_the_contract_names(trained):
     assert np.abs(probs.sum(axis=1) - 1).max() < 1e-12
     assert metrics.log_loss(probs, oof["label"].to_numpy()) == pytest.approx(saved["log_loss"], abs=1e-12)
     assert saved["uniform_log_loss"] == pytest.approx(math.log(3))
+    rows = pd.read_csv(fold / "rows.csv")
+    assert rows["truncated"].dtype == bool
+    assert rows["outside"][:200].between(0, 1).all()
     names = {path.name for path in fold.iterdir()}
     assert names >= {"config.yaml", "labels.json", "model", "curve.csv", "tensorboard", "prompts.jsonl"}
     assert {path.name for path in (fold / "model").iterdir()} >= {"model.safetensors", "tokenizer.json", "config.json"}

@@ -12,6 +12,7 @@ from nexttoken.engine.forward.output_head import reading, reading_labels
 from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import LabelAnswerer, predict_labels
+from nexttoken.engine.label_mass import mass_outside
 from nexttoken.engine.label_scores import answer_logits, collate, label_scores
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
@@ -107,6 +108,15 @@ def exact_scores(model: torch.nn.Module, prompts: list[EncodedPrompt], tokens: L
     if tokens.continuations == CONTINUATIONS["one starts another"]:
         probs = torch.stack([probs[:, 0] - probs[:, 1], probs[:, 1] - probs[:, 2], probs[:, 2]], dim=1)
     return probs.log()
+
+
+@torch.inference_mode()
+def test_the_mass_outside_the_labels_is_what_a_plain_softmax_leaves(llama, tokens):
+    prompts = random_prompts()
+    left = 1 - exact_scores(llama, prompts, tokens).exp().sum(dim=1)
+    np.testing.assert_allclose(mass_outside(llama, prompts, tokens, 128), left.numpy(), atol=1e-6)
+    assert left.min() > 0.5
+    assert left.max() < 1
 
 
 def test_every_architecture_of_the_model_configurations_takes_all_shortcuts(model):

@@ -117,6 +117,20 @@ def test_a_row_that_a_run_lacks_is_in_none_of_its_views(tmp_path):
     assert {chosen.answers()["guesses"][place * 60 + row] for row in missing} == {-1}
 
 
+def test_the_probability_outside_the_labels_stands_where_a_run_recorded_it(tmp_path):
+    for name in ("recorded", "earlier"):
+        write_run(tmp_path / "lmsys" / name, np.full((8, 3), 1 / 3), np.arange(8) % 3)
+    for path in (tmp_path / "lmsys" / "recorded").glob("fold*/rows.csv"):
+        rows = pd.read_csv(path, dtype={"id": str})
+        rows.assign(outside=[0.25, None]).to_csv(path, index=False)
+    (chapter,) = chapters_of(read_all(tmp_path / "lmsys").runs, ())
+    found = dict(
+        zip([run.name for run in chapter.runs], ChosenRows.of(chapter.runs).outside(chapter.runs), strict=True)
+    )
+    assert found["earlier"] is None
+    assert sorted(found["recorded"], key=str) == [0.25] * 4 + [None] * 4
+
+
 def test_of_many_rows_only_those_of_the_views_are_kept(tmp_path):
     labels = np.random.default_rng(0).integers(3, size=MAX_ROWS + 400)
     probs = np.random.default_rng(1).dirichlet(np.ones(3), size=len(labels))

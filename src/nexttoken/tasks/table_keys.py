@@ -16,7 +16,17 @@ EXPECTED = {
     **dict.fromkeys(("submission", "swap"), MAPPING),
 }
 # Columns of rows.csv beside tags.
-ROWS_COLUMNS = {"num_options", "seconds", "recalled", "found", "searched", "second_taken", "truncated"}
+ROWS_COLUMNS = {
+    "num_options",
+    "seconds",
+    "recalled",
+    "found",
+    "searched",
+    "second_taken",
+    "swapped",
+    "truncated",
+    "outside",
+}
 REQUIRED = ("name", "id", "fields", "metric")  # may not be null
 
 

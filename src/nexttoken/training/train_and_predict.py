@@ -1,11 +1,8 @@
 """One fold from its rows to its scored weights: training, and the answers to the held-out rows."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from nexttoken.build import Parts
 from nexttoken.engine.journal import JournalFolder
@@ -18,6 +15,7 @@ from nexttoken.runs.folder import FoldFolder
 from nexttoken.training.dev_metric import DevMetric
 from nexttoken.training.learner import Learner
 from nexttoken.training.probe_learner import ProbeLearner
+from nexttoken.training.row_facts import with_row_facts
 from nexttoken.training.time_budget import TimeBudget
 from nexttoken.types import LabelPredictions
 
@@ -56,7 +54,7 @@ def train_and_predict(
     if "threshold" in measured:
         predictions = replace(predictions, threshold=measured["threshold"])
     if isinstance(predictions, LabelPredictions):
-        predictions = _with_truncated(predictions, answerer.prompts)
+        predictions = with_row_facts(predictions, answerer)
     if parts.settings.save_prompts and is_first():
         fold.save_prompts(answerer.prompts, answerer.labels)
     counts = dict(answerer.counts)
@@ -66,10 +64,3 @@ def train_and_predict(
         fold.save_texts(inference(first, lambda views: answerer.writer.write(views, *options)))  # type: ignore[union-attr]
     speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
     return predictions, measured | answerer.environment | counts | speed
-
-
-def _with_truncated(predictions: LabelPredictions, prompts: Sequence[Any]) -> LabelPredictions:
-    """The predictions with the column `truncated` (N,): True where a prompt of the row was cut to the token limit."""
-    cut = {prompt.id for prompt in prompts if prompt.was_cut}
-    truncated = np.array([one in cut for one in predictions.ids], dtype=bool)
-    return replace(predictions, columns={**predictions.columns, "truncated": truncated})

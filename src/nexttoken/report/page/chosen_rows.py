@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from nexttoken.errors import UserError
 from nexttoken.report.page.both_orders import BothOrders, find_both_orders
 from nexttoken.report.page.row_table import RowTable
 from nexttoken.report.page.row_views import find_views
+from nexttoken.runs.read import read_numbers
 from nexttoken.runs.scored_runs import Run
 
 MAX_ROWS = 5_000  # with more, only the rows of the views are in the page
@@ -70,6 +73,10 @@ class ChosenRows:
         probs = np.take_along_axis(table.probs, top, axis=2)
         return answers | {"top": top.ravel().tolist(), "probs": _parts(probs)}
 
+    def outside(self, runs: Sequence[Run]) -> list[list[float | None] | None]:
+        """Of each run the probability of other words than the labels, None where rows.csv does not have it."""
+        return [_outside(run, self.table.ids) for run in runs]
+
 
 def _listed(views: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
     """The rows of the views, each once: those of the first run first, by their rank in any of its views."""
@@ -85,3 +92,16 @@ def _listed(views: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
 def _parts(probs: np.ndarray) -> list[int]:
     """Probabilities as whole numbers of ten thousand, -1 for none."""
     return np.where(np.isnan(probs), -1, np.rint(np.nan_to_num(probs) * PARTS)).astype(int).ravel().tolist()
+
+
+def _outside(run: Run, ids: np.ndarray) -> list[float | None] | None:
+    try:
+        tables = [read_numbers(fold.folder / "rows.csv", {"outside": _number_or_nan}) for fold in run.folds]
+    except UserError:
+        return None  # of an earlier version, or of a head without other words
+    known = pd.concat(tables).set_index("id")["outside"].reindex(ids.tolist())
+    return [None if np.isnan(one) else float(f"{one:.3g}") for one in known.tolist()]
+
+
+def _number_or_nan(cell: str) -> float:
+    return float(cell) if cell else float("nan")

@@ -39,6 +39,7 @@ def section(chapter: Chapter) -> Section:
         "tags": tags,
         "votes": _votes(examples),
         **chosen.answers(),
+        "outside": chosen.outside(runs),
         **_prompts(chapter, runs[0], chosen.table.ids, [row for row in chosen.order if row in listed]),
     }
     html = render(

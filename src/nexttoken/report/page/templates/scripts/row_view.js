@@ -177,6 +177,8 @@ function factsOf(data, run, row) {
   const at = run * data.ids.length + row;
   const facts = [`fold ${data.folds[row]}`, `wanted ${data.names[data.labels[row]]}`];
   if (data.losses[at] !== null) facts.push(`predicted ${data.names[data.guesses[at]]}`, `loss ${data.losses[at].toFixed(3)}`);
+  const outside = data.outside[run] && data.outside[run][row];
+  if (outside !== null && outside !== undefined) facts.push(`probability of other words than the labels ${percent(outside)}`);
   for (const [name, tag] of Object.entries(data.tags)) facts.push(`${name}: ${tag.values[tag.of[row]] || "(none)"}`);
   if (data.votes.length && data.votes[row].length) facts.push(`votes ${data.votes[row].map(percent).join(" / ")}`);
   return facts.join(" · ");
