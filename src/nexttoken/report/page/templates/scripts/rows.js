@@ -133,10 +133,19 @@ class RowBrowser {
 
 const rowBrowsers = [...document.querySelectorAll(".rows-browser")].map((root) => new RowBrowser(root));
 
+// A link that was typed by hand may hold a % that begins no code.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function openLinkedRow() {
   for (const browser of rowBrowsers) {
     const start = `#${browser.key}-row-`;
-    if (location.hash.startsWith(start)) browser.open(decodeURIComponent(location.hash.slice(start.length)));
+    if (location.hash.startsWith(start)) browser.open(decoded(location.hash.slice(start.length)));
   }
 }
 
