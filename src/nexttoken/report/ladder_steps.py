@@ -46,8 +46,7 @@ class Step:
     @property
     def name(self) -> str:
         """Of replicas the first run's name; an asked way after its run: `a asked swap_averaged`."""
-        name = self.runs[0].title.replace(f"/{ASKED}/", f" {ASKED} ")
-        return name + (", calibrated" if self.is_calibrated else "")
+        return self.runs[0].title + (", calibrated" if self.is_calibrated else "")
 
     @property
     def score(self) -> float:

@@ -11,6 +11,7 @@ import pandas as pd
 from nexttoken.metrics.decisions import at_threshold, choose_threshold, has_threshold
 from nexttoken.metrics.intervals import Rows
 from nexttoken.metrics.probabilities import log_losses
+from nexttoken.runs.folder import ASKED
 from nexttoken.types import Metric
 
 NOT_CLASSES = ["id", "fold", "label", "loss", "group"]  # columns of an out-of-fold table besides its classes
@@ -72,8 +73,10 @@ class Run:
 
     @property
     def title(self) -> str:
+        """The name for people: `a asked swap_averaged` of a run asked in another way, and whether it was trained."""
         trained = [fold.metrics["trained"] for fold in self.folds]
-        return self.name + ("" if all(trained) else " (partly zero-shot)" if any(trained) else " (zero-shot)")
+        how = "" if all(trained) else " (partly zero-shot)" if any(trained) else " (zero-shot)"
+        return self.name.replace(f"/{ASKED}/", f" {ASKED} ") + how
 
     @property
     def scores(self) -> tuple[Metric, ...]:

@@ -14,7 +14,6 @@ from nexttoken.report.asked import milliseconds_a_row
 from nexttoken.report.cascade import CHOSEN as CASCADE_CHOSEN
 from nexttoken.report.gate import CHOSEN as GATE_CHOSEN
 from nexttoken.report.page.chapter import Chapter
-from nexttoken.runs.folder import ASKED
 from nexttoken.runs.records import read_gate
 from nexttoken.runs.scored_runs import Run
 from nexttoken.types import Metric
@@ -76,7 +75,7 @@ def _of_run(run: Run, groups: list[str]) -> BudgetPoint:
     except UserError:  # a broken rows.csv: the score does not depend on it
         milliseconds = None
     return BudgetPoint(
-        run.title.replace(f"/{ASKED}/", " asked "),
+        run.title,
         run.score(run.metric),
         score_interval(run.metric, run.scored(run.metric), groups),
         run.tokens_a_row,

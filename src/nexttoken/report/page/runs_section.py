@@ -14,7 +14,6 @@ from nexttoken.report.page.section import Section, number, render
 from nexttoken.report.page.settings_that_differ import MAX_COLUMNS, differing_settings
 from nexttoken.report.seeds import replicas_among
 from nexttoken.report.tables import metrics_in_tables, reference_key, reference_names
-from nexttoken.runs.folder import ASKED
 from nexttoken.runs.scored_runs import Run
 
 
@@ -54,7 +53,7 @@ def _row(run: Run, groups: list[str], chapter: Chapter) -> dict[str, Any]:
     finished = max((fold.folder / "metrics.json").stat().st_mtime for fold in run.folds)
     memory = [one["peak_memory_mb"] for one in saved if one.get("peak_memory_mb")]
     return {
-        "name": run.title.replace(f"/{ASKED}/", " asked "),
+        "name": run.title,
         "score": run.score(metric),
         "interval": found,
         "digits": digits_for(found),
