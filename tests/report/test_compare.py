@@ -269,7 +269,7 @@ def test_a_run_made_twice_is_refused(sweep):
             "2 rows in one of them, of another label or in another group: f0-3, new",
         ),
         ("folds.csv", "f0-3,1,", "f0-3,7,", "1 rows in one of them, of another label or in another group: f0-3"),
-        ("fold0/oof.csv", ",a,b", ",a,c", "classes a, b and a, c"),
+        ("fold0/oof.csv", ",a,b", ",a,c", "fold0/oof.csv; run the fold again"),
         ("fold0/data.sha256", "0", "1", "the texts of the data have changed between them (data.sha256)"),
     ],
 )

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from nexttoken.commands.page import main
 from nexttoken.errors import UserError
 from nexttoken.report.page.page_file import write_page
 from support.finished_runs import damage, write_run
@@ -51,3 +52,40 @@ def test_names_of_runs_are_escaped(runs):
     page, _ = page_of(runs)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;" in page
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("good/fold0/curve.csv", "step,train_loss,dev_log_loss\n0,inf,\n"),
+        ("good/fold0/curve.csv", "step,train_loss,dev_log_loss\n-5,1.0,\n5,1.0,inf\n"),
+        ("good/cascade.json", '{"points": null}'),
+        ("good/folds.csv", "\xff\xfe"),
+    ],
+)
+def test_a_damaged_file_of_one_run_leaves_the_other_on_the_page(runs, file, content):
+    damage(runs / file, content)
+    page, _ = page_of(runs)
+    assert "The best run is" in page
+    assert '<th scope="row">poor</th>' in page
+
+
+def test_a_run_with_a_fold_of_other_classes_is_listed(runs):
+    path = runs / "poor" / "fold1" / "oof.csv"
+    damage(path, path.read_text().replace("winner_tie", "other"))
+    _, written = page_of(runs)
+    assert ["other columns" in one.reason for one in written.unread] == [True]
+
+
+def test_runs_of_other_classes_have_a_chapter_of_their_own(runs):
+    for path in (runs / "poor").glob("fold*/oof.csv"):
+        damage(path, path.read_text().replace("winner_tie", "other"))
+    page, _ = page_of(runs)
+    assert 'id="c2"' in page
+
+
+def test_a_page_is_not_written_over_a_file_of_a_run(runs):
+    kept = (runs / "good" / "fold0" / "metrics.json").read_bytes()
+    with pytest.raises(UserError, match=r"expected a file whose name ends in \.html"):
+        main([str(runs), f"out={runs / 'good' / 'fold0' / 'metrics.json'}"])
+    assert (runs / "good" / "fold0" / "metrics.json").read_bytes() == kept

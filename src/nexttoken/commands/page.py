@@ -13,14 +13,27 @@ Arguments:
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from nexttoken.commands.arguments import Arguments, OnePath
+from nexttoken.errors import UserError
+
+
+def html_path(path: Path) -> Path:
+    """Return `path`, with ~ as the home folder. Raises UserError for a file of another kind, such as one of a run."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"out={path} is no page; expected a file whose name ends in .html")
+    return path.expanduser()
+
+
+HtmlPath = Annotated[Path, AfterValidator(html_path)]
 
 
 class PageArguments(Arguments):
     paths: OnePath
-    out: Path | None = None
+    out: HtmlPath | None = None
     rows: Literal["all"] | None = None
     input_dir: str | None = None
     ledger: Path = Path("submissions/ledger.csv")

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
 from nexttoken.engine.batches import token_batches
 from nexttoken.engine.forward.shortcuts import shortcuts
 from nexttoken.engine.label_scores import collate, label_scores, num_read
+from nexttoken.engine.run_batches import run_batches
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 
@@ -23,10 +23,11 @@ def mass_outside(
     """
     contexts, packs, device = labels.contexts, shortcuts(model).packs, next(model.parameters()).device
     lengths = [num_read(contexts, len(prompt.token_ids), packs) for prompt in prompts]
-    inside = np.empty(len(prompts))
-    for rows in token_batches(lengths, batch_tokens, packs):
-        batch = collate([prompts[row] for row in rows], contexts, packs).to(device)
-        with torch.inference_mode():
-            scores = label_scores(model, batch, labels, whole_vocabulary=True)
-        inside[rows] = scores.exp().sum(dim=1).double().cpu().numpy()
-    return np.clip(1 - inside, 0.0, 1.0)
+
+    def labels_share(model: nn.Module, batch: Sequence[EncodedPrompt]) -> np.ndarray:
+        scores = label_scores(model, collate(batch, contexts, packs).to(device), labels, whole_vocabulary=True)
+        return scores.exp().sum(dim=1, keepdim=True).double().cpu().numpy()
+
+    batches = token_batches(lengths, batch_tokens, packs)
+    inside, _ = run_batches(model, prompts, lengths, batches, labels_share, "labels' share")
+    return np.clip(1 - inside[:, 0], 0.0, 1.0)

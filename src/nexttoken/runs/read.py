@@ -47,6 +47,10 @@ def group_into_runs(path: Path, read: Iterable[Fold]) -> list[Run]:
     runs = []
     for (folder, data), folds in grouped.items():
         refuse_twice_scored(folder, pd.concat([fold.oof["id"] for fold in folds]))
+        if other := [fold for fold in folds if list(fold.oof) != list(folds[0].oof)]:
+            what = f"{other[0].folder / 'oof.csv'} has other columns than {folds[0].folder / 'oof.csv'}"
+            what = f"{folder}: its folds were not scored on the same rows: {what}"
+            raise UserError(f"{what}; {AGAIN}")
         name = folder.relative_to(path).as_posix() if folder != path else folder.resolve().name
         runs.append(Run(name, folder, data, tuple(folds)))
     return runs
@@ -182,4 +186,6 @@ def _read_curve(path: Path) -> pd.DataFrame | None:
     except (OSError, KeyError, ValueError) as error:  # ValueError: pandas' parser errors among them
         message = str(error).splitlines()[0]
         raise UserError(f"{path} is broken ({message}); delete it to do without the learning curve") from error
+    curve = curve.replace([math.inf, -math.inf], math.nan)  # of a training that diverged
+    curve = curve[curve["step"] >= 0]
     return curve.sort_values("step", kind="stable") if len(curve) else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nexttoken.errors import UserError
 from nexttoken.runs.folder import FoldFolder
-from nexttoken.runs.read import checked_fold, find_folds, group_into_runs, is_open, read_fold
+from nexttoken.runs.read import checked_fold, find_folds, group_into_runs, is_open, read_fold, read_groups
 from nexttoken.runs.read_open import OpenRun, open_runs_of
 from nexttoken.runs.scored_runs import Fold, Run
 
@@ -40,7 +40,7 @@ def read_all(path: Path) -> ReadRuns:
     for folder in finished:
         try:
             (opened if is_open(checked_fold(folder)) else closed).append(folder)
-        except UserError as error:
+        except (UserError, OSError, UnicodeError) as error:
             unread.append(Unread(folder, str(error)))
     if not finished and not begun:
         raise UserError(f"{path} holds no run (<name>/fold<k>/metrics.json); run python train.py fold=0 first")
@@ -54,6 +54,7 @@ def read_all(path: Path) -> ReadRuns:
     runs: list[Run] = []
     for folder, of_folder in folds.items():
         try:
+            read_groups(folder)  # every section needs them
             runs += group_into_runs(path, of_folder)
         except UserError as error:  # its folds contradict each other
             unread.append(Unread(folder, str(error)))

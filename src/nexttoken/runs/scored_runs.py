@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nexttoken.errors import UserError
 from nexttoken.metrics.decisions import at_threshold, choose_threshold, has_threshold
 from nexttoken.metrics.intervals import Rows
 from nexttoken.metrics.probabilities import log_losses
@@ -170,8 +171,12 @@ def data_of(metrics: Mapping[str, Any]) -> Data:
     has_published = metrics.get("has_published_scores", not is_quiz)
     is_published = has_published and metrics["is_published_data"]
     earlier = metrics.get("baseline", "option baseline" if is_quiz else "length/overlap baseline")
-    baselines = tuple(metrics.get("baselines", [earlier]))
-    return Data(metrics["task"], metrics["dataset"], is_published, is_quiz, has_published, baselines)
+    baselines = metrics.get("baselines", [earlier])
+    if not isinstance(baselines, list) or not all(isinstance(name, str) for name in baselines):
+        raise UserError(f"metrics.json of {metrics['dataset']}, fold {metrics['fold']}, has no names of baselines")
+    if not all(isinstance(value, bool) for value in (is_quiz, has_published)):
+        raise UserError(f"metrics.json of {metrics['dataset']}, fold {metrics['fold']}, has no kind of task")
+    return Data(metrics["task"], metrics["dataset"], is_published, is_quiz, has_published, tuple(baselines))
 
 
 def classes_of(oof: pd.DataFrame) -> list[str]:

@@ -53,8 +53,6 @@ def train_and_predict(
     seconds = time.monotonic() - start
     if "threshold" in measured:
         predictions = replace(predictions, threshold=measured["threshold"])
-    if isinstance(predictions, LabelPredictions):
-        predictions = with_row_facts(predictions, answerer)
     if parts.settings.save_prompts and is_first():
         fold.save_prompts(answerer.prompts, answerer.labels)
     counts = dict(answerer.counts)
@@ -63,4 +61,6 @@ def train_and_predict(
         options = (parts.settings.generation, fold.journals / "texts.jsonl", "held-out rows")
         fold.save_texts(inference(first, lambda views: answerer.writer.write(views, *options)))  # type: ignore[union-attr]
     speed = {"rows_per_second": len(rows.held_out) / seconds, "peak_memory_mb": peak_memory_mb()}
+    if isinstance(predictions, LabelPredictions):  # after the memory of the run's own way was measured
+        predictions = with_row_facts(predictions, answerer)
     return predictions, measured | answerer.environment | counts | speed

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +83,10 @@ class Chapter:
 
 def chapters_of(runs: tuple[Run, ...], submissions: tuple[Submission, ...], **options: Any) -> list[Chapter]:
     """A chapter for each data set, the one with the most runs first."""
-    by_data = groupby(sorted(runs, key=lambda run: run.data), key=lambda run: run.data)
-    groups = sorted(((data, list(group)) for data, group in by_data), key=lambda pair: -len(pair[1]))
+    by_rows: dict[tuple[Data, tuple[str, ...]], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.data):
+        by_rows.setdefault((run.data, tuple(classes_of(run.folds[0].oof))), []).append(run)
+    groups = sorted(((data, group) for (data, _), group in by_rows.items()), key=lambda pair: -len(pair[1]))
     return [
         Chapter(f"c{place}", data, tuple(ranked(group)), submissions, **options)
         for place, (data, group) in enumerate(groups, start=1)

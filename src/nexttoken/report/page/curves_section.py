@@ -83,7 +83,8 @@ def _plot(runs: Sequence[Run], column: str, label: str, levels: Mapping[str, flo
         for _, points in _training(fold, column):
             heights += points["train_loss"].quantile([0.02, 0.98]).tolist()  # single batches may be far off
     names = ", ".join(run.title for run in runs[:NUM_COLOURS])
-    plot = Plot(Axis(0.0, last * 1.02, "optimizer steps"), Axis.over(heights, label), f"{label} by step of {names}")
+    steps = Axis(0.0, max(last * 1.02, 1.0), "optimizer steps")
+    plot = Plot(steps, Axis.over(heights, label), f"{label} by step of {names}")
     plot.levels(levels)
     for place, run in enumerate(runs):
         for fold in run.folds:

@@ -19,6 +19,7 @@ GROUP_SIZES = ("alone", "two alike", "three or more alike")
 TURNS = ("0", "1", "2", "3", "4 or more")
 MAX_LETTERS = 300  # of a text that its language is found by
 UNKNOWN = "unknown"
+MEASURED = ("seconds", "outside")  # columns of rows.csv that are no kind of row, whatever their values
 
 
 def factors_of(run: Run, outcome: Outcome, texts: Mapping[str, pd.Categorical]) -> dict[str, pd.Categorical]:
@@ -49,8 +50,8 @@ def _recorded(run: Run, ids: np.ndarray) -> dict[str, pd.Categorical]:
 
 def _is_measured(column: "pd.Series[str]") -> bool:
     """True for a column of fractions, such as seconds."""
-    numbers = pd.to_numeric(column, errors="coerce")
-    return bool((numbers % 1 > 0).any() and numbers.notna().all())
+    numbers = pd.to_numeric(column[column != ""], errors="coerce")  # a column may know some rows only
+    return str(column.name) in MEASURED or bool((numbers % 1 > 0).any() and numbers.notna().all())
 
 
 def text_factors(texts: Texts) -> dict[str, pd.Categorical]:

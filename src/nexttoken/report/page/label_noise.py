@@ -2,20 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import numpy as np
 
 from nexttoken.data.near_duplicates import group_ids
 from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.page.outcome import Outcome
+from nexttoken.report.page.section import row_link
 from nexttoken.report.page.text_parts import Texts
 
 MAX_LISTED = 30
 MAX_COMPARED = 4_000  # rows whose whole texts are compared, at about 1 s
 SURE = 0.8  # the probability that every run has to give its wrong decision
 MAX_LETTERS = 90
-UNQUOTED = "!~*'()"  # besides letters and digits, as the page's script quotes ids
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def label_noise(chapter: Chapter, outcomes: Sequence[Outcome], texts: Texts) -> 
 
     def row(place: int, probability: float) -> DoubtfulRow:
         names, own = best.names, str(best.ids[place])
-        link = f"#{chapter.key}-row-{quote(own, safe=UNQUOTED)}"
+        link = row_link(chapter.key, own)
         decided, label = names[best.decisions[place]], names[best.labels[place]]
         return DoubtfulRow(own, link, label, decided, probability, excerpts[place])
 

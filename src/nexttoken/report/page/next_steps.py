@@ -12,6 +12,7 @@ from nexttoken.metrics.probabilities import expected_calibration_error
 from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.seeds import replicas_among
 from nexttoken.report.tables import reference_key
+from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.scored_runs import Run, probabilities
 
 MAX_ADVICES = 4
@@ -80,7 +81,10 @@ def _dev_curve(chapter: Chapter, run: Run) -> Iterator[Advice]:
             " fit.learning_rate, fewer epochs, or more training rows."
         )
     elif falls and np.mean(falls) > 0.5:
-        yield Advice("The dev loss still falls at the end of the training: try more epochs (trainer.max_epochs).")
+        yield Advice(
+            f"The dev loss still falls at the end of the training in {sum(falls)} of {len(falls)} folds: type the run's"
+            " command again with a larger trainer.max_epochs and another name."
+        )
 
 
 def _calibration(chapter: Chapter, run: Run) -> Iterator[Advice]:
@@ -120,16 +124,16 @@ def _both_orders(chapter: Chapter, run: Run) -> Iterator[Advice]:
         has_pairs = "pairs" in getattr(chapter.load(run).parts.task, "offers", ())
     except UserError:
         return
-    if has_pairs and not any("asked" in one.folder.parts for one in chapter.runs) and not _is_derived(chapter, run):
+    if has_pairs and not any(RunFolder(one.folder).asked_of for one in chapter.runs) and not _is_derived(chapter, run):
         yield Advice(
-            "Pairs were asked in one order only: asking in both costs twice the time and removes position bias.",
+            "Pairs were asked in one order only: asking in both takes twice the time and averages out the order.",
             _command("ask", f"run={run.folder}", "inference=swap_averaged"),
         )
 
 
 def _is_derived(chapter: Chapter, run: Run) -> bool:
     """True for a blend, and for a run asked in another way."""
-    return "blend" in chapter.configs[chapter.runs.index(run)] or "asked" in run.folder.parts
+    return "blend" in chapter.configs[chapter.runs.index(run)] or RunFolder(run.folder).asked_of is not None
 
 
 def _command(name: str, *arguments: str) -> str:
@@ -141,7 +145,7 @@ RULES: Sequence[Callable[[Chapter, Run], Iterator[Advice]]] = (
     _missing_folds,
     _dev_curve,
     _calibration,
-    _both_orders,
     _blend,
+    _both_orders,
     _seeds,
 )

@@ -1,5 +1,6 @@
 """The page written: what is read of a folder, its chapters and sections in order, and one HTML file."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ OPEN_SECTIONS: Sequence[Callable[[OpenChapter], Section | None]] = (
     open_rows_section.section,
 )
 SCRIPTS = ("tables.js", "compare.js", "panels.js", "curves.js", "row_view.js", "rows.js")
+log = logging.getLogger(__name__)
 ABOUT = "Made by python -m nexttoken page from the files of finished runs. Scores are of out-of-fold rows."
 
 
@@ -109,5 +111,9 @@ def _made(make: Callable[[Any], Section | None], chapter: Any) -> Section | None
     try:
         return make(chapter)
     except UserError as error:
-        name = make.__module__.rpartition(".")[2].removesuffix("_section").removeprefix("open_")
-        return Section(name, name.replace("_", " ").capitalize(), render("reason.html.jinja", reason=str(error)))
+        reason = str(error)
+    except Exception as error:  # an edited file of one run must not cost the page of all
+        log.debug("%s", make.__module__, exc_info=True)
+        reason = f"a file of these runs has a value that was not expected ({type(error).__name__}: {error})"
+    name = make.__module__.rpartition(".")[2].removesuffix("_section").removeprefix("open_")
+    return Section(name, name.replace("_", " ").capitalize(), render("reason.html.jinja", reason=reason))

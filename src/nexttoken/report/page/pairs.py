@@ -64,7 +64,8 @@ def _ranking(tables: Sequence[pd.DataFrame], places: Sequence[int], metric: Metr
         scored = Scored.of({(str(place), 0): tables[place] for place in places}, columns, same="label")
     except UserError:  # no row in common
         return None
-    return ranking_by(metric, scored) if len(set(scored.groups)) > 1 else None
+    ranking = ranking_by(metric, scored)
+    return ranking if len(set(scored.groups)) > 1 and len(ranking.draws) else None  # none has a score
 
 
 def _difference(

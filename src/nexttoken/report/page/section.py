@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import isnan
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
@@ -14,6 +15,7 @@ from nexttoken.metrics.intervals import Interval
 from nexttoken.report.markdown import NOTHING
 
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}  # in a script
+UNQUOTED = "!~*'()"  # in a link, besides letters and digits
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [*map(_finite, value)]
     return None if isinstance(value, float) and value - value != 0 else value
+
+
+def row_link(key: str, row_id: str) -> str:
+    """The link to a row in the section of rows of the chapter `key`, as the page's script quotes ids."""
+    return f"#{key}-row-{quote(row_id, safe=UNQUOTED)}"
 
 
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:

@@ -7,15 +7,30 @@ from nexttoken.report.page.class_scores import worst_class_sentence
 from nexttoken.report.page.next_steps import next_steps
 from nexttoken.report.page.outcome import Outcome
 from nexttoken.report.page.pairs import pair_differences
-from nexttoken.report.page.section import Section, interval, number, render
+from nexttoken.report.page.section import Section, interval, number, render, row_link
 from nexttoken.report.tables import reference_key
+from nexttoken.runs.scored_runs import probabilities
+
+NUM_WORST = 3  # rows that are named
 
 
 def section(chapter: Chapter) -> Section:
     """The sentences and the advice."""
     outcome = Outcome.of(chapter.runs[0], chapter.groups[0])
     sentences = [_best_sentence(chapter), *_second_sentence(chapter), worst_class_sentence(outcome)]
-    return Section("short", "In short", render("short.html.jinja", sentences=sentences, advices=next_steps(chapter)))
+    html = render("short.html.jinja", sentences=sentences, worst=_worst_rows(chapter), advices=next_steps(chapter))
+    return Section("short", "In short", html)
+
+
+def _worst_rows(chapter: Chapter) -> list[dict[str, str]]:
+    """The best run's rows with the highest loss: id, link and words."""
+    oof, names = chapter.runs[0].oof, chapter.classes
+    worst = oof.sort_values("loss", ascending=False, kind="stable").head(NUM_WORST)
+    decided = probabilities(worst.drop(columns="loss")).argmax(axis=1)
+    return [
+        {"id": row_id, "link": row_link(chapter.key, row_id), "words": f"{names[label]} taken for {names[guess]}"}
+        for row_id, label, guess in zip(worst["id"], worst["label"], decided, strict=True)
+    ]
 
 
 def _best_sentence(chapter: Chapter) -> str:

@@ -98,7 +98,7 @@ def worst_slice_sentence(slices: list[Slice], metric: Metric) -> str:
     """The slice that is surely worse than the rest and costs most; one that the label defines is no slice to act on."""
     worse = [one for one in slices if one.verdict == "worse" and one.factor != LABEL]
     if not worse:
-        return "No slice is surely worse than the rest of the rows."
+        return "Apart from the classes, no slice is surely worse than the rest of the rows."
     worst = max(worse, key=lambda one: abs(one.difference.value) * one.count)
     return (
         f"The slice that costs most is {worst.factor} = {worst.value}: {metric.title} {worst.score.value:.3f} on"

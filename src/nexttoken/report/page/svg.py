@@ -5,7 +5,7 @@ Every mark has a <title>, which browsers show beside the pointer and screen read
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, floor, log10
+from math import ceil, floor, isfinite, log10
 
 from markupsafe import Markup, escape
 
@@ -25,7 +25,8 @@ class Axis:
     @classmethod
     def over(cls, values: Sequence[float], label: str, margin: float = 0.06) -> "Axis":
         """An axis that holds the values with a margin on both sides."""
-        low, high = (min(values), max(values)) if len(values) else (0.0, 1.0)
+        values = [value for value in values if isfinite(value)]
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
         space = margin * (high - low) or max(abs(high) * margin, 1e-3)
         return cls(low - space, high + space, label)
 
