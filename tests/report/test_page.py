@@ -1,13 +1,16 @@
 """The page of finished runs: what it shows, and what it does with folders that cannot be read."""
 
 import re
+from base64 import b64decode
 
 import numpy as np
 import pytest
 
 from nexttoken.commands.page import main
 from nexttoken.errors import UserError
+from nexttoken.inference.gate import Gate
 from nexttoken.report.page.page_file import write_page
+from nexttoken.runs.records import save_gate
 from support.finished_runs import damage, write_run
 
 
@@ -89,3 +92,14 @@ def test_a_page_is_not_written_over_a_file_of_a_run(runs):
     with pytest.raises(UserError, match=r"expected a file whose name ends in \.html"):
         main([str(runs), f"out={runs / 'good' / 'fold0' / 'metrics.json'}"])
     assert (runs / "good" / "fold0" / "metrics.json").read_bytes() == kept
+
+
+def test_a_gate_s_curve_is_shown_where_a_run_has_one(runs):
+    page, _ = page_of(runs)
+    assert "c1-gate" not in page
+    save_gate(Gate(min_top1=0.625, min_margin=0.0), {}, runs / "good" / "gate.json")
+    (runs / "good" / "gate.png").write_bytes(b"\x89PNG picture")
+    page, _ = page_of(runs)
+    picture = re.search(r'<img class="picture" src="data:image/png;base64,([^"]+)" alt="Score of good', page)
+    assert b64decode(picture[1]) == b"\x89PNG picture"
+    assert "Asked again below a probability of 0.625" in page

@@ -12,6 +12,7 @@ from nexttoken.errors import UNSHOWN, UserError
 from nexttoken.report.page import (
     budget_section,
     curves_section,
+    gate_section,
     ladder_section,
     leaderboard_section,
     mistakes_section,
@@ -34,6 +35,7 @@ SECTIONS: Sequence[Callable[[Chapter], Section | None]] = (
     mistakes_section.section,
     rows_section.section,
     budget_section.section,
+    gate_section.section,
     leaderboard_section.section,
     ladder_section.section,
 )
