@@ -178,3 +178,13 @@ def test_runs_that_differ_by_their_seed_state_the_noise_of_seeds(tmp_path):
     band = t.ppf(0.975, 1) * np.sqrt(2) * np.std(scores, ddof=1)
     assert "differ by their seed alone" in html
     assert f"differ by less than {band:.4f} in 95 % of cases" in html
+
+
+def test_long_names_lose_what_all_of_them_share_and_their_folders_are_listed(tmp_path):
+    names = [f"sample-preferences_learning_rate-{rate}_max_epochs-2" for rate in ("0.001", "0.004")]
+    for place, name in enumerate(names):
+        write(tmp_path, name, 0.5 - 0.2 * place)
+    chapter = chapter_of(tmp_path)
+    assert [run.name for run in chapter.runs] == ["rate-0.001", "rate-0.004"]
+    html = runs_section.section(chapter).html
+    assert f"<code>{tmp_path / names[0]}</code>" in html

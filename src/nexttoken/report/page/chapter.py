@@ -1,6 +1,7 @@
 """A chapter of the page: the runs of one data set, and what several sections need of them, read once."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.runs.folder import ASKED, FoldFolder, RunFolder
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.load import load
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.read import group_names, read_groups
+from nexttoken.runs.read_open import short_names
 from nexttoken.runs.scored_runs import Data, Run, classes_of, ranked
 from nexttoken.types import Example, Metric
+
+LONG_NAME = 24  # characters of a run's name, from which on names are shortened
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,23 @@ class Chapter:
         return self._examples[1]
 
 
+def with_short_names(runs: Sequence[Run]) -> list[Run]:
+    """The runs, with names without the words that all of them share where a name is long."""
+    bases = list(dict.fromkeys(map(_base, runs)))
+    if max(map(len, bases)) <= LONG_NAME:
+        return list(runs)
+    short = dict(zip(bases, short_names(bases), strict=True))
+    return [
+        replace(run, name=short[base] + run.name.removeprefix(base))
+        for run, base in zip(runs, map(_base, runs), strict=True)
+    ]
+
+
+def _base(run: Run) -> str:
+    """The name of the run that was trained, of one asked in another way."""
+    return run.name.partition(f"/{ASKED}/")[0]
+
+
 def chapters_of(runs: tuple[Run, ...], submissions: tuple[Submission, ...], **options: Any) -> list[Chapter]:
     """A chapter for each data set, the one with the most runs first."""
     by_rows: dict[tuple[Data, tuple[str, ...]], list[Run]] = {}
@@ -88,6 +109,6 @@ def chapters_of(runs: tuple[Run, ...], submissions: tuple[Submission, ...], **op
         by_rows.setdefault((run.data, tuple(classes_of(run.folds[0].oof))), []).append(run)
     groups = sorted(((data, group) for (data, _), group in by_rows.items()), key=lambda pair: -len(pair[1]))
     return [
-        Chapter(f"c{place}", data, tuple(ranked(group)), submissions, **options)
+        Chapter(f"c{place}", data, tuple(ranked(with_short_names(group))), submissions, **options)
         for place, (data, group) in enumerate(groups, start=1)
     ]

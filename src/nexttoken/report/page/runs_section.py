@@ -36,6 +36,7 @@ def section(chapter: Chapter) -> Section:
         more_settings=dict(list(settings.items())[MAX_COLUMNS:]),
         noise=_noise_sentences(chapter),
         compared=[run.title for run in compared],
+        folders={run.title: run.folder for run in chapter.runs},
         first=pairs[0] if pairs else None,
         has_more=len(chapter.runs) > MAX_RUNS,
     )
