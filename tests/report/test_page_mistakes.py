@@ -1,4 +1,4 @@
-"""Where runs are wrong: the numbers of the page against scikit-learn and pandas, and what the section does without."""
+"""The section of mistakes: its numbers against scikit-learn and pandas, and what it does without texts."""
 
 import json
 import re

@@ -45,7 +45,7 @@ class Browser:
         return [one.text for one in self.elements(selector) if one.is_displayed()]
 
     def complaints(self) -> list[str]:
-        """What the console holds since the last call: errors, warnings and blocked requests."""
+        """Lines of the console since the last call: errors, warnings and blocked requests."""
         return [line["message"] for line in self.driver.get_log("browser") if line["level"] in ("WARNING", "SEVERE")]
 
     def requests(self) -> list[str]:

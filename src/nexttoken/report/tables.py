@@ -51,6 +51,12 @@ def reference_key(key: str, metric: Metric) -> str:
     return f"{'chance' if key == 'uniform_log_loss' else key.removesuffix('_log_loss')}_{metric.name}"
 
 
+def reference_levels(run: Run, metric: Metric) -> dict[str, float]:
+    """The scores of the references on the run's rows by a metric, by name; those that a fold lacks are left out."""
+    levels = {name: run.weighted(reference_key(key, metric)) for key, name in reference_names(run.data).items()}
+    return {name: level for name, level in levels.items() if level is not None}
+
+
 def fold_table(saved: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
     """One fold's scores beside the references on the same rows; `saved` is metrics.json, `metrics` are the task's."""
     if saved.get("answers") == "texts":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nexttoken.errors import UserError
+from nexttoken.report.page.pairs import MAX_RUNS, PairDifference, pair_differences
 from nexttoken.runs.folder import ASKED, FoldFolder, RunFolder
 from nexttoken.runs.ledger import Submission
 from nexttoken.runs.load import load
@@ -56,6 +57,11 @@ class Chapter:
     def groups(self) -> list[np.ndarray]:
         """Of each run: the group of near-duplicates of each row of its `oof`, as a name (N,)."""
         return [np.array(group_names(run.oof["id"], read_groups(run.folder))) for run in self.runs]
+
+    @cached_property
+    def pairs(self) -> list[PairDifference]:
+        """The differences of the best runs from each other."""
+        return pair_differences(self.runs[:MAX_RUNS], [one.tolist() for one in self.groups[:MAX_RUNS]], self.metric)
 
     def load(self, run: Run) -> LoadedRun:
         """The run as predict.py has it, without weights. Raises UserError where its files or data are not here."""

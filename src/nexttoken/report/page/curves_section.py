@@ -9,7 +9,7 @@ import pandas as pd
 from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.page.section import Section, render
 from nexttoken.report.page.svg import NUM_COLOURS, Axis, Plot
-from nexttoken.report.tables import reference_key, reference_names
+from nexttoken.report.tables import reference_levels
 from nexttoken.runs.fold_metrics import LOG_LOSS
 from nexttoken.runs.scored_runs import Fold, Run
 
@@ -22,9 +22,11 @@ def section(chapter: Chapter) -> Section | None:
     shown = [run for run in chapter.runs if _has_curve(run)]
     if not shown:
         return None
-    plots = [_plot(shown, LOSS, "loss (nats per row)", _levels(chapter, shown[0]))]
+    plots = [_plot(shown, LOSS, "loss (nats per row)", reference_levels(shown[0], LOG_LOSS))]
     if any(fold.curve is not None and fold.curve[METRIC].notna().any() for run in shown for fold in run.folds):
-        plots.append(_plot(shown, METRIC, f"{chapter.metric.title} of dev rows", _metric_levels(chapter, shown[0])))
+        plots.append(
+            _plot(shown, METRIC, f"{chapter.metric.title} of dev rows", reference_levels(shown[0], chapter.metric))
+        )
     html = render(
         "curves.html.jinja",
         key=chapter.key,
@@ -60,18 +62,6 @@ def _has_curve(run: Run) -> bool:
 def _dev_points(fold: Fold, column: str) -> pd.DataFrame:
     assert fold.curve is not None
     return fold.curve.loc[fold.curve["refit"] == 0, ["step", column]].dropna()
-
-
-def _levels(chapter: Chapter, run: Run) -> dict[str, float]:
-    """The log loss of the simple guesses on the run's held-out rows, by name."""
-    levels = {name: run.weighted(key) for key, name in reference_names(chapter.data).items()}
-    return {name: level for name, level in levels.items() if level is not None}
-
-
-def _metric_levels(chapter: Chapter, run: Run) -> dict[str, float]:
-    names = reference_names(chapter.data).items()
-    levels = {name: run.weighted(reference_key(key, chapter.metric)) for key, name in names}
-    return {name: level for name, level in levels.items() if level is not None and chapter.metric != LOG_LOSS}
 
 
 def _plot(runs: Sequence[Run], column: str, label: str, levels: Mapping[str, float]) -> Plot:

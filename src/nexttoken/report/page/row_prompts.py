@@ -22,8 +22,8 @@ from nexttoken.settings import ModelSettings
 from nexttoken.types import PASSAGES, Example
 
 TEXT, SPECIAL, CUT = 0, 1, 2  # kinds of pieces
-RETRIEVES = "its prompts hold passages or demonstrations that are searched for; save_prompts=true keeps them"
-BRANCHES = "this head reads each candidate of a row apart behind the same prompt; save_prompts=true keeps them"
+RETRIEVES = "its prompts hold passages or demonstrations that are searched for; save_prompts=true writes prompts.jsonl"
+BRANCHES = "this head reads each candidate apart behind the same prompt; save_prompts=true writes prompts.jsonl"
 Piece = tuple[int, str]
 
 

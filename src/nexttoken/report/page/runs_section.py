@@ -9,11 +9,11 @@ from nexttoken.metrics.intervals import noise_band, score_interval
 from nexttoken.metrics.probabilities import mean_and_spread
 from nexttoken.report.markdown import digits_for
 from nexttoken.report.page.chapter import Chapter
-from nexttoken.report.page.pairs import MAX_RUNS, pair_differences
+from nexttoken.report.page.pairs import MAX_RUNS
 from nexttoken.report.page.section import Section, number, render
 from nexttoken.report.page.settings_that_differ import MAX_COLUMNS, differing_settings
 from nexttoken.report.seeds import replicas_among
-from nexttoken.report.tables import metrics_in_tables, reference_key, reference_names
+from nexttoken.report.tables import metrics_in_tables, reference_levels
 from nexttoken.runs.scored_runs import Run
 
 
@@ -22,8 +22,7 @@ def section(chapter: Chapter) -> Section:
     own, *others = metrics_in_tables(chapter.runs[0].scores)
     numbers = sorted({fold.number for run in chapter.runs for fold in run.folds})
     settings = differing_settings(chapter.configs)
-    compared = chapter.runs[:MAX_RUNS]
-    pairs = pair_differences(compared, [one.tolist() for one in chapter.groups[:MAX_RUNS]], chapter.metric)
+    compared, pairs = chapter.runs[:MAX_RUNS], chapter.pairs
     html = render(
         "runs.html.jinja",
         key=chapter.key,
@@ -31,7 +30,7 @@ def section(chapter: Chapter) -> Section:
         others=others,
         numbers=numbers,
         rows=[_row(run, groups.tolist(), chapter) for run, groups in zip(chapter.runs, chapter.groups, strict=True)],
-        references=_references(chapter),
+        references=reference_levels(chapter.runs[0], chapter.metric),
         settings=dict(list(settings.items())[:MAX_COLUMNS]),
         more_settings=dict(list(settings.items())[MAX_COLUMNS:]),
         noise=_noise_sentences(chapter),
@@ -68,15 +67,6 @@ def _row(run: Run, groups: list[str], chapter: Chapter) -> dict[str, Any]:
         "time": finished,
         "date": f"{datetime.fromtimestamp(finished, UTC):%Y-%m-%d %H:%M}",
     }
-
-
-def _references(chapter: Chapter) -> list[dict[str, Any]]:
-    """The scores without this project's models on the best run's rows, by the task's metric."""
-    run = chapter.runs[0]
-    levels = {
-        name: run.weighted(reference_key(key, chapter.metric)) for key, name in reference_names(chapter.data).items()
-    }
-    return [{"name": name, "score": level} for name, level in levels.items() if level is not None]
 
 
 def _noise_sentences(chapter: Chapter) -> list[str]:

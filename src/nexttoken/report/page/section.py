@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from nexttoken.metrics.intervals import Interval
 from nexttoken.report.markdown import NOTHING
+from nexttoken.report.page.svg import legend
 
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}  # in a script
 UNQUOTED = "!~*'()"  # in a link, besides letters and digits
@@ -43,6 +44,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "interval": interval, "script_json": script_json}
+    environment.globals["legend"] = legend
     return environment
 
 

@@ -6,7 +6,6 @@ from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.page.class_scores import worst_class_sentence
 from nexttoken.report.page.next_steps import next_steps
 from nexttoken.report.page.outcome import Outcome
-from nexttoken.report.page.pairs import pair_differences
 from nexttoken.report.page.section import Section, interval, number, render, row_link
 from nexttoken.report.tables import reference_key
 from nexttoken.runs.scored_runs import probabilities
@@ -55,5 +54,4 @@ def _count(number: int, noun: str) -> str:
 
 
 def _second_sentence(chapter: Chapter) -> list[str]:
-    pairs = pair_differences(chapter.runs[:2], [one.tolist() for one in chapter.groups[:2]], chapter.metric)
-    return [one.sentence for one in pairs]
+    return [one.sentence for one in chapter.pairs if (one.one, one.other) == (0, 1)]
