@@ -14,6 +14,7 @@ HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes"}
 HEAVY_ROOMS = {"models", "engine", "training"}
 HYDRA = {"hydra", "omegaconf"}
 HYDRA_MODULES = {
+    "commands/hydra_guard.py",
     "build.py",
     "pipeline.py",
     "commands/entry.py",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nexttoken.commands import sweep, sweep_end
+from nexttoken.commands.hydra_guard import guarded_hydra
 from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
 from nexttoken.commands.usual_keys import USUAL_KEYS, in_full
 from nexttoken.data.secrets import refuse_secret_arguments
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
 HELP = {"-h", "--help"}
 HYDRA_OPTION = re.compile(
-    r"-(h|m|c|p|r|i|sc|cp|cn|cd)|--(help|multirun|cfg|package|run|info|shell-completion|config-path|config-name"
-    r"|config-dir|resolve|version|hydra-help|experimental-rerun)"
+    r"-(h|m|c|p|r|i|sc|cd)|--(help|multirun|cfg|package|run|info|shell-completion|config-dir|resolve|version|hydra-help)"
 )
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
 T = TypeVar("T")
@@ -60,7 +60,8 @@ def run(main: Callable[[], Any]) -> None:
             if wants_help:  # with a further option, such as --resolve, the help is Hydra's
                 print(help_text(entry, str(sys.modules[main.__module__].__doc__), overrides))
             else:
-                main()
+                with guarded_hydra(overrides):
+                    main()
                 finish_sweep()
     except UserError as error:
         stop(str(error), 2)
