@@ -30,6 +30,7 @@ from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examples
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_learnt, latest_run
 from nexttoken.runs.ledger import submission_path
+from nexttoken.runs.made_with import KEY, made_with
 from nexttoken.runs.pseudo_labels import with_pseudo_labels
 from nexttoken.runs.starting_run import with_starting_run
 from nexttoken.runs.teacher import save_soft_labels, with_teacher
@@ -51,8 +52,17 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     That is the loss on the dev rows, so that the held-out rows are scored once; on the held-out rows without dev rows.
     With fold=all nothing is held out: a final model on all rows, without a score (NaN without dev rows).
     """
-    start = time.monotonic()
     parts, config = prepare(cfg, overrides)
+    fold = fit_fold(parts, config, overrides)
+    return report_finished(parts, fold, config, overrides) if is_first() else math.nan
+
+
+def fit_fold(parts: Parts, config: dict[str, Any], overrides: Sequence[str] = ()) -> FoldFolder:
+    """Train the fold of a checked configuration and save it, unless it is finished; return its folder.
+
+    `config` is what config.yaml will hold. Of several processes the first one saves.
+    """
+    start = time.monotonic()
     deadline = Deadline(parts.settings.within) if parts.settings.within else None
     if (model := parts.settings.model.name_or_path) is not None:
         find_model(model)  # a wrong path is refused before the rows are read
@@ -63,7 +73,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
     run = RunFolder(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
     fold = run.fold(parts.settings.fold)
     if fold.is_finished and not parts.settings.overwrite:
-        return report_finished(parts, fold, config, overrides)
+        return fold
     if is_first():
         fold.lock.refuse_held()
     counted: dict[str, Any] = {}
@@ -77,6 +87,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
             rows = with_solved_examples(rows, parts.task, read(parts, "test"), parts.settings.limit_rows)
     parts = with_teacher(with_starting_run(parts, rows.held_out), rows, folds)
     parts = with_pseudo_labels(parts, rows, examples)
+    facts = made_with() if is_first() else {}
     show_run(parts, config, rows.sizes, folds.number, fold, overrides)
     answers = answers_of(parts.task)
     references = answers.references(parts.task, rows.learnt, rows.held_out)
@@ -88,7 +99,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
 
     with fold.lock.held() if is_first() else nullcontext():
         if is_first() and fold.is_finished and not parts.settings.overwrite:  # by another command, meanwhile
-            return report_finished(parts, fold, config, overrides)
+            return fold
         if is_first():
             learnt_from = hash_learnt(examples, [row.example for row in rows.solved])
             run.claim(parts.settings.fold, config, learnt_from, folds, parts.settings.overwrite)
@@ -99,15 +110,16 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
         with opened_loggers(nodes, fold.path, flatten(config), names) as loggers:
             predictions, measured = train_and_predict(parts, learner, rows, fold, loggers, deadline)
             if not is_first():
-                return math.nan
+                return fold
             described = answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
             scores = answers.score(parts.task, predictions, rows.held_out) if rows.held_out else {}
             if rows.held_out:
                 answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
             remove(fold.journals)
-            fold.save_metrics(described | scores | references | measured | {"seconds": time.monotonic() - start})
+            measured |= {"seconds": time.monotonic() - start, KEY: facts}
+            fold.save_metrics(described | scores | references | measured)
             log_scores(loggers, scores, measured.get("best_step", 0))  # last: a logger's fault costs no training
-    return report_finished(parts, fold, config, overrides)
+    return fold
 
 
 def predict(cfg: DictConfig) -> Path:
