@@ -66,7 +66,7 @@ def installed(package: str) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, None where it is not there or refuses."""
+    """The answer of git, None where it is not there or refuses."""
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
