@@ -1,15 +1,20 @@
 """Secrets are refused by the name of their key, at any depth and in any spelling, and never shown."""
 
+import logging
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexttoken.build import plain
 from nexttoken.commands.arguments import RunArguments
-from nexttoken.data.secrets import names_secret, refuse_secret_arguments, refuse_secrets
+from nexttoken.commands.terminal import VisibleFormatter, show_crash, stop
+from nexttoken.data.secrets import names_secret, refuse_secret_arguments, refuse_secrets, without_secrets
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
 from support.commands import refusal
-from support.composed import CONF, composed
+from support.composed import CONF, composed, config_of
 
 VALUE = "not-a-real-key-0123"
 NAMES = (
@@ -107,3 +112,47 @@ def test_every_command_refuses_a_secret_before_any_work(capsys, repository, monk
         assert VALUE not in line
     with pytest.raises(UserError, match="an address with a user"):
         RunArguments.parse([f"run=https://me:{VALUE}@host"])
+
+
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "KAGGLE_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD"])
+def test_the_value_of_a_secret_variable_is_refused_under_any_key(monkeypatch, variable) -> None:
+    monkeypatch.setenv(variable, VALUE)
+    override = f"prompt.user='x ${{oc.env:{variable}}}'"
+    for refused in (
+        lambda: plain(config_of("train", override)),  # an interpolation is resolved before it is saved
+        lambda: refuse_secret_arguments([f"prompt.user=Answer {VALUE}"]),  # as a shell fills $HF_TOKEN in
+    ):
+        with pytest.raises(UserError, match=f"the value of the environment variable {variable} is refused") as error:
+            refused()
+        assert VALUE not in str(error.value)
+
+
+@pytest.mark.parametrize(("variable", "value"), [("HF_TOKEN", VALUE), ("HTTPS_PROXY", f"http://me:{VALUE}@proxy:80")])
+def test_errors_logs_and_tracebacks_show_no_secret_of_the_environment(monkeypatch, capsys, variable, value) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit):
+        stop(f"the hub refused {value}", 2)
+    try:
+        raise ValueError(f"403 for {value}")
+    except ValueError as error:
+        show_crash(ValueError, error, error.__traceback__)
+    record = logging.LogRecord("x", logging.INFO, "x", 1, "sent %s", (value,), None)
+    shown = capsys.readouterr().err + VisibleFormatter("%(message)s").format(record)
+    assert shown.count("***") == 3
+    assert "Traceback" in shown
+    assert VALUE not in shown
+
+
+def test_commands_print_tracebacks_without_secrets(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    refusal(capsys, "report", "no-such=x")
+    assert sys.excepthook is show_crash
+
+
+@given(st.text("ab:/@.* ", max_size=30))
+def test_text_without_a_secret_stays_as_it_is(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HF_TOKEN", VALUE)
+        patched.setenv("SHORT_TOKEN", "ab")  # may be part of any text
+        assert "://" in text or without_secrets(text) == text
+        assert without_secrets(f"{text} {VALUE}").endswith(" ***")

@@ -7,13 +7,14 @@ import re
 import shlex
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nexttoken.commands.terminal import show_crash
+from nexttoken.data.secrets import without_secrets
 from nexttoken.errors import UserError, first_five, visible
 from nexttoken.progress import UNANSWERED
 
@@ -68,13 +69,13 @@ def run_job(
             raise
         error = "the time was up before a model had answered every row"
     except Exception as crash:
-        traceback.print_exc()
+        show_crash(type(crash), crash, crash.__traceback__)
         error = " ".join(f"{type(crash).__name__}: {crash}".split())
     finally:
         log.setLevel(level)
     place, last = FOLD_LINE.search(output.getvalue()), LAST_LINE.findall(output.getvalue())
     if error:
-        print(visible(f"{title}: failed: {error}"), file=sys.stderr, flush=True)
+        print(visible(without_secrets(f"{title}: failed: {error}")), file=sys.stderr, flush=True)
     else:
         job = Job(title, settings=_variant(named), seed=_value("seed", named), overrides=tuple(overrides))
         if place and isinstance(result, float):

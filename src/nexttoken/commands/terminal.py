@@ -1,26 +1,33 @@
-"""The terminal of a command: log lines and errors without control characters of the data, and a reader that leaves."""
+"""The terminal of a command: lines without secrets and control characters of the data, and a reader that leaves."""
 
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, TextIO
 
+from nexttoken.data.secrets import without_secrets
 from nexttoken.errors import visible
 
 CLOSED_PIPE = 141  # the status of a program that a closed pipe ends: 128 and the number of SIGPIPE
 
 
 class VisibleFormatter(logging.Formatter):
-    """Formats a log line without what would command the terminal, for ids, genres and names are logged as they are."""
+    """Formats a log line without secrets and without what would command the terminal: names are logged as they are."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+        return visible(without_secrets(super().format(record)))
 
 
 def show_log(stream: TextIO) -> None:
-    """Show the log on `stream`, this package's from INFO on and that of libraries from WARNING on."""
+    """Show the log on `stream`, this package's from INFO on and that of libraries from WARNING on.
+
+    From now on a traceback shows no secret of the environment.
+    """
+    sys.excepthook = show_crash
     logging.basicConfig(stream=stream)
     handler = logging.root.handlers[0]
     handler.setFormatter(VisibleFormatter("%(message)s"))
@@ -30,8 +37,13 @@ def show_log(stream: TextIO) -> None:
 
 def stop(line: str, status: int) -> None:
     """End the program with `line` on stderr."""
-    print(visible(" ".join(line.splitlines())), file=sys.stderr)
+    print(visible(without_secrets(" ".join(line.splitlines()))), file=sys.stderr)
     sys.exit(status)
+
+
+def show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback on stderr without secrets."""
+    print(without_secrets("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 @contextmanager

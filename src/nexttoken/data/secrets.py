@@ -1,5 +1,9 @@
-"""Secrets on a command line or in a configuration, which are both saved and shown: refused before any work."""
+"""Secrets on a command line or in a configuration, which are both saved and shown: refused before any work.
 
+Those of the environment are refused there by their values, too, and left out of errors and logs.
+"""
+
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -13,6 +17,9 @@ KINDS_OF_KEYS = {"api", "access", "private", "secret", "auth", "license", "encry
 COUNTED = {"batch", "max", "min", "num"}  # with "token": a number of tokens, misspelt
 NO_SECRETS = ("", "null", "none", "true", "false", "~")
 WITH_LOGIN = re.compile(r"https?://[^/\s@'\"]+@|\w://[^/\s:@'\"]*:[^/\s@'\"]+@")
+LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")  # of an address
+FOLDERS = ("PWD", "OLDPWD")  # a shell's, and no passwords
+MIN_CHARACTERS = 8  # of a secret in the environment: a shorter value may be part of any text
 PARAMETER = re.compile(r"[?&]([\w.-]+)=(?=[^&#])")  # of an address
 IN_ADDRESS = {"key", "sig", "signature", "auth"}  # parameters of signed addresses
 PAIR = re.compile(r"([\w.-]+)['\"]?\s*:\s*([^\s,}\]]+)")  # in a value such as {api_key: x}
@@ -35,6 +42,13 @@ def refuse_secret_arguments(arguments: Sequence[str]) -> None:
         _refuse([(key, value if sign else argument), *inner])
 
 
+def without_secrets(text: str) -> str:
+    """Return `text` with *** for every secret of the environment and every user and password in an address."""
+    for secret in sorted(_of_environment(), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return LOGIN.sub("***", text)
+
+
 def names_secret(key: str) -> bool:
     """True for api_key, hf_token, dbPassword and the like, but not for max_tokens or key_length."""
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key.rpartition(".")[2]).lower())
@@ -43,9 +57,12 @@ def names_secret(key: str) -> bool:
 
 
 def _refuse(pairs: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> None:
+    known = _of_environment()
     for key, value in pairs:
         if names_secret(key) and value.strip("'\"").lower() not in NO_SECRETS:
             raise UserError(f"{key}=*** is refused: {FIX}")
+        if variable := next((name for secret, name in known.items() if secret in value), None):
+            raise UserError(f"{key}: the value of the environment variable {variable} is refused: {FIX}")
         if WITH_LOGIN.search(value):
             raise UserError(f"{key}: an address with a user or password is refused: {FIX}")
         inner = PARAMETER.findall(value) if "://" in value else []
@@ -53,6 +70,16 @@ def _refuse(pairs: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> Non
             (one for one in inner if names_secret(one) or one.lower().rpartition("-")[2] in IN_ADDRESS), None
         ):
             raise UserError(f"{key}: an address with {secret}=*** is refused: {FIX}")
+
+
+def _of_environment() -> dict[str, str]:
+    """The names of the environment's variables by the secrets in them; of an address the user and the password."""
+    found: dict[str, str] = {}
+    for name, value in os.environ.items():
+        is_secret = (names_secret(name) or name.upper().endswith("_KEY")) and name not in FOLDERS
+        inner = [value] if is_secret else [one.rpartition(":")[2] for one in LOGIN.findall(value)]
+        found |= {one: name for one in inner if len(one) >= MIN_CHARACTERS}
+    return found
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

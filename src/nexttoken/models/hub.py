@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from nexttoken.data.file_kinds import refuse_stand_ins
 from nexttoken.data.files import read_json
+from nexttoken.data.secrets import without_secrets
 from nexttoken.errors import UserError, one_line
 from nexttoken.models.gguf_files import SUFFIX as GGUF
 from nexttoken.models.gguf_files import dequantised_folder
@@ -57,7 +58,8 @@ def locate(name_or_path: str) -> str:
         except Exception as error:  # no network, no name service, no answer, a wrong proxy
             constants.HF_HUB_OFFLINE = True
             reason = one_line(f"{type(error).__name__}: {error}")
-            print(f"{constants.ENDPOINT} does not answer ({reason}): only its cache is used", file=sys.stderr)
+            line = f"{constants.ENDPOINT} does not answer ({reason}): only its cache is used"
+            print(without_secrets(line), file=sys.stderr)
     return name_or_path
 
 

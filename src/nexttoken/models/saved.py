@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nexttoken.data.files import read_json, whole_file, write_json
+from nexttoken.data.secrets import without_secrets
 from nexttoken.data.whole_files import whole_folder
 from nexttoken.errors import UserError
 from nexttoken.models import adapters
@@ -131,7 +132,7 @@ def write_note(folder: Path, title: str, base_name: str, facts: Mapping[str, str
     from huggingface_hub import constants
 
     is_local = base_name in NAMED or Path(base_name).expanduser().exists()
-    page = "see the files beside it." if is_local else f"{constants.ENDPOINT}/{base_name}"
+    page = "see the files beside it." if is_local else without_secrets(f"{constants.ENDPOINT}/{base_name}")
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     lines = [f"- {name}: {text}" for name, text in {**facts, "versions": versions}.items()]
     licence = f"The licence of {base_name} applies to these weights, too: {page}"
