@@ -49,6 +49,12 @@ def without_secrets(text: str) -> str:
     return LOGIN.sub("***", text)
 
 
+def variables_in(text: str, known: Mapping[str, str] | None = None) -> list[str]:
+    """The names of the environment's variables whose secrets are in `text`; `known` has them, by secret."""
+    known = _of_environment() if known is None else known
+    return [name for secret, name in known.items() if secret in text]
+
+
 def names_secret(key: str) -> bool:
     """True for api_key, hf_token, dbPassword and the like, but not for max_tokens or key_length."""
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", key.rpartition(".")[2]).lower())
@@ -61,8 +67,8 @@ def _refuse(pairs: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> Non
     for key, value in pairs:
         if names_secret(key) and value.strip("'\"").lower() not in NO_SECRETS:
             raise UserError(f"{key}=*** is refused: {FIX}")
-        if variable := next((name for secret, name in known.items() if secret in value), None):
-            raise UserError(f"{key}: the value of the environment variable {variable} is refused: {FIX}")
+        if variables := variables_in(value, known):
+            raise UserError(f"{key}: the value of the environment variable {variables[0]} is refused: {FIX}")
         if WITH_LOGIN.search(value):
             raise UserError(f"{key}: an address with a user or password is refused: {FIX}")
         inner = PARAMETER.findall(value) if "://" in value else []

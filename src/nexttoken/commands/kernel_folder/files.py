@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from nexttoken.commands.kernel_folder.credentials import refuse_credentials
 from nexttoken.data.files import hash_file, read_json, write_json
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, file_name
 from nexttoken.runs.seals import KEY, hash_values
 
 MANIFEST = "manifest.json"
@@ -30,12 +31,13 @@ class FlatFiles:
     places: dict[str, str] = field(default_factory=dict)
 
     def add(self, source: Path, place: str) -> None:
-        """Copy a file, or all files below a folder but hidden ones."""
+        """Copy a file, or all files below a folder but hidden ones. Raises UserError for a file with credentials."""
         if source.is_dir():
             for path in sorted(source.iterdir()):
                 if not path.name.startswith("."):
                     self.add(path, f"{place}/{path.name}")
             return
+        refuse_credentials(source)
         shutil.copyfile(source, self.folder / self.name(place))
 
     def name(self, place: str) -> str:
@@ -47,7 +49,10 @@ class FlatFiles:
 
 
 def add_code(folder: Path, checkout: Path) -> None:
-    """Write code.zip: the package, conf/ and predict.py. Raises UserError where they are not in `checkout`."""
+    """Write code.zip: the package, conf/ and predict.py, without hidden files.
+
+    Raises UserError where they are not in `checkout`, and for a file with credentials.
+    """
     paths = [checkout / "predict.py"]
     paths += [path for name in CODE_FOLDERS for path in (checkout / name).rglob("*") if path.is_file()]
     if not all((checkout / name).exists() for name in (*CODE_FOLDERS, "predict.py")):
@@ -56,8 +61,10 @@ def add_code(folder: Path, checkout: Path) -> None:
         )
     with zipfile.ZipFile(folder / CODE, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(paths):
-            if "__pycache__" not in path.parts:
-                member = zipfile.ZipInfo(path.relative_to(checkout).as_posix())  # of 1980: equal code, equal bytes
+            relative = path.relative_to(checkout)
+            if not any(part.startswith((".", "__pycache__")) for part in relative.parts):
+                refuse_credentials(path)
+                member = zipfile.ZipInfo(relative.as_posix())  # of 1980: equal code, equal bytes
                 archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
@@ -93,6 +100,9 @@ def check_kernel(kernel: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
     if manifest.get(KEY) != hash_values(manifest):
         raise UserError(f"{folder / MANIFEST} was changed by hand; {AGAIN}")
+    for name, one in manifest["files"].items():
+        for part in (name, *one.get("place", name).split("/")):
+            file_name(part, f"{MANIFEST}: a file or its place")  # a link is made there: never outside of the folder
     hashes = {f"{DATA_SET}/{name}": one["sha256"] for name, one in manifest["files"].items()} | manifest["kernel"]
     for name, sha256 in hashes.items():
         if not (kernel / name).is_file():

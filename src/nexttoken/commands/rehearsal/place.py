@@ -4,11 +4,11 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nexttoken.commands.archive import unpack
 from nexttoken.commands.kernel_folder.files import DATA_SET
 from nexttoken.commands.kernel_folder.packed_runs import given_base
 from nexttoken.errors import UserError
@@ -27,13 +27,15 @@ def lay_out_runs(kernel: Path, manifest: Mapping[str, Any], folder: Path) -> Pat
 
 
 def mount_data_set(kernel: Path, inputs: Path) -> Path:
-    """Copy the data set to the place at which Kaggle mounts it; archives are unpacked there, as Kaggle does."""
+    """Copy the data set to the place at which Kaggle mounts it; archives are unpacked there, as Kaggle does.
+
+    Raises UserError for a dangerous archive.
+    """
     source = json.loads((kernel / DATA_SET / "dataset-metadata.json").read_text("utf-8"))["id"]
     folder = inputs / source.rpartition("/")[2]
     shutil.copytree(kernel / DATA_SET, folder, copy_function=os.link)
     for archive in folder.glob("*.zip"):
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(folder / archive.stem)
+        unpack(archive, folder / archive.stem)
         archive.unlink()
     return folder
 
