@@ -14,8 +14,8 @@ from nexttoken.runs.seals import KEY, hash_values
 from support.kernels import write_kernel
 
 NAMES = (
-    "kaggle.json KAGGLE.JSON access_token token .netrc _netrc .env prod.env .env.local server.pem a.key id_rsa id_ed25519"
-    " credentials.json .pypirc .git-credentials"
+    "kaggle.json KAGGLE.JSON access_token token .netrc _netrc .env prod.env .env.local server.pem a.key id_rsa"
+    " id_ed25519 credentials.json .pypirc .git-credentials"
 )
 TOKEN = f"hf_{'aB3' * 12}"
 
