@@ -71,7 +71,7 @@ def refuse_unasked_code(cfg: Mapping[str, Any], overrides: Sequence[str]) -> Non
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration with its interpolations resolved and its typed line breaks.
+    """The configuration with its interpolations resolved and its typed line breaks, without how -m runs its jobs.
 
     Raises UserError for one that cannot be resolved, or has a secret.
     """
@@ -80,6 +80,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     except (InterpolationResolutionError, GrammarParseError) as error:
         raise UserError(f"{str(error).splitlines()[0]}; a text with such characters is written as \\${{...}}") from None
     refuse_secrets(config)
+    config.pop("sweep", None)
     return with_line_breaks(config)
 
 

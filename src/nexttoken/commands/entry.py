@@ -231,8 +231,9 @@ def varied(overrides: Sequence[str]) -> list[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     typed = OverridesParser.create().parse_overrides([one for one in sys.argv[1:] if "=" in one and one[0] != "-"])
-    fixed = {one.key_or_group for one in typed if not one.is_sweep_override()}
-    return [one for one in overrides if one.lstrip("+~").partition("=")[0] not in fixed]
+    fixed = [one for one in typed if not one.is_sweep_override()]
+    same = {f"{one.get_key_element()}={one.get_value_element_as_str()}" for one in fixed}
+    return [one for one in overrides if one not in same]
 
 
 def in_typed_order(overrides: Sequence[str]) -> list[str]:

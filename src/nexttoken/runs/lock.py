@@ -82,6 +82,19 @@ class FoldLock:
         raise UserError(f"{self.fold_dir} is being trained by {who}; {fix}, or choose another name=...{stale}")
 
 
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Keep other processes from changing the file at `path`; one that comes second waits. The lock file stays.
+
+    A waiting process would lock a removed file, which the next process does not see.
+    """
+    import fcntl  # POSIX only; reading works everywhere
+
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _start_of(pid: int | str) -> str:
     """The start of a process in clock ticks since the machine's, "" where it is not known."""
     with suppress(OSError, IndexError):

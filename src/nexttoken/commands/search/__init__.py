@@ -1,0 +1,1 @@
+"""A search of settings by Optuna: `python train.py -m sweep=search`."""

@@ -1,0 +1,87 @@
+"""A search: the grammar of its space, what is refused before any training, and a search that is killed and resumed."""
+
+import sys
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from nexttoken.commands.search.space import Space, space_of
+from nexttoken.data.packages import require
+from nexttoken.errors import UserError
+
+optuna = pytest.importorskip("optuna")
+FloatDistribution, IntDistribution = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
+
+
+def space(*overrides: str) -> Space:
+    return space_of(OverridesParser.create().parse_overrides([*overrides]), (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("typed", "distribution"),
+    [
+        ("interval(0.5,2)", FloatDistribution(0.5, 2)),
+        ("tag(log,interval(1e-5,1e-3))", FloatDistribution(1e-5, 1e-3, log=True)),
+        ("int(interval(8,64))", IntDistribution(8, 64)),
+        ("tag(log,int(interval(8,64)))", IntDistribution(8, 64, log=True)),
+        ("range(1,10)", IntDistribution(1, 9)),
+        ("range(10,1,-3)", IntDistribution(4, 10, step=3)),
+        ("range(0.5,2,0.5)", FloatDistribution(0.5, 1.5, step=0.5)),
+        ("16,64", optuna.distributions.CategoricalDistribution(("16", "64"))),
+        ("choice(true,'a b')", optuna.distributions.CategoricalDistribution(("True", "a\\ b"))),
+    ],
+)
+def test_hydras_grammar_is_a_distribution(typed, distribution):
+    assert space(f"key={typed}").distributions == {"key": distribution}
+
+
+def test_a_later_override_replaces_an_earlier_one_and_the_search_settings_are_none_of_a_trial():
+    typed = ["a=1,2", "b=3,4", "sweep=search", "c='x y'", "fold=2,0", "b=5"]
+    found = space_of(OverridesParser.create().parse_overrides(typed), (0, 1), own=["sweep"])
+    assert (found.fixed, [*found.dimensions], found.folds) == (("b=5", "c='x y'"), ["a"], (2, 0))
+    assert found.overrides({"a": "2"}) == ["b=5", "c='x y'", "a=2"]
+
+
+def test_the_default_is_a_point_of_the_space_or_none():
+    found = space("a=null,1,true", "b=interval(1,2)", "+c=x,y").dimensions
+    assert [found["a"].of(value) for value in (None, 1, True, 2)] == ["null", "1", "True", None]
+    assert [found["b"].of(value) for value in (1.5, 3, True, "1.5", None)] == [1.5, None, None, None, None]
+    assert found["+c"].of("y") == "y"
+
+
+def test_a_drawn_number_has_few_digits_and_stays_inside():
+    one = space("a=interval(0.123456,0.2)").dimensions["a"]
+    assert [one.rounded(value) for value in (0.1234561, 0.1567891)] == [0.1235, 0.1568]
+    assert space("a=interval(0.123456,0.2)").dimensions["a"].rounded(0.1234) == 0.123456
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["a=1"], "nothing to search"),
+        (["a=interval(2,1)"], "the first end of an interval must be below the second"),
+        (["a=interval(1,inf)"], "the first end of an interval must be below the second"),
+        (["a=tag(log,interval(0,1))"], "both ends must be above 0"),
+        (["a=tag(lg,interval(1,2))"], "the only tag is log, of an interval"),
+        (["a=tag(log,choice(1,2))"], "the only tag is log, of an interval"),
+        (["a=shuffle(1,2)"], "leave shuffle out"),
+        (["a=range(1,2)"], "has 1 values; the end of range(start,stop,step) is left out"),
+        (["seed=1,2"], "a seed is no better than another one"),
+        (["name=a,b"], "give one name"),
+        (["a=1,2", "fold=all"], "a trial is scored on its folds"),
+        (["a=1,2", "fold=interval(0,4)"], "a trial is scored on its folds"),
+        (["a=1,2", "fold=1,1"], "give each once"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_one_line(typed, words):
+    with pytest.raises(UserError) as refused:
+        space(*typed)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_package_is_named_with_its_installation(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.setattr("nexttoken.data.packages.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"sweep=search needs the package optuna, .*pip install -e '\.\[search\]'"):
+        require("sweep=search", "optuna")
