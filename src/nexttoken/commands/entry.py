@@ -231,9 +231,7 @@ def varied(overrides: Sequence[str]) -> list[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     typed = OverridesParser.create().parse_overrides([one for one in sys.argv[1:] if "=" in one and one[0] != "-"])
-    fixed = {
-        f"{one.get_key_element()}={one.get_value_element_as_str()}" for one in typed if not one.is_sweep_override()
-    }
+    fixed = {f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in typed if not o.is_sweep_override()}
     return [one for one in overrides if one not in fixed]
 
 
