@@ -74,7 +74,7 @@ def read_yaml(path: Path) -> dict:
     try:
         if (size := path.stat().st_size) > MAX_YAML_BYTES:
             raise UserError(f"{path} has {size:,} bytes, expected at most {MAX_YAML_BYTES:,}; {RETRAIN}")
-        value = yaml.load(_read_whole(path), Loader=_Loader)
+        value = yaml.load(_read_whole(path), Loader=_Loader)  # noqa: S506 - of plain values alone
     except OSError as error:
         what = f"{path} cannot be read ({error.strerror})"
         raise UserError(f"{what}; expected the folder of a run that train.py wrote") from None

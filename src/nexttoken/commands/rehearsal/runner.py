@@ -28,7 +28,7 @@ def run_cells(notebook: Path) -> None:
     scope = {"__name__": "__main__"}
     for number, cell in enumerate(cells, start=1):
         try:
-            exec(compile("".join(cell["source"]), f"<cell {number}>", "exec"), scope)
+            exec(compile("".join(cell["source"]), f"<cell {number}>", "exec"), scope)  # noqa: S102 - as Kaggle does
         except BaseException as error:  # SystemExit ends a notebook as an error does
             traceback.print_exc()
             sys.stdout.flush()
