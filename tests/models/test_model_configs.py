@@ -16,6 +16,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from nexttoken.models.load import estimate_parameters
 from support.composed import CONF, composed
 from support.model_shapes import SHAPES
 
@@ -150,6 +151,12 @@ def test_two_layers_build_and_take_lora(name):
 def test_the_gigabytes_follow_from_the_shape(name):
     linear_bytes = GPTQ if name.endswith("gptq") else NF4
     assert (facts(name).half, facts(name).four) == (size(name).gigabytes(2), size(name).gigabytes(linear_bytes))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_estimate_of_the_parameters_is_near_their_number(name):
+    """It leaves out an untied head, and counts three feed-forward matrices where old architectures have two."""
+    assert 0.6 < estimate_parameters(SHAPES[name]()) / size(name).total < 1.4
 
 
 @pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())

@@ -93,12 +93,17 @@ def retries_rows(settings: Settings) -> bool:
 
 def estimate_parameters(config: Any) -> int:
     """The weights of the decoder layers and of one embedding; a mixture's experts are counted once."""
-    text = config.get_text_config()
+    text, sizes = config.get_text_config(), text_sizes(config)
     width, heads = text.hidden_size, text.num_attention_heads
-    key_heads = getattr(text, "num_key_value_heads", None) or heads
-    inner = getattr(text, "intermediate_size", None) or 4 * width
-    layer = 2 * width * (getattr(text, "head_dim", None) or width // heads) * (heads + key_heads) + 3 * width * inner
+    key_heads = sizes.get("num_key_value_heads") or heads
+    inner = sizes.get("intermediate_size") or 4 * width
+    layer = 2 * width * (sizes.get("head_dim") or width // heads) * (heads + key_heads) + 3 * width * inner
     return text.num_hidden_layers * layer + text.vocab_size * width
+
+
+def text_sizes(config: Any) -> dict[str, Any]:
+    """The sizes of the language part by name; where layers differ, as in Gemma 4, those of most of them."""
+    return config.get_text_config().to_dict()  # its attributes raise an error where layers differ
 
 
 def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:

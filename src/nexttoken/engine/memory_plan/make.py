@@ -16,7 +16,7 @@ from nexttoken.engine.memory_plan.advice import advise
 from nexttoken.engine.memory_plan.dry_run import Skeleton, Step, step_bytes
 from nexttoken.engine.memory_plan.table import MemoryPlan, Part, in_units
 from nexttoken.models.device_sheets import GROUPS_CAPABILITY
-from nexttoken.models.load import ModelSpec
+from nexttoken.models.load import ModelSpec, text_sizes
 from nexttoken.models.memory import free_memory
 from nexttoken.models.packed_formats import is_packed, stored_bits
 from nexttoken.settings import QuantizationSettings
@@ -135,10 +135,10 @@ def repeated_keys_bytes(spec: ModelSpec) -> int:
     """Keys and values repeated for the heads that share them, where no fused kernel takes shared ones (blocks.py)."""
     if spec.device.type != "cuda" or capability(spec) >= GROUPS_CAPABILITY:
         return 0
-    config, (rows, tokens) = spec.config.get_text_config(), batch_shape(spec)
+    config, sizes, (rows, tokens) = spec.config.get_text_config(), text_sizes(spec.config), batch_shape(spec)
     heads = config.num_attention_heads
-    missing = heads - (getattr(config, "num_key_value_heads", None) or heads)
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    missing = heads - (sizes.get("num_key_value_heads") or heads)
+    size = sizes.get("head_dim") or config.hidden_size // heads
     is_kept = is_training(spec) and not spec.settings.fit.gradient_checkpointing
     layers = config.num_hidden_layers if is_kept else 1
     return 2 * layers * missing * size * rows * tokens * (4 if spec.precision == "32-true" else 2)

@@ -78,10 +78,10 @@ def operations_per_token(config: Any, length: float) -> float:
     Two for each weight of the layers, and in each layer's causal attention two for each number of its heads, for every
     token of the prompt.
     """
-    from nexttoken.models.load import estimate_parameters
+    from nexttoken.models.load import estimate_parameters, text_sizes
 
     text = config.get_text_config()
     layers = estimate_parameters(config) - text.vocab_size * text.hidden_size
     heads = text.num_attention_heads
-    width = heads * (getattr(text, "head_dim", None) or text.hidden_size // heads)
+    width = heads * (text_sizes(config).get("head_dim") or text.hidden_size // heads)
     return 2.0 * layers + 2.0 * text.num_hidden_layers * width * length
