@@ -1,0 +1,1 @@
+"""The checks of `python -m nexttoken doctor`, each a list of findings."""
