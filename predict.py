@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nexttoken.commands import entry
+from nexttoken.commands import entry, typed
 from nexttoken.commands.terminal import ending_at_once
 
 
@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
 def predict_rows(cfg: DictConfig) -> None:
     from nexttoken.pipeline import predict
 
-    predict(cfg)
+    predict(cfg, typed.job_of_sweep(cfg))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ python train.py fold=0 debug=fast                                     a minute's
 import hydra
 from omegaconf import DictConfig
 
-from nexttoken.commands import entry
+from nexttoken.commands import entry, typed
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -23,7 +23,8 @@ def train_fold(cfg: DictConfig) -> float:
 
     from nexttoken.pipeline import train
 
-    return train(entry.name_job(cfg), entry.in_typed_order(HydraConfig.get().overrides.task))
+    overrides = typed.in_typed_order(HydraConfig.get().overrides.task)
+    return train(typed.name_job(cfg), overrides, typed.job_of_sweep(cfg))
 
 
 if __name__ == "__main__":

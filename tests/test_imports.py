@@ -18,6 +18,8 @@ HYDRA_MODULES = {
     "build.py",
     "pipeline.py",
     "commands/entry.py",
+    "commands/own_process.py",
+    "commands/typed.py",
 }
 LINES = [  # a module may import from its own line and from the lines above it
     {"errors", "settings", "progress", "types"},

@@ -9,8 +9,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nexttoken.build import Parts, plain, prepare
@@ -33,6 +31,7 @@ from nexttoken.runs.ledger import submission_path
 from nexttoken.runs.made_with import KEY, made_with
 from nexttoken.runs.pseudo_labels import with_pseudo_labels
 from nexttoken.runs.starting_run import with_starting_run
+from nexttoken.runs.sweep_job import SweepJob
 from nexttoken.runs.teacher import save_soft_labels, with_teacher
 from nexttoken.settings import PredictSettings
 from nexttoken.tasks.row_keys import log_unseen
@@ -46,21 +45,26 @@ if TYPE_CHECKING:
     from nexttoken.training.probe_learner import ProbeLearner
 
 
-def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float:
+def train(cfg: DictConfig, overrides: Sequence[str] = (), job: SweepJob | None = None) -> float:
     """Train a fold, score it on its held-out examples, save it and return the loss that a sweep minimises.
 
     That is the loss on the dev rows, so that the held-out rows are scored once; on the held-out rows without dev rows.
     With fold=all nothing is held out: a final model on all rows, without a score (NaN without dev rows).
     """
     parts, config = prepare(cfg, overrides)
-    fold = fit_fold(parts, config, overrides)
+    if job:
+        parts = job.in_known_run(parts, config)
+    fold = fit_fold(parts, config, overrides, job)
     return report_finished(parts, fold, config, overrides) if is_first() else math.nan
 
 
-def fit_fold(parts: Parts, config: dict[str, Any], overrides: Sequence[str] = ()) -> FoldFolder:
+def fit_fold(
+    parts: Parts, config: dict[str, Any], overrides: Sequence[str] = (), job: SweepJob | None = None
+) -> FoldFolder:
     """Train the fold of a checked configuration and save it, unless it is finished; return its folder.
 
-    `config` is what config.yaml will hold. Of several processes the first one saves.
+    `config` is what config.yaml will hold. Of several processes the first one saves. Raises NeedsOwnProcess for a `job`
+    that a sweep has to start as a process of its own.
     """
     start = time.monotonic()
     deadline = Deadline(parts.settings.within) if parts.settings.within else None
@@ -69,13 +73,15 @@ def fit_fold(parts: Parts, config: dict[str, Any], overrides: Sequence[str] = ()
     parts = with_first_step(parts, ask_run)
     if parts.settings.trainer.accelerator == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for GPUs
-    start_processes(parts.settings.trainer.devices)
     run = RunFolder(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
     fold = run.fold(parts.settings.fold)
     if fold.is_finished and not parts.settings.overwrite:
         return fold
     if is_first():
         fold.lock.refuse_held()
+    if job:
+        job.refuse_unfit_process(parts.settings)
+    launch(parts.settings.trainer.devices)
     counted: dict[str, Any] = {}
     examples = read(parts, "train", counted)
     if is_first():
@@ -122,11 +128,13 @@ def fit_fold(parts: Parts, config: dict[str, Any], overrides: Sequence[str] = ()
     return fold
 
 
-def predict(cfg: DictConfig) -> Path:
+def predict(cfg: DictConfig, job: SweepJob | None = None) -> Path:
     """Predict the test examples with a run's folds, write a validated submission and return its path."""
     from nexttoken.runs.asking import Asking
 
     run, settings = load_asked(cfg, averages=True)
+    if job:
+        job.refuse_shared_process(settings.devices)
     if settings.within is None:
         launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
@@ -184,16 +192,6 @@ def ask_run(run: RunFolder, examples: list[Example]) -> LabelPredictions:
     from nexttoken.runs.load import load  # needs torch
 
     return load(run).answer(examples)
-
-
-def start_processes(num_devices: int) -> None:
-    """Start a process for each device. Raises UserError in a sweep: every process would run all its jobs."""
-    if num_devices > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise UserError(
-            f"trainer.devices={num_devices} cannot be used with -m: every process would run the whole sweep; start a"
-            " command for each fold, or a sweep for each GPU with CUDA_VISIBLE_DEVICES"
-        )
-    launch(num_devices)
 
 
 def read(parts: Parts, split: Split, counted: dict[str, Any] | None = None) -> list[Example]:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nexttoken.commands.entry import compose, errors_on_one_line, in_typed_order, varied
+from nexttoken.commands.entry import compose, errors_on_one_line
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError
 from support.training import train
@@ -138,16 +138,3 @@ def test_a_quoted_text_is_read_as_it_is(text):
     assume("$" not in text)
     shown = typed_override("name", text)
     assert OverridesParser.create().parse_override(shown).value() == (text if shown.endswith('"') else ANY)
-
-
-def test_overrides_stand_in_the_order_in_which_they_were_typed(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "+trainer.x=1", "label=a,b", "fit.y=2"])
-    job = ["seed=0", "label=b", "fit.y=2", "head=text", "+trainer.x=1"]
-    assert in_typed_order(job) == ["+trainer.x=1", "label=b", "fit.y=2", "seed=0", "head=text"]
-
-
-def test_jobs_of_a_sweep_differ_in_what_has_several_values(monkeypatch):
-    typed = ["train.py", "-m", "name=x", "fit.learning_rate=2e-3", "seed=0,1", "+a=[1,2]", "b='c,d'", "e=range(0,2)"]
-    monkeypatch.setattr(sys, "argv", typed)
-    job = ["name=x", "fit.learning_rate=0.002", "seed=1", "+a=[1,2]", "b='c,d'", "e=0", "head=text"]
-    assert varied(job) == ["seed=1", "e=0", "head=text"], "the last is from a sweep's file"

@@ -157,13 +157,6 @@ def test_a_process_that_dies_stops_the_others(repository, tmp_path):
     assert_nobody_left(tmp_path)
 
 
-def test_a_sweep_on_several_devices_is_refused(repository, tmp_path):
-    done = run(repository, "train.py", "-m", *SMALL, "fold=0,1", f"output_dir={tmp_path}", "trainer.devices=2")
-    assert done.returncode == 2
-    assert "trainer.devices=2 cannot be used with -m" in done.stderr
-    assert not list(tmp_path.glob("**/fold*"))
-
-
 def processes(output_dir: Path) -> list[int]:
     """Running processes whose command line names this test's folder."""
     found = subprocess.run(["pgrep", "-f", f"output_dir={output_dir}"], capture_output=True, text=True).stdout

@@ -1,4 +1,7 @@
-"""The parts that train.py and predict.py share: composing, --help, and every mistake as one line, exit status 2."""
+"""The parts that train.py and predict.py share: composing, --help, and every mistake as one line, exit status 2.
+
+A sweep whose jobs partly failed ends with status 1.
+"""
 
 import os
 import re
@@ -10,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nexttoken.commands import sweep, sweep_end
+from nexttoken.commands import own_process, sweep, sweep_end
 from nexttoken.commands.hydra_guard import guarded_hydra
 from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
+from nexttoken.commands.typed import num_jobs, varied
 from nexttoken.commands.usual_keys import USUAL_KEYS, in_full
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.data.typed_texts import typed_override
@@ -54,6 +58,7 @@ def run(main: Callable[[], Any]) -> None:
         stop(f"unknown option {unknown[0]!r}; settings are key=value, --help shows them", 2)
     wants_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its lock and parts
+    own_process.end_with_sweep()
     try:
         refuse_secret_arguments(overrides)
         with until_nobody_reads():
@@ -148,8 +153,10 @@ def run_job(work: Callable[[], T]) -> T | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         Deadline.program_start = None  # each job has the time
         try:
-            overrides = HydraConfig.get().overrides.task
-            return sweep.run_job(varied(overrides) or overrides, work, describe_os_error, overrides)
+            config = HydraConfig.get()
+            overrides, is_launched = config.overrides.task, config.runtime.choices["hydra/launcher"] != "basic"
+            named, total = varied(overrides) or overrides, num_jobs(config.sweeper)
+            return sweep.run_job(named, work, describe_os_error, overrides, total, is_launched)
         except KeyboardInterrupt:
             stop(INTERRUPTED, 130)
     with errors_on_one_line():
@@ -157,10 +164,10 @@ def run_job(work: Callable[[], T]) -> T | None:
 
 
 def finish_sweep() -> None:
-    """Print what a sweep found and the next commands; end with status 2 and the names of its failed jobs, if any."""
+    """Print what a sweep found and the next commands; end with status 1 and the names of its failed jobs, if any."""
     sweep_end.print_end(sweep.JOBS)
     if line := sweep.failures(sweep.JOBS):
-        stop(line, 2)
+        stop(line, 1)
 
 
 @contextmanager
@@ -212,35 +219,6 @@ def nearest_key(wrong: str, known: Sequence[str]) -> str:
     if usual and usual not in known and usual.startswith("adapter.") and "adapter" in known:
         return f"did you mean {usual!r}, with adapter=lora?"
     return f"did you mean {usual!r}?" if usual in known else nearest(wrong, known)
-
-
-def name_job(cfg: "DictConfig") -> "DictConfig":
-    """The configuration of a job: in a sweep, a given name is followed by the settings in which the jobs differ."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from nexttoken.data.run_names import name_in_sweep
-
-    if cfg.name and HydraConfig.get().mode == RunMode.MULTIRUN:
-        cfg.name = name_in_sweep(cfg.name, in_typed_order(varied(HydraConfig.get().overrides.task)))
-    return cfg
-
-
-def varied(overrides: Sequence[str]) -> list[str]:
-    """The overrides in which the jobs of a sweep differ: typed with several values, or from a sweep's file."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    typed = OverridesParser.create().parse_overrides([one for one in sys.argv[1:] if "=" in one and one[0] != "-"])
-    fixed = {f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in typed if not o.is_sweep_override()}
-    return [one for one in overrides if one not in fixed]
-
-
-def in_typed_order(overrides: Sequence[str]) -> list[str]:
-    """A job's overrides in the order of the command line; those of a sweep's file come last."""
-    typed = [argument.lstrip("+~").partition("=")[0] for argument in sys.argv[1:]]
-    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    places = [typed.index(key) if key in typed else len(typed) for key in keys]
-    return [override for _, override in sorted(zip(places, overrides, strict=True), key=lambda pair: pair[0])]
 
 
 def known_keys(node: Any, path: str = "") -> list[str]:

@@ -13,9 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nexttoken.commands.own_process import Call
 from nexttoken.commands.terminal import show_crash
+from nexttoken.commands.typed import key_of
 from nexttoken.data.secrets import without_secrets
 from nexttoken.errors import UserError, first_five, visible
+from nexttoken.models.processes import NeedsOwnProcess
 from nexttoken.progress import UNANSWERED
 
 FOLD_LINE = re.compile(r"^run: (.*)/fold(\d+)$", re.M)  # printed by train.py for a finished fold
@@ -37,9 +40,20 @@ class Job:
     settings: tuple[str, ...] = ()  # of the title, without the seed and the fold
     seed: str = ""
     overrides: tuple[str, ...] = ()  # all of them
+    began: float = 0.0  # in seconds, as of time.time()
+    was_finished: bool = False  # before the job: nothing was trained
 
 
-JOBS: list[Job] = []  # of this process's sweep, in order
+@dataclass(frozen=True)
+class Waiting:
+    """A job that a launcher runs later, elsewhere."""
+
+    job: Job
+    call: Call
+    total: int | None
+
+
+JOBS: list[Job] = []  # of this process's sweep, in the order in which they ended
 
 
 def run_job(
@@ -47,19 +61,60 @@ def run_job(
     work: Callable[[], Any],
     describe_os_error: Callable[[OSError], str],
     overrides: Sequence[str] = (),
+    total: int | None = None,
+    is_launched: bool = False,
 ) -> Any:
     """Call `work` and print one line instead of its output; return its result, None where it failed.
 
-    `named` are those of its `overrides` that tell the jobs apart. An error is one line, and of a crash the traceback
-    before it; the sweep goes on, also after a time that was up. Ctrl-C passes.
+    `named` are those of its `overrides` that tell the jobs apart, and `total` is the number of jobs. An error is one
+    line, and of a crash the traceback before it; the sweep goes on, also after a time that was up. Ctrl-C passes.
+    Work that needs a process of its own gets one, now, or later where `is_launched`: then Waiting is returned.
     """
-    title, output, start, result, error = shlex.join(named), io.StringIO(), time.monotonic(), None, ""
-    log = logging.getLogger("nexttoken")
+    settings = tuple(one for one in named if key_of(one) not in ("seed", "fold", "name"))
+    seed = next((one.partition("=")[2] for one in named if key_of(one) == "seed"), "")
+    job = Job(shlex.join(named), settings=settings, seed=seed, overrides=tuple(overrides), began=time.time())
+    try:
+        result, output, error = _attempt(work, describe_os_error)
+    except NeedsOwnProcess as need:
+        call = Call.of_job(job.title, overrides, need.name, need.devices)
+        if is_launched:
+            return Waiting(job, call, total)
+        result, (output, error) = None, call()
+    return finish(job, output, error, total, result)
+
+
+def finish(job: Job, output: str, error: str, total: int | None = None, result: Any = None) -> Any:
+    """Note a job that printed `output` or failed with `error`, and print its line; return its result.
+
+    The result of a job that ran in a process of its own is read from the fold that it finished.
+    """
+    place, last = FOLD_LINE.search(output), LAST_LINE.findall(output)
+    if error:
+        job = replace(job, error=error)
+    elif place:
+        job, result = _with_score(job, place[1], int(place[2]), result)
+    JOBS.append(job)
+    number = f"job {len(JOBS)}" if total is None else f"job {len(JOBS)} of {total}"
+    if error:
+        print(visible(without_secrets(f"{number}: {job.title}: failed: {error}")), file=sys.stderr, flush=True)
+        return None
+    parts = [] if job.score is None else [f"{job.metric} {job.score:.4f}"]
+    parts += ["finished before" if job.was_finished else f"{time.time() - job.began:.0f} s"]
+    parts += [last[-1] if last else "done", *_time_left(total)]
+    print(f"{number}: {job.title}: {', '.join(parts)}", flush=True)
+    return result
+
+
+def _attempt(work: Callable[[], Any], describe_os_error: Callable[[OSError], str]) -> tuple[Any, str, str]:
+    """The result of `work`, what it printed, and its error on one line, "" for none."""
+    output, log = io.StringIO(), logging.getLogger("nexttoken")
     level = log.level
     log.setLevel(logging.WARNING)
     try:
         with redirect_stdout(output):
-            result = work()
+            return work(), output.getvalue(), ""
+    except NeedsOwnProcess:
+        raise
     except UserError as refusal:
         error = str(refusal)
     except OSError as failure:
@@ -73,41 +128,38 @@ def run_job(
         error = " ".join(f"{type(crash).__name__}: {crash}".split())
     finally:
         log.setLevel(level)
-    place, last = FOLD_LINE.search(output.getvalue()), LAST_LINE.findall(output.getvalue())
-    if error:
-        print(visible(without_secrets(f"{title}: failed: {error}")), file=sys.stderr, flush=True)
-    else:
-        job = Job(title, settings=_variant(named), seed=_value("seed", named), overrides=tuple(overrides))
-        if place and isinstance(result, float):
-            job = _with_score(job, place[1], int(place[2]), result)
-        shown = "" if job.score is None or math.isnan(job.score) else f"{job.metric} {job.score:.4f}, "
-        print(f"{title}: {shown}{time.monotonic() - start:.0f} s, {last[-1] if last else 'done'}", flush=True)
-    JOBS.append(Job(title, error=error) if error else job)
-    return result
+    return None, output.getvalue(), error
 
 
-def _variant(named: Sequence[str]) -> tuple[str, ...]:
-    return tuple(one for one in named if one.lstrip("+").partition("=")[0] not in ("seed", "fold", "name"))
-
-
-def _value(key: str, overrides: Sequence[str]) -> str:
-    return next((one.partition("=")[2] for one in overrides if one.lstrip("+").partition("=")[0] == key), "")
-
-
-def _with_score(job: Job, run: str, fold: int, loss: float) -> Job:
-    """The job of a finished fold with its score by the task's metric, first the one on the dev rows, named as such."""
-    from nexttoken.runs.fold_metrics import own_metric
+def _with_score(job: Job, run: str, fold: int, loss: float | None) -> tuple[Job, float | None]:
+    """The job of a finished fold with its score by the task's metric, first the one on the dev rows, and its loss."""
+    from nexttoken.runs.fold_metrics import own_metric, sweep_loss
     from nexttoken.runs.folder import RunFolder
 
     folder = RunFolder(Path(run)).fold(fold)
     saved = folder.metrics() if folder.is_finished else {}
     metric, task = own_metric(saved), Path(run).parent.name
     data = f"{saved['dataset']} ({task})" if "dataset" in saved else task
-    job = replace(job, run=run, fold=fold, data=data)
+    loss = sweep_loss(saved) if loss is None else loss
+    was_finished = folder.is_finished and folder.finished_at < job.began
+    job = replace(job, run=run, fold=fold, data=data, was_finished=was_finished)
     for key, name in ((f"dev_{metric.name}", f"dev {metric.title}"), (metric.name, metric.title)):
         if saved.get(key) is not None:
-            return replace(job, score=saved[key], metric=name, higher_is_better=metric.higher_is_better)
-    return replace(job, score=loss, metric="dev log loss" if "dev_log_loss" in saved else "log loss")
+            return replace(job, score=saved[key], metric=name, higher_is_better=metric.higher_is_better), loss
+    score = None if math.isnan(loss) else loss
+    return replace(job, score=score, metric="dev log loss" if "dev_log_loss" in saved else "log loss"), loss
+
+
+def _time_left(total: int | None) -> list[str]:
+    """`about 12 min left`, by the jobs so far that were not finished before; [] where it is not known."""
+    trained = sum(not job.was_finished for job in JOBS)
+    if total is None or not trained or not (left := total - len(JOBS)):
+        return []
+    seconds = (time.time() - min(job.began for job in JOBS)) / trained * left
+    if seconds < 90:
+        return [f"about {seconds:.0f} s left"]
+    minutes = seconds / 60
+    return [f"about {minutes:.0f} min left" if minutes < 120 else f"about {minutes / 60:.1f} h left"]
 
 
 def failures(jobs: Sequence[Job]) -> str:

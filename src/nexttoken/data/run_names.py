@@ -8,7 +8,15 @@ from nexttoken.data.files import hash_text
 from nexttoken.settings import INCIDENTAL
 
 MAX_NAME_BYTES = 120  # file systems take 255
-UNNAMED = (*INCIDENTAL, "task", "input_dir", "experiment", "debug", "sweep")  # keys that are no part of a run's name
+UNNAMED = (
+    *INCIDENTAL,
+    "task",
+    "input_dir",
+    "experiment",
+    "debug",
+    "sweep",
+    "launcher",
+)  # keys that are no part of a run's name
 IS_PATH = re.compile(r"[^\[\]{}\"'(),\s]+")
 NAMED_WHOLE = re.compile(r"[\w.-]*[\w.]|\[\w+(, ?\w+)*\]")  # values that a run's name shows whole: words, plain lists
 
@@ -40,7 +48,7 @@ def _words(overrides: Sequence[str]) -> list[str]:
     words = _experiments(overrides)
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if key in UNNAMED or key.split(".")[0] in ("hydra", "logger"):
+        if key in UNNAMED or key.split(".")[0] in ("hydra", "logger", "sweep"):
             continue
         is_choice = "." not in key and value not in ("true", "false") and not value.replace(".", "").isdigit()
         last = value.rstrip("/").rpartition("/")[2] if IS_PATH.fullmatch(value) else value

@@ -30,6 +30,16 @@ WAIT = timedelta(
 LAUNCHER = "NEXTTOKEN_LAUNCHER"  # the number of the process that started this one
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
+
+class NeedsOwnProcess(Exception):
+    """The work of a sweep's job cannot be done in the process of the sweep; nothing was begun."""
+
+    def __init__(self, name: str | None, devices: int) -> None:
+        super().__init__(name)
+        self.name = name  # of the job's run
+        self.devices = devices
+
+
 OTHERS: list[tuple[subprocess.Popen, IO[bytes]]] = []  # the further processes, number 1 first, and their stderr
 
 
@@ -46,6 +56,12 @@ def num_ranks() -> int:
 
 def is_first() -> bool:
     return rank() == 0
+
+
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def choose_device() -> "torch.device":

@@ -1,6 +1,5 @@
 """The lines at the end of a training: a finished fold's table, and the commands to type next."""
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from nexttoken.data.folds import load_folds
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, first_five
 from nexttoken.report.terminal import show, show_line
-from nexttoken.runs.fold_metrics import LOG_LOSS, own_metric
+from nexttoken.runs.fold_metrics import LOG_LOSS, own_metric, sweep_loss
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences
 from nexttoken.runs.records import RETRAIN
 
@@ -38,7 +37,7 @@ def report_finished(parts: Parts, fold: FoldFolder, config: Mapping[str, Any], o
     print(f"run: {fold.path}")
     for command in next_commands(parts, fold, overrides):
         print(f"next: {command}")
-    return saved.get("dev_log_loss", saved.get("log_loss", math.nan))
+    return sweep_loss(saved)
 
 
 def remarks(saved: Mapping[str, Any]) -> list[str]:

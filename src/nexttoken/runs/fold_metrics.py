@@ -1,5 +1,6 @@
 """The metrics that a finished fold was scored by, the task's own first, as metrics.json and config.yaml name them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ def metrics_of_fold(folder: Path, saved: Mapping[str, Any]) -> tuple[Metric, ...
 def own_metric(saved: Mapping[str, Any]) -> Metric:
     """The task's metric that metrics.json names; log loss where it names none that is known."""
     return _own(saved, {metric.name: metric for metric in KNOWN_METRICS})
+
+
+def sweep_loss(saved: Mapping[str, Any]) -> float:
+    """The loss that a sweeper minimises: on the dev rows, without any on the held-out rows, NaN without either."""
+    return saved.get("dev_log_loss", saved.get("log_loss", math.nan))
 
 
 def _own(saved: Mapping[str, Any], known: Mapping[str, Metric]) -> Metric:

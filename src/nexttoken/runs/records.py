@@ -91,6 +91,11 @@ class FoldRecords:
         return metrics
 
     @property
+    def finished_at(self) -> float:
+        """The time at which the finished fold was saved, in seconds as of time.time()."""
+        return (self.path / "metrics.json").stat().st_mtime
+
+    @property
     def training_id(self) -> str:
         """A hash of metrics.json, which holds the seconds: it changes whenever the fold is trained again."""
         return hash_text((self.path / "metrics.json").read_text(encoding="utf-8"))[:16]
