@@ -40,6 +40,7 @@ from nexttoken.transforms import apply_transforms
 from nexttoken.types import Example, LabelPredictions, Split
 
 if TYPE_CHECKING:
+    from nexttoken.runs.asking import Asking
     from nexttoken.runs.loaded import LoadedRun
     from nexttoken.training.learner import Learner
     from nexttoken.training.probe_learner import ProbeLearner
@@ -139,7 +140,10 @@ def predict(cfg: DictConfig, job: SweepJob | None = None) -> Path:
         launch(settings.devices)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     task, asking = run.parts.task, Asking.of(run)
-    path = submission_path(Path(settings.submissions_dir), settings.name or asking.name, task.suffix)
+    name = settings.name or asking.name
+    if settings.shard_rows is not None:
+        return predict_shards(asking, name, settings)
+    path = submission_path(Path(settings.submissions_dir), name, task.suffix)
     predictions: Any
     is_answered = True
     if settings.within is not None:
@@ -161,6 +165,21 @@ def predict(cfg: DictConfig, job: SweepJob | None = None) -> Path:
     print(f"submission: {path}, {len(predictions.ids)} rows, validated")
     if not is_answered:
         sys.exit(UNANSWERED)
+    return path
+
+
+def predict_shards(asking: "Asking", name: str, settings: PredictSettings) -> Path:
+    """Predict the test in shards, write a validated submission, as Parquet where its name says so; return its path."""
+    from nexttoken.runs.shards.prediction import PARQUET, predict_in_shards
+
+    if settings.within is not None:
+        raise UserError(
+            "shard_rows=... answers every row, within=... as many as the time allows; leave one of them out"
+        )
+    suffix = PARQUET if name.endswith(PARQUET) else asking.run.parts.task.suffix
+    path = submission_path(Path(settings.submissions_dir), name, suffix)
+    if num_rows := predict_in_shards(asking, path, settings.shard_rows or 0):
+        print(f"submission: {path}, {num_rows} rows, validated")
     return path
 
 

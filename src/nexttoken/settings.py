@@ -239,6 +239,7 @@ class PredictSettings(Checked):
     cascade: str | None = None
     cascade_share: float | None = Field(default=None, ge=0, le=1)
     within: Seconds = None  # of the whole command
+    shard_rows: PositiveInt | None = None
     replicas: bool = True
     stream_layers: bool = False
     trust_remote_code: bool = False  # whatever the run's own configuration says

@@ -23,12 +23,13 @@ from nexttoken.runs.blend import read_blend, save_blend
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.load import load
+from nexttoken.runs.lock import written_alone
 from nexttoken.runs.timed import prediction as within
 from nexttoken.runs.timed.passes import steps_of
 from nexttoken.runs.timed.row_answers import RowAnswers, source_of
 from nexttoken.runs.timed.shares import Shares
 from nexttoken.runs.timed.slices import slices_of
-from nexttoken.runs.timed.submission import reading_once, written_alone
+from nexttoken.runs.timed.submission import reading_once
 from nexttoken.types import LabelPredictions
 from support.composed import CONF
 from support.composed import composed as plain_config

@@ -67,6 +67,9 @@ def shared_batches(rows: Sequence[np.ndarray], batch_tokens: int, extra: int = 0
     """
     parts: list[tuple[list[int], int]] = []
     for group in group_by_prefix(rows):
+        if not group.shared:
+            parts += [([n], len(rows[n]) + extra) for n in group.members]
+            continue
         lengths = [len(rows[n]) - group.shared + extra for n in group.members]
         for places in packed_batches(lengths, batch_tokens - group.shared):
             cost = group.shared + sum(lengths[place] for place in places)

@@ -75,7 +75,7 @@ def choose_device() -> "torch.device":
             f"devices={num_ranks()}, but this machine has {torch.cuda.device_count()} GPU; set as many devices, or"
             " CUDA_VISIBLE_DEVICES= to use the CPU"
         )
-    return torch.device("cuda", rank())
+    return torch.device("cuda", torch.cuda.current_device() if num_ranks() == 1 else rank())
 
 
 def launch(num_devices: int) -> None:
@@ -107,6 +107,20 @@ def launch(num_devices: int) -> None:
     atexit.register(stop_others)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the exit stops the others
     threading.Thread(target=_watch, daemon=True).start()
+
+
+def work_alone() -> tuple[int, int]:
+    """This process's number and the number of all; from now on it is a run of one process, on its own GPU if any."""
+    place, number = rank(), num_ranks()
+    if number > 1:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_device(choose_device())  # the current one, which later calls choose
+        os.environ |= {"RANK": "0", "WORLD_SIZE": "1"}
+        rank.cache_clear()
+        num_ranks.cache_clear()
+    return place, number
 
 
 def divide_machine(number: int) -> list[dict[str, str]]:

@@ -86,9 +86,10 @@ class Renderer:
         clean = [self.disarm(example) for example in examples]
         texts = [self.text(example) for example, _ in clean]
         for (example, num_disarmed), text, ids, limit in zip(clean, texts, self.batch_ids(texts), limits, strict=True):
-            was_cut = len(ids) > limit
-            fitted = self.fit(example, limit) if was_cut else Fitted(text, ids, example)
-            yield replace(fitted, was_cut=was_cut, num_disarmed=num_disarmed)
+            if len(ids) > limit:
+                yield replace(self.fit(example, limit), was_cut=True, num_disarmed=num_disarmed)
+            else:
+                yield Fitted(text, ids, example, num_disarmed=num_disarmed)
 
     def fit(self, example: Example, limit: int) -> Fitted:
         """Cut an example to `limit` tokens: remove demonstrations, the least similar first, then passages, then earlier

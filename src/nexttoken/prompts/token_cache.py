@@ -8,8 +8,8 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -48,6 +48,8 @@ def token_rows(
 
     If the cache cannot be used, a line is printed and all rows are made in memory.
     """
+    if MEMORY:
+        return MEMORY[0].rows(renderer, examples, lambda: list(_made(examples, make, chunk)), form)
     if _is_short(examples) or not hasattr(renderer.tokenizer, "backend_tokenizer"):
         return list(_made(examples, make, chunk))
     try:
@@ -55,6 +57,35 @@ def token_rows(
     except OSError as error:
         print(f"tokens are not cached: {error.filename or cache_dir()}: {error.strerror or error}; set NEXTTOKEN_CACHE")
         return list(_made(examples, make, chunk))
+
+
+@dataclass
+class LatestRows:
+    """The rows of the examples that were tokenised last, which every fold with the same encoder asks for."""
+
+    key: tuple[render.Renderer, str, Sequence[Example]] | None = None
+    latest: list[TokenRow] = field(default_factory=list)
+
+    def rows(
+        self, renderer: render.Renderer, examples: Sequence[Example], make: Callable[[], list[TokenRow]], form: str
+    ) -> list[TokenRow]:
+        if self.key is None or self.key[:2] != (renderer, form) or self.key[2] != examples:
+            self.latest, self.key = [], None  # freed before the new ones are made
+            self.latest, self.key = make(), (renderer, form, examples)
+        return self.latest
+
+
+MEMORY: list[LatestRows] = []  # the innermost `tokens_in_memory`, if any
+
+
+@contextmanager
+def tokens_in_memory() -> Iterator[None]:
+    """Within this context tokens go to no file: shards of millions of rows would fill the cache, each read once."""
+    MEMORY.insert(0, LatestRows())
+    try:
+        yield
+    finally:
+        MEMORY.pop(0)
 
 
 def fingerprint(renderer: render.Renderer, form: str) -> str:

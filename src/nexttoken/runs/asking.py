@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,11 @@ class Asking:
         return f"{name}_{_file_name(self.words, {**self.settings, **scaling})}" if self.words else name
 
     def save(self, predictions: Any, path: Path, remark: str = "", is_noted: bool = True) -> None:
-        """Write the submission and its line in the ledger beside it.
+        """Write the submission of these predictions as `publish` does."""
+        self.publish(lambda file: self.run.parts.task.write(predictions, file), path, remark, is_noted)
+
+    def publish(self, write: Callable[[Path], None], path: Path, remark: str = "", is_noted: bool = True) -> None:
+        """Have `write` make the submission, and add its line to the ledger beside it.
 
         A `remark` says in the ledger that it was answered otherwise than it was scored. The line comes first, so that a
         kill leaves no file that the ledger does not know; a file that replaces its earlier state need not be noted.
@@ -92,7 +96,7 @@ class Asking:
             raise UserError(f"{self.run.path} was trained again meanwhile: predict again")
         asked, scores = " ".join(filter(None, [self.words, remark])), {} if remark else self.scores
         with scratch_folder(path) as folder:
-            self.run.parts.task.write(predictions, folder / path.name)
+            write(folder / path.name)
             numbers, ledger = [fold.number for fold in folds], path.with_name(LEDGER)
             if is_noted:
                 record(folder / path.name, str(self.run.path), numbers, ledger=ledger, asked=asked, **scores)

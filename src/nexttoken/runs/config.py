@@ -45,7 +45,7 @@ class Changes:
             settings.max_tokens,
             _given(settings.generation),
             settings.fold,
-            Path(settings.submissions_dir) / "written",
+            None if settings.shard_rows else Path(settings.submissions_dir) / "written",
             settings.engine,
             settings.stream_layers,
         )

@@ -1,4 +1,4 @@
-"""The lock of a fold: one process at a time trains it, and a second one is told which."""
+"""Locks: one process at a time trains a fold, and one writes a submission; a second one is told so."""
 
 import os
 import socket
@@ -92,6 +92,22 @@ def waiting_lock(path: Path) -> Iterator[None]:
 
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def written_alone(path: Path) -> Iterator[None]:
+    """A context in which no other command writes the submission. Raises UserError where one does so already."""
+    import fcntl  # POSIX only
+
+    path.with_name("written").mkdir(exist_ok=True)
+    with (path.with_name("written") / f"{path.name}.lock").open("a") as file:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                what = f"{path} is being written by another command"
+                raise UserError(f"{what}; wait for it or end it, or choose another name=...") from None
         yield
 
 

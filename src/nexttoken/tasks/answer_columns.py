@@ -138,16 +138,22 @@ class SubmissionForm:
 
     def write(self, ids: Sequence[str], probs: np.ndarray, path: Path, decided: np.ndarray | None = None) -> None:
         """Write a row per id from class probabilities (N, K); the best labels are those of `decided` where given."""
+        write_submission(self.header, zip(ids, *self.cells(probs, decided), strict=True), path)
+
+    def cells(self, probs: np.ndarray, decided: np.ndarray | None = None) -> list[list[float] | list[str]]:
+        """The columns behind the id."""
         probs = probs / probs.sum(axis=1, keepdims=True)
-        cells = [column.cells(probs, probs if decided is None else decided) for column in self.columns.values()]
-        write_submission([self.id_name, *self.columns], zip(ids, *cells, strict=True), path)
+        return [column.cells(probs, probs if decided is None else decided) for column in self.columns.values()]
+
+    @property
+    def header(self) -> list[str]:
+        return [self.id_name, *self.columns]
 
     def check(self, path: Path, test: str, test_ids: Sequence[str]) -> None:
         """Raise UserError unless the file has this header, the ids of the file `test` in order, and sound cells."""
-        header = [self.id_name, *self.columns]
-        table = read_columns(path, header, WRITE)
-        if list(table) != header:
-            raise UserError(f"{path} has the header {', '.join(table)}; expected {', '.join(header)}")
+        table = read_columns(path, self.header, WRITE)
+        if list(table) != self.header:
+            raise UserError(f"{path} has the header {', '.join(table)}; expected {', '.join(self.header)}")
         ids = table[self.id_name]
         require_order(path, ids, test, test_ids)
         for name, column in self.columns.items():

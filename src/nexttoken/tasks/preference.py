@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +15,10 @@ from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, text_of
 from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import METRICS
+from nexttoken.tasks.answer_columns import SubmissionForm
 from nexttoken.tasks.row_keys import log_unseen, unseen_keys
+from nexttoken.tasks.sample_file import SampleFile
+from nexttoken.tasks.shards import Shards
 from nexttoken.tasks.submission import check_probs, find_ids, read_truth, validate_submission, write_probs
 from nexttoken.tasks.surrogates import without_surrogates
 from nexttoken.transforms.orders import A_B_TIE
@@ -69,6 +73,14 @@ class Preference:
                 log.info("sample_submission.csv orders its ids differently: the order of test.csv is followed")
         return examples
 
+    def in_shards(self, size: int) -> Shards:
+        """The test rows, `size` at a time."""
+        path, sample = self.path("test.csv"), SampleFile(self.path("sample_submission.csv"))
+        _check_header(self.path("sample_submission.csv"), sample.header)
+        rows, make = partial(table_rows, path, COLUMNS["test"], GET), partial(_examples, split="test", source=path)
+        form = SubmissionForm.of(sample.header, sample.path, None, CLASSES, "id")
+        return Shards(path, size, rows, make, form, sample, lambda probs, threshold: probs)
+
     def parse(self, frame: "pd.DataFrame | Iterable[Row]") -> list[Example]:
         """Return the examples of test rows in memory. Raises UserError naming faulty rows by their number."""
         return _examples(rows_in_memory(frame), "test", "the table")
@@ -104,10 +116,13 @@ class Preference:
     def _sample(self) -> Columns:
         path = self.path("sample_submission.csv")
         sample = read_columns(path, ["id", *CLASSES], GET)
-        first, *classes = sample
-        if first != "id" or sorted(classes) != sorted(CLASSES):
-            raise UserError(f"{path} has the columns {', '.join(sample)}; expected id, {', '.join(CLASSES)}")
+        _check_header(path, [*sample])
         return sample
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if header[0] != "id" or sorted(header[1:]) != sorted(CLASSES):
+        raise UserError(f"{path} has the columns {', '.join(header)}; expected id, {', '.join(CLASSES)}")
 
 
 def parse_turns(row: Row, field: str) -> list[str | None]:

@@ -5,20 +5,21 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nexttoken.data.csv_tables import Columns, read_columns
 from nexttoken.data.row_faults import Faults, Place, id_of
-from nexttoken.errors import MissingFile, UserError
+from nexttoken.errors import UserError
 from nexttoken.metrics.decisions import decided
 from nexttoken.metrics.named import metrics_of, refuse_unfit
 from nexttoken.tasks.answer_columns import SubmissionForm, answer_columns
 from nexttoken.tasks.label_space import JOINED, label_index, learnt_classes, named_classes, vote_shares
 from nexttoken.tasks.row_keys import log_unseen, unseen_keys
+from nexttoken.tasks.sample_file import SampleFile
+from nexttoken.tasks.shards import Shards
 from nexttoken.tasks.solved_examples import SolvedExamples
 from nexttoken.tasks.submission import check_probs, find_ids, read_truth
 from nexttoken.tasks.surrogates import without_surrogates
@@ -121,12 +122,18 @@ class Table:
         path = self.path(split)
         self._form  # noqa: B018 - it refuses a sample with other columns
         examples = self._examples(self._rows(path, split), split, path)
-        if split == "test" and (sample_ids := next(iter(self._sample.values()), None)):
-            ids, sample = [example.id for example in examples], self._sample_path
+        if split == "test" and (sample_ids := [*self._sample.ids()]):
+            ids, sample = [example.id for example in examples], self._sample.path
             find_ids(str(sample), sample_ids, path.name, ids)
             if sample_ids != ids:
                 log.info("%s orders its ids differently: the order of %s is followed", sample, path.name)
         return examples
+
+    def in_shards(self, size: int) -> Shards:
+        """The test rows, `size` at a time."""
+        path, decide = self.path("test"), partial(decided, self.metrics[0])
+        rows, make = partial(self._rows, path, "test"), partial(self._examples, split="test", source=path)
+        return Shards(path, size, rows, make, self._form, self._sample, decide)
 
     def parse(self, frame: "pd.DataFrame | Iterable[Mapping[str, Any]]") -> list[Example]:
         """Return the examples of test rows in memory. Raises UserError naming faulty rows by their number."""
@@ -230,19 +237,9 @@ class Table:
 
     @cached_property
     def _form(self) -> SubmissionForm:
-        header, id_name = list(self._sample), ID_JOINED.join(columns_of(self.id))
-        return SubmissionForm.of(header, self._sample_path, self.submission, self.classes, id_name)
+        sample, id_name = self._sample, ID_JOINED.join(columns_of(self.id))
+        return SubmissionForm.of(sample.header, sample.path, self.submission, self.classes, id_name)
 
     @cached_property
-    def _sample(self) -> Columns:
-        """The columns of the sample submission, the id first; {} without one."""
-        return read_columns(self._sample_path, []) if self._sample_path else {}
-
-    @cached_property
-    def _sample_path(self) -> Path | None:
-        try:
-            return find_table(Path(self.input_dir), self.sample_file, "sample_submission", "sample_file")
-        except MissingFile:
-            if self.sample_file:
-                raise
-            return None
+    def _sample(self) -> SampleFile:
+        return SampleFile.find(Path(self.input_dir), self.sample_file)

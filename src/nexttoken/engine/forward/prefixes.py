@@ -45,6 +45,11 @@ def is_worth_it(shared: int, num_rows: int, num_tokens: int) -> bool:
     return shared >= MIN_PREFIX_TOKENS and shared * (num_rows - 1) >= MIN_SAVED_SHARE * num_tokens
 
 
+def _may_share(rows: Sequence[np.ndarray]) -> bool:
+    """False where no two of the rows are long enough to share a prefix."""
+    return sum(len(row) > MIN_PREFIX_TOKENS for row in rows) > 1
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Row numbers, the length of their common prefix (0 for a single row), and their tokens in all."""
@@ -64,6 +69,8 @@ def fewest_tokens(rows: Sequence[np.ndarray]) -> list[Group]:
 
     The division is optimal, so a batch never needs more tokens than it was planned with.
     """
+    if not _may_share(rows):
+        return [Group([number], 0, len(row)) for number, row in enumerate(rows)]
     common = [min(common_length(one, other), len(one) - 1, len(other) - 1) for one, other in pairwise(rows)]
     ends, first = _best_ends(np.array(common, int)), 0
     groups: list[Group] = []
@@ -108,6 +115,8 @@ def group_neighbours(rows: Sequence[np.ndarray]) -> list[Group]:
 
 def group_by_prefix(rows: Sequence[np.ndarray]) -> list[Group]:
     """Groups of rows in any order whose common prefix is worth sharing."""
+    if not _may_share(rows):
+        return [Group([number], 0, len(row)) for number, row in enumerate(rows)]
     order = sorted(range(len(rows)), key=lambda number: rows[number][:SORTED_TOKENS].tobytes())
     groups = group_neighbours([rows[number] for number in order])
     return [Group([order[member] for member in group.members], group.shared, group.num_tokens) for group in groups]

@@ -2,15 +2,15 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from nexttoken.errors import UserError
 from nexttoken.progress import Deadline
 from nexttoken.runs.asking import Asking
 from nexttoken.runs.config import Changes
 from nexttoken.runs.load import load
+from nexttoken.runs.lock import written_alone
 from nexttoken.runs.timed.passes import LoadWay
 from nexttoken.runs.timed.prediction import TimedPrediction
 from nexttoken.runs.timed.shares import Shares
@@ -36,22 +36,6 @@ def predict_within(
         if not asking.run.parts.task.classes:
             return _write_within(asking, read, path, Deadline(settings.within or 0.0))
         return _predict_within(asking, read, path, settings, shares)
-
-
-@contextmanager
-def written_alone(path: Path) -> Iterator[None]:
-    """A context in which no other command writes the submission. Raises UserError where one does so already."""
-    import fcntl  # POSIX only
-
-    path.with_name("written").mkdir(exist_ok=True)
-    with (path.with_name("written") / f"{path.name}.lock").open("a") as file:
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                what = f"{path} is being written by another command"
-                raise UserError(f"{what}; wait for it or end it, or choose another name=...") from None
-        yield
 
 
 def _predict_within(
