@@ -113,7 +113,7 @@ def base_readers(folder: Path) -> dict[str, Reader]:
 
 def _gate_rows(path: Path) -> Path:
     columns = {"id": ["a", "b"], "fold_mark": "m", "fold": 0, "group": [0, 1], "label": [0, 1], "found": True}
-    seconds = dict.fromkeys(("first_seconds", "search_seconds", "second_seconds"), 0.5)
+    seconds = dict.fromkeys(("first_seconds", "search_seconds", "second_seconds", "first_tokens", "second_tokens"), 0.5)
     return _csv(path, columns | seconds | dict.fromkeys(("first_p_0", "first_p_1", "second_p_0", "second_p_1"), 0.5))
 
 

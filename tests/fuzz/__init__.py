@@ -1,0 +1,1 @@
+"""Bad input by the thousand: a target for each kind of input, under one rule."""
