@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run real page test test-slow test-kernel check lint size lock clean
+.PHONY: run real page test test-slow test-kernel fuzz check lint size lock clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
@@ -34,6 +34,13 @@ test-slow: .venv/.test
 test-kernel: .venv/.test
 	NEXTTOKEN_REHEARSED_VERSIONS="oldest newest" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/commands/test_kernel_kinds.py \
 		tests/commands/test_kaggle_page.py
+
+# Bad input, found by coverage: SECONDS for each kind. Findings and corpora lie in output/fuzz.
+SECONDS ?= 60
+
+fuzz: .venv/.test
+	$(BIN)/python -m pip install --quiet -e ".[fuzz]"
+	PYTHONPATH=tests $(BIN)/python -m fuzz seconds=$(SECONDS)
 
 check: lint test
 

@@ -14,6 +14,7 @@ HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes"}
 HEAVY_ROOMS = {"models", "engine", "training"}
 HYDRA = {"hydra", "omegaconf"}
 HYDRA_MODULES = {
+    "commands/broken_files.py",
     "commands/hydra_guard.py",
     "build.py",
     "pipeline.py",

@@ -66,7 +66,8 @@ def refuse_unasked_code(cfg: Mapping[str, Any], overrides: Sequence[str]) -> Non
     """Raise UserError where a file, such as an experiment, and not this command line allows a model's own code."""
     key = "model.trust_remote_code"
     is_asked = any(override.lstrip("+").partition("=")[0] == key for override in overrides)
-    if not is_asked and (cfg.get("model") or {}).get("trust_remote_code"):
+    model = cfg.get("model")
+    if not is_asked and isinstance(model, Mapping) and model.get("trust_remote_code"):
         raise UserError(f"a configuration file says {key}=true; if you trust the model's code, write {key}=true here")
 
 

@@ -10,14 +10,26 @@ UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u206
 FILE_NAME = re.compile(r"(?![.\s])[^/\\\t\n]+(?<!\s)")
 MAX_NAME_BYTES = 200  # of a folder's or file's name: file systems take 255, and endings are added
 MAX_SHOWN_NAMES = 20
+MAX_CHARACTERS, NUM_END = 2_000, 500  # of a line of an error, and of its end, which has the fix
 
 
 class UserError(Exception):
-    """An error that the user can fix; commands print it as one line and exit with status 2."""
+    """An error that the user can fix; commands print it as one line and exit with status 2.
+
+    A line that shows a giant value of the data loses its middle.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__("\n".join(map(_shortened, text.split("\n"))))
 
 
 class MissingFile(UserError):
     """A file that is not there: it may come later, whereas a faulty one has to be mended."""
+
+
+def _shortened(line: str) -> str:
+    fits = len(line) <= MAX_CHARACTERS
+    return line if fits else f"{line[: MAX_CHARACTERS - NUM_END - 5]} ... {line[-NUM_END:]}"
 
 
 def refuse_below_one(name: str, value: int) -> None:

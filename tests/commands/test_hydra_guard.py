@@ -62,7 +62,7 @@ def test_a_call_in_hydra_s_own_settings_is_refused_before_it_runs(repository, tm
     ],
 )
 def test_each_way_to_name_a_class_there_is_one_line(repository, overrides, words):
-    with pytest.raises(UserError) as error, guarded_hydra(overrides):
+    with pytest.raises(UserError) as error, guarded_hydra(overrides, repository / "conf"):
         compose_entry(repository / "train.py", overrides, return_hydra_config=True)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
@@ -72,10 +72,13 @@ def test_each_way_to_name_a_class_there_is_one_line(repository, overrides, words
 def test_a_file_sets_no_variables_of_the_environment_and_a_command_line_may(repository, tmp_path):
     (tmp_path / "foreign.yaml").write_text("# @package _global_\nhydra: {job: {env_set: {LD_PRELOAD: /x.so}}}\n")
     found = [f"+{tmp_path.name}=foreign", f"hydra.searchpath=[file://{tmp_path.parent}]"]
-    with guarded_hydra(found), pytest.raises(UserError, match=r"a configuration file has hydra\.job\.env_set"):
+    with (
+        guarded_hydra(found, repository / "conf"),
+        pytest.raises(UserError, match=r"a configuration file has hydra\.job\.env_set"),
+    ):
         compose_entry(repository / "train.py", found)
     typed = ["+hydra.job.env_set.OMP_NUM_THREADS=1"]
-    with guarded_hydra(typed):
+    with guarded_hydra(typed, repository / "conf"):
         compose_entry(repository / "train.py", typed)
 
 

@@ -1,21 +1,16 @@
 """Files that disks, editors, downloads and strangers have altered are read, or refused in one line, within seconds."""
 
-import logging
 import random
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from zlib import crc32
 
 import pytest
 
 from conftest import save_small_base
-from nexttoken.errors import UserError
+from fuzz.rule import BrokenRule, obey
+from fuzz.target import names_of
 from support.mutations import mutated
 from support.read_files import Reader, sound_readers
 from support.read_run_files import base_readers, run_readers
-
-MAX_SECONDS = 10.0  # of the processor, for one file
 
 
 @pytest.fixture(scope="module")
@@ -24,39 +19,14 @@ def readers(tmp_path_factory) -> dict[str, Reader]:
     return sound_readers(folder) | run_readers(folder / "run") | base_readers(save_small_base(folder / "base"))
 
 
-@pytest.fixture(autouse=True)
-def no_log() -> Iterator[None]:
-    """Nothing is logged: lines with halves of characters would not pass from one test process to the other."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise TimeoutError(f"not read within {seconds} seconds")
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
-
-
 def fault_of(reader: Reader, data: bytes) -> str:
     """The way in which reading `data` in the place of the sound file goes wrong; "" where it goes well."""
     path, read = reader
     path.write_bytes(data)
     try:
-        with within(MAX_SECONDS):
-            read(path)
-    except UserError as error:
-        return f"several lines: {error}" if "\n" in str(error) else ""
-    except BaseException as error:
-        return f"{type(error).__name__}: {error}"
+        obey(lambda: read(path), *names_of(path))
+    except BrokenRule as fault:
+        return str(fault)
     return ""
 
 
@@ -77,7 +47,7 @@ def faults(readers: dict[str, Reader], first: int, last: int) -> list[str]:
 
 def test_sound_files_are_read(readers: dict[str, Reader]) -> None:
     for name, (path, read) in readers.items():
-        assert fault_of((path, read), path.read_bytes()) == "", name
+        assert obey(lambda path=path, read=read: read(path)), name
 
 
 def test_altered_files_are_read_or_refused_in_one_line(readers: dict[str, Reader]) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fuzz.targets import TARGETS
+from fuzz.targets import MODULES
 
 OUT = Path("output/fuzz")
 DONE = re.compile(r"stat::number_of_executed_units: (\d+)")
@@ -20,7 +20,7 @@ DONE = re.compile(r"stat::number_of_executed_units: (\d+)")
 
 def main(arguments: list[str]) -> int:
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    names = [argument for argument in arguments if "=" not in argument] or [*TARGETS]
+    names = [argument for argument in arguments if "=" not in argument] or [*MODULES]
     seconds, out = int(given.get("seconds", 60)), Path(given.get("out", OUT))
     found = [fuzz(name, seconds, out) for name in names]
     return 1 if any(found) else 0

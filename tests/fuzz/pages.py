@@ -37,7 +37,7 @@ VOID = {"meta", "br", "input", "img", "link", "hr", "col", "wbr"}
 
 def pages(folder: Path) -> Target:
     data = folder / "data"
-    data.mkdir(parents=True)
+    data.mkdir()
     lines = (SAMPLE / "train.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     (data / "train.csv").write_text("".join(lines[:41]), encoding="utf-8")
     shutil.copy(SAMPLE / "test.csv", data)

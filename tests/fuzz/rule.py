@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 
-from nexttoken.errors import UserError
+from nexttoken.errors import MAX_CHARACTERS, UserError
 
 MAX_SECONDS = 10.0  # of the processor, for one input
-MAX_CHARACTERS = 2_000  # of a refusal: a terminal shows it whole
+
 TABLE = "\nlabel  "  # of the labels' tokens, the one thing that stands below a refusal
 
 
@@ -17,14 +17,19 @@ class BrokenRule(AssertionError):
     """An input that was neither taken nor refused as the rule says."""
 
 
-def obey(work: Callable[[], object], *names: str, refused_by: tuple[type[Exception], ...] = (UserError,)) -> bool:
+def obey(
+    work: Callable[[], object],
+    *names: str,
+    refused_by: tuple[type[Exception], ...] = (UserError,),
+    max_seconds: float = MAX_SECONDS,
+) -> bool:
     """Call `work`; return True where it takes its input, False where it refuses it by an error of `refused_by`.
 
     Raises BrokenRule for any other error, for a refusal of several lines, too long, or with none of `names` in it, and
-    for work that takes more than MAX_SECONDS.
+    for work that takes more than `max_seconds` of the processor.
     """
     try:
-        with quiet(), within(MAX_SECONDS):
+        with quiet(), within(max_seconds):
             work()
             return True
     except refused_by as error:

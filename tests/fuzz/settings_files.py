@@ -41,7 +41,7 @@ RUNS = (
 GROUPS = ("task/lmsys", "task/wsdm", "prompt/fields", "model/smollm2_135m", "experiment/sample_answers", "fit/lora")
 
 
-def overrides() -> Target:
+def overrides(_: Path) -> Target:
     """Each line is an override of train.py."""
 
     def one_input(data: bytes) -> bool:
@@ -52,7 +52,7 @@ def overrides() -> Target:
     return Target(one_input, tuple(line.encode() for line in COMMAND_LINES))
 
 
-def arguments() -> Target:
+def arguments(_: Path) -> Target:
     """The first byte chooses the command, each line is one of its arguments."""
     for command in commands():
         import_module(f"nexttoken.commands.{command}")
@@ -68,9 +68,10 @@ def arguments() -> Target:
 
 
 def sound_arguments(kind: type[Arguments]) -> bytes:
-    """The required arguments of a command."""
+    """The required arguments of a command; a path where it requires none."""
     fields = kind.model_fields.items()
     required = {info.alias or name: (info.examples or ["12h"])[0] for name, info in fields if info.is_required()}
+    required = required or ({"paths": "."} if "paths" in kind.model_fields else {})
     lines = [value if key == "paths" else f"{key}={value}" for key, value in required.items()]
     return "\n".join(lines).encode()
 

@@ -20,9 +20,8 @@ ROWS = st.lists(st.tuples(TEXTS, VALUES, VALUES), max_size=5)
 WEIGHTS = st.lists(st.tuples(TEXTS, st.floats(0, 1), st.floats()), min_size=1, max_size=5)
 
 
-def written(folder: Path) -> Target:
+def submissions(folder: Path) -> Target:
     """The bytes are read by hypothesis, which makes rows and probabilities of them."""
-    folder.mkdir()
 
     @settings(database=None, suppress_health_check=list(HealthCheck))
     @given(rows=ROWS, weights=WEIGHTS, is_normal=st.booleans(), suffix=st.sampled_from((".csv", ".jsonl")))

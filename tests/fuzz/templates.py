@@ -1,6 +1,7 @@
 """Templates from strangers: those of prompts, and the chat templates that come with models."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import yaml
@@ -21,7 +22,7 @@ ANSWERED = "{% for message in messages %}{{ message.content }}{% endfor %}"
 TAGS = ("{% macro m(n) %}{{ m(n) }}{% endmacro %}", "{% set x = namespace(a=[]) %}", "{{ 'x' | center(9) }}")
 
 
-def prompts() -> Target:
+def prompts(_: Path) -> Target:
     def use(template: str) -> None:
         prompt = Prompt(template, "### Answer\n", ("A", "B"), ("first", "second"), options="options")
         prompt.render(EXAMPLE)
@@ -33,7 +34,7 @@ def prompts() -> Target:
     return Target(one_input, tuple(text.encode() for text in (*SHIPPED, *TAGS)))
 
 
-def chat_templates() -> Target:
+def chat_templates(_: Path) -> Target:
     def use(source: str) -> None:
         tokens = {"bos_token": "<s>", "eos_token": "</s>"}
         chat = choose_template("", SimpleNamespace(chat_template=source, special_tokens_map=tokens))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nexttoken.commands import own_process, sweep, sweep_end
+from nexttoken.commands.broken_files import refusing_broken_files
 from nexttoken.commands.hydra_guard import guarded_hydra
 from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
 from nexttoken.commands.typed import num_jobs, varied
@@ -36,8 +37,6 @@ HYDRA_OPTION = re.compile(
 )
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
 T = TypeVar("T")
-NULL_GROUP = "Config group override must be a string"  # Hydra's ValueError for group=null
-NULL_GROUP_FIX = "a group such as task or prompt cannot be null; give one of its choices, listed by --help"
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -65,17 +64,13 @@ def run(main: Callable[[], Any]) -> None:
             if wants_help:  # with a further option, such as --resolve, the help is Hydra's
                 print(help_text(entry, str(sys.modules[main.__module__].__doc__), overrides))
             else:
-                with guarded_hydra(overrides):
+                with guarded_hydra(overrides, entry.parent / "conf"):
                     main()
                 finish_sweep()
     except UserError as error:
         stop(str(error), 2)
     except (HydraException, OmegaConfBaseException) as error:
         stop(one_line(error, entry), 2)
-    except ValueError as error:
-        if NULL_GROUP not in str(error):
-            raise
-        stop(NULL_GROUP_FIX, 2)
 
 
 def help_text(entry: Path, usage: str, overrides: Sequence[str]) -> str:
@@ -116,10 +111,6 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
         return config
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error, path)) from None
-    except ValueError as error:
-        if NULL_GROUP not in str(error):
-            raise
-        raise UserError(NULL_GROUP_FIX) from None
 
 
 def compose_settings(overrides: Sequence[str]) -> "Settings":
@@ -136,12 +127,16 @@ def compose_settings(overrides: Sequence[str]) -> "Settings":
 
 
 def compose_entry(entry: Path, overrides: Sequence[str] = (), return_hydra_config: bool = False) -> "DictConfig":
-    """The configuration of `entry`, such as <checkout>/train.py, in a fresh state of Hydra."""
+    """The configuration of `entry`, such as <checkout>/train.py, in a fresh state of Hydra.
+
+    Raises UserError for a broken file, and Hydra's own errors for an override that does not fit.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(entry.parent / "conf"), version_base="1.3"):
+    conf = entry.parent / "conf"
+    with initialize_config_dir(str(conf), version_base="1.3"), refusing_broken_files(conf):
         return compose(entry.stem, [*overrides], return_hydra_config=return_hydra_config)
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from nexttoken.commands.broken_files import refusing_broken_files
 from nexttoken.errors import UserError
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")  # packages that are installed to extend Hydra
@@ -12,8 +14,11 @@ ENVIRONMENT = "hydra.job.env_set"
 
 
 @contextmanager
-def guarded_hydra(overrides: Sequence[str]) -> Iterator[None]:
-    """A context in which Hydra composes no configuration that would run code of its own choice: a UserError instead."""
+def guarded_hydra(overrides: Sequence[str], conf: Path) -> Iterator[None]:
+    """A context in which Hydra composes no configuration that would run code of its own choice: a UserError instead.
+
+    So are broken files of `conf`.
+    """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     if any(one.lstrip("+").startswith("hydra.searchpath") and "pkg:" in one for one in overrides):
@@ -21,7 +26,8 @@ def guarded_hydra(overrides: Sequence[str]) -> Iterator[None]:
     load = ConfigLoaderImpl.load_configuration
 
     def load_checked(self: Any, *given: Any, **options: Any) -> Any:
-        config = load(self, *given, **options)
+        with refusing_broken_files(conf):
+            config = load(self, *given, **options)
         refuse_code(config.hydra, overrides)
         return config
 

@@ -221,11 +221,11 @@ def end_ids(model: Any, num_tokens: int) -> list[int]:
 
 
 def _generation_config(settings: ModelSettings) -> Any:
-    """The model's generation_config.json, None where there is none."""
+    """The model's generation_config.json, None where there is none, or none that can be read."""
     from transformers import GenerationConfig
 
     try:
         revision = settings.revision or "main"
         return GenerationConfig.from_pretrained(locate(str(settings.name_or_path)), revision=revision)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # as transformers does
         return None

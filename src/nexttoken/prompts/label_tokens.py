@@ -95,7 +95,7 @@ def _after(text: str, labels: Sequence[str], encode: Encode, to_pieces: Callable
     return LabelTokens(tuple(labels), continuations, pieces, num_rejoined=len(prompt_ids) - keep)
 
 
-def num_shared(left: Sequence[int], right: Sequence[int]) -> int:
+def num_shared(left: Sequence[object], right: Sequence[object]) -> int:
     """Length of the common prefix."""
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 

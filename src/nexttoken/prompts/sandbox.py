@@ -126,7 +126,7 @@ class SafeTemplate:
 
 
 def compile_template(name: str, source: str, environment: Sandbox) -> SafeTemplate:
-    """Raises UserError for a template with a syntax error."""
+    """Raises UserError for a template with a syntax error, or beyond a limit."""
     try:
         with bounded_memory():  # jinja2 computes constants here
             return SafeTemplate(name, environment.from_string(source))
@@ -136,6 +136,8 @@ def compile_template(name: str, source: str, environment: Sandbox) -> SafeTempla
         line = f"{name} is nested too deeply"
     except MemoryError:
         line = f"{name} needs more than {MAX_BYTES / 2**30:g} GiB of memory"
+    except ValueError as error:  # Python reads no number of thousands of digits
+        line = f"{name} cannot be read: {one_line(error)}"
     raise UserError(line)
 
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 from unicodedata import normalize
 
+from nexttoken.prompts.label_tokens import num_shared
 from nexttoken.types import Example
 
 ZERO_WIDTH_SPACE = "\u200b"
@@ -77,13 +78,14 @@ def _break_mark(match: re.Match) -> str:
 
 
 def _any_of(words: Sequence[str]) -> str:
-    """A pattern of any of the sorted words that branches letter by letter: thousands of branches at once are slow."""
+    """A pattern of any of the sorted words that branches where they differ: thousands of branches at once are slow."""
     return "|".join(_branches(words))
 
 
 def _branches(words: Sequence[str]) -> Iterator[str]:
-    for letter, group in groupby(words, key=lambda word: word[0]):
-        ends = [word[1:] for word in group]
-        longer = [end for end in ends if end]
-        rest = f"(?:{_any_of(longer)})" + "?" * (len(longer) < len(ends)) if longer else ""
-        yield re.escape(letter) + rest
+    for _, group in groupby(words, key=lambda word: word[0]):
+        alike = [*group]
+        shared = alike[0][: num_shared(alike[0], alike[-1])]
+        longer = [word[len(shared) :] for word in alike if word != shared]
+        rest = f"(?:{_any_of(longer)})" + "?" * (len(longer) < len(alike)) if longer else ""
+        yield re.escape(shared) + rest
