@@ -40,7 +40,14 @@ def main(name: str, seconds: str, folder: str) -> None:
         return (chosen.altered(data, seed) if seed % 2 else atheris.Mutate(data, len(data)))[:max_size]
 
     limits = [f"-max_total_time={seconds}", f"-rss_limit_mb={MEGABYTES}", f"-timeout={HANG_SECONDS}"]
-    options = [*limits, "-max_len=500000", "-len_control=0", "-print_final_stats=1", f"-artifact_prefix={findings}/"]
+    options = [
+        *limits,
+        "-max_len=500000",
+        "-len_control=0",
+        f"-report_slow_units={HANG_SECONDS}",
+        "-print_final_stats=1",
+    ]
+    options.append(f"-artifact_prefix={findings}/")  # of a crash or a hang, which ends the process
     atheris.Setup([sys.argv[0], *options, str(corpus)], one_input, custom_mutator=altered)
     atheris.Fuzz()
 
