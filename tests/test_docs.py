@@ -20,7 +20,7 @@ PAGES = sorted(
 )
 GROUPS = {path.name: {choice.stem for choice in path.glob("*.yaml")} for path in CONF.iterdir() if path.is_dir()}
 # Commands whose arguments are those of train.py as well; the others name all of theirs in their docstring.
-OVERRIDES = {"curate", "data", "labels", "plan", "quantize"}
+OVERRIDES = {"curate", "data", "forecast", "labels", "plan", "quantize"}
 PLACEHOLDER = re.compile(r"<[^>]*>|\$\(.*\)|\.\.\.|…")
 
 

@@ -17,6 +17,7 @@ from nexttoken.errors import UserError
 SILENT_SECONDS = 5.0  # before anything is shown
 LINE_SECONDS = 10.0  # between two plain lines
 DURATION = re.compile(r"(?=.)(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+MINUTE, HOUR = 60.0, 3600.0
 UNANSWERED = 3  # the exit status of a command whose time was up before every row was answered
 RING_AGAIN_SECONDS = 1.0  # Python drops an exception that arises while an object is being deleted
 
@@ -97,13 +98,20 @@ class TimeIsUp(BaseException):
     """The time of `time_limit` is over. No error of a library, and so caught by none of them."""
 
 
+def duration(seconds: float) -> str:
+    """Seconds in a readable unit: `42 s`, `12.5 min`, `3.1 hours`."""
+    if seconds < 2 * MINUTE:
+        return f"{seconds:.0f} s"
+    return f"{seconds / MINUTE:.1f} min" if seconds < 2 * HOUR else f"{seconds / HOUR:,.1f} hours"
+
+
 def seconds_of(duration: Any) -> float | None:
     """The seconds of a text such as 8h30m, 45m or 90s; None of None. Raises ValueError for another one."""
     if duration is None:
         return None
     found = DURATION.fullmatch(duration) if isinstance(duration, str) else None
     hours, minutes, seconds = (float(part or 0) for part in (found.groups() if found else (0, 0, 0)))
-    if not (total := 3600 * hours + 60 * minutes + seconds):
+    if not (total := HOUR * hours + MINUTE * minutes + seconds):
         raise ValueError(f"{duration!r} is no time; expected hours, minutes or seconds, such as 8h30m, 45m or 90s")
     return total
 

@@ -1,7 +1,7 @@
 """Show what this machine can run, what is missing, and what would be chosen and why: one screen.
 
-python -m nexttoken doctor
 python -m nexttoken doctor network=true
+python -m nexttoken doctor
 
 Arguments:
   network=true     ask the hub whether it answers (default: the network is left alone)

@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import PositiveFloat, PositiveInt
 
 from nexttoken.commands.arguments import Arguments, OnePath
-from nexttoken.commands.forecast import duration
 from nexttoken.commands.kernel_folder.build import CHECKOUT
 from nexttoken.commands.kernel_folder.files import check_kernel, read_metadata
 from nexttoken.commands.rehearsal.comparison import Comparison, compare
@@ -24,7 +23,7 @@ from nexttoken.commands.submission import task_of
 from nexttoken.data.whole_files import scratch_folder
 from nexttoken.errors import UserError, first_five, one_line
 from nexttoken.models.device_sheets import SHEETS, DeviceSheet, KaggleMachine
-from nexttoken.progress import seconds_of
+from nexttoken.progress import duration, seconds_of
 from nexttoken.tasks.hidden_test import HiddenTest, write_hidden_test
 
 ONLY_CPU = KaggleMachine("", hours=12, ram_gib=30, working_gib=20)
