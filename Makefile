@@ -1,11 +1,11 @@
 # make run: train on the embedded sample and predict. make real: the same with a pretrained model, which is fetched once,
 # on the real judgements in DATA. make page: the sample's page, after ten short trainings. make test: install what the
 # tests need, then run the tests. make test-slow: the tests that kill and restart programs, or run several processes.
-# Both use two processes of one thread each, which takes half the time.
+# Both use two processes of one thread each, which takes half the time. make audit, make sbom: SECURITY.md.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run real page test test-slow test-kernel fuzz check lint size lock clean
+.PHONY: run real page test test-slow test-kernel fuzz check lint size lock audit sbom clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
@@ -59,16 +59,38 @@ size:
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/.run: requirements.lock pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -r requirements.lock
+# Every package is checked against its hash in a lock. A few have no wheel and are built here, by the locked setuptools.
+INSTALL := $(BIN)/python -m pip install --quiet --require-hashes --no-deps --no-build-isolation --use-pep517
+# The build of torch: cpu where pip's registry offers it, else cuda, which is PyPI's. Any other way: make run TORCH=cpu
+TORCH ?= $(shell $(BIN)/python -m pip index versions torch 2> /dev/null | grep -q "$$(cut -d ' ' -f 1 requirements-cpu.lock | \
+	cut -d = -f 3)" && echo cpu || echo cuda)
+
+.venv/.run: requirements.lock requirements-cpu.lock requirements-cuda.lock pyproject.toml | .venv/bin/python
+	sed -n '/^setuptools==/,/[^\\]$$/p' requirements.lock > .venv/setuptools.lock
+	$(INSTALL) -r .venv/setuptools.lock
+	$(INSTALL) -r requirements.lock -r requirements-$(TORCH).lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 .venv/.test: requirements-test.lock .venv/.run
-	$(BIN)/python -m pip install --quiet -r requirements-test.lock
+	$(INSTALL) -r requirements-test.lock
 	touch $@
 
-# Writes both locks from pyproject.toml into a throw-away environment.
+# Tools that look at .venv from outside. audit: known flaws of the locked packages; a line says where they cannot be looked
+# up. sbom: sbom.json, the packages of .venv in the CycloneDX format.
+.venv/.audit: requirements-audit.lock | .venv/bin/python
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements-audit.lock
+	touch $@
+
+audit: .venv/.audit
+	.venv/audit/bin/python .ci/audit
+
+sbom: .venv/.run .venv/.audit
+	.venv/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON \
+		--output-file sbom.json $(BIN)/python
+
+# Writes the locks from pyproject.toml.
 lock:
 	sh .ci/lock
 

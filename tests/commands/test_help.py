@@ -20,7 +20,7 @@ def test_help_begins_with_an_example_and_has_a_line_for_every_argument(name):
     first, empty, example, *_ = USAGES[name].splitlines()
     assert re.match(r"[A-Z].{20,}\.$", first)
     assert empty == ""
-    assert example.startswith(f"python -m nexttoken {name} ")
+    assert f"{example} ".startswith(f"python -m nexttoken {name} ")
     module = import_module(f"nexttoken.commands.{name}")
     kinds = [kind for _, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, Arguments)]
     (given,) = [kind for kind in kinds if kind.__module__ == module.__name__]

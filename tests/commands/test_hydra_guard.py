@@ -85,3 +85,11 @@ def test_a_file_sets_no_variables_of_the_environment_and_a_command_line_may(repo
 @pytest.mark.parametrize("option", ["--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun", "--exp"])
 def test_options_that_read_pickles_or_other_main_files_are_unknown(option):
     assert not HYDRA_OPTION.fullmatch(option)
+
+
+def test_a_secret_in_a_file_is_refused_before_a_sweep_saves_it(repository, tmp_path):
+    (tmp_path / "own.yaml").write_text("# @package _global_\nlogger: {x: {api_key: not-a-real-key-0123}}\n")
+    found = [f"+{tmp_path.name}=own", f"hydra.searchpath=[file://{tmp_path.parent}]"]
+    line = r"logger\.x\.api_key=\*\*\* is refused"
+    with guarded_hydra(found, repository / "conf"), pytest.raises(UserError, match=line):
+        compose_entry(repository / "train.py", found)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.commands.broken_files import refusing_broken_files
+from nexttoken.data.secrets import refuse_secrets
 from nexttoken.errors import UserError
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")  # packages that are installed to extend Hydra
@@ -20,6 +21,7 @@ def guarded_hydra(overrides: Sequence[str], conf: Path) -> Iterator[None]:
     So are broken files of `conf`.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import OmegaConf
 
     if any(one.lstrip("+").startswith("hydra.searchpath") and "pkg:" in one for one in overrides):
         raise UserError("hydra.searchpath with pkg:// is refused: it imports the package; give a folder, file://...")
@@ -29,6 +31,9 @@ def guarded_hydra(overrides: Sequence[str], conf: Path) -> Iterator[None]:
         with refusing_broken_files(conf):
             config = load(self, *given, **options)
         refuse_code(config.hydra, overrides)
+        values: Any = OmegaConf.to_container(config)
+        del values["hydra"]
+        refuse_secrets(values)  # a sweep saves them before its jobs
         return config
 
     ConfigLoaderImpl.load_configuration = load_checked  # type: ignore[method-assign]
