@@ -14,6 +14,7 @@ those of the undisturbed one. Prints the table of docs/many-rows.md.
 """
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def predict(folder: Path, given: ManyRowsArguments, submissions: str, kill_after
             print(f"  {line.strip()}", flush=True)
             found.last_peak = peak_of(process.pid) or found.last_peak
             if line.startswith("shard "):
-                number = int(line.split()[1].replace(",", ""))
+                number = int(re.sub(r"\D", "", line.split()[1]))
                 found.peaks[number] = found.last_peak
                 if number == kill_after:
                     time.sleep(0.5)

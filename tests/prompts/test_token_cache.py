@@ -189,3 +189,16 @@ def test_the_folder_is_the_users(monkeypatch, tmp_path):
     monkeypatch.delenv("NEXTTOKEN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "nexttoken"
+
+
+def test_in_memory_the_latest_rows_are_made_once_and_no_file_is_written(encoder, uncached, cache, monkeypatch):
+    made, given = count_made(encoder, monkeypatch), examples()
+    with token_cache.tokens_in_memory():
+        assert contents(encoder.encode(given)) == contents(encoder.encode(list(given))) == uncached
+        assert sum(made) == len(given)
+        encoder.encode(given[1:])
+        encoder.encode(given)
+        assert sum(made) == 3 * len(given) - 1, "only the latest rows stay in memory"
+    assert not files(cache)
+    encoder.encode(given)
+    assert files(cache)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nexttoken import pipeline
+from nexttoken.commands.blend import main as blend
 from nexttoken.errors import UserError
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.shards.plan import hash_ids
@@ -42,7 +44,7 @@ def rows(number: int, first: int = 0) -> pd.DataFrame:
 def table(tmp_path_factory) -> Path:
     """A table whose test is a Parquet file of 31 rows, with a sample submission."""
     folder = tmp_path_factory.mktemp("table")
-    known = rows(60)
+    known = rows(260)
     known.assign(label=np.where(known["text"].str[0] < "h", "early", "late")).to_csv(folder / "train.csv", index=False)
     rows(31, 1000).to_parquet(folder / "test.parquet", row_group_size=4)
     rows(31, 1000)[["key"]].assign(early=0.5, late=0.5).to_csv(folder / "sample_submission.csv", index=False)
@@ -52,9 +54,10 @@ def table(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(table, tmp_path_factory) -> Path:
     """Two folds on the table."""
-    output, keys = tmp_path_factory.mktemp("output"), ["task.id=key", "task.fields=[text]", "task.label=label"]
-    model = ["model.scratch.hidden_size=32", "model.scratch.num_layers=1", "trainer.max_epochs=1", "logger=none"]
-    places = [f"input_dir={table}", f"output_dir={output}", "name=tiny", "task=table", "task.metric=log_loss"]
+    output = tmp_path_factory.mktemp("output")
+    keys = ["task.id=key", "task.fields=[text]", "task.label=label", "task.metric=log_loss"]
+    model = ["model.scratch.hidden_size=32", "model.scratch.num_layers=1", "trainer.max_epochs=1", "fit.batch_size=32"]
+    places = [f"input_dir={table}", f"output_dir={output}", "name=tiny", "task=table", "logger=none"]
     for fold in (0, 1):
         pipeline.train(config_of("train", *places, *keys, *model, f"fold={fold}"))
     return output / "table" / "tiny"
@@ -119,6 +122,20 @@ def test_a_submission_is_parquet_where_its_name_says_so(run, tmp_path):
     path = predict(run, tmp_path / "parquet", "name=x.parquet")
     assert path == tmp_path / "parquet" / "x.parquet"
     pd.testing.assert_frame_equal(pd.read_parquet(path), csv)
+
+
+def test_a_folder_of_parquet_files_is_one_table(run, table, tmp_path):
+    other = copied(table, tmp_path / "table", rows(31, 1000))
+    (other / "test.csv").unlink()
+    (other / "test.parquet").mkdir()
+    whole = rows(31, 1000)
+    whole[:12].to_parquet(other / "test.parquet" / "part-0.parquet")
+    whole[12:].to_parquet(other / "test.parquet" / "part-1.parquet")
+    predict(run, tmp_path / "folder", f"input_dir={other}")
+    predict(run, tmp_path / "file")
+    assert (tmp_path / "folder" / "x.csv").read_bytes() == (tmp_path / "file" / "x.csv").read_bytes()
+    whole.assign(key="r1").to_parquet(other / "test.parquet" / "part-1.parquet")
+    assert "part-1.parquet, row 2 (id r1 again" in refusal(run, tmp_path, f"input_dir={other}", "shard_rows=100")
 
 
 @pytest.mark.slow
@@ -202,6 +219,18 @@ def test_a_row_cut_in_the_middle_of_a_file_is_named(run, table, tmp_path):
     lines[25] = "r1024,red"
     (other / "test.csv").write_text("\n".join(lines) + "\n")
     assert "test.csv:26 (2 cells, the header has 3" in refusal(run, tmp_path, f"input_dir={other}")
+
+
+@pytest.mark.slow
+def test_blends_and_cascades_answer_in_shards_as_without(run, table, tmp_path):
+    members = [f"runs={run},baseline", "weights=equal", "name=both"]
+    blend(members)
+    ways = {"blend": (run.with_name("both"), []), "cascade": (run, [f"cascade={run.with_name('other')}"])}
+    shutil.copytree(run, run.with_name("other"))
+    for name, (asked, more) in ways.items():
+        plain, sharded = (pd.read_csv(predict(asked, tmp_path / f"{name}{n}", *more, size=n)) for n in (None, SIZE))
+        assert list(plain["key"]) == list(sharded["key"])
+        np.testing.assert_allclose(sharded[["early", "late"]], plain[["early", "late"]], atol=1e-6)
 
 
 def test_what_does_not_go_together_is_refused(run, tmp_path):

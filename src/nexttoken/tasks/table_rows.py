@@ -26,14 +26,16 @@ Rows = Iterable[tuple[Place, Any]]
 def find_table(folder: Path, name: str | None, stem: str, key: str) -> Path:
     """Return the file `name` of the folder, or the one called `stem` with one of the known endings.
 
+    A folder of Parquet files is one table, too.
+
     Raises: MissingFile where there is none, UserError where there are several.
     """
     if name is not None:
         path = folder / name
-        if not path.is_file():
+        if not _is_table(path):
             raise MissingFile(f"{path} is not there: task.{key} names it; put it there, or set input_dir=...")
         return path
-    found = [folder / f"{stem}{ending}" for ending in ENDINGS if (folder / f"{stem}{ending}").is_file()]
+    found = [path for ending in ENDINGS if _is_table(path := folder / f"{stem}{ending}")]
     if not found:
         what = f"{folder} has no {stem} with one of the endings {' '.join(ENDINGS)}"
         raise MissingFile(f"{what}; put it there, set input_dir=..., or name it with task.{key}=...")
@@ -43,11 +45,20 @@ def find_table(folder: Path, name: str | None, stem: str, key: str) -> Path:
     return found[0]
 
 
+def _is_table(path: Path) -> bool:
+    return path.is_file() or any(path.glob("*.parquet"))
+
+
 def read_rows(path: Path, columns: Sequence[str]) -> Rows:
     """Yield each row's cells as text by column name, or a RowFault.
 
-    Raises: UserError where the file lacks a column, and where one of `columns` holds lists or bytes.
+    The files of a folder are read in the order of their names. Raises: UserError where a file lacks a column, and where
+    one of `columns` holds lists or bytes.
     """
+    if path.is_dir():
+        for part in sorted(path.glob("*.parquet")):
+            yield from read_rows(part, columns)
+        return
     if path.name.removesuffix(".gz").endswith(".jsonl"):
         for place, row in json_rows(path):
             yield place, row if isinstance(row, RowFault) else _texts(row, columns)
