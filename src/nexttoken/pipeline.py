@@ -28,7 +28,7 @@ from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examples
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_learnt, latest_run
 from nexttoken.runs.ledger import submission_path
-from nexttoken.runs.made_with import KEY, made_with
+from nexttoken.runs.made_with import KEY, base_weights, made_with
 from nexttoken.runs.pseudo_labels import with_pseudo_labels
 from nexttoken.runs.starting_run import with_starting_run
 from nexttoken.runs.sweep_job import SweepJob
@@ -94,11 +94,11 @@ def fit_fold(
             rows = with_solved_examples(rows, parts.task, read(parts, "test"), parts.settings.limit_rows)
     parts = with_teacher(with_starting_run(parts, rows.held_out), rows, folds)
     parts = with_pseudo_labels(parts, rows, examples)
-    facts = made_with() if is_first() else {}
     show_run(parts, config, rows.sizes, folds.number, fold, overrides)
     answers = answers_of(parts.task)
     references = answers.references(parts.task, rows.learnt, rows.held_out)
     learner = load_learner(parts, rows, fold, counted)
+    facts = made_with() | base_weights(parts.settings) if is_first() else {}
     if deadline:
         deadline.refuse_over("the training began")
     from nexttoken.training.loggers import log_scores, opened_loggers, score_names  # needs torch, as the learner does

@@ -106,11 +106,12 @@ def test_a_blend_and_an_altered_run_are_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_an_adapter_on_another_base_is_refused(base_dir, data, tmp_path, capsys):
+def test_a_training_from_other_weights_is_refused(base_dir, data, tmp_path, capsys):
     from transformers import LlamaForCausalLM
 
-    lora = (f"model.name_or_path={base_dir}", "adapter=lora", "logger=none", f"input_dir={data}")
-    train(tmp_path, "fold=0", *lora)
+    base = (f"model.name_or_path={base_dir}", "logger=none", f"input_dir={data}")
+    train(tmp_path, "fold=0", *base, "adapter=lora")
+    train(tmp_path, "fold=0", *base, "name=whole")
     reproduce.main([str(tmp_path / "lmsys" / "tiny")])
     assert capsys.readouterr().out.splitlines()[-1] == "fold0: the same bytes"
     model = LlamaForCausalLM.from_pretrained(base_dir)
@@ -122,3 +123,5 @@ def test_an_adapter_on_another_base_is_refused(base_dir, data, tmp_path, capsys)
     model.save_pretrained(tmp_path / "other")
     line = refusal(capsys, "reproduce", tmp_path / "lmsys" / "tiny", f"base={tmp_path / 'other'}")
     assert "whose weights are not those of" in line
+    line = refusal(capsys, "reproduce", tmp_path / "lmsys" / "whole", f"base={tmp_path / 'other'}")
+    assert "was trained from other weights than" in line

@@ -126,11 +126,17 @@ def prepared_again(fold: "FoldFolder", given: ReproduceArguments, place: Path) -
 
 
 def refuse_other_base(fold: "FoldFolder", parts: "Parts") -> None:
-    """Raise UserError where an adapter's base model is another one than the fold was trained on."""
-    folder, settings = fold.path / "adapter", parts.settings
-    if not (folder / "base.json").exists():  # all weights were trained, and are compared with the run's own
-        return
+    """Raise UserError where the weights that a fold's training began with are other ones now."""
     from nexttoken.models.base_model import identify, refuse_other_base
     from nexttoken.models.load import load_tokenizer
+    from nexttoken.runs.made_with import BASE, KEY, base_weights
+    from nexttoken.runs.starting_run import with_starting_weights
 
-    refuse_other_base(folder, settings, identify(settings.model, load_tokenizer(settings.model, ())))
+    settings, folder = with_starting_weights(parts.settings), fold.path / "adapter"
+    if (folder / "base.json").exists():
+        refuse_other_base(
+            folder, parts.settings, identify(parts.settings.model, load_tokenizer(parts.settings.model, ()))
+        )
+    elif (trained := fold.metrics().get(KEY, {}).get(BASE)) and trained != base_weights(settings).get(BASE):
+        what = f"{fold.path} was trained from other weights than {settings.model.name_or_path} holds now"
+        raise UserError(f"{what}; name a folder that holds the same with base=...")

@@ -8,8 +8,9 @@ from typing import Any
 
 from nexttoken.data.files import hash_text
 from nexttoken.data.machine import processor
+from nexttoken.settings import Settings
 
-KEY = "made_with"
+KEY, BASE = "made_with", "base"
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = (  # that read, tokenise or compute
     "torch",
@@ -39,6 +40,15 @@ def made_with() -> dict[str, Any]:
         "processor": processor(),
         **{name: version for name in PACKAGES if (version := installed(name))},
     }
+
+
+def base_weights(settings: Settings) -> dict[str, str]:
+    """The fingerprint of the pretrained weights that a training begins with, as a further fact; of a new model none."""
+    if settings.model.name_or_path is None:
+        return {}
+    from nexttoken.models.base_model import fingerprint, weights_folder  # needs torch
+
+    return {BASE: fingerprint(weights_folder(settings.model))}
 
 
 def commit(folder: Path = PACKAGE) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nexttoken.data.csv_tables import read_columns
+from nexttoken.data.files import hash_file
 from nexttoken.errors import first_five
 from nexttoken.runs import seals
 from nexttoken.runs.fold_metrics import own_metric
@@ -16,6 +17,7 @@ from nexttoken.runs.made_with import KEY
 
 TIMED = ("metrics.json", "rows.csv")  # hold seconds
 SETTINGS = "config.yaml"  # names other folders
+WRITTEN = "generated.jsonl"  # is not sealed
 ASKED_WITH = ("device", "precision", "batch_tokens", "max_tokens")  # of metrics.json: what numbers depend on
 COUNTS = ("num_examples", "num_train_rows", "num_prompt_tokens", "num_truncated", "num_train_truncated")
 KEYS = ("id", "row", "fold", "label")  # of oof.csv: columns that are no answers
@@ -104,7 +106,9 @@ def _short(name: str, value: Any) -> str:
 
 def _sealed(fold: FoldFolder, metrics: Mapping[str, Any]) -> dict[str, str]:
     """The hashes of a fold's files that the same training writes again, also of a version without seals."""
-    hashes = metrics.get(seals.KEY) or seals.seal(fold.path, metrics)
+    hashes = dict(metrics.get(seals.KEY) or seals.seal(fold.path, metrics))
+    if (texts := fold.path / WRITTEN).exists():
+        hashes[WRITTEN] = hash_file(texts)
     return {name: value for name, value in hashes.items() if name not in (*TIMED, SETTINGS)}
 
 

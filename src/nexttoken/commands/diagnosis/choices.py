@@ -42,6 +42,8 @@ def _choice(topic: str, overrides: Sequence[str], gpus: "Sequence[Gpu]", free: i
     )
     if weights > free:
         return Finding(topic, text, f"a smaller model or a larger GPU: {plan} device=l4")
+    if name is not None and not gpus:
+        return Finding(topic, text, f"train so large a model on a GPU; to plan for one: {plan} device=l4")
     return Finding(topic, f"{text}; with all else: {plan}")
 
 
