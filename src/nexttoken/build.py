@@ -55,7 +55,7 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Parts, dict[str,
     """Check the configuration, name the run, build its parts; return them with the configuration to save."""
     refuse_unasked_code(cfg, overrides)
     config = plain(cfg)
-    config["name"] = config["name"] or default_name(config["input_dir"], overrides)
+    config["name"] = config["name"] or default_name(str(config["input_dir"]), overrides)
     require_packages(config, is_trained=True)
     parts = build(config)
     config["task"] |= getattr(parts.task, "settled", {})

@@ -1,7 +1,7 @@
 """Bad input found by coverage, a process for each target: needs atheris (the extra `fuzz`).
 
 PYTHONPATH=tests python -m fuzz seconds=60 out=output/fuzz        every target for a minute
-PYTHONPATH=tests python -m fuzz seconds=600 csv page              two of them for ten
+PYTHONPATH=tests python -m fuzz seconds=600 csv pages             two of them for ten
 
 Prints a line for each target, and ends with status 1 where one has a finding: out=<folder>/<target>/findings holds each
 input and its error. The corpus beside them is where the next call goes on.
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fuzz.targets import MODULES
+from fuzz.targets import NAMES
 
 OUT = Path("output/fuzz")
 DONE = re.compile(r"stat::number_of_executed_units: (\d+)")
@@ -20,7 +20,7 @@ DONE = re.compile(r"stat::number_of_executed_units: (\d+)")
 
 def main(arguments: list[str]) -> int:
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    names = [argument for argument in arguments if "=" not in argument] or [*MODULES]
+    names = [argument for argument in arguments if "=" not in argument] or NAMES
     seconds, out = int(given.get("seconds", 60)), Path(given.get("out", OUT))
     found = [fuzz(name, seconds, out) for name in names]
     return 1 if any(found) else 0

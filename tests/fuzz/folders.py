@@ -2,14 +2,16 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from conftest import TEXTS, load_pair, save_small_base
+from conftest import CHAT_TEMPLATE, TEXTS, load_pair, save_small_base
 from fuzz.target import Target, file_target
 from nexttoken.data.checked_settings import check_settings
+from nexttoken.data.files import read_json, write_json
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import predict_labels
 from nexttoken.models.adapters import FILES, add_adapter, overwrite_adapter, save_adapter
@@ -31,14 +33,18 @@ LORA = AdapterSettings(r=4, alpha=8, dropout=0.0, target_modules="all-linear", r
 def models(folder: Path) -> Target:
     """The files of a model's folder; it is planned, loaded and asked."""
     save_small_base(folder)
+    tokenizer = read_json(folder / "tokenizer_config.json")
+    write_json(tokenizer | {"chat_template": CHAT_TEMPLATE}, folder / "tokenizer_config.json")
     named = ["model.name_or_path=" + str(folder), "trainer.max_epochs=0", "max_tokens=128"]
     settings = check_settings(Settings, composed(*named) | {"name": "x"})
-    return file_target([(folder / name, lambda _: ask(settings)) for name in MODEL_FILES if (folder / name).exists()])
+    readers = [(folder / name, lambda _: ask(settings)) for name in MODEL_FILES if (folder / name).exists()]
+    return file_target(readers, says_name=False)  # a chat template is refused as the prompt's
 
 
 def ask(settings: Settings) -> None:
     """Answer two prompts without training. Raises AssertionError for probabilities that no submission may hold."""
     tokenizer = load_tokenizer(settings.model, ())
+    Encoder(tokenizer, replace(PROMPT, chat=True), 128).encode(EXAMPLES)
     encoded = Encoder(tokenizer, PROMPT, 128).encode(EXAMPLES)
     spec = resolve(settings)
     end_ids(spec, len(tokenizer))

@@ -1,20 +1,29 @@
 """Every target takes its sound samples, and obeys the rule for altered ones and for what was found before."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzz.made import MADE
 from fuzz.rule import BrokenRule, obey
 from fuzz.targets import MODULES, target
 from nexttoken.errors import UserError
 
 HEAVY = ("pages", "runs")  # a second or more an input
-NAMES = [name if name not in HEAVY else pytest.param(name, marks=pytest.mark.slow) for name in MODULES]
+NAMES, FORMS = (
+    [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in names] for names in (MODULES, MADE)
+)
 FOUND = [  # inputs that once broke the rule, cut to what matters
     ("csv", b"\x05id,prompt,A,B,C,D,E,answer\n0,q?,a,b,c,d,," + b"[" * 200_000 + b"\n"),
     ("prompts", b"{{ " + b"1" * 5_000 + b" }}"),
     ("prompts", b"{{ " + b"a" * 200_000 + b" }}"),
     ("yaml_files", b"\x04# @package _global_\nmodel: x\n"),
+    ("overrides", b"input_dir=0.0"),
+    ("models", b'\x01{"eos_token_id": [[0]]}'),
+    ("models", b'\x03{"tokenizer_class": "TokenizersBackend", "model_max_length": []}'),
+    ("models", b'\x03{"tokenizer_class": "TokenizersBackend", "chat_template": {"null": null}}'),
     ("models", b"\x01[]"),
     ("models", b"\x01" + b"[" * 100_000),
     ("models", b'\x03{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "' + b"x" * 20_000 + b'"}'),
@@ -39,6 +48,28 @@ def test_altered_samples_and_any_bytes_obey_the_rule(name):
         chosen.one_input(data)
 
     obeys()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_inputs_of_sound_form_obey_the_rule(name):
+    chosen = target(name)
+
+    @settings(max_examples=5, database=None)
+    @given(st.data())
+    def obeys(data: st.DataObject) -> None:
+        sample = data.draw(st.sampled_from(chosen.samples))
+        chosen.one_input(sample[: chosen.num_kept] + data.draw(MADE[name](sample[chosen.num_kept :])))
+
+    obeys()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("run_settings", {"input_dir": None}), ("models", {"architectures": [None]})]
+)
+def test_one_odd_value_of_a_sound_file_obeys_the_rule(name, values):
+    chosen = target(name)
+    sound = json.loads(chosen.samples[0][chosen.num_kept :])
+    chosen.one_input(b"\0" + json.dumps(sound | values).encode())
 
 
 @pytest.mark.parametrize(("name", "data"), FOUND, ids=lambda value: str(value)[:20])

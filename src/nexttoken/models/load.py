@@ -190,7 +190,7 @@ def _fitting(model: Any, tokenizer: Any, source: str) -> Any:
 
 def has_classifier(config: Any) -> bool:
     """True for a checkpoint with a classification layer, such as a reward model."""
-    return any("SequenceClassification" in name for name in config.architectures or ())
+    return any("SequenceClassification" in str(name) for name in config.architectures or ())
 
 
 def leave_out_classifier(model: Any, source: str, num_classes: int | None) -> None:
@@ -217,7 +217,7 @@ def end_ids(model: Any, num_tokens: int) -> list[int]:
     generation = _generation_config(model.settings.model) if isinstance(model, ModelSpec) else model.generation_config
     named = (getattr(config, "eos_token_id", None) for config in (model.config.get_text_config(), generation))
     ids = [id for ends in named for id in (ends if isinstance(ends, list | tuple) else [ends])]
-    return [id for id in dict.fromkeys(ids) if isinstance(id, int) and 0 <= id < num_tokens]
+    return list(dict.fromkeys(id for id in ids if isinstance(id, int) and 0 <= id < num_tokens))
 
 
 def _generation_config(settings: ModelSettings) -> Any:

@@ -9,13 +9,15 @@ from nexttoken.settings import ModelSettings
 
 
 def load_pretrained_tokenizer(settings: ModelSettings) -> Any:
-    """The tokenizer of `settings.name_or_path`. Raises UserError for one that is missing or not a fast one."""
+    """The tokenizer of `settings.name_or_path`. Raises UserError for one that is missing, broken or not a fast one."""
     from transformers import AutoTokenizer
 
     tokenizer = from_pretrained(AutoTokenizer, settings)
     if not tokenizer.is_fast:
         source = settings.name_or_path
         raise UserError(f"{source} has no fast tokenizer (tokenizer.json); convert it with transformers' AutoTokenizer")
+    if not from_hub(lambda: tokenizer("a", add_special_tokens=False)["input_ids"], settings):  # its settings may be odd
+        raise UserError(f"{settings.name_or_path} has a tokenizer that reads no text; give a model with a complete one")
     return tokenizer
 
 

@@ -151,10 +151,15 @@ def named(name: str, own: Mapping[str, str] | None = None) -> str:
 def choose_template(name: str, tokenizer: Any) -> ChatTemplate:
     """The template called `name`, of those shipped here and the tokenizer's own; "" is the tokenizer's default.
 
-    Raises UserError for an unknown name, and for a tokenizer without a template or with several and no default.
+    Raises UserError for an unknown name, and for a tokenizer without a template, with one that is no text, or with
+    several and no default.
     """
     own = tokenizer.chat_template or {}
     several = dict(own) if isinstance(own, Mapping) else {"default": own}
+    if wrong := [one for one in several.values() if not isinstance(one, str)]:
+        raise UserError(
+            f"this tokenizer has the chat template {str(wrong[0])[:40]!r}, expected a text; {OTHER_TEMPLATE}"
+        )
     if not name and not several:
         raise UserError(
             "prompt.chat=true, but this tokenizer has no chat template; name one (prompt.chat_template=gemma or"

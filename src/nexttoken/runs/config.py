@@ -74,8 +74,8 @@ def own_config(folds: Sequence[FoldFolder], input_dir: str | None) -> dict[str, 
             raise UserError(f"{what}; train it with the same settings")
     config["train_transforms"] = {}
     for key, info in Settings.model_fields.items():
-        is_node = info.annotation == dict[str, Any]
-        if info.is_required() and (key not in config or (is_node and not isinstance(config[key], dict))):
+        kind: type = {dict[str, Any]: dict, str: str}.get(info.annotation, object)  # type: ignore[call-overload]
+        if info.is_required() and (key not in config or not isinstance(config[key], kind)):
             raise UserError(f"{folds[0].config_path} has no usable {key!r}; {RETRAIN}, or restore the file")
     if str(config.get("retriever", {}).get("_target_")).endswith(".Nothing"):  # it was defined elsewhere before
         config |= {"retriever": NOTHING, "search": {**config.get("search", {}), "retriever": NOTHING}}
