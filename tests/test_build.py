@@ -17,10 +17,9 @@ from nexttoken.build import (
     contradictions,
     default_name,
     plain,
-    refuse_unasked_code,
     refuse_unfit,
 )
-from nexttoken.data.targets import declared
+from nexttoken.data.targets import declared, refuse_unasked_code
 from nexttoken.errors import UserError, file_name
 from support.composed import composed
 from support.composed import settings as composed_settings
@@ -174,6 +173,10 @@ def test_a_file_that_allows_a_models_own_code_is_refused_unless_the_command_line
             refuse_unasked_code(config, overrides)
     refuse_unasked_code(config, ["fold=0", "model.trust_remote_code=true"])
     refuse_unasked_code(config, ["++model.trust_remote_code=true"])
+    for overrides in ([], ["model.trust_remote_code=true"]):  # predict.py has the key without `model`
+        with pytest.raises(UserError, match=r"^a configuration file says trust_remote_code=true"):
+            refuse_unasked_code({"trust_remote_code": True}, overrides)
+    refuse_unasked_code({"trust_remote_code": True}, ["trust_remote_code=true"])
     for quiet in ({"model": {"trust_remote_code": False}}, {"model": None}, {}):
         refuse_unasked_code(quiet, [])
 

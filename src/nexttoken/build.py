@@ -14,7 +14,7 @@ from nexttoken.data.probe_settings import probe_contradictions
 from nexttoken.data.recipes import alpha_of, by_weights
 from nexttoken.data.run_names import default_name
 from nexttoken.data.secrets import refuse_secrets
-from nexttoken.data.targets import check_targets, declared, make
+from nexttoken.data.targets import check_targets, declared, make, refuse_unasked_code
 from nexttoken.data.typed_texts import with_line_breaks
 from nexttoken.errors import UserError, file_name, nearest
 from nexttoken.settings import Settings, TrainerSettings
@@ -60,15 +60,6 @@ def prepare(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Parts, dict[str,
     parts = build(config)
     config["task"] |= getattr(parts.task, "settled", {})
     return parts, config
-
-
-def refuse_unasked_code(cfg: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Raise UserError where a file, such as an experiment, and not this command line allows a model's own code."""
-    key = "model.trust_remote_code"
-    is_asked = any(override.lstrip("+").partition("=")[0] == key for override in overrides)
-    model = cfg.get("model")
-    if not is_asked and isinstance(model, Mapping) and model.get("trust_remote_code"):
-        raise UserError(f"a configuration file says {key}=true; if you trust the model's code, write {key}=true here")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -93,3 +93,17 @@ def test_a_secret_in_a_file_is_refused_before_a_sweep_saves_it(repository, tmp_p
     line = r"logger\.x\.api_key=\*\*\* is refused"
     with guarded_hydra(found, repository / "conf"), pytest.raises(UserError, match=line):
         compose_entry(repository / "train.py", found)
+
+
+@pytest.mark.parametrize(
+    ("entry", "own", "line"),
+    [
+        ("train", "model: {trust_remote_code: true}", "says model.trust_remote_code=true"),
+        ("predict", "trust_remote_code: true", "says trust_remote_code=true"),
+    ],
+)
+def test_a_file_does_not_allow_a_model_s_own_code(repository, tmp_path, entry, own, line):
+    (tmp_path / "own.yaml").write_text(f"# @package _global_\n{own}\n")
+    found = [f"+{tmp_path.name}=own", f"hydra.searchpath=[file://{tmp_path.parent}]"]
+    with guarded_hydra(found, repository / "conf"), pytest.raises(UserError, match=line):
+        compose_entry(repository / f"{entry}.py", found)

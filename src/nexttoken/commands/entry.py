@@ -101,7 +101,7 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
     config_path = path.parent / "conf" / f"{entry}.yaml"
     if not config_path.is_file():
         raise UserError(f"{config_path} is not there; run the command where {entry}.py and conf/ are")
-    from nexttoken.build import refuse_unasked_code
+    from nexttoken.data.targets import refuse_unasked_code
 
     refuse_secret_arguments(overrides)
     overrides = [*map(in_full, overrides)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from nexttoken.commands.broken_files import refusing_broken_files
 from nexttoken.data.secrets import refuse_secrets
+from nexttoken.data.targets import refuse_unasked_code
 from nexttoken.errors import UserError
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")  # packages that are installed to extend Hydra
@@ -33,6 +34,7 @@ def guarded_hydra(overrides: Sequence[str], conf: Path) -> Iterator[None]:
         refuse_code(config.hydra, overrides)
         values: Any = OmegaConf.to_container(config)
         del values["hydra"]
+        refuse_unasked_code(values, overrides)
         refuse_secrets(values)  # a sweep saves them before its jobs
         return config
 

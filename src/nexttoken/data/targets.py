@@ -3,7 +3,7 @@
 import ast
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -54,6 +54,15 @@ LOGGERS = {
 }
 FOLDER_KEYS = ("name", "version", "sub_dir")  # of a logger: they become folders
 FOLDER = re.compile(r"(?!\.)[^/\\\x00-\x1f]{0,200}")
+
+
+def refuse_unasked_code(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Raise UserError where a file, such as an experiment, and not this command line allows a model's own code."""
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    for key, node in (("model.trust_remote_code", config.get("model")), ("trust_remote_code", config)):
+        if key not in typed and isinstance(node, Mapping) and node.get("trust_remote_code"):
+            what = f"a configuration file says {key}=true"
+            raise UserError(f"{what}; if you trust the model's code, write {key}=true here")
 
 
 def check_targets(config: Mapping[str, Any]) -> None:
