@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run real page test test-slow test-kernel fuzz check lint size lock audit sbom clean
+.PHONY: run real page test test-slow test-kernel fuzz mutants coverage check lint size lock audit sbom clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
@@ -41,6 +41,20 @@ SECONDS ?= 60
 fuzz: .venv/.test
 	$(BIN)/python -m pip install --quiet -e ".[fuzz]"
 	PYTHONPATH=tests $(BIN)/python -m fuzz seconds=$(SECONDS)
+
+# Faults put into the core (label reading, folds, metrics, submissions): the tests have to notice 80 % of them.
+mutants: .venv/.test
+	$(BIN)/python -m pip install --quiet -e ".[coverage]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run
+	$(BIN)/python -m mutmut export-cicd-stats
+	cat mutants/mutmut-cicd-stats.json
+
+# Lines and branches that the tests reach, those of started commands included.
+coverage: .venv/.test
+	$(BIN)/python -m pip install --quiet -e ".[coverage]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -n 2 --dist worksteal || true
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered --sort=miss
 
 check: lint test
 
