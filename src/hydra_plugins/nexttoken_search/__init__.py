@@ -17,10 +17,8 @@ class SearchSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        if (
-            "hydra.mode=MULTIRUN" not in config.hydra.overrides.hydra
-        ):  # without -m, since conf/sweep/search.yaml is a sweep in any case
-            config.hydra.overrides.hydra.append("hydra.mode=MULTIRUN")
+        given, mode = config.hydra.overrides.hydra, "hydra.mode=MULTIRUN"  # -m adds it, and jobs look for it
+        config.hydra.overrides.hydra = [*given, *([] if mode in given else [mode])]
         self._loader, self._config = hydra_context.config_loader, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

@@ -6,7 +6,7 @@ from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nexttoken.data.packages import is_installed
+from nexttoken.data.packages import INSTALL, is_installed
 from nexttoken.report.figures import Lettering, plain_text
 
 if TYPE_CHECKING:
@@ -26,20 +26,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Axis:
-    """A vertical axis: places between 0 and 1 of its values, by number or in the order of a choice."""
+    """The values of a setting at places between 0 and 1: a choice in its order, or numbers from `low` to `high`."""
 
-    name: str
+    key: str
     choices: tuple[Any, ...] = ()
     low: float = 0.0
     high: float = 1.0
     is_log: bool = False
 
-    @classmethod
-    def of(cls, key: str, distribution: Any) -> "Axis":
-        name = key.lstrip("+").rpartition(".")[2]
-        if hasattr(distribution, "choices"):
-            return cls(name, tuple(distribution.choices))
-        return cls(name, (), distribution.low, distribution.high, distribution.log)
+    @property
+    def name(self) -> str:
+        return self.key.lstrip("+").rpartition(".")[2]
 
     def place(self, value: Any) -> float:
         if self.choices:
@@ -59,27 +56,29 @@ class Axis:
 
 
 def draw_settings(
-    trials: Sequence[Trial], distributions: Mapping[str, Any], metric: str, higher_is_better: bool, folder: Path
+    trials: Sequence[Trial], axes: Sequence[Axis], metric: str, higher_is_better: bool, folder: Path
 ) -> list[str]:
-    """Write parallel_coordinates.png and, of four complete trials or more, importance.png into `folder`.
+    """Write parallel_coordinates.png and, of two settings and four complete trials or more, importance.png.
 
-    Returns a line for each. `distributions` are Optuna's, by key; without Optuna there is no importance.
+    Returns a line for each picture; without Optuna one that says how to get the second.
     """
     complete = [trial for trial in trials if trial.score is not None]
     if len(complete) < 2:
         return []
     path = folder / "parallel_coordinates.png"
-    parallel_coordinates(trials, distributions, metric, higher_is_better, path)
+    parallel_coordinates(trials, axes, metric, higher_is_better, path)
     lines = [f"picture: {path}"]
-    if len(distributions) > 1 and len(complete) >= MIN_TRIALS and is_installed("optuna"):
-        shares = importances(complete, distributions, higher_is_better)
-        importance_bars(shares, metric, len(complete), path := folder / "importance.png")
-        lines.append(f"picture: {path}")
-    return lines
+    if len(axes) < 2 or len(complete) < MIN_TRIALS:
+        return lines
+    path = folder / "importance.png"
+    if not is_installed("optuna"):
+        return [*lines, f"{path} shows which settings matter, with optuna: {INSTALL['optuna']}"]
+    importance_bars(importances(complete, axes, higher_is_better), metric, len(complete), path)
+    return [*lines, f"picture: {path}"]
 
 
 def parallel_coordinates(
-    trials: Sequence[Trial], distributions: Mapping[str, Any], metric: str, higher_is_better: bool, path: Path
+    trials: Sequence[Trial], axes: Sequence[Axis], metric: str, higher_is_better: bool, path: Path
 ) -> None:
     """Write a PNG with an axis for each setting and one for the score, and a line for each trial.
 
@@ -87,25 +86,23 @@ def parallel_coordinates(
     end before the axis of the score.
     """
     scores = sorted(trial.score for trial in trials if trial.score is not None)
-    axes_of = [Axis.of(key, one) for key, one in distributions.items()]
-    last = Axis(metric, (), scores[0], scores[-1])
-    best = scores[-1] if higher_is_better else scores[0]
-    lettering = Lettering.for_names([text for axis in axes_of for _, text in axis.ticks] + [metric])
-    with lettering.figure(2.2 * len(axes_of) + 3.0, 4.6, path) as figure:
-        axes = figure.subplots()
+    last, best = Axis(metric, (), scores[0], scores[-1]), scores[-1] if higher_is_better else scores[0]
+    lettering = Lettering.for_names([text for axis in axes for _, text in axis.ticks] + [metric])
+    with lettering.figure(2.2 * len(axes) + 3.0, 4.6, path) as figure:
+        panel = figure.subplots()
         for trial in sorted(trials, key=lambda one: (one.score is not None, one.score == best)):
-            places = [axis.place(trial.settings[key]) for key, axis in zip(distributions, axes_of, strict=True)]
+            places = [axis.place(trial.settings[axis.key]) for axis in axes]
             if trial.score is None:
-                axes.plot(places, color="0.75", linewidth=0.8, linestyle="--")
+                panel.plot(places, color="0.75", linewidth=0.8, linestyle="--")
                 continue
             goodness = last.place(trial.score) if higher_is_better else 1 - last.place(trial.score)
             colour, width = ("C3", 2.4) if trial.score == best else (str(0.75 * (1 - goodness)), 1.0)
-            axes.plot([*places, last.place(trial.score)], color=colour, linewidth=width)
-        for x, axis in enumerate([*axes_of, last]):
-            _draw_axis(axes, x, axis, lettering)
-        axes.set(xlim=(-0.4, len(axes_of) + 0.6), ylim=(-0.05, 1.05), yticks=[], xticks=range(len(axes_of) + 1))
-        axes.set_xticklabels([lettering.show(axis.name) for axis in [*axes_of, last]])
-        axes.spines[:].set_visible(False)
+            panel.plot([*places, last.place(trial.score)], color=colour, linewidth=width)
+        for x, axis in enumerate([*axes, last]):
+            _draw_axis(panel, x, axis, lettering)
+        panel.set(xlim=(-0.4, len(axes) + 0.6), ylim=(-0.05, 1.05), yticks=[], xticks=range(len(axes) + 1))
+        panel.set_xticklabels([lettering.show(axis.name) for axis in axes] + [plain_text(metric)])
+        panel.spines[:].set_visible(False)
 
 
 def _draw_axis(axes: "Axes", x: int, axis: Axis, lettering: Lettering) -> None:
@@ -122,19 +119,28 @@ def _draw_axis(axes: "Axes", x: int, axis: Axis, lettering: Lettering) -> None:
         )
 
 
-def importances(trials: Sequence[Trial], distributions: Mapping[str, Any], higher_is_better: bool) -> dict[str, float]:
+def importances(trials: Sequence[Trial], axes: Sequence[Axis], higher_is_better: bool) -> dict[str, float]:
     """The share of the scores' variance that each setting explains, by fANOVA (Hutter et al. 2014), largest first."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions: dict[str, Any] = {axis.key: _distribution(axis) for axis in axes}
     study = optuna.create_study(direction="maximize" if higher_is_better else "minimize")
     for trial in trials:
-        params = dict(trial.settings)
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=dict(distributions), value=trial.score))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return {
-        key: float(share) for key, share in optuna.importance.get_param_importances(study, evaluator=evaluator).items()
-    }
+        params = {axis.key: trial.settings[axis.key] for axis in axes}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=trial.score))
+    shares = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+    )
+    return {key: float(share) for key, share in shares.items()}
+
+
+def _distribution(axis: Axis) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if axis.choices:
+        return CategoricalDistribution(axis.choices)
+    return FloatDistribution(axis.low, axis.high, log=axis.is_log)
 
 
 def importance_bars(shares: Mapping[str, float], metric: str, num_trials: int, path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,10 @@ class Journal:
 
         self.storage.set_trial_user_attr(trial._trial_id, "jobs", [asdict(job) for job in jobs])
         self.study.tell(trial.number, value, state=TrialState[state.upper()])
+
+    def trial_seconds(self) -> float:
+        """The median time of the finished trials: a killed one has the time until it was continued, too."""
+        return median(trial.duration.total_seconds() for trial in self.trials if trial.state.is_finished())
 
     def _running(self) -> list[Any]:
         return [trial for trial in self.trials if not trial.state.is_finished()]

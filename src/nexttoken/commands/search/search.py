@@ -94,7 +94,9 @@ class Search:
     def _show(self, trial: Any, result: str) -> None:
         best = self.journal.study.best_trial
         known = f"best {best.value:.4f} of trial {best.number}"
-        print(f"trial {trial.number}: {result}; {known}; {trial.number + 1} of {self.settings.trials} done", flush=True)
+        left = self.settings.trials - trial.number - 1
+        time_left = f", about {self.journal.trial_seconds() * left / 60:.0f} min left" if left else ""
+        print(f"trial {trial.number}: {result}; {known}; {left} trials left{time_left}", flush=True)
 
 
 def run_search(overrides: Sequence[Any], settings: Any, compose: Callable[..., Any], launch: Launch) -> None:

@@ -6,6 +6,7 @@ from math import isfinite
 from typing import Any
 
 from nexttoken.errors import UserError
+from nexttoken.report.setting_plots import Axis
 
 NOT_SEARCHED = {
     "name": "runs are named after their settings; give one name",
@@ -38,6 +39,13 @@ class Dimension:
             return [*self.values]
         low, high, step = (getattr(self.distribution, name) for name in ("low", "high", "step"))
         return [low if step is not None else self.rounded(low + 0.382 * (high - low))]
+
+    @property
+    def axis(self) -> Axis:
+        """Its axis in a picture."""
+        if self.values:
+            return Axis(self.key, tuple(self.values))
+        return Axis(self.key, (), self.distribution.low, self.distribution.high, self.distribution.log)
 
     def rounded(self, value: Any) -> Any:
         """A drawn value with few digits, within the ends."""

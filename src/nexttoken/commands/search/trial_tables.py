@@ -158,12 +158,9 @@ def draw(search: "Search") -> list[str]:
     """Draw the trials and the importance of their settings; return a line for each picture."""
     from nexttoken.report.setting_plots import Trial, draw_settings
 
-    trials = [
-        Trial(trial.params, trial.value if trial.state.name == "COMPLETE" else None)
-        for trial in search.journal.trials
-        if trial.params and trial.state.name in ("COMPLETE", "PRUNED")
-    ]
-    metric = jobs_of(search.journal.trials[0])[0].metric
-    return draw_settings(
-        trials, search.space.distributions, metric, search.metric.higher_is_better, search.journal.folder
-    )
+    known = {"COMPLETE": lambda trial: trial.value, "PRUNED": lambda trial: None}
+    trials = [(trial, known[trial.state.name]) for trial in search.journal.trials if trial.state.name in known]
+    shown = [Trial(trial.params, score(trial)) for trial, score in trials if trial.params]
+    metric, folder = jobs_of(search.journal.trials[0])[0].metric, search.journal.folder
+    axes = [one.axis for one in search.space.dimensions.values()]
+    return draw_settings(shown, axes, metric, search.metric.higher_is_better, folder)
