@@ -46,7 +46,7 @@ def print_end(jobs: Sequence[Job]) -> None:
     if shown := page(jobs):
         print()
         show(shown)
-        print("\n" + "\n".join(f"next: {command}" for command in next_commands(jobs)))
+        print("\n" + "\n".join([*_pictures(jobs), *(f"next: {command}" for command in next_commands(jobs))]))
 
 
 def page(jobs: Sequence[Job]) -> str:
@@ -72,6 +72,14 @@ def next_commands(jobs: Sequence[Job]) -> list[str]:
     tasks = dict.fromkeys(Path(group[0].run).parent for group in _groups(jobs))
     folders = tasks if len(tasks) < 2 else dict.fromkeys(task.parent for task in tasks)  # one page for several tasks
     return [*commands, *(shlex.join(["python", "-m", "nexttoken", "page", str(folder)]) for folder in folders)]
+
+
+def _pictures(jobs: Sequence[Job]) -> list[str]:
+    """A line for each picture of the jobs, which are drawn by this."""
+    from nexttoken.commands.sweep_pictures import draw_grid
+
+    groups = [_ranked(group) for group in _groups(jobs)]
+    return [line for variants in groups for line in draw_grid(variants, _keys_that_differ(variants))]
 
 
 def _groups(jobs: Sequence[Job]) -> list[list[Job]]:

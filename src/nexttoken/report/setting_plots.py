@@ -58,7 +58,7 @@ class Axis:
 def draw_settings(
     trials: Sequence[Trial], axes: Sequence[Axis], metric: str, higher_is_better: bool, folder: Path
 ) -> list[str]:
-    """Write parallel_coordinates.png and, of two settings and four complete trials or more, importance.png.
+    """Write parallel_coordinates.png and, of two settings and four trials with scores that differ, importance.png.
 
     Returns a line for each picture; without Optuna one that says how to get the second.
     """
@@ -68,7 +68,7 @@ def draw_settings(
     path = folder / "parallel_coordinates.png"
     parallel_coordinates(trials, axes, metric, higher_is_better, path)
     lines = [f"picture: {path}"]
-    if len(axes) < 2 or len(complete) < MIN_TRIALS:
+    if len(axes) < 2 or len(complete) < MIN_TRIALS or len({trial.score for trial in complete}) < 2:
         return lines
     path = folder / "importance.png"
     if not is_installed("optuna"):

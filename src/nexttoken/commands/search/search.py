@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from nexttoken.build import build, plain
 from nexttoken.commands import sweep
+from nexttoken.commands.forecast import duration
 from nexttoken.commands.search.journal import Journal, open_journal
 from nexttoken.commands.search.space import Space, space_of
 from nexttoken.commands.search.trial_tables import print_end
@@ -95,8 +96,8 @@ class Search:
         best = self.journal.study.best_trial
         known = f"best {best.value:.4f} of trial {best.number}"
         left = self.settings.trials - trial.number - 1
-        time_left = f", about {self.journal.trial_seconds() * left / 60:.0f} min left" if left else ""
-        print(f"trial {trial.number}: {result}; {known}; {left} trials left{time_left}", flush=True)
+        time_left = f", {left} to go: about {duration(self.journal.trial_seconds() * left)}" if left else ""
+        print(f"trial {trial.number}: {result}; {known}{time_left}", flush=True)
 
 
 def run_search(overrides: Sequence[Any], settings: Any, compose: Callable[..., Any], launch: Launch) -> None:

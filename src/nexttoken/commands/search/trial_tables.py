@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nexttoken.commands.search.search import Search
 
 MAX_TRIALS = 10  # in the table
+GAIN_DIGITS = 3  # decimals at most of an interval over a few folds
 NOT_FINISHED = (
     "The table is of the trials so far; the process that ends last, or the same command later, shows the end."
 )
@@ -28,7 +29,8 @@ def print_end(search: "Search") -> None:
     """
     trials, complete = search.journal.trials, ranked(search)
     failed = [jobs_of(trial)[-1] for trial in trials if trial.state.name == "FAIL"]
-    parts = ["", counts(trials), trial_table(search, complete)]
+    parts = [counts(trials), trial_table(search, complete)]
+    print()
     if elsewhere := search.journal.running_elsewhere():
         show("\n\n".join([*parts, *elsewhere, NOT_FINISHED]))
     else:
@@ -71,30 +73,31 @@ def counts(trials: Sequence[Any]) -> str:
 
 
 def trial_table(search: "Search", complete: Sequence[Any]) -> str:
-    """Markdown: the best trials and the default, with 95 % intervals over the folds."""
-    from nexttoken.report.markdown import markdown
+    """Markdown: the best trials and the default, with the gain over it and its 95 % interval over the folds."""
+    from nexttoken.report.markdown import NOTHING, markdown
 
     if not complete:
         return "No trial is complete yet."
     default = jobs_of(search.journal.trials[0])
     shown = [*complete[:MAX_TRIALS], *(trial for trial in complete[MAX_TRIALS:] if trial.number == 0)]
-    keys = [*search.space.dimensions]
-    rows = []
+    keys, rows = [*search.space.dimensions], []
     for trial in shown:
-        gain = with_interval(gains(search, jobs_of(trial), default), "+") if trial.number else "the default"
+        unknown = NOTHING if trial.number else "the default"
+        gain = with_interval(gains(search, jobs_of(trial), default)) if trial.number and default else unknown
         values = [str(trial.params.get(key, "its own")) for key in keys]
-        rows.append([str(trial.number), with_interval([job.score or 0.0 for job in jobs_of(trial)]), gain, *values])
+        rows.append([str(trial.number), f"{trial.value:.4f}", gain, *values])
     names = [key.lstrip("+").rpartition(".")[2] for key in keys]
-    return markdown(["trial", f"{jobs_of(complete[0])[0].metric} (95 %)", "better than default (95 %)", *names], rows)
+    return markdown(["trial", jobs_of(complete[0])[0].metric, "gain (95 %)", *names], rows)
 
 
-def with_interval(values: Sequence[float], sign: str = "") -> str:
-    """The mean with the 95 % interval that the spread of `values` gives; without it of one value."""
-    from nexttoken.report.markdown import digits_for, interval_cell
+def with_interval(values: Sequence[float]) -> str:
+    """The mean of gains with the 95 % interval that their spread gives; of one value without it."""
+    from nexttoken.report.markdown import difference_cell, digits_for, interval_cell
 
-    interval = paired_interval(values) if len(values) > 1 else None
-    mean = f"{fmean(values):{sign}z.4f}"
-    return f"{mean} ({interval_cell(interval, sign, digits_for(interval))})" if interval else mean
+    if len(values) < 2:
+        return difference_cell(values[0])
+    interval = paired_interval(values)
+    return f"{difference_cell(fmean(values))} ({interval_cell(interval, '+', digits_for(interval, GAIN_DIGITS))})"
 
 
 def gains(search: "Search", jobs: Sequence[Job], default: Sequence[Job]) -> list[float]:
@@ -112,14 +115,14 @@ def verdict(search: "Search", best: Sequence[Job], default: Sequence[Job]) -> st
     number = len(search.space.folds)
     own, fresh = (gains(search, best[part], default[part]) for part in (slice(number), slice(number, None)))
     chosen = (
-        f"The best trial is {with_interval(own, '+')} better than the default on {number} folds, and was chosen as the"
+        f"The best trial is {with_interval(own)} better than the default on {number} folds, and was chosen as the"
         f" best of {len(search.journal.trials)}, which flatters it"
     )
     if not fresh:
         return f"{chosen}: {judgement(own)}. With sweep.seeds=3 the same command trains both with two further seeds."
     trained = f"{len(fresh)} trainings of each with further seeds, which chose nothing"
     band = noise(search, best, default)
-    return f"{chosen}. In {trained}, it is {with_interval(fresh, '+')} better: {judgement(fresh)}.{band}"
+    return f"{chosen}. In {trained}, it is {with_interval(fresh)} better: {judgement(fresh)}.{band}"
 
 
 def judgement(values: Sequence[float]) -> str:
