@@ -1,6 +1,11 @@
 """A search: the grammar of its space, what is refused before any training, and a search that is killed and resumed."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -8,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from nexttoken.commands.search.space import Space, space_of
 from nexttoken.data.packages import require
 from nexttoken.errors import UserError
+from support.training import REPOSITORY, TINY
 
 optuna = pytest.importorskip("optuna")
 FloatDistribution, IntDistribution = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
@@ -85,3 +91,55 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch):
     monkeypatch.setattr("nexttoken.data.packages.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"sweep=search needs the package optuna, .*pip install -e '\.\[search\]'"):
         require("sweep=search", "optuna")
+
+
+SEARCH = [
+    *("-m", "sweep=search", "sweep.trials=3", "sweep.startup=1", "fold=0,1", "logger=none", *TINY),
+    *("fit.learning_rate=tag(log,interval(1e-4,1e-1))", "fit.batch_size=4,8"),
+]
+
+
+def start(output: Path) -> subprocess.Popen:
+    """The search in a process group of its own."""
+    command = [sys.executable, "train.py", *SEARCH, f"output_dir={output}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, **quiet)
+
+
+def kill_at(output: Path, num_lines: int) -> None:
+    """Start the search, and kill it with SIGKILL once its journal has so many lines."""
+    process, journal = start(output), journal_of(output)
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= num_lines):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def journal_of(output: Path) -> Path:
+    return output / "lmsys" / "searches" / "tiny" / "journal.log"
+
+
+def trials(output: Path) -> list[tuple]:
+    backend = optuna.storages.journal.JournalFileBackend(str(journal_of(output)))
+    study = optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
+    return [(one.state.name, one.params, one.intermediate_values, one.value) for one in study.trials]
+
+
+@pytest.mark.slow
+def test_a_search_killed_twice_ends_as_an_undisturbed_one(tmp_path):
+    whole = start(tmp_path / "whole")
+    for num_lines in (3, 7):  # in the second fold of the default, and in a later trial
+        kill_at(tmp_path / "killed", num_lines)
+    assert start(tmp_path / "killed").wait() == 0
+    assert whole.wait() == 0
+    assert len(trials(tmp_path / "whole")) == 3
+    assert trials(tmp_path / "killed") == trials(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_search(tmp_path):
+    assert [process.wait() for process in [start(tmp_path), start(tmp_path)]] == [0, 0]
+    found = trials(tmp_path)
+    assert len(found) == 3
+    assert {state for state, *_ in found} <= {"COMPLETE", "PRUNED"}
+    assert not [*journal_of(tmp_path).parent.glob(".trial*.lock")]
