@@ -53,16 +53,16 @@ def test_both_builds_of_torch_are_one_version_and_the_tests_lock_adds_only():
         (
             [{"name": "a", "skip_reason": "not found"}],
             0,
-            "NOT AUDITED: no advisories can be reached from here (not found)",
+            "NOT AUDITED: requirements-cuda.lock and what follows it; no advisories can be reached (not found)",
         ),
         ("no connection", 0, "NOT AUDITED"),
         (
             [{"name": "a", "version": "1", "vulns": []}],
             0,
-            "1 of 1 packages audited: 0 advisories, 0 not in SECURITY.md",
+            "3 of 3 packages audited: 0 advisories, 0 not in SECURITY.md",
         ),
         ([{"name": "a", "version": "1", "vulns": ["CVE-0000-1"]}], 1, "a 1: CVE-0000-1, mended in 2: bad"),
-        ([{"name": "torch", "version": "1", "vulns": ["CVE-2025-32434"]}], 0, "1 advisories, 0 not in SECURITY.md"),
+        ([{"name": "torch", "version": "1", "vulns": ["CVE-2025-32434"]}], 0, "3 advisories, 0 not in SECURITY.md"),
     ],
 )
 def test_an_audit_fails_for_a_new_flaw_and_says_where_nothing_was_looked_up(tmp_path, answer, status, words):
