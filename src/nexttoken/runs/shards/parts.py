@@ -59,7 +59,8 @@ class Parts:
         if not path.exists():
             return None
         try:
-            table = pq.read_table(path, memory_map=False)
+            with pq.ParquetFile(path) as file:
+                table = file.read()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
                 f"{path} cannot be read ({one_line(error)}); remove it, and its rows are asked again"

@@ -1,14 +1,17 @@
 """The check of all test rows before the first is answered, with 8 bytes of memory for each id."""
 
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from itertools import chain, count, islice
 
 import numpy as np
 
-from nexttoken.data.files import hash_text
 from nexttoken.errors import UserError, first_five
+from nexttoken.progress import LINE_SECONDS
 from nexttoken.tasks.shards import Shards
 from nexttoken.tasks.test_rows import without_remarks
 from nexttoken.types import Example
@@ -31,16 +34,16 @@ class Plan:
     @classmethod
     def of(cls, shards: Shards) -> "Plan":
         """Read all rows once. Raises UserError for faulty rows, repeated ids, and ids that the sample does not have."""
-        sizes, hashes, ids = list[int](), list[str](), list[np.ndarray]()
+        sizes, hashes, ids, shown = list[int](), list[str](), list[np.ndarray](), time.monotonic()
         for number, make in enumerate(shards):
-            if number:
-                with without_remarks():
-                    examples = make()
-            else:
+            with without_remarks() if number else nullcontext():
                 examples = make()
             sizes.append(len(examples))
             hashes.append(hash_rows(examples))
             ids.append(hash_ids(example.id for example in examples))
+            if time.monotonic() - shown > LINE_SECONDS:
+                shown = time.monotonic()
+                print(f"checked: {sum(sizes):,} rows", file=sys.stderr, flush=True)
         if not sizes:
             raise UserError(f"{shards.path} has no rows; expected a row for each answer")
         found = np.sort(np.concatenate(ids))
@@ -51,7 +54,10 @@ class Plan:
 
 def hash_rows(examples: Sequence[Example]) -> str:
     """A hash of the examples as the file has them, before any transform."""
-    return hash_text(repr(examples))
+    digest = sha256()
+    for example in examples:
+        digest.update(repr(example).encode(*UTF8))
+    return digest.hexdigest()
 
 
 def hash_ids(ids: Iterable[str]) -> np.ndarray:
