@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run real page test test-slow test-kernel fuzz mutants coverage check lint size lock audit sbom clean
+.PHONY: run real page test test-slow test-kernel fuzz mutants coverage chaos check lint size lock audit sbom clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
@@ -29,6 +29,15 @@ test: .venv/.test
 
 test-slow: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
+# Commands killed at 500 random moments, as many failing writes, and every file of a run altered: an hour. The seed is
+# printed; SEED=<number> repeats its moments, KILLS=<number> changes their number.
+KILLS ?= 500
+SEED ?= $(shell date +%s)
+
+chaos: .venv/.test
+	@echo "seed $(SEED)"
+	NEXTTOKEN_CHAOS_SEED=$(SEED) NEXTTOKEN_CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos -rP
 
 # Kernels of every kind, rehearsed with two sets of versions: about 12 GB, installed once into the user's cache.
 test-kernel: .venv/.test

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
-from nexttoken.commands.entry import HELP, describe_os_error
-from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
+from nexttoken.commands.entry import HELP
+from nexttoken.commands.terminal import describe_os_error, show_log, stop, until_nobody_reads
 from nexttoken.data.checked_settings import validated
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.errors import UserError, first_five, nearest

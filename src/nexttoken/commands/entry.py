@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nexttoken.commands import own_process, sweep, sweep_end
 from nexttoken.commands.broken_files import refusing_broken_files
 from nexttoken.commands.hydra_guard import guarded_hydra
-from nexttoken.commands.terminal import show_log, stop, until_nobody_reads
+from nexttoken.commands.terminal import describe_os_error, show_log, stop, until_nobody_reads
 from nexttoken.commands.typed import num_jobs, varied
 from nexttoken.commands.usual_keys import USUAL_KEYS, in_full
 from nexttoken.data.secrets import refuse_secret_arguments
@@ -182,12 +182,6 @@ def errors_on_one_line() -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         stop(INTERRUPTED, 130)
-
-
-def describe_os_error(error: OSError) -> str:
-    """A line for a path that could not be read or written."""
-    path = error.filename2 or error.filename or "output"
-    return f"{path}: {error.strerror or error}; give another path; nothing half-written was left behind"
 
 
 def one_line(error: Exception, entry: Path) -> str:

@@ -1,5 +1,6 @@
 """The terminal of a command: lines without secrets and control characters of the data, and a reader that leaves."""
 
+import errno
 import logging
 import os
 import sys
@@ -44,6 +45,13 @@ def stop(line: str, status: int) -> None:
 def show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print a traceback on stderr without secrets."""
     print(without_secrets("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
+
+
+def describe_os_error(error: OSError) -> str:
+    """A line for a path that could not be read or written."""
+    path = error.filename2 or error.filename or "output"
+    fix = "make room there or " * (error.errno == errno.ENOSPC) + "give another path"
+    return f"{path}: {error.strerror or error}; {fix}; nothing half-written was left behind"
 
 
 @contextmanager

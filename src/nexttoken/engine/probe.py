@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import nn
 
 from nexttoken.data.files import RETRAIN
@@ -167,7 +167,7 @@ class FittedProbe:
         own = (self.mean, self.components, scaler.means, scaler.scales, model.coef_, model.intercept_)
         arrays = {name: np.ascontiguousarray(one, np.float64) for name, one in zip(ARRAYS, own, strict=True)}
         with whole_file(folder / FILE) as part:
-            save_file(arrays, part)
+            part.write_bytes(save(arrays))  # `save_file` writes a file of its own first, which a kill would leave
 
     @classmethod
     def load(cls, folder: Path, head: Probe) -> "FittedProbe":

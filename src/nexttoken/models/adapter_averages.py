@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from nexttoken.data.files import read_json, write_json
@@ -75,7 +75,8 @@ def save_average(adapters: Sequence[SavedAdapter], folder: Path, rank: int | Non
             weights[b_name], weights[name] = (b, a) if rank == total else nearest_product(b, a, rank)
         elif not name.endswith(B):
             weights[name] = torch.stack([adapter.weights[name].float() for adapter in adapters]).mean(0).to(first.dtype)
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / FILES[1], {"format": "pt"})
+    whole = save({name: weight.contiguous() for name, weight in weights.items()}, {"format": "pt"})
+    (folder / FILES[1]).write_bytes(whole)  # a full disk is an OSError here, and not one of `save_file`
     changed = {"r": rank, "lora_alpha": rank, "use_rslora": False}
     write_json({**adapters[0].config, **changed}, folder / FILES[0])
     base.read_base(adapters[0].folder).save(folder)

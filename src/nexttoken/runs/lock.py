@@ -39,7 +39,8 @@ class FoldLock:
             try:
                 yield
             finally:
-                self.path.unlink(missing_ok=True)
+                with suppress(OSError):  # the work is done or has failed already; an unlocked file holds nobody up
+                    self.path.unlink(missing_ok=True)
 
     def refuse_held(self) -> None:
         """Raise UserError where another process holds the lock; nothing is written."""

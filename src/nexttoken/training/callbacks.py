@@ -173,9 +173,10 @@ class Curve(Callback):
             return  # scored within the epoch already, which ends here for want of patience
         own = {self.own: module.dev_score.score} if self.own else {}
         self._add(trainer, dev_log_loss=module.dev_score.loss, **own)
-        self.on_train_end()
+        self.save()
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
+    def save(self) -> None:
+        """Write curve.csv, at the end also where a killed run had already trained all its steps."""
         if is_first():
             with whole_file(self.path) as part:
                 columns = [*CURVE_COLUMNS, *[self.own] * bool(self.own)]

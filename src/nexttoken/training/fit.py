@@ -75,6 +75,7 @@ def fit(
         raise UserError(f"trainer: {one_line(error, 1000)}") from None
     except SystemExit:  # Lightning turns Ctrl-C into this
         raise KeyboardInterrupt from None
+    curve.save()
     if shortening and shortening[0].num_steps < num_steps:
         print(f"within: {trainer.global_step:,} of {num_steps:,} steps, so that the time suffices for the rest")
     module.zero_grad(set_to_none=True)  # free the gradients' memory
