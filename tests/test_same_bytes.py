@@ -20,7 +20,8 @@ from support.training import SAMPLE, predict
 ELSEWHERE = {  # each may order a set, name a day or read a text in another way
     "PYTHONHASHSEED": "12345",
     "LC_ALL": "C",
-    "LANG": "tr_TR.UTF-8",
+    "PYTHONUTF8": "0",  # with the next line: files are read as ASCII where the code names no encoding
+    "PYTHONCOERCECLOCALE": "0",
     "TZ": "Asia/Tokyo",
 }
 OTHER_THREADS = 1e-4  # of a probability, after a training without dropout in which sums had another order

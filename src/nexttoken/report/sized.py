@@ -16,7 +16,7 @@ def sized_table(found: Sequence[Sized], price: float | None = None) -> str:
         [
             _named(one),
             _span(one),
-            _span(one, one.gpus / HOUR),
+            _span(one, one.gpus / HOUR, ",.1f"),
             f"{one.memory / GIB:.1f}",
             f"{one.link:,.0f}" if one.link else NOTHING,
             one.limit,
@@ -26,7 +26,7 @@ def sized_table(found: Sequence[Sized], price: float | None = None) -> str:
     if price is not None:
         header.insert(3, "cost")
         for row, one in zip(rows, found, strict=True):
-            row.insert(3, _span(one, price * one.gpus / HOUR))
+            row.insert(3, _span(one, price * one.gpus / HOUR, ",.2f"))
     return markdown(header, rows, max_width=PAGE_WIDTH)
 
 
@@ -35,9 +35,9 @@ def _named(one: Sized) -> str:
     return f"{name}, {one.strategy}" if one.strategy else name
 
 
-def _span(one: Sized, factor: float | None = None) -> str:
-    """The shortest and the longest time, or both times a factor; a dash where the memory does not suffice."""
+def _span(one: Sized, factor: float | None = None, form: str = "") -> str:
+    """The shortest and the longest time, or both times a factor in a form; a dash where the memory does not suffice."""
     if one.seconds is None:
         return NOTHING
-    low, high = (duration(seconds) if factor is None else f"{seconds * factor:,.1f}" for seconds in one.seconds)
+    low, high = (duration(seconds) if factor is None else f"{seconds * factor:{form}}" for seconds in one.seconds)
     return f"{low} to {high}"

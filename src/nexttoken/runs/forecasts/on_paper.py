@@ -191,7 +191,7 @@ def _assumed(work: OnPaper, sheet: DeviceSheet) -> Iterator[str]:
         f" weights are read at {READ_RATES[0] / 1e6:.0f} to {READ_RATES[1] / 1e6:.0f} MB/s"
     )
     texts = in_units(int(work.sizes.rows * work.sizes.tokens * BYTES_PER_TOKEN))
-    yield f"each process holds all rows: {texts} of texts at {BYTES_PER_TOKEN:g} bytes a token, in the machine's memory"
+    yield f"each process holds all texts, {texts} at {BYTES_PER_TOKEN:g} bytes a token; shard_rows=... a part of them"
     yield "the GPUs of one machine share a training (trainer.devices); numbers beyond that are on paper only"
     if settings.quantization:
         yield "packed weights are unpacked for each batch, which is not in the times"
