@@ -72,7 +72,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     except (InterpolationResolutionError, GrammarParseError) as error:
         raise UserError(f"{str(error).splitlines()[0]}; a text with such characters is written as \\${{...}}") from None
     refuse_secrets(config)
-    config.pop("sweep", None)
+    for key in ("sweep", "launcher"):
+        config.pop(key, None)
     return with_line_breaks(config)
 
 

@@ -15,7 +15,8 @@ from support.training import TINY
 
 
 def call(code: str, **environment: str) -> tuple[str, str]:
-    return Call("seed=1", (sys.executable, "-c", code), os.getcwd(), 1, environment)()
+    ended = Call("seed=1", (sys.executable, "-c", code), os.getcwd(), 1, environment)()
+    return ended.output, ended.error
 
 
 def test_its_output_comes_back_and_its_progress_is_shown_with_the_title(capfd):

@@ -12,6 +12,7 @@ from scipy.stats import ttest_1samp
 
 from nexttoken.commands import sweep, sweep_end
 from nexttoken.commands.entry import describe_os_error
+from nexttoken.commands.own_process import Ended
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
 from nexttoken.progress import UNANSWERED
@@ -219,9 +220,9 @@ def test_the_time_left_is_that_of_the_jobs_that_trained(jobs, monkeypatch, capsy
     sweep.run_job(["fold=0"], trained(str(tmp_path / "x"), 0, 0.5), describe_os_error, total=4)
     begun = sweep.Job("fold=1", began=clock)
     clock += 300
-    sweep.finish(begun, "run: a/x/fold1", "", 4, 0.5)
-    sweep.finish(sweep.Job("fold=2", began=clock), "", "no memory", 4)
-    sweep.finish(sweep.Job("fold=3", began=clock), "run: a/x/fold3", "", 4, 0.5)
+    sweep.finish(begun, Ended("run: a/x/fold1"), 4, 0.5)
+    sweep.finish(sweep.Job("fold=2", began=clock), Ended("", "no memory"), 4)
+    sweep.finish(sweep.Job("fold=3", began=clock), Ended("run: a/x/fold3"), 4, 0.5)
     out, err = capsys.readouterr()
     ends = [line.rpartition(", ")[2] for line in out.splitlines()]
     assert ends == [f"run: {tmp_path}/x/fold0", "about 10 min left", "run: a/x/fold3"]

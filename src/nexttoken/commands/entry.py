@@ -71,6 +71,8 @@ def run(main: Callable[[], Any]) -> None:
         stop(str(error), 2)
     except (HydraException, OmegaConfBaseException) as error:
         stop(one_line(error, entry), 2)
+    except KeyboardInterrupt:  # of a sweep, between its jobs or while they run elsewhere, too
+        stop(INTERRUPTED, 130)
 
 
 def help_text(entry: Path, usage: str, overrides: Sequence[str]) -> str:
@@ -147,13 +149,10 @@ def run_job(work: Callable[[], T]) -> T | None:
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         Deadline.program_start = None  # each job has the time
-        try:
-            config = HydraConfig.get()
-            overrides, is_launched = config.overrides.task, config.runtime.choices["hydra/launcher"] != "basic"
-            named, total = varied(overrides) or overrides, num_jobs(config.sweeper)
-            return sweep.run_job(named, work, describe_os_error, overrides, total, is_launched)
-        except KeyboardInterrupt:
-            stop(INTERRUPTED, 130)
+        config = HydraConfig.get()
+        overrides, is_launched = config.overrides.task, config.runtime.choices["hydra/launcher"] != "basic"
+        named, total = varied(overrides) or overrides, num_jobs(config.sweeper)
+        return sweep.run_job(named, work, describe_os_error, overrides, total, is_launched)
     with errors_on_one_line():
         return work()
 

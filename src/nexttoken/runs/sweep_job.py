@@ -31,8 +31,9 @@ class SweepJob:
     def refuse_unfit_process(self, settings: Settings) -> None:
         """Raise NeedsOwnProcess for a training that the sweep's process cannot do, or should not."""
         own, trainer = self.own_process, settings.trainer
-        should = own if own is not None else trainer.accelerator != "cpu" and has_gpu()
-        self.refuse_shared_process(trainer.devices, str(settings.name), should)
+        if own is None:
+            own = not self.is_launched and trainer.accelerator != "cpu" and has_gpu()
+        self.refuse_shared_process(trainer.devices, str(settings.name), own)
 
     def refuse_shared_process(self, num_devices: int, name: str | None = None, is_apart: bool = False) -> None:
         """Raise NeedsOwnProcess for several devices, for all that a launcher runs, and where `is_apart`.
