@@ -45,9 +45,20 @@ def _main() -> None:
     elif HELP & {*arguments}:
         print(usages[name])
     else:
+        run_command(name, usages[name], arguments)
+
+
+def run_command(name: str, usage: str, arguments: list[str]) -> None:
+    """Import a command and run it; a package that it needs and that is not installed is one line, exit status 2."""
+    try:
         from nexttoken.commands.arguments import run
 
-        run(import_module(f"nexttoken.commands.{name}").main, usages[name], arguments)
+        run(import_module(f"nexttoken.commands.{name}").main, usage, arguments)
+    except ModuleNotFoundError as error:
+        if (missing := str(error.name)).startswith("nexttoken"):
+            raise
+        print(f"the package {missing} is not installed; install all that are needed: pip install -e .", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The doctor: one screen of findings, each with its fix where something is amiss, and status 1 where nothing runs."""
 
+import subprocess
+import sys
+
 import pytest
 
 from nexttoken.commands import doctor
@@ -48,6 +51,13 @@ def test_a_missing_or_old_package_breaks_and_names_its_fix(tmp_path, monkeypatch
     with pytest.raises(SystemExit, match="1"):
         doctor.main([f"output_dir={tmp_path}"])
     assert "gpu " not in capsys.readouterr().out  # torch is not imported
+
+
+def test_a_package_that_the_commands_themselves_need_is_one_line():
+    code = "import sys; sys.modules['pydantic'] = None; from nexttoken.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "the package pydantic is not installed; install all that are needed: pip install -e .\n"
 
 
 def test_an_installed_copy_names_its_own_ranges(tmp_path):
