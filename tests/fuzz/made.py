@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from hypothesis import strategies as st
 
 from nexttoken.commands.entry import known_keys
@@ -145,6 +146,10 @@ def parquet(sample: bytes) -> st.SearchStrategy[bytes]:
     return st.lists(st.tuples(st.integers(0, 99), st.sampled_from(COLUMNS)), max_size=3).map(as_file)
 
 
+def tables_of_any_kind(sample: bytes) -> st.SearchStrategy[bytes]:
+    return parquet(sample) if sample.startswith(b"PAR1") else tables(sample)
+
+
 def values(sample: bytes) -> st.SearchStrategy[bytes]:
     """The sample's JSON, line by line or as a whole, with odd values in one to three places; no JSON stays as it is."""
     try:
@@ -163,6 +168,13 @@ def values(sample: bytes) -> st.SearchStrategy[bytes]:
         return text.encode()
 
     return st.lists(st.tuples(st.integers(0, 10_000), VALUES), min_size=1, max_size=3).map(as_lines)
+
+
+def settings_file(sample: bytes) -> st.SearchStrategy[bytes]:
+    """The sample's YAML below its own comments, with odd values in one to three places."""
+    header = [line for line in sample.splitlines(keepends=True) if line.startswith(b"#")]
+    own = json.dumps(yaml.safe_load(sample)).encode()  # JSON is YAML
+    return values(own).map(lambda text: b"".join(header) + text)
 
 
 def changed(node: Any, place: int, value: Any) -> Any:
@@ -201,10 +213,12 @@ def templates(_: bytes) -> st.SearchStrategy[bytes]:
 
 MADE: dict[str, Callable[[bytes], st.SearchStrategy[bytes]]] = {
     "csv": tables,
+    "tables": tables_of_any_kind,
     "parquet": parquet,
     "json": values,
     "json_lines": values,
     "overrides": command_lines,
+    "yaml_files": settings_file,
     "run_settings": values,
     "prompts": templates,
     "chat_templates": templates,

@@ -18,6 +18,8 @@ MODULES = {  # the module of each target, which has a function of its name; mode
     "parquet": "data_files",
     "json": "data_files",
     "json_lines": "data_files",
+    "tables": "data_files",
+    "archives": "data_files",
     "overrides": "settings_files",
     "arguments": "settings_files",
     "yaml_files": "settings_files",

@@ -19,10 +19,13 @@ FOUND = [  # inputs that once broke the rule, cut to what matters
     ("csv", b"\x05id,prompt,A,B,C,D,E,answer\n0,q?,a,b,c,d,," + b"[" * 200_000 + b"\n"),
     ("prompts", b"{{ " + b"1" * 5_000 + b" }}"),
     ("prompts", b"{{ " + b"a" * 200_000 + b" }}"),
+    ("tables", b"\0id,body\x08,label\n7,a,x\n8,b,y\n9,c,x\n10,d,y\n"),
+    ("tables", b"\0id,body,label\n7,a,x\n8,b,y\n9,c,x\n10,d," + b"1" * 200_000 + b"x\n"),
+    ("yaml_files", b'\x05[[], {"a": 1}]'),
+    ("yaml_files", b"\x02_target_: nexttoken.prompts.Prompt\nuser: x\nanswer_cue: x\nlabels: {a: 1, b: 2, c: 3}\n"),
     ("yaml_files", b"\x04# @package _global_\nmodel: x\n"),
     ("overrides", b"input_dir=0.0"),
     ("models", b'\x01{"eos_token_id": [[0]]}'),
-    ("models", b'\x03{"tokenizer_class": "TokenizersBackend", "model_max_length": []}'),
     ("models", b'\x03{"tokenizer_class": "TokenizersBackend", "chat_template": {"null": null}}'),
     ("models", b"\x01[]"),
     ("models", b"\x01" + b"[" * 100_000),
@@ -64,12 +67,16 @@ def test_inputs_of_sound_form_obey_the_rule(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "values"), [("run_settings", {"input_dir": None}), ("models", {"architectures": [None]})]
+    ("name", "place", "values"),
+    [
+        ("run_settings", 0, {"input_dir": None}),
+        ("models", 0, {"architectures": [None]}),
+        ("models", 3, {"model_max_length": [1]}),
+    ],
 )
-def test_one_odd_value_of_a_sound_file_obeys_the_rule(name, values):
-    chosen = target(name)
-    sound = json.loads(chosen.samples[0][chosen.num_kept :])
-    chosen.one_input(b"\0" + json.dumps(sound | values).encode())
+def test_one_odd_value_of_a_sound_file_obeys_the_rule(name, place, values):
+    sample = target(name).samples[place]
+    target(name).one_input(sample[:1] + json.dumps(json.loads(sample[1:]) | values).encode())
 
 
 @pytest.mark.parametrize(("name", "data"), FOUND, ids=lambda value: str(value)[:20])

@@ -23,7 +23,7 @@ from pydantic import Field
 from nexttoken.commands.arguments import Arguments
 from nexttoken.commands.data_examples import folded
 from nexttoken.data.files import write_text
-from nexttoken.errors import UserError, first_five, one_line, visible
+from nexttoken.errors import UNSHOWN, UserError, first_five, one_line, visible
 from nexttoken.settings import Name
 from nexttoken.tasks.guesses.guess import TableGuess
 from nexttoken.tasks.guesses.table import guess_table
@@ -36,6 +36,7 @@ PLAIN = re.compile(  # needs no quotes in YAML
     r'(?!(yes|no|true|false|null|on|off|y|n|nan|inf)$)[A-Z_][\w./-]*(\(["\w.-]*\))?', re.I | re.A
 )
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.A)
+NO_YAML = re.compile(f"{UNSHOWN.pattern}|[\ufffe\uffff]")  # characters that end a line of YAML, or that it refuses
 OWN_NAMES = {"fields", "labels", "choices", "turn", "passages", "context", "options", "zip", "range", "dict", "loop"}
 OWN_NAMES |= {"and", "or", "not", "in", "is", "if", "else", "true", "false", "none"}  # words of templates
 
@@ -82,9 +83,9 @@ def task_text(given: NewArguments, guess: TableGuess) -> str:
     lines += [f"input_dir: {flow(str(given.input_dir))}", "task:", "  _target_: nexttoken.tasks.table.Table"]
     lines.append(f"  name: {flow(given.name)}")
     for key, value in guess.task.items():
-        why = f" # guessed: {one_line(guess.why[key])}" if guess.why[key] else ""
+        why = f" # guessed: {visible(one_line(guess.why[key]))}" if guess.why[key] else ""
         lines.append(f"  {key}: {flow(value)}{why}")
-    return "\n".join([*lines, *(f"  # {one_line(hint)}" for hint in guess.hints)])
+    return "\n".join([*lines, *(f"  # {visible(one_line(hint))}" for hint in guess.hints)])
 
 
 def prompt_text(name: str, guess: TableGuess) -> str:
@@ -100,14 +101,19 @@ def prompt_text(name: str, guess: TableGuess) -> str:
 
 def field_title(field: str) -> str:
     """A heading that no template reads as its own."""
-    return " ".join(re.sub(r"[{}%#$\\]", " ", field).split())
+    return " ".join(re.sub(r"[{}%#$\\]", " ", NO_YAML.sub(" ", field)).split())
 
 
 def field_template(field: str) -> str:
     if IDENTIFIER.fullmatch(field) and field.lower() not in OWN_NAMES:
         return f"{{{{ {field}[0] }}}}"
-    quoted = json.dumps(field, ensure_ascii=False).replace("${", "\\${")  # which Hydra would resolve
-    return f"{{{{ fields[{quoted}] }}}}"
+    written = quoted(field).replace("${", "\\${")  # which Hydra would resolve
+    return f"{{{{ fields[{written}] }}}}"
+
+
+def quoted(text: str) -> str:
+    """The text as JSON, which YAML and templates read as well; a character that they refuse is an escape."""
+    return NO_YAML.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def flow(value: Any) -> str:
@@ -115,7 +121,7 @@ def flow(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{flow(key)}: {flow(one)}' for key, one in value.items())}}}"
     if isinstance(value, str):
-        return value if PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False).replace("${", "\\\\${")
+        return value if PLAIN.fullmatch(value) else quoted(value).replace("${", "\\\\${")
     return f"[{', '.join(map(flow, value))}]"
 
 

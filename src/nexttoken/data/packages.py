@@ -58,12 +58,18 @@ def require_packages(config: Mapping[str, Any], is_trained: bool = False) -> Non
         require(user, module)
     if config.get("quantization"):
         require("quantization", "bitsandbytes")
-    optimizer = str(config.get("fit", {}).get("optimizer", ""))
+    optimizer = _setting(config, "fit", "optimizer")
     if is_trained and optimizer.startswith(("paged", "adamw_8bit")):
         require(f"fit.optimizer={optimizer}", "bitsandbytes")
-    attention = config.get("model", {}).get("attn_implementation")
+    attention = _setting(config, "model", "attn_implementation")
     if package := ATTENTION.get(attention):
         require(f"model.attn_implementation={attention}", package)
+
+
+def _setting(config: Mapping[str, Any], group: str, key: str) -> str:
+    """A value as text, "" where there is none: groups and values are checked later."""
+    node = config.get(group)
+    return str(node.get(key, "")) if isinstance(node, Mapping) else ""
 
 
 def _needed(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -56,7 +56,7 @@ def refuse_nested(path: Path, columns: Collection[str]) -> None:
         return
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):  # a name that is not UTF-8
         return
     for field in schema:
         nested, binary = pa.types.is_nested(field.type), pa.types.is_binary(field.type)

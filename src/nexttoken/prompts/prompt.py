@@ -49,7 +49,8 @@ class Prompt:
         if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
             raise UserError(f"prompt.{wrong[0]}={texts[wrong[0]]!r} is not accepted: expected a text, in quotes")
         named = isinstance(self.labels, str)
-        if self.labels not in LABELS if named else not all(isinstance(label, str) for label in self.labels):
+        is_list = isinstance(self.labels, list | tuple) and all(isinstance(label, str) for label in self.labels)
+        if not (self.labels in LABELS if named else is_list):
             expected = f"texts, such as ['1','2','3'], or one of {', '.join(LABELS)}"
             raise UserError(f"prompt.labels={self.labels!r} is not accepted: expected {expected}")
         if not 0 <= self.cut_at <= 1:

@@ -7,7 +7,7 @@ MOST = 0.9  # of a column's cells are of a kind
 KINDS = {
     "addresses": re.compile(r"https?://\S+"),
     "dates": re.compile(r"\d{4}[-/]\d\d?[-/]\d\d?([ T].*)?|\d\d?[./]\d\d?[./]\d{2,4}( .*)?"),
-    "numbers": re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.I),
+    "numbers": re.compile(r"[-+]?(\d[\d_]*(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.I),
 }
 ID_NAME = re.compile(r"(^|_)id$|[a-z]I[dD]$|^ID$")
 CODE = re.compile(r"(?=.*\d)[\w-]{8,}")
