@@ -17,8 +17,10 @@ class SearchSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        given, mode = config.hydra.overrides.hydra, "hydra.mode=MULTIRUN"  # -m adds it, and jobs look for it
-        config.hydra.overrides.hydra = [*given, *([] if mode in given else [mode])]
+        # Jobs are composed without sweep=..., and still are those of a sweep (-m) by this sweeper.
+        ours = ("hydra.mode=MULTIRUN", f"hydra.sweeper._target_={type(self).__module__}.{type(self).__name__}")
+        given = config.hydra.overrides.hydra
+        config.hydra.overrides.hydra = [*given, *(one for one in ours if one not in given)]
         self._loader, self._config = hydra_context.config_loader, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

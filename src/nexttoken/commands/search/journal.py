@@ -112,7 +112,8 @@ class Journal:
         params: dict[str, Any] = {}
         for draw in range(DRAWS):
             seed = int(np.random.SeedSequence([self.seed, place, draw]).generate_state(1)[0])
-            sampler = optuna.samplers.TPESampler(n_startup_trials=self.startup, seed=seed)
+            num_random = len(known) + 1 if draw else self.startup  # what guides the draws would draw the same again
+            sampler = optuna.samplers.TPESampler(n_startup_trials=num_random, seed=seed)
             copy: Any = optuna.create_study(direction=self.study.direction, sampler=sampler)
             copy.add_trials(known)
             params = self.space.rounded(copy.ask(self.space.distributions).params)

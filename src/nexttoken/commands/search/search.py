@@ -15,6 +15,7 @@ from nexttoken.commands.search.journal import Journal, open_journal
 from nexttoken.commands.search.space import Space, space_of
 from nexttoken.commands.search.trial_tables import print_end
 from nexttoken.commands.sweep import Job
+from nexttoken.commands.terminal import stop
 from nexttoken.data.checked_settings import check_settings, validated
 from nexttoken.data.packages import require
 from nexttoken.data.run_names import default_name
@@ -103,8 +104,8 @@ class Search:
 def run_search(overrides: Sequence[Any], settings: Any, compose: Callable[..., Any], launch: Launch) -> None:
     """Search the space of parsed `overrides` (Hydra's) and print what was found.
 
-    `compose` gives a job's configuration and some of its values, `launch` runs jobs. Raises UserError before any
-    training where optuna is missing, or the space or a setting does not fit.
+    `compose` gives a job's configuration and some of its values, `launch` runs jobs. Ends with status 1 where trainings
+    failed. Raises UserError before any training where optuna is missing, or the space or a setting does not fit.
     """
     require("sweep=search", "optuna")
     names = [*SearchSettings.model_fields]
@@ -125,7 +126,10 @@ def run_search(overrides: Sequence[Any], settings: Any, compose: Callable[..., A
     journal = open_journal(folder, space, default, metric.higher_is_better, described, checked.startup)
     search = Search(journal, space, checked, metric, launch)
     search.run()
-    print_end(search)
+    failed = print_end(search)
+    sweep.JOBS.clear()  # they are no grid, whose end would follow
+    if failed:
+        stop(failed, 1)
 
 
 def mean_score(jobs: Sequence[Job]) -> float:

@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from nexttoken.commands import sweep
 from nexttoken.commands.sweep import Job
 from nexttoken.commands.sweep_end import next_commands, paired_interval
 from nexttoken.data.typed_texts import typed_override
+from nexttoken.errors import first_five
 from nexttoken.report.terminal import show
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ NOT_FINISHED = (
 )
 
 
-def print_end(search: "Search") -> None:
+def print_end(search: "Search") -> str:
     """Train the best and the default with further seeds, if asked; print the page, draw the pictures.
 
-    Where other processes still run trials, only the table so far. What failed is left in `sweep.JOBS`.
+    Where other processes still run trials, only the table so far. Returns a line on failed trainings, "" for none.
     """
     trials, complete = search.journal.trials, ranked(search)
     failed = [jobs_of(trial)[-1] for trial in trials if trial.state.name == "FAIL"]
@@ -42,7 +42,8 @@ def print_end(search: "Search") -> None:
         print("\n" + "\n".join([*draw(search), f"best: {best_command(search, complete[0])}"]))
         for command in next_commands([job for own in scored.values() for job in own]):
             print(f"next: {command}")
-    sweep.JOBS[:] = failed
+    named = first_five(f"{job.title} ({job.error})" for job in failed)
+    return f"{len(failed)} trainings failed: {named}" if failed else ""
 
 
 def jobs_of(trial: Any) -> list[Job]:
