@@ -1,6 +1,7 @@
 """Trainings and predictions sized on paper: operations, memory and exchange against figures computed by hand."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -19,6 +20,7 @@ LORA = ("model=smollm2_135m", "adapter=lora", "trainer.max_epochs=2", "split.dev
 WHOLE = ("model=smollm2_135m", "trainer.max_epochs=1", "fit.refit=false", "fit.gradient_checkpointing=false")
 
 
+@cache  # a plan takes a second
 def on_paper(*overrides: str, free: int = H100.free) -> OnPaper:
     return OnPaper.of(settings(*overrides), replace(H100, free=free), Sizes(ROWS, TOKENS))
 
