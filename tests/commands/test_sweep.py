@@ -157,17 +157,22 @@ def test_the_best_is_a_sentence_with_its_distance_over_the_same_folds(jobs, tmp_
     ends = f"{interval.low:+.{digits}f} to {interval.high:+.{digits}f}"
     last = sweep_end.page(jobs).split("\n\n")[1]
     where = tmp_path / "lmsys" / "mine_0.002_0"
-    assert last.startswith(f"Best: fit.learning_rate=0.002, log loss 0.8067, the mean of 3 folds ({where}).")
+    assert last.startswith(
+        f"Best: fit.learning_rate=0.002, log loss 0.8067 (95 % interval 0.778 to 0.835), the mean of 3 folds ({where})."
+    )
     apart = f"{differences.mean():.{digits}f} worse on the 3 folds of both (95 % interval {ends}): {verdict}."
     assert last.endswith(f"Second: fit.learning_rate=0.001, {apart}")
 
 
-def test_one_fold_says_nothing_of_noise_and_seeds_are_paired(jobs, tmp_path):
+def test_one_fold_says_nothing_of_noise_and_seeds_are_paired(jobs, tmp_path, capsys):
     sweep_of_rates(tmp_path / "lmsys", {"0.001": [0.9], "0.002": [0.8]})
     assert "0.1000 worse; one fold cannot say whether that is noise" in sweep_end.page(jobs)
     jobs.clear()
     sweep_of_rates(tmp_path / "seeds", {"0.001": [0.9, 0.91], "0.002": [0.8, 0.82]}, seeds=2)
     assert "the mean of 2 folds of 2 seeds" in sweep_end.page(jobs)
+    sweep_end.print_end(jobs)
+    own = "best: python train.py -m fold=0 seed=0,1 name=mine fit.learning_rate=0.002 limit_rows=60"
+    assert own in capsys.readouterr().out
     assert "worse on the 2 folds of both" in sweep_end.page(jobs)
 
 
@@ -177,7 +182,10 @@ def test_the_next_commands_compare_train_the_other_folds_predict_and_show(jobs, 
     capsys.readouterr()
     sweep_end.print_end(jobs)
     best = task_dir / "mine_0.002_0"
-    commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    lines = capsys.readouterr().out.splitlines()
+    (command,) = [line for line in lines if line.startswith("best: ")]
+    assert command == "best: python train.py -m fold=0,1 name=mine fit.learning_rate=0.002 limit_rows=60"
+    commands = [line for line in lines if line.startswith("next: ")]
     compared = f"python -m nexttoken compare {task_dir} by=fit.learning_rate"
     assert commands == [
         f"next: {compared}",

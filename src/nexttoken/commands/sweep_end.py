@@ -2,12 +2,11 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexttoken.commands.sweep import Job
+from nexttoken.commands.sweep_variants import Variant, comparable, keys_that_differ, ranked
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError
 from nexttoken.report.terminal import show
@@ -20,38 +19,18 @@ MAX_COMMANDS = 3  # of one kind
 AGAIN = "Once the cause is mended, type the same command again: finished folds are not trained twice."
 
 
-@dataclass(frozen=True)
-class Variant:
-    """The jobs of a sweep with the same settings but for the seed and the fold."""
-
-    settings: tuple[str, ...]
-    jobs: tuple[Job, ...]
-
-    @property
-    def name(self) -> str:
-        return shlex.join(self.settings) or self.jobs[0].run
-
-    @property
-    def scores(self) -> dict[tuple[str, int], float]:
-        """By seed and fold."""
-        return {(job.seed, job.fold): job.score for job in self.jobs if job.score is not None}
-
-    @property
-    def runs(self) -> list[str]:
-        return list(dict.fromkeys(job.run for job in self.jobs))
-
-
 def print_end(jobs: Sequence[Job]) -> None:
     """Print the page and the next commands; nothing where none was trained."""
     if shown := page(jobs):
         print()
         show(shown)
-        print("\n" + "\n".join([*_pictures(jobs), *(f"next: {command}" for command in next_commands(jobs))]))
+        best = [f"best: {_own_command(order[0])}" for group in comparable(jobs) if len(order := ranked(group)) > 1]
+        print("\n" + "\n".join([*_pictures(jobs), *best, *(f"next: {command}" for command in next_commands(jobs))]))
 
 
 def page(jobs: Sequence[Job]) -> str:
     """Markdown: for each data set and metric the table, and the best in a sentence; "" where none was trained."""
-    groups = _groups(jobs)
+    groups = comparable(jobs)
     parts = [f"{_table(group)}\n\n{_verdict(group)}" for group in groups]
     if len(groups) > 1:
         parts = [f"{group[0].data}\n\n{part}" for group, part in zip(groups, parts, strict=True)]
@@ -66,10 +45,10 @@ def next_commands(jobs: Sequence[Job]) -> list[str]:
     The comparison is first: it wants the same folds of all variants.
     """
     commands = []
-    for group in _groups(jobs):
-        ranked = _ranked(group)
-        commands += [*_compare(ranked), *_other_folds(ranked[0]), _predict(ranked[0])]
-    tasks = dict.fromkeys(Path(group[0].run).parent for group in _groups(jobs))
+    for group in comparable(jobs):
+        variants = ranked(group)
+        commands += [*_compare(variants), *_other_folds(variants[0]), _predict(variants[0])]
+    tasks = dict.fromkeys(Path(group[0].run).parent for group in comparable(jobs))
     folders = tasks if len(tasks) < 2 else dict.fromkeys(task.parent for task in tasks)  # one page for several tasks
     return [*commands, *(shlex.join(["python", "-m", "nexttoken", "page", str(folder)]) for folder in folders)]
 
@@ -78,17 +57,8 @@ def _pictures(jobs: Sequence[Job]) -> list[str]:
     """A line for each picture of the jobs, which are drawn by this."""
     from nexttoken.commands.sweep_pictures import draw_grid
 
-    groups = [_ranked(group) for group in _groups(jobs)]
-    return [line for variants in groups for line in draw_grid(variants, _keys_that_differ(variants))]
-
-
-def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The trained jobs whose scores compare: of one data set and one metric."""
-    groups: dict[tuple[str, str], list[Job]] = {}
-    for job in jobs:
-        if job.score is not None and not isnan(job.score):
-            groups.setdefault((job.data, job.metric), []).append(job)
-    return list(groups.values())
+    groups = [ranked(group) for group in comparable(jobs)]
+    return [line for variants in groups for line in draw_grid(variants, keys_that_differ(variants))]
 
 
 def _table(jobs: Sequence[Job]) -> str:
@@ -105,31 +75,15 @@ def _table(jobs: Sequence[Job]) -> str:
     return markdown([f"{jobs[0].metric} of", *(f"fold {fold}" for fold in folds), "mean ± spread"], rows)
 
 
-def _ranked(jobs: Sequence[Job]) -> list[Variant]:
-    """The variants, the best first, by the mean over the seeds and folds that all have, or over their own."""
-    by_settings: dict[tuple[str, ...], list[Job]] = {}
-    for job in jobs:
-        by_settings.setdefault(job.settings, []).append(job)
-    variants = [Variant(settings, tuple(own)) for settings, own in by_settings.items()]
-    shared = set.intersection(*(set(one.scores) for one in variants))
-
-    def mean(variant: Variant) -> float:
-        values = [score for place, score in variant.scores.items() if place in shared or not shared]
-        return sum(values) / len(values)
-
-    return sorted(variants, key=mean, reverse=jobs[0].higher_is_better)
-
-
 def _verdict(jobs: Sequence[Job]) -> str:
     """Sentences on the best variant and on how far the second is, or on seeds where there is one variant."""
-    best, *others = _ranked(jobs)
+    best, *others = ranked(jobs)
     values, where = list(best.scores.values()), " and ".join(best.runs)
     counted = "1 fold" if len(values) == 1 else f"{len(values)} folds"
     seeds = len({seed for seed, _ in best.scores})
     counted = f"{counted} of {seeds} seeds" if seeds > 1 else counted
-    first = (
-        f"Best: {best.name}, {best.jobs[0].metric} {sum(values) / len(values):.4f}, the mean of {counted} ({where})."
-    )
+    score = f"{best.jobs[0].metric} {sum(values) / len(values):.4f}{_interval(values)}"
+    first = f"Best: {best.name}, {score}, the mean of {counted} ({where})."
     return f"{first} {_distance(best, others[0])}" if others else _of_one(best)
 
 
@@ -140,7 +94,7 @@ def _of_one(variant: Variant) -> str:
     from nexttoken.metrics.intervals import noise_band
 
     values = list(variant.scores.values())
-    mean = f"One variant, {variant.jobs[0].metric} {sum(values) / len(values):.4f} on average."
+    mean = f"One variant, {variant.jobs[0].metric} {sum(values) / len(values):.4f}{_interval(values)} on average."
     folds = {job.fold for job in variant.jobs}
     by_seed = [
         [score for job in variant.jobs if job.run == run and (score := job.score) is not None] for run in variant.runs
@@ -153,6 +107,16 @@ def _of_one(variant: Variant) -> str:
         f"{mean} Its {len(complete)} runs differ in the seed alone: two of them differ by less than {band:.4f} in 95 %"
         " of cases, and a smaller difference between other runs is noise."
     )
+
+
+def _interval(values: Sequence[float]) -> str:
+    """The 95 % interval of a mean in parentheses; "" of a single value."""
+    from nexttoken.report.markdown import digits_for, interval_cell
+
+    if len(values) < 2:
+        return ""
+    interval = paired_interval(values)
+    return f" (95 % interval {interval_cell(interval, digits=digits_for(interval))})"
 
 
 def _distance(best: Variant, second: Variant) -> str:
@@ -180,7 +144,7 @@ def _distance(best: Variant, second: Variant) -> str:
 
 
 def paired_interval(differences: Sequence[float]) -> "Interval":
-    """95 % interval of the mean of two differences or more, by Student's t."""
+    """95 % interval of the mean of two numbers or more, by Student's t."""
     import numpy as np
     from scipy.stats import t
 
@@ -211,9 +175,18 @@ def _other_folds(variant: Variant) -> list[str]:
     return commands
 
 
+def _own_command(variant: Variant) -> str:
+    """The command that trains the variant's folds and seeds, and no other variant."""
+    several = {"fold": sorted({job.fold for job in variant.jobs}), "seed": [*{job.seed: 0 for job in variant.jobs}]}
+    given = {key: ",".join(map(str, values)) for key, values in several.items()}
+    same = [one for one in variant.jobs[0].overrides if not given.get(one.partition("=")[0])]
+    swept = [f"{key}={value}" for key, value in given.items() if value]
+    return shlex.join(["python", "train.py", *(["-m"] if any("," in one for one in swept) else []), *swept, *same])
+
+
 def _compare(variants: Sequence[Variant]) -> list[str]:
     """The command that compares the variants row by row; [] where they have not the same seeds and folds."""
-    keys = _keys_that_differ(variants)
+    keys = keys_that_differ(variants)
     same = all(one.scores.keys() == variants[0].scores.keys() for one in variants)
     if not keys or not same or set(keys) & set(INCOMPARABLE):
         return []
@@ -222,12 +195,6 @@ def _compare(variants: Sequence[Variant]) -> list[str]:
     others = {path.parent.parent for path in folder.glob("*/fold*/metrics.json")} - set(runs)
     paths = [str(path) for path in (sorted(runs) if others else [folder])]
     return [shlex.join(["python", "-m", "nexttoken", "compare", *paths, f"by={','.join(keys)}"])]
-
-
-def _keys_that_differ(variants: Sequence[Variant]) -> list[str]:
-    settings = [dict(one.lstrip("+~").partition("=")[::2] for one in variant.settings) for variant in variants]
-    keys = dict.fromkeys(key for of_one in settings for key in of_one)
-    return [key for key in keys if len({of_one.get(key) for of_one in settings}) > 1]
 
 
 def _predict(variant: Variant) -> str:

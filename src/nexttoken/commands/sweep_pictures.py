@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nexttoken.commands.sweep_end import Variant
+    from nexttoken.commands.sweep_variants import Variant
 
 MIN_VARIANTS = 3  # of two, the table says it all
 
