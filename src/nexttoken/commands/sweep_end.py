@@ -177,8 +177,8 @@ def _other_folds(variant: Variant) -> list[str]:
 
 def _own_command(variant: Variant) -> str:
     """The command that trains the variant's folds and seeds, and no other variant."""
-    several = {"fold": sorted({job.fold for job in variant.jobs}), "seed": [*{job.seed: 0 for job in variant.jobs}]}
-    given = {key: ",".join(map(str, values)) for key, values in several.items()}
+    folds, seeds = sorted({str(job.fold) for job in variant.jobs}), dict.fromkeys(job.seed for job in variant.jobs)
+    given = {"fold": ",".join(folds), "seed": ",".join(seeds)}
     same = [one for one in variant.jobs[0].overrides if not given.get(one.partition("=")[0])]
     swept = [f"{key}={value}" for key, value in given.items() if value]
     return shlex.join(["python", "train.py", *(["-m"] if any("," in one for one in swept) else []), *swept, *same])
