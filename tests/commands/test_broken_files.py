@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from nexttoken.commands.entry import compose
+from nexttoken.commands.terminal import describe_os_error
 from nexttoken.errors import UserError
 from support.composed import CONF
 
@@ -55,6 +56,12 @@ def test_a_giant_value_is_one_short_line(repository, monkeypatch, override, word
         compose("train", [override])
     assert words in str(caught.value)
     assert len(str(caught.value)) <= 2_000
+
+
+def test_a_giant_path_is_a_short_line():
+    line = describe_os_error(OSError(36, "File name too long", "a" * 3_000))
+    assert len(line) < 700
+    assert "File name too long; give another path" in line
 
 
 def test_the_entry_says_the_same_line(checkout):

@@ -49,7 +49,7 @@ def show_crash(kind: type[BaseException], error: BaseException, trace: Traceback
 
 def describe_os_error(error: OSError) -> str:
     """A line for a path that could not be read or written."""
-    path = error.filename2 or error.filename or "output"
+    path = str(error.filename2 or error.filename or "output")[:500]
     fix = "make room there or " * (error.errno == errno.ENOSPC) + "give another path"
     return f"{path}: {error.strerror or error}; {fix}; nothing half-written was left behind"
 
