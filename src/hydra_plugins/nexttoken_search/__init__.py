@@ -38,7 +38,8 @@ class SearchSweeper(Sweeper):
         """The configuration of a job, without Hydra's own node, and its values of `keys`, None where it has none."""
         config = self._loader.load_sweep_config(self._config, [*overrides])
         choices = config.hydra.runtime.choices
-        values = {key: choices[key] if key in choices else OmegaConf.select(config, key) for key in keys}
+        names = {key: key.lstrip("+") for key in keys}
+        values = {key: choices.get(name, OmegaConf.select(config, name)) for key, name in names.items()}
         return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), values
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> None:
