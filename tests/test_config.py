@@ -139,7 +139,10 @@ def test_prediction_settings():
         (["trainer.precision=bf16"], "trainer.precision='bf16' is not accepted"),
         (["trainer.accelerator=tpu"], "trainer.accelerator='tpu' is not accepted"),
         (["+trainer.profiler=nope"], "trainer.profiler='nope' is not accepted"),
-        (["trainer.strategy=deepspeed_stage_3"], "trainer.strategy='deepspeed_stage_3' is not accepted"),
+        (
+            ["trainer.strategy=deepspeed_stage_3"],
+            "DeepSpeed fixes the number of batches in a step",
+        ),
         (["trainer.strategy=ddp_spawn"], "input should be 'auto', 'ddp' or 'fsdp'"),
         (["trainer.strategy=fsdp"], "add trainer.devices=2 or more"),
         (

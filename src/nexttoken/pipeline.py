@@ -13,12 +13,13 @@ from omegaconf import DictConfig
 
 from nexttoken.build import Parts, plain, prepare
 from nexttoken.data.checked_settings import check_settings
+from nexttoken.data.files import to_yaml
 from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets
 from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.models.hub import find_model
-from nexttoken.models.processes import is_first, launch
+from nexttoken.models.processes import all_devices, from_first, is_first, launch
 from nexttoken.progress import UNANSWERED, Deadline
 from nexttoken.report.finished import report_finished
 from nexttoken.report.started import show_run
@@ -28,6 +29,7 @@ from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examples
 from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_learnt, latest_run
 from nexttoken.runs.ledger import submission_path
+from nexttoken.runs.machines import refuse_differences, refuse_other_folds, refuse_separate, same_rows, share_fold
 from nexttoken.runs.made_with import KEY, base_weights, made_with
 from nexttoken.runs.pseudo_labels import with_pseudo_labels
 from nexttoken.runs.starting_run import with_starting_run
@@ -52,6 +54,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = (), job: SweepJob | None =
     That is the loss on the dev rows, so that the held-out rows are scored once; on the held-out rows without dev rows.
     With fold=all nothing is held out: a final model on all rows, without a score (NaN without dev rows).
     """
+    cfg.trainer.devices = all_devices(cfg.trainer.devices)
     parts, config = prepare(cfg, overrides)
     if job:
         parts = job.in_known_run(parts, config)
@@ -76,6 +79,7 @@ def fit_fold(
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for GPUs
     run = RunFolder(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
     fold = run.fold(parts.settings.fold)
+    share_fold(fold)
     if fold.is_finished and not parts.settings.overwrite:
         return fold
     if is_first():
@@ -87,7 +91,8 @@ def fit_fold(
     examples = read(parts, "train", counted)
     if is_first():
         warn_of_test_rows(parts.task)
-    folds = split(parts, examples)
+    refuse_differences({"the settings": to_yaml(config)})
+    folds = split(parts, same_rows(examples))
     rows = choose_rows(parts, examples, folds)
     if parts.settings.test_examples:
         with without_remarks():
@@ -105,7 +110,7 @@ def fit_fold(
     from nexttoken.training.train_and_predict import train_and_predict
 
     with fold.lock.held() if is_first() else nullcontext():
-        if is_first() and fold.is_finished and not parts.settings.overwrite:  # by another command, meanwhile
+        if from_first(lambda: fold.is_finished) and not parts.settings.overwrite:  # by another command, meanwhile
             return fold
         if is_first():
             learnt_from = hash_learnt(examples, [row.example for row in rows.solved])
@@ -138,10 +143,12 @@ def predict(cfg: DictConfig, job: SweepJob | None = None) -> Path:
         job.refuse_shared_process(settings.devices)
     if settings.within is None:
         launch(settings.devices)
+        refuse_other_folds(run.folder)
     print(f"predict: {run.folder.path}, folds {' '.join(map(str, run.numbers))}")
     task, asking = run.parts.task, Asking.of(run)
     name = settings.name or asking.name
     if settings.shard_rows is not None:
+        refuse_separate(Path(settings.submissions_dir))
         return predict_shards(asking, name, settings)
     path = submission_path(Path(settings.submissions_dir), name, task.suffix)
     predictions: Any
@@ -151,7 +158,7 @@ def predict(cfg: DictConfig, job: SweepJob | None = None) -> Path:
 
         predictions, is_answered = predict_within(asking, lambda: read(run.parts, "test"), path, settings)
     else:
-        predictions = answers_of(task).answer(run, read(run.parts, "test"))
+        predictions = answers_of(task).answer(run, same_rows(read(run.parts, "test")))
         if not is_first():
             return path
         with without_remarks():

@@ -25,6 +25,8 @@ RING_AGAIN_SECONDS = 1.0  # Python drops an exception that arises while an objec
 class Progress:
     """Counts rows, and shows rows/s and the time left. As a context manager it removes the bar after an error."""
 
+    is_shown: ClassVar[bool] = True  # one of several processes shows it
+
     def __init__(self, total: int, what: str) -> None:
         self.total, self.what = total, what
         self._bar: Any = None
@@ -52,7 +54,7 @@ class Progress:
         """Count `rows` more and update the display if due; `note` is a short text such as `loss 0.98`."""
         self.done += rows
         now = time.monotonic()
-        if now - self._start < SILENT_SECONDS:
+        if now - self._start < SILENT_SECONDS or not self.is_shown:
             return
         if sys.stderr.isatty():
             self._show_bar(note)

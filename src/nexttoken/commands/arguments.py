@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import AfterValidator, Field
 
 from nexttoken.commands.entry import HELP
-from nexttoken.commands.terminal import describe_os_error, show_log, stop, until_nobody_reads
+from nexttoken.commands.terminal import describe_os_error, show_log, stop, take_place, until_nobody_reads
 from nexttoken.data.checked_settings import validated
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.errors import UserError, first_five, nearest
 from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.peers import among_peers
 from nexttoken.progress import Deadline
 from nexttoken.settings import Checked
 
@@ -103,13 +104,14 @@ def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: 
     arguments = sys.argv[1:] if arguments is None else arguments
     Deadline.note_program_start()
     keep_freed_memory()
+    take_place()
     show_log(sys.stderr)
     if HELP & {*arguments}:
         print(str(usage).strip())
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its hidden folders
     try:
-        with until_nobody_reads():
+        with until_nobody_reads(), among_peers():
             command(arguments)
     except UserError as error:
         stop(str(error), 2)

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nexttoken.commands import own_process, sweep, sweep_end
 from nexttoken.commands.broken_files import refusing_broken_files
 from nexttoken.commands.hydra_guard import guarded_hydra
-from nexttoken.commands.terminal import describe_os_error, show_log, stop, until_nobody_reads
+from nexttoken.commands.terminal import describe_os_error, show_log, stop, take_place, until_nobody_reads
 from nexttoken.commands.typed import num_jobs, varied
 from nexttoken.commands.usual_keys import USUAL_KEYS, in_full
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, nearest
 from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.peers import among_peers
+from nexttoken.models.places import has_launcher
 from nexttoken.models.processes import failure
 from nexttoken.progress import Deadline
 
@@ -48,6 +50,7 @@ def run(main: Callable[[], Any]) -> None:
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing its own message
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    take_place()
     show_log(sys.stdout)
     entry = Path(sys.argv[0]).absolute()
     sys.argv[1:] = map(in_full, sys.argv[1:])  # Hydra reads them there
@@ -148,12 +151,14 @@ def run_job(work: Callable[[], T]) -> T | None:
     from hydra.types import RunMode
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if has_launcher():
+            stop("-m cannot be used under torchrun or srun; start a command for each fold", 2)
         Deadline.program_start = None  # each job has the time
         config = HydraConfig.get()
         overrides, is_launched = config.overrides.task, config.runtime.choices["hydra/launcher"] != "basic"
         named, total = varied(overrides) or overrides, num_jobs(config.sweeper)
         return sweep.run_job(named, work, describe_os_error, overrides, total, is_launched)
-    with errors_on_one_line():
+    with errors_on_one_line(), among_peers():
         return work()
 
 

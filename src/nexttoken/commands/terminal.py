@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,12 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from nexttoken.data.secrets import without_secrets
-from nexttoken.errors import visible
+from nexttoken.errors import UserError, visible
+from nexttoken.models.places import has_launcher, is_first, read_launcher, speaks
+from nexttoken.progress import Progress
 
 CLOSED_PIPE = 141  # the status of a program that a closed pipe ends: 128 and the number of SIGPIPE
+SPEECH_SECONDS = 10.0  # for the process that speaks: torchrun ends it as soon as another one of its machine has ended
 
 
 class VisibleFormatter(logging.Formatter):
@@ -37,9 +41,28 @@ def show_log(stream: TextIO) -> None:
 
 
 def stop(line: str, status: int) -> None:
-    """End the program with `line` on stderr."""
-    print(visible(without_secrets(" ".join(line.splitlines()))), file=sys.stderr)
+    """End the program with `line` on stderr; of the processes that a launcher started, one on each machine speaks."""
+    if speaks():
+        print(visible(without_secrets(" ".join(line.splitlines()))), file=sys.stderr, flush=True)
+    else:
+        time.sleep(SPEECH_SECONDS)
     sys.exit(status)
+
+
+def take_place() -> None:
+    """Take this process's place among those of a launcher: only the first prints results. One line for a wrong place.
+
+    Called before anything is printed.
+    """
+    try:
+        read_launcher()
+    except UserError as error:
+        stop(str(error), 2)
+    if has_launcher():
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns of a broken connection with its own stack
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (as long as the process lives)
+        Progress.is_shown = False
 
 
 def show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

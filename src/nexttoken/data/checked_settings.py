@@ -40,6 +40,9 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {key!r}; {nearest(path[-1], kind.model_fields)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing; was this configuration written by another version, or edited?"
+    if key == "trainer.strategy" and str(first["input"]).startswith("deepspeed"):
+        reason = "DeepSpeed fixes the number of batches in a step, which varies here"
+        return f"{key}={first['input']} is not accepted: {reason}; use fsdp, which shards as ZeRO-3 does"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}"
     return f"{key}={first['input']!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -14,6 +14,7 @@ from torch import nn
 
 from nexttoken.errors import UserError
 from nexttoken.models.device_sheets import BF16_CAPABILITY, DeviceSheet
+from nexttoken.models.processes import from_first
 from nexttoken.settings import ModelSettings
 
 PRECISIONS = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}  # Lightning's names
@@ -90,11 +91,13 @@ def choose_dtype(
 def fast_cpu_dtype(width: int) -> torch.dtype:
     """bfloat16 where this CPU multiplies matrices of a model's width clearly faster in it, else float32.
 
-    The products are measured, once in a process: that a CPU has units for bfloat16 does not say how fast they are.
+    The products are measured, once in a run: that a CPU has units for bfloat16 does not say how fast they are. Of
+    several processes the first one measures for all.
     """
     width = min(width, MAX_TRIAL_WIDTH)
-    gain = _seconds_of_product(width, torch.float32) / _seconds_of_product(width, torch.bfloat16)
-    return torch.bfloat16 if gain >= MIN_GAIN else torch.float32
+    formats = (torch.float32, torch.bfloat16)
+    seconds, seconds_16 = from_first(lambda: [_seconds_of_product(width, dtype) for dtype in formats])
+    return torch.bfloat16 if seconds >= MIN_GAIN * seconds_16 else torch.float32
 
 
 def _seconds_of_product(width: int, dtype: torch.dtype) -> float:

@@ -12,10 +12,20 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from functools import cache
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from nexttoken.errors import UserError, first_five
+from nexttoken.models.peers import PEERS, connecting
+from nexttoken.models.places import (
+    LAUNCHER,
+    forget_place,
+    has_launcher,
+    is_first,
+    local_rank,
+    num_local,
+    num_ranks,
+    rank,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +37,6 @@ NOTICE_SECONDS = 3.0
 WAIT = timedelta(
     days=1
 )  # of one process for another: one may train a fold's last part while the rest has nothing to do
-LAUNCHER = "NEXTTOKEN_LAUNCHER"  # the number of the process that started this one
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -43,21 +52,6 @@ class NeedsOwnProcess(Exception):
 OTHERS: list[tuple[subprocess.Popen, IO[bytes]]] = []  # the further processes, number 1 first, and their stderr
 
 
-@cache  # Lightning removes WORLD_SIZE from the environment after training
-def rank() -> int:
-    """This process's number; process 0 prints and writes."""
-    return int(os.environ.get("RANK", 0))
-
-
-@cache
-def num_ranks() -> int:
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def is_first() -> bool:
-    return rank() == 0
-
-
 def has_gpu() -> bool:
     import torch
 
@@ -70,12 +64,12 @@ def choose_device() -> "torch.device":
 
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if num_ranks() > torch.cuda.device_count():
+    if num_local() > torch.cuda.device_count():
         raise UserError(
-            f"devices={num_ranks()}, but this machine has {torch.cuda.device_count()} GPU; set as many devices, or"
-            " CUDA_VISIBLE_DEVICES= to use the CPU"
+            f"devices={num_local()}, but this machine shows {torch.cuda.device_count()} GPU to each process; set as"
+            " many devices, or CUDA_VISIBLE_DEVICES= to use the CPU; with srun use --gpus-per-node, not --gpus-per-task"
         )
-    return torch.device("cuda", torch.cuda.current_device() if num_ranks() == 1 else rank())
+    return torch.device("cuda", torch.cuda.current_device() if num_ranks() == 1 else local_rank())
 
 
 def launch(num_devices: int) -> None:
@@ -83,19 +77,22 @@ def launch(num_devices: int) -> None:
 
     The others print nothing. A process that fails stops all of them, and its last line is shown. A process that a
     launcher started, this function or another, ends with its launcher, also when that is killed.
+    Raises UserError where torchrun or srun started another number of processes on this machine.
     """
     if "RANK" in os.environ and not OTHERS:
         end_with(int(os.environ.get(LAUNCHER, os.getppid())))
+    if has_launcher():
+        all_devices(num_devices)
+        join()
     if num_devices == 1 or "RANK" in os.environ:
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_devices), "NODE_RANK": "0"}
-    shared[LAUNCHER] = str(os.getpid())
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_devices)}
+    shared |= {"LOCAL_WORLD_SIZE": str(num_devices), "GROUP_RANK": "0", LAUNCHER: str(os.getpid())}
     os.environ |= shared | {"RANK": "0", "LOCAL_RANK": "0"}
-    rank.cache_clear()
-    num_ranks.cache_clear()
+    forget_place()
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
     for number in range(1, num_devices):
@@ -117,33 +114,24 @@ def work_alone() -> tuple[int, int]:
 
         if torch.cuda.is_available():
             torch.cuda.set_device(choose_device())  # the current one, which later calls choose
-        os.environ |= {"RANK": "0", "WORLD_SIZE": "1"}
-        rank.cache_clear()
-        num_ranks.cache_clear()
+        os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        forget_place()
     return place, number
 
 
-def divide_machine(number: int) -> list[dict[str, str]]:
-    """Variables for the environments of `number` processes: a GPU each, or of a machine without any a share of cores.
+def all_devices(given: int) -> int:
+    """The number of the run's processes: those of torchrun or srun on all machines, else those `given`.
 
-    This process is the first of them. Raises UserError for fewer GPUs than processes.
+    Raises UserError where a launcher has started another number than the one given, which may be that of a machine.
     """
-    import torch
-
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    gpus = [name or str(place) for place, name in enumerate(names)] if torch.cuda.is_available() else []
-    if gpus and names == [""]:
-        gpus = [str(place) for place in range(torch.cuda.device_count())]
-    if gpus and len(gpus) < number:
+    if not has_launcher():
+        return given
+    if given not in (1, num_local(), num_ranks()):
         raise UserError(
-            f"devices={number}, but this machine has {len(gpus)} GPU; set as many devices, or CUDA_VISIBLE_DEVICES= to"
-            " use the CPU"
+            f"devices={given}, but the launcher started {num_local()} processes on this machine, {num_ranks()} in all;"
+            " leave devices out, or start as many (torchrun --nproc-per-node=..., srun --ntasks-per-node=...)"
         )
-    if gpus:
-        return [{"CUDA_VISIBLE_DEVICES": name} for name in gpus[:number]]
-    threads = max(1, torch.get_num_threads() // number)
-    torch.set_num_threads(threads)
-    return [{"OMP_NUM_THREADS": str(threads)}] * number
+    return num_ranks()
 
 
 def end_with(parent: int) -> None:
@@ -184,7 +172,10 @@ def _watch() -> None:
 
 
 def join() -> None:
-    """Connect to the other processes, once; does nothing in a run of one process."""
+    """Connect to the other processes, once; does nothing in a run of one process.
+
+    Raises UserError where they are not as many on each machine.
+    """
     import torch
     from torch import distributed
 
@@ -193,8 +184,16 @@ def join() -> None:
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(choose_device())
-    distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=WAIT, rank=rank(), world_size=num_ranks())
+    store = distributed.PrefixStore("work", PEERS[-1].store) if PEERS else None
+    backend = "nccl" if has_gpu else "gloo"
+    with connecting():
+        distributed.init_process_group(backend, timeout=WAIT, rank=rank(), world_size=num_ranks(), store=store)
+        sizes = _gather(num_local())
     atexit.register(distributed.destroy_process_group)
+    if len({*sizes}) > 1:
+        raise UserError(
+            f"the machines have different numbers of processes ({min(sizes)} to {max(sizes)}); start as many on each"
+        )
 
 
 def from_first(make: Callable[[], T]) -> T:

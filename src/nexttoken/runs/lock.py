@@ -47,6 +47,12 @@ class FoldLock:
         with suppress(FileNotFoundError), self.path.open() as file:
             self._refuse_owner(file)
 
+    def remove_ended(self) -> None:
+        """Remove the lock of an ended process of this machine, which another machine cannot know to have ended."""
+        with suppress(FileNotFoundError, UserError), self.path.open("r+") as file:
+            self._refuse_owner(file)
+            self.path.unlink()
+
     def _open(self) -> IO[str]:
         """The file, locked and not removed meanwhile by the process that held it before."""
         while True:

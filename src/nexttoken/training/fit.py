@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from nexttoken.errors import UserError, one_line
-from nexttoken.models.processes import choose_device, from_first, num_ranks
+from nexttoken.models.places import num_local, num_machines, num_ranks
+from nexttoken.models.processes import choose_device, from_first
 from nexttoken.training.callbacks import (
     LOG_STEPS,
     CheckpointFiles,
@@ -56,7 +58,6 @@ def fit(
     A `budget` shortens it; `refits` says that a second training of as many steps follows. Continues from
     `folder/last.ckpt` when that exists. `trainer_options` hold `max_epochs` or `max_steps`.
     """
-    from_first(lambda: None)  # waits: the first process may be about to remove an old checkpoint
     silence_lightning()
     checkpoints = Checkpoints(folder, module.settings, steps)
     num_steps = trainer_options.get("max_steps") or len(steps) * trainer_options["max_epochs"]
@@ -65,7 +66,7 @@ def fit(
     shortening = [Shortening(budget, steps, num_steps, refits)] if budget else []
     callbacks = [curve, progress, dev_scores, *shortening, checkpoints]  # checkpoints hold the state of the others
     trainer = make_trainer(trainer_options, callbacks)
-    resume = checkpoints.last if checkpoints.last.exists() else None
+    resume = checkpoints.last if from_first(checkpoints.last.exists) else None  # which it may just have removed
     if resume:
         print(f"resume: {resume}")
     dev_loader = DataLoader(dev_batches, batch_size=None) if dev_batches else None  # type: ignore[arg-type,var-annotated]
@@ -79,7 +80,7 @@ def fit(
     if shortening and shortening[0].num_steps < num_steps:
         print(f"within: {trainer.global_step:,} of {num_steps:,} steps, so that the time suffices for the rest")
     module.zero_grad(set_to_none=True)  # free the gradients' memory
-    if not checkpoints.best.exists():
+    if not from_first(checkpoints.best.exists):
         module.swap_average()
         return Fitted(progress.num_rows, trainer.global_step, trainer.current_epoch, None)
     module.load_state_dict(read_checkpoint(checkpoints.best))
@@ -133,9 +134,12 @@ def make_trainer(options: Mapping[str, Any], callbacks: list[Callback]) -> Train
         "inference_mode": options["strategy"] != "fsdp",  # its layers would remain inference tensors
         "use_distributed_sampler": False,  # it would repeat rows; the batcher shares them out
         **{key: value for key, value in options.items() if value is not None},
-        "devices": num_ranks(),
+        "devices": num_local(),
+        "num_nodes": num_machines(),
         "precision": None,  # the model's own context (models/precision.py)
     }
+    # Lightning would start or count processes by what it finds of SLURM; RANK and the like are set by every launcher.
+    plugins.append(TorchElasticEnvironment() if num_ranks() > 1 else LightningEnvironment())
     if num_ranks() > 1:
         options["strategy"] = ShardedStrategy() if options.get("strategy") == "fsdp" else "ddp"
     try:

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from nexttoken.data.whole_files import whole_file
-from nexttoken.models.processes import LAUNCHER, divide_machine, end_with
+from nexttoken.models.machine_shares import divide_machine
+from nexttoken.models.places import LAUNCHER
+from nexttoken.models.processes import end_with
 from nexttoken.progress import UNANSWERED
 from nexttoken.runs.timed.row_answers import RowAnswers
 

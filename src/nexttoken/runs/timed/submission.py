@@ -6,6 +6,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from nexttoken.errors import UserError
+from nexttoken.models.places import has_launcher
 from nexttoken.progress import Deadline
 from nexttoken.runs.asking import Asking
 from nexttoken.runs.config import Changes
@@ -29,8 +31,10 @@ def predict_within(
 
     Returns its predictions, and whether a model has answered every row. `read` gives the test examples. The ledger has
     a line for its first state, and one for its last that says what answered how many rows. Raises UserError where
-    another command writes the file.
+    another command writes the file, and under torchrun or srun.
     """
+    if has_launcher():
+        raise UserError("within=... starts its own processes, on one machine: devices=... instead of torchrun or srun")
     shares = Shares.of(settings.devices, path.with_name("written") / path.name)
     with nullcontext() if shares.place else written_alone(path):
         if not asking.run.parts.task.classes:
