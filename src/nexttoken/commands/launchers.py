@@ -13,7 +13,7 @@ from nexttoken.commands import sweep
 from nexttoken.commands.own_process import Call, Ended, end_calls, passed_environment
 from nexttoken.data.packages import require
 from nexttoken.errors import UserError, one_line
-from nexttoken.models.processes import divide_machine
+from nexttoken.models.machine_shares import divide_machine
 
 POLL_SECONDS = 1.0
 

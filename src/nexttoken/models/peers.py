@@ -193,7 +193,7 @@ def connecting() -> Iterator[None]:
 
 def _end_unconnected() -> None:
     what = f"the processes have met, but could not connect within {_minutes(COME)}"
-    fix = "name the network between the machines: GLOO_SOCKET_IFNAME=eth0 without GPUs, NCCL_SOCKET_IFNAME=eth0 with them"
+    fix = "name the network between the machines: NCCL_SOCKET_IFNAME=eth0, without GPUs GLOO_SOCKET_IFNAME=eth0"
     print(f"{what}; {fix}", file=sys.stderr, flush=True)
     os._exit(2)
 
