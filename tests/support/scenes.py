@@ -36,6 +36,10 @@ class Scene:
     refuses_twice: bool = False  # an error where its result is there already
     is_slow: bool = False
 
+    def refuses(self, words: str) -> bool:
+        """True where the command says that its result is there already."""
+        return self.refuses_twice and "exists already" in words
+
 
 def train(*overrides: str) -> tuple[str, ...]:
     given = [one.partition("=")[0] for one in overrides]
@@ -63,7 +67,7 @@ SCENES = {
     "within": Scene(("predict.py", "run=output/lmsys/s", "batch_tokens=256", "within=5m"), ("sweep",)),
     "predict texts": Scene(("predict.py", "run=output/instruct/t", "batch_tokens=256"), ("texts",)),
     "calibrate": Scene(command("calibrate", "run=output/lmsys/l"), ("overconfident",)),
-    "blend": Scene(command("blend", "runs=output/lmsys/l,baseline", "name=b"), ("overconfident",)),
+    "blend": Scene(command("blend", "runs=output/lmsys/l,baseline", "name=b"), ("overconfident",), True),
     "ask": Scene(command("ask", "run=output/lmsys/s", "inference=swap_averaged"), ("sweep",)),
     "merge": Scene(command("merge", "run=output/lmsys/a", "fold=0", "out=output/merged"), ("sweep", "adapter"), True),
     "convert": Scene(command("convert", "from=input/sample-quiz/train.jsonl", "to=instruction", "out=output/q.json")),
@@ -99,8 +103,11 @@ class Checkouts:
             for earlier in SCENES[scene].after:
                 status, words = self.call((PREPARATIONS | SCENES)[earlier].argv, begun)
                 assert status == 0, words
+        return self.copy(begun)
+
+    def copy(self, checkout: Path) -> Path:
         self.number += 1
-        return Path(shutil.copytree(begun, self.root / f"{self.number} {scene}", symlinks=True))
+        return Path(shutil.copytree(checkout, self.root / f"{self.number}", symlinks=True))
 
     def begin(self, argv: Sequence[str], checkout: Path, fault: Sequence[Any] = ()) -> int:
         """Start a command with a `fault`: its kind, number of the change, and error or time (plan_fault in faults.c).
