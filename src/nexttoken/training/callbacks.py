@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pandas as pd
 import torch
@@ -126,13 +127,17 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load tensors and plain values onto the CPU. Raises UserError for a file that is broken or holds code."""
+    """Load tensors and plain values onto the CPU. Raises UserError for a file that is altered or holds code."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        with ZipFile(path) as archive:  # torch compares no checksums
+            if (damaged := archive.testzip()) is None:
+                return state
+        reason = f"{damaged} in it was changed after it was written"
     except pickle.UnpicklingError:
         reason = "it holds code, which is refused"
     except Exception as error:  # a broken archive can fail in any way
-        reason = one_line(error, 100)
+        reason = one_line(error, 100) or "it ends too early"
     raise UserError(f"{path} cannot be loaded ({reason}); {RETRAIN}")
 
 
