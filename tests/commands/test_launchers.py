@@ -68,8 +68,9 @@ def test_submitit_runs_jobs_by_its_local_executor(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_whose_process_is_killed_by_the_machine_is_an_error_with_its_log(tmp_path):
-    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+def test_a_job_whose_process_is_killed_by_the_machine_is_an_error_with_its_log(tmp_path, monkeypatch):
+    core = pytest.importorskip("submitit.core.core", reason="the extra slurm is not installed")
+    monkeypatch.setattr(core.Job, "_results_timeout_s", 1)  # for which it waits for a slow file system
     launcher = launcher_of("submitit", SUBMITIT | {"folder": str(tmp_path / "jobs")})
     code = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
     ((_, ended),) = launcher.run([Call("a", (sys.executable, "-c", code), str(tmp_path))])
