@@ -27,6 +27,7 @@ FOUND = [  # inputs that once broke the rule, cut to what matters
     ("overrides", b"input_dir=0.0"),
     ("models", b'\x01{"eos_token_id": [[0]]}'),
     ("models", b'\x03{"tokenizer_class": "TokenizersBackend", "chat_template": {"null": null}}'),
+    ("models", b'\0{"model_type": "llama"}'),  # with the sizes of the first one: 27 GB of random weights
     ("models", b"\x01[]"),
     ("models", b"\x01" + b"[" * 100_000),
     ("models", b'\x03{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "' + b"x" * 20_000 + b'"}'),

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.base_model import weight_files
 from nexttoken.models.device_sheets import DeviceSheet
 from nexttoken.models.hub import from_hub, locate
 from nexttoken.models.precision import PRECISIONS, choose_dtype, fast_cpu_dtype, fast_dtype
@@ -106,6 +108,14 @@ def text_sizes(config: Any) -> dict[str, Any]:
     return config.get_text_config().to_dict()  # its attributes raise an error where layers differ
 
 
+def refuse_other_size(config: Any, folder: Path) -> None:
+    """Raise UserError where config.json has far more weights than the folder's files: they would fill the memory."""
+    size = sum(path.stat().st_size for path in weight_files(folder)) if folder.is_dir() else 0
+    if size and (number := estimate_parameters(config)) > max(8 * size, MIN_16_BIT):  # less than a bit each
+        what = f"{folder / 'config.json'} describes {number:,} weights, and the files beside it hold {size:,} bytes"
+        raise UserError(f"{what}; give a folder whose files belong together")
+
+
 def load_tokenizer(settings: ModelSettings, train_texts: Iterable[str]) -> Any:
     """The tokenizer of `settings.name_or_path`, or a byte-level BPE learned from the training texts."""
     if settings.name_or_path is None:
@@ -159,6 +169,7 @@ def load_model(
     config = copy.deepcopy(config) if is_base else load_config(settings)
     if not is_classifier and has_classifier(config) and not config.get_text_config().tie_word_embeddings:
         raise UserError(f"{source} is a classifier without an output head for words; use head=classification")
+    refuse_other_size(config, Path(source).expanduser())
     device, attention = device or choose_device(), {"attn_implementation": settings.attn_implementation}
     if is_classifier:
         config.num_labels = num_classes
