@@ -119,3 +119,18 @@ def test_overwriting_a_fold_that_is_trained_is_refused_and_changes_nothing(serve
     assert run(server, tmp_path, "none", 0, "overwrite=true", "seed=7") == 0
     assert json.loads((folder / "fold0" / "metrics.json").read_text())["log_loss"] > 0
     assert not list(folder.glob(".*"))
+
+
+def test_each_machine_of_a_run_removes_the_lock_of_its_own_ended_process(tmp_path: Path, holder, monkeypatch) -> None:
+    lock = FoldLock(tmp_path / "run" / "fold0")
+    lock.remove_ended()
+    refuse(lock)  # it lives
+    holder.kill()
+    holder.wait()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(socket, "gethostname", lambda: "another-machine")
+        lock.remove_ended()
+        assert "if it has ended, remove" in refuse(lock)
+    lock.remove_ended()
+    assert not lock.path.exists()
+    lock.remove_ended()  # of several processes of a machine
