@@ -80,6 +80,25 @@ def test_a_job_whose_process_is_killed_by_the_machine_is_an_error_with_its_log(t
 
 
 @pytest.mark.slow
+def test_a_job_whose_time_is_up_is_submitted_again(tmp_path):
+    """SLURM's signal before the end, sent here by hand; the command's second start ends at once."""
+    submitit = pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    import psutil
+
+    begun = tmp_path / "begun"
+    code = "import pathlib, sys, time; p = pathlib.Path(sys.argv[1]); p.exists() and sys.exit('again'); p.touch(); "
+    call = Call("a", (sys.executable, "-c", code + "time.sleep(60)", str(begun)), str(tmp_path))
+    executor = submitit.AutoExecutor(tmp_path / "jobs", cluster="local")
+    job = executor.submit(call)
+    while not begun.exists():
+        time.sleep(0.05)
+    (worker,) = psutil.Process(int(job.job_id)).children()
+    worker.send_signal(signal.SIGUSR2)
+    ended = job.result()
+    assert (ended.error, ended.output) == ("again", "")
+
+
+@pytest.mark.slow
 def test_ray_runs_jobs_on_two_nodes(tmp_path):
     """Two nodes of one core each, so that the two jobs that wait for each other are on different ones."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
