@@ -51,7 +51,12 @@ class Peers:
             ) from None
         self.moved = [time.monotonic()] * num_ranks()  # when each was seen to beat last
         self._lock, self._is_over = threading.Lock(), threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.looked, self.found = (
+            time.monotonic(),
+            "",
+        )  # the last look, and what it found
+        for work in (self._keep_beating, self._watch):
+            threading.Thread(target=work, daemon=True).start()
 
     def _beat(self, end: str | None = None) -> None:
         """Say that this process lives, or how it has ended: "" for a success."""
@@ -79,28 +84,39 @@ class Peers:
                 return f"{name} {GONE}"
         return None
 
+    def _keep_beating(self) -> None:
+        while not self._is_over.wait(BEAT_SECONDS):
+            self.found = self.found or self._turn(SILENT_SECONDS) or ""
+
     def _watch(self) -> None:
-        """Beat, and end this process when another failed, even during a call that cannot be interrupted."""
-        line = None
-        while line is None and not self._is_over.wait(BEAT_SECONDS):
-            line = self._turn(SILENT_SECONDS)
-        if line is None or self._is_over.wait(NOTICE_SECONDS):  # this process may be about to report an error itself
-            return
-        if speaks():
-            print(line, file=sys.stderr, flush=True)
-        else:
-            time.sleep(2 * NOTICE_SECONDS)  # else torchrun would end the one that speaks before it has
-        os._exit(2)
+        """End this process when another failed, even during a call that cannot be interrupted."""
+        while not self._is_over.wait(BEAT_SECONDS):
+            if not (self._noticed() and not self._is_over.wait(NOTICE_SECONDS)):  # it may report an error itself
+                continue
+            if line := self._noticed():  # not after a standstill of this machine
+                if speaks():
+                    print(line, file=sys.stderr, flush=True)
+                else:
+                    time.sleep(2 * NOTICE_SECONDS)  # else torchrun would end the one that speaks before it has
+                os._exit(2)
+
+    def _noticed(self) -> str | None:
+        """A line that was found, or one that the store has not answered for long: a call waits for a lost machine."""
+        return self.found or (_no_store() if time.monotonic() - self.looked > SILENT_SECONDS else None)
 
     def _turn(self, silent_seconds: float, end: str | None = None) -> str | None:
         """Beat and look once; a line about another process as in `_ended`."""
-        with self._lock:
-            try:
-                self._beat(end)
-                self._look()
-            except Exception:
-                return f"process 0 of this run, at {os.environ['MASTER_ADDR']}, {GONE}"
-            return self._ended(silent_seconds)
+        if not self._lock.acquire(timeout=silent_seconds):  # the other thread waits for the store
+            return _no_store()
+        try:
+            self._beat(end)
+            self._look()
+            self.looked = time.monotonic()
+        except Exception:
+            return _no_store()
+        finally:
+            self._lock.release()
+        return self._ended(silent_seconds)
 
     def failure(self) -> str | None:
         """A line about the process whose end broke this one's connection; None where all live."""
@@ -117,8 +133,10 @@ class Peers:
         After a success process 0 ends last: it may be the one that holds the store.
         """
         self._is_over.set()
-        with self._lock, suppress(Exception):  # the store may be gone, and who listened, too
-            self._beat(words)
+        if self._lock.acquire(timeout=NOTICE_SECONDS):
+            with suppress(Exception):  # the store may be gone, and who listened, too
+                self._beat(words)
+            self._lock.release()
         if words:
             time.sleep(NOTICE_SECONDS)
         until = time.monotonic() + SILENT_SECONDS
@@ -128,7 +146,7 @@ class Peers:
             time.sleep(BEAT_SECONDS / 4)
 
     def take_over(self) -> None:
-        """From now on the main thread alone reports what it finds."""
+        """Leave it to the main thread to report what it finds."""
         self._is_over.set()
 
 
@@ -196,6 +214,10 @@ def _end_unconnected() -> None:
     fix = "name the network between the machines: NCCL_SOCKET_IFNAME=eth0, without GPUs GLOO_SOCKET_IFNAME=eth0"
     print(f"{what}; {fix}", file=sys.stderr, flush=True)
     os._exit(2)
+
+
+def _no_store() -> str:
+    return f"process 0 of this run, at {os.environ['MASTER_ADDR']}, {GONE}"
 
 
 def _minutes(duration: timedelta) -> str:
