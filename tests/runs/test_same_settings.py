@@ -1,5 +1,7 @@
 """A sweep that is typed in another way goes on in the runs that it began, whatever their names."""
 
+import os
+
 import pytest
 
 from nexttoken.runs.folder import RunFolder
@@ -36,6 +38,18 @@ def test_of_several_runs_the_one_that_got_furthest_is_taken(tmp_path, config):
 def test_the_run_of_the_job_s_own_name_comes_first(tmp_path, config):
     write_finished_fold(tmp_path / "a", seed=3)
     write_finished_fold(tmp_path / "new", 1, seed=3)
+    assert found(tmp_path, 0, config) == "new"
+
+
+def test_a_run_from_before_the_data_changed_is_another_run(tmp_path, config):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.csv").write_text("id\n")
+    fold = write_finished_fold(tmp_path / "a", seed=3, input_dir=str(data))
+    config |= {"input_dir": str(data)}
+    assert found(tmp_path, 0, config) == "a"
+    begun = (fold / "config.yaml").stat().st_mtime
+    os.utime(data / "train.csv", (begun + 1, begun + 1))
     assert found(tmp_path, 0, config) == "new"
 
 

@@ -12,21 +12,23 @@ from nexttoken.runs.folder import FOLD_NAME, FoldFolder, RunFolder, differences
 def run_with_settings(own: RunFolder, number: int | str, config: Mapping[str, Any]) -> RunFolder:
     """The run `own`, or where it has none of these settings yet, the run beside it that has them under another name.
 
-    Of several runs the first is taken that has finished the fold `number`, has begun it, or has other folds.
+    Of several runs the first is taken that has finished the fold `number`, has begun it, or has other folds. A run that
+    began before the data last changed is not among them: it may have learnt other rows.
     """
     if _matches(own, number, config):
         return own
+    changed = max((path.stat().st_mtime for path in Path(config["input_dir"]).glob("*")), default=0.0)
     others = (RunFolder(path.parent) for path in sorted(own.path.parent.glob("*/folds.csv")) if path.parent != own.path)
-    same = [run for run in others if _matches(run, number, config)]
+    same = [run for run in others if _matches(run, number, config, changed)]
     return max(same, key=lambda run: _progress(run.fold(number)), default=own)
 
 
-def _matches(run: RunFolder, number: int | str, config: Mapping[str, Any]) -> bool:
+def _matches(run: RunFolder, number: int | str, config: Mapping[str, Any], since: float = 0.0) -> bool:
     """True where the run's fold of that number has these settings, or another of its folds where it has not begun."""
     own = run.fold(number).config_path
     paths = [own] if own.exists() else sorted(run.path.glob("*/config.yaml"))
     known = [path for path in paths if path == own or FOLD_NAME.fullmatch(path.parent.name)]
-    if not known:
+    if not known or known[0].stat().st_mtime < since:
         return False
     try:
         saved = _config(known[0], known[0].stat().st_mtime_ns)
