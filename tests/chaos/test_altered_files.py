@@ -97,6 +97,7 @@ def test_an_altered_file_of_an_unfinished_training_is_named_or_made_again(checko
 
 
 def chosen(files: Sequence[str], seed: str) -> list[tuple[str, Callable[[Path], None]]]:
-    """All cases of the long form, of the short one a few."""
-    cases = [(file, harm) for file in files for harm in HARMS]
+    """All cases of the long form, of the short one a few. Lines of journals and caches have no checksums of a bit."""
+    unsealed = ("submissions/written/", "cache/")
+    cases = [(file, harm) for file in files for harm in HARMS if harm != flip or not file.startswith(unsealed)]
     return cases if IS_LONG else random.Random(seed).sample(cases, KILLS // 5)
