@@ -1,6 +1,5 @@
 """A run that was killed at any moment and started again ends with the weights, scores and curve of one never killed."""
 
-import random
 import signal
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from support.interrupted import run, train
+from support.interrupted import run
 
 pytestmark = pytest.mark.slow
 
@@ -70,19 +69,6 @@ def state_dtypes(output_dir: Path) -> set[torch.dtype]:
     path = output_dir / "lmsys" / "x" / "fold0" / "checkpoints" / "last.ckpt"
     (optimizer,) = torch.load(path, weights_only=True)["optimizer_states"]
     return {value.dtype for value in tree_leaves(optimizer["state"]) if torch.is_tensor(value)}
-
-
-def test_a_run_that_is_killed_at_random_moments_ends_the_same_and_leaves_no_litter(server, uninterrupted, tmp_path):
-    moments = random.Random(0)
-    for _ in range(6):
-        process = server.Process(target=train, args=(str(tmp_path), "none", 0))
-        process.start()
-        process.join(moments.uniform(0.1, 4))
-        process.kill()
-        process.join()
-    assert run(server, tmp_path) == 0
-    assert contents(tmp_path) == uninterrupted
-    assert not [path for path in tmp_path.rglob(".*") if path.name.endswith((".part", ".lock"))]
 
 
 def test_run_killed_twice(server, uninterrupted, tmp_path):
