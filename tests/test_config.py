@@ -83,6 +83,8 @@ def test_prediction_settings():
         (["split.num_folds=10", "fold=10"], "fold=10 does not exist: split.num_folds=10"),
         (["+fit.learning_rte=1"], "unknown key 'fit.learning_rte'; did you mean 'learning_rate'?"),
         (["fit.learning_rate=0"], "fit.learning_rate=0 is not accepted: input should be greater than 0"),
+        (["limit_rows=true"], "limit_rows=true is not accepted: expected a number"),
+        (["trainer.devices=true"], "trainer.devices=true is not accepted: expected a number"),
         (["fit.optimizer=sgd"], "fit.optimizer='sgd' is not accepted"),
         (["head._target_=torch.load"], "head._target_='torch.load' is refused"),
         (["task._target_=os.system"], "task._target_='os.system' is refused"),

@@ -66,8 +66,11 @@ def test_an_installed_copy_names_its_own_ranges(tmp_path):
 
 def test_a_folder_that_takes_no_files_breaks_and_a_full_disk_is_a_note(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    assert check_folder("output", tmp_path / "file" / "output").breaks
-    assert "output_dir=..." in check_folder("output", tmp_path / "file" / "output").fix
+    for folder in (tmp_path / "file", tmp_path / "file" / "output"):
+        found = check_folder("output", folder)
+        assert found.breaks
+        assert found.text == f"{folder} is no folder: {tmp_path / 'file'} is a file"
+        assert found.fix == "move that file away, or choose another folder: output_dir=..."
     assert check_folder("output", tmp_path / "new") == Finding("output", check_folder("output", tmp_path / "new").text)
     monkeypatch.setattr(places, "LEAST_DISK", 2**60)
     found = check_folder("cache", tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nexttoken.commands.licences import is_permissive, main
+from nexttoken.errors import UserError
 
 STATED = {  # by package: the lines of its METADATA, and its shown licence
     "one": ("License-Expression: MIT", "MIT"),
@@ -41,6 +42,11 @@ def test_every_package_is_listed_and_the_others_are_named(capsys) -> None:
     assert number == "8 packages, 4 of them permissive"
     assert "five (MPL-2.0 AND MIT), seven (LicenseRef-NVIDIA-Proprietary)" in others
     assert silent == "without a statement: eight, six"
+
+
+def test_an_argument_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown argument 'mit'; the command takes none, so leave it out"):
+        main(["mit"])
 
 
 @pytest.mark.parametrize(

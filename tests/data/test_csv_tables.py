@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nexttoken.data.csv_tables import numbers, read_columns, read_table
+from nexttoken.data.csv_tables import numbers, read_columns, read_table, table_rows
 from nexttoken.errors import UserError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -29,6 +29,11 @@ def refusal(path: Path, columns: tuple[str, ...] = ("id", "text")) -> str:
     assert str(path) in message
     assert "\n" not in message
     return message
+
+
+def test_a_missing_table_of_unknown_columns_names_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a CSV; "):
+        next(table_rows(tmp_path / "sample_submission.csv", []))
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

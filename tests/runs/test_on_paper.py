@@ -126,6 +126,7 @@ def _named(header: list[str], *names: str) -> list[str]:
         (["model=llama3_8b", "rows=10", "tokens=10"], "device=this has no data sheet"),
         (["run=output/lmsys/x", "price=2"], "price= is for model=... on paper"),
         (["run=output/lmsys/x", "adapter=lora"], "adapter= is for model=... on paper"),
+        (["model=llama3_8b", "rows=10", "tokens=10", "device=h100", "price=inf"], "price='inf' is not accepted"),
         (["model=lama3_8b", "rows=10", "tokens=10", "device=h100"], "did you mean 'llama3_8b'?"),
         (["model=llama3_8b", "rows=10", "tokens=10", "device=h100", "gpus=1,x"], "is not accepted"),
     ],

@@ -194,6 +194,11 @@ def test_a_file_of_somebody_else_is_not_overwritten(run, tmp_path):
     assert own.read_bytes() != before
 
 
+def test_a_size_beyond_every_number_of_rows_makes_one_shard(run, tmp_path):
+    predict(run, tmp_path, f"shard_rows={10**30}")
+    assert [path.name for path in tmp_path.glob("x/*")] == ["part-00000.parquet"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

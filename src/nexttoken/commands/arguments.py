@@ -72,8 +72,10 @@ class Arguments(Checked):
                 values.setdefault("overrides", []).append(argument)
             elif "paths" in fields and not re.match(r"\w+=", argument):  # a path may hold a = further on
                 values.setdefault("paths", []).append(argument)
-            else:
+            elif keys:
                 raise UserError(f"unknown argument {argument!r}, expected key=value; {nearest(key, keys)}")
+            else:
+                raise UserError(f"unknown argument {argument!r}; the command takes none, so leave it out")
         for name, info in fields.items():
             if info.is_required() and name not in values:
                 missing = "a path is missing" if name == "paths" else f"{name}= is missing"

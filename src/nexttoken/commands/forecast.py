@@ -22,7 +22,7 @@ On paper, without a run:
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AllowInfNan, BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from nexttoken.commands.arguments import Arguments, RunPath
 from nexttoken.errors import UserError
@@ -39,7 +39,7 @@ class ForecastArguments(Arguments):
     model: str | None = None
     tokens: PositiveInt | None = None
     gpus: Annotated[tuple[PositiveInt, ...], BeforeValidator(lambda text: text.split(","))] = ()
-    price: PositiveFloat | None = None
+    price: Annotated[PositiveFloat, AllowInfNan(False)] | None = None
     overrides: tuple[str, ...] = ()
 
     def refuse_unfit(self) -> None:

@@ -1,5 +1,6 @@
 """The check of a configuration against the keys and types of `settings`, with the first mistake in one line."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
@@ -24,10 +25,24 @@ def check_settings(kind: type[S], config: dict[str, Any]) -> S:
 
 def validated(kind: type[S], values: Mapping[str, Any]) -> S:
     """Return `values` as a frozen `kind`. Raises UserError for the first wrong key or value, in one line."""
+    _refuse_switches(kind, values)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise UserError(_explain(kind, error)) from None
+
+
+def _refuse_switches(kind: type[BaseModel], values: Mapping[str, Any], path: str = "") -> None:
+    """Raise UserError for true or false where a number is expected: pydantic takes them as 1 and 0."""
+    for name, value in values.items():
+        if name not in kind.model_fields:
+            continue
+        expected = str(annotation := kind.model_fields[name].annotation)  # such as `int | None`
+        if isinstance(value, bool) and re.search(r"\b(int|float)\b", expected) and "bool" not in expected:
+            raise UserError(f"{path}{name}={str(value).lower()} is not accepted: expected a number")
+        for choice in (annotation, *get_args(annotation)):
+            if isinstance(value, Mapping) and isinstance(choice, type) and issubclass(choice, BaseModel):
+                _refuse_switches(choice, value, f"{path}{name}.")
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> str:

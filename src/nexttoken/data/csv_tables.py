@@ -63,7 +63,8 @@ def table_rows(
 
     Raises: UserError where the file is missing, empty, not UTF-8, or lacks one of `columns`.
     """
-    expected = f"a CSV with the columns {', '.join(columns)}; {how_to_get}"
+    named = f" with the columns {', '.join(columns)}" if columns else ""
+    expected = f"a CSV{named}; {how_to_get}"
     rows = csv_rows(path, expected)
     header = next((cells for _, cells in rows), None)
     if header is None:

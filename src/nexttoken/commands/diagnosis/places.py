@@ -18,6 +18,9 @@ def check_folder(topic: str, folder: Path) -> Finding:
     here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(here).free
     text = f"{folder}: {free / 2**30:.1f} GiB free"
+    if not here.is_dir():
+        fix = f"move that file away, or choose another folder: {_other_folder(topic)}"
+        return Finding(topic, f"{folder} is no folder: {here} is a file", fix, breaks=topic == "output")
     try:
         with scratch_folder(here / "doctor") as part:
             locks = _locks(part / "lock")

@@ -1,6 +1,7 @@
 """A prediction in shards: all rows are checked, each shard is answered once, and the parts become one submission."""
 
 import json
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ def predict_in_shards(asking: Asking, path: Path, size: int) -> int:
     if not hasattr(task, "in_shards"):
         what = f"the task {task.name} reads its test whole, and shard_rows={size} is for tables"
         raise UserError(f"{what}; leave shard_rows out")
-    shards: Shards = task.in_shards(size)
+    shards: Shards = task.in_shards(min(size, sys.maxsize))
     parts = Parts(path.with_suffix(""), identity(asking), shards.form.id_name, task.classes)
     prediction = ShardedPrediction(asking, shards, parts, *work_alone())
     if prediction.place:
