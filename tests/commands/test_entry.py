@@ -29,6 +29,13 @@ def command(repository, *arguments: str, cwd=None) -> subprocess.CompletedProces
         (["train.py", "fold=99"], "fold=99 does not exist"),
         (["train.py", "model=scrach"], "model=scrach is not one of its choices; did you mean 'scratch'?"),
         (["train.py", "fold=="], "Error parsing override 'fold=='; quote a text like this: 'fold=\"=\"'"),
+        (["train.py", "fold=0,1"], "fold=0,1 has several values, and only a sweep (-m) tries them; add -m"),
+        (["train.py", "-m", "fit.learning_rate=interval(1,2)"], "interval(...) is for a search: add sweep=search"),
+        (
+            ["train.py", "launcher=joblib", "launcher.n_jobs=two"],
+            "launcher.n_jobs is not accepted: Value 'two' of type",
+        ),
+        (["train.py", "launcher=joblib", "launcher.njobs=2"], "did you mean 'launcher.n_jobs'?"),
         (["train.py", "--foo"], "unknown option '--foo'; settings are key=value, --help shows them"),
     ],
 )
@@ -113,6 +120,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(capsys):
         ("batch_size=8", "did you mean 'fit.batch_size'?"),
         ("rank=8", "did you mean 'adapter.r', with adapter=lora?"),
         ("adapter.r=8", "did you mean 'adapter.r', with adapter=lora?"),
+        ("adapter.rr=8", "did you mean 'adapter'?"),
         ("Max-Length=8", "did you mean 'max_tokens'?"),
         ("model=gemma2-9b", "model=gemma2-9b is not one of its choices; did you mean 'gemma2_9b'?"),
         ("quantization=nf5", "quantization=nf5 is not one of its choices; did you mean 'nf4'?"),

@@ -8,22 +8,32 @@ import sys
 
 import numpy as np
 import pytest
+from hydra.types import RunMode
 from scipy.stats import ttest_1samp
 
 from nexttoken.commands import sweep, sweep_end
-from nexttoken.commands.entry import describe_os_error
+from nexttoken.commands.entry import compose_entry, describe_os_error
 from nexttoken.commands.own_process import Ended
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
 from nexttoken.progress import UNANSWERED
+from support.composed import CONF
 from support.finished_runs import write_finished_fold
 from support.training import TINY
+
+CHOICES = [f"{group}={path.stem}" for group in ("sweep", "launcher") for path in CONF.glob(f"{group}/*.yaml")]
 
 
 @pytest.fixture
 def jobs(monkeypatch) -> list[sweep.Job]:
     monkeypatch.setattr(sweep, "JOBS", [])
     return sweep.JOBS
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_file_of_a_sweep_or_launcher_makes_a_sweep_without_the_option(repository, choice):
+    config = compose_entry(repository / "train.py", [choice], return_hydra_config=True)
+    assert config.hydra.mode == RunMode.MULTIRUN
 
 
 def job(work, *overrides: str):

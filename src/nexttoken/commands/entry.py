@@ -73,7 +73,7 @@ def run(main: Callable[[], Any]) -> None:
     except UserError as error:
         stop(str(error), 2)
     except (HydraException, OmegaConfBaseException) as error:
-        stop(one_line(error, entry), 2)
+        stop(one_line(error, entry, overrides), 2)
     except KeyboardInterrupt:  # of a sweep, between its jobs or while they run elsewhere, too
         stop(INTERRUPTED, 130)
 
@@ -115,7 +115,7 @@ def compose(entry: str, overrides: Sequence[str]) -> "DictConfig":
         refuse_unasked_code(config, overrides)
         return config
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(one_line(error, path)) from None
+        raise UserError(one_line(error, path, overrides)) from None
 
 
 def compose_settings(overrides: Sequence[str]) -> "Settings":
@@ -188,14 +188,23 @@ def errors_on_one_line() -> Iterator[None]:
         stop(INTERRUPTED, 130)
 
 
-def one_line(error: Exception, entry: Path) -> str:
+def one_line(error: Exception, entry: Path, overrides: Sequence[str] = ()) -> str:
     """Hydra's message on one line, with the nearest key or choice, or the quotes that a value needs."""
     text, cause = (" ".join(str(one).split()) for one in (error, error.__cause__))
     if wrong := re.search(r"Key '[^']+' is not in struct.*?full_key: (\S+)", f"{text} {cause}"):
         from omegaconf import OmegaConf
 
-        known = known_keys(OmegaConf.to_container(compose_entry(entry)))  # without the failed overrides
+        conf = entry.parent / "conf"
+        groups = [one for one in overrides if (conf / one.partition("=")[0]).is_dir() and not re.search("[,(]", one)]
+        known = known_keys(OmegaConf.to_container(compose_entry(entry, groups)))  # without the failed overrides
         return f"unknown key {wrong[1]!r}; {nearest_key(wrong[1], known)}"
+    if wrong := re.search(r"interpolation '\$\{(.+?)\}': (.+?) full_key", text):
+        return f"{wrong[1]} is not accepted: {wrong[2]}; give a value of that type"
+    if "INTERVAL_SWEEP" in text:
+        return "interval(...) is for a search: add sweep=search, or give the values one by one, such as 0.1,0.2"
+    if wrong := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)' ", text):
+        what = f"{wrong[1]} has several values, and only a sweep (-m) tries them"
+        return f"{what}; add -m to train.py, or quote a text with commas, or write a list as [a,b]"
     if "missing EQUAL" in text:
         return f"{text.partition(' See https')[0]}; write key=value"
     if wrong := re.search(r"Could not find '(.+)/([^/]+)' Available options in '\1': (.*?)(?: Config search|$)", text):

@@ -45,7 +45,7 @@ class Call:
         """The command of a job with these overrides, whose run has that name, in Hydra's present configuration."""
         given = [one for one in in_typed_order(overrides) if name is None or key_of(one) != "name"]
         named = [] if name is None else [typed_override("name", name)]
-        command = (sys.executable, os.path.abspath(sys.argv[0]), *_hydra_options(), *given, *named)
+        command = (sys.executable, os.path.abspath(sys.argv[0]), *_hydra_options(), "hydra.mode=RUN", *given, *named)
         return cls(title, command, os.getcwd(), devices, passed_environment())
 
     def __call__(self, environment: Mapping[str, str] | None = None) -> "Ended":
