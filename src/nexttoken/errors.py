@@ -10,6 +10,7 @@ UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u206
 FILE_NAME = re.compile(r"(?![.\s])[^/\\\t\n]+(?<!\s)")
 MAX_NAME_BYTES = 200  # of a folder's or file's name: file systems take 255, and endings are added
 MAX_SHOWN_NAMES = 20
+FULL_DISK = "is the disk full? Make room there, or give another path"  # libraries do not say why a write failed
 MAX_CHARACTERS, NUM_END = 2_000, 500  # of a line of an error, and of its end, which has the fix
 
 

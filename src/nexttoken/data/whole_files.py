@@ -6,13 +6,24 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 PART = re.compile(r"\..*\.(\d+)(?:@(\w+))?\.part", re.S)  # the process, and a hash of the machine's name
 LITTER_SECONDS = 24 * 3600.0  # a file of another machine that nobody has written to for so long
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """A context whose OSErrors name a file: the system does so where one is opened, and not for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None or isinstance(error, ConnectionError):  # a closed pipe's
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager
@@ -23,8 +34,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     part = _new_part(path)
     try:
-        yield part
-        put_in_place(part, path)
+        with naming(path):
+            yield part
+            put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -120,9 +132,7 @@ def _sync(path: Path) -> None:
     """Wait until a file's content, or a folder's names, are on the disk. Raises OSError with the path."""
     opened = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError) if path.is_dir() else nullcontext():  # some file systems cannot sync a folder
+        with suppress(OSError) if path.is_dir() else naming(path):  # some file systems cannot sync a folder
             os.fsync(opened)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(opened)

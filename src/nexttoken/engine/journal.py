@@ -16,6 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from nexttoken.data.whole_files import naming
 from nexttoken.errors import UserError, first_five
 from nexttoken.models.processes import num_ranks, rank
 from nexttoken.prompts.encode_labels import EncodedPrompt
@@ -111,11 +112,12 @@ class Journal(Generic[Row]):
             self._append({"asked": self.identity})
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")  # ASCII: preserves lone surrogates in ids
-        self._file.flush()
-        if time.monotonic() - self._synced >= self.sync_seconds:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+        with naming(self._file.name):
+            self._file.write(json.dumps(line).encode() + b"\n")  # ASCII: preserves lone surrogates in ids
+            self._file.flush()
+            if time.monotonic() - self._synced >= self.sync_seconds:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +125,8 @@ class Journal(Generic[Row]):
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._size = self._complete = os.fstat(self._file.fileno()).st_size  # it may be written to once more
-            self._file.close()
+            with naming(self._file.name):  # closing writes again what a full disk did not take
+                self._file.close()
             self._file = None
 
 

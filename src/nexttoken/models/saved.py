@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nexttoken.data.files import read_json, whole_file, write_json
 from nexttoken.data.secrets import without_secrets
 from nexttoken.data.whole_files import whole_folder
-from nexttoken.errors import UserError
+from nexttoken.errors import FULL_DISK, UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
 from nexttoken.models.load import load_model, load_tokenizer, resolve
@@ -71,7 +71,7 @@ def model_folder(folder: Path) -> Iterator[Path]:
         with whole_folder(folder) as part:
             yield part
     except SafetensorError as error:
-        raise UserError(f"{folder} could not be written ({error}); is the disk full?") from None
+        raise UserError(f"{folder} could not be written ({error}); {FULL_DISK}") from None
 
 
 def save_encoding(fold_dir: Path, train: Encoded | EncodedTexts) -> None:

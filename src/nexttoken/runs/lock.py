@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from nexttoken.data.whole_files import naming
 from nexttoken.errors import UserError
 
 
@@ -34,8 +35,9 @@ class FoldLock:
         with self._open() as file:
             file.truncate(0)
             pid = os.getpid()
-            file.write(f"{socket.gethostname()} {pid} {_start_of(pid)} {datetime.now():%Y-%m-%dT%H:%M:%S}\n")
-            file.flush()
+            owner = f"{socket.gethostname()} {pid} {_start_of(pid)} {datetime.now():%Y-%m-%dT%H:%M:%S}\n"
+            with naming(self.path):
+                os.write(file.fileno(), owner.encode())  # at once: closing would write again what a full disk did not
             try:
                 yield
             finally:

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from nexttoken.data.files import whole_file
-from nexttoken.errors import UserError, one_line
+from nexttoken.errors import FULL_DISK, UserError, one_line
 from nexttoken.models.processes import is_first
 from nexttoken.progress import Progress
 from nexttoken.settings import FitSettings
@@ -123,7 +123,7 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
         try:
             torch.save(state, part)
         except RuntimeError as error:  # raised by torch for a full disk
-            raise UserError(f"{path} could not be written ({str(error).splitlines()[0]}); is the disk full?") from None
+            raise UserError(f"{path} could not be written ({str(error).splitlines()[0]}); {FULL_DISK}") from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
