@@ -30,6 +30,8 @@ def command(repository, *arguments: str, cwd=None) -> subprocess.CompletedProces
         (["train.py", "model=scrach"], "model=scrach is not one of its choices; did you mean 'scratch'?"),
         (["train.py", "fold=="], "Error parsing override 'fold=='; quote a text like this: 'fold=\"=\"'"),
         (["train.py", "fold=0,1"], "fold=0,1 has several values, and only a sweep (-m) tries them; add -m"),
+        (["train.py", "-m", "model=glob(nope*)"], "model=glob(nope*) has no values"),
+        (["train.py", "-m", "fold=range(5,0)"], "fold=range(5,0) has no values"),
         (["train.py", "-m", "fit.learning_rate=interval(1,2)"], "interval(...) is for a search: add sweep=search"),
         (
             ["train.py", "launcher=joblib", "launcher.n_jobs=two"],

@@ -31,6 +31,7 @@ def guarded_hydra(overrides: Sequence[str], conf: Path) -> Iterator[None]:
     def load_checked(self: Any, *given: Any, **options: Any) -> Any:
         with refusing_broken_files(conf):
             config = load(self, *given, **options)
+            refuse_no_values(overrides, self)
         refuse_code(config.hydra, overrides)
         values: Any = OmegaConf.to_container(config)
         del values["hydra"]
@@ -43,6 +44,16 @@ def guarded_hydra(overrides: Sequence[str], conf: Path) -> Iterator[None]:
         yield
     finally:
         ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
+
+
+def refuse_no_values(overrides: Sequence[str], loader: Any) -> None:
+    """Raise UserError for several values that are none, such as glob(x*) where nothing fits: no job would run."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    several = [one for one in overrides if "glob(" in one or "range(" in one]
+    for one in OverridesParser.create(config_loader=loader).parse_overrides(several):
+        if one.is_sweep_override() and next(one.sweep_string_iterator(), None) is None:
+            raise UserError(f"{one.input_line} has no values; give some, or a pattern that fits choices of --help")
 
 
 def refuse_code(hydra: Any, overrides: Sequence[str]) -> None:
