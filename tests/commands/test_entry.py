@@ -32,6 +32,7 @@ def command(repository, *arguments: str, cwd=None) -> subprocess.CompletedProces
         (["train.py", "fold=0,1"], "fold=0,1 has several values, and only a sweep (-m) tries them; add -m"),
         (["train.py", "-m", "model=glob(nope*)"], "model=glob(nope*) has no values"),
         (["train.py", "-m", "fold=range(5,0)"], "fold=range(5,0) has no values"),
+        (["train.py", "-m", "fold=range(0,1000000000)"], "this grid has more than 10,000 jobs"),
         (["train.py", "-m", "fit.learning_rate=interval(1,2)"], "interval(...) is for a search: add sweep=search"),
         (
             ["train.py", "launcher=joblib", "launcher.n_jobs=two"],
