@@ -1,4 +1,4 @@
-"""Processes of a run, on one machine or several: they notice the end of each other, and one that stands still.
+"""Processes of a run that torchrun or srun started, on one machine or several: they notice the end of each other.
 
 Each process writes a number that grows to the store of torch's rendezvous, and reads those of the others. One that
 fails leaves its last words there. The connections of training cannot do this: they wait as long as work takes.
@@ -51,7 +51,10 @@ class Peers:
             ) from None
         self.moved = [time.monotonic()] * num_ranks()  # when each was seen to beat last
         self._lock, self._is_over = threading.Lock(), threading.Event()
-        self.looked, self.found = time.monotonic(), ""  # the last look, and what it found
+        self.looked, self.found = (
+            time.monotonic(),
+            "",
+        )  # the last look, and what it found
         for work in (self._keep_beating, self._watch):
             threading.Thread(target=work, daemon=True).start()
 
@@ -64,8 +67,6 @@ class Peers:
     def _look(self) -> None:
         """Read what all others say. Raises an error of torch where the store is gone."""
         told = [json.loads(text) for text in self._own.multi_get(self._keys)]
-        if time.monotonic() - self.looked > BROKEN_SECONDS:  # this one stood still itself, as after Ctrl-Z
-            self.moved = [time.monotonic()] * len(told)
         for number, (now, before) in enumerate(zip(told, self.seen or told, strict=True)):
             if now != before:
                 self.moved[number] = time.monotonic()
@@ -149,7 +150,7 @@ class Peers:
         self._is_over.set()
 
 
-PEERS: list[Peers] = []  # of this process; empty where it is the only one
+PEERS: list[Peers] = []  # of this process; empty where no launcher started several
 
 
 @contextmanager
@@ -161,7 +162,7 @@ def among_peers() -> Iterator[None]:
     if not has_launcher() or num_ranks() == 1:
         yield
         return
-    PEERS.append(peers := Peers(meet()))
+    PEERS.append(peers := Peers(_meet()))
     try:
         yield
     except UserError as error:
@@ -179,7 +180,7 @@ def among_peers() -> Iterator[None]:
     peers.leave()
 
 
-def meet() -> "Store":
+def _meet() -> "Store":
     """The store of the launcher, or of process 0. Raises UserError where it cannot be reached."""
     from torch.distributed import rendezvous
 

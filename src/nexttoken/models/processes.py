@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.peers import PEERS, Peers, connecting, meet
+from nexttoken.models.peers import PEERS, connecting
 from nexttoken.models.places import (
     LAUNCHER,
     forget_place,
@@ -184,10 +184,7 @@ def join() -> None:
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(choose_device())
-    if not PEERS:  # of a launcher there are some since the start
-        PEERS.append(peers := Peers(meet()))
-        atexit.register(peers.take_over if is_first() else peers.leave)  # the first one's end is that of the others
-    store = distributed.PrefixStore("work", PEERS[-1].store)
+    store = distributed.PrefixStore("work", PEERS[-1].store) if PEERS else None
     backend = "nccl" if has_gpu else "gloo"
     with connecting():
         distributed.init_process_group(backend, timeout=WAIT, rank=rank(), world_size=num_ranks(), store=store)
