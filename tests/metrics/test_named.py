@@ -5,7 +5,7 @@ import pytest
 
 from nexttoken.errors import UserError
 from nexttoken.metrics.marks import MARK_METRICS
-from nexttoken.metrics.named import metric_named, metrics_of
+from nexttoken.metrics.named import metric_named, metrics_of, refuse_unfit
 from nexttoken.metrics.rankings import QUIZ_METRICS
 
 
@@ -90,3 +90,24 @@ def test_a_score_that_cannot_be_computed_is_the_worst():
         assert not metric.is_better(none, none)
         assert metric.is_better(0.6, 0.5) is metric.higher_is_better
         assert not metric.is_better(0.5, 0.5)
+
+
+@pytest.mark.parametrize("expression", ["f1(binary)", "f_beta(0.5, binary)"])
+def test_a_binary_f_score_is_of_two_classes(expression):
+    refuse_unfit(metric_named(expression), ["no", "yes"], are_learnt=True)
+    with pytest.raises(UserError) as error:
+        refuse_unfit(metric_named(expression), ["a", "b", "tie"], are_learnt=True)
+    what = f"metric={metric_named(expression).name} is of the second of two classes, and there are 3"
+    assert str(error.value) == f"{what}; choose the average macro or micro"
+
+
+@pytest.mark.parametrize("expression", ["qwk", "weighted_kappa", "mean_absolute_error"])
+def test_marks_need_classes_in_order(expression):
+    metric = metric_named(expression)
+    refuse_unfit(metric, ["-1", "0", "12"], are_learnt=True)
+    refuse_unfit(metric, ["low", "high"], are_learnt=False)  # typed in order
+    refuse_unfit(metric_named("f1(macro)"), ["low", "high", "middle"], are_learnt=True)
+    with pytest.raises(UserError) as error:
+        refuse_unfit(metric, ["1", "high"], are_learnt=True)
+    what = f"metric={metric.name} needs classes in order, and the labels of the training rows are no whole numbers"
+    assert str(error.value) == f"{what}; give them in order, such as task.classes=[low,middle,high]"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nexttoken.errors import UserError
 from nexttoken.tasks import submission
-from nexttoken.tasks.submission import validate_submission, write_probs
+from nexttoken.tasks.submission import read_truth, validate_submission, write_probs
 
 COLUMNS = ("id", "a", "b", "tie")
 ONE_LINE = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=12).filter(str.strip)
@@ -158,3 +158,16 @@ def test_command_checks_a_file_against_the_folder(tmp_path: Path) -> None:
     assert bad.returncode == 2
     assert "lacks 8" in bad.stderr
     assert bad.stderr.count("\n") == 1
+
+
+def test_true_probabilities_are_read_by_id_and_checked(tmp_path: Path) -> None:
+    assert read_truth(tmp_path, ["a", "b"]) == {}
+    path = tmp_path / "truth.csv"
+    path.write_text("b,id,a\n0.25,007,0.75\n1,x,0\n", encoding="utf-8")
+    assert read_truth(tmp_path, ["a", "b"]) == {"007": (0.75, 0.25), "x": (0.0, 1.0)}
+    path.write_text("id,a,b\n007,0.75,0.75\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"truth\.csv: probabilities not summing to 1 for ids 007"):
+        read_truth(tmp_path, ["a", "b"])
+    path.write_text("id,a\n007,1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"truth\.csv.* b"):
+        read_truth(tmp_path, ["a", "b"])
