@@ -137,7 +137,7 @@ class Checkouts:
 
 
 def results(checkout: Path) -> dict[str, Any]:
-    """What a command has written, by path: bytes, or the values of a file that holds times."""
+    """The files that a command has written, by path: bytes, or the values of a file that holds times."""
     found: dict[str, Any] = {"answers": answers(checkout / "submissions" / "written")}
     for folder in ("output", "submissions", "kernel"):
         for path in sorted((checkout / folder).rglob("*")):

@@ -56,7 +56,7 @@ def srun(machines: TwoMachines, repository: Path, *command: str) -> list[Started
 
 
 def lines(started: Started) -> list[str]:
-    """What a process complained of, without the launcher's own lines."""
+    """The lines of a process's stderr, without the launcher's own lines."""
     own = [line for line in started.complained.splitlines() if "socket.cpp" not in line]
     ends = [place for place, line in enumerate(own) if "torch/distributed/elastic" in line]
     return own[: ends[0]] if ends else own

@@ -51,10 +51,8 @@ class Peers:
             ) from None
         self.moved = [time.monotonic()] * num_ranks()  # when each was seen to beat last
         self._lock, self._is_over = threading.Lock(), threading.Event()
-        self.looked, self.found = (
-            time.monotonic(),
-            "",
-        )  # the last look, and what it found
+        self.looked = time.monotonic()  # the last look
+        self.found = ""  # by it: a line about another process
         for work in (self._keep_beating, self._watch):
             threading.Thread(target=work, daemon=True).start()
 

@@ -62,7 +62,7 @@ def choose_device() -> "torch.device":
     """This process's GPU, or the CPU of a machine without one. Raises UserError for more processes than GPUs."""
     import torch
 
-    if not torch.cuda.is_available():
+    if not has_gpu():
         return torch.device("cpu")
     if num_local() > torch.cuda.device_count():
         raise UserError(
@@ -110,9 +110,9 @@ def work_alone() -> tuple[int, int]:
     """This process's number and the number of all; from now on it is a run of one process, on its own GPU if any."""
     place, number = rank(), num_ranks()
     if number > 1:
-        import torch
+        if has_gpu():
+            import torch
 
-        if torch.cuda.is_available():
             torch.cuda.set_device(choose_device())  # the current one, which later calls choose
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         forget_place()
@@ -181,11 +181,10 @@ def join() -> None:
 
     if num_ranks() == 1 or distributed.is_initialized():
         return
-    has_gpu = torch.cuda.is_available()
-    if has_gpu:
+    if has_gpu():
         torch.cuda.set_device(choose_device())
     store = distributed.PrefixStore("work", PEERS[-1].store) if PEERS else None
-    backend = "nccl" if has_gpu else "gloo"
+    backend = "nccl" if has_gpu() else "gloo"
     with connecting():
         distributed.init_process_group(backend, timeout=WAIT, rank=rank(), world_size=num_ranks(), store=store)
         sizes = _gather(num_local())
