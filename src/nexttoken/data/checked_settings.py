@@ -38,7 +38,8 @@ def _refuse_switches(kind: type[BaseModel], values: Mapping[str, Any], path: str
         if name not in kind.model_fields:
             continue
         expected = str(annotation := kind.model_fields[name].annotation)  # such as `int | None`
-        if isinstance(value, bool) and re.search(r"\b(int|float)\b", expected) and "bool" not in expected:
+        takes_others = re.search(r"\b(bool|str)\b", expected)  # a fold is a number or all: it has its own check
+        if isinstance(value, bool) and re.search(r"\b(int|float)\b", expected) and not takes_others:
             raise UserError(f"{path}{name}={str(value).lower()} is not accepted: expected a number")
         for choice in (annotation, *get_args(annotation)):
             if isinstance(value, Mapping) and isinstance(choice, type) and issubclass(choice, BaseModel):
