@@ -38,7 +38,9 @@ def torchrun(machines: TwoMachines, repository: Path, *command: str, hides: str 
     started = []
     for place in (0, 1):
         meeting = ["--node-rank", str(place), "--master-addr", machines.address(0), "--master-port", "29501"]
-        whole = ["torchrun", "--nnodes", "2", "--nproc-per-node", "1", *meeting, *command]
+        # torchrun as a module: its script is only on the PATH where the environment is active.
+        launcher = [sys.executable, "-m", "torch.distributed.run"]
+        whole = [*launcher, "--nnodes", "2", "--nproc-per-node", "1", *meeting, *command]
         if hides and place:
             whole = ["sh", "-c", f'mount -t tmpfs none {hides} && exec "$@"', "sh", *whole]
         started.append(machines.start(place, whole, repository, {}))
