@@ -16,7 +16,6 @@ from nexttoken.data.checked_settings import check_settings
 from nexttoken.data.files import to_yaml
 from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets
-from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.models.hub import find_model
 from nexttoken.models.processes import all_devices, from_first, is_first, launch
@@ -26,15 +25,15 @@ from nexttoken.report.started import show_run
 from nexttoken.report.terminal import show
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.first_step import with_first_step
-from nexttoken.runs.fold_rows import Rows, choose_rows, split, with_solved_examples
-from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, hash_learnt, latest_run
+from nexttoken.runs.fold_rows import FoldData, choose_rows, split, with_solved_examples
+from nexttoken.runs.folder import FoldFolder, RunFolder, flatten, latest_run
 from nexttoken.runs.ledger import submission_path
 from nexttoken.runs.machines import refuse_differences, refuse_other_folds, refuse_separate, same_rows, share_fold
 from nexttoken.runs.made_with import KEY, base_weights, made_with
 from nexttoken.runs.pseudo_labels import with_pseudo_labels
 from nexttoken.runs.starting_run import with_starting_run
 from nexttoken.runs.sweep_job import SweepJob
-from nexttoken.runs.teacher import save_soft_labels, with_teacher
+from nexttoken.runs.teacher import with_teacher
 from nexttoken.settings import PredictSettings
 from nexttoken.tasks.row_keys import log_unseen
 from nexttoken.tasks.test_rows import warn_of_test_rows, without_remarks
@@ -70,23 +69,49 @@ def fit_fold(
     `config` is what config.yaml will hold. Of several processes the first one saves. Raises NeedsOwnProcess for a `job`
     that a sweep has to start as a process of its own.
     """
-    start = time.monotonic()
-    deadline = Deadline(parts.settings.within) if parts.settings.within else None
-    if (model := parts.settings.model.name_or_path) is not None:
-        find_model(model)  # a wrong path is refused before the rows are read
+    start, settings = time.monotonic(), parts.settings
+    deadline = Deadline(settings.within) if settings.within else None
+    if settings.model.name_or_path is not None:
+        find_model(settings.model.name_or_path)  # a wrong path is refused before the rows are read
     parts = with_first_step(parts, ask_run)
-    if parts.settings.trainer.accelerator == "cpu":
+    if settings.trainer.accelerator == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for GPUs
-    run = RunFolder(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
-    fold = run.fold(parts.settings.fold)
+    fold = RunFolder.of(parts).fold(settings.fold)
     share_fold(fold)
-    if fold.is_finished and not parts.settings.overwrite:
+    if fold.is_finished and not settings.overwrite:
         return fold
     if is_first():
         fold.lock.refuse_held()
     if job:
-        job.refuse_unfit_process(parts.settings)
-    launch(parts.settings.trainer.devices)
+        job.refuse_unfit_process(settings)
+    launch(settings.trainer.devices)
+    parts, data = read_fold(parts, config)
+    show_run(parts, config, data.rows.sizes, data.folds.number, fold, overrides)
+    references = answers_of(parts.task).references(parts.task, data.rows.learnt, data.rows.held_out)
+    learner = load_learner(parts, data, fold)
+    facts = made_with() | base_weights(parts.settings) if is_first() else {}
+    if deadline:
+        deadline.refuse_over("the training began")
+    from nexttoken.training.fold_files import begin_fold, finish_fold  # needs torch, as the learner does
+    from nexttoken.training.loggers import opened_loggers, score_names
+    from nexttoken.training.train_and_predict import train_and_predict
+
+    with fold.lock.held() if is_first() else nullcontext():
+        if from_first(lambda: fold.is_finished) and not settings.overwrite:  # by another command, meanwhile
+            return fold
+        if is_first():
+            begin_fold(parts, config, data)
+        nodes, names = settings.logger if is_first() else {}, score_names(parts.task) if data.rows.held_out else ()
+        with opened_loggers(nodes, fold.path, flatten(config), names) as loggers:
+            predictions, measured = train_and_predict(parts, learner, data.rows, fold, loggers, deadline)
+            if is_first():
+                measured |= {"seconds": time.monotonic() - start, KEY: facts}
+                finish_fold(parts, data, fold, predictions, references | measured, loggers)
+    return fold
+
+
+def read_fold(parts: Parts, config: dict[str, Any]) -> tuple[Parts, FoldData]:
+    """The rows of the fold, and the parts with what other runs give it: weights to begin from, and labels."""
     counted: dict[str, Any] = {}
     examples = read(parts, "train", counted)
     if is_first():
@@ -98,40 +123,7 @@ def fit_fold(
         with without_remarks():
             rows = with_solved_examples(rows, parts.task, read(parts, "test"), parts.settings.limit_rows)
     parts = with_teacher(with_starting_run(parts, rows.held_out), rows, folds)
-    parts = with_pseudo_labels(parts, rows, examples)
-    show_run(parts, config, rows.sizes, folds.number, fold, overrides)
-    answers = answers_of(parts.task)
-    references = answers.references(parts.task, rows.learnt, rows.held_out)
-    learner = load_learner(parts, rows, fold, counted)
-    facts = made_with() | base_weights(parts.settings) if is_first() else {}
-    if deadline:
-        deadline.refuse_over("the training began")
-    from nexttoken.training.loggers import log_scores, opened_loggers, score_names  # needs torch, as the learner does
-    from nexttoken.training.train_and_predict import train_and_predict
-
-    with fold.lock.held() if is_first() else nullcontext():
-        if from_first(lambda: fold.is_finished) and not parts.settings.overwrite:  # by another command, meanwhile
-            return fold
-        if is_first():
-            learnt_from = hash_learnt(examples, [row.example for row in rows.solved])
-            run.claim(parts.settings.fold, config, learnt_from, folds, parts.settings.overwrite)
-            fold.save_counts(counted)
-            fold.save_solved(rows.solved)
-            save_soft_labels(fold, parts, rows)
-        nodes, names = parts.settings.logger if is_first() else {}, score_names(parts.task) if rows.held_out else ()
-        with opened_loggers(nodes, fold.path, flatten(config), names) as loggers:
-            predictions, measured = train_and_predict(parts, learner, rows, fold, loggers, deadline)
-            if not is_first():
-                return fold
-            described = answers.describe(parts.settings, parts.task, len(examples), len(rows.held_out))
-            scores = answers.score(parts.task, predictions, rows.held_out) if rows.held_out else {}
-            if rows.held_out:
-                answers.save(fold, parts.settings.fold, parts.task, predictions, rows.held_out)
-            remove(fold.journals)
-            measured |= {"seconds": time.monotonic() - start, KEY: facts}
-            fold.save_metrics(described | scores | references | measured)
-            log_scores(loggers, scores, measured.get("best_step", 0))  # last: a logger's fault costs no training
-    return fold
+    return with_pseudo_labels(parts, rows, examples), FoldData(examples, folds, rows, counted)
 
 
 def predict(cfg: DictConfig, job: SweepJob | None = None) -> Path:
@@ -226,11 +218,12 @@ def read(parts: Parts, split: Split, counted: dict[str, Any] | None = None) -> l
     return examples
 
 
-def load_learner(parts: Parts, rows: Rows, fold: FoldFolder, counted: dict[str, Any]) -> "Learner | ProbeLearner":
+def load_learner(parts: Parts, data: FoldData, fold: FoldFolder) -> "Learner | ProbeLearner":
     """Encode the training examples and load the model: the last step that may refuse a configuration.
 
-    `counted` receives the counts of the training transforms.
+    `data.counted` receives the counts of the training transforms.
     """
+    rows, counted = data.rows, data.counted
     transforms = parts.train_transforms if parts.settings.trainer.max_epochs else {}
     training = apply_transforms(rows.train, transforms, counted)
     whole = apply_transforms(rows.learnt, transforms, counted) if rows.refits else []

@@ -47,6 +47,19 @@ class Rows:
         }
 
 
+@dataclass(frozen=True)
+class FoldData:
+    """What the training of a fold gets: all `examples`, the `folds` they are in, and the fold's own `rows`.
+
+    `counted` are the counts of the transforms, by their names.
+    """
+
+    examples: list[Example]
+    folds: Folds
+    rows: Rows
+    counted: dict[str, Any]
+
+
 def labels_of(examples: Sequence[Example]) -> np.ndarray:
     """(N,) int64."""
     return np.array([example.label for example in examples], dtype=np.int64)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nexttoken.data.files import hash_text
 from nexttoken.data.folds import Folds, save_folds
@@ -23,6 +23,9 @@ from nexttoken.runs.lock import FoldLock
 from nexttoken.runs.records import FoldRecords, fold_name
 from nexttoken.settings import ALL, INCIDENTAL
 from nexttoken.types import Example
+
+if TYPE_CHECKING:
+    from nexttoken.build import Parts
 
 FOLD_NAME = re.compile("fold(0|[1-9][0-9]*)")  # as `fold` writes it: fold01 would be fold1 again
 RETRIEVER_NODES = ("retriever", "search", "inference", "candidates", "train_transforms")  # may hold a retriever
@@ -100,6 +103,11 @@ class RunFolder:
     """A run: the folds of one configuration."""
 
     path: Path
+
+    @classmethod
+    def of(cls, parts: "Parts") -> "RunFolder":
+        """The folder of a training's run: output_dir/<task>/<name>."""
+        return cls(Path(parts.settings.output_dir) / parts.task.name / str(parts.settings.name))
 
     def fold(self, number: int | str) -> FoldFolder:
         """The folder of a fold by its number, or of the final model: "all"."""

@@ -1,7 +1,6 @@
 """A training or a prediction as a job of a sweep: the run that it goes on with, and the process that it needs."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from nexttoken.build import Parts
@@ -24,8 +23,7 @@ class SweepJob:
         settings = parts.settings
         if self.has_own_name or settings.overwrite:
             return parts
-        own = RunFolder(Path(settings.output_dir) / parts.task.name / str(settings.name))
-        config["name"] = run_with_settings(own, settings.fold, config).path.name
+        config["name"] = run_with_settings(RunFolder.of(parts), settings.fold, config).path.name
         return replace(parts, settings=settings.model_copy(update={"name": config["name"]}))
 
     def refuse_unfit_process(self, settings: Settings) -> None:

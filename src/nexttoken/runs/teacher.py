@@ -69,7 +69,7 @@ def with_teacher(parts: Parts, rows: Rows, folds: Folds) -> Parts:
     if not parts.settings.trainer.max_epochs:
         raise UserError("teacher=... teaches a training, and trainer.max_epochs=0 has none; leave one of them out")
     path = Path(given.run.replace("%fold", str(parts.settings.fold)))
-    if path.resolve() == Path(parts.settings.output_dir, parts.task.name, str(parts.settings.name)).resolve():
+    if path.resolve() == RunFolder.of(parts).path.resolve():
         raise UserError(f"teacher={path} is the run to be trained; give the student another name=...")
     solved = {id(row.example) for row in rows.solved}
     learnt = [example for example in rows.learnt if id(example) not in solved]
