@@ -49,7 +49,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class FoldData:
-    """What the training of a fold gets: all `examples`, the `folds` they are in, and the fold's own `rows`.
+    """All that a fold is trained on: the `examples` of all folds, their `folds`, and the `rows` of this one.
 
     `counted` are the counts of the transforms, by their names.
     """
