@@ -35,6 +35,10 @@ def command(repository, *arguments: str, cwd=None) -> subprocess.CompletedProces
         (["train.py", "-m", "fold=range(0,1000000000)"], "this grid has more than 10,000 jobs"),
         (["train.py", "-m", "fit.learning_rate=interval(1,2)"], "interval(...) is for a search: add sweep=search"),
         (
+            ["train.py", "sweep=search", "fit.batch_size=int(interval(1,inf))"],
+            "fit.batch_size=int(interval(1,inf)): infinity is no whole number; give finite ones",
+        ),
+        (
             ["train.py", "launcher=joblib", "launcher.n_jobs=two"],
             "launcher.n_jobs is not accepted: Value 'two' of type",
         ),

@@ -66,7 +66,12 @@ def test_a_drawn_number_has_few_digits_and_stays_inside():
     [
         (["a=1"], "nothing to search"),
         (["a=interval(2,1)"], "the first end of an interval must be below the second"),
-        (["a=interval(1,inf)"], "the first end of an interval must be below the second"),
+        (["a=interval(1,inf)"], "expected ends from -9,007,199,254,740,992 to 9,007,199,254,740,992"),
+        (["a=interval(nan,1)"], "expected ends from -9,007,199,254,740,992 to 9,007,199,254,740,992"),
+        (["a=int(interval(1,1e23))"], "expected ends from -9,007,199,254,740,992 to 9,007,199,254,740,992"),
+        (["a=range(0,inf)"], "expected ends from -9,007,199,254,740,992 to 9,007,199,254,740,992"),
+        (["a=range(0,1e9)"], "has more than 10,000 values; use int(interval(...)) or interval(...)"),
+        (["a=range(1000000000,0,-1)"], "has more than 10,000 values; use int(interval(...)) or interval(...)"),
         (["a=tag(log,interval(0,1))"], "both ends must be above 0"),
         (["a=tag(lg,interval(1,2))"], "the only tag is log, of an interval"),
         (["a=tag(log,choice(1,2))"], "the only tag is log, of an interval"),

@@ -205,6 +205,8 @@ def one_line(error: Exception, entry: Path, overrides: Sequence[str] = ()) -> st
     if wrong := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)' ", text):
         what = f"{wrong[1]} has several values, and only a sweep (-m) tries them"
         return f"{what}; add -m to train.py, or quote a text with commas, or write a list as [a,b]"
+    if wrong := re.search(r"Error parsing override '(.+?)' .* cannot convert float (infinity|NaN) to integer", text):
+        return f"{wrong[1]}: {wrong[2]} is no whole number; give finite ones, such as int(interval(8,64))"
     if "missing EQUAL" in text:
         return f"{text.partition(' See https')[0]}; write key=value"
     if wrong := re.search(r"Could not find '(.+)/([^/]+)' Available options in '\1': (.*?)(?: Config search|$)", text):

@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from itertools import islice
 from typing import Any
 
 from nexttoken.errors import UserError
@@ -14,6 +14,8 @@ NOT_SEARCHED = {
     "seed": "a seed is no better than another one; sweep.seeds=3 trains the best and the default with three",
 }
 FORMS = "choice(a,b) or a,b, range(1,10), interval(0.1,0.5), int(interval(8,64)), tag(log,interval(1e-5,1e-3))"
+MAX_END = 2**53  # of an interval or a range: a float, in which Optuna reckons, holds every whole number up to it
+MAX_VALUES = 10_000  # of a range
 SIGNIFICANT_DIGITS = 4  # of a drawn number: more tell nothing, and make names of runs long
 
 
@@ -134,7 +136,8 @@ def dimension_of(key: str, override: Any) -> Dimension:
 def _interval(low: float, high: float, is_log: bool, typed: str) -> Any:
     from optuna.distributions import FloatDistribution, IntDistribution
 
-    if not (isfinite(low) and isfinite(high) and low < high):
+    _refuse_far((low, high), typed)
+    if low >= high:
         raise UserError(f"{typed}: the first end of an interval must be below the second")
     if is_log and low <= 0:
         raise UserError(f"{typed}: on a logarithmic scale both ends must be above 0")
@@ -146,8 +149,17 @@ def _range(given: Any, typed: str) -> Any:
     """The numbers of a range as Hydra counts them: its stop is not one of them."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
-    numbers, step = sorted(given.range()), abs(given.step)
+    _refuse_far((given.start, given.stop), typed)
+    numbers, step = sorted(islice(given.range(), MAX_VALUES + 1)), abs(given.step)
     if len(numbers) < 2:
         raise UserError(f"{typed} has {len(numbers)} values; the end of range(start,stop,step) is left out")
+    if len(numbers) > MAX_VALUES:
+        raise UserError(f"{typed} has more than {MAX_VALUES:,} values; use int(interval(...)) or interval(...)")
     kind = IntDistribution if all(isinstance(number, int) for number in numbers) else FloatDistribution
     return kind(numbers[0], numbers[-1], step=step)
+
+
+def _refuse_far(ends: tuple[float, float], typed: str) -> None:
+    """Raise UserError for an end that is infinite, no number, or too large to be told from its neighbours."""
+    if not all(abs(end) <= MAX_END for end in ends):
+        raise UserError(f"{typed}: expected ends from {-MAX_END:,} to {MAX_END:,}")
