@@ -26,7 +26,10 @@ with errors_on_one_line(), peers.among_peers():
 """
 WAYS = {
     "refused": ("raise UserError('no such file')", "stopped: no such file"),
-    "stands still": ("os.kill(os.getpid(), signal.SIGSTOP)", "is gone: it was killed, or its machine or the network"),
+    "stands still": (
+        "os.kill(os.getpid(), signal.SIGSTOP)",
+        "is gone: it was killed or stopped, or its machine or the network",
+    ),
 }
 
 

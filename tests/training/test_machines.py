@@ -118,8 +118,8 @@ def test_a_machine_that_dies_ends_all_with_one_line_and_the_same_command_goes_on
     assert first.wait(SECONDS) != 0
     assert time.monotonic() - start < 60
     assert lines(first) == [
-        f"process 1 of this run, on {machines.names[1]}, is gone: it was killed, or its machine or the network failed;"
-        " the same command goes on where this one stopped"
+        f"process 1 of this run, on {machines.names[1]}, is gone: it was killed or stopped, or its machine or the"
+        " network failed; the same command goes on where this one stopped"
     ]
     both = torchrun(machines, repository, *command)
     finish(both)

@@ -1,4 +1,4 @@
-"""Processes of a run that torchrun or srun started, on one machine or several: they notice the end of each other.
+"""Processes of a run, on one machine or several: each notices another one that has ended or stands still.
 
 Each process writes a number that grows to the store of torch's rendezvous, and reads those of the others. One that
 fails leaves its last words there. The connections of training cannot do this: they wait as long as work takes.
@@ -26,7 +26,10 @@ BEAT_SECONDS = 1.0
 BROKEN_SECONDS = 10.0  # without a beat, of a process whose connection is broken
 SILENT_SECONDS = 120.0  # without a beat, of any other: a library may hold Python's lock for long
 NOTICE_SECONDS = 3.0  # in which every process reads the last words of another
-GONE = "is gone: it was killed, or its machine or the network failed; the same command goes on where this one stopped"
+GONE = (
+    "is gone: it was killed or stopped, or its machine or the network failed; the same command goes on where this one"
+    " stopped"
+)
 
 
 class Peers:
@@ -65,6 +68,8 @@ class Peers:
     def _look(self) -> None:
         """Read what all others say. Raises an error of torch where the store is gone."""
         told = [json.loads(text) for text in self._own.multi_get(self._keys)]
+        if time.monotonic() - self.looked > BROKEN_SECONDS:  # this one stood still itself, as after Ctrl-Z
+            self.moved = [time.monotonic()] * len(told)
         for number, (now, before) in enumerate(zip(told, self.seen or told, strict=True)):
             if now != before:
                 self.moved[number] = time.monotonic()
@@ -148,7 +153,7 @@ class Peers:
         self._is_over.set()
 
 
-PEERS: list[Peers] = []  # of this process; empty where no launcher started several
+PEERS: list[Peers] = []  # of this process; empty where it is the only one
 
 
 @contextmanager
@@ -160,7 +165,7 @@ def among_peers() -> Iterator[None]:
     if not has_launcher() or num_ranks() == 1:
         yield
         return
-    PEERS.append(peers := Peers(_meet()))
+    PEERS.append(peers := Peers(meet()))
     try:
         yield
     except UserError as error:
@@ -178,7 +183,7 @@ def among_peers() -> Iterator[None]:
     peers.leave()
 
 
-def _meet() -> "Store":
+def meet() -> "Store":
     """The store of the launcher, or of process 0. Raises UserError where it cannot be reached."""
     from torch.distributed import rendezvous
 

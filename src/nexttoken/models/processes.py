@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from nexttoken.errors import UserError, first_five
-from nexttoken.models.peers import PEERS, connecting
+from nexttoken.models.peers import PEERS, Peers, connecting, meet
 from nexttoken.models.places import (
     LAUNCHER,
     forget_place,
@@ -183,7 +183,10 @@ def join() -> None:
         return
     if has_gpu():
         torch.cuda.set_device(choose_device())
-    store = distributed.PrefixStore("work", PEERS[-1].store) if PEERS else None
+    if not PEERS:  # a launcher's processes have met at the start
+        PEERS.append(peers := Peers(meet()))
+        atexit.register(peers.take_over if is_first() else peers.leave)  # the others are stopped after the first
+    store = distributed.PrefixStore("work", PEERS[-1].store)
     backend = "nccl" if has_gpu() else "gloo"
     with connecting():
         distributed.init_process_group(backend, timeout=WAIT, rank=rank(), world_size=num_ranks(), store=store)
