@@ -57,6 +57,11 @@ def visible(text: str) -> str:
     return UNSHOWN.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
+def counted(number: int, thing: str) -> str:
+    """Return `1 row` or `2,000 rows` for the thing `row`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def first_five(items: Iterable[object]) -> str:
     """Return the first five items and the number of the others: `a, b, c, d, e and 12 more`."""
     shown = [visible(str(item)) for item in items]

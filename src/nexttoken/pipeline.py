@@ -16,7 +16,7 @@ from nexttoken.data.checked_settings import check_settings
 from nexttoken.data.files import to_yaml
 from nexttoken.data.packages import require_packages
 from nexttoken.data.targets import check_targets
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, counted
 from nexttoken.models.hub import find_model
 from nexttoken.models.processes import all_devices, from_first, is_first, launch
 from nexttoken.progress import UNANSWERED, Deadline
@@ -161,7 +161,7 @@ def predict(cfg: DictConfig, job: SweepJob | None = None) -> Path:
         from nexttoken.report.by_tag import results_table
 
         show(results_table(results, by="file"))
-    print(f"submission: {path}, {len(predictions.ids)} rows, validated")
+    print(f"submission: {path}, {counted(len(predictions.ids), 'row')}, validated")
     if not is_answered:
         sys.exit(UNANSWERED)
     return path
@@ -178,7 +178,7 @@ def predict_shards(asking: "Asking", name: str, settings: PredictSettings) -> Pa
     suffix = PARQUET if name.endswith(PARQUET) else asking.run.parts.task.suffix
     path = submission_path(Path(settings.submissions_dir), name, suffix)
     if num_rows := predict_in_shards(asking, path, settings.shard_rows or 0):
-        print(f"submission: {path}, {num_rows} rows, validated")
+        print(f"submission: {path}, {counted(num_rows, 'row')}, validated")
     return path
 
 

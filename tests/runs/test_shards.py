@@ -183,7 +183,10 @@ def test_a_part_of_another_run_or_altered_is_answered_again(run, tmp_path):
     assert all(after[name] != before[name] for name in before if name.startswith("part"))
 
 
-def test_a_file_of_somebody_else_is_not_overwritten(run, tmp_path):
+def test_a_file_of_somebody_else_is_refused_before_the_rows_are_read(run, tmp_path, capsys):
+    (tmp_path / "x").touch()
+    assert f"{tmp_path / 'x'} is no folder, and the parts go there; choose another name=..." in refusal(run, tmp_path)
+    (tmp_path / "x").unlink()
     (tmp_path / "x").mkdir()
     own = tmp_path / "x" / "part-00001.parquet"
     rows(3).to_parquet(own)
@@ -192,6 +195,19 @@ def test_a_file_of_somebody_else_is_not_overwritten(run, tmp_path):
     own.write_bytes(b"PAR1 and no more")
     assert f"{own} cannot be read" in refusal(run, tmp_path)
     assert own.read_bytes() != before
+    assert "rows in" not in capsys.readouterr().out
+
+
+def test_a_single_row_is_called_so(run, table, tmp_path, capsys):
+    other = copied(table, tmp_path / "table", rows(1, 1000), sample=False)
+    predict(run, tmp_path, f"input_dir={other}")
+    predict(run, tmp_path, f"input_dir={other}")
+    said = capsys.readouterr().out
+    assert "1 row in" in said
+    assert "1 shard, ids unique" in said
+    assert "1 shard was answered before" in said
+    assert "x.csv, 1 row, validated" in said
+    assert not re.search(r"\b1 (rows|shards)\b", said)
 
 
 def test_a_size_beyond_every_number_of_rows_makes_one_shard(run, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nexttoken.commands.sweep import Job
 from nexttoken.commands.sweep_variants import Variant, comparable, keys_that_differ, ranked
 from nexttoken.data.typed_texts import typed_override
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, counted
 from nexttoken.report.terminal import show
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ def _verdict(jobs: Sequence[Job]) -> str:
     """Sentences on the best variant and on how far the second is, or on seeds where there is one variant."""
     best, *others = ranked(jobs)
     values, where = list(best.scores.values()), " and ".join(best.runs)
-    counted = "1 fold" if len(values) == 1 else f"{len(values)} folds"
+    number = counted(len(values), "fold")
     seeds = len({seed for seed, _ in best.scores})
-    counted = f"{counted} of {seeds} seeds" if seeds > 1 else counted
+    number = f"{number} of {seeds} seeds" if seeds > 1 else number
     score = f"{best.jobs[0].metric} {sum(values) / len(values):.4f}{_interval(values)}"
-    first = f"Best: {best.name}, {score}, the mean of {counted} ({where})."
+    first = f"Best: {best.name}, {score}, the mean of {number} ({where})."
     return f"{first} {_distance(best, others[0])}" if others else _of_one(best)
 
 

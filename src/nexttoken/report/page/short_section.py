@@ -1,5 +1,6 @@
 """The first section of a chapter: the best run, the worst class and what to try next, in a few sentences."""
 
+from nexttoken.errors import counted
 from nexttoken.metrics.intervals import score_interval
 from nexttoken.report.markdown import digits_for
 from nexttoken.report.page.chapter import Chapter
@@ -43,14 +44,10 @@ def _best_sentence(chapter: Chapter) -> str:
     known = {name: run.weighted(reference_key(key, metric)) for name, key in levels.items()}
     beside = [f"{name} has {level:.{digits}f}" for name, level in known.items() if level is not None]
     return (
-        f"{text} on {len(run.oof):,} rows of {_count(len(run.folds), 'fold')}; {' and '.join(beside)}."
+        f"{text} on {len(run.oof):,} rows of {counted(len(run.folds), 'fold')}; {' and '.join(beside)}."
         if beside
         else f"{text}."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _second_sentence(chapter: Chapter) -> list[str]:

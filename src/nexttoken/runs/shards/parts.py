@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from nexttoken.tasks.submission import check_probs
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 SEAL = b"nexttoken"  # the key of a part's seal in the metadata of its file
 NAME = "part-{:05d}.parquet"
@@ -31,6 +33,16 @@ class Parts:
     asked: str
     id_name: str
     classes: tuple[str, ...]
+
+    def refuse_others(self) -> None:
+        """Raise UserError where the folder cannot be made, or a part's place holds another file, without its rows."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(
+                f"{self.folder} is no folder, and the parts go there; choose another name=..., or move it away"
+            )
+        for path in sorted(self.folder.glob(NAME.replace("{:05d}", "[0-9]*"))):
+            with _opened(path) as file:
+                _seal(path, file.schema_arrow)
 
     def path(self, number: int) -> Path:
         return self.folder / NAME.format(number)
@@ -52,22 +64,12 @@ class Parts:
 
         Raises UserError for a file that is no part of a submission.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         path = self.path(number)
         if not path.exists():
             return None
-        try:
-            with pq.ParquetFile(path) as file:
-                table = file.read()
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise UserError(
-                f"{path} cannot be read ({one_line(error)}); remove it, and its rows are asked again"
-            ) from None
-        seal = _seal(table)
-        if seal is None:
-            raise UserError(f"{path} is no part of a submission; choose another name=..., or move it away")
+        with _opened(path) as file:
+            table = file.read()
+        seal = _seal(path, table.schema)
         columns = [column.combine_chunks() for column in table.columns]
         if seal != {"asked": self.asked, "rows": rows, "answers": _hash(columns)}:
             return None
@@ -80,9 +82,25 @@ class Parts:
             number += 1
 
 
-def _seal(table: "pa.Table") -> Any:
-    metadata = table.schema.metadata or {}
-    return json.loads(metadata[SEAL]) if SEAL in metadata else None
+@contextmanager
+def _opened(path: Path) -> "Iterator[pq.ParquetFile]":
+    """A context with the Parquet file at `path`. Raises UserError where it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)}); remove it, and its rows are asked again") from None
+
+
+def _seal(path: Path, schema: "pa.Schema") -> Any:
+    """The seal of a part. Raises UserError for a file that has none."""
+    metadata = schema.metadata or {}
+    if SEAL not in metadata:
+        raise UserError(f"{path} is no part of a submission; choose another name=..., or move it away")
+    return json.loads(metadata[SEAL])
 
 
 def _hash(columns: Sequence[Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.data.files import hash_text
-from nexttoken.errors import UserError
+from nexttoken.errors import UserError, counted
 from nexttoken.models.processes import work_alone
 from nexttoken.prompts.token_cache import tokens_in_memory
 from nexttoken.runs.asking import Asking
@@ -34,8 +34,8 @@ def predict_in_shards(asking: Asking, path: Path, size: int) -> int:
 
     The parts are in a folder of the same name beside it. A part that is there and fits is not answered again, so the
     same command goes on after a kill. Of several processes each answers its own shards, and the first one writes the
-    submission; the others return 0. Raises UserError for a task whose test is not one table, and before the first
-    answer for faulty rows.
+    submission; the others return 0. Raises UserError for a task whose test is not one table, for files of somebody else
+    where the parts go, and before the first answer for faulty rows.
     """
     task: Any = asking.run.parts.task
     if not hasattr(task, "in_shards"):
@@ -43,6 +43,7 @@ def predict_in_shards(asking: Asking, path: Path, size: int) -> int:
         raise UserError(f"{what}; leave shard_rows out")
     shards: Shards = task.in_shards(min(size, sys.maxsize))
     parts = Parts(path.with_suffix(""), identity(asking), shards.form.id_name, task.classes)
+    parts.refuse_others()
     prediction = ShardedPrediction(asking, shards, parts, *work_alone())
     if prediction.place:
         prediction.answer_own()
@@ -50,7 +51,10 @@ def predict_in_shards(asking: Asking, path: Path, size: int) -> int:
     with written_alone(path):
         start = time.monotonic()
         plan = Plan.of(shards)
-        print(f"{shards.path}: {_words(plan.num_rows, start)}, {len(plan.sizes):,} shards, ids unique", flush=True)
+        print(
+            f"{shards.path}: {_words(plan.num_rows, start)}, {counted(len(plan.sizes), 'shard')}, ids unique",
+            flush=True,
+        )
         prediction.answer_own(plan)
         start = time.monotonic()
         asking.publish(lambda file: prediction.write(plan, file), path)
@@ -102,7 +106,8 @@ class ShardedPrediction:
                     num_kept += 1
         log_unseen(self.unshown)
         if num_kept:
-            print(f"{num_kept:,} shards were answered before ({self.parts.folder})")
+            verb = "was" if num_kept == 1 else "were"
+            print(f"{counted(num_kept, 'shard')} {verb} answered before ({self.parts.folder})")
         print("seconds: " + "; ".join(f"{stage} {seconds:,.1f}" for stage, seconds in self.seconds.items()), flush=True)
 
     def _answer(self, number: int, examples: list[Example], rows: str) -> None:
@@ -137,4 +142,4 @@ class ShardedPrediction:
 
 def _words(num_rows: int, start: float) -> str:
     seconds = time.monotonic() - start
-    return f"{num_rows:,} rows in {seconds:,.1f} s, {num_rows / max(seconds, 1e-9):,.0f} rows/s"
+    return f"{counted(num_rows, 'row')} in {seconds:,.1f} s, {num_rows / max(seconds, 1e-9):,.0f} rows/s"
