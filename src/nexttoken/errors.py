@@ -11,6 +11,11 @@ FILE_NAME = re.compile(r"(?![.\s])[^/\\\t\n]+(?<!\s)")
 MAX_NAME_BYTES = 200  # of a folder's or file's name: file systems take 255, and endings are added
 MAX_SHOWN_NAMES = 20
 FULL_DISK = "is the disk full? Make room there, or give another path"  # libraries do not say why a write failed
+# What libraries say of the machine: torch, the C++ library and the loader of memory, those written in Rust of files.
+NO_MEMORY = re.compile(
+    r"can't allocate memory|Cannot allocate memory|out of memory|bad_alloc|failed to map segment|can't start new thread"
+)
+FAILED_FILE = re.compile(r"\(os error \d+\)")
 MAX_CHARACTERS, NUM_END = 2_000, 500  # of a line of an error, and of its end, which has the fix
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from nexttoken.commands.entry import compose
-from nexttoken.commands.terminal import describe_os_error
+from nexttoken.commands.terminal import fault_of_machine
 from nexttoken.errors import UserError
 from support.composed import CONF
 
@@ -59,7 +59,7 @@ def test_a_giant_value_is_one_short_line(repository, monkeypatch, override, word
 
 
 def test_a_giant_path_is_a_short_line():
-    line = describe_os_error(OSError(36, "File name too long", "a" * 3_000))
+    line = fault_of_machine(OSError(36, "File name too long", "a" * 3_000))
     assert len(line) < 700
     assert "File name too long; give another path" in line
 

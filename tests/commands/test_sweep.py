@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from scipy.stats import ttest_1samp
 
 from nexttoken.commands import sweep, sweep_end
-from nexttoken.commands.entry import compose_entry, describe_os_error
+from nexttoken.commands.entry import compose_entry
 from nexttoken.commands.own_process import Ended
 from nexttoken.data.files import write_json
 from nexttoken.errors import UserError
@@ -37,7 +37,7 @@ def test_a_file_of_a_sweep_or_launcher_makes_a_sweep_without_the_option(reposito
 
 
 def job(work, *overrides: str):
-    return sweep.run_job(overrides, work, describe_os_error)
+    return sweep.run_job(overrides, work)
 
 
 def trained(run: str, fold: int, log_loss: float):
@@ -153,7 +153,7 @@ def sweep_of_rates(task_dir, by_rate: dict[str, list[float]], seeds: int = 1) ->
             named = [f"fold={fold}", *settings] if seeds > 1 else [f"fold={fold}", settings[0]]
             everything = ["name=mine", *named, "limit_rows=60"]
             run = finished(task_dir / f"mine_{rate}_{seed}", fold, loss)
-            sweep.run_job(named, run, describe_os_error, everything)
+            sweep.run_job(named, run, everything)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_the_time_left_is_that_of_the_jobs_that_trained(jobs, monkeypatch, capsy
     clock = 10_000.0
     write_finished_fold(tmp_path / "x")
     os.utime(tmp_path / "x" / "fold0" / "metrics.json", (9_000, 9_000))
-    sweep.run_job(["fold=0"], trained(str(tmp_path / "x"), 0, 0.5), describe_os_error, total=4)
+    sweep.run_job(["fold=0"], trained(str(tmp_path / "x"), 0, 0.5), total=4)
     begun = sweep.Job("fold=1", began=clock)
     clock += 300
     sweep.finish(begun, Ended("run: a/x/fold1"), 4, 0.5)

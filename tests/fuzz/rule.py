@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 
-from nexttoken.commands.terminal import describe_os_error
+from nexttoken.commands.terminal import fault_of_machine
 from nexttoken.errors import MAX_CHARACTERS, UserError
 
 MAX_SECONDS = 10.0  # of the processor, for one input
@@ -34,7 +34,7 @@ def obey(
             work()
             return True
     except refused_by as error:
-        shown = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        shown = fault_of_machine(error) or str(error)
         if fault := fault_of(shown, names):
             raise BrokenRule(fault) from error
         return False

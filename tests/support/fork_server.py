@@ -91,7 +91,6 @@ def call(request: Mapping[str, Any]) -> int:
     import ctypes
     import runpy
     import threading
-    import traceback
 
     os.setpgid(0, 0)
     out = os.open(request["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -118,9 +117,12 @@ def call(request: Mapping[str, Any]) -> int:
             runpy.run_path(script, run_name="__main__")
     except SystemExit as ended:
         status = ended.code
-    except BaseException:
-        traceback.print_exc()
-        status = 1
+    except BaseException as error:
+        try:
+            sys.excepthook(type(error), error, error.__traceback__)
+            status = 1
+        except SystemExit as ended:  # as Python itself takes it
+            status = ended.code
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()

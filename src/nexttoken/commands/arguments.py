@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import AfterValidator, Field
 
 from nexttoken.commands.entry import HELP
-from nexttoken.commands.terminal import describe_os_error, show_log, stop, take_place, until_nobody_reads
+from nexttoken.commands.terminal import fault_of_machine, show_log, stop, take_place, until_nobody_reads
 from nexttoken.data.checked_settings import validated
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.errors import UserError, first_five, nearest
-from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.allocator import keep_freed_memory, refuse_low_limit
 from nexttoken.models.peers import among_peers
 from nexttoken.progress import Deadline
 from nexttoken.settings import Checked
@@ -113,9 +113,12 @@ def run(command: Callable[[Sequence[str]], None], usage: str | None, arguments: 
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its hidden folders
     try:
+        refuse_low_limit()
         with until_nobody_reads(), among_peers():
             command(arguments)
     except UserError as error:
         stop(str(error), 2)
-    except OSError as error:
-        stop(describe_os_error(error), 2)
+    except Exception as error:
+        if line := fault_of_machine(error):
+            stop(line, 2)
+        raise

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nexttoken.commands import own_process, sweep, sweep_end
 from nexttoken.commands.broken_files import refusing_broken_files
 from nexttoken.commands.hydra_guard import guarded_hydra
-from nexttoken.commands.terminal import describe_os_error, show_log, stop, take_place, until_nobody_reads
+from nexttoken.commands.terminal import fault_of_machine, show_log, stop, take_place, until_nobody_reads
 from nexttoken.commands.typed import num_jobs, varied
 from nexttoken.commands.usual_keys import USUAL_KEYS, in_full
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError, nearest
-from nexttoken.models.allocator import keep_freed_memory
+from nexttoken.models.allocator import keep_freed_memory, refuse_low_limit
 from nexttoken.models.peers import among_peers
 from nexttoken.models.places import has_launcher
 from nexttoken.models.processes import failure
@@ -67,6 +67,7 @@ def run(main: Callable[[], Any]) -> None:
             if wants_help:  # with a further option, such as --resolve, the help is Hydra's
                 print(help_text(entry, str(sys.modules[main.__module__].__doc__), overrides))
             else:
+                refuse_low_limit()
                 with guarded_hydra(overrides, entry.parent / "conf"):
                     main()
                 finish_sweep()
@@ -157,7 +158,7 @@ def run_job(work: Callable[[], T]) -> T | None:
         config = HydraConfig.get()
         overrides, is_launched = config.overrides.task, config.runtime.choices["hydra/launcher"] != "basic"
         named, total = varied(overrides) or overrides, num_jobs(config.sweeper)
-        return sweep.run_job(named, work, describe_os_error, overrides, total, is_launched)
+        return sweep.run_job(named, work, overrides, total, is_launched)
     with errors_on_one_line(), among_peers():
         return work()
 
@@ -178,10 +179,8 @@ def errors_on_one_line() -> Iterator[None]:
         stop(str(error), 2)
     except BrokenPipeError:
         raise
-    except OSError as error:
-        stop(describe_os_error(error), 2)
-    except Exception:
-        if line := failure():  # another process failed first, and this one because of it
+    except Exception as error:
+        if line := fault_of_machine(error) or failure():  # of another process, and this one because of it
             stop(line, 2)
         raise
     except KeyboardInterrupt:

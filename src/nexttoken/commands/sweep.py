@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.commands.own_process import Call, Ended
-from nexttoken.commands.terminal import show_crash
+from nexttoken.commands.terminal import fault_of_machine, show_crash
 from nexttoken.commands.typed import key_of
 from nexttoken.data.secrets import without_secrets
 from nexttoken.errors import UserError, first_five, visible
@@ -59,7 +59,6 @@ JOBS: list[Job] = []  # of this process's sweep, in the order in which they ende
 def run_job(
     named: Sequence[str],
     work: Callable[[], Any],
-    describe_os_error: Callable[[OSError], str],
     overrides: Sequence[str] = (),
     total: int | None = None,
     is_launched: bool = False,
@@ -74,7 +73,7 @@ def run_job(
     seed = next((one.partition("=")[2] for one in named if key_of(one) == "seed"), "")
     job = Job(shlex.join(named), settings=settings, seed=seed, overrides=tuple(overrides), began=time.time())
     try:
-        result, ended = _attempt(work, describe_os_error)
+        result, ended = _attempt(work)
     except NeedsOwnProcess as need:
         call = Call.of_job(job.title, overrides, need.name, need.devices)
         if is_launched:
@@ -105,7 +104,7 @@ def finish(job: Job, ended: Ended, total: int | None = None, result: Any = None)
     return result
 
 
-def _attempt(work: Callable[[], Any], describe_os_error: Callable[[OSError], str]) -> tuple[Any, Ended]:
+def _attempt(work: Callable[[], Any]) -> tuple[Any, Ended]:
     """The result of `work`, None where it failed, and how it ended."""
     start, output, log = time.monotonic(), io.StringIO(), logging.getLogger("nexttoken")
     result, error, level = None, "", log.level
@@ -117,15 +116,14 @@ def _attempt(work: Callable[[], Any], describe_os_error: Callable[[OSError], str
         raise
     except UserError as refusal:
         error = str(refusal)
-    except OSError as failure:
-        error = describe_os_error(failure)
     except SystemExit as end:
         if end.code != UNANSWERED:
             raise
         error = "the time was up before a model had answered every row"
     except Exception as crash:
-        show_crash(type(crash), crash, crash.__traceback__)
-        error = " ".join(f"{type(crash).__name__}: {crash}".split())
+        if not (error := fault_of_machine(crash) or ""):
+            show_crash(type(crash), crash, crash.__traceback__)
+            error = " ".join(f"{type(crash).__name__}: {crash}".split())
     finally:
         log.setLevel(level)
     return result, Ended(output.getvalue(), error, time.monotonic() - start)

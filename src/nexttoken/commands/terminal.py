@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from nexttoken.data.secrets import without_secrets
-from nexttoken.errors import UserError, visible
+from nexttoken.errors import FAILED_FILE, FULL_DISK, NO_MEMORY, UserError, one_line, visible
 from nexttoken.models.places import has_launcher, is_first, read_launcher, speaks
 from nexttoken.progress import Progress
 
@@ -30,9 +30,9 @@ class VisibleFormatter(logging.Formatter):
 def show_log(stream: TextIO) -> None:
     """Show the log on `stream`, this package's from INFO on and that of libraries from WARNING on.
 
-    From now on a traceback shows no secret of the environment.
+    From now on a traceback shows no secret of the environment, and a fault of the machine is one line.
     """
-    sys.excepthook = show_crash
+    sys.excepthook = crash
     logging.basicConfig(stream=stream)
     handler = logging.root.handlers[0]
     handler.setFormatter(VisibleFormatter("%(message)s"))
@@ -70,11 +70,28 @@ def show_crash(kind: type[BaseException], error: BaseException, trace: Traceback
     print(without_secrets("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
-def describe_os_error(error: OSError) -> str:
-    """A line for a path that could not be read or written."""
-    path = str(error.filename2 or error.filename or "output")[:500]
-    fix = "make room there or " * (error.errno == errno.ENOSPC) + "give another path"
-    return f"{path}: {error.strerror or error}; {fix}; nothing half-written was left behind"
+def crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End the program after an error that nothing caught: with a line where the machine caused it."""
+    if line := fault_of_machine(error):
+        stop(line, 2)
+    show_crash(kind, error, trace)
+
+
+def fault_of_machine(error: BaseException) -> str | None:
+    """A line for a path that cannot be read or written, and for too little memory; None for any other error.
+
+    Libraries report both in their own ways: with the error of Python as a cause, or with its text alone.
+    """
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    text = one_line(cause)
+    if isinstance(cause, MemoryError) or NO_MEMORY.search(text):
+        what = f"out of memory ({text or 'Python could not have more'})"
+        return f"{what}; try a lower batch_tokens, fewer rows (limit_rows) or a smaller model, or a machine with more"
+    if isinstance(cause, OSError):
+        path = str(cause.filename2 or cause.filename or "output")[:500]
+        fix = "make room there or " * (cause.errno == errno.ENOSPC) + "give another path"
+        return f"{path}: {cause.strerror or cause}; {fix}; nothing half-written was left behind"
+    return f"a file could not be read or written ({text}); {FULL_DISK}" if FAILED_FILE.search(text) else None
 
 
 @contextmanager

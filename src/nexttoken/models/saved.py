@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nexttoken.data.files import read_json, whole_file, write_json
 from nexttoken.data.secrets import without_secrets
 from nexttoken.data.whole_files import whole_folder
-from nexttoken.errors import FULL_DISK, UserError
+from nexttoken.errors import FAILED_FILE, FULL_DISK, UserError
 from nexttoken.models import adapters
 from nexttoken.models import base_model as base
 from nexttoken.models.load import load_model, load_tokenizer, resolve
@@ -66,11 +66,15 @@ def keeps_base(settings: Settings) -> bool:
 
 @contextmanager
 def model_folder(folder: Path) -> Iterator[Path]:
-    """`whole_folder` for weights. Raises UserError where they cannot be written."""
+    """`whole_folder` for weights and a tokenizer. Raises UserError where they cannot be written."""
     try:
         with whole_folder(folder) as part:
             yield part
-    except SafetensorError as error:
+    except Exception as error:
+        if not (
+            isinstance(error, SafetensorError) or FAILED_FILE.search(str(error))
+        ):  # tokenizers has no error of its own
+            raise
         raise UserError(f"{folder} could not be written ({error}); {FULL_DISK}") from None
 
 

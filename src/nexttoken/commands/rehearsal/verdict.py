@@ -7,15 +7,12 @@ from typing import Any
 
 from nexttoken.commands.rehearsal.isolation import Limits, Outcome
 from nexttoken.data.row_files import RowFile
-from nexttoken.errors import UserError, first_five, one_line
+from nexttoken.errors import NO_MEMORY, UserError, first_five, one_line
 from nexttoken.tasks.submission import require_order
 
 TIMEOUT, THREW, EXCEEDED = "Notebook Timeout", "Notebook Threw Exception", "Notebook Exceeded Allowed Compute"
 NOT_FOUND, SCORING = "Submission CSV Not Found", "Submission Scoring Error"
-MEMORY = re.compile(
-    r"MemoryError|OutOfMemory|out of memory|can't allocate memory|Cannot allocate memory|bad_alloc|SIGKILL"
-    r"|exit status (-9|137)\b"
-)
+MEMORY = re.compile(rf"MemoryError|OutOfMemory|{NO_MEMORY.pattern}|SIGKILL|exit status (-9|137)\b")
 DISK = re.compile(r"No space left on device|Disk quota exceeded|ENOSPC")
 GB, NUM_LAST_CHARACTERS = 1e9, 4_000
 
