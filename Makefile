@@ -37,7 +37,8 @@ SEED ?= $(shell date +%s)
 
 chaos: .venv/.test
 	@echo "seed $(SEED)"
-	NEXTTOKEN_CHAOS_SEED=$(SEED) NEXTTOKEN_CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos -rP
+	OMP_NUM_THREADS=1 NEXTTOKEN_CHAOS_SEED=$(SEED) NEXTTOKEN_CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos -rP \
+		-n 2 --dist worksteal
 
 # Kernels of every kind, rehearsed with two sets of versions: about 12 GB, installed once into the user's cache.
 test-kernel: .venv/.test
