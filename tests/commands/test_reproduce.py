@@ -48,6 +48,17 @@ def test_the_same_machine_gives_the_same_bytes_and_nothing_is_left(tiny, capsys)
     assert sorted(tiny.parent.rglob("*")) == before
 
 
+def test_the_data_may_lie_in_another_folder(tiny, data, tmp_path, capsys):
+    elsewhere = tmp_path / "moved"
+    data.rename(elsewhere)
+    try:
+        assert "input_dir=" in refusal(capsys, "reproduce", tiny)
+        reproduce.main([str(tiny), f"input_dir={elsewhere}"])
+    finally:
+        elsewhere.rename(data)
+    assert capsys.readouterr().out.splitlines()[-1] == "fold0: the same bytes"
+
+
 def test_other_threads_and_versions_are_named_beside_the_largest_difference(tiny, tmp_path, capsys):
     number = torch.get_num_threads()
     unseal(tiny / "fold0")
@@ -90,6 +101,7 @@ def test_other_data_is_refused_before_anything_is_trained(tiny, data, capsys):
     [
         (["fold=7"], "fold7 is not finished; train it first: python train.py fold=7"),
         (["fold=x"], "'x' is not accepted; expected numbers such as 0,1, or all"),
+        (["fold=0,00"], "'0,00' has a fold twice; give each once, such as 0,1"),
     ],
 )
 def test_mistakes_are_one_line(tiny, capsys, arguments, words):

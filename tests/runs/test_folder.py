@@ -17,7 +17,7 @@ from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.inference.gate import Gate
 from nexttoken.runs import folder as folders
-from nexttoken.runs.config import Changes, _move, changed_config
+from nexttoken.runs.config import Changes, changed_config, moved
 from nexttoken.runs.folder import FoldFolder, RunFolder, describe_differences, flatten, hash_examples, latest_run
 from nexttoken.runs.records import read_gate, save_gate
 from nexttoken.settings import Settings
@@ -274,7 +274,7 @@ def test_a_gate_is_read_back_or_refused(tmp_path: Path, change: dict, reason: st
 
 
 @pytest.mark.parametrize(
-    ("node", "moved"),
+    ("node", "expected"),
     [
         ("in/a", "new/a"),
         ("in", "new"),
@@ -285,8 +285,8 @@ def test_a_gate_is_read_back_or_refused(tmp_path: Path, change: dict, reason: st
     ],
 )
 @pytest.mark.parametrize("old", ["in", "in/"])
-def test_only_paths_under_the_old_folder_move(node: object, moved: object, old: str) -> None:
-    assert _move(node, old, "new") == moved
+def test_only_paths_under_the_old_folder_move(node: object, expected: object, old: str) -> None:
+    assert moved(node, old, "new") == expected
 
 
 def saved_fold(folder: Path, number: int, config: dict) -> FoldFolder:

@@ -7,6 +7,7 @@ Arguments:
   fold=...         folds, such as 0 or 0,1, or all for the final model (default: every finished fold)
   out=...          new folder that keeps the second run (default: it is removed at the end)
   base=...         where the base model lies on this machine
+  input_dir=...    folder of the run's data on this machine
   trust_remote_code=true   run the code that comes with the model
 
 Other data and another base model are refused before the training. The exit status is 1 where bytes differ.
@@ -34,12 +35,15 @@ DIFFERENT = 1  # the exit status where bytes differ
 
 
 def fold_numbers(text: str) -> tuple[int | str, ...]:
-    """The folds of `fold=0,1`, or the final model of `fold=all`. Raises ValueError for anything else."""
+    """The folds of `fold=0,1`, or the final model of `fold=all`. Raises ValueError for others, and for one twice."""
     if text == ALL:
         return (ALL,)
     if not all(number.isdecimal() for number in text.split(",")):
         raise ValueError(f"{text!r} is not accepted; expected numbers such as 0,1, or all")
-    return tuple(map(int, text.split(",")))
+    numbers = tuple(map(int, text.split(",")))
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{text!r} has a fold twice; give each once, such as 0,1")
+    return numbers
 
 
 class ReproduceArguments(Arguments):
@@ -47,6 +51,7 @@ class ReproduceArguments(Arguments):
     fold: Annotated[tuple[int | str, ...], BeforeValidator(fold_numbers)] = ()
     out: NewPath | None = None
     base: str | None = None
+    input_dir: str | None = None
     trust_remote_code: bool = False
 
 
@@ -108,10 +113,12 @@ def prepared_again(fold: "FoldFolder", given: ReproduceArguments, place: Path) -
     """
     from nexttoken.build import build
     from nexttoken.pipeline import read
-    from nexttoken.runs.config import base_of
+    from nexttoken.runs.config import base_of, moved
     from nexttoken.runs.folder import hash_examples
 
     config = fold.config()
+    if given.input_dir:  # also the files that other parts read there
+        config = moved(config, config["input_dir"], given.input_dir)
     model = config["model"] | {"trust_remote_code": given.trust_remote_code}
     if given.base and (named := base_of(given.base, model.get("name_or_path"), fold.path.parent)):
         model |= {"name_or_path": named, "revision": None}
@@ -119,7 +126,8 @@ def prepared_again(fold: "FoldFolder", given: ReproduceArguments, place: Path) -
     parts = build(config)
     if not fold.has_rows(hash_examples(read(parts, "train"))):
         raise UserError(
-            f"{fold.path} was trained on other rows than {config['input_dir']} holds now; restore the files"
+            f"{fold.path} was trained on other rows than {config['input_dir']} holds now; restore the files, or name"
+            " their folder with input_dir=..."
         )
     refuse_other_base(fold, parts)
     return parts, config

@@ -80,7 +80,7 @@ def own_config(folds: Sequence[FoldFolder], input_dir: str | None) -> dict[str, 
     if str(config.get("retriever", {}).get("_target_")).endswith(".Nothing"):  # it was defined elsewhere before
         config |= {"retriever": NOTHING, "search": {**config.get("search", {}), "retriever": NOTHING}}
     if input_dir:  # also for the files that a retriever reads there
-        nodes = {key: _move(config[key], config["input_dir"], input_dir) for key in RETRIEVER_NODES if key in config}
+        nodes = {key: moved(config[key], config["input_dir"], input_dir) for key in RETRIEVER_NODES if key in config}
         config |= {**nodes, "input_dir": input_dir, "task": {**config["task"], "input_dir": input_dir}}
     return config
 
@@ -138,7 +138,7 @@ def asked_otherwise(own: Mapping[str, Any], changed: Mapping[str, Any], changes:
     Paths in the data's folder begin with `input_dir`, so that the way is the same wherever the data lies.
     """
     one, other = (
-        {key: _move(config.get(key) or {}, config.get("input_dir", ""), "input_dir") for key in ASKED}
+        {key: moved(config.get(key) or {}, config.get("input_dir", ""), "input_dir") for key in ASKED}
         for config in (own, changed)
     )
     asked = {key: new for key, (_, new) in differences(one, other).items()}
@@ -152,7 +152,7 @@ def asked_config(own: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     asked = {key: value for key, value in settings.model_dump().items() if key in SCORED}
     if settings.max_tokens == AUTO:
         del asked["max_tokens"]
-    return {**own, **_move(asked, settings.input_dir, own["input_dir"])}
+    return {**own, **moved(asked, settings.input_dir, own["input_dir"])}
 
 
 def run_and_changes(folder: RunFolder, changes: Changes) -> tuple[RunFolder, Changes]:
@@ -188,12 +188,12 @@ def _targets(config: Mapping[str, Any]) -> list[str]:
     return [value for key, value in _items(config) if key == "_target_" and str(value).startswith("nexttoken.")]
 
 
-def _move(node: Any, old: str, new: str) -> Any:
+def moved(node: Any, old: str, new: str) -> Any:
     """`node` with every path at or under the folder `old` put under `new`."""
     if isinstance(node, Mapping):
-        return {key: _move(value, old, new) for key, value in node.items()}
+        return {key: moved(value, old, new) for key, value in node.items()}
     if isinstance(node, list):
-        return [_move(value, old, new) for value in node]
+        return [moved(value, old, new) for value in node]
     start = old.rstrip("/")
     if not start or not isinstance(node, str) or not f"{node}/".startswith(f"{start}/"):
         return node
@@ -208,8 +208,8 @@ def _with_inference(config: dict[str, Any], changes: Changes) -> dict[str, Any]:
     if not changes.inference and not changes.search_keys:
         return config
     here, own = config["input_dir"], config["search"]  # ${input_dir} is None where the command line has no input_dir
-    given = _move(changes.retriever, str(None), here)
-    config = {**config, "inference": _move(dict(changes.inference), str(None), here) or config["inference"]}
+    given = moved(changes.retriever, str(None), here)
+    config = {**config, "inference": moved(dict(changes.inference), str(None), here) or config["inference"]}
     if changes.search_keys and not searches(config):
         name, key = str(config["inference"].get("_target_")).rpartition(".")[2], changes.search_keys[0]
         what = f"the inference is {name}, which does not search, so {key}=... has no use"
