@@ -9,11 +9,21 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from nexttoken.engine.forward.output_head import reading, reading_labels
+from nexttoken.engine.forward.packed_attention import KeyValues
 from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.label_answerer import LabelAnswerer, predict_labels
 from nexttoken.engine.label_mass import mass_outside
-from nexttoken.engine.label_scores import answer_logits, collate, label_scores
+from nexttoken.engine.label_scores import (
+    UNKNOWN,
+    Batch,
+    answer_logits,
+    collate,
+    label_scores,
+    num_read,
+    sequence_scores,
+    votes_of,
+)
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model
@@ -22,6 +32,7 @@ from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import ModelSettings, QuantizationSettings
 from support import small_models
 from support.composed import settings
+from support.layouts import first_piece, tokens_before
 
 VOCABULARY = small_models.SMALL["vocab_size"]
 SMALL = small_models.SMALL | {"max_position_embeddings": 64}
@@ -88,6 +99,151 @@ def random_prompts(num_rows: int = 12) -> list[EncodedPrompt]:
         EncodedPrompt(f"row{n}", n % 3, "", draw.integers(1, VOCABULARY, size).astype(np.int32), False)
         for n, size in enumerate(sizes)
     ]
+
+
+def prompt_of(*token_ids: int, label: int | None = 0, num_options: int | None = None, votes=()) -> EncodedPrompt:
+    return EncodedPrompt("x", label, "", np.array(token_ids, np.int32), False, num_options, votes=votes)
+
+
+ONE, OTHER = KeyValues(2), KeyValues(2)
+LONG = tuple(range(10, 50))  # a beginning that pays to be shared
+ALIKE = [prompt_of(*LONG, 1, 2), prompt_of(*LONG, 1, 3, 4), prompt_of(*LONG, 5), prompt_of(6), prompt_of(*LONG, 7)]
+
+
+@pytest.mark.parametrize("shares", [False, True], ids=["alone", "shared"])
+@pytest.mark.parametrize(
+    ("prefixes", "num_shared"),
+    [
+        ((), 40 + 40),
+        ((ONE, ONE, ONE, None, None), 38 + 38),
+        ((ONE, ONE, OTHER, None, OTHER), 39),  # two begin alike; the third has the same tokens after another cache
+        ((ONE, OTHER, ONE, None, OTHER), 0),
+    ],
+)
+def test_a_place_sees_its_own_prompt_and_label_and_nothing_else(tokens, prefixes, num_shared, shares):
+    """Behind whatever stands in a cache, and with the beginning of a neighbour in place of its own."""
+    batch = collate(ALIKE, tokens.contexts, True, prefixes, shares)
+    check_places(batch, prefixes or (None,) * len(ALIKE))
+    cached = sum(0 if cache is None else cache.length for cache in prefixes)
+    num_tokens = sum(num_read(tokens.contexts, len(prompt.token_ids), packs=True) for prompt in ALIKE)
+    assert batch.layout.token_ids.numel() == num_tokens - cached - num_shared * shares
+
+
+def test_a_padded_place_sees_its_own_prompt_and_label_and_nothing_else(tokens):
+    check_places(collate(ALIKE, tokens.contexts), (None,) * len(ALIKE))
+
+
+def check_places(batch: Batch, prefixes: tuple[KeyValues | None, ...]) -> None:
+    assert batch.reads.tolist() == sorted({*batch.reads.tolist()}), "each place is computed once"
+    assert batch.places.shape == (len(batch.rows), len(batch.contexts), 1 + max(map(len, batch.contexts)))
+    for prompt, prefix, places in zip(batch.rows, prefixes, batch.reads[batch.places].tolist(), strict=True):
+        for context, steps in zip(batch.contexts, places, strict=True):
+            for step, place in enumerate(steps):
+                text = [*prompt.token_ids.tolist(), *context[:step]]  # a shorter label repeats its end
+                assert tokens_before(batch.layout, place) == text[0 if prefix is None else prefix.length :]
+                if batch.packs:
+                    assert batch.layout.position_ids[0, place] == len(text) - 1
+                    assert batch.layout.segments.prefixes[first_piece(batch.layout, place)] is prefix
+
+
+def test_every_prompt_has_a_cache_or_none():
+    with pytest.raises(ValueError, match="zip"):
+        collate(ALIKE, ((),), True, (ONE,))
+
+
+def test_the_keys_and_values_of_a_batch_are_saved_where_asked():
+    saved = KeyValues(0)
+    assert collate(ALIKE, ((),), True, saved=saved).layout.segments.saved is saved
+
+
+def test_a_batch_is_planned_with_the_tokens_that_it_reads(tokens, packs):
+    layout = collate([prompt_of(1, 2, 3)], tokens.contexts, packs).layout
+    assert layout.token_ids.numel() == num_read(tokens.contexts, 3, packs)
+    assert num_read(((5,), (6, 7)), 3) == 2 * (3 + 2), "padded, unless asked otherwise"
+
+
+def test_a_batch_says_what_its_prompts_say(packs):
+    prompts = [prompt_of(1, label=2, num_options=3), prompt_of(2, 3, label=None), prompt_of(4, num_options=1)]
+    named = [replace(prompt, id=name) for prompt, name in zip(prompts, "abc", strict=True)]
+    batch = collate(named, ((5,), (6, 7)), packs)
+    assert (batch.ids, batch.rows, batch.contexts, batch.packs) == (
+        ("a", "b", "c"),
+        tuple(named),
+        ((5,), (6, 7)),
+        packs,
+    )
+    assert batch.labels.tolist() == [2, UNKNOWN, 0]
+    assert batch.votes is None
+    scores = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]])
+    none = -torch.inf
+    assert batch.only_options(scores).tolist() == [[1, 2, 3, none], [5, 6, 7, 8], [9, none, none, none]]
+    assert batch.filler.labels.tolist() == [UNKNOWN] * 3
+
+
+def test_the_halves_of_a_batch_are_batches_of_half_its_prompts(tokens, packs):
+    batch = collate(ALIKE, tokens.contexts, packs)
+    first, second = batch.halves
+    assert first.rows + second.rows == batch.rows
+    assert len(first.rows) == 2
+    for half in (first, second):
+        check_places(half, (None,) * len(half.rows))
+        assert (half.contexts, half.packs) == (batch.contexts, packs)
+    assert [half.labels.tolist() for half in batch.filler.halves] == [[UNKNOWN] * 2, [UNKNOWN] * 3]
+    one = collate(ALIKE[:1], tokens.contexts, packs)
+    assert one.halves == [one]
+
+
+def test_a_batch_is_padded_and_computes_all_of_it_unless_asked_otherwise():
+    assert not collate(ALIKE, ((),)).packs
+    assert collate(ALIKE, ((),), packs=True).layout.lengths == tuple(len(prompt.token_ids) for prompt in ALIKE)
+
+
+@pytest.mark.parametrize("votes", [(), (0.5, 0.5)])
+def test_a_batch_goes_to_a_device_as_a_whole(packs, votes):
+    """And what is computed from it stays there."""
+    batch = collate([prompt_of(1, 2, votes=votes), prompt_of(3)], ((5,), (6, 7)), packs).to(torch.device("meta"))
+    tensors = [batch.layout.token_ids, batch.reads, batch.places, batch.labels, batch.num_options]
+    tensors += [batch.votes] if votes else []
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert batch.only_options(torch.zeros(2, 4, device="meta")).device.type == "meta"
+    assert (batch.votes is None) is not bool(votes)
+
+
+def test_votes_are_shares_of_the_classes_and_a_label_without_votes_has_all():
+    prompts = [prompt_of(1, votes=(0.75, 0.25)), prompt_of(1, label=3), prompt_of(1, label=None)]
+    expected = torch.tensor([[0.75, 0.25, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
+    torch.testing.assert_close(votes_of(prompts), expected)
+    torch.testing.assert_close(collate(prompts, ((),)).votes, expected)
+    torch.testing.assert_close(votes_of([prompt_of(1, votes=(1.0,))]), torch.ones(1, 1))
+    assert votes_of([prompt_of(1, label=3)]) is None
+
+
+def test_a_label_has_the_probability_of_its_tokens_less_that_of_longer_labels():
+    """Probabilities by hand: after the prompt, after token 1, and after tokens 1 0, for two prompts."""
+    tokens = label_tokens(((1,), (1, 0), (1, 0, 2), (2,), (1, 2)))
+    assert tokens.contexts == ((1, 0),)
+    first = [[0.1, 0.8, 0.1], [0.5, 0.2, 0.3], [0.25, 0.25, 0.5]]
+    second = [[0.2, 0.2, 0.6], [0.1, 0.3, 0.6], [0.2, 0.7, 0.1]]
+    scores = sequence_scores(torch.tensor([[first], [second]]).log() + 3, tokens)
+    begun = [0.8, 0.8 * 0.5, 0.8 * 0.5 * 0.5, 0.1, 0.8 * 0.3], [0.2, 0.2 * 0.1, 0.2 * 0.1 * 0.1, 0.6, 0.2 * 0.6]
+    exact = [[one - ten - twelve, ten - last, last, two, twelve] for one, ten, last, two, twelve in begun]
+    torch.testing.assert_close(scores.exp(), torch.tensor(exact))
+
+
+def test_a_label_that_always_goes_on_as_a_longer_one_has_a_finite_score():
+    """Its probability is 0; a loss of infinity or nan would end a training."""
+    tokens = label_tokens(((1,), (1, 0)))
+    certain = torch.tensor([[[[0.0, 100, 0], [200, 0, 0]]]])
+    (never, always), *_ = sequence_scores(certain, tokens).tolist()
+    assert -20 < never < -10
+    assert always == pytest.approx(0)
+
+
+@torch.inference_mode()
+def test_the_score_of_a_one_token_label_is_its_logit(llama):
+    tokens, batch = label_tokens(CONTINUATIONS["one token"]), collate(random_prompts(), ((),))
+    whole = answer_logits(llama, batch)[:, 0, 0]
+    torch.testing.assert_close(label_scores(llama, batch, tokens), whole[:, [5, 7, 11]], atol=1e-6, rtol=1e-6)
 
 
 def plain_score(model: torch.nn.Module, prompt: EncodedPrompt, label: tuple[int, ...]) -> torch.Tensor:

@@ -241,11 +241,25 @@ def test_batches_and_chunks_change_nothing(request, name):
     assert in_chunks.counts() == together.counts()
 
 
-def test_label_tokens_other_than_the_runs_are_refused(scratch, stories):
-    trained = Encoder(stories.tokenizer, PLAIN, 256).encode([example(("q", "a", "b"))]).labels
-    with pytest.raises(UserError, match="the label tokens differ from the run's") as error:
-        Encoder(scratch.tokenizer, PLAIN, 256).encode([example(("q", "a", "b"))], trained)
-    assert trained.table() in str(error.value)
+def test_label_tokens_other_than_the_runs_are_refused(scratch, capsys):
+    """By the names of the labels and their order: the model has learnt which of them is which class."""
+    rows, encoder = [example(("q", "a", "b"))], Encoder(scratch.tokenizer, PLAIN, 256)
+    train = encoder.for_training(rows)
+    assert capsys.readouterr().out == train.labels.table() + "\n"
+    assert encoder.for_choosing(rows, train).labels == encoder.encode(rows, train.labels).labels == train.labels
+    other = Encoder(scratch.tokenizer, replace(PLAIN, labels=["B", "A", "tie"]), 256)
+    for encode in (lambda: other.encode(rows, train.labels), lambda: other.for_choosing(rows, train)):
+        with pytest.raises(UserError, match="the label tokens differ from the run's") as error:
+            encode()
+        assert f"{other.encode(rows).labels.table()}\nexpected:\n{train.labels.table()}" in str(error.value)
+
+
+def test_a_prompt_keeps_what_its_example_says(scratch):
+    fields = example(("q", "a", "b")).fields
+    rows = [Example("one", fields, 2, 3, round=1, votes=(0.5, 0.0, 0.5)), Example("other", fields)]
+    prompts = Encoder(scratch.tokenizer, PLAIN, 256).encode(rows).prompts
+    facts = [(p.id, p.label, p.num_options, p.round, p.votes, p.was_cut) for p in prompts]
+    assert facts == [("one", 2, 3, 1, (0.5, 0.0, 0.5), False), ("other", None, None, 0, (), False)]
 
 
 def test_a_padding_or_truncation_left_in_the_tokenizer_file_is_not_used(scratch):
@@ -309,6 +323,27 @@ def test_what_was_added_is_given_up_first(stories):
         match=r"leaves too little of the options to tell them apart in 1 of 1 rows \(asked\); raise max_tokens",
     ):
         encode_one(encoder, ASKED)
+
+
+def test_rows_whose_options_became_alike_are_reported_and_refused_if_they_are_most(scratch, capsys):
+    """A row may be there several times, once for each round of the training."""
+    fine = replace(ASKED, id="fine", fields={"question": ("Which?",), "options": ("a", "b", "c")}, demonstrations=())
+    others = [replace(fine, id=name) for name in ("second", "third")]
+    cut = fine.fields | {"options": tuple("same " * 60 + end for end in "abc")}
+    one, two = (replace(fine, id=name, fields=cut) for name in ("one", "two"))
+    encoder = Encoder(scratch.tokenizer, replace(QUIZ, cut_at=1), 80)
+    line = "max_tokens=80 leaves too little of the options to tell them apart in"
+    for rows, said in (
+        ([fine], ""),
+        ([fine, *others, one], f"{line} 1 of 4 rows (one)\n"),
+        ([fine, one], f"{line} 1 of 2 rows (one)\n"),
+        ([fine, *others, one, one, one, two], f"{line} 2 of 5 rows (one, two)\n"),
+    ):
+        encoder.encode(rows)
+        assert capsys.readouterr().out == said
+    for rows, said in (([one, one], "1 of 1 rows (one)"), ([fine, one, two], "2 of 3 rows (one, two)")):
+        with pytest.raises(UserError, match=re.escape(f"{line} {said}; raise max_tokens")):
+            encoder.encode(rows)
 
 
 def test_demonstrations_and_passages_are_disarmed_too(scratch):

@@ -11,12 +11,11 @@ import torch
 from huggingface_hub import constants
 
 from nexttoken.commands.labels import LabelsArguments, main, situations_table
-from nexttoken.engine.forward.layout import Layout
-from nexttoken.engine.forward.packed_attention import ROOT
 from nexttoken.engine.label_scores import collate, sequence_scores
 from nexttoken.errors import UserError
 from nexttoken.prompts.encode_labels import Encoded, Encoder
 from nexttoken.prompts.label_audit import CHAT, MAX_TOKENS, Audit, audit_situations
+from support.layouts import tokens_before
 from support.real_tokenizers import BUILDERS, Reference, byte_level
 
 SCRATCH = "scratch, learnt from the embedded sample"
@@ -96,16 +95,6 @@ def test_scores_read_exactly_these_tokens(name):
             read = [logits_after(tokens_before(batch.layout, place), size) for place in batch.reads.tolist()]
             scores = sequence_scores(torch.stack(read)[batch.places], tokens)
             torch.testing.assert_close(scores, torch.stack(expected)[None])
-
-
-def tokens_before(layout: Layout, place: int) -> list[int]:
-    """The tokens that a place sees, itself among them."""
-    piece = max(number for number, start in enumerate(layout.starts) if start <= place)
-    seen = layout.token_ids.flatten()[layout.starts[piece] : place + 1].tolist()
-    while (piece := layout.parents[piece]) != ROOT:
-        start = layout.starts[piece]
-        seen = layout.token_ids.flatten()[start : start + layout.lengths[piece]].tolist() + seen
-    return seen
 
 
 def logits_after(prefix: list[int], size: int) -> torch.Tensor:

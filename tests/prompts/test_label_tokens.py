@@ -85,16 +85,20 @@ def test_labels_of_different_token_counts(stories):
     assert set(labels.contexts) == {(space,), (t, i)}
 
 
-def test_a_cue_that_ends_in_a_space_is_rejoined(stories, metaspace):
+def test_a_cue_that_ends_in_a_space_is_rejoined(metaspace):
     """The label's token spans the join: the model is asked before it, and nothing differs from the label ' B'."""
+    prompt = Prompt("{{ text[0] }}", "\n### Answer: ", ["A", "B"])
+    encoded = Encoder(metaspace, prompt, 128).encode([Example("1", {"text": ("one",)})])
+    a, b = metaspace.convert_tokens_to_ids(["▁A", "▁B"])
+    assert encoded.labels == LabelTokens(("A", "B"), ((a,), (b,)), (("▁A",), ("▁B",)), 1)
+    assert encoded.labels.table().splitlines()[1].endswith("no, 1 re-joined")
+    assert metaspace.decode(encoded.prompts[0].token_ids).endswith("### Answer:")
+
+
+def test_a_rejoined_space_may_be_a_token_of_its_own(stories):
     labels = find(stories.tokenizer, "\n### Answer: ", ["A", "B", "Tie"])
     assert labels.pieces == (("▁", "A"), ("▁B",), ("▁T", "i", "e"))
     assert labels.num_rejoined == 1
-    assert labels.table().splitlines()[1].endswith("no, 1 re-joined")
-    prompt = Prompt("{{ text[0] }}", "\n### Answer: ", ["A", "B"])
-    encoded = Encoder(metaspace, prompt, 128).encode([Example("1", {"text": ("one",)})])
-    assert encoded.labels.pieces == (("▁A",), ("▁B",))
-    assert metaspace.decode(encoded.prompts[0].token_ids).endswith("### Answer:")
 
 
 @pytest.mark.parametrize("pair", [("1", "10"), ("tie", "tied")])
@@ -103,6 +107,8 @@ def test_labels_that_share_their_first_token_are_read_whole(scratch, pair):
     short, long = labels.continuations
     assert long[: len(short)] == short
     assert labels.contexts == (long[:-1],)
+    columns = re.split("  +", labels.table().splitlines()[2])
+    assert columns == [repr(pair[1]), f"{long[0]} {long[1]}", f"{pair[1][:-1]!r} {pair[1][-1]!r}", "yes"]
 
 
 @pytest.mark.parametrize("labels", [["A", "B", "Draw"], ["A", "B", "D raw"]])
@@ -126,8 +132,10 @@ def test_labels_that_collide_are_refused_with_the_table(lower_case):
 
 def test_labels_whose_tokens_depend_on_the_row_are_refused_with_the_fix(metaspace):
     assert find(metaspace, "", ["tie", "tied"], "one ", "two ").num_rejoined == 1
+    last_forty = "one two three one two three and now two:"
     with pytest.raises(UserError, match="the labels' tokens depend on the row") as error:
-        find(metaspace, "", ["tie", "tied"], "one ", "two:")
+        find(metaspace, "", ["tie", "tied"], "one ", f"{'left out ' * 5}{last_forty}")
+    assert f" after ...{last_forty!r}; " in str(error.value)
     assert "; end prompt.answer_cue with a fixed line, such as '### Answer\\n'" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -138,8 +146,8 @@ def test_no_rows():
 
 
 @pytest.mark.parametrize("labels", [["A", "B", "tie"], [" A", " B", " Tie"]])
-def test_label_tokens_survive_their_file(stories, tmp_path, labels):
-    found = find(stories.tokenizer, "\n### Answer:", labels)
+def test_label_tokens_survive_their_file(scratch, tmp_path, labels):
+    found = find(scratch.tokenizer, "\n### Answer:", labels)
     save_labels(tmp_path / "labels.json", found)
     assert load_labels(tmp_path / "labels.json") == found
 

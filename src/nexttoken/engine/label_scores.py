@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nexttoken.engine.forward.layout import Layout, Pieces, prefix_length
 from nexttoken.engine.forward.output_head import reading_labels, require_head
 from nexttoken.engine.forward.packed_attention import ROOT, KeyValues
-from nexttoken.engine.forward.prefixes import Group, fewest_tokens
+from nexttoken.engine.forward.prefixes import fewest_tokens
 from nexttoken.engine.forward.shortcuts import skipping
 from nexttoken.models.precision import computing
 from nexttoken.prompts.label_tokens import Contexts, LabelTokens
@@ -89,7 +89,7 @@ def collate(
     steps: list[list[list[tuple[int, int]]]] = []  # of every prompt and context: (piece, token) of each step
     if packs:
         rows = [prompt.token_ids[prefix_length(prefix) :] for prompt, prefix in zip(prompts, prefixes, strict=True)]
-        trunks = _add_trunks(pieces, rows, prefixes, shares)
+        trunks = _add_trunks(pieces, rows, prefixes) if shares else [(ROOT, 0)] * len(rows)
         for row, prefix, (trunk, shared) in zip(rows, prefixes, trunks, strict=True):
             steps.append(_add_branches(pieces, row[shared:], contexts, trunk, prefix))
     else:
@@ -119,14 +119,12 @@ def votes_of(prompts: Sequence) -> Tensor | None:
     return shares
 
 
-def _add_trunks(
-    pieces: Pieces, rows: Sequence, prefixes: Sequence[KeyValues | None], shares: bool
-) -> list[tuple[int, int]]:
+def _add_trunks(pieces: Pieces, rows: Sequence, prefixes: Sequence[KeyValues | None]) -> list[tuple[int, int]]:
     """For each row the piece of its common prefix and the prefix's length; (ROOT, 0) without one."""
     trunks: list[tuple[int, int]] = []
     for _, pairs in groupby(zip(rows, prefixes, strict=True), key=lambda pair: id(pair[1])):  # with the same KV cache
         group_rows, (prefix, *_) = zip(*pairs, strict=True)
-        for group in fewest_tokens(group_rows) if shares else [Group([row], 0, 0) for row in range(len(group_rows))]:
+        for group in fewest_tokens(group_rows):
             trunk = pieces.add(group_rows[group.members[0]][: group.shared], ROOT, prefix) if group.shared else ROOT
             trunks += [(trunk, group.shared)] * len(group.members)
     return trunks
@@ -141,9 +139,8 @@ def _add_branches(
         piece = pieces.add([*tokens.tolist(), *contexts[0]], trunk, prefix)
         return [[(piece, -1 - size + step) for step in range(size + 1)]]
     prompt = pieces.add(tokens, trunk, prefix)
-    branches = [(pieces.add(context, prompt), len(context)) for context in contexts if context]
-    steps = [[(prompt, -1), *((piece, step) for step in range(size))] for piece, size in branches]
-    return steps if all(contexts) else [[(prompt, -1)], *steps]
+    branches = [(pieces.add(context, prompt), len(context)) for context in contexts]
+    return [[(prompt, -1), *((piece, step) for step in range(size))] for piece, size in branches]
 
 
 def answer_logits(model: nn.Module, batch: Batch, columns: Sequence[int] | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Encoding of examples with a closed set of answers: token ids within a budget, and the label tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -59,7 +59,8 @@ class Encoder(Renderer):
         from the `expected` ones, with which the model was trained.
         """
         rows = token_rows(self, examples, self._make, chunk=chunk)
-        self._report_alike([example.id for example, row in zip(examples, rows, strict=True) if row.lost], len(rows))
+        alike = dict.fromkeys(example.id for example, row in zip(examples, rows, strict=True) if row.lost)
+        self._report_alike(alike, len({example.id for example in examples}))
         prompts = [
             EncodedPrompt(e.id, e.label, row.text, row.token_ids, row.was_cut, e.num_options, e.round, e.votes)
             for e, row in zip(examples, rows, strict=True)
@@ -82,9 +83,8 @@ class Encoder(Renderer):
         """Encode the examples by which checkpoints are chosen."""
         return self.encode(examples, train.labels)
 
-    def _report_alike(self, alike: list[str], num_rows: int) -> None:
-        """Print the number of examples whose options became equal by cutting; raise UserError if they are most."""
-        alike = list(dict.fromkeys(alike))
+    def _report_alike(self, alike: Collection[str], num_rows: int) -> None:
+        """Print the number of rows whose options became equal by cutting; raise UserError if they are most."""
         line = f"max_tokens={self.max_tokens} leaves too little of the options to tell them apart"
         if 2 * len(alike) > num_rows:
             raise UserError(f"{line} in {len(alike)} of {num_rows} rows ({first_five(alike)}); raise max_tokens")
@@ -97,8 +97,8 @@ class Encoder(Renderer):
     def cut_rows(self, examples: Sequence[Example], limits: Sequence[int]) -> Iterator[TokenRow]:
         """The examples' prompts, each of at most its limit of tokens."""
         for row in self.fit_all(examples, limits):
-            ids = np.asarray(row.ids, np.int32)
-            yield TokenRow(ids, row.text, None, row.was_cut, row.lost_options, 0.0, row.num_disarmed)
+            ids, num_disarmed = np.asarray(row.ids, np.int32), row.num_disarmed
+            yield TokenRow(ids, row.text, was_cut=row.was_cut, lost=row.lost_options, num_disarmed=num_disarmed)
 
     @cached_property
     def limit(self) -> int:
