@@ -27,6 +27,7 @@ from nexttoken.engine.label_scores import (
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_model
+from nexttoken.models.precision import compute_in
 from nexttoken.prompts.encode_labels import EncodedPrompt
 from nexttoken.prompts.label_tokens import LabelTokens
 from nexttoken.settings import ModelSettings, QuantizationSettings
@@ -237,6 +238,18 @@ def test_a_label_that_always_goes_on_as_a_longer_one_has_a_finite_score():
     (never, always), *_ = sequence_scores(certain, tokens).tolist()
     assert -20 < never < -10
     assert always == pytest.approx(0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_labels_are_read_in_the_products_of_their_model_and_in_no_others(dtype):
+    """A model that is trained in 16 bit is read in 16 bit; the logits are float32 all the same."""
+    model, seen = build("Llama"), []
+    shortcuts(model)
+    compute_in(model, dtype)
+    model.model.layers[0].mlp.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    assert answer_logits(model, collate(random_prompts(2), ((),))).dtype == torch.float32
+    assert seen == [dtype or torch.float32]
 
 
 @torch.inference_mode()

@@ -141,7 +141,7 @@ def test_labels_whose_tokens_depend_on_the_row_are_refused_with_the_fix(metaspac
 
 
 def test_no_rows():
-    with pytest.raises(UserError, match="no row to find the label tokens in"):
+    with pytest.raises(UserError, match=r"^no row to find the label tokens in: the task .* check its files$"):
         find_label_tokens([], ["A", "B"], lambda text: [], lambda ids: [], None)
 
 
@@ -154,7 +154,9 @@ def test_label_tokens_survive_their_file(scratch, tmp_path, labels):
 
 def test_a_broken_file_of_label_tokens_is_one_line(tmp_path):
     path = tmp_path / "labels.json"
-    for content in ("", "[]", "{}", '{"labels": ["A"], "continuations": 1, "pieces": [], "num_rejoined": 0}'):
+    uneven = '{"labels": ["A"], "continuations": [[1], [2]], "pieces": [["A"]], "num_rejoined": 0}'
+    wrong = '{"labels": ["A"], "continuations": 1, "pieces": [], "num_rejoined": 0}'
+    for content in ("", "[]", "{}", wrong, uneven):
         path.write_text(content, encoding="utf-8")
         with pytest.raises(UserError, match=re.escape(str(path))) as error:
             load_labels(path)

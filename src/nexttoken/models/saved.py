@@ -98,8 +98,11 @@ def load_labels(path: Path) -> LabelTokens:
     saved = read_json(path)
     try:
         nested = {name: tuple(map(tuple, saved[name])) for name in ("continuations", "pieces")}
-        return LabelTokens(labels=tuple(saved["labels"]), num_rejoined=saved["num_rejoined"], **nested)
-    except (KeyError, TypeError) as error:
+        labels = LabelTokens(labels=tuple(saved["labels"]), num_rejoined=saved["num_rejoined"], **nested)
+        if not len(labels.labels) == len(labels.continuations) == len(labels.pieces):
+            raise ValueError("its lists have different lengths")
+        return labels
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not hold label tokens ({error!r}); expected a file written by train.py") from None
 
 
