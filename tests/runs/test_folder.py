@@ -237,6 +237,18 @@ def test_held_out_ids_are_those_of_the_folds_in_full_precision(tmp_path: Path) -
     assert fold.held_out_ids() == ["7", "a#b", "8"]
 
 
+def test_journals_stay_until_the_fold_is_finished(tmp_path: Path) -> None:
+    fold = FoldFolder(tmp_path)
+    fold.journals.mkdir()
+    (fold.journals / "1.jsonl").touch()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fold.finish({"log_loss": float("nan")})
+    assert fold.journals.exists()
+    fold.finish({"log_loss": 1.0})
+    assert fold.is_finished
+    assert not fold.journals.exists()
+
+
 def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     fold = FoldFolder(tmp_path)
     fold.save_oof(LabelPredictions(("a",), np.ones((1, 1))), np.zeros(1), 0, ["x"])

@@ -78,8 +78,10 @@ SCENES = {
 }
 QUICK = [name for name, scene in SCENES.items() if not scene.is_slow]
 
-# Checkpoints hold times; the folder of journals has names that depend on them; nothing reads multirun.yaml.
+# Checkpoints hold times, and so do the names of a prediction's journals; nothing reads multirun.yaml, nor the journals of a
+# finished fold, which a kill after its last file leaves.
 SKIPPED = (".lock", ".ckpt", "multirun.yaml")
+SKIPPED_FOLDERS = {"tensorboard", "written", "answered"}
 
 
 class Checkouts:
@@ -142,7 +144,7 @@ def results(checkout: Path) -> dict[str, Any]:
     for folder in ("output", "submissions", "kernel"):
         for path in sorted((checkout / folder).rglob("*")):
             name = path.relative_to(checkout).as_posix()
-            if path.is_file() and not name.endswith(SKIPPED) and not {"tensorboard", "written"} & {*path.parts}:
+            if path.is_file() and not name.endswith(SKIPPED) and not SKIPPED_FOLDERS & {*path.parts}:
                 found[name] = comparable(path)
     return found
 

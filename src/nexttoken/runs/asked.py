@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from nexttoken.data.folds import load_folds
-from nexttoken.data.whole_files import remove
 from nexttoken.errors import UserError
 from nexttoken.models.processes import from_first, is_first
 from nexttoken.runs.answer_set import answers_of, without_scores
@@ -86,9 +85,8 @@ def save_answers(asking: Asking, fold: FoldFolder, predictions: Any, measured: M
     if "threshold" in saved:
         predictions = replace(predictions, threshold=saved["threshold"])
     answers.save(into, int(fold.number), task, predictions, examples)
-    remove(into.journals)
     made_by = {"answered_by": fold.training_id, "asked": asking.way}
-    into.save_metrics({**without_scores(saved), **answers.score(task, predictions, examples), **made_by, **measured})
+    into.finish({**without_scores(saved), **answers.score(task, predictions, examples), **made_by, **measured})
 
 
 def answer_held_out(asking: Asking, fold: FoldFolder, into: FoldFolder) -> tuple[Any, Any, dict[str, Any]]:

@@ -78,6 +78,11 @@ class FoldFolder(FoldRecords):
         if not self.has_data(data_hash):
             raise UserError(f"{self.path} was started on other rows than {config['input_dir']} holds now; {advice}")
 
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json, then remove the journals. A kill in between leaves journals that nothing reads."""
+        self.save_metrics(metrics)
+        remove(self.journals)
+
     def remove(self) -> None:
         """Delete the fold; of a linked one all that it holds, so that the next fold is on the same disk.
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from nexttoken.build import Parts
-from nexttoken.data.whole_files import remove
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.fold_rows import FoldData
 from nexttoken.runs.folder import FoldFolder, RunFolder, hash_learnt
@@ -32,6 +31,5 @@ def finish_fold(
     if held_out:
         scores = answers.score(parts.task, predictions, held_out)
         answers.save(fold, parts.settings.fold, parts.task, predictions, held_out)
-    remove(fold.journals)
-    fold.save_metrics(described | scores | measured)
+    fold.finish(described | scores | measured)
     log_scores(loggers, scores, measured.get("best_step", 0))  # last: a logger's fault costs no training
