@@ -78,8 +78,8 @@ SCENES = {
 }
 QUICK = [name for name, scene in SCENES.items() if not scene.is_slow]
 
-# Checkpoints hold times, and so do the names of a prediction's journals. Nothing reads multirun.yaml, nor the journals of
-# a finished fold, which a kill after its last file leaves.
+# Checkpoints hold times, and so do the names of a prediction's journals. Nothing reads multirun.yaml, nor the journals
+# of a finished fold, which a kill after its last file leaves.
 SKIPPED = (".lock", ".ckpt", "multirun.yaml")
 SKIPPED_FOLDERS = {"tensorboard", "written", "answered"}
 
