@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run real page test test-slow test-kernel fuzz mutants coverage chaos check lint size lock audit sbom clean
+.PHONY: run real page test test-slow test-kernel fuzz mutants coverage chaos docs check lint size lock audit sbom clean
 
 run: .venv/.run
 	$(BIN)/python train.py fold=0
@@ -39,6 +39,10 @@ chaos: .venv/.test
 	@echo "seed $(SEED)"
 	OMP_NUM_THREADS=1 NEXTTOKEN_CHAOS_SEED=$(SEED) NEXTTOKEN_CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos -rP \
 		-n 2 --dist worksteal
+
+# Every command of the documentation, run in a checkout of its page; the summary names what was skipped and why.
+docs: .venv/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/documented/each_command.py -rs -n 2 --dist loadgroup
 
 # Kernels of every kind, rehearsed with two sets of versions: about 12 GB, installed once into the user's cache.
 test-kernel: .venv/.test

@@ -9,36 +9,11 @@ from hydra.errors import HydraException
 
 from nexttoken.__main__ import commands
 from support.composed import CONF, composed
+from support.pages import PAGES, PLACEHOLDER, ROOT, name, pieces
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").glob("*.md"),
-        *(ROOT / folder / "README.md" for folder in ("benchmarks", "input", "output", "submissions")),
-    ]
-)
 GROUPS = {path.name: {choice.stem for choice in path.glob("*.yaml")} for path in CONF.iterdir() if path.is_dir()}
 # Commands whose arguments are those of train.py as well; the others name all of theirs in their docstring.
 OVERRIDES = {"curate", "data", "forecast", "labels", "plan", "quantize"}
-PLACEHOLDER = re.compile(r"<[^>]*>|\$\(.*\)|\.\.\.|…")
-
-
-def name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def pieces(text: str) -> list[str]:
-    """The code of a page: its indented lines, and what stands in backticks, which may go over a line's end.
-
-    NAME takes the place of `<name>` and other placeholders.
-    """
-    text = re.sub(r"^```.*?^```", "", text.replace("\\\n", " "), flags=re.M | re.S)
-    indented = [line for line in text.splitlines() if line.startswith("    ")]
-    prose = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
-    spans = [span for part in re.split(r"\n\n|\|\n", prose) for span in re.findall(r"`([^`]+)`", part)]
-    return [PLACEHOLDER.sub("NAME", code) for code in indented + [re.sub(r"\s+", " ", span) for span in spans]]
-
 
 CODE = {page: pieces(page.read_text(encoding="utf-8")) for page in PAGES}
 

@@ -1,0 +1,1 @@
+"""Every command of the documentation, run as a reader would type it: make docs."""

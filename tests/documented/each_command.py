@@ -1,0 +1,33 @@
+"""Each command of the pages ends without a traceback and with status 0, in a checkout of its page: make docs."""
+
+import re
+
+import pytest
+
+from documented.commands import Command, commands
+from documented.exceptions import commands_before, reason_to_skip
+from documented.scratch import Workplace
+from support.fork_server import ForkServer
+
+SHARED = re.compile(r"\.\./shared|jmmlu|jcommonsenseqa")
+COMMANDS = [pytest.param(one, id=str(one), marks=pytest.mark.xdist_group(one.page)) for one in commands()]
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    with ForkServer() as server:
+        yield Workplace(tmp_path_factory.mktemp("docs"), server)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs(command: Command, workplace, request) -> None:
+    if reason := reason_to_skip(command.text):
+        pytest.skip(reason)
+    if SHARED.search(command.typed):
+        workplace.link_shared(request.getfixturevalue("shared_dir"))
+    checkout = workplace.checkout(re.sub(r"\W", "_", command.page))
+    for text in [*commands_before(command.text), command.typed]:
+        checkout.prepare(text)
+        status, words = checkout.call(text, command.variables)
+        assert (status, "Traceback (most" in words) == (0, False), f"{text}\nstatus {status}\n{words[-4000:]}"
