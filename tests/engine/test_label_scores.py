@@ -166,13 +166,10 @@ def test_a_batch_is_planned_with_the_tokens_that_it_reads(tokens, packs):
 def test_a_batch_says_what_its_prompts_say(packs):
     prompts = [prompt_of(1, label=2, num_options=3), prompt_of(2, 3, label=None), prompt_of(4, num_options=1)]
     named = [replace(prompt, id=name) for prompt, name in zip(prompts, "abc", strict=True)]
-    batch = collate(named, ((5,), (6, 7)), packs)
-    assert (batch.ids, batch.rows, batch.contexts, batch.packs) == (
-        ("a", "b", "c"),
-        tuple(named),
-        ((5,), (6, 7)),
-        packs,
-    )
+    contexts = (5, 6), (7, 8, 9)
+    batch = collate(named, contexts, packs)
+    assert (batch.ids, batch.rows, batch.contexts, batch.packs) == (("a", "b", "c"), tuple(named), contexts, packs)
+    check_places(batch, (None,) * 3)
     assert batch.labels.tolist() == [2, UNKNOWN, 0]
     assert batch.votes is None
     scores = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]])
