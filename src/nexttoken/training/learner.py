@@ -75,7 +75,6 @@ class Learner:
         `dev` are shown as inference shows them, `whole` are train and dev rows as training shows them.
         """
         seed_everything(settings.seed, verbose=False)
-        given = settings
         tokenizer = load_tokenizer(settings.model, training_texts(prompt, train))
         spec = resolve(settings)
         print(f"{'device':<9} {spec}")
@@ -87,43 +86,23 @@ class Learner:
             print(budget)
             spec = spec.change(max_tokens=budget.number)
         spec = with_batch_tokens(spec)
-        settings = spec.settings
-        encoder: Any = make_encoder(head, tokenizer, prompt, within_context(spec.config, settings.max_tokens))
+        encoder: Any = make_encoder(head, tokenizer, prompt, within_context(spec.config, spec.settings.max_tokens))
         encoded = encoder.for_training(train)
         encoded_dev, encoded_whole = (encoder.for_choosing(some, encoded) if some else None for some in (dev, whole))
         if settings.generate_rows:
             encoder.encode_prompts(train[:1], settings.generation.max_new_tokens)  # refused now, not after training
         if settings.model.name_or_path is not None:
-            rate = settings.fit.learning_rate
-            if settings.trainer.max_epochs and rate > MAX_FINETUNING_RATE:
-                print(f"fit.learning_rate={rate} is for weights from scratch; fit=finetune is for pretrained ones")
-            print(make_plan(spec).table())
-        start = settings.model.from_run
-        if start and settings.adapter:
-            refuse_other_base(Path(start), settings, identify(settings.model, tokenizer), "model.name_or_path")
+            show_finetuning(spec)
+        if settings.model.from_run and settings.adapter:
+            base = identify(settings.model, tokenizer)
+            refuse_other_base(Path(settings.model.from_run), spec.settings, base, "model.name_or_path")
         num_classes = head.num_outputs(encoded.labels)
         seed_everything(settings.seed, verbose=False)  # so that new weights depend on the seed only
-        device = torch.device("cpu") if settings.trainer.strategy == "fsdp" else spec.device  # whole on no device
-        weights = (spec.dtype, settings.quantization, num_classes, spec.config, device)
-        with advice_on_memory(settings.batch_tokens):
-            model = load_model(settings.model, tokenizer, settings.max_tokens, *weights)
-        if has_classifier(spec.config) and not start:
-            leave_out_classifier(model, str(settings.model.name_or_path), num_classes)
-        compute_in(model, AUTOCAST[spec.precision])
+        model = load_base(spec, tokenizer, num_classes)
         if not _fits_float16(spec, model, encoded):
             del model
-            trainer = given.trainer.model_copy(update={"precision": "32-true"})
-            model_settings = given.model.model_copy(update={"dtype": "float32"})
-            given = given.model_copy(update={"trainer": trainer, "model": model_settings})
-            return cls.load(given, head, prompt, train, dev, fold_dir, whole)
-        if adapter := trained_adapter(settings):
-            model = add_adapter(model, adapter, num_classes)
-            if start:
-                overwrite_adapter(model, adapter, Path(start))
-            elif adapter.init == "loftq":
-                start_from_quantization_error(model, weights_folder(settings.model))
-        if settings.fit.gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            return cls.load(in_float32(settings), head, prompt, train, dev, fold_dir, whole)
+        model = made_trainable(model, spec.settings, num_classes)
         return cls(spec, head, encoder, model, encoded, encoded_dev, budget, encoded_whole)
 
     @property
@@ -193,6 +172,47 @@ class Learner:
     def _answerer(self) -> Answerer:
         model = move_model(self.model, self.spec.device)  # Lightning moves it to the CPU
         return make_answerer(self.head, model, self.encoder, self.train.labels, self.settings.batch_tokens)
+
+
+def show_finetuning(spec: ModelSpec) -> None:
+    """Print the memory plan, and a remark on a learning rate that is for weights from scratch."""
+    rate = spec.settings.fit.learning_rate
+    if spec.settings.trainer.max_epochs and rate > MAX_FINETUNING_RATE:
+        print(f"fit.learning_rate={rate} is for weights from scratch; fit=finetune is for pretrained ones")
+    print(make_plan(spec).table())
+
+
+def load_base(spec: ModelSpec, tokenizer: Any, num_classes: int | None) -> nn.Module:
+    """The model with the weights that training begins from, without an adapter."""
+    settings = spec.settings
+    device = torch.device("cpu") if settings.trainer.strategy == "fsdp" else spec.device  # whole on no device
+    weights = (spec.dtype, settings.quantization, num_classes, spec.config, device)
+    with advice_on_memory(settings.batch_tokens):
+        model = load_model(settings.model, tokenizer, settings.max_tokens, *weights)
+    if has_classifier(spec.config) and not settings.model.from_run:
+        leave_out_classifier(model, str(settings.model.name_or_path), num_classes)
+    compute_in(model, AUTOCAST[spec.precision])
+    return model
+
+
+def made_trainable(model: Any, settings: Settings, num_classes: int | None) -> nn.Module:
+    """The model with its adapter, if it is to have one, and with gradient checkpointing."""
+    if adapter := trained_adapter(settings):
+        model = add_adapter(model, adapter, num_classes)
+        if start := settings.model.from_run:
+            overwrite_adapter(model, adapter, Path(start))
+        elif adapter.init == "loftq":
+            start_from_quantization_error(model, weights_folder(settings.model))
+    if settings.fit.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def in_float32(settings: Settings) -> Settings:
+    """The settings of the same training without float16."""
+    trainer = settings.trainer.model_copy(update={"precision": "32-true"})
+    model = settings.model.model_copy(update={"dtype": "float32"})
+    return settings.model_copy(update={"trainer": trainer, "model": model})
 
 
 def _fits_float16(spec: ModelSpec, model: nn.Module, encoded: Encoded | EncodedTexts) -> bool:
