@@ -10,9 +10,9 @@ from torch import nn
 
 from nexttoken.engine.batches import token_batches
 from nexttoken.engine.candidate_scores import collate_candidates, num_read
+from nexttoken.engine.forward.layout import prefix_length
 from nexttoken.engine.forward.packed_attention import KeyValues
-from nexttoken.engine.forward.prefixes import common_prefix
-from nexttoken.engine.forward.shortcuts import allows_cached_prefix, compute_prefix, shortcuts
+from nexttoken.engine.forward.shortcuts import compute_common_prefix, shortcuts
 from nexttoken.engine.heads import Candidates
 from nexttoken.engine.journal import NO_JOURNAL, LabelJournal
 from nexttoken.engine.label_answerer import ModelAnswerer
@@ -61,10 +61,8 @@ def predict_candidates(
     packs, device = shortcuts(model).packs, next(model.parameters()).device
     parts = [part for row, prompt in enumerate(prompts) for part in in_parts(prompt, row, head, batch_tokens, packs)]
     rows, row_of = [part for _, part in parts], [row for row, _ in parts]
-    tokens = [prompt.token_ids for prompt in rows]
-    shared = common_prefix(tokens) if allows_cached_prefix(model) else 0
-    prefix = compute_prefix(model, tokens[0][:shared]) if shared else None
-    lengths = [num_read(row, head.whole, packs) - shared * (1 if packs else 0) for row in rows]
+    prefix = compute_common_prefix(model, [prompt.token_ids for prompt in rows])
+    lengths = [num_read(row, head.whole, packs) - prefix_length(prefix) for row in rows]
     width = max(len(row.branches) for row in rows) if rows else 1
 
     def scores(model: nn.Module, batch: Sequence[EncodedPrompt], prefix: KeyValues | None) -> np.ndarray:

@@ -13,8 +13,8 @@ from nexttoken.engine.batches import shared_batches, token_batches
 from nexttoken.engine.float16_trial import MAX_OVERFLOWING, is_float32_instead, leave_float16
 from nexttoken.engine.forward.layout import prefix_length
 from nexttoken.engine.forward.packed_attention import KeyValues
-from nexttoken.engine.forward.prefixes import PrefixCache, common_prefix
-from nexttoken.engine.forward.shortcuts import allows_cached_prefix, compute_prefix, shortcuts
+from nexttoken.engine.forward.prefixes import PrefixCache
+from nexttoken.engine.forward.shortcuts import allows_cached_prefix, compute_common_prefix, shortcuts
 from nexttoken.engine.heads import LabelHead
 from nexttoken.engine.journal import NO_JOURNAL, JournalFolder, LabelJournal
 from nexttoken.engine.label_scores import Batch, collate, num_read
@@ -122,11 +122,11 @@ def predict_labels(
     Rows without finite logits are asked again in float32, and have the other rows' mean where that does not help;
     `counts` receives their numbers. Raises UserError, naming ids, where most rows stay without finite logits.
     """
-    contexts, device = head.contexts(labels), next(model.parameters()).device
-    packs = shortcuts(model).packs
+    contexts, device, packs = head.contexts(labels), next(model.parameters()).device, shortcuts(model).packs
     shares = share_prefixes and packs
     rows = [prompt.token_ids for prompt in prompts]
-    shared = common_prefix(rows) if shares and allows_cached_prefix(model) else 0
+    common = compute_common_prefix(model, rows) if shares else None
+    shared = prefix_length(common)
     cache = prefixes if prefixes and prefixes.is_filled else None  # of an earlier call
     cached = [cache.common_length(prompt, shared) if cache else 0 for prompt in prompts]
     lengths = [num_read(contexts, len(row) - (size or shared), packs) for row, size in zip(rows, cached, strict=True)]
@@ -134,7 +134,6 @@ def predict_labels(
         batches = shared_batches([row[shared:] for row in rows], batch_tokens, sum(map(len, contexts)))
     else:
         batches = token_batches(lengths, batch_tokens, packs)
-    common = compute_prefix(model, rows[0][:shared]) if shared else None
 
     def class_probs(model: nn.Module, laid_out: Batch) -> np.ndarray:
         return head.scores(model, laid_out, labels).softmax(dim=-1).double().cpu().numpy()

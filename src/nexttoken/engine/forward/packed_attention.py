@@ -107,6 +107,14 @@ class Segments:
             layers[layer] = (keys, values)
         return KeyValues(self.ends[segment] - starts[segment + 1] + place + 1, layers)
 
+    def query_places(self, device: torch.device) -> Tensor | None:
+        """The places of the queries in the sequence; None for all."""
+        if self.queries is None:
+            return None
+        starts = [0, *accumulate(self.lengths)]
+        flat = [start + place for start, queries in zip(starts, self.queries, strict=False) for place in queries]
+        return torch.tensor(flat).to(device, non_blocking=True)
+
     def only_at(self, reads: Sequence[int]) -> "Segments":
         """The same segments with queries only at the places `reads` of the sequence.
 
@@ -141,19 +149,12 @@ def attend(
     """
     if segments is None or attention_mask is not None or any(others.get(name) is not None for name in UNSUPPORTED):
         raise NotImplementedError(f"{type(module).__name__} does not support segment attention")
-    if sliding_window is None and has_sliding_window(getattr(module, "config", None), getattr(module, "layer_idx", 0)):
-        raise NotImplementedError(f"{type(module).__name__} does not pass its sliding window on")
+    _refuse_unsupported(module, segments, sliding_window)
     layer: Any = getattr(module, "layer_idx", None)
-    if not isinstance(layer, int) and (segments.saved is not None or any(segments.prefixes)):
-        raise NotImplementedError(f"{type(module).__name__} has no layer_idx")
     if segments.saved is not None:
         segments.saved.layers[layer] = (key, value)
-    num_tokens = query.shape[2]
-    places: Tensor | None = None  # of the queries in the sequence; None for all
-    if segments.queries is not None:
-        starts = [0, *accumulate(segments.lengths)]
-        flat = [start + place for start, queries in zip(starts, segments.queries, strict=False) for place in queries]
-        places = torch.tensor(flat).to(query.device, non_blocking=True)
+    num_tokens, places = query.shape[2], segments.query_places(query.device)
+    if places is not None:
         query = query.index_select(2, places)
     has_many_copies = sum(segments.ends) > MAX_KEY_COPIES * num_tokens
     if not has_many_copies and goes_at_once(query, key, value, dropout, softcap, sliding_window):
@@ -167,6 +168,14 @@ def attend(
     if places is not None:
         output = output.new_zeros(1, num_tokens, *output.shape[2:]).index_copy(1, places, output)
     return output, None
+
+
+def _refuse_unsupported(module: nn.Module, segments: Segments, sliding_window: int | None) -> None:
+    if sliding_window is None and has_sliding_window(getattr(module, "config", None), getattr(module, "layer_idx", 0)):
+        raise NotImplementedError(f"{type(module).__name__} does not pass its sliding window on")
+    needs_layer = segments.saved is not None or any(segments.prefixes)
+    if needs_layer and not isinstance(getattr(module, "layer_idx", None), int):
+        raise NotImplementedError(f"{type(module).__name__} has no layer_idx")
 
 
 def _parts(

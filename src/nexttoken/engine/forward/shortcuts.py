@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nexttoken.engine.forward.last_layer import decoder, only_at
 from nexttoken.engine.forward.layout import Layout, Pieces
 from nexttoken.engine.forward.packed_attention import ROOT, KeyValues
+from nexttoken.engine.forward.prefixes import common_prefix
 from nexttoken.models.precision import autocast_dtype, computing, exact_products
 from nexttoken.models.sharded import is_sharded
 
@@ -114,6 +115,12 @@ def compute_prefix(model: nn.Module, token_ids: Sequence[int] | np.ndarray) -> K
     with evaluating(model), layout.attending(model), computing(model):
         decoder(model)(**layout.inputs)
     return saved
+
+
+def compute_common_prefix(model: nn.Module, rows: Sequence[np.ndarray]) -> KeyValues | None:
+    """The KV cache of the tokens that all rows begin with; None where it does not pay, or the model allows none."""
+    shared = common_prefix(rows) if allows_cached_prefix(model) else 0
+    return compute_prefix(model, rows[0][:shared]) if shared else None
 
 
 @contextmanager
