@@ -12,7 +12,7 @@ from nexttoken.commands import cascade
 from nexttoken.inference.gate import Gate
 from nexttoken.metrics.probabilities import METRICS
 from nexttoken.report.page import budget_section
-from nexttoken.report.page.budget_points import BudgetPoint, budget_points, front
+from nexttoken.report.page.budget_section import BudgetPoint, budget_points, front
 from nexttoken.report.page.chapter import chapters_of
 from nexttoken.runs.read_all import read_all
 from nexttoken.runs.records import save_gate

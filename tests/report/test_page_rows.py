@@ -11,10 +11,9 @@ from benchmarks.page_runs import write_sample_run
 from nexttoken.build import build
 from nexttoken.report.page.both_orders import BothOrders
 from nexttoken.report.page.chapter import chapters_of
-from nexttoken.report.page.chosen_rows import MAX_ROWS, ChosenRows
+from nexttoken.report.page.chosen_rows import MAX_LISTED, MAX_ROWS, ChosenRows, find_views
 from nexttoken.report.page.page_file import write_page
 from nexttoken.report.page.row_texts import BUDGET, MAX_CHARACTERS, RowTexts, shown_text
-from nexttoken.report.page.row_views import MAX_LISTED, find_views
 from nexttoken.runs.read_all import read_all
 from nexttoken.types import Example
 from support.composed import composed

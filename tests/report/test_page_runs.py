@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from nexttoken.report.compare import COMPARED, read_cells, score_cells
 from nexttoken.report.page import next_steps, pairs, runs_section, short_section
 from nexttoken.report.page.chapter import chapters_of
-from nexttoken.report.page.settings_that_differ import differing_settings
+from nexttoken.report.page.runs_section import differing_settings
 from nexttoken.report.ranking import Measure, Ranking
 from nexttoken.runs.read import read_groups
 from nexttoken.runs.read_all import read_all

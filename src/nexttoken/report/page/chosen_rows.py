@@ -1,4 +1,4 @@
-"""The rows that the page holds, with the lists of them to look at, and what each run says of them as plain lists."""
+"""The rows that the page holds: as arrays, in the lists of those worth a look, and as plain lists for the script."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,88 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.errors import UserError
+from nexttoken.metrics.probabilities import log_losses
 from nexttoken.report.page.both_orders import BothOrders, find_both_orders
-from nexttoken.report.page.row_table import RowTable
-from nexttoken.report.page.row_views import find_views
 from nexttoken.runs.read import read_numbers
-from nexttoken.runs.scored_runs import Run
+from nexttoken.runs.scored_runs import Run, probabilities
 
+MAX_LISTED = 100
+VIEWS = {  # what the page calls them
+    "worst": "worst (highest loss)",
+    "certain": "most certain and wrong",
+    "uncertain": "most uncertain",
+    "flipped": "flipped by the order",
+    "random": "random",
+}
 MAX_ROWS = 5_000  # with more, only the rows of the views are in the page
 NUM_SHOWN = 8  # classes of a row: all where there are no more, else the most probable ones
 PARTS = 10_000  # probabilities are whole numbers of this part
+
+
+def find_views(
+    probs: np.ndarray, losses: np.ndarray, labels: np.ndarray, orders: BothOrders | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """The places of up to MAX_LISTED rows for each view, the first one to look at first.
+
+    `probs` (N, K) and `losses` (N,) are NaN for rows without an answer, which no view lists. A row is uncertain where
+    its two best classes are close, and flipped where the two orders decide for different classes.
+    """
+    known = np.flatnonzero(np.isfinite(losses))
+    best = np.sort(probs[known], axis=1)[:, ::-1]
+    wrong = probs[known].argmax(axis=1) != labels[known]
+    views = {
+        "worst": known[_lowest(-losses[known])],
+        "certain": known[wrong][_lowest(-best[wrong, 0])],
+        "uncertain": known[_lowest(best[:, 0] - best[:, 1])],
+    }
+    if orders is not None:
+        flips = np.flatnonzero(orders.flips)
+        views["flipped"] = flips[_lowest(-orders.gaps[flips])]
+    views["random"] = np.random.default_rng(seed).permutation(known)[:MAX_LISTED]
+    return views
+
+
+def _lowest(values: np.ndarray) -> np.ndarray:
+    return np.argsort(values, kind="stable")[:MAX_LISTED]
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """N rows of R runs with K classes; a row that a run lacks has NaN there, and -1 as its guess.
+
+    `probs` (R, N, K), `losses` and `guesses` (R, N), `ids`, `folds` and `labels` (N,): the rows of the first run in
+    its order, then those that only later runs have.
+    """
+
+    ids: np.ndarray
+    folds: np.ndarray
+    labels: np.ndarray
+    probs: np.ndarray
+    losses: np.ndarray
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> "RowTable":
+        tables = [run.oof.set_index("id") for run in runs]
+        facts = pd.concat([table[["fold", "label"]] for table in tables])
+        facts = facts[~facts.index.duplicated()]
+        classes = [probabilities(run.oof) for run in runs]
+        probs = np.full((len(runs), len(facts), classes[0].shape[1]), np.nan)
+        losses = np.full(probs.shape[:2], np.nan)
+        for place, (table, own) in enumerate(zip(tables, classes, strict=True)):
+            rows = facts.index.get_indexer(table.index)
+            probs[place, rows] = own
+            losses[place, rows] = log_losses(own, table["label"].to_numpy())
+        return cls(facts.index.to_numpy(), facts["fold"].to_numpy(), facts["label"].to_numpy(), probs, losses)
+
+    @property
+    def guesses(self) -> np.ndarray:
+        known = np.isfinite(self.losses)
+        return np.where(known, np.nan_to_num(self.probs, nan=-1.0).argmax(axis=2), -1)
+
+    def only(self, rows: np.ndarray) -> "RowTable":
+        """The table of these rows, by their places."""
+        facts = (self.ids[rows], self.folds[rows], self.labels[rows])
+        return RowTable(*facts, self.probs[:, rows], self.losses[:, rows])
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nexttoken.report.page.measured import Measured, measured_sums
-from nexttoken.report.page.outcome import Outcome
+from nexttoken.report.page.outcome import Measured, Outcome, measured_sums
 
 FEW_CLASSES = 12  # up to which the confusion is shown as a matrix, and the class most often taken is named
 MAX_PAIRS = 15  # of confused classes

@@ -16,12 +16,11 @@ from nexttoken.report.page.class_scores import (
     most_confused,
     worst_class_sentence,
 )
-from nexttoken.report.page.factors import factors_of, text_factors
 from nexttoken.report.page.label_noise import label_noise
 from nexttoken.report.page.order_effects import order_effects
 from nexttoken.report.page.outcome import Outcome
 from nexttoken.report.page.section import Section, render
-from nexttoken.report.page.slices import slice_metric, slice_scores, worst_slice_sentence
+from nexttoken.report.page.slices import factors_of, slice_metric, slice_scores, text_factors, worst_slice_sentence
 from nexttoken.report.page.text_parts import Texts, swap_of
 
 Factors = Mapping[str, pd.Categorical]

@@ -7,8 +7,7 @@ from markupsafe import Markup
 
 from nexttoken.report.markdown import digits_for
 from nexttoken.report.page.both_orders import BothOrders
-from nexttoken.report.page.measured import Measured, measured_sums
-from nexttoken.report.page.outcome import Outcome
+from nexttoken.report.page.outcome import Measured, Outcome, measured_sums
 from nexttoken.report.page.section import interval, number
 from nexttoken.report.page.svg import Axis, Plot
 from nexttoken.report.page.text_parts import Texts

@@ -9,10 +9,9 @@ import pandas as pd
 from nexttoken.data.files import read_json
 from nexttoken.errors import UserError
 from nexttoken.report.page.chapter import Chapter
-from nexttoken.report.page.chosen_rows import NUM_SHOWN, ChosenRows
+from nexttoken.report.page.chosen_rows import NUM_SHOWN, VIEWS, ChosenRows
 from nexttoken.report.page.row_prompts import read_prompts
 from nexttoken.report.page.row_texts import RowTexts, shown_text, tags_of
-from nexttoken.report.page.row_views import VIEWS
 from nexttoken.report.page.section import Section, render
 from nexttoken.runs.scored_runs import Run
 from nexttoken.types import Example

@@ -1,5 +1,6 @@
 """The section of runs: a sortable table of scores, costs and the settings that differ, and the comparison of two."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,14 +8,18 @@ import numpy as np
 
 from nexttoken.metrics.intervals import noise_band, score_interval
 from nexttoken.metrics.probabilities import mean_and_spread
-from nexttoken.report.markdown import digits_for
+from nexttoken.report.markdown import NOTHING, digits_for
 from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.page.pairs import MAX_RUNS
 from nexttoken.report.page.section import Section, number, render
-from nexttoken.report.page.settings_that_differ import MAX_COLUMNS, differing_settings
 from nexttoken.report.seeds import replicas_among
 from nexttoken.report.tables import metrics_in_tables, reference_levels
+from nexttoken.runs.folder import differences, flatten
 from nexttoken.runs.scored_runs import Run
+
+MAX_COLUMNS = 12
+MAX_LETTERS = 40  # of a value
+MISSING = object()
 
 
 def section(chapter: Chapter) -> Section:
@@ -81,3 +86,42 @@ def _noise_sentences(chapter: Chapter) -> list[str]:
                 " (noise band): a smaller difference between two single runs says nothing."
             )
     return sentences
+
+
+def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The value of each run by the short name of each setting that is not the same in all, the seed last."""
+    keys = sorted({key for config in configs[1:] for key in differences(configs[0], config)}, key=_seed_last)
+    flat = [flatten(config) for config in configs]
+    names = dict(zip(keys, _short_names(keys), strict=True))
+    return {names[key]: [_words(of_run.get(key, MISSING)) for of_run in flat] for key in keys}
+
+
+def _seed_last(key: str) -> tuple[bool, str]:
+    return key == "seed", key
+
+
+def _short_names(keys: Sequence[str]) -> list[str]:
+    """The last words of dotted keys, as many as tell them apart."""
+    names = []
+    for key in keys:
+        words = key.split(".")
+        size = next(
+            (n for n in range(1, len(words)) if sum(other.split(".")[-n:] == words[-n:] for other in keys) == 1),
+            len(words),
+        )
+        size = max(size, 2) if words[-1].startswith("_") and len(words) > 1 else size
+        names.append(".".join(words[-size:]).replace("._target_", ""))
+    return names
+
+
+def _words(value: Any) -> str:
+    if value is MISSING:
+        return NOTHING
+    text = (
+        "none"
+        if value is None
+        else str(value).rpartition("nexttoken.")[2]
+        if "nexttoken." in str(value)
+        else str(value)
+    )
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"
