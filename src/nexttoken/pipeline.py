@@ -20,9 +20,8 @@ from nexttoken.errors import UserError, counted
 from nexttoken.models.hub import find_model
 from nexttoken.models.processes import all_devices, from_first, is_first, launch
 from nexttoken.progress import UNANSWERED, Deadline
-from nexttoken.report.finished import report_finished
-from nexttoken.report.started import show_run
 from nexttoken.report.terminal import show
+from nexttoken.report.training import report_finished, show_run
 from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.first_step import with_first_step
 from nexttoken.runs.fold_rows import FoldData, choose_rows, split, with_solved_examples

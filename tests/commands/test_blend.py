@@ -11,8 +11,8 @@ import pytest
 from nexttoken.commands.blend import main
 from nexttoken.commands.calibrate import main as calibrate
 from nexttoken.errors import UserError
-from nexttoken.metrics.calibration import soften
 from nexttoken.metrics.pooling import fit_weights, pool
+from nexttoken.metrics.scaling import soften
 from nexttoken.report.tables import runs_table
 from nexttoken.runs.blend import member_folder, read_blend
 from nexttoken.runs.folder import RunFolder

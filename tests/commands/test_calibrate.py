@@ -8,7 +8,7 @@ import pytest
 
 from nexttoken.commands.calibrate import main
 from nexttoken.errors import UserError
-from nexttoken.metrics.calibration import soften
+from nexttoken.metrics.scaling import soften
 from nexttoken.runs.blend_fit import Members
 from nexttoken.runs.calibration import read_calibration, swap_of
 from nexttoken.runs.calibration_fit import calibrated, gain_of

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from nexttoken.commands.kernel import main
+from nexttoken.commands.kernel_folder.build import add_searched
 from nexttoken.commands.kernel_folder.files import check_kernel
 from nexttoken.commands.kernel_folder.in_kernel import mounted
-from nexttoken.commands.kernel_folder.inputs import add_searched
 from nexttoken.commands.kernel_folder.packages import (
     USUAL,
     add_wheel,

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from nexttoken.commands.kernel_folder.credentials import refuse_credentials
-from nexttoken.commands.kernel_folder.files import DATA_SET, MANIFEST, FlatFiles, add_code, check_kernel
+from nexttoken.commands.kernel_folder.files import (
+    DATA_SET,
+    MANIFEST,
+    FlatFiles,
+    add_code,
+    check_kernel,
+    refuse_credentials,
+)
 from nexttoken.commands.rehearsal.place import mount_data_set
 from nexttoken.errors import UserError
 from nexttoken.runs.seals import KEY, hash_values

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nexttoken.engine.forward.branches import MAX_TOKENS, branch_groups
+from nexttoken.engine.forward.blocks import MAX_TOKENS, branch_groups
 from nexttoken.engine.forward.packed_attention import ROOT, KeyValues, Segments, attend
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexttoken.metrics.calibration import HIGHEST, LOWEST, fit_temperature, soften
 from nexttoken.metrics.probabilities import expected_calibration_error, log_loss
+from nexttoken.metrics.scaling import HIGHEST, LOWEST, fit_temperature, soften
 
 
 def drawn(num_rows: int, seed: int = 0, num_options: int = 4) -> tuple[np.ndarray, np.ndarray]:

@@ -3,9 +3,17 @@
 import numpy as np
 import pytest
 
-from nexttoken.metrics.calibration import fit_temperature, soften
 from nexttoken.metrics.probabilities import log_loss
-from nexttoken.metrics.scaling import METHODS, Scaling, choose_scaling, cross_scaled, fit_scaling, methods_for
+from nexttoken.metrics.scaling import (
+    METHODS,
+    Scaling,
+    choose_scaling,
+    cross_scaled,
+    fit_scaling,
+    fit_temperature,
+    methods_for,
+    soften,
+)
 
 SWAP = (1, 0, 2)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from nexttoken.report.ladder import ladder_tables
-from nexttoken.report.leaderboard_line import LeaderboardLine
+from nexttoken.report.leaderboard import LeaderboardLine
 from nexttoken.report.page import ladder_section, leaderboard_section
 from nexttoken.report.page.chapter import chapters_of
 from nexttoken.runs.ledger import Submission

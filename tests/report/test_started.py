@@ -3,7 +3,7 @@
 import pytest
 
 from nexttoken.build import build
-from nexttoken.report.started import show_run
+from nexttoken.report.training import show_run
 from nexttoken.runs.folder import RunFolder
 from support.composed import composed
 

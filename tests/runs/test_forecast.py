@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from nexttoken.errors import UserError
 from nexttoken.models.device_sheets import SHEETS
-from nexttoken.runs.forecasts import trial as trial_forecast
+from nexttoken.runs.forecasts import run_forecast
 from nexttoken.runs.forecasts.device import ACHIEVED, READ_RATES, ROW_SECONDS, START_SECONDS, operations_per_token
 from nexttoken.runs.forecasts.forecast import Forecast
 from nexttoken.runs.forecasts.run_forecast import forecast
@@ -32,8 +32,8 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(trial_forecast, "TRIAL_SECONDS", 0.5)
-    monkeypatch.setattr(trial_forecast, "MAX_ROWS", 200)
+    monkeypatch.setattr(run_forecast, "TRIAL_SECONDS", 0.5)
+    monkeypatch.setattr(run_forecast, "MAX_ROWS", 200)
 
 
 def test_a_trial_grows_with_the_rows_and_leaves_the_run_as_it_is(tiny, capsys):

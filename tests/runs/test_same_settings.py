@@ -5,7 +5,7 @@ import os
 import pytest
 
 from nexttoken.runs.folder import RunFolder
-from nexttoken.runs.same_settings import run_with_settings
+from nexttoken.runs.sweep_job import run_with_settings
 from support.composed import composed
 from support.finished_runs import damage, write_finished_fold
 

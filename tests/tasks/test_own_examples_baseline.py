@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from nexttoken.errors import UserError
-from nexttoken.tasks.baselines.own_examples import OwnExamplesBaseline
+from nexttoken.tasks.baselines.choice import OwnExamplesBaseline
 from nexttoken.types import Example
 
 POSITIVE, NEGATIVE = (tuple(f"{kind}_example_{place}" for place in (1, 2)) for kind in ("positive", "negative"))

@@ -5,7 +5,7 @@ import pytest
 
 from nexttoken.build import make
 from nexttoken.errors import UserError
-from nexttoken.tasks.baselines.own_examples import OwnExamplesBaseline
+from nexttoken.tasks.baselines.choice import OwnExamplesBaseline
 from nexttoken.tasks.baselines.regression import PairBaseline
 from nexttoken.tasks.baselines.words import WordBaseline
 from nexttoken.types import LabelPredictions

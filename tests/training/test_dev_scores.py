@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nexttoken.metrics.calibration import fit_temperature, soften
 from nexttoken.metrics.named import metric_named
 from nexttoken.metrics.probabilities import log_loss
+from nexttoken.metrics.scaling import fit_temperature, soften
 from nexttoken.training.dev_metric import DevMetric, DevScore
 from support.training import train
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from nexttoken.errors import UserError
-from nexttoken.metrics.calibration import soften
 from nexttoken.metrics.probabilities import log_loss, log_losses
+from nexttoken.metrics.scaling import soften
 
 ABOVE = 1.01  # no probability reaches this threshold: every question is queried again
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nexttoken.errors import UserError
 from nexttoken.inference.gate import ABOVE, Decision, Gate, Trial, decide_by_part, paired
-from nexttoken.metrics.calibration import fit_temperature
+from nexttoken.metrics.scaling import fit_temperature
 
 NUM_STEPS = 50  # of a threshold's grid: each step searches for a fiftieth of the questions more
 NUM_PARTS = 5  # of the rows of a single fold, when thresholds are chosen on the others

@@ -10,7 +10,7 @@ import numpy as np
 from nexttoken.inference.gate import Gate
 from nexttoken.inference.once import Answerer, Inference, Once, remembering
 from nexttoken.inference.retrieval.search import Search
-from nexttoken.metrics.calibration import fit_temperature
+from nexttoken.metrics.scaling import fit_temperature
 from nexttoken.types import PASSAGES, Example, LabelPredictions
 
 

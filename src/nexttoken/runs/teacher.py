@@ -12,8 +12,8 @@ from nexttoken.data.csv_tables import read_columns, write_csv
 from nexttoken.data.files import RETRAIN, whole_file
 from nexttoken.data.folds import Folds
 from nexttoken.errors import UserError, first_five
-from nexttoken.metrics.calibration import soften
 from nexttoken.metrics.probabilities import log_loss
+from nexttoken.metrics.scaling import soften
 from nexttoken.runs.calibration import Calibration, read_calibration
 from nexttoken.runs.fold_rows import Rows
 from nexttoken.runs.folder import FoldFolder, RunFolder

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from nexttoken.engine.label_scores import UNKNOWN
-from nexttoken.metrics.calibration import fit_temperature, soften
 from nexttoken.metrics.decisions import at_threshold, choose_threshold, has_threshold
 from nexttoken.metrics.probabilities import log_loss
+from nexttoken.metrics.scaling import fit_temperature, soften
 from nexttoken.types import Example, Metric
 
 DevRow = tuple[str, int, np.ndarray]  # id, label, and scores (K,), minus infinity for absent options

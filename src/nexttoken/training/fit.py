@@ -10,8 +10,11 @@ from typing import Any
 
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.utils.data import DataLoader
 
 from nexttoken.errors import UserError, one_line
@@ -28,9 +31,26 @@ from nexttoken.training.callbacks import (
 )
 from nexttoken.training.dev_metric import DevScore
 from nexttoken.training.module import AnswerModule, NotFinite
-from nexttoken.training.sharded_strategy import ShardedStrategy
 from nexttoken.training.steps import TrainSteps
 from nexttoken.training.time_budget import Shortening, TimeBudget
+
+
+class ShardedStrategy(DDPStrategy):
+    """Lightning's DDP without its wrapper: sharded modules exchange weights and gradients themselves."""
+
+    def configure_ddp(self) -> None:
+        """Do nothing: gradients are averaged already."""
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """The whole state, on the CPU, in the first process; all processes must call this."""
+        plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return get_optimizer_state_dict(self.lightning_module.model, plain, options=options)  # type: ignore
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        options = StateDictOptions(full_state_dict=True)
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            set_optimizer_state_dict(self.lightning_module.model, optimizer, state, options=options)  # type: ignore
 
 
 @dataclass(frozen=True)

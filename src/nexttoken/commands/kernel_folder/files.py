@@ -9,11 +9,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nexttoken.commands.kernel_folder.credentials import refuse_credentials
 from nexttoken.data.files import hash_file, read_json, write_json
+from nexttoken.data.secrets import variables_in
 from nexttoken.errors import UserError, file_name
 from nexttoken.runs.seals import KEY, hash_values
 
+NAMES = re.compile(
+    r"kaggle\.json|(access_)?token|stored_tokens|[._]?netrc|.*\.env(\..*)?|.*\.(pem|key|p12|pfx)|id_(rsa|dsa|ecdsa|ed25519)"
+    r"|(application_default_)?credentials(\.json)?|\.?(pypirc|pgpass|htpasswd)|\.git-credentials",
+    re.IGNORECASE,
+)
+TOKENS = re.compile(
+    r"\bhf_[A-Za-z0-9]{30,}|\bKGAT_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_\w{50,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)  # of Hugging Face, Kaggle, GitHub, Amazon; private keys
+MAX_BYTES = 2**20  # of a file that is read: larger ones are weights, tokenizers and tables
 MANIFEST = "manifest.json"
 DATA_SET = "dataset"  # the folder in a kernel folder that becomes one Kaggle data set
 KERNEL_FILES = ("kernel-metadata.json", "notebook.ipynb", f"{DATA_SET}/dataset-metadata.json")
@@ -21,6 +31,19 @@ CODE = "code.zip"
 CODE_FOLDERS = ("conf", "src/nexttoken")  # beside predict.py, in the folder of the checkout
 AGAIN = "build the folder again: python -m nexttoken kernel"
 VERSIONS = ("torch", "transformers", "numpy", "pandas", "scikit-learn", "peft", "bitsandbytes")
+
+
+def refuse_credentials(path: Path) -> None:
+    """Raise UserError for a file that has the name of credentials, or holds a token or a secret of the environment."""
+    reason = "has the name of a file with credentials" if NAMES.fullmatch(path.name) else ""
+    if not reason and path.stat().st_size <= MAX_BYTES:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if variables := variables_in(text):
+            reason = f"holds the value of the environment variable {variables[0]}"
+        elif found := TOKENS.search(text):
+            reason = f"holds a token or key ({found[0][:5]}...)"
+    if reason:
+        raise UserError(f"{path} {reason}, and a kernel's files are uploaded; move it elsewhere, or remove the secret")
 
 
 @dataclass

@@ -4,8 +4,8 @@ torch's fused attention on the CPU computes every pair under a dense mask, allow
 only the keys that it attends to (0.65-0.85 of the time for rows of 500 tokens or more).
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -14,12 +14,48 @@ from torch.nn.attention import SDPBackend
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 
-from nexttoken.engine.forward.branches import branch_mask
-
+MAX_TOKENS = 96  # of the branches in one call: pairs of different branches are computed for nothing
 MULTIPLIED = 512  # keys up to which a CPU trains 16-bit attention by plain products: 0.3 to 0.7 of the time
 BLOCK = 256  # queries; the last block takes the remainder, since smaller blocks gain nothing
 
 Masks = dict[tuple, Tensor]  # by geometry, shared by many blocks and layers
+
+
+def branch_groups(lengths: Sequence[int], beginnings: Sequence[Any]) -> Iterator[range]:
+    """Consecutive segments that go in one call: those of one beginning (None: of no shared one) with few tokens."""
+    for beginning, same in groupby(range(len(lengths)), beginnings.__getitem__):
+        first, total = None, 0
+        for number in same:
+            total += lengths[number]
+            if first is not None and (beginning is None or total > MAX_TOKENS):
+                yield range(first, number)
+                first, total = None, lengths[number]
+            first = number if first is None else first
+        if first is not None:
+            yield range(first, number + 1)
+
+
+def branch_places(start: int, branches: Sequence[tuple[int, Sequence[int]]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The places of the queries among the keys, and where their branches start, of consecutive branches from `start`.
+
+    Each branch is given by its number of tokens and the queried ones, counted from its own start.
+    """
+    starts = accumulate((length for length, _ in branches), initial=start)
+    flat = [(begin + place, begin) for begin, (_, queried) in zip(starts, branches, strict=False) for place in queried]
+    places, begins = zip(*flat, strict=True)
+    return places, begins
+
+
+def branch_mask(places: Sequence[int], starts: Sequence[int], num_keys: int, window: int | None) -> Tensor:
+    """(queries, keys), True for allowed pairs: the keys before the first branch, then the branches' own.
+
+    places: of the queries among the keys; starts: of their branches. window: limits attention to the last tokens.
+    """
+    at, start, key = torch.tensor(places)[:, None], torch.tensor(starts)[:, None], torch.arange(num_keys)[None]
+    own, shared = (key >= start) & (key <= at), key < starts[0]
+    if window is None:
+        return own | shared
+    return own & (key > at - window) | shared & (key > starts[0] + at - start - window)
 
 
 class Part(NamedTuple):

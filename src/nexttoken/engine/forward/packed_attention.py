@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nexttoken.engine.forward.blocks import Masks, Part, attend_in_blocks
-from nexttoken.engine.forward.branches import branch_groups, branch_places
+from nexttoken.engine.forward.blocks import Masks, Part, attend_in_blocks, branch_groups, branch_places
 from nexttoken.engine.forward.varlen import Ends, attend_at_once, goes_at_once
 
 NAME = "by_segment"

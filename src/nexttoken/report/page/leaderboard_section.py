@@ -4,8 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nexttoken.report.leaderboard import Scored, describe_line, describe_picks, public_points, read_scored, score_of
-from nexttoken.report.leaderboard_line import LeaderboardLine
+from nexttoken.report.leaderboard import (
+    LeaderboardLine,
+    Scored,
+    describe_line,
+    describe_picks,
+    public_points,
+    read_scored,
+    score_of,
+)
 from nexttoken.report.page.chapter import Chapter
 from nexttoken.report.page.section import Section, render
 from nexttoken.report.page.svg import Axis, Plot

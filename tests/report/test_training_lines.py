@@ -2,7 +2,7 @@
 
 import pytest
 
-from nexttoken.report.finished import remarks
+from nexttoken.report.training import remarks
 
 SAVED = {"trained": True, "log_loss": 1.0, "prior_log_loss": 1.1, "best_epoch": 2, "best_step": 30}
 
