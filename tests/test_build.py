@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from nexttoken.build import (
     FIXES,
     build,
-    contradictions,
     default_name,
     plain,
     refuse_unfit,
 )
+from nexttoken.data.contradictions import contradictions
 from nexttoken.data.targets import declared, refuse_unasked_code
 from nexttoken.errors import UserError, file_name
 from support.composed import composed

@@ -1,6 +1,6 @@
 """Builds the parts that a composed configuration names, and refuses those that do not fit together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,16 +8,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 
 from nexttoken.data.checked_settings import check_settings
+from nexttoken.data.contradictions import contradictions
 from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.packages import require_packages
-from nexttoken.data.probe_settings import probe_contradictions
 from nexttoken.data.recipes import alpha_of, by_weights
 from nexttoken.data.run_names import default_name
 from nexttoken.data.secrets import refuse_secrets
 from nexttoken.data.targets import check_targets, declared, make, refuse_unasked_code
 from nexttoken.data.typed_texts import with_line_breaks
-from nexttoken.errors import UserError, file_name, nearest
-from nexttoken.settings import Settings, TrainerSettings
+from nexttoken.errors import UserError, file_name
+from nexttoken.settings import Settings
 from nexttoken.types import OpenTask, Task
 
 if TYPE_CHECKING:
@@ -125,16 +125,6 @@ def fit_to_task(part: Any, task: Task | OpenTask) -> Any:
     return part.for_task(task) if hasattr(part, "for_task") else part
 
 
-# Options of Lightning's Trainer that this project's own training replaces.
-REPLACED_OPTIONS = {
-    "accumulate_grad_batches": "use fit.batch_size for a step's rows, and batch_tokens for those in memory at once",
-    "gradient_clip_val": "use fit.max_grad_norm",
-    "gradient_clip_algorithm": "use fit.max_grad_norm",
-    "max_steps": "use trainer.max_epochs",
-    "logger": "use logger=..., such as logger=wandb",
-}
-
-
 FIXES = {  # by what a part may need from the others: the error where none of them offers it
     "labels": "the task's answers are open texts; use head=text, prompt=instruct or dialogue, inference=once,"
     " demonstrations or replies, correction=none and train_transforms=none",
@@ -178,59 +168,3 @@ def refuse_unfit(parts: Mapping[str, Any], settings: Settings) -> None:
 def _nested(part: Any) -> list[Any]:
     """A part and those inside it, outermost first: an inference may wrap another one as its `ask`."""
     return [part, *_nested(part.ask)] if getattr(part, "ask", None) is not None else [part]
-
-
-def contradictions(s: Settings) -> Iterator[str]:
-    """Settings that cannot be used together, each as a line with the fix."""
-    for option in s.trainer.model_extra or ():
-        fix = REPLACED_OPTIONS.get(option) or nearest(option, TrainerSettings.model_fields)
-        yield f"trainer.{option} is no option of this training; {fix}"
-    adapter, weights, is_pretrained = s.adapter, s.quantization, s.model.name_or_path is not None
-    is_trained, is_sharded = s.trainer.max_epochs > 0, s.trainer.strategy == "fsdp"
-    offers, has_texts = declared(s.head, "offers"), "texts" in declared(s.head, "needs")
-    has_new_layer = not offers & {"vocabulary", "states"}
-    yield from probe_contradictions(s) if "states" in offers else ()
-    if s.generate_rows and s.trainer.devices > 1:
-        yield "answers are written by one process; use generate_rows=0, and predict.py on the finished run"
-    if s.generate_rows and s.generation.max_new_tokens >= s.max_tokens:
-        yield "generation.max_new_tokens leaves nothing of max_tokens for a prompt; lower it, or raise max_tokens"
-    if s.generate_rows and not has_texts:
-        yield "generate_rows is for open answers; use generate_rows=0: oof.csv holds the labels' probabilities"
-    if s.without_fold is not None and s.without_fold == s.fold:
-        yield f"fold={s.fold} is scored on the rows that without_fold={s.fold} leaves out; train the other folds"
-    if s.fit.choose_after_temperature and has_texts:
-        yield "fit.choose_after_temperature softens labels' probabilities, and answers are open; leave it out"
-    if s.fit.ema and is_sharded:
-        yield "fit.ema keeps a second copy of the trained weights, which fsdp does not shard; use fit.ema=0"
-    if s.fit.find_learning_rate and is_sharded:
-        yield "fit.find_learning_rate=true keeps the first weights whole, beside fsdp's shards; give a learning rate"
-    if s.fit.text_epochs and has_texts:
-        yield "fit.text_epochs trains on texts before labels, and open answers have none; use fit.text_epochs=0"
-    if s.fit.text_epochs and has_new_layer:
-        yield "head=classification has no output for words, so it cannot learn texts; use fit.text_epochs=0"
-    if has_new_layer and not is_trained:
-        yield "head=classification is a new layer with random weights; it cannot answer with trainer.max_epochs=0"
-    if adapter and not is_pretrained:
-        yield "adapter=lora needs a pretrained base, not model=scratch; give model=... or model.name_or_path=..."
-    if weights and not is_pretrained:
-        yield "quantization needs a pretrained model, not model=scratch; give model=... or model.name_or_path=..."
-    if weights and not adapter and is_trained:
-        yield "quantised weights cannot be trained; add adapter=lora (QLoRA), or trainer.max_epochs=0 for zero-shot"
-    if adapter and adapter.init == "loftq" and not (weights and weights.bits == 4):
-        yield "adapter.init=loftq starts from the error of 4 bits; add quantization=nf4 or use another init"
-    if adapter and adapter.init == "loftq" and adapter.dora:
-        yield "adapter.init=loftq changes the weights that adapter.dora=true took its magnitudes from; use one of them"
-    if adapter and adapter.init == "orthogonal" and weights:
-        yield "adapter.init=orthogonal takes its dtype from weights that are not quantised; use another init"
-    if adapter and adapter.dora and weights and weights.bits == 8:
-        yield "adapter.dora=true fails on 8-bit weights (peft 0.21, bitsandbytes 0.50); use quantization=nf4"
-    if is_sharded and s.trainer.devices == 1:
-        yield "trainer.strategy=fsdp shards a model over several devices; add trainer.devices=2 or more"
-    if is_sharded and weights:
-        yield "trainer.strategy=fsdp cannot shard the packed weights of bitsandbytes; use trainer.strategy=ddp"
-    if is_sharded and has_new_layer:
-        yield "trainer.strategy=fsdp shards models with their language-model head only; use head=label"
-    if is_sharded and s.fit.optimizer != "adamw":
-        yield "trainer.strategy=fsdp shards the optimizer's states itself; use fit.optimizer=adamw"
-    if is_sharded and s.trainer.precision == "16-mixed":
-        yield "trainer.strategy=fsdp has no scaled float16; use trainer.precision=bf16-mixed or 32-true"

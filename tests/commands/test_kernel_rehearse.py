@@ -13,7 +13,6 @@ from nexttoken.commands.kernel_folder.files import check_kernel
 from nexttoken.commands.kernel_folder.packages import ADAPTER, ALWAYS, PARQUET, missing_packages, read_image
 from nexttoken.commands.rehearsal import isolation as kernel_isolation
 from nexttoken.commands.rehearsal import rehearse as kernel_rehearse
-from nexttoken.commands.rehearsal.comparison import Comparison, compare
 from nexttoken.commands.rehearsal.environments import IMAGES, image_names, python_of
 from nexttoken.commands.rehearsal.isolation import Limits, usable_namespaces
 from nexttoken.commands.rehearsal.rehearse import (
@@ -25,6 +24,7 @@ from nexttoken.commands.rehearsal.rehearse import (
     sheet_of,
     with_margin,
 )
+from nexttoken.commands.rehearsal.verdict import Comparison, compare
 from nexttoken.errors import UserError
 from support.kernels import ANSWER, write_kernel
 

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from nexttoken.metrics.decisions import at_threshold, choose_threshold, decided, f_beta, has_threshold
-from nexttoken.metrics.marks import WEIGHTED_KAPPA
+from nexttoken.metrics.decisions import WEIGHTED_KAPPA, at_threshold, choose_threshold, decided, f_beta, has_threshold
 from nexttoken.metrics.named import metric_named
 from nexttoken.metrics.probabilities import METRICS
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from nexttoken.metrics import intervals
+from nexttoken.metrics.decisions import MARK_METRICS, absolute_errors, expected_marks, weighted_kappa
 from nexttoken.metrics.intervals import Interval, percentile_interval, resampled_means, two_sided_p
-from nexttoken.metrics.marks import MARK_METRICS, absolute_errors, expected_marks, weighted_kappa
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 12), st.integers(0, 99))
 

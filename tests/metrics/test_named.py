@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nexttoken.errors import UserError
-from nexttoken.metrics.marks import MARK_METRICS
+from nexttoken.metrics.decisions import MARK_METRICS
 from nexttoken.metrics.named import metric_named, metrics_of, refuse_unfit
 from nexttoken.metrics.rankings import QUIZ_METRICS
 

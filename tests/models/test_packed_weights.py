@@ -12,7 +12,7 @@ from nexttoken.engine.memory_plan.make import make_plan, plan_weights
 from nexttoken.errors import UserError
 from nexttoken.models.adapters import add_adapter
 from nexttoken.models.load import load_config, load_model, load_tokenizer, resolve
-from nexttoken.models.packed_linear import PackedLinear
+from nexttoken.models.packed_loading import PackedLinear
 from nexttoken.models.quantized import refuse_untrainable
 from nexttoken.settings import AdapterSettings, ModelSettings, QuantizationSettings, ScratchSettings
 from support.composed import settings

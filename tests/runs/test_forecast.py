@@ -12,8 +12,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nexttoken.errors import UserError
 from nexttoken.models.device_sheets import SHEETS
 from nexttoken.runs.forecasts import run_forecast
-from nexttoken.runs.forecasts.device import ACHIEVED, READ_RATES, ROW_SECONDS, START_SECONDS, operations_per_token
-from nexttoken.runs.forecasts.forecast import Forecast
+from nexttoken.runs.forecasts.forecast import (
+    ACHIEVED,
+    READ_RATES,
+    ROW_SECONDS,
+    START_SECONDS,
+    Forecast,
+    operations_per_token,
+)
 from nexttoken.runs.forecasts.run_forecast import forecast
 from nexttoken.runs.forecasts.trial_rows import count_tokens, reworded, spread
 from nexttoken.types import Example

@@ -7,7 +7,7 @@ import pytest
 
 from nexttoken.errors import UserError
 from nexttoken.models.device_sheets import SHEETS
-from nexttoken.runs.forecasts.device import ACHIEVED, ROW_SECONDS
+from nexttoken.runs.forecasts.forecast import ACHIEVED, ROW_SECONDS
 from nexttoken.runs.forecasts.on_paper import EXCHANGE_SHARE, OnPaper, Sizes, size_up
 from support.commands import refusal, status_of
 from support.composed import settings

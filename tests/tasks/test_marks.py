@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from nexttoken.build import build
 from nexttoken.errors import UserError
-from nexttoken.metrics.marks import absolute_errors, expected_marks, weighted_kappa
+from nexttoken.metrics.decisions import absolute_errors, expected_marks, weighted_kappa
 from nexttoken.metrics.probabilities import log_loss, prior_probs
 from nexttoken.tasks.baselines.regression import MarkBaseline
 from nexttoken.tasks.marks import Marks

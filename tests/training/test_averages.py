@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from nexttoken.build import contradictions
+from nexttoken.data.contradictions import contradictions
 from nexttoken.training.averages import WeightAverage
 from support.composed import settings
 from support.training import train

@@ -37,7 +37,7 @@ from nexttoken.data.files import whole_file, write_json, write_text
 from nexttoken.data.typed_texts import typed_override, with_breaks
 from nexttoken.data.whole_files import make_folder
 from nexttoken.errors import UserError, nearest
-from nexttoken.metrics.marks import expected_marks
+from nexttoken.metrics.decisions import expected_marks
 from nexttoken.report.ranking import MEASURES, Comparison
 from nexttoken.report.terminal import show
 from nexttoken.report.variants import summary, variants_page, variants_plot

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nexttoken.errors import UserError
-from nexttoken.metrics.marks import expected_marks
+from nexttoken.metrics.decisions import expected_marks
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.loaded import LoadedRun
 from nexttoken.runs.open_outputs import Outputs, saved_outputs, score_texts, texts_by_id

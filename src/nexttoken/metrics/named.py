@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from nexttoken.errors import UserError, nearest
-from nexttoken.metrics.decisions import AVERAGES, f_score
-from nexttoken.metrics.marks import ABSOLUTE_ERROR, WEIGHTED_KAPPA
+from nexttoken.metrics.decisions import ABSOLUTE_ERROR, AVERAGES, WEIGHTED_KAPPA, f_score
 from nexttoken.metrics.probabilities import BRIER_SCORE, METRICS
 from nexttoken.metrics.rankings import AREA_UNDER_CURVE, MEAN_RECIPROCAL_RANK, map_at
 from nexttoken.types import Metric

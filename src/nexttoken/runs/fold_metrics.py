@@ -7,7 +7,7 @@ from typing import Any
 
 from nexttoken.data.targets import load_class
 from nexttoken.errors import UserError
-from nexttoken.metrics.marks import MARK_METRICS
+from nexttoken.metrics.decisions import MARK_METRICS
 from nexttoken.metrics.named import metric_named
 from nexttoken.metrics.probabilities import METRICS
 from nexttoken.metrics.rankings import QUIZ_METRICS

@@ -13,7 +13,7 @@ from nexttoken.data.json_lines import json_rows
 from nexttoken.data.row_faults import Faults, Place, RowFault, id_of, is_whole, optional_text, text_of
 from nexttoken.data.tables_in_memory import rows_in_memory
 from nexttoken.errors import MissingFile, UserError
-from nexttoken.metrics.marks import MARK_METRICS, expected_marks
+from nexttoken.metrics.decisions import MARK_METRICS, expected_marks
 from nexttoken.tasks.baselines.regression import MarkBaseline
 from nexttoken.tasks.instruction_formats.conversation import shown_keys
 from nexttoken.tasks.instruction_formats.formats import asked

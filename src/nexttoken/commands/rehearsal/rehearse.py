@@ -14,11 +14,10 @@ from pydantic import PositiveFloat, PositiveInt
 from nexttoken.commands.arguments import Arguments, OnePath
 from nexttoken.commands.kernel_folder.build import CHECKOUT
 from nexttoken.commands.kernel_folder.files import check_kernel, read_metadata
-from nexttoken.commands.rehearsal.comparison import Comparison, compare
 from nexttoken.commands.rehearsal.environments import HERE, python_of
 from nexttoken.commands.rehearsal.isolation import KEPT, Limits, Outcome, run_notebook
 from nexttoken.commands.rehearsal.place import lay_out_runs, link_bases, mount_data_set, shorten_within
-from nexttoken.commands.rehearsal.verdict import GB, judge
+from nexttoken.commands.rehearsal.verdict import GB, Comparison, compare, judge
 from nexttoken.commands.submission import task_of
 from nexttoken.data.whole_files import scratch_folder
 from nexttoken.errors import UserError, first_five, one_line

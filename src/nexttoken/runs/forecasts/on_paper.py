@@ -12,7 +12,7 @@ from nexttoken.models.device_sheets import DeviceSheet
 from nexttoken.models.fold_weights import without_training
 from nexttoken.models.load import ModelSpec, estimate_parameters, resolve
 from nexttoken.models.published_shapes import config_for_plan
-from nexttoken.runs.forecasts.device import ACHIEVED, READ_RATES, ROW_SECONDS, START_SECONDS, operations_per_token
+from nexttoken.runs.forecasts.forecast import ACHIEVED, READ_RATES, ROW_SECONDS, START_SECONDS, operations_per_token
 from nexttoken.runs.forecasts.trial_rows import BYTES_PER_TOKEN
 from nexttoken.settings import AUTO, Settings
 

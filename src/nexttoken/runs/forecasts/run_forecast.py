@@ -16,8 +16,7 @@ from nexttoken.runs.answer_set import answers_of
 from nexttoken.runs.blend import is_blend, member_folder, read_blend
 from nexttoken.runs.config import Changes
 from nexttoken.runs.folder import RunFolder
-from nexttoken.runs.forecasts.device import forecast_on_sheet
-from nexttoken.runs.forecasts.forecast import Forecast
+from nexttoken.runs.forecasts.forecast import Forecast, forecast_on_sheet
 from nexttoken.runs.forecasts.run_weights import budget_of, disk_bytes, tokenizer_of
 from nexttoken.runs.forecasts.trial_rows import RowSource, clocks, count_tokens, reworded, spread
 from nexttoken.runs.load import load
