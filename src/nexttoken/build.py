@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 
@@ -11,7 +12,6 @@ from nexttoken.data.checked_settings import check_settings
 from nexttoken.data.contradictions import contradictions
 from nexttoken.data.folds import GroupedStratified
 from nexttoken.data.packages import require_packages
-from nexttoken.data.recipes import alpha_of, by_weights
 from nexttoken.data.run_names import default_name
 from nexttoken.data.secrets import refuse_secrets
 from nexttoken.data.targets import check_targets, declared, make, refuse_unasked_code
@@ -24,6 +24,19 @@ if TYPE_CHECKING:
     from nexttoken.inference import Inference
     from nexttoken.prompts import Prompt
     from nexttoken.transforms import Transform
+
+
+def by_weights(scratch: Any, pretrained: Any, adapter: Any, *, _root_: Mapping[str, Any]) -> Any:
+    """The value for what is trained: a model from scratch, all pretrained weights, or an adapter beside them."""
+    full = pretrained if _root_["model"]["name_or_path"] or _root_["model"].get("from_run") else scratch
+    return adapter if _root_["adapter"] else full
+
+
+def alpha_of(learning_rate: float) -> int:
+    """LoRA's alpha between those where published runs were best, interpolated on logarithmic axes."""
+    rates, alphas = np.log(np.array([[2e-5, 6e-5, 2e-4], [192, 64, 4]]))
+    return round(np.exp(np.interp(np.log(learning_rate), rates, alphas)))
+
 
 OmegaConf.register_new_resolver("by_weights", by_weights, replace=True)
 OmegaConf.register_new_resolver("alpha_of", alpha_of, replace=True)

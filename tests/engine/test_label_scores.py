@@ -12,8 +12,7 @@ from nexttoken.engine.forward.output_head import reading, reading_labels
 from nexttoken.engine.forward.packed_attention import KeyValues
 from nexttoken.engine.forward.shortcuts import Shortcuts, shortcuts
 from nexttoken.engine.heads import LabelSoftmax
-from nexttoken.engine.label_answerer import LabelAnswerer, predict_labels
-from nexttoken.engine.label_mass import mass_outside
+from nexttoken.engine.label_answerer import LabelAnswerer, mass_outside, predict_labels
 from nexttoken.engine.label_scores import (
     UNKNOWN,
     Batch,

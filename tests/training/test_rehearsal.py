@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from nexttoken.errors import UserError
-from nexttoken.training.phases import Training
-from nexttoken.training.rehearsal import RehearsalRows, find_rate
+from nexttoken.training.phases import RehearsalRows, Training, find_rate
 from support.training import train
 
 FIND = ("fold=0", "logger=none", "fit.find_learning_rate=true", "fit.batch_size=2", "limit_rows=40")

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     from dataclasses import asdict, replace
 
     from nexttoken.report.markdown import difference_cell, interval_cell
-    from nexttoken.report.out_of_fold import out_of_fold_table
+    from nexttoken.report.tables import out_of_fold_table
     from nexttoken.runs import calibration_fit as fitting
     from nexttoken.runs.asking import mean_scores
     from nexttoken.runs.calibration import FILE, save_calibration, swap_of

@@ -11,8 +11,7 @@ from nexttoken.errors import UserError
 from nexttoken.metrics.decisions import expected_marks
 from nexttoken.runs.folder import FoldFolder, RunFolder
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.runs.open_outputs import Outputs, saved_outputs, score_texts, texts_by_id
-from nexttoken.runs.read_open import OpenRun
+from nexttoken.runs.read_open import OpenRun, Outputs, saved_outputs, score_texts, texts_by_id
 from nexttoken.tasks.marks import mark_example
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example, TextPredictions
 

@@ -17,7 +17,7 @@ from nexttoken.engine.forward.prefixes import PrefixCache
 from nexttoken.engine.forward.shortcuts import allows_cached_prefix, compute_common_prefix, shortcuts
 from nexttoken.engine.heads import LabelHead
 from nexttoken.engine.journal import NO_JOURNAL, JournalFolder, LabelJournal
-from nexttoken.engine.label_scores import Batch, collate, num_read
+from nexttoken.engine.label_scores import Batch, collate, label_scores, num_read
 from nexttoken.engine.non_finite import fill_with_prior, run_again_in_float32
 from nexttoken.engine.run_batches import halves, run_batches
 from nexttoken.models.memory import advice_on_memory
@@ -177,3 +177,23 @@ def weight_bits(model: nn.Module) -> list[str]:
         return [f"4 bit ({saved['bnb_4bit_quant_type']})"]
     method = getattr(saved["quant_method"], "value", saved["quant_method"])  # an enumeration or its text
     return [f"{saved['bits']} bit ({method})" if "bits" in saved else str(method)]
+
+
+def mass_outside(
+    model: nn.Module, prompts: Sequence[EncodedPrompt], labels: LabelTokens, batch_tokens: int
+) -> np.ndarray:
+    """The share (N,) of a full softmax that no label has, 0 to 1, in the order of `prompts`.
+
+    Labels of several tokens count with the probability of exactly their tokens. The logits of the whole vocabulary are
+    computed at the answer's places, which predictions do not need: ask few rows.
+    """
+    contexts, packs, device = labels.contexts, shortcuts(model).packs, next(model.parameters()).device
+    lengths = [num_read(contexts, len(prompt.token_ids), packs) for prompt in prompts]
+
+    def labels_share(model: nn.Module, batch: Sequence[EncodedPrompt]) -> np.ndarray:
+        scores = label_scores(model, collate(batch, contexts, packs).to(device), labels, whole_vocabulary=True)
+        return scores.exp().sum(dim=1, keepdim=True).double().cpu().numpy()
+
+    batches = token_batches(lengths, batch_tokens, packs)
+    inside, _ = run_batches(model, prompts, lengths, batches, labels_share, "labels' share")
+    return np.clip(1 - inside[:, 0], 0.0, 1.0)

@@ -1,7 +1,7 @@
 """The page of a blend: scores of its members, of equal and of fitted weights on the same rows, and the weights."""
 
 from nexttoken.report.markdown import difference_cell, interval_cell, plain
-from nexttoken.report.out_of_fold import out_of_fold_table
+from nexttoken.report.tables import out_of_fold_table
 from nexttoken.runs.blend import Blend
 from nexttoken.runs.blend_fit import Members
 from nexttoken.runs.calibration_fit import gain_of

@@ -6,6 +6,7 @@ from math import isnan
 from typing import Any
 
 from nexttoken.metrics.intervals import Interval, paired_difference, score_interval
+from nexttoken.metrics.probabilities import BRIER_SCORE, METRICS
 from nexttoken.report.markdown import (
     NOTHING,
     difference_cell,
@@ -29,6 +30,7 @@ OPEN_REFERENCES = {
     "uniform_nll_per_character": "equally probable characters",
     "baseline_nll_per_character": "n-grams of training answers",
 }
+SHORT = {"expected_calibration_error": "ECE", "brier_score": "Brier"}
 
 
 def reference_names(data: Data) -> dict[str, str]:
@@ -213,3 +215,12 @@ def _leaderboard_columns(runs: list[Run], submissions: Sequence[Submission]) -> 
         if any(cells):
             columns[key.replace("_lb", " LB")] = cells
     return columns
+
+
+def out_of_fold_table(runs: Mapping[str, Run]) -> str:
+    """A row for each of the named runs, over all rows: the task's metric, log loss, accuracy, ECE and Brier score."""
+    own = next(iter(runs.values())).metric
+    metrics = {metric.name: metric for metric in (own, *METRICS, BRIER_SCORE)}
+    header = ["probabilities", *(SHORT.get(name, metric.title) for name, metric in metrics.items())]
+    rows = [[name, *(loss_cell(run.score(metric)) for metric in metrics.values())] for name, run in runs.items()]
+    return markdown(header, rows)

@@ -9,7 +9,7 @@ import numpy as np
 from nexttoken.build import Parts
 from nexttoken.engine.heads import LabelSoftmax
 from nexttoken.engine.journal import JournalFolder
-from nexttoken.engine.label_mass import mass_outside
+from nexttoken.engine.label_answerer import mass_outside
 from nexttoken.inference import Inference
 from nexttoken.models.memory import peak_memory_mb
 from nexttoken.models.processes import is_first

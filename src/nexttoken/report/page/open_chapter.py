@@ -14,8 +14,7 @@ from nexttoken.errors import UserError
 from nexttoken.report.ranking import Comparison
 from nexttoken.runs.folder import RunFolder
 from nexttoken.runs.load import load
-from nexttoken.runs.open_outputs import Outputs, saved_outputs, score_texts
-from nexttoken.runs.read_open import OpenRun
+from nexttoken.runs.read_open import OpenRun, Outputs, saved_outputs, score_texts
 
 JUDGE_AGAIN = "run python -m nexttoken judge again"
 

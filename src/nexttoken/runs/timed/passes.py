@@ -8,8 +8,8 @@ import numpy as np
 from nexttoken.metrics.probabilities import log_loss, prior_probs
 from nexttoken.runs.fold_baseline import FoldBaseline
 from nexttoken.runs.folder import FoldFolder, RunFolder
+from nexttoken.runs.load import LoadedBlend
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.runs.loaded_blend import LoadedBlend
 from nexttoken.runs.loaded_cascade import LoadedCascade
 from nexttoken.runs.out_of_fold import answers_out_of_fold
 from nexttoken.runs.timed.row_answers import RowAnswers, Source, among, source_of

@@ -11,8 +11,8 @@ from nexttoken.errors import UserError
 from nexttoken.metrics.probabilities import prior_probs
 from nexttoken.runs.blend import Blend
 from nexttoken.runs.fold_rows import labels_of
+from nexttoken.runs.load import LoadedBlend
 from nexttoken.runs.loaded import LoadedRun
-from nexttoken.runs.loaded_blend import LoadedBlend
 from nexttoken.runs.loaded_cascade import LoadedCascade
 from nexttoken.types import Example, LabelPredictions
 
