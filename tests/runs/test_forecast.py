@@ -45,8 +45,8 @@ def short(monkeypatch):
 def test_a_trial_grows_with_the_rows_and_leaves_the_run_as_it_is(tiny, capsys):
     before = sorted(tiny.rglob("*"))
     few, many = forecast(tiny, 1000), forecast(tiny, 100_000)
-    assert few.seconds[0] < few.middle < few.seconds[1]
-    assert many.middle > 10 * few.middle
+    assert few.seconds[0] < few.seconds[1]
+    assert sum(many.seconds) > 10 * sum(few.seconds)
     assert few.memory > 0
     read = [path for path in (tiny / "fold0").rglob("*") if path.is_file() and "checkpoints" not in path.parts]
     assert few.disk == sum(path.stat().st_size for path in read)

@@ -30,7 +30,11 @@ def fits_float16(model: Any, rows: Sequence[np.ndarray], max_overflowing: float 
     `max_overflowing` may be not finite. A line says what was found.
     Models in other dtypes, and sharded ones, are not tried.
     """
-    if is_sharded(model) or not rows or torch.float16 not in (autocast_dtype(model), *_dtypes(model)):
+    if (
+        is_sharded(model)
+        or not rows
+        or torch.float16 not in (autocast_dtype(model), *{parameter.dtype for parameter in model.parameters()})
+    ):
         return True
     if model not in _fits:
         places = np.linspace(0, len(rows) - 1, min(NUM_ROWS, len(rows))).round().astype(int).tolist()
@@ -52,10 +56,6 @@ def leave_float16(model: Any, rows: Sequence[np.ndarray], max_overflowing: float
 def is_float32_instead(model: nn.Module) -> bool:
     """True for a model in float16 that is computed in float32."""
     return not _fits.get(model, True)
-
-
-def _dtypes(model: nn.Module) -> set[torch.dtype]:
-    return {parameter.dtype for parameter in model.parameters()}
 
 
 @torch.no_grad()

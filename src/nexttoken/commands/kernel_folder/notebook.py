@@ -6,7 +6,6 @@ from typing import Any
 
 from nexttoken.data.files import write_json
 
-TITLE_CHARACTERS = 50  # of a Kaggle data set or kernel; a slug has 6 at least
 OPEN = """import os, shutil, sys
 from pathlib import Path
 

@@ -90,14 +90,11 @@ def _noise_sentences(chapter: Chapter) -> list[str]:
 
 def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """The value of each run by the short name of each setting that is not the same in all, the seed last."""
-    keys = sorted({key for config in configs[1:] for key in differences(configs[0], config)}, key=_seed_last)
+    found = {key for config in configs[1:] for key in differences(configs[0], config)}
+    keys = sorted(found, key=lambda key: (key == "seed", key))
     flat = [flatten(config) for config in configs]
     names = dict(zip(keys, _short_names(keys), strict=True))
     return {names[key]: [_words(of_run.get(key, MISSING)) for of_run in flat] for key in keys}
-
-
-def _seed_last(key: str) -> tuple[bool, str]:
-    return key == "seed", key
 
 
 def _short_names(keys: Sequence[str]) -> list[str]:
@@ -117,11 +114,5 @@ def _short_names(keys: Sequence[str]) -> list[str]:
 def _words(value: Any) -> str:
     if value is MISSING:
         return NOTHING
-    text = (
-        "none"
-        if value is None
-        else str(value).rpartition("nexttoken.")[2]
-        if "nexttoken." in str(value)
-        else str(value)
-    )
+    text = "none" if value is None else str(value).rpartition("nexttoken.")[2]
     return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"

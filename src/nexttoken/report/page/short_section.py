@@ -17,7 +17,8 @@ NUM_WORST = 3  # rows that are named
 def section(chapter: Chapter) -> Section:
     """The sentences and the advice."""
     outcome = Outcome.of(chapter.runs[0], chapter.groups[0])
-    sentences = [_best_sentence(chapter), *_second_sentence(chapter), worst_class_sentence(outcome)]
+    lead = [one.sentence for one in chapter.pairs if (one.one, one.other) == (0, 1)]
+    sentences = [_best_sentence(chapter), *lead, worst_class_sentence(outcome)]
     html = render("short.html.jinja", sentences=sentences, worst=_worst_rows(chapter), advices=next_steps(chapter))
     return Section("short", "In short", html)
 
@@ -43,12 +44,5 @@ def _best_sentence(chapter: Chapter) -> str:
     levels = {"the class prior": "prior_log_loss", "the baseline": "baseline_log_loss"}
     known = {name: run.weighted(reference_key(key, metric)) for name, key in levels.items()}
     beside = [f"{name} has {level:.{digits}f}" for name, level in known.items() if level is not None]
-    return (
-        f"{text} on {len(run.oof):,} rows of {counted(len(run.folds), 'fold')}; {' and '.join(beside)}."
-        if beside
-        else f"{text}."
-    )
-
-
-def _second_sentence(chapter: Chapter) -> list[str]:
-    return [one.sentence for one in chapter.pairs if (one.one, one.other) == (0, 1)]
+    folds = counted(len(run.folds), "fold")
+    return f"{text} on {len(run.oof):,} rows of {folds}; {' and '.join(beside)}." if beside else f"{text}."

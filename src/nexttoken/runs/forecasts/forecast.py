@@ -39,10 +39,6 @@ class Forecast:
         memory, assumed = max(self.memory, other.memory), (*self.assumed, *other.assumed)
         return Forecast((low, high), memory, self.disk + other.disk, assumed=assumed)
 
-    @property
-    def middle(self) -> float:
-        return sum(self.seconds) / 2
-
 
 def forecast_on_sheet(run: "LoadedRun", source: RowSource, number: int, sheet: DeviceSheet) -> Forecast:
     """By the model's operations over a share of the device's published rate, and by the memory plan."""

@@ -69,12 +69,12 @@ def count_tokens(examples: Sequence[Example], tokenizer: Any, max_tokens: int) -
     return np.minimum(np.array(lengths, dtype=float), max_tokens)
 
 
-def spread(tokens: np.ndarray, number: int, offset: float = 0.5) -> list[int]:
+def spread(tokens: np.ndarray, number: int) -> list[int]:
     """`number` places in the order of length at equal distances; beyond all rows, places come again."""
     order = np.argsort(tokens, kind="stable").tolist()
     if number >= len(order):
         return list(islice(cycle(order), number))
-    return [order[int((place + offset) * len(order) / number)] for place in range(number)]
+    return [order[int((place + 0.5) * len(order) / number)] for place in range(number)]
 
 
 def reworded(example: Example, turn: int) -> Example:

@@ -94,10 +94,7 @@ class Step:
         raise NotImplementedError
 
     def judge(self, surveys: Iterable[Any], fetch: Fetch) -> Judge:
-        return self._look_at
-
-    def _look_at(self, position: int, example: Example) -> Verdict:
-        return self.look(example)
+        return lambda _, example: self.look(example)
 
     def look(self, example: Example) -> Verdict:
         raise NotImplementedError
