@@ -14,8 +14,7 @@ import pytest
 from benchmarks.curation_noise.__main__ import write_sample_noise
 from benchmarks.curation_noise.noise import NOISE, draw_rows
 from benchmarks.curation_noise.score import score, table
-from nexttoken.commands.curate import main
-from nexttoken.commands.curate_files import UNKNOWN, find_licence, page, row_of
+from nexttoken.commands.curate import UNKNOWN, find_licence, main, page, row_of
 from nexttoken.data.targets import make
 from nexttoken.errors import UserError
 from nexttoken.tasks.dialogue import Dialogue

@@ -34,8 +34,8 @@ from nexttoken.data.typed_texts import typed_override
 from nexttoken.errors import UserError
 from nexttoken.progress import UNANSWERED, Deadline, TimeIsUp, time_limit
 
-# Settings of predict.py alone.
 STOP_SECONDS = 2.0  # before the end of the time
+# Settings of predict.py alone.
 UNUSED = ("name", "submissions_dir", "output_dir", "fold", "generation", "engine", "cascade", "cascade_share")
 
 
