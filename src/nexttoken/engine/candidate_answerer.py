@@ -18,6 +18,7 @@ from nexttoken.engine.journal import NO_JOURNAL, LabelJournal
 from nexttoken.engine.label_answerer import ModelAnswerer
 from nexttoken.engine.non_finite import fill_with_prior, run_again_in_float32
 from nexttoken.engine.run_batches import run_batches
+from nexttoken.metrics.probabilities import softmax
 from nexttoken.models.memory import advice_on_memory
 from nexttoken.prompts.encode_candidates import CandidateEncoder
 from nexttoken.prompts.encode_labels import EncodedPrompt
@@ -119,5 +120,4 @@ def joined(
         number = len(part.branches)
         scores[row, filled[row] : filled[row] + number] = own[:number]
         filled[row] += number
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
-    return weights / weights.sum(axis=1, keepdims=True)
+    return softmax(scores)

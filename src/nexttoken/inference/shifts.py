@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nexttoken.metrics.probabilities import prior_probs
+from nexttoken.metrics.probabilities import prior_probs, softmax
 from nexttoken.types import Swap
 
 LEAST = float(np.finfo(np.float32).tiny)  # a probability that is divided by
@@ -35,7 +35,7 @@ class Shift:
         logs = np.where(probs > 0, scaled, -np.inf)
         for size, offsets in self.offsets.items():
             logs[sizes == size, :size] += offsets
-        return _softmax(logs)
+        return softmax(logs)
 
     def describe(self, names: Sequence[str]) -> str:
         """Words: of `names` the scale where it is not 1, and the offset where all rows have as many classes."""
@@ -140,8 +140,3 @@ def _mean_logs(probs: np.ndarray, geometric: bool = False) -> np.ndarray:
     means = values / np.maximum(counts, 1)
     means = means if geometric else np.log(np.maximum(means, LEAST))
     return np.where(counts > 0, means, means[counts > 0].mean() if counts.any() else 0.0)
-
-
-def _softmax(logs: np.ndarray) -> np.ndarray:
-    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)

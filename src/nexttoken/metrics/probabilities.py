@@ -18,6 +18,12 @@ class ReliabilityBin:
     count: int
 
 
+def softmax(logs: np.ndarray) -> np.ndarray:
+    """Probabilities (N, K) of logarithms or scores (N, K); exactly 0 where one is minus infinity."""
+    weights = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def log_losses(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Negative log-probability of each label in nats, (N,), clipped at float64's epsilon like scikit-learn's."""
     probs, labels = checked(probs, labels)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nexttoken.metrics.probabilities import log_loss
+from nexttoken.metrics.probabilities import log_loss, softmax
 
 LOWEST, HIGHEST = 0.1, 10.0  # temperatures; a fit that ends here says that the model's confidence is worth little
 PRIOR_WIDTH = 1.0  # of ln(temperature), normal around 0: e is as far from 1 as one standard deviation
@@ -29,7 +29,7 @@ def soften(probs: np.ndarray, temperature: float) -> np.ndarray:
     """
     if temperature == 1:
         return probs
-    return _softmax(_log(probs) / temperature, probs > 0)
+    return softmax(_log(probs) / temperature)
 
 
 def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
@@ -81,7 +81,7 @@ class Scaling:
         probs = np.asarray(probs, dtype=np.float64)
         if self.method == "none":
             return probs
-        return _softmax(centred_logs(probs) @ self.weights.T + self.offsets, probs > 0)
+        return softmax(np.where(probs > 0, centred_logs(probs) @ self.weights.T + self.offsets, -np.inf))
 
     @property
     def values(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _fit(
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         factors, offsets = unpacked(values)
-        errors = _softmax(logs + logs @ factors.T + offsets, is_possible)
+        errors = softmax(np.where(is_possible, logs + logs @ factors.T + offsets, -np.inf))
         total = -share * np.log(np.maximum(errors[rows, labels], np.finfo(np.float64).tiny)).sum()
         errors[rows, labels] -= 1
         gradient = share * np.concatenate([(errors.T @ logs).ravel()[free], errors.sum(axis=0)])
@@ -186,10 +186,3 @@ def _fit(
 
     start = np.zeros(len(precisions))
     return unpacked(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x)
-
-
-def _softmax(logits: np.ndarray, is_possible: np.ndarray) -> np.ndarray:
-    """(N, K) probabilities of the possible classes, exactly 0 for the others."""
-    logits = np.where(is_possible, logits, -np.inf)
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)

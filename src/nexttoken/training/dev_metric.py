@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nexttoken.engine.label_scores import UNKNOWN
 from nexttoken.metrics.decisions import at_threshold, choose_threshold, has_threshold
-from nexttoken.metrics.probabilities import log_loss
+from nexttoken.metrics.probabilities import log_loss, softmax
 from nexttoken.metrics.scaling import fit_temperature, soften
 from nexttoken.types import Example, Metric
 
@@ -77,8 +77,7 @@ class DevMetric:
         ids, labels, scores = zip(*sorted(rows, key=lambda row: row[:2]), strict=True)
         width = max(map(len, scores))
         table = np.array([np.pad(row, (0, width - len(row)), constant_values=-np.inf) for row in scores], np.float64)
-        weights = np.exp(table - table.max(axis=1, keepdims=True))
-        probs, targets = weights / weights.sum(axis=1, keepdims=True), np.array(labels)
+        probs, targets = softmax(table), np.array(labels)
         softened = log_loss(soften(probs, fit_temperature(probs, targets)), targets) if self.softens else None
         if self.metric is None:
             return DevScore(loss, softened=softened)
