@@ -14,8 +14,7 @@ from nexttoken.data.near_duplicates import group_ids
 from nexttoken.report.page.both_orders import BothOrders
 from nexttoken.report.page.chapter import chapters_of
 from nexttoken.report.page.class_scores import class_scores, confusion, most_confused, worst_class_sentence
-from nexttoken.report.page.label_noise import label_noise
-from nexttoken.report.page.mistakes_section import section
+from nexttoken.report.page.mistakes_section import label_noise, section
 from nexttoken.report.page.order_effects import order_effects
 from nexttoken.report.page.outcome import Outcome
 from nexttoken.report.page.reliability import by_class, calibrated_probs, of_all_rows

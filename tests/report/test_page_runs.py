@@ -10,7 +10,7 @@ from scipy.stats import t
 from sklearn.metrics import accuracy_score, log_loss
 
 from nexttoken.report.compare import COMPARED, read_cells, score_cells
-from nexttoken.report.page import next_steps, pairs, runs_section, short_section
+from nexttoken.report.page import pairs, runs_section, short_section
 from nexttoken.report.page.chapter import chapters_of
 from nexttoken.report.page.runs_section import differing_settings
 from nexttoken.report.ranking import Measure, Ranking
@@ -111,7 +111,7 @@ def test_the_summary_names_the_worst_class_and_the_second_run(tmp_path):
 def test_the_advice_follows_from_what_was_measured(tmp_path):
     write(tmp_path, "first", 0.1, 0.2)
     write(tmp_path, "second", 0.1, 0.3)
-    reasons = " ".join(one.reason for one in next_steps.next_steps(chapter_of(tmp_path)))
+    reasons = " ".join(one.reason for one in short_section.next_steps(chapter_of(tmp_path)))
     assert "blend is usually better" in reasons
     path = tmp_path / "first" / "fold0" / "metrics.json"
     metrics = json.loads(path.read_text())
@@ -119,7 +119,7 @@ def test_the_advice_follows_from_what_was_measured(tmp_path):
     for fold in range(3):
         path = tmp_path / "first" / f"fold{fold}" / "metrics.json"
         path.write_text(json.dumps(metrics | json.loads(path.read_text()) | {"prior_log_loss": 0.5}))
-    reasons = [one.reason for one in next_steps.next_steps(chapter_of(tmp_path / "first"))]
+    reasons = [one.reason for one in short_section.next_steps(chapter_of(tmp_path / "first"))]
     assert reasons[0].startswith("The class prior, which reads nothing, has 0.5000")
     assert any("1 of 4 folds of first are not trained" in reason for reason in reasons)
 

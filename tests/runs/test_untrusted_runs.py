@@ -99,5 +99,5 @@ def test_every_reader_of_pickles_and_archives_in_the_source_is_a_guarded_one():
     assert calls["torch.load"]
     assert all(given["weights_only"] == "True" for _, given in calls["torch.load"])
     assert [name for name, _ in calls["extractall"]] == ["archive.py"]
-    assert [name for name, _ in calls["pickle.loads"]] == ["spool.py"]  # of its own rows
+    assert [name for name, _ in calls["pickle.loads"]] == ["stream.py"]  # of its own rows
     assert not calls["unpack_archive"]

@@ -14,9 +14,8 @@ from nexttoken.transforms.curation.marks import KeepMarked
 from nexttoken.transforms.curation.rare import DropRareCharacters
 from nexttoken.transforms.curation.repeats import DropNearDuplicates, DropRepeats
 from nexttoken.transforms.curation.scripts import DropMojibake, DropScripts
-from nexttoken.transforms.curation.spool import Spool, chunks, dump
 from nexttoken.transforms.curation.step import CHUNK
-from nexttoken.transforms.curation.stream import curate, in_order, stages
+from nexttoken.transforms.curation.stream import Spool, chunks, curate, dump, in_order, stages
 from nexttoken.transforms.curation.words import DropEmpty, DropWords, Lengths, Replace
 from nexttoken.types import DIALOGUE, INPUT, INSTRUCTION, Example
 
