@@ -75,7 +75,7 @@ def kill(checkouts, checkout: Path, scene: Scene, moments: random.Random, second
 
 def missing(checkout: Path) -> list[str]:
     """The paths of finished folds and submissions that a killed command has named and that are not there."""
-    named = REPORTED.findall((checkout / "words").read_text()) if (checkout / "words").exists() else []
+    named = REPORTED.findall((checkout / "words").read_text())
     paths = [(checkout / path, kind != "submission") for kind, path in named]
     return [str(path) for path, is_run in paths if not (any(path.rglob("metrics.json")) if is_run else path.exists())]
 

@@ -117,8 +117,8 @@ class Checkouts:
 
         The output goes to the file `words`, and the changes of the file system to `changes`.
         """
-        for name in ("words", "changes"):
-            (checkout / name).unlink(missing_ok=True)
+        (checkout / "words").write_text("")  # the command may be killed before it can make them
+        (checkout / "changes").unlink(missing_ok=True)
         if fault:
             fault = (f"{checkout}/", str(checkout / "changes"), *fault, *[0] * (3 - len(fault)))
         cache = str(checkout / "cache")
