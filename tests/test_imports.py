@@ -15,6 +15,7 @@ HEAVY_ROOMS = {"models", "engine", "training"}
 HYDRA = {"hydra", "omegaconf"}
 HYDRA_MODULES = {
     "commands/broken_files.py",
+    "commands/grid.py",
     "commands/hydra_guard.py",
     "build.py",
     "pipeline.py",

@@ -92,11 +92,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def build(config: Mapping[str, Any]) -> Parts:
     """Instantiate the parts of a checked configuration. Raises UserError for anything that does not fit together."""
-    settings = check_settings(Settings, dict(config))
-    check_targets(config)
-    require_packages(config)
-    for message in contradictions(settings):
-        raise UserError(message)
+    settings = checked(config)
     names = ("task", "prompt", "split", "transforms", "train_transforms", "inference")
     parts = {name: make(getattr(settings, name), name) for name in names}
     if settings.correction:
@@ -105,6 +101,16 @@ def build(config: Mapping[str, Any]) -> Parts:
     refuse_unfit(parts, settings)
     fitted = {name: fit_to_task(part, parts["task"]) for name, part in parts.items()}
     return Parts(settings, **fitted | choose_answers(fitted, settings))
+
+
+def checked(config: Mapping[str, Any]) -> Settings:
+    """The settings of a configuration. Raises UserError for wrong ones, and for those that contradict each other."""
+    settings = check_settings(Settings, dict(config))
+    check_targets(config)
+    require_packages(config)
+    for message in contradictions(settings):
+        raise UserError(message)
+    return settings
 
 
 def choose_answers(parts: Mapping[str, Any], settings: Settings) -> dict[str, Any]:

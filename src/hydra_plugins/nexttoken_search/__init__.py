@@ -36,11 +36,13 @@ class SearchSweeper(Sweeper):
 
     def compose(self, overrides: Sequence[str], keys: Sequence[str] = ()) -> tuple[DictConfig, dict[str, Any]]:
         """The configuration of a job, without Hydra's own node, and its values of `keys`, None where it has none."""
+        from nexttoken.commands.grid import without_hydra
+
         config = self._loader.load_sweep_config(self._config, [*overrides])
         choices = config.hydra.runtime.choices
         names = {key: key.lstrip("+") for key in keys}
         values = {key: choices.get(name, OmegaConf.select(config, name)) for key, name in names.items()}
-        return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), values
+        return without_hydra(config), values
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> None:
         """Run jobs, each given by its overrides, with the launcher. Raises what a job raised."""

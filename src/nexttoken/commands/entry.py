@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nexttoken.commands import own_process, sweep, sweep_end
 from nexttoken.commands.broken_files import refusing_broken_files
+from nexttoken.commands.grid import without_hydra
 from nexttoken.commands.hydra_guard import guarded_hydra
 from nexttoken.commands.terminal import fault_of_machine, show_log, stop, take_place, until_nobody_reads
-from nexttoken.commands.typed import num_jobs, varied
+from nexttoken.commands.typed import varied
 from nexttoken.commands.usual_keys import USUAL_KEYS, in_full
 from nexttoken.data.secrets import refuse_secret_arguments
 from nexttoken.data.typed_texts import typed_override
@@ -90,8 +91,7 @@ def help_text(entry: Path, usage: str, overrides: Sequence[str]) -> str:
     lines = [usage.strip(), "\nChoices, group=choice:\n"]
     for group in sorted(group for group in config.hydra.runtime.choices if not group.startswith("hydra/")):
         lines.append(f"{group}: {', '.join(sorted(path.stem for path in entry.parent.glob(f'conf/{group}/*.yaml')))}")
-    shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    lines += ["\nConfiguration, key=value for any of it:\n", OmegaConf.to_yaml(shown)]
+    lines += ["\nConfiguration, key=value for any of it:\n", OmegaConf.to_yaml(without_hydra(config))]
     return "\n".join([*lines, f"Hydra's own options: python {entry.name} --hydra-help"])
 
 
@@ -157,8 +157,7 @@ def run_job(work: Callable[[], T]) -> T | None:
         Deadline.program_start = None  # each job has the time
         config = HydraConfig.get()
         overrides, is_launched = config.overrides.task, config.runtime.choices["hydra/launcher"] != "basic"
-        named, total = varied(overrides) or overrides, num_jobs(config.sweeper)
-        return sweep.run_job(named, work, overrides, total, is_launched)
+        return sweep.run_job(varied(overrides) or overrides, work, overrides, sweep.TOTAL, is_launched)
     with errors_on_one_line(), among_peers():
         return work()
 

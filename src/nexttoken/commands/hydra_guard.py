@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from nexttoken.errors import UserError
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")  # packages that are installed to extend Hydra
 NO_LOG = {"version": 1, "root": None, "disable_existing_loggers": False}  # Hydra's choice `none`
 ENVIRONMENT = "hydra.job.env_set"
-MAX_JOBS = 10_000  # of a grid
 
 
 @contextmanager
@@ -33,7 +31,6 @@ def guarded_hydra(overrides: Sequence[str], conf: Path) -> Iterator[None]:
     def load_checked(self: Any, *given: Any, **options: Any) -> Any:
         with refusing_broken_files(conf):
             config = load(self, *given, **options)
-            refuse_odd_grid(overrides, self, config.hydra.sweeper)
         refuse_code(config.hydra, overrides)
         values: Any = OmegaConf.to_container(config)
         del values["hydra"]
@@ -46,24 +43,6 @@ def guarded_hydra(overrides: Sequence[str], conf: Path) -> Iterator[None]:
         yield
     finally:
         ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
-
-
-def refuse_odd_grid(overrides: Sequence[str], loader: Any, sweeper: Any) -> None:
-    """Raise UserError for several values that are none, such as glob(x*) where nothing fits, and for too many jobs.
-
-    Hydra lists all jobs of a grid before the first, which takes all memory where someone types range(0,1000000000).
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    number, settings = 1, [one for one in overrides if "=" in one and one[0] != "-"]
-    for one in OverridesParser.create(config_loader=loader).parse_overrides(settings):
-        if not one.is_discrete_sweep():
-            continue
-        if not (values := sum(1 for _ in islice(one.sweep_string_iterator(), MAX_JOBS + 1))):
-            raise UserError(f"{one.input_line} has no values; give some, or a pattern that fits choices of --help")
-        number *= values
-    if number > MAX_JOBS and str(sweeper.get("_target_")).endswith(".BasicSweeper"):
-        raise UserError(f"this grid has more than {MAX_JOBS:,} jobs; give fewer values, or search (docs/sweeps.md)")
 
 
 def refuse_code(hydra: Any, overrides: Sequence[str]) -> None:

@@ -54,6 +54,7 @@ class Waiting:
 
 
 JOBS: list[Job] = []  # of this process's sweep, in the order in which they ended
+TOTAL: int | None = None  # the number of its jobs; None where the sweeper decides it on the way
 
 
 def run_job(

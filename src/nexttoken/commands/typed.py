@@ -1,9 +1,8 @@
-"""The overrides of a sweep as they were typed: which tell its jobs apart, their order, and how many jobs they make."""
+"""The overrides of a sweep as they were typed: which tell its jobs apart, and their order."""
 
-import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nexttoken.errors import UserError
 
@@ -65,19 +64,3 @@ def is_override(argument: str) -> bool:
 def key_of(override: str) -> str:
     """The key or group that an override such as `+fit.ema=0.9` sets."""
     return override.lstrip("+~").partition("=")[0]
-
-
-def num_jobs(sweeper: Mapping[str, Any]) -> int | None:
-    """The number of jobs that `hydra.sweeper` makes of the command line; None where another sweeper decides it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
-        return None
-    given = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    given += [one for one in sys.argv[1:] if is_override(one)]
-    try:
-        parsed = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(given)}
-        return math.prod(len(list(one.sweep_string_iterator())) for one in parsed.values() if one.is_sweep_override())
-    except (HydraException, NotImplementedError, AssertionError):  # glob(...), whose choices only the sweeper knows
-        return None

@@ -5,7 +5,7 @@ import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import isclass
@@ -139,8 +139,12 @@ def declared(node: Mapping[str, Any], name: str) -> frozenset[str]:
     Raises UserError for a class of this package that does not exist.
     """
     class_path = str(node.get("_target_", ""))
-    if not class_path.startswith("nexttoken."):
-        return frozenset()
+    return _declared(class_path, name) if class_path.startswith("nexttoken.") else frozenset()
+
+
+@cache
+def _declared(class_path: str, name: str) -> frozenset[str]:
+    """Read once for all jobs of a sweep."""
     tree, kind = ast.parse(find_source(class_path)), class_path.rpartition(".")[2]
     bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind]
     if not bodies:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from nexttoken.commands.grid import num_values
 from nexttoken.errors import UserError
 from nexttoken.report.setting_plots import Axis
 
@@ -128,6 +129,7 @@ def dimension_of(key: str, override: Any) -> Dimension:
         return Dimension(key, _range(given, typed), {})
     from optuna.distributions import CategoricalDistribution
 
+    num_values(override)
     texts = [*override.sweep_string_iterator()]
     values = dict(zip(texts, getattr(given, "list", texts), strict=True))
     return Dimension(key, CategoricalDistribution(tuple(values)), values)
