@@ -135,6 +135,7 @@ def test_a_padded_place_sees_its_own_prompt_and_label_and_nothing_else(tokens):
 
 def check_places(batch: Batch, prefixes: tuple[KeyValues | None, ...]) -> None:
     assert batch.reads.tolist() == sorted({*batch.reads.tolist()}), "each place is computed once"
+    assert min(batch.layout.lengths) > 0, "no call of the kernel for nothing"
     assert batch.places.shape == (len(batch.rows), len(batch.contexts), 1 + max(map(len, batch.contexts)))
     for prompt, prefix, places in zip(batch.rows, prefixes, batch.reads[batch.places].tolist(), strict=True):
         for context, steps in zip(batch.contexts, places, strict=True):

@@ -27,6 +27,22 @@ def test_exact_bytes(tmp_path: Path) -> None:
     assert path.read_bytes() == b"id,a,b,tie\n007,1.0,0.0,0.0\n=1+1,0.5,0.25,0.25\n9007199254740993,0.0,0.0,1.0\n"
 
 
+def test_exact_lines_of_json(tmp_path: Path) -> None:
+    """They hold what a table does not: numbers beside texts, and half a character."""
+    path = tmp_path / "x.jsonl"
+    submission.write_submission(("id", "answer"), [("07", "b\ud800 é"), ("8", 0.1)], path, ".jsonl")
+    assert path.read_bytes() == '{"id": "07", "answer": "b\\ud800 é"}\n{"id": "8", "answer": 0.1}\n'.encode()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_file_without_rows_is_not_written(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    with pytest.raises(UserError) as error:
+        submission.write_submission(("id", "answer"), iter(()), path, suffix)
+    assert str(error.value) == f"{path}: there are no rows to write; expected one per row of the test file"
+    assert not list(tmp_path.iterdir())
+
+
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ids=st.lists(ONE_LINE, min_size=1, max_size=5, unique=True), seed=st.integers(0, 99))
 def test_ids_and_full_precision_survive_the_disk(tmp_path: Path, ids: list[str], seed: int) -> None:
@@ -65,7 +81,7 @@ def test_bad_probabilities_write_nothing_and_keep_the_old_file(tmp_path: Path, r
     path.write_text("the old one")
     with pytest.raises(UserError) as error:
         write_probs(["x", "y"], np.array([[1.0, 0.0, 0.0], row]), COLUMNS, path)
-    assert expected in str(error.value)
+    assert str(error.value).startswith(f"{path}: probabilities {expected};")
     assert [file.name for file in tmp_path.iterdir()] == ["x.csv"]
     assert path.read_text() == "the old one"
 
@@ -93,6 +109,7 @@ def test_bad_ids_write_nothing(tmp_path: Path, ids: list[str]) -> None:
 def test_what_a_file_cannot_hold_is_named_by_file_and_id(tmp_path: Path, suffix, columns, row, expected) -> None:
     with pytest.raises(UserError, match=expected) as error:
         submission.write_submission(columns, [row], tmp_path / f"out{suffix}", suffix)
+    assert str(error.value).startswith(f"{tmp_path / 'out'}{suffix}: ")
     assert ".part" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -118,10 +135,17 @@ def test_a_file_that_does_not_read_back_is_not_left_behind(tmp_path: Path, monke
     [
         ("id,a,tie,b\n07,1,0,0\n8,0,1,0\n", "has the header id, a, tie, b; sample_submission.csv has id, a, b, tie"),
         ("id,a,b,tie,more\n07,1,0,0,0\n8,0,1,0,0\n", "has the header id, a, b, tie, more"),
-        ("id,a,b\n07,1,0\n8,0,1\n", "lacks the columns tie"),
-        ("id,a,b,tie\n7,1,0,0\n8,0,1,0\n", "lacks 07 and adds 7"),
+        (
+            "id,a,b\n07,1,0\n8,0,1\n",
+            "lacks the columns tie; its header is: id, a, b; rename its columns, or write it with",
+        ),
+        ("id,a,b,tie\n7,1,0,0\n8,0,1,0\n", "must have the ids of test.csv, but lacks 07 and adds 7"),
         ("id,a,b,tie\n07,1,0,0\n", "lacks 8;"),
-        ("id,a,b,tie\n8,1,0,0\n07,0,1,0\n", "another order: row 1 is 8, expected 07"),
+        (
+            "id,a,b,tie\n8,1,0,0\n07,0,1,0\n",
+            "has the ids of test.csv in another order: row 1 is 8, expected 07; sort its",
+        ),
+        ("id,a,b,tie\n07,1,0,0\n8,1,0,0\n7,0,1,0\n", "must have the ids of test.csv, but adds 7;"),
         ("id,a,b,tie\n07,1,0,0\n07,1,0,0\n8,0,1,0\n", "x.csv:3 (id 07 again"),
         ("id,a,b,tie\n07,1,0,0\n8,0,,1\n", "not finite for ids 8"),
         ("id,a,b,tie\n07,1,0,0\n8,0,one,0\n", "not finite for ids 8"),
@@ -133,6 +157,7 @@ def test_an_invalid_file_is_refused(tmp_path: Path, text: str, expected: str) ->
     path.write_text(text)
     with pytest.raises(UserError) as error:
         validate_submission(path, ["07", "8"], COLUMNS)
+    assert str(error.value).startswith(str(path))
     assert expected in str(error.value)
 
 
