@@ -76,6 +76,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_when_typed_in_another_way(
         cwd=repository, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
+    assert again.stdout.count("(it has the same settings, so name=other is not used)") == 2
     assert [path.name for path in (tmp_path / "lmsys").iterdir()] == ["tiny"]
     assert len(list(tmp_path.glob("lmsys/tiny/fold[01]/metrics.json"))) == 2
 

@@ -71,6 +71,17 @@ def test_runs_and_folds_make_a_table_with_mean_and_spread(jobs, capsys):
     assert sweep.failures(jobs) == ""
 
 
+def test_a_run_of_the_same_settings_under_another_name_is_said(jobs, monkeypatch, capsys):
+    typed = ["name='x y'", "fold=0,1", "seed=0,1"]
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *typed])
+    for run, fold, seed in (("a/x-y_seed-0", 0, 0), ("a/other", 1, 1)):
+        named = [f"fold={fold}", f"seed={seed}"]
+        sweep.run_job(named, trained(run, fold, 1.0), ["name='x y'", *named])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("run: a/x-y_seed-0/fold0")
+    assert second.endswith("run: a/other/fold1 (it has the same settings, so name=x-y_seed-1 is not used)")
+
+
 def test_a_job_whose_time_was_up_does_not_end_the_others(jobs, capsys):
     job(failing(SystemExit(UNANSWERED)), "name=a")
     job(lambda: None, "name=b")

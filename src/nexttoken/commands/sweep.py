@@ -15,7 +15,7 @@ from typing import Any
 
 from nexttoken.commands.own_process import Call, Ended
 from nexttoken.commands.terminal import fault_of_machine, show_crash
-from nexttoken.commands.typed import key_of
+from nexttoken.commands.typed import given_name, key_of
 from nexttoken.data.secrets import without_secrets
 from nexttoken.errors import UserError, first_five, visible
 from nexttoken.models.processes import NeedsOwnProcess
@@ -100,7 +100,7 @@ def finish(job: Job, ended: Ended, total: int | None = None, result: Any = None)
         return None
     parts = [] if job.score is None else [f"{job.metric} {job.score:.4f}"]
     parts += ["finished before" if job.was_finished else f"{ended.seconds:.0f} s"]
-    parts += [last[-1] if last else "done", *_time_left(total)]
+    parts += [f"{last[-1] if last else 'done'}{_other_name(job)}", *_time_left(total)]
     print(f"{number}: {job.title}: {', '.join(parts)}", flush=True)
     return result
 
@@ -147,6 +147,13 @@ def _with_score(job: Job, run: str, fold: int, loss: float | None) -> tuple[Job,
             return replace(job, score=saved[key], metric=name, higher_is_better=metric.higher_is_better), loss
     score = None if math.isnan(loss) else loss
     return replace(job, score=score, metric="dev log loss" if "dev_log_loss" in saved else "log loss"), loss
+
+
+def _other_name(job: Job) -> str:
+    """Words on the given name, where a run under another one has the job's settings already; else ""."""
+    if not job.run or (given := given_name(job.overrides)) in (None, Path(job.run).name):
+        return ""
+    return f" (it has the same settings, so name={given} is not used)"
 
 
 def _time_left(total: int | None) -> list[str]:

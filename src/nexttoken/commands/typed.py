@@ -41,6 +41,18 @@ def name_job(cfg: "DictConfig") -> "DictConfig":
     return cfg
 
 
+def given_name(overrides: Sequence[str]) -> str | None:
+    """The run's name that the overrides of a job ask for; None where they give none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from nexttoken.data.run_names import name_in_sweep
+
+    given = [one for one in OverridesParser.create().parse_overrides([*overrides]) if one.get_key_element() == "name"]
+    if not given or not (name := given[-1].value()):
+        return None
+    return name_in_sweep(str(name), in_typed_order(varied(overrides)))
+
+
 def varied(overrides: Sequence[str]) -> list[str]:
     """The overrides in which the jobs of a sweep differ: typed with several values, or from a sweep's file."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
