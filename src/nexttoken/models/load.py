@@ -151,9 +151,6 @@ def load_model(
     Raises UserError when the model is missing, needs custom code, lacks weights, or has fewer embeddings than the
     tokenizer has tokens.
     """
-    import transformers
-    from transformers.utils import logging
-
     keep_freed_memory()
     if settings.name_or_path is None:
         if settings.stream_layers:
@@ -161,23 +158,41 @@ def load_model(
                 "model.stream_layers=true reads layers from files, and model=scratch has none; leave it out"
             )
         return build_llama(settings.scratch, tokenizer, max_tokens, num_classes).train()
+    model = _load_saved(settings, dtype, quantization, num_classes, config, device or choose_device())
+    if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
+        source = settings.name_or_path
+        raise UserError(f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not fit")
+    return model.train()  # from_pretrained returns it in evaluation mode, which Lightning would not change
+
+
+def _load_saved(
+    settings: ModelSettings,
+    dtype: torch.dtype | str,
+    quantization: QuantizationSettings | None,
+    num_classes: int | None,
+    config: Any,
+    device: torch.device,
+) -> Any:
+    """The model of saved weights, as `load_model` says, without a look at its tokenizer."""
+    import transformers
+    from transformers.utils import logging
+
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # missing weights are reported below, in one line
-    is_classifier, source = num_classes is not None, settings.name_or_path
+    is_classifier, source = num_classes is not None, str(settings.name_or_path)
     kind = transformers.AutoModelForSequenceClassification if is_classifier else transformers.AutoModelForCausalLM
     is_base = config is not None  # a fold's own layer is never left out
     config = copy.deepcopy(config) if is_base else load_config(settings)
     if not is_classifier and has_classifier(config) and not config.get_text_config().tie_word_embeddings:
         raise UserError(f"{source} is a classifier without an output head for words; use head=classification")
     refuse_other_size(config, Path(source).expanduser())
-    device, attention = device or choose_device(), {"attn_implementation": settings.attn_implementation}
+    attention = {"attn_implementation": settings.attn_implementation}
     if is_classifier:
         config.num_labels = num_classes
     if settings.stream_layers:
-        model = from_hub(
+        return from_hub(
             lambda: load_streamed(kind, weights_on_disk(settings), config, dtype, device, **attention), settings
         )
-        return _fitting(model, tokenizer, source)
     options = loading_options(config, quantization, dtype, device)
     if is_classifier:
         options["ignore_mismatched_sizes"] = is_base  # its layer may be for another number of labels
@@ -189,14 +204,7 @@ def load_model(
             " checkpoint of a causal language model"
         )
     keep_trainable(model)
-    return _fitting(model, tokenizer, source)
-
-
-def _fitting(model: Any, tokenizer: Any, source: str) -> Any:
-    """The model in training mode. Raises UserError where it has fewer embeddings than the tokenizer has tokens."""
-    if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
-        raise UserError(f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {rows}; they do not fit")
-    return model.train()  # from_pretrained returns it in evaluation mode, which Lightning would not change
+    return model
 
 
 def has_classifier(config: Any) -> bool:
