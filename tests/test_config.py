@@ -56,6 +56,12 @@ def test_every_choice_composes_and_builds(path, monkeypatch, tmp_path):
     assert len(parts.prompt.labels) == (0 if has_candidates else len(parts.task.classes))
 
 
+def test_another_head_takes_the_place_of_a_task_s_own():
+    listed = composed("task=map", "head=label", "prompt.labels=letters")
+    assert listed["head"] == composed("head=label")["head"]
+    assert composed("task=map")["head"]["score"] == "text"
+
+
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
 def test_an_experiment_starts_with_the_command_that_runs_it(path):
     first, second = path.read_text(encoding="utf-8").splitlines()[:2]

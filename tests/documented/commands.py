@@ -20,10 +20,12 @@ FILLED = (
     (r"(name|task)=<name>", r"\1=mine"),
     (r"(new name=mine input_dir=)input/<folder>", r"\1input/mine"),
     (r"input/<folder>", "input/sample-preferences"),
-    (r"(submissions/)<name>", r"\1trained"),
-    (r"asked/<way>", "asked/swap_averaged"),
-    (r"((?:merge run=|average )output/lmsys/)<name>", r"\1adapter"),
+    (r"(submissions/)<name>", r"\1answers"),
+    (r"output/lmsys/<name>_seed-0", "output/lmsys/a"),  # whose settings these were before on the page
+    (r"asked/<way>", "asked/$(ls output/lmsys/trained/asked | grep ^Swap)"),
+    (r"((?:merge run=|average )output/lmsys/)<name>", r"\1a"),  # which has an adapter
     (r"average output/lmsys/<a> output/lmsys/<b>", "average output/lmsys/a output/lmsys/a_seed-1"),
+    (r"compare output/lmsys by=", "compare output/compared/lmsys by="),  # of runs that differ in it alone
 )
 WHOLE = ("docs/teachers.md", "docs/ladder.md")  # a student needs its teacher's answers to the rows of all folds
 # Lists of a grid and numbers of trials, rows and repetitions that say how long a command takes, and nothing else.

@@ -20,7 +20,7 @@ SKIPPED = {
     r"labels model=|quantize model=|network=true|base=models/|lmsys_lora": HUB,
     r"weights smollm2": "fetches 98 MB; the tests marked real do",
     r"benchmarks\.gpu(?! shape=tiny)": "needs a GPU",
-    r"benchmarks\.inference": "measures for many minutes; tests/benchmarks have its short form",
+    r"benchmarks\.(inference|training|release)": "measures for many minutes",
     r"kaggle-llm-science-exam": "needs the data of that competition",
     r"versions=oldest": "installs 6 GB; make test-kernel does",
 }
@@ -36,6 +36,10 @@ BEFORE = {
         " adapter=lora name=lora"
     ],
     r"forecast .*input_dir=output/generated": ["python -m samples.preferences output_dir=output/generated rows=400"],
+    r"compare output/lmsys by=head": ["python train.py -m sweep=heads output_dir=output/compared"],
+    r"compare output/lmsys by=fit.learning_rate": [
+        "python train.py -m fold=0,1 fit.learning_rate=1e-3,2e-3 output_dir=output/compared"
+    ],
     r"kernel rehearse kernel rows=25000": [
         "python -m nexttoken kernel run=output/lmsys/trained out=kernel id=someone/a-kernel"
     ],

@@ -157,6 +157,14 @@ def test_a_known_difference_is_found_covered_and_put_into_words(tmp_path):
     assert sentence in turned
 
 
+def test_a_baseline_is_looked_for_in_the_names_before_the_settings(tmp_path):
+    for name, of_label in (("LabelSoftmax", [0.5, 0.6] * 4), ("WholeVocabulary", [0.3, 0.4] * 4)):
+        write_fold(
+            tmp_path / name, of_label, head={"_target_": f"nexttoken.engine.heads.{name}", "label_smoothing": 0.1}
+        )
+    assert re.search(r"WholeVocabulary \S+ \S+ is .* worse than LabelSoftmax", compare([tmp_path], "head", "label"))
+
+
 def test_settings_that_differ_together_make_one_variant(tmp_path):
     """Each head at its own learning rate; a third difference is refused, and so is an unknown key among several."""
     for name, rate, right in (("Label", 0.001, 0.5), ("Class", 0.01, 0.25)):

@@ -97,7 +97,8 @@ def _choose(variants: Sequence[str], wanted: str | None, by: str) -> str:
     if wanted is None or wanted in variants:
         return wanted or variants[0]
     part = wanted.removeprefix(f"{by}.").lower()
-    matches = [variant for variant in variants if part in variant.lower()]
+    named = [variant for variant in variants if part in variant.partition(" {")[0].lower()]  # before its settings
+    matches = named or [variant for variant in variants if part in variant.lower()]
     if len(matches) != 1:
         reason = f"is a part of {', '.join(matches)}" if matches else f"is no variant; {nearest(wanted, variants)}"
         raise UserError(f"baseline={wanted} {reason}")
