@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 from nexttoken import load_run, pipeline
 from nexttoken.errors import UserError
-from support.training import composed
+from support.training import REPOSITORY, composed
 
 TINY = [
     "name=tiny",
@@ -119,6 +122,11 @@ def test_a_search_of_the_names_chooses_and_another_run_ranks_again(garden, tmp_p
     path = pipeline.predict(composed("predict", *places))
     assert len(pd.read_csv(path)) == 12
     assert "candidates: 2.0 of" in capsys.readouterr().out
+    command = [sys.executable, "predict.py", *places, "name=two", "devices=2"]
+    here = {"cwd": REPOSITORY, "env": {**os.environ, "CUDA_VISIBLE_DEVICES": ""}}
+    two = subprocess.run(command, capture_output=True, text=True, timeout=240, **here)
+    assert two.returncode == 0, two.stderr
+    assert (path.parent / "two.csv").read_bytes() == path.read_bytes(), "both processes ask the first run"
     with pytest.raises(UserError, match=r"from_run=.* has no out-of-fold answer for \d+ rows"):
         train(garden, tmp_path, *again[:-1], "name=third", f"candidates.from_run={second.parent}")
 

@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -134,7 +133,7 @@ class Candidates(Inference):
         return replace(self, ask=self.ask.restored(state), seen=Seen(counts, groups, others))
 
     def pools(self, examples: Sequence[Example]) -> list[Pool]:
-        """The candidates of each example; the first process searches for all."""
+        """The candidates of each example. The first process searches for all; all together ask another run."""
         pools = [self._known(example) for example in examples]
         long = [row for row, pool in enumerate(pools) if self.number and len(pool) > self.number]
         frequent = sorted(range(len(self.space.classes)), key=lambda label: -self.seen.counts.get(label, 0))
@@ -154,7 +153,7 @@ class Candidates(Inference):
     def _ranked(self, examples: Sequence[Example]) -> list[list[int]]:
         """The classes found for each example, the best first; none without a retriever or for rows with options."""
         if examples and self.ranker:
-            return from_first(partial(self.ranker, examples))
+            return self.ranker(examples)  # in every process: each asks the other run for its share of the rows
         if not examples or not isinstance(self.retriever, CorpusRetriever):
             return [[] for _ in examples]
         num_hits = len(self.space.names) if self.space.labels_by else int(self.number or 1)
