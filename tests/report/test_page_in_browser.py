@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.support.ui import WebDriverWait
 
 from benchmarks.page_pictures import main as take_pictures
 from benchmarks.page_runs import write_sample_run
@@ -190,7 +189,7 @@ def test_a_link_opens_its_row_though_filters_hide_it(shown):
     place = best.index(min(best))
     name = shown.run("return readData('c1-rows-data').ids[arguments[0]]", place)
     shown.run("location.hash = arguments[0]", f"#c1-row-{name}")
-    WebDriverWait(shown.driver, 5).until(lambda _: row_status(shown).endswith(name))
+    shown.wait(lambda: row_status(shown).endswith(name))
     assert shown.element("#c1-rows h4").text == f"Row {name}"
     assert shown.run("return document.activeElement.classList.contains('row-view')")
     assert shown.complaints() == []

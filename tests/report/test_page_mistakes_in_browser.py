@@ -1,7 +1,6 @@
 """Mistakes in Chromium: another run is chosen, a doubtful label leads to its row, its parts are usable."""
 
 import pytest
-from selenium.webdriver.support.ui import WebDriverWait
 
 from benchmarks.page_runs import write_sample_run
 from nexttoken.report.page.page_file import write_page
@@ -42,7 +41,7 @@ def test_a_doubtful_label_leads_to_its_row(browser, page):
     link = browser.element("#c1-mistakes a[href*='-row-']")
     name = link.text
     link.click()
-    WebDriverWait(browser.driver, 5).until(lambda _: browser.element("#c1-rows h4").text == f"Row {name}")
+    browser.wait(lambda: browser.element("#c1-rows h4").text == f"Row {name}")
 
 
 @pytest.mark.parametrize("width", [360, 1440])

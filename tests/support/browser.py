@@ -1,20 +1,23 @@
 """Headless Chromium that opens a page from disk and tells what went wrong in it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 from typing import Any
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe
 
 DRIVER, CHROMIUM = which("chromedriver"), which("chromium")
 GRAVE = ("serious", "critical")
+BUSY_SECONDS = 120  # for a script: axe took 50 s on two cores with much other work
 
 
 class Browser:
@@ -39,6 +42,11 @@ class Browser:
 
     def elements(self, selector: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def wait(self, is_there: Callable[[], bool]) -> None:
+        """Wait for what the page's scripts are about to show; elements may be replaced meanwhile."""
+        waiting = WebDriverWait(self.driver, BUSY_SECONDS, ignored_exceptions=[StaleElementReferenceException])
+        waiting.until(lambda _: is_there())
 
     def texts(self, selector: str) -> list[str]:
         """The texts of the shown elements."""
@@ -82,6 +90,7 @@ def opened_browser() -> Iterator[Browser]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = Chrome(options, Service(DRIVER))
+    driver.set_script_timeout(BUSY_SECONDS)
     try:
         yield Browser(driver)
     finally:
