@@ -30,8 +30,8 @@ test: .venv/.test
 test-slow: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
-# Commands killed at 500 random moments, as many failing writes, and every file of a run altered: an hour. The seed is
-# printed; SEED=<number> repeats its moments, KILLS=<number> changes their number.
+# Commands killed at 500 random moments, as many failing writes, and every file of a run altered: half an hour. The seed
+# is printed; SEED=<number> repeats its moments, KILLS=<number> changes their number.
 KILLS ?= 500
 SEED ?= $(shell date +%s)
 
