@@ -32,6 +32,8 @@ WHOLE = ("docs/teachers.md", "docs/ladder.md")  # a student needs its teacher's 
 LIST = re.compile(r"(?<= )([\w.]+=)([^,\s\[({'\"]+,[^,\s]+)(?:,[^,\s]+)+")
 SHORTENED = (
     (r"\b(sweep\.trials)=\d+", r"\1=2"),
+    (r"\blimit_rows=\d{3}\b", "limit_rows=80"),
+    (r"\btrainer\.max_epochs=[2-9]\b", "trainer.max_epochs=1"),
     (r"(kernel rehearse \S+ rows)=\d+", r"\1=50"),
     (r"\b(times|kills)=\d+", r"\1=1"),
     (r"(benchmarks\.deadline .*) rows=\d+", r"\1 rows=100"),

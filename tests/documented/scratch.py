@@ -27,7 +27,9 @@ RUNS = {
     "dialogue/trained": f"{TRAIN} name=trained task=dialogue",
     "dialogue/other": f"{TRAIN} name=other task=dialogue train_transforms=windows_all_2",
     "marks/trained": f"{TRAIN} name=trained task=marks",
-    "eedi/trained": f"{TRAIN} name=trained task=eedi retriever=bm25 candidates.number=25",
+    # With answers to every row, from which another run takes its candidates.
+    "eedi/trained": "python train.py -m fold=0,1,2,3,4 name=trained task=eedi retriever=bm25 candidates.number=25"
+    " trainer.max_epochs=0 limit_rows=200",
     "jmmlu/trained": f"{TRAIN} name=trained task=jmmlu input_dir=../shared/data/jmmlu",
     "jcommonsenseqa/trained": f"{TRAIN} name=trained task=jcommonsenseqa input_dir=input/jcommonsenseqa",
 }

@@ -62,7 +62,7 @@ def make_small(conf: Path) -> None:
     """Have trainings take few rows, and the grids and searches of conf/ two values or trials."""
     shutil.copy(SMALL, conf)
     train = conf / "train.yaml"
-    train.write_text(train.read_text().replace("  - override hydra/job", "  - small\n  - override hydra/job", 1))
+    train.write_text(train.read_text().replace("  - override hydra/", "  - small\n  - override hydra/", 1))
     for name, large, small in (
         ("model/smollm2", "max_tokens: 2048", "max_tokens: 256"),  # what the stand-in can take
         ("head/probe", "answer_tokens: 384", "answer_tokens: 96"),
