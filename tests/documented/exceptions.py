@@ -26,7 +26,7 @@ SKIPPED = {
 }
 # What a page asks for in words before a command.
 BEFORE = {
-    r"name=student teacher=output/lmsys/a_without%fold": [
+    r"teacher=output/lmsys/a_without%fold": [
         f"python train.py -m fold={others} without_fold={fold} name=a_without{fold}"
         for fold, others in enumerate(("1,2,3,4", "0,2,3,4", "0,1,3,4", "0,1,2,4", "0,1,2,3"))
     ],
