@@ -25,6 +25,7 @@ def test_f_scores_equal_scikit_learns(seed, num_rows, num_classes, beta, average
     probs, labels = drawn(seed, num_rows, num_classes)
     expected = reference.fbeta_score(labels, probs.argmax(axis=1), beta=beta, average=average, zero_division=0)
     assert f_beta(probs, labels, beta, average) == pytest.approx(expected)
+    assert metric_named(f"f_beta({beta}, {average})").score(probs, labels) == pytest.approx(expected)
 
 
 @given(SEEDS, st.integers(1, 40))

@@ -75,7 +75,7 @@ def test_the_resampled_scores_of_a_mean_are_its_resampled_means():
 
 
 def test_other_metrics_are_computed_on_the_rows_of_the_drawn_groups_the_same_for_all_tables():
-    rows, groups = drawn(6, seed=4), np.array([2, 0, 2, 1, 0, 1])
+    rows, groups = drawn(9, seed=9), np.array([2, 0, 2, 1, 0, 2, 1, 1, 2])  # of different sizes
     scores = resampled_scores(AREA, [rows, rows], groups)
     assert scores.shape == (1_000, 2)
     np.testing.assert_array_equal(scores[:, 0], scores[:, 1])
@@ -103,6 +103,8 @@ def test_the_interval_of_a_score_is_that_of_its_resamples():
         assert found == percentile_interval(draws)
         assert found.low < rows.score(metric) < found.high
     assert percentile_interval(draws) == Interval(*np.quantile(draws, [0.025, 0.975]))
+    assert found.low in found
+    assert found.high in found
 
 
 def test_there_is_no_interval_of_one_group_or_without_a_score():
