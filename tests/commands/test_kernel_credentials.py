@@ -60,19 +60,20 @@ def test_files_of_models_and_runs_are_taken(tmp_path: Path, name: str) -> None:
 
 def test_hidden_files_are_left_out_and_credentials_end_the_packing(tmp_path: Path) -> None:
     checkout, folder = tmp_path / "checkout", tmp_path / "data set"
-    for name in ("predict.py", "conf/predict.yaml", "conf/.env", "src/nexttoken/a.py", "src/nexttoken/.git/token"):
+    visible = ["conf/predict.yaml", "predict.py", "src/hydra_plugins/b.py", "src/nexttoken/a.py"]
+    for name in (*visible, "conf/.env", "src/nexttoken/.git/token"):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text("x")
     folder.mkdir()
     add_code(folder, checkout)
     names = zipfile.ZipFile(folder / "code.zip").namelist()
-    assert names == ["conf/predict.yaml", "predict.py", "src/nexttoken/a.py"]
+    assert names == visible
     (checkout / "conf" / "kaggle.json").write_text("{}")
     with pytest.raises(UserError, match=r"conf/kaggle\.json has the name of a file with credentials"):
         add_code(folder, checkout)
     flat = FlatFiles(folder)
     flat.add(checkout / "src", "bases/x")  # with a hidden folder
-    assert [*flat.places.values()] == ["bases/x/nexttoken/a.py"]
+    assert [*flat.places.values()] == ["bases/x/hydra_plugins/b.py", "bases/x/nexttoken/a.py"]
     with pytest.raises(UserError, match=r"kaggle\.json has the name"):
         flat.add(checkout / "conf", "bases/y")
 

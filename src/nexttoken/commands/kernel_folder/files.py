@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 DATA_SET = "dataset"  # the folder in a kernel folder that becomes one Kaggle data set
 KERNEL_FILES = ("kernel-metadata.json", "notebook.ipynb", f"{DATA_SET}/dataset-metadata.json")
 CODE = "code.zip"
-CODE_FOLDERS = ("conf", "src/nexttoken")  # beside predict.py, in the folder of the checkout
+CODE_FOLDERS = ("conf", "src/nexttoken", "src/hydra_plugins")  # beside predict.py, in the folder of the checkout
 AGAIN = "build the folder again: python -m nexttoken kernel"
 VERSIONS = ("torch", "transformers", "numpy", "pandas", "scikit-learn", "peft", "bitsandbytes")
 
