@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nexttoken.build import plain
 from nexttoken.commands.arguments import RunArguments
-from nexttoken.commands.terminal import VisibleFormatter, show_crash, stop
+from nexttoken.commands.terminal import VisibleFormatter, crash, show_crash, stop
 from nexttoken.data.secrets import names_secret, refuse_secret_arguments, refuse_secrets, without_secrets
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
@@ -135,7 +135,7 @@ def test_errors_logs_and_tracebacks_show_no_secret_of_the_environment(monkeypatc
     try:
         raise ValueError(f"403 for {value}")
     except ValueError as error:
-        show_crash(ValueError, error, error.__traceback__)
+        crash(ValueError, error, error.__traceback__)
     record = logging.LogRecord("x", logging.INFO, "x", 1, "sent %s", (value,), None)
     shown = capsys.readouterr().err + VisibleFormatter("%(message)s").format(record)
     assert shown.count("***") == 3
@@ -146,7 +146,7 @@ def test_errors_logs_and_tracebacks_show_no_secret_of_the_environment(monkeypatc
 def test_commands_print_tracebacks_without_secrets(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     refusal(capsys, "report", "no-such=x")
-    assert sys.excepthook is show_crash
+    assert sys.excepthook is crash
 
 
 @given(st.text("ab:/@.* ", max_size=30))

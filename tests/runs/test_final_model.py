@@ -12,6 +12,7 @@ from nexttoken.build import prepare
 from nexttoken.commands.sweep import run_job
 from nexttoken.data.checked_settings import check_settings
 from nexttoken.errors import UserError
+from nexttoken.runs.fold_rows import Rows
 from nexttoken.runs.folder import RunFolder, latest_run
 from nexttoken.runs.ledger import read_ledger
 from nexttoken.runs.read import read_runs
@@ -29,7 +30,7 @@ def output(tmp_path_factory) -> Path:
     return folder
 
 
-def rows(*overrides: str) -> pipeline.Rows:
+def rows(*overrides: str) -> Rows:
     parts, _ = prepare(composed("train", *TINY, "limit_rows=null", "fold=all", *overrides), [])
     examples = pipeline.read(parts, "train")
     chosen = pipeline.choose_rows(parts, examples, pipeline.split(parts, examples))
