@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nexttoken.build import plain
 from nexttoken.commands.arguments import RunArguments
-from nexttoken.commands.terminal import VisibleFormatter, crash, show_crash, stop
+from nexttoken.commands.terminal import VisibleFormatter, crash, stop
 from nexttoken.data.secrets import names_secret, refuse_secret_arguments, refuse_secrets, without_secrets
 from nexttoken.errors import UserError
 from nexttoken.settings import Settings
