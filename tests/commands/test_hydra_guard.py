@@ -59,6 +59,7 @@ def test_a_call_in_hydra_s_own_settings_is_refused_before_it_runs(repository, tm
         (["+a={_target_:os.system}", "+hydra.launcher.x=${a}"], "hydra.launcher.x._target_ is refused"),
         (["+a={x:{_target_:os.system}}", "hydra.callbacks=${a}"], "hydra.callbacks is refused"),
         (["hydra.searchpath=[pkg://antigravity]"], "it imports the package"),
+        (["hydra/sweeper=basic"], "hydra/sweeper=basic is refused"),
     ],
 )
 def test_each_way_to_name_a_class_there_is_one_line(repository, overrides, words):

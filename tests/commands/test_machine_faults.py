@@ -27,7 +27,7 @@ MEMORY = (
 @pytest.mark.parametrize("error", MEMORY, ids=repr)
 def test_too_little_memory_is_called_so(error):
     assert fault_of_machine(error).startswith("out of memory (")
-    assert "batch_tokens" in fault_of_machine(error)
+    assert ("ulimit -u" if "thread" in str(error) else "batch_tokens") in fault_of_machine(error)
 
 
 def test_a_fault_of_a_file_is_found_under_another_error():
@@ -38,8 +38,19 @@ def test_a_fault_of_a_file_is_found_under_another_error():
     assert fault_of_machine(error).startswith(line)
 
 
-def test_a_fault_of_the_program_is_none_of_the_machine():
-    assert fault_of_machine(ValueError("memory of a goldfish")) is None
+def test_a_failed_connection_is_no_path():
+    assert fault_of_machine(ConnectionRefusedError(111, "Connection refused")).startswith("the network failed (")
+
+
+FROM_LIBRARY = ImportError("no CUDA")
+FROM_LIBRARY.__cause__ = OSError("libcudart.so.12: cannot open shared object file")
+FROM_FILE = ValueError("a bug")
+FROM_FILE.__cause__ = FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), KeyError("out of memory"), FROM_LIBRARY, FROM_FILE], ids=repr)
+def test_a_fault_of_the_program_keeps_its_traceback(error):
+    assert fault_of_machine(error) is None
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")

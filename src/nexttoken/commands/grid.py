@@ -62,9 +62,11 @@ def refuse_wrong_jobs(jobs: Sequence[Sequence[str]], loader: Any, master: "DictC
             faults.append((job, str(error)))
     if faults:
         job, fault = faults[0]
+        if len(jobs) == 1:
+            raise UserError(fault)
         first = "" if len(faults) == 1 else "the first one "
         title = shlex.join(varied(job) or job)
-        raise UserError(f"{len(faults)} of {len(jobs)} jobs cannot begin: {first}{title}: {fault}")
+        raise UserError(f"{len(faults):,} of {len(jobs):,} jobs cannot begin: {first}{title}: {fault}")
 
 
 def without_hydra(config: "DictConfig") -> "DictConfig":

@@ -61,6 +61,8 @@ def refuse_code(hydra: Any, overrides: Sequence[str]) -> None:
         node: Any = OmegaConf.to_container(hydra[key], resolve=True) if hydra[key] else {}
         if not str(node.get("_target_")).startswith(PLUGINS):
             raise UserError(f"hydra.{key}._target_={node.get('_target_')!r} is refused: expected a plugin of Hydra")
+        if str(node["_target_"]).endswith(".BasicSweeper"):
+            raise UserError("hydra/sweeper=basic is refused: it checks no job before the first; use nexttoken_grid")
         _refuse_nodes({name: value for name, value in node.items() if name != "_target_"}, f"hydra.{key}")
     is_asked = any(one.lstrip("+").startswith(ENVIRONMENT) for one in overrides)
     if hydra.job.env_set and not is_asked:

@@ -17,6 +17,8 @@ from nexttoken.models.places import has_launcher, is_first, read_launcher, speak
 from nexttoken.progress import Progress
 
 CLOSED_PIPE = 141  # the status of a program that a closed pipe ends: 128 and the number of SIGPIPE
+OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+HAVE_NO_MEMORY = (OSError, RuntimeError, ImportError)  # the errors by which libraries report it
 SPEECH_SECONDS = 10.0  # for the process that speaks: torchrun ends it as soon as another one of its machine has ended
 
 
@@ -82,11 +84,15 @@ def fault_of_machine(error: BaseException) -> str | None:
 
     Libraries report both in their own ways: with the error of Python as a cause, or with its text alone.
     """
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) and error.__cause__.errno in OF_DISKS else error
     text = one_line(cause)
-    if isinstance(cause, MemoryError) or NO_MEMORY.search(text):
+    if isinstance(cause, MemoryError) or (isinstance(cause, HAVE_NO_MEMORY) and NO_MEMORY.search(text)):
         what = f"out of memory ({text or 'Python could not have more'})"
+        if "thread" in text:
+            return f"{what}; allow the process more memory (ulimit -v) or more threads (ulimit -u)"
         return f"{what}; try a lower batch_tokens, fewer rows (limit_rows) or a smaller model, or a machine with more"
+    if isinstance(cause, ConnectionError | TimeoutError):
+        return f"the network failed ({text}); try again, or look at the address and the network"
     if isinstance(cause, OSError):
         path = str(cause.filename2 or cause.filename or "output")[:500]
         fix = "make room there or " * (cause.errno == errno.ENOSPC) + "give another path"

@@ -50,7 +50,8 @@ class Peers:
             missing = [number for number, key in enumerate(self._keys) if not self._own.check([key])]
             raise UserError(
                 f"{len(missing)} of {num_ranks()} processes did not come within {_minutes(COME)} (number"
-                f" {first_five(missing)}); start the same command on every machine"
+                f" {first_five(missing)}); "
+                + ("start the same command on every machine" if has_launcher() else "start the same command again")
             ) from None
         self.moved = [time.monotonic()] * num_ranks()  # when each was seen to beat last
         self._lock, self._is_over = threading.Lock(), threading.Event()
