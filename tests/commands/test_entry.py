@@ -44,6 +44,7 @@ def command(repository, *arguments: str, cwd=None) -> subprocess.CompletedProces
         ),
         (["train.py", "launcher=joblib", "launcher.njobs=2"], "did you mean 'launcher.n_jobs'?"),
         (["train.py", "--foo"], "unknown option '--foo'; settings are key=value, --help shows them"),
+        (["train.py", "-m", "--cfg", "job"], "--cfg shows the settings of one training, and -m starts several"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(repository, tmp_path, arguments, line):
@@ -52,6 +53,12 @@ def test_mistakes_are_one_line_and_leave_nothing(repository, tmp_path, arguments
     assert line in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_hydra_is_shown(repository):
+    done = command(repository, "train.py", "--hydra-help")
+    assert done.returncode == 0, done.stderr
+    assert "--multirun" in done.stdout
 
 
 def test_help_shows_the_choices(repository):

@@ -38,6 +38,7 @@ HELP = {"-h", "--help"}
 HYDRA_OPTION = re.compile(
     r"-(h|m|c|p|r|i|sc|cd)|--(help|multirun|cfg|package|run|info|shell-completion|config-dir|resolve|version|hydra-help)"
 )
+SHOWING = {"-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ def run(main: Callable[[], Any]) -> None:
     options = [argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-")]
     if unknown := [option for option in options if not HYDRA_OPTION.fullmatch(option)]:
         stop(f"unknown option {unknown[0]!r}; settings are key=value, --help shows them", 2)
+    if {"-m", "--multirun"} & {*options} and (shown := [one for one in options if one in SHOWING]):
+        stop(f"{shown[0]} shows the settings of one training, and -m starts several; leave one of them out", 2)
     wants_help = len(overrides) < len(sys.argv) - 1 and not any(argument.startswith("-") for argument in overrides)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that an ended command removes its lock and parts
     own_process.end_with_sweep()

@@ -31,6 +31,8 @@ def guarded_hydra(overrides: Sequence[str], conf: Path) -> Iterator[None]:
     def load_checked(self: Any, *given: Any, **options: Any) -> Any:
         with refusing_broken_files(conf):
             config = load(self, *given, **options)
+        if (given[0] if given else options["config_name"]) is None:  # of --hydra-help, which runs nothing
+            return config
         refuse_code(config.hydra, overrides)
         values: Any = OmegaConf.to_container(config)
         del values["hydra"]

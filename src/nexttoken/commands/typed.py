@@ -70,7 +70,7 @@ def in_typed_order(overrides: Sequence[str]) -> list[str]:
 
 
 def is_override(argument: str) -> bool:
-    return "=" in argument and argument[0] != "-"
+    return argument[0] == "~" or ("=" in argument and argument[0] != "-")
 
 
 def key_of(override: str) -> str:
