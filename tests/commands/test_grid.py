@@ -1,4 +1,4 @@
-"""A grid: its jobs are counted once, and a wrong one is named before the first begins."""
+"""A grid: its jobs are counted once, and a wrong one is named before the first begins, while the others go on."""
 
 import sys
 
@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from nexttoken.build import plain
 from nexttoken.commands import grid
 from nexttoken.commands.entry import compose_entry
-from nexttoken.commands.grid import num_jobs, refuse_wrong_jobs
+from nexttoken.commands.grid import num_jobs, check_jobs
 from nexttoken.errors import UserError
 from support.composed import CONF
 
@@ -43,7 +43,7 @@ def test_no_values_and_too_many_are_refused_without_a_list_of_them(override, lin
 def check(entry: str, *jobs: list[str]) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().hydra.config_loader
-        refuse_wrong_jobs(jobs, loader, loader.load_configuration(entry, ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN))
+        check_jobs(jobs, loader, loader.load_configuration(entry, ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN))
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,18 @@ def check(entry: str, *jobs: list[str]) -> None:
         ("predict", [["run=a"], ["run=b", "devices=0"]], "1 of 2 jobs cannot begin: run=b devices=0: devices=0"),
     ],
 )
-def test_a_wrong_job_is_named_with_its_fault(monkeypatch, entry, jobs, line):
+def test_a_wrong_job_is_named_with_its_fault(monkeypatch, capsys, entry, jobs, line):
+    """Where all are wrong, none is run."""
     monkeypatch.setattr(sys, "argv", [f"{entry}.py"])
-    with pytest.raises(UserError) as refused:
+    try:
         check(entry, *jobs)
-    assert line in str(refused.value)
-    assert "\n" not in str(refused.value)
+        shown = capsys.readouterr().err.removesuffix("; the others go on\n")
+        assert not line.startswith("2 of 2")
+    except UserError as refused:
+        shown = str(refused)
+        assert len(jobs) == 1 or line.startswith("2 of 2")
+    assert line in shown
+    assert "\n" not in shown
 
 
 def test_the_checked_settings_are_those_that_hydra_composes_for_the_job(monkeypatch):

@@ -13,9 +13,9 @@ class GridSweeper(BasicSweeper):
     """Runs all combinations of the given values, once the settings of every job have been checked."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the jobs. Raises UserError, before the first one, for too many jobs and for one with wrong settings."""
+        """Run the jobs. Raises UserError before the first one for too many, and where all have wrong settings."""
         from nexttoken.commands import sweep
-        from nexttoken.commands.grid import num_jobs, refuse_wrong_jobs
+        from nexttoken.commands.grid import num_jobs, check_jobs
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -24,7 +24,7 @@ class GridSweeper(BasicSweeper):
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(typed)
         sweep.TOTAL = num_jobs(overrides)
         (jobs,) = self.split_arguments(overrides, None)
-        refuse_wrong_jobs(jobs, loader, self.config)
+        check_jobs(jobs, loader, self.config)
         return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:

@@ -1,13 +1,15 @@
 """The grid of a sweep: its jobs are counted, and the settings of all of them checked, before the first one begins."""
 
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from nexttoken.commands.typed import varied
-from nexttoken.errors import UserError
+from nexttoken.data.secrets import without_secrets
+from nexttoken.errors import UserError, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,11 +39,12 @@ def num_values(override: Any) -> int:
     return number
 
 
-def refuse_wrong_jobs(jobs: Sequence[Sequence[str]], loader: Any, master: "DictConfig") -> None:
-    """Raise UserError with the first wrong job, where jobs, given by their overrides, have settings that do not fit.
+def check_jobs(jobs: Sequence[Sequence[str]], loader: Any, master: "DictConfig") -> None:
+    """Name the first of the jobs, given by their overrides, whose settings do not fit; the others may go on.
 
-    No file of data or of a run is read: an earlier job may make it. `loader` is Hydra's, and `master` the configuration
-    of the sweep. Choices of groups are composed once for all jobs that have them, since that takes Hydra long.
+    Raises UserError where no job's settings fit. No file of data or of a run is read: an earlier job may make it.
+    `loader` is Hydra's, and `master` the configuration of the sweep. Choices of groups are composed once for all jobs
+    that have them, since that takes Hydra long.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -66,7 +69,10 @@ def refuse_wrong_jobs(jobs: Sequence[Sequence[str]], loader: Any, master: "DictC
             raise UserError(fault)
         first = "" if len(faults) == 1 else "the first one "
         title = shlex.join(varied(job) or job)
-        raise UserError(f"{len(faults):,} of {len(jobs):,} jobs cannot begin: {first}{title}: {fault}")
+        line = f"{len(faults):,} of {len(jobs):,} jobs cannot begin: {first}{title}: {fault}"
+        if len(faults) == len(jobs):
+            raise UserError(line)
+        print(visible(without_secrets(f"{line}; the others go on")), file=sys.stderr, flush=True)
 
 
 def without_hydra(config: "DictConfig") -> "DictConfig":
