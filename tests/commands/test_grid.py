@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from nexttoken.build import plain
 from nexttoken.commands import grid
 from nexttoken.commands.entry import compose_entry
-from nexttoken.commands.grid import num_jobs, check_jobs
+from nexttoken.commands.grid import check_jobs, num_jobs
 from nexttoken.errors import UserError
 from support.composed import CONF
 

@@ -15,7 +15,7 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the jobs. Raises UserError before the first one for too many, and where all have wrong settings."""
         from nexttoken.commands import sweep
-        from nexttoken.commands.grid import num_jobs, check_jobs
+        from nexttoken.commands.grid import check_jobs, num_jobs
 
         assert self.hydra_context is not None
         assert self.config is not None
