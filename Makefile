@@ -42,7 +42,7 @@ chaos: .venv/.test
 
 # Every command of the documentation, run in a checkout of its page; the summary names what was skipped and why.
 docs: .venv/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/documented/each_command.py -rs -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/documented/each_command.py -rs -n 2 --dist worksteal
 
 # Kernels of every kind, rehearsed with two sets of versions: about 12 GB, installed once into the user's cache.
 test-kernel: .venv/.test

@@ -19,7 +19,7 @@ FILLED = (
     (r"(out=output/lmsys/)<name>", r"\1new"),  # a folder that is not there yet
     (r"(name|task)=<name>", r"\1=mine"),
     (r"(new name=mine input_dir=)input/<folder>", r"\1input/mine"),
-    (r"input/<folder>", "input/sample-preferences"),
+    (r"input/<folder>|/data/arena", "input/sample-preferences"),
     (r"(submissions/)<name>", r"\1answers"),
     (r"output/lmsys/<name>_seed-0", "output/lmsys/a"),  # whose settings these were before on the page
     (r"asked/<way>", "asked/$(ls output/lmsys/trained/asked | grep ^Swap)"),

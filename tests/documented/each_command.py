@@ -1,6 +1,7 @@
 """Each command of the pages ends without a traceback and with status 0, in a checkout of its page: make docs."""
 
 import re
+from itertools import groupby
 
 import pytest
 
@@ -10,7 +11,7 @@ from documented.scratch import Workplace
 from support.fork_server import ForkServer
 
 SHARED = re.compile(r"\.\./shared|jmmlu|jcommonsenseqa")
-COMMANDS = [pytest.param(one, id=str(one), marks=pytest.mark.xdist_group(one.page)) for one in commands()]
+COMMANDS = {page: [*found] for page, found in groupby(commands(), key=lambda one: one.page)}
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +20,16 @@ def workplace(tmp_path_factory):
         yield Workplace(tmp_path_factory.mktemp("docs"), server)
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_runs(command: Command, workplace, request) -> None:
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("page", COMMANDS)
+def test_the_commands_of_a_page_run(page: str, workplace, request, subtests) -> None:
+    """In their order: later ones use what earlier ones made."""
+    for command in COMMANDS[page]:
+        with subtests.test(msg=command.text):
+            run(command, workplace, request)
+
+
+def run(command: Command, workplace: Workplace, request: pytest.FixtureRequest) -> None:
     if reason := reason_to_skip(command.text):
         pytest.skip(reason)
     if SHARED.search(command.typed):
