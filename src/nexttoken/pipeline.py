@@ -111,8 +111,8 @@ def fit_fold(
 
 def read_fold(parts: Parts, config: dict[str, Any]) -> tuple[Parts, FoldData]:
     """The rows of the fold, and the parts with what other runs give it: weights to begin from, and labels."""
-    counted: dict[str, Any] = {}
-    examples = read(parts, "train", counted)
+    counts: dict[str, Any] = {}
+    examples = read(parts, "train", counts)
     if is_first():
         warn_of_test_rows(parts.task)
     refuse_differences({"the settings": to_yaml(config)})
@@ -122,7 +122,7 @@ def read_fold(parts: Parts, config: dict[str, Any]) -> tuple[Parts, FoldData]:
         with without_remarks():
             rows = with_solved_examples(rows, parts.task, read(parts, "test"), parts.settings.limit_rows)
     parts = with_teacher(with_starting_run(parts, rows.held_out), rows, folds)
-    return with_pseudo_labels(parts, rows, examples), FoldData(examples, folds, rows, counted)
+    return with_pseudo_labels(parts, rows, examples), FoldData(examples, folds, rows, counts)
 
 
 def predict(cfg: DictConfig, job: SweepJob | None = None) -> Path:

@@ -65,7 +65,7 @@ def check(entry: str, *jobs: list[str]) -> None:
     ],
 )
 def test_a_wrong_job_is_named_with_its_fault(monkeypatch, capsys, entry, jobs, line):
-    """Where all are wrong, none is run."""
+    """The others go on, unless there are none."""
     monkeypatch.setattr(sys, "argv", [f"{entry}.py"])
     try:
         check(entry, *jobs)

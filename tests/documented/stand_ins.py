@@ -1,4 +1,4 @@
-"""What stands in a checkout of the documentation for data, weights, packages and long trainings."""
+"""Small stand-ins for data, weights, packages and long trainings in a checkout of the documentation."""
 
 import csv
 import re
